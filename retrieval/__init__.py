@@ -1,0 +1,22 @@
+"""The vocabulary that every other package shares. Imports neither torch nor faiss."""
+
+from retrieval.errors import MillpondError
+from retrieval.fingerprint import Fingerprint, check_fingerprints
+from retrieval.protocols import Encoder, Progress, VectorIndex, Vectors
+from retrieval.search import Retriever
+from retrieval.types import Document, Hit, Query, Scalar
+
+__all__ = [
+    "Document",
+    "Query",
+    "Hit",
+    "Scalar",
+    "Encoder",
+    "VectorIndex",
+    "Vectors",
+    "Progress",
+    "Fingerprint",
+    "check_fingerprints",
+    "Retriever",
+    "MillpondError",
+]

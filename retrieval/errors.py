@@ -1,0 +1,152 @@
+"""Every error that millpond raises on purpose.
+
+The tree, whole::
+
+    MillpondError
+    |-- UsageError                  the request cannot be carried out as typed (exit code 2)
+    |   |-- UnknownNameError        no variant, base, backend or option has this name
+    |   |-- SourceNotFoundError     a file or folder that was named is not there
+    |   |-- RecordError             one record of an input file is bad; carries file and line
+    |   |   `-- DuplicateIdError    an id that an earlier record already has
+    |   |-- EmptyCorpusError        no document at all was read
+    |   |-- IndexExistsError        the folder already holds an index
+    |   `-- FingerprintError        query and index were made by different models
+    `-- FailureError                the request was sound, the machine or the data was not (exit 1)
+        |-- DownloadError           a download failed or did not match its checksum
+        |-- ModelError              a model cannot be loaded or does not behave as its spec says
+        |   `-- AttentionProbeError attention is not what the spec asks for
+        |-- IndexCorruptError       an index folder is damaged or half written
+        |-- VectorError             vectors of a wrong shape, or with NaN or infinity
+        |-- StorageError            the disk is full or not writable
+        `-- MissingDependencyError  an optional package is not installed
+
+A message says what arrived, what is accepted, and what to type next. Libraries raise; only
+``cli`` prints and exits.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "AttentionProbeError",
+    "DownloadError",
+    "DuplicateIdError",
+    "EmptyCorpusError",
+    "FailureError",
+    "FingerprintError",
+    "IndexCorruptError",
+    "IndexExistsError",
+    "MillpondError",
+    "MissingDependencyError",
+    "ModelError",
+    "RecordError",
+    "SourceNotFoundError",
+    "StorageError",
+    "UnknownNameError",
+    "UsageError",
+    "VectorError",
+]
+
+
+class MillpondError(Exception):
+    """Root of all errors that millpond raises on purpose."""
+
+
+class UsageError(MillpondError):
+    """The request cannot be carried out as typed."""
+
+
+class UnknownNameError(UsageError):
+    """No registered thing of this kind has this name.
+
+    Parameters
+    ----------
+    kind : what was looked up, in the singular ("pooling", "base model").
+    name : what arrived.
+    known : the names that are accepted.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        self.kind = kind
+        self.name = name
+        self.known = tuple(known)
+        close = difflib.get_close_matches(name, self.known, n=1)
+        nearest = f" Did you mean {close[0]!r}?" if close else ""
+        tail = f" {hint}" if hint else ""
+        listing = ", ".join(self.known)
+        super().__init__(f"Unknown {kind} {name!r}.{nearest} Accepted: {listing}.{tail}")
+
+
+class SourceNotFoundError(UsageError):
+    """A file or folder that was named is not there."""
+
+
+class RecordError(UsageError):
+    """One record of an input file is bad.
+
+    Parameters
+    ----------
+    source : the file as the user named it.
+    line : 1-based line, row or record number; None where records have no position.
+    problem : what is wrong, as a clause without a full stop.
+    """
+
+    def __init__(self, source: str, line: int | None, problem: str) -> None:
+        self.source = source
+        self.line = line
+        self.problem = problem
+        where = source if line is None else f"{source}:{line}"
+        super().__init__(f"{where}: {problem}")
+
+
+class DuplicateIdError(RecordError):
+    """A record whose id an earlier record already has."""
+
+
+class EmptyCorpusError(UsageError):
+    """No document at all was read."""
+
+
+class IndexExistsError(UsageError):
+    """The folder already holds an index."""
+
+
+class FingerprintError(UsageError):
+    """Query and index were made by different models or settings."""
+
+
+class FailureError(MillpondError):
+    """The request was sound; the machine, the data or the network was not."""
+
+
+class DownloadError(FailureError):
+    """A download failed, or what arrived does not match its checksum."""
+
+
+class ModelError(FailureError):
+    """A model cannot be loaded, or does not behave as its spec says."""
+
+
+class AttentionProbeError(ModelError):
+    """The loaded model's attention is not what the spec asks for."""
+
+
+class IndexCorruptError(FailureError):
+    """An index folder is damaged or half written."""
+
+
+class VectorError(FailureError):
+    """Vectors of a wrong shape or dtype, or with NaN or infinite entries."""
+
+
+class StorageError(FailureError):
+    """The disk is full, or a file cannot be written or read."""
+
+
+class MissingDependencyError(FailureError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, purpose: str, install: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed. Type: {install}")

@@ -1,0 +1,70 @@
+"""The two seams of the pipeline: what turns text into vectors, and what finds neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.fingerprint import Fingerprint
+from retrieval.types import Hit
+
+__all__ = ["Encoder", "Progress", "VectorIndex", "Vectors"]
+
+Vectors: TypeAlias = npt.NDArray[np.float32]
+"""Float32, shape (N, D), one row per text."""
+
+Progress: TypeAlias = Callable[[int], None]
+"""Called with how many more items are finished since the last call."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns texts into vectors."""
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of every vector."""
+        ...
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What decides the vectors; see ``Fingerprint``."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return float32 (N, D), rows in the order of ``texts``."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str]) -> Vectors:
+        """Return float32 (N, D), rows in the order of ``texts``."""
+        ...
+
+
+@runtime_checkable
+class VectorIndex(Protocol):
+    """Finds the nearest stored vectors; made by ``indexes.open_index``."""
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of every stored vector."""
+        ...
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """The fingerprint of the encoder that made the stored vectors."""
+        ...
+
+    def __len__(self) -> int:
+        """Return how many documents are stored."""
+        ...
+
+    def search(self, vectors: Vectors, k: int, *, with_text: bool = True) -> list[list[Hit]]:
+        """Return, for each row of ``vectors`` (Q, D), at most k hits, best first.
+
+        Equal scores are ordered by document id. With ``with_text=False`` hits carry ids and
+        scores only.
+        """
+        ...

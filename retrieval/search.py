@@ -1,0 +1,52 @@
+"""The Retriever: an encoder and an index that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from retrieval.errors import UsageError
+from retrieval.fingerprint import check_fingerprints
+from retrieval.protocols import Encoder, VectorIndex
+from retrieval.types import Hit, Query
+
+__all__ = ["Retriever"]
+
+
+class Retriever:
+    """Answers text queries from an index, refusing an index that another model made.
+
+    Parameters
+    ----------
+    encoder : turns the queries into vectors.
+    index : holds vectors that an encoder with the same fingerprint made.
+
+    Raises
+    ------
+    FingerprintError : encoder and index have different fingerprints.
+    """
+
+    def __init__(self, encoder: Encoder, index: VectorIndex) -> None:
+        check_fingerprints(index.fingerprint, encoder.fingerprint)
+        self.encoder = encoder
+        self.index = index
+
+    def search(self, text: str, k: int = 10) -> list[Hit]:
+        """Return the k best hits for one text, best first."""
+        _check_k(k)
+        return self.index.search(self.encoder.encode_queries([text]), k)[0]
+
+    def search_many(
+        self, queries: Iterable[Query], k: int = 10, *, with_text: bool = False, batch: int = 256
+    ) -> Iterator[tuple[Query, list[Hit]]]:
+        """Yield each query with its k best hits, holding ``batch`` queries in memory."""
+        _check_k(k)
+        stream = iter(queries)
+        while chunk := list(islice(stream, batch)):
+            vectors = self.encoder.encode_queries([query.text for query in chunk])
+            yield from zip(chunk, self.index.search(vectors, k, with_text=with_text), strict=True)
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise UsageError(f"k is {k}; it must be 1 or more.")
