@@ -1,0 +1,49 @@
+"""Trains and serves every pooling x attention variant of a decoder as a text embedder.
+
+``import embedder`` is cheap: torch is imported when a name is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embedder.bases import BaseModel, list_bases
+    from embedder.cache import cache_folder
+    from embedder.embedder import DEFAULT_MODEL, Embedder
+    from embedder.variants import Variant, VariantSpec, get_variant, list_variants
+
+__all__ = [
+    "Embedder",
+    "VariantSpec",
+    "Variant",
+    "BaseModel",
+    "DEFAULT_MODEL",
+    "get_variant",
+    "list_variants",
+    "list_bases",
+    "cache_folder",
+]
+
+_HOMES = {
+    "Embedder": "embedder.embedder",
+    "DEFAULT_MODEL": "embedder.embedder",
+    "VariantSpec": "embedder.variants",
+    "Variant": "embedder.variants",
+    "get_variant": "embedder.variants",
+    "list_variants": "embedder.variants",
+    "BaseModel": "embedder.bases",
+    "list_bases": "embedder.bases",
+    "cache_folder": "embedder.cache",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'embedder' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

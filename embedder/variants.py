@@ -1,0 +1,212 @@
+"""What an embedding model is: a base, one pooling, one attention, and how text is put to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from embedder.attention import ATTENTIONS, get_attention
+from embedder.pooling import POOLINGS, PoolingOptions, get_pooling
+from embedder.pooling.registry import check_options
+from retrieval.errors import UnknownNameError, UsageError
+
+__all__ = [
+    "PAPER_MODELS",
+    "Variant",
+    "VariantSpec",
+    "get_variant",
+    "list_variants",
+    "parse_spec",
+    "spec_from_json",
+    "spec_to_json",
+]
+
+PAPER_MODELS: dict[str, tuple[str, str]] = {
+    "model1": ("eos", "causal"),
+    "model2": ("last_layer", "causal"),
+    "model3": ("multi_layer", "causal"),
+    "model4": ("last_layer", "bidirectional"),
+    "model5": ("multi_layer", "bidirectional"),
+}
+"""The five designs of arXiv 2409.02727, table 1: name to (pooling, attention)."""
+
+_VARIANT = re.compile(r"[A-Za-z0-9_]+(\+[A-Za-z0-9_]+)?")
+_REVISION = re.compile(r"(?P<base>.+)@(?P<revision>[\w.\-]+)")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One pooling x attention pair.
+
+    Attributes
+    ----------
+    name : "mean+causal", or "model1" to "model5" for the paper's.
+    trainable : whether the pooling has weights of its own.
+    """
+
+    name: str
+    pooling: str
+    attention: str
+    trainable: bool
+    summary: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantSpec:
+    """Everything that defines an embedding model except its weights.
+
+    Attributes
+    ----------
+    base : a built-in name, a folder, a .gguf file or a hub id.
+    revision : of a hub id; None for its default branch.
+    layers : keep only the first so many decoder layers of the base; None for all.
+    query_prompt, document_prompt : put before the text, or around it where ``{text}`` stands.
+    max_tokens : longest input, prompts, BOS and EOS included; longer text loses its end.
+    dimension : length of the vectors, the first so many coordinates; None for the base's width.
+    normalize : whether vectors have length 1.
+    chat_template : whether the base's chat template is put around the text; never by itself.
+    pooling_options : of a trainable pooling.
+
+    Raises
+    ------
+    UnknownNameError : no such pooling or attention.
+    UsageError : a number out of range, a prompt with two ``{text}``, a foreign pooling option.
+    """
+
+    base: str
+    pooling: str
+    attention: str
+    revision: str | None = None
+    layers: int | None = None
+    query_prompt: str = ""
+    document_prompt: str = ""
+    max_tokens: int = 512
+    dimension: int | None = None
+    normalize: bool = True
+    chat_template: bool = False
+    pooling_options: PoolingOptions = field(default_factory=PoolingOptions)
+
+    def __post_init__(self) -> None:
+        """Check every field that can be checked without the base."""
+        pooling = get_pooling(self.pooling)
+        get_attention(self.attention)
+        check_options(pooling, self.pooling_options)
+        for name, value, least in (
+            ("max_tokens", self.max_tokens, 4),
+            ("dimension", self.dimension, 1),
+            ("layers", self.layers, 1),
+        ):
+            if value is not None and value < least:
+                raise UsageError(f"{name} is {value}; it must be {least} or more.")
+        for prompt in (self.query_prompt, self.document_prompt):
+            if prompt.count("{text}") > 1:
+                raise UsageError(
+                    f"The prompt {prompt!r} has {{text}} more than once; once is accepted."
+                )
+
+    @property
+    def name(self) -> str:
+        """What a user types for this base, pooling and attention: BASE:POOLING+ATTENTION."""
+        at = f"@{self.revision}" if self.revision else ""
+        return f"{self.base}{at}:{self.pooling}+{self.attention}"
+
+
+def list_variants() -> list[Variant]:
+    """Return the paper's five models, then every other pooling x attention pair."""
+    named = {pair: name for name, pair in PAPER_MODELS.items()}
+    pairs = [(pooling, attention) for pooling in POOLINGS for attention in ATTENTIONS]
+    ordered = [*PAPER_MODELS.values(), *(pair for pair in pairs if pair not in named)]
+    return [
+        Variant(
+            named.get((pooling, attention), f"{pooling}+{attention}"),
+            pooling,
+            attention,
+            POOLINGS[pooling].trainable,
+            f"{POOLINGS[pooling].summary}; {ATTENTIONS[attention].summary}",
+        )
+        for pooling, attention in ordered
+    ]
+
+
+def get_variant(name: str) -> Variant:
+    """Return the variant called ``model1`` to ``model5`` or ``POOLING+ATTENTION``.
+
+    Raises
+    ------
+    UnknownNameError : neither a paper model nor a known pooling and attention.
+    """
+    pooling, plus, attention = name.partition("+")
+    if not plus:
+        if name in POOLINGS:
+            attentions = " or ".join(f"{name}+{attention}" for attention in ATTENTIONS)
+            raise UsageError(f"The variant {name!r} names no attention. Type {attentions}.")
+        if name not in PAPER_MODELS:
+            raise UnknownNameError(
+                "variant", name, PAPER_MODELS, "Or POOLING+ATTENTION; see: millpond variants."
+            )
+        pooling, attention = PAPER_MODELS[name]
+    get_pooling(pooling)
+    get_attention(attention)
+    return next(v for v in list_variants() if (v.pooling, v.attention) == (pooling, attention))
+
+
+def parse_spec(text: str, default_variant: str) -> VariantSpec:
+    """Return the spec for ``BASE``, ``BASE:POOLING+ATTENTION`` or ``BASE:model1``.
+
+    A hub id may carry ``@REVISION`` before the colon. A base that is a path is made absolute, so
+    that the name means the same from another folder.
+    """
+    base, colon, variant_name = text.rpartition(":")
+    if not colon or not _VARIANT.fullmatch(variant_name):
+        base, variant_name = text, default_variant
+    if not base:
+        raise UsageError(f"The model {text!r} names no base. Type BASE:POOLING+ATTENTION.")
+    variant = get_variant(variant_name)
+    revision = None
+    path = Path(base).expanduser()
+    if path.exists():
+        base = str(path.resolve())
+    elif match := _REVISION.fullmatch(base):
+        base, revision = match["base"], match["revision"]
+    return VariantSpec(
+        base=base, revision=revision, pooling=variant.pooling, attention=variant.attention
+    )
+
+
+def spec_to_json(spec: VariantSpec) -> dict[str, Any]:
+    """Return a JSON-ready dictionary that ``spec_from_json`` reads."""
+    data = dataclasses.asdict(spec)
+    data["pooling_options"] = _plain(spec.pooling_options.changed())
+    return data
+
+
+def spec_from_json(data: Mapping[str, Any]) -> VariantSpec:
+    """Read what ``spec_to_json`` wrote.
+
+    Raises
+    ------
+    UnknownNameError : a key that VariantSpec or PoolingOptions does not have.
+    UsageError : a required key is missing.
+    """
+    _check_keys("spec key", data, VariantSpec)
+    for name in ("base", "pooling", "attention"):
+        if not isinstance(data.get(name), str):
+            raise UsageError(f"The spec has no {name!r}, which must be a string.")
+    options = data.get("pooling_options", {})
+    _check_keys("pooling option", options, PoolingOptions)
+    return VariantSpec(**{**data, "pooling_options": PoolingOptions(**options)})
+
+
+def _check_keys(kind: str, data: Mapping[str, Any], target: type) -> None:
+    known = [f.name for f in fields(target)]
+    for key in data:
+        if key not in known:
+            raise UnknownNameError(kind, key, known)
+
+
+def _plain(options: Mapping[str, object]) -> dict[str, object]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
