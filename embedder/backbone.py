@@ -93,7 +93,7 @@ class Backbone(nn.Module):
             return hook
 
         wanted = set(layers)
-        blocks = self._blocks()
+        blocks = self.blocks()
         hooks = [
             block.register_forward_hook(keep(layer))
             for layer, block in enumerate(blocks, start=1)
@@ -108,8 +108,8 @@ class Backbone(nn.Module):
             kept[self.layer_count] = reduce(last)
         return torch.stack([kept[layer] for layer in layers], dim=1)
 
-    def _blocks(self) -> nn.ModuleList:
-        """Return the decoder layers: the one module list as long as the model is deep."""
+    def blocks(self) -> nn.ModuleList:
+        """The decoder layers: the one module list as long as the model is deep."""
         for module in self.model.modules():
             if isinstance(module, nn.ModuleList) and len(module) == self.layer_count:
                 return module
@@ -170,12 +170,12 @@ def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
             )
     config.is_causal = attention.is_causal
     depth = config.num_hidden_layers
-    if spec.layers is not None:
-        if spec.layers > depth:
-            raise UsageError(f"layers is {spec.layers}, but {spec.base} has {depth}.")
-        config.num_hidden_layers = spec.layers
+    if spec.base_layers is not None:
+        if spec.base_layers > depth:
+            raise UsageError(f"base_layers is {spec.base_layers}, but {spec.base} has {depth}.")
+        config.num_hidden_layers = spec.base_layers
         if getattr(config, "layer_types", None):
-            config.layer_types = list(config.layer_types)[: spec.layers]
+            config.layer_types = list(config.layer_types)[: spec.base_layers]
 
 
 def _load_error(base: str, located: LocatedBase, error: Exception) -> ModelError:

@@ -8,10 +8,11 @@ a killed run goes on where it stopped and two processes never write the same fil
 from __future__ import annotations
 
 import errno
+import io
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def convert_builtin(base: BuiltinBase, notify: Notify) -> Path:
                 f"The GGUF of {base.name} has SHA-256 {found}, expected {base.gguf_sha256}. "
                 f"It was removed; type the same command again to fetch it anew."
             )
-        folder = _convert(joined, base.gguf_sha256, notify)
+        folder = _convert(joined, base.gguf_sha256, base.name, notify)
         shutil.rmtree(downloads, ignore_errors=True)
         return folder
 
@@ -70,12 +71,12 @@ def convert_gguf(path: Path, identity: str, notify: Notify) -> Path:
     with _storage_errors(), _lock(identity[:32], notify):
         if is_converted(identity):
             return converted_folder(identity)
-        return _convert(path, identity, notify)
+        return _convert(path, identity, path.name, notify)
 
 
-def _convert(gguf: Path, identity: str, notify: Notify) -> Path:
+def _convert(gguf: Path, identity: str, shown: str, notify: Notify) -> Path:
     """Convert into a scratch folder and rename it into place."""
-    notify(f"Converting {gguf.name} to safetensors (once, about half a minute)")
+    notify(f"Converting {shown} to safetensors (once, about half a minute)")
     target = converted_folder(identity)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".convert-"))
@@ -93,7 +94,8 @@ def _write_folder(gguf: Path, folder: Path) -> None:
 
     from embedder.quiet import quiet_transformers
 
-    with quiet_transformers():
+    # The GGUF reader draws a progress bar that no setting of transformers turns off.
+    with quiet_transformers(), redirect_stderr(io.StringIO()):
         where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
         try:
             tokenizer = AutoTokenizer.from_pretrained(**where)

@@ -16,9 +16,10 @@ from embedder.attention import get_attention
 from embedder.backbone import Backbone, load_backbone
 from embedder.bases import Notify
 from embedder.device import choose_device, choose_dtype
+from embedder.model_name import format_model_name, parse_model_name
 from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling
 from embedder.text import Frame, TextTokenizer, pad_batch
-from embedder.variants import VariantSpec, parse_spec
+from embedder.variants import VariantSpec
 from retrieval.errors import ModelError, UsageError
 from retrieval.fingerprint import Fingerprint
 from retrieval.protocols import Progress, Vectors
@@ -72,7 +73,7 @@ class Embedder(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
-        self.name = name or spec.name
+        self.name = name or format_model_name(spec)
         self.trained = trained
         self.backbone = backbone
         self.padding_side = padding_side
@@ -107,7 +108,7 @@ class Embedder(nn.Module):
         batch_tokens: int | None = None,
         notify: Notify | None = None,
     ) -> Embedder:
-        """Return the model called ``BASE``, ``BASE:POOLING+ATTENTION`` or ``BASE:model1`` to 5.
+        """Return the model called ``BASE[:POOLING+ATTENTION|:model1][,OPTION=VALUE...]``.
 
         Parameters
         ----------
@@ -121,7 +122,7 @@ class Embedder(nn.Module):
         AttentionProbeError : the base does not attend as asked.
         """
         return cls.from_spec(
-            parse_spec(model, DEFAULT_VARIANT),
+            parse_model_name(model, DEFAULT_VARIANT),
             device=device,
             batch_tokens=batch_tokens,
             notify=notify,
@@ -170,7 +171,7 @@ class Embedder(nn.Module):
             {
                 "base": Path(spec.base).name,
                 "weights": self.backbone.identity,
-                "layers": spec.layers,
+                "base_layers": spec.base_layers,
                 "pooling": spec.pooling,
                 "pooling_options": json.dumps(spec.pooling_options.changed(), sort_keys=True),
                 "attention": spec.attention,
@@ -224,7 +225,7 @@ class Embedder(nn.Module):
         if not texts:
             return vectors
         rows = self.tokenize(texts, prompt)
-        for chosen in _batches([len(row) for row in rows], self.batch_tokens):
+        for chosen in token_batches([len(row) for row in rows], self.batch_tokens):
             ids, mask = pad_batch(
                 [rows[index] for index in chosen], self._tokenize.pad_id, self.padding_side
             )
@@ -241,7 +242,7 @@ class Embedder(nn.Module):
         return vectors
 
 
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Yield indices of texts, longest first, so that rows x longest row stays in the budget."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     start = 0

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from embedder.attention import ATTENTIONS, get_attention
@@ -20,7 +18,6 @@ __all__ = [
     "VariantSpec",
     "get_variant",
     "list_variants",
-    "parse_spec",
     "spec_from_json",
     "spec_to_json",
 ]
@@ -33,9 +30,6 @@ PAPER_MODELS: dict[str, tuple[str, str]] = {
     "model5": ("multi_layer", "bidirectional"),
 }
 """The five designs of arXiv 2409.02727, table 1: name to (pooling, attention)."""
-
-_VARIANT = re.compile(r"[A-Za-z0-9_]+(\+[A-Za-z0-9_]+)?")
-_REVISION = re.compile(r"(?P<base>.+)@(?P<revision>[\w.\-]+)")
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class VariantSpec:
     ----------
     base : a built-in name, a folder, a .gguf file or a hub id.
     revision : of a hub id; None for its default branch.
-    layers : keep only the first so many decoder layers of the base; None for all.
+    base_layers : keep only the first so many decoder layers of the base; None for all.
     query_prompt, document_prompt : put before the text, or around it where ``{text}`` stands.
     max_tokens : longest input, prompts, BOS and EOS included; longer text loses its end.
     dimension : length of the vectors, the first so many coordinates; None for the base's width.
@@ -81,7 +75,7 @@ class VariantSpec:
     pooling: str
     attention: str
     revision: str | None = None
-    layers: int | None = None
+    base_layers: int | None = None
     query_prompt: str = ""
     document_prompt: str = ""
     max_tokens: int = 512
@@ -98,7 +92,7 @@ class VariantSpec:
         for name, value, least in (
             ("max_tokens", self.max_tokens, 4),
             ("dimension", self.dimension, 1),
-            ("layers", self.layers, 1),
+            ("base_layers", self.base_layers, 1),
         ):
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}; it must be {least} or more.")
@@ -107,12 +101,6 @@ class VariantSpec:
                 raise UsageError(
                     f"The prompt {prompt!r} has {{text}} more than once; once is accepted."
                 )
-
-    @property
-    def name(self) -> str:
-        """What a user types for this base, pooling and attention: BASE:POOLING+ATTENTION."""
-        at = f"@{self.revision}" if self.revision else ""
-        return f"{self.base}{at}:{self.pooling}+{self.attention}"
 
 
 def list_variants() -> list[Variant]:
@@ -152,29 +140,6 @@ def get_variant(name: str) -> Variant:
     get_pooling(pooling)
     get_attention(attention)
     return next(v for v in list_variants() if (v.pooling, v.attention) == (pooling, attention))
-
-
-def parse_spec(text: str, default_variant: str) -> VariantSpec:
-    """Return the spec for ``BASE``, ``BASE:POOLING+ATTENTION`` or ``BASE:model1``.
-
-    A hub id may carry ``@REVISION`` before the colon. A base that is a path is made absolute, so
-    that the name means the same from another folder.
-    """
-    base, colon, variant_name = text.rpartition(":")
-    if not colon or not _VARIANT.fullmatch(variant_name):
-        base, variant_name = text, default_variant
-    if not base:
-        raise UsageError(f"The model {text!r} names no base. Type BASE:POOLING+ATTENTION.")
-    variant = get_variant(variant_name)
-    revision = None
-    path = Path(base).expanduser()
-    if path.exists():
-        base = str(path.resolve())
-    elif match := _REVISION.fullmatch(base):
-        base, revision = match["base"], match["revision"]
-    return VariantSpec(
-        base=base, revision=revision, pooling=variant.pooling, attention=variant.attention
-    )
 
 
 def spec_to_json(spec: VariantSpec) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Datasets, metrics and significance tests for comparing encoders; nothing public yet."""

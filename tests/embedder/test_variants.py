@@ -1,0 +1,109 @@
+"""Specs, variant names and model names."""
+
+import json
+
+import pytest
+
+from embedder import VariantSpec, get_variant, list_variants
+from embedder.attention import ATTENTIONS
+from embedder.model_name import format_model_name, parse_model_name
+from embedder.pooling import POOLINGS, PoolingOptions
+from embedder.variants import spec_from_json, spec_to_json
+from retrieval.errors import UnknownNameError, UsageError
+
+
+def test_the_papers_models_are_the_pairs_of_its_table() -> None:
+    pairs = {f"model{n}": get_variant(f"model{n}") for n in range(1, 6)}
+    assert {name: (v.pooling, v.attention) for name, v in pairs.items()} == {
+        "model1": ("eos", "causal"),
+        "model2": ("last_layer", "causal"),
+        "model3": ("multi_layer", "causal"),
+        "model4": ("last_layer", "bidirectional"),
+        "model5": ("multi_layer", "bidirectional"),
+    }
+
+
+def test_every_pooling_x_attention_pair_is_listed_once() -> None:
+    pairs = [(variant.pooling, variant.attention) for variant in list_variants()]
+    assert sorted(pairs) == sorted((p, a) for p in POOLINGS for a in ATTENTIONS)
+
+
+@pytest.mark.parametrize("variant", list_variants(), ids=lambda variant: variant.name)
+def test_a_variant_is_found_by_its_name_and_by_its_pair(variant: object) -> None:
+    assert get_variant(variant.name) == variant  # type: ignore[attr-defined]
+    assert get_variant(f"{variant.pooling}+{variant.attention}") == variant  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "smollm2-135m:mean+causal",
+        "smollm2-135m:multi_layer+bidirectional,latents=16,layers=1/2/-1,layer_weights=false",
+        "acme/base@v1.0:eos+causal,query_prompt=query: ,max_tokens=64",
+        "smollm2-135m:weighted_mean+causal,base_layers=12,dimension=64,normalize=false",
+    ],
+)
+def test_a_model_name_comes_back_as_it_was_written(name: str) -> None:
+    spec = parse_model_name(name, "max+causal")
+    assert sorted(format_model_name(spec).split(",")) == sorted(name.split(","))
+    assert parse_model_name(format_model_name(spec), "max+causal") == spec
+
+
+def test_a_base_alone_gets_the_default_variant() -> None:
+    spec = parse_model_name("smollm2-135m", "mean+causal")
+    assert (spec.base, spec.pooling, spec.attention) == ("smollm2-135m", "mean", "causal")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("x:mean", UsageError, r"names no attention\. Type mean\+causal or mean\+bidirectional"),
+        ("x:modle1", UnknownNameError, "Unknown variant 'modle1'. Did you mean 'model1'"),
+        ("x:men+causal", UnknownNameError, "Unknown pooling 'men'. Did you mean 'mean'"),
+        ("x:mean+both", UnknownNameError, "Unknown attention 'both'. Accepted: causal, bidir"),
+        ("x:mean+causal,max_token=9", UnknownNameError, "Did you mean 'max_tokens'"),
+        ("x:mean+causal,max_tokens=few", UsageError, "'few'; a whole number is accepted"),
+        ("x:mean+causal,normalize=no", UsageError, "'no'; true or false is accepted"),
+        ("x:multi_layer+causal,layers=a", UsageError, "whole numbers as 1/2/3"),
+        ("x:mean+causal,max_tokens=1", UsageError, "max_tokens is 1; it must be 4 or more"),
+        ("x:mean+causal,latents=4", UsageError, "Pooling 'mean' has no option latents"),
+        ("", UsageError, "names no base"),
+    ],
+)
+def test_a_wrong_model_name_says_what_is_accepted(
+    name: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        parse_model_name(name, "mean+causal")
+
+
+def test_a_spec_survives_json() -> None:
+    spec = VariantSpec(
+        base="smollm2-135m",
+        pooling="multi_layer",
+        attention="bidirectional",
+        query_prompt="query: {text}?",
+        pooling_options=PoolingOptions(layers=(1, 2), latents=8),
+    )
+    assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"base": "a", "poolin": "mean"}, "Unknown spec key 'poolin'. Did you mean 'pooling'"),
+        ({"base": "a", "pooling": "mean"}, "The spec has no 'attention'"),
+        (
+            {"base": "a", "pooling": "mean", "attention": "causal", "pooling_options": {"x": 1}},
+            "Unknown pooling option 'x'",
+        ),
+    ],
+)
+def test_a_wrong_spec_file_names_the_key(data: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        spec_from_json(data)
+
+
+def test_a_prompt_has_one_place_for_the_text() -> None:
+    with pytest.raises(UsageError, match="more than once"):
+        VariantSpec(base="a", pooling="mean", attention="causal", query_prompt="{text} {text}")
