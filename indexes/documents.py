@@ -1,0 +1,227 @@
+"""Documents on disk: an Arrow IPC file, written in batches and looked up by row number."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import ipc
+
+from retrieval import Document, Scalar
+from retrieval.errors import DuplicateIdError, IndexCorruptError, RecordError
+
+__all__ = ["DocumentStore", "DocumentWriter", "check_unique_ids"]
+
+BATCH_DOCUMENTS = 1024
+BATCH_BYTES = 8 * 2**20
+FIRST_ROW = b"first_row"
+
+# large_string: a batch may hold one document of any size.
+SCHEMA = pa.schema(
+    [
+        pa.field("doc_id", pa.large_string(), nullable=False),
+        pa.field("title", pa.large_string(), nullable=False),
+        pa.field("text", pa.large_string(), nullable=False),
+        pa.field("metadata", pa.large_string(), nullable=False),
+    ]
+)
+
+Rows = npt.NDArray[np.int64]
+
+
+class DocumentWriter:
+    """Appends documents to an Arrow IPC file, at most 1024 documents or 8 MiB a batch.
+
+    Each batch carries its first row number, so that a reader finds a row by bisection.
+
+    Parameters
+    ----------
+    path : the file, replaced if it is there.
+    source : how messages name the corpus.
+    """
+
+    def __init__(self, path: Path, *, source: str = "corpus") -> None:
+        self.rows = 0
+        self._source = source
+        self._pending: list[tuple[str, str, str, str]] = []
+        self._pending_bytes = 0
+        self._stream = path.open("wb")
+        self._writer = ipc.new_file(self._stream, SCHEMA)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            with self._stream:
+                self._flush()
+                self._writer.close()
+            return
+        with suppress(OSError):  # an error is on its way already, and says more
+            self._stream.close()
+
+    def append(self, document: Document) -> None:
+        """Write one document, at once or with its batch.
+
+        Raises
+        ------
+        RecordError : a value that cannot be stored as UTF-8 or JSON.
+        OSError : the disk refuses.
+        """
+        try:
+            values = (
+                document.doc_id,
+                document.title,
+                document.text,
+                _encode_metadata(document.metadata),
+            )
+            size = sum(len(value.encode()) for value in values)
+        except (UnicodeEncodeError, TypeError, ValueError) as error:
+            line = self.rows + len(self._pending) + 1
+            problem = f"document {document.doc_id!r} cannot be stored: {error}"
+            raise RecordError(self._source, line, problem) from error
+        self._pending.append(values)
+        self._pending_bytes += size
+        if len(self._pending) >= BATCH_DOCUMENTS or self._pending_bytes >= BATCH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        columns = zip(*self._pending, strict=True)
+        arrays = [pa.array(column, pa.large_string()) for column in columns]
+        batch = pa.record_batch(arrays, schema=SCHEMA)
+        self._writer.write_batch(batch, custom_metadata={FIRST_ROW: str(self.rows).encode()})
+        self.rows += len(self._pending)
+        self._pending = []
+        self._pending_bytes = 0
+
+
+class DocumentStore:
+    """Looks documents up by row number in a memory-mapped Arrow IPC file.
+
+    Opening reads the footer only; a lookup reads O(log batches) batch headers and the rows
+    that were asked for.
+
+    Raises
+    ------
+    IndexCorruptError : the file is not what ``DocumentWriter`` writes, or is truncated.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._batches: dict[int, tuple[int, Any]] = {}
+        try:
+            self._reader = ipc.open_file(pa.memory_map(str(path)))
+            if not self._reader.schema.equals(SCHEMA):
+                raise ValueError(f"its columns are {self._reader.schema.names}")
+            self._length = self._end()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise IndexCorruptError(
+                f"{path} is damaged: {reason}. Index the corpus again with --overwrite."
+            ) from error
+
+    def __len__(self) -> int:
+        """Return N, the number of documents."""
+        return self._length
+
+    def ids(self, rows: Rows) -> dict[int, str]:
+        """Return the document id of each row number."""
+        found: dict[int, str] = {}
+        for part, picked in self._pick(rows, ["doc_id"]):
+            found.update(zip(part, picked[0], strict=True))
+        return found
+
+    def documents(self, rows: Rows) -> dict[int, Document]:
+        """Return the document of each row number."""
+        found: dict[int, Document] = {}
+        for part, picked in self._pick(rows, ["doc_id", "text", "title", "metadata"]):
+            for row, doc_id, text, title, metadata in zip(part, *picked, strict=True):
+                found[row] = Document(doc_id, text, title, _decode_metadata(metadata))
+        return found
+
+    def iterate_ids(self) -> Iterator[list[str]]:
+        """Yield all document ids in order, a batch at a time."""
+        for number in range(self._reader.num_record_batches):
+            yield self._reader.get_batch(number).column("doc_id").to_pylist()
+
+    def _pick(
+        self, rows: Rows, names: Sequence[str]
+    ) -> Iterator[tuple[list[int], list[list[str]]]]:
+        """Yield, per batch that holds some of ``rows``, those rows and their columns' values."""
+        wanted = np.unique(rows)
+        start = 0
+        while start < len(wanted):
+            first, batch = self._batch(self._batch_of(int(wanted[start])))
+            stop = int(np.searchsorted(wanted, first + batch.num_rows))
+            part = wanted[start:stop]
+            places = pa.array(part - first)
+            yield part.tolist(), [batch.column(n).take(places).to_pylist() for n in names]
+            start = stop
+
+    def _batch_of(self, row: int) -> int:
+        if not 0 <= row < self._length:
+            raise IndexCorruptError(f"{self.path} has {self._length} rows; row {row} is not there.")
+        numbers = range(self._reader.num_record_batches)
+        return bisect_right(numbers, row, key=lambda number: self._batch(number)[0]) - 1
+
+    def _batch(self, number: int) -> tuple[int, Any]:
+        """Return a batch and its first row; the batch is a view of the file, not a copy."""
+        if number not in self._batches:
+            found = self._reader.get_batch_with_custom_metadata(number)
+            self._batches[number] = (int(found.custom_metadata[FIRST_ROW]), found.batch)
+        return self._batches[number]
+
+    def _end(self) -> int:
+        if not self._reader.num_record_batches:
+            return 0
+        first, batch = self._batch(self._reader.num_record_batches - 1)
+        return int(first + batch.num_rows)
+
+
+def check_unique_ids(store: DocumentStore, *, source: str) -> None:
+    """Raise DuplicateIdError if two documents share an id, naming both records.
+
+    Needs 16 bytes of memory a document: ids are compared by a 64-bit hash first, and only rows
+    whose hashes agree are looked up.
+    """
+    hashes = np.empty(len(store), dtype=np.uint64)
+    row = 0
+    for ids in store.iterate_ids():
+        digests = b"".join(blake2b(doc_id.encode(), digest_size=8).digest() for doc_id in ids)
+        hashes[row : row + len(ids)] = np.frombuffer(digests, dtype="<u8")
+        row += len(ids)
+    order = np.argsort(hashes, kind="stable")
+    hashes = hashes[order]
+    equal = hashes[1:] == hashes[:-1]
+    suspects = np.unique(np.concatenate([order[1:][equal], order[:-1][equal]]))
+    seen: dict[str, int] = {}
+    for row, doc_id in sorted(store.ids(suspects).items()):
+        if doc_id in seen:
+            problem = f"id {doc_id!r} is already the id of record {seen[doc_id] + 1}"
+            raise DuplicateIdError(source, row + 1, problem)
+        seen[doc_id] = row
+
+
+def _encode_metadata(metadata: Mapping[str, Scalar]) -> str:
+    """Return what the metadata column stores; with ``_decode_metadata``, all that knows how."""
+    return json.dumps(dict(metadata), ensure_ascii=False, separators=(",", ":"))
+
+
+def _decode_metadata(stored: str) -> Mapping[str, Scalar]:
+    return json.loads(stored) if stored != "{}" else {}

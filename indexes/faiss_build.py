@@ -1,0 +1,188 @@
+"""Builds a FAISS index file from vector shards."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from indexes.backend import BuildRequest, BuildResult
+from indexes.shards import Shards
+from retrieval import Scalar
+from retrieval.errors import MissingDependencyError, StorageError, UsageError
+
+__all__ = ["INDEX_NAME", "build", "check_factory", "load_faiss", "read_faiss"]
+
+INDEX_NAME = "index.faiss"
+EXAMPLES = "Flat, HNSW32, IVF256,Flat, SQ8"
+TRAINING_SEED = 0
+TRAINING_ROWS = 65_536
+TRAINING_ROWS_PER_LIST = 64
+HNSW_SEARCH_BREADTH = 64
+
+# fourcc, D, N, two reserved words, is_trained, metric, number of floats that follow.
+FLAT_HEADER = struct.Struct("<4siqqq?iQ")
+
+
+def load_faiss() -> ModuleType:
+    """Return the faiss module.
+
+    Raises
+    ------
+    MissingDependencyError : neither faiss-cpu nor faiss-gpu is installed.
+    """
+    try:
+        import faiss
+    except ModuleNotFoundError as error:
+        if error.name != "faiss":
+            raise
+        install = "pip install 'millpond[cpu]' (NVIDIA GPU: pip install 'millpond[gpu]')"
+        raise MissingDependencyError("faiss", "The faiss index", install) from None
+    return faiss
+
+
+def check_factory(dimension: int, factory: str) -> None:
+    """Raise UsageError unless FAISS can make an index of this kind for vectors of length D."""
+    _new_index(dimension, factory)
+
+
+def build(request: BuildRequest) -> BuildResult:
+    """Write ``request.folder/index.faiss``, trained on a sample of the vectors where needed.
+
+    Raises
+    ------
+    UsageError : FAISS cannot build this factory, or not from so few documents.
+    StorageError : what was written cannot be read back.
+    OSError : the disk refuses.
+    """
+    faiss = load_faiss()
+    vectors = request.vectors
+    index = _new_index(vectors.dimension, request.factory)
+    path = request.folder / INDEX_NAME
+    settings: dict[str, Scalar] = {}
+    with _one_line_errors(request.factory, len(vectors)):
+        settings |= _train(index, vectors)
+        settings |= _set_search_breadth(index)
+        if not _write_flat(index, vectors, path):
+            for block in vectors:
+                index.add(block)
+            _write(index, path)
+    del index
+    stored = read_faiss(path).ntotal
+    if stored != len(vectors):
+        raise StorageError(f"{path} holds {stored} vectors after {len(vectors)} were written.")
+    return BuildResult(settings, {"faiss": str(faiss.__version__)})
+
+
+def read_faiss(path: Path) -> Any:
+    """Return the index in this file, memory-mapped where its type allows (Flat, HNSW, IVF, SQ, PQ).
+
+    Raises
+    ------
+    RuntimeError : FAISS cannot read the file.
+    """
+    faiss = load_faiss()
+    # FAISS before 1.11 maps inverted lists only.
+    flag = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP)
+    return faiss.read_index(str(path), flag)
+
+
+def condense(error: Exception) -> str:
+    """Return the last clause of a FAISS error, without the C++ function, file and line."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^Error in .*? at \S+:\d+: ", "", text)
+    return re.sub(r"^Error: '.*?' failed:? ?", "", text).strip() or text
+
+
+def _new_index(dimension: int, factory: str) -> Any:
+    faiss = load_faiss()
+    try:
+        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        raise _refused(factory, dimension, condense(error)) from None
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise _refused(factory, dimension, "it cannot search by inner product")
+    if isinstance(index, (faiss.IndexIDMap, faiss.IndexIDMap2)):
+        raise _refused(factory, dimension, "IDMap is not needed: rows are numbered already")
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None and ivf.nlist < 1:
+        raise _refused(factory, dimension, "IVF needs at least one list")
+    return index
+
+
+def _refused(factory: str, dimension: int, reason: str) -> UsageError:
+    return UsageError(
+        f"FAISS cannot make the index {factory!r} for vectors of length {dimension}: {reason}. "
+        f"Examples that work: {EXAMPLES}"
+    )
+
+
+@contextmanager
+def _one_line_errors(factory: str, documents: int) -> Iterator[None]:
+    """Turn a FAISS error into one line that says how to go on."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UsageError(
+            f"FAISS cannot build {factory!r} from {documents} documents: {condense(error)}. "
+            f"Use more documents, fewer lists, or an index without training (Flat, HNSW32)."
+        ) from None
+
+
+def _train(index: Any, vectors: Shards) -> dict[str, Scalar]:
+    """Train the index on a seeded sample if it asks for it; return what was done."""
+    if index.is_trained:
+        return {}
+    ivf = load_faiss().try_extract_index_ivf(index)
+    lists = 0 if ivf is None else ivf.nlist
+    sample = vectors.sample(max(TRAINING_ROWS, TRAINING_ROWS_PER_LIST * lists), seed=TRAINING_SEED)
+    index.train(sample)
+    return {"training_rows": len(sample), "training_seed": TRAINING_SEED}
+
+
+def _set_search_breadth(index: Any) -> dict[str, Scalar]:
+    """Raise FAISS' defaults (1 list, 16 candidates), which lose most neighbours in small lists."""
+    faiss = load_faiss()
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None:
+        ivf.nprobe = min(ivf.nlist, max(8, ivf.nlist // 16))
+        return {"nprobe": int(ivf.nprobe)}
+    if isinstance(index, faiss.IndexHNSW):
+        index.hnsw.efSearch = HNSW_SEARCH_BREADTH
+        return {"efSearch": HNSW_SEARCH_BREADTH}
+    return {}
+
+
+def _write(index: Any, path: Path) -> None:
+    """Write through a Python file, so that a full disk raises OSError with its number."""
+    faiss = load_faiss()
+    with path.open("wb") as stream:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write, 1 << 20))
+
+
+def _write_flat(index: Any, vectors: Shards, path: Path) -> bool:
+    """Stream a Flat index to disk without holding it in memory; False if it is another kind.
+
+    The bytes are those of ``faiss.write_index``. Should a later FAISS lay the header out in
+    another way, the answer is False as well.
+    """
+    faiss = load_faiss()
+    if type(index) not in (faiss.IndexFlat, faiss.IndexFlatIP):
+        return False
+    empty = faiss.serialize_index(index).tobytes()
+    if len(empty) != FLAT_HEADER.size:
+        return False
+    fourcc, dimension, count, *reserved, trained, metric, floats = FLAT_HEADER.unpack(empty)
+    if (fourcc, dimension, count, floats) != (b"IxFI", vectors.dimension, 0, 0):
+        return False
+    count = len(vectors)
+    header = (fourcc, dimension, count, *reserved, trained, metric, count * dimension)
+    with path.open("wb") as stream:
+        stream.write(FLAT_HEADER.pack(*header))
+        for block in vectors:
+            stream.write(block.astype("<f4", copy=False).data)
+    return True

@@ -1,0 +1,279 @@
+"""The index folder on disk: who may write it, how an index is published, what is cleaned up.
+
+::
+
+    FOLDER/manifest.json       published last, by one rename: this is the commit
+    FOLDER/documents.arrow     later generations: documents.2.arrow
+    FOLDER/index.faiss         the backend's own files, index.2.faiss
+    FOLDER/vectors/00000.npy   vectors.2/00000.npy
+    FOLDER/.building/          a build in progress, or one that was killed
+    FOLDER/.lock               held by the writer
+
+A file of ours that the manifest does not list is an orphan of a killed run or of an earlier
+generation, and is deleted by the next writer. Other files are never touched.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from indexes.manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
+from indexes.registry import BACKENDS
+from retrieval.errors import (
+    IndexCorruptError,
+    IndexExistsError,
+    SourceNotFoundError,
+    StorageError,
+    UsageError,
+)
+
+__all__ = ["DOCUMENTS_NAME", "VECTORS_NAME", "Workspace", "check_target", "open_workspace"]
+
+DOCUMENTS_NAME = "documents.arrow"
+VECTORS_NAME = "vectors"
+LOCK_NAME = ".lock"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+GENERATION = re.compile(r"(?P<stem>[a-z]+)(?:\.(?P<number>[0-9]+))?(?P<suffix>\.[a-z]+)?")
+
+
+def check_target(path: Path | str, overwrite: bool = False) -> None:
+    """Return if an index may be written to ``path``; costs nothing, changes nothing.
+
+    Raises
+    ------
+    IndexExistsError : it holds an index and ``overwrite`` is false.
+    UsageError : it is a file, a folder of something else, or a newer millpond's index.
+    """
+    with storage_errors(Path(path)):
+        _check_target(Path(path), overwrite)
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        _check_parent(folder)
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file; an index needs a folder. Choose another path.")
+    names = {entry.name for entry in folder.iterdir()} - {LOCK_NAME}
+    ours = {name for name in names if _generation(name) is not None}
+    if MANIFEST_NAME in names:
+        manifest = _read_if_whole(folder)
+        if manifest is None and not any(name.startswith("documents.") for name in ours):
+            raise _foreign(folder)  # many programs have a manifest.json
+        if not overwrite:
+            raise IndexExistsError(_describe_existing(folder, manifest))
+    elif names and (BUILDING_NAME not in names or names - ours - {BUILDING_NAME}):
+        raise _foreign(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A folder that this process alone writes.
+
+    Attributes
+    ----------
+    folder : where the index will be.
+    generation : of the files to be published; 1 has plain names.
+    """
+
+    folder: Path
+    generation: int
+
+    @property
+    def staging(self) -> Path:
+        """Where everything is written before it is published."""
+        return self.folder / BUILDING_NAME
+
+    def published_name(self, name: str) -> str:
+        """Return what a file staged as ``name`` ("vectors/00000.npy") is called in the end."""
+        top, slash, rest = name.partition("/")
+        if self.generation > 1:
+            stem, dot, suffix = top.partition(".")
+            top = f"{stem}.{self.generation}{dot}{suffix}"
+        return top + slash + rest
+
+    def publish(self, manifest_json: str) -> None:
+        """Make the staged files the index: after this call, or not at all."""
+        staged = sorted(self.staging.iterdir())
+        draft = self.staging / MANIFEST_NAME
+        draft.write_text(manifest_json, encoding="utf-8")
+        _sync_tree(self.staging)
+        for path in staged:
+            path.rename(self.folder / self.published_name(path.name))
+        _sync(self.folder)
+        commit(draft, self.folder / MANIFEST_NAME)
+        _sync(self.folder)
+        with suppress(OSError):  # a parent that may not be read cannot be synced
+            _sync(self.folder.parent)
+
+
+def commit(draft: Path, manifest: Path) -> None:
+    """Rename the manifest into place, the one step that makes a new index visible."""
+    draft.replace(manifest)
+
+
+@contextmanager
+def open_workspace(path: Path, overwrite: bool) -> Iterator[Workspace]:
+    """Lock the folder, clear what dead runs left, and clear up again at the end.
+
+    Whatever happens inside, on leaving the folder holds the index that its manifest describes
+    and nothing else of ours; a folder that was made for the occasion and stayed empty is
+    removed.
+
+    Raises
+    ------
+    StorageError : another process is writing, or the folder is not writable.
+    """
+    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+    try:
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            check_target(path, overwrite)
+            with storage_errors(path):
+                workspace = _prepare(path)
+            before = {entry.name for entry in path.iterdir()}
+            try:
+                yield workspace
+            finally:
+                _clean(path, keep=before)
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # not empty: it holds an index now
+                folder.rmdir()
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a StorageError that says how much is free and how much was needed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            reason = error.strerror or str(error)
+            where = error.filename or path
+            raise StorageError(
+                f"The index {path} cannot be written: {where}: {reason}. "
+                "Check the permissions, or choose another folder."
+            ) from error
+        needed = sum(f.stat().st_size for f in (path / BUILDING_NAME).rglob("*") if f.is_file())
+        free = shutil.disk_usage(path).free
+        raise StorageError(
+            f"The disk of {path} is full: {free / 1e6:.1f} MB free after this index had taken "
+            f"{needed / 1e6:.1f} MB, which are released now. Free some space or choose another "
+            "folder, then index again."
+        ) from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    file = path / LOCK_NAME
+    lock = FileLock(file, timeout=0)
+    with storage_errors(path):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StorageError(
+                f"Another process is writing the index {path}. Wait for it to end, or choose "
+                "another folder."
+            ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # before the release, so that no other writer holds it
+            file.unlink()
+        lock.release()
+
+
+def _prepare(path: Path) -> Workspace:
+    """Remove the leftovers of dead runs and make an empty staging folder."""
+    names = {entry.name for entry in path.iterdir()}
+    # A damaged manifest cannot say which files belong to it, so all of them stay for now.
+    _clean(path, keep=names if MANIFEST_NAME in names else set())
+    found = [_generation(entry.name) or 0 for entry in path.iterdir()]
+    workspace = Workspace(path, max(found, default=0) + 1)
+    workspace.staging.mkdir()
+    return workspace
+
+
+def _clean(path: Path, *, keep: set[str]) -> None:
+    """Delete the staging folder, and every file of ours that the manifest does not list.
+
+    Without a readable manifest, every file of ours whose name is not in ``keep``.
+    """
+    with suppress(OSError):
+        shutil.rmtree(path / BUILDING_NAME)
+    listed = keep
+    manifest = _read_if_whole(path)
+    if manifest is not None:
+        listed = {entry.name.partition("/")[0] for entry in manifest.files.values()}
+    for entry in list(path.iterdir()):
+        if _generation(entry.name) is None or entry.name in listed:
+            continue
+        with suppress(OSError):  # some systems keep a file that a reader has open; next time
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def _generation(name: str) -> int | None:
+    """Return the generation of a file of ours, or None for any other file."""
+    match = GENERATION.fullmatch(name)
+    if match is None:
+        return None
+    plain = match["stem"] + (match["suffix"] or "")
+    known = {DOCUMENTS_NAME, VECTORS_NAME}.union(*(b.files.values() for b in BACKENDS.values()))
+    return int(match["number"] or 1) if plain in known else None
+
+
+def _read_if_whole(folder: Path) -> Manifest | None:
+    try:
+        return read_manifest(folder)
+    except (IndexCorruptError, SourceNotFoundError):
+        return None
+
+
+def _describe_existing(folder: Path, manifest: Manifest | None) -> str:
+    what = "a damaged index"
+    if manifest is not None:
+        what = f"an index of {manifest.documents} documents by {manifest.fingerprint.model!r}"
+    return f"{folder} already holds {what}. Type --overwrite to replace it, or another folder."
+
+
+def _foreign(folder: Path) -> UsageError:
+    return UsageError(
+        f"{folder} holds files that are not an index; they are left alone. Choose a new or an "
+        "empty folder."
+    )
+
+
+def _check_parent(folder: Path) -> None:
+    parent = next(parent for parent in folder.parents if parent.exists())
+    if not parent.is_dir():
+        raise UsageError(f"{parent} is a file, so {folder} cannot be made. Choose another path.")
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the file or folder is on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

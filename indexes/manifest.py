@@ -1,0 +1,239 @@
+"""The manifest: what an index folder holds, who made it, and how to tell that it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from retrieval import Fingerprint, Scalar
+from retrieval.errors import IndexCorruptError, SourceNotFoundError, UsageError
+
+__all__ = [
+    "BUILDING_NAME",
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "METRICS",
+    "FileEntry",
+    "Manifest",
+    "read_manifest",
+]
+
+FORMAT = "millpond-index"
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+BUILDING_NAME = ".building"
+METRICS = ("cosine",)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of an index: its path relative to the folder, its size and its checksum."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        """Refuse a path that leaves the folder."""
+        path = PurePosixPath(self.name)
+        if not self.name or path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"file name {self.name!r} is not inside the index folder")
+
+    @classmethod
+    def of(cls, path: Path, name: str) -> FileEntry:
+        """Return the entry of the file at ``path``, to be published as ``name``."""
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return cls(name, path.stat().st_size, digest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything that is known about an index without opening it.
+
+    Attributes
+    ----------
+    backend : name in ``indexes.registry.BACKENDS``.
+    factory : the backend's own description of the index type (a FAISS factory string).
+    metric : "cosine", the inner product of unit vectors.
+    dimension : D.
+    documents : how many documents are stored.
+    fingerprint : of the encoder that made the vectors.
+    created : UTC, ISO 8601.
+    millpond : the version that wrote the index.
+    libraries : version by library name.
+    files : by role: "documents", "vectors/00000" and up, and the backend's own ("index").
+    corpus_name : as the user named it; may be empty.
+    skipped : how many records the corpus reader left out.
+    settings : what the backend chose while building (training sample, seed, search breadth).
+    """
+
+    backend: str
+    factory: str
+    metric: str
+    dimension: int
+    documents: int
+    fingerprint: Fingerprint
+    created: str
+    millpond: str
+    libraries: Mapping[str, str]
+    files: Mapping[str, FileEntry]
+    corpus_name: str = ""
+    skipped: int = 0
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that no index can have."""
+        if self.metric not in METRICS:
+            raise ValueError(f"metric is {self.metric!r}; accepted: {', '.join(METRICS)}")
+        for name, least in (("dimension", 1), ("documents", 1), ("skipped", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary that ``from_json`` reads."""
+        return {
+            "format": FORMAT,
+            "format_version": self.format_version,
+            "backend": self.backend,
+            "factory": self.factory,
+            "metric": self.metric,
+            "dimension": self.dimension,
+            "documents": self.documents,
+            "skipped": self.skipped,
+            "corpus_name": self.corpus_name,
+            "created": self.created,
+            "millpond": self.millpond,
+            "libraries": dict(self.libraries),
+            "settings": dict(self.settings),
+            "fingerprint": self.fingerprint.to_json(),
+            "files": {role: asdict(entry) for role, entry in self.files.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: object) -> Manifest:
+        """Read what ``to_json`` wrote.
+
+        Raises
+        ------
+        ValueError : a key is missing or its value is of the wrong type.
+        UsageError : a newer millpond wrote it.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError(f'it is not an object with "format": "{FORMAT}"')
+        version = _value(data, "format_version", int)
+        if version > FORMAT_VERSION:
+            raise UsageError(
+                f"it has format {version}, written by a newer millpond; this one reads up to "
+                f"format {FORMAT_VERSION}. Type: pip install --upgrade millpond"
+            )
+        files = {
+            role: FileEntry(
+                _value(e, "name", str), _value(e, "bytes", int), _value(e, "sha256", str)
+            )
+            for role, e in _value(data, "files", dict).items()
+        }
+        return cls(
+            format_version=version,
+            backend=_value(data, "backend", str),
+            factory=_value(data, "factory", str),
+            metric=_value(data, "metric", str),
+            dimension=_value(data, "dimension", int),
+            documents=_value(data, "documents", int),
+            skipped=_value(data, "skipped", int),
+            corpus_name=_value(data, "corpus_name", str),
+            created=_value(data, "created", str),
+            millpond=_value(data, "millpond", str),
+            libraries=_value(data, "libraries", dict),
+            settings=_value(data, "settings", dict),
+            fingerprint=Fingerprint.from_json(_value(data, "fingerprint", dict)),
+            files=files,
+        )
+
+
+def read_manifest(path: Path | str) -> Manifest:
+    """Return the manifest of the index in folder ``path``.
+
+    Raises
+    ------
+    SourceNotFoundError : there is no such folder, or it holds no index.
+    IndexCorruptError : the build was interrupted, or the manifest is malformed.
+    UsageError : a newer millpond wrote the index.
+    """
+    folder = Path(path)
+    file = folder / MANIFEST_NAME
+    try:
+        content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise _missing(folder) from None
+    except OSError as error:
+        raise IndexCorruptError(f"{file} cannot be read: {error.strerror}.") from error
+    try:
+        return Manifest.from_json(json.loads(content))
+    except UsageError as error:
+        raise UsageError(f"The index {folder} cannot be read: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise IndexCorruptError(
+            f"{file} is damaged: {error}. Index the corpus again with --overwrite."
+        ) from error
+
+
+def now_utc() -> str:
+    """Return the time as UTC in ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def millpond_version() -> str:
+    """Return the installed version, or "not installed" when run from a source folder."""
+    try:
+        return metadata.version("millpond")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def base_libraries() -> dict[str, str]:
+    """Return the versions of the libraries that every index depends on."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "pyarrow": str(pa.__version__),
+    }
+
+
+def _missing(folder: Path) -> SourceNotFoundError | IndexCorruptError:
+    if not folder.exists():
+        return SourceNotFoundError(
+            f"There is no index at {folder}. Make one with: millpond index CORPUS {folder}"
+        )
+    if (folder / BUILDING_NAME).exists():
+        return IndexCorruptError(
+            f"{folder} holds no finished index: a build is running or was interrupted. "
+            f"Wait for it, or index the corpus again into {folder}."
+        )
+    return SourceNotFoundError(
+        f"{folder} is not an index: it has no {MANIFEST_NAME}. "
+        f"Make an index with: millpond index CORPUS FOLDER"
+    )
+
+
+def _value(data: object, key: str, kind: type[T]) -> T:
+    """Return ``data[key]`` if it is of this very type (a bool is not an int)."""
+    if not isinstance(data, dict) or key not in data:
+        raise ValueError(f"key {key!r} is missing")
+    value = data[key]
+    if type(value) is not kind:
+        raise ValueError(f"{key!r} is {value!r}, which is not of type {kind.__name__}")
+    return value

@@ -1,0 +1,30 @@
+"""The vector stores by name."""
+
+from __future__ import annotations
+
+from indexes import faiss_build, faiss_index
+from indexes.backend import Backend
+from retrieval.errors import UnknownNameError
+
+__all__ = ["BACKENDS", "get_backend", "list_backends"]
+
+BACKENDS: dict[str, Backend] = {
+    "faiss": Backend(
+        files={"index": faiss_build.INDEX_NAME},
+        check=faiss_build.check_factory,
+        build=faiss_build.build,
+        open=faiss_index.FaissIndex.open,
+    ),
+}
+
+
+def get_backend(name: str) -> Backend:
+    """Return the backend of this name, or raise UnknownNameError."""
+    if name not in BACKENDS:
+        raise UnknownNameError("index backend", name, BACKENDS)
+    return BACKENDS[name]
+
+
+def list_backends() -> tuple[str, ...]:
+    """Return the names that ``write_corpus`` accepts as ``backend``."""
+    return tuple(BACKENDS)

@@ -1,0 +1,220 @@
+"""Writes a corpus into an index folder: streaming, in bounded memory, all or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from indexes.backend import Backend, BuildRequest, BuildResult
+from indexes.documents import DocumentStore, DocumentWriter, check_unique_ids
+from indexes.folder import (
+    DOCUMENTS_NAME,
+    VECTORS_NAME,
+    Workspace,
+    check_target,
+    open_workspace,
+    storage_errors,
+)
+from indexes.manifest import (
+    FileEntry,
+    Manifest,
+    base_libraries,
+    millpond_version,
+    now_utc,
+)
+from indexes.registry import get_backend
+from indexes.shards import Shards, ShardWriter, check_vectors, find_bad_row
+from retrieval import Document, Encoder, Progress, Vectors
+from retrieval.errors import EmptyCorpusError, UsageError, VectorError
+
+__all__ = ["WriteConfig", "write_corpus"]
+
+CHUNK_CHARACTERS = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class WriteConfig:
+    """How a corpus is indexed.
+
+    Attributes
+    ----------
+    backend : one of ``list_backends()``.
+    factory : the backend's description of the index type; for faiss a factory string.
+    overwrite : replace an index that is already there.
+    corpus_name : kept in the manifest and used in messages.
+    batch_documents : how many documents the encoder is handed at a time (fewer when they are
+        longer than 16 Mi characters together).
+    """
+
+    backend: str = "faiss"
+    factory: str = "Flat"
+    overwrite: bool = False
+    corpus_name: str = ""
+    batch_documents: int = 1024
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a value that is never accepted."""
+        get_backend(self.backend)
+        if self.batch_documents < 1:
+            raise UsageError(f"batch_documents is {self.batch_documents}; it must be 1 or more.")
+
+    @property
+    def source(self) -> str:
+        """How messages name the corpus."""
+        return self.corpus_name or "corpus"
+
+
+def write_corpus(
+    encoder: Encoder,
+    documents: Iterable[Document],
+    path: Path | str,
+    *,
+    backend: str = WriteConfig.backend,
+    factory: str = WriteConfig.factory,
+    overwrite: bool = WriteConfig.overwrite,
+    corpus_name: str = WriteConfig.corpus_name,
+    batch_documents: int = WriteConfig.batch_documents,
+    skipped: Callable[[], int] | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Encode ``documents``, write the index folder ``path`` and return its manifest.
+
+    Until the last step, one rename, readers find what was there before: nothing, or the earlier
+    index. After an error or Ctrl-C that is still so, and nothing else is left behind; after a
+    kill the next run cleans up.
+
+    Parameters
+    ----------
+    encoder : its ``dimension`` and ``fingerprint`` go into the manifest.
+    documents : read once, a chunk at a time.
+    path : the index folder, made if missing.
+    backend, factory, overwrite, corpus_name, batch_documents : see ``WriteConfig``.
+    skipped : called after the last document; returns how many records the reader left out.
+    progress : called after each chunk with the number of documents in it.
+
+    Raises
+    ------
+    IndexExistsError : ``path`` holds an index and ``overwrite`` is false.
+    UsageError : ``path`` is something else, or the factory cannot be built.
+    UnknownNameError : no such backend.
+    MissingDependencyError : the backend's library is not installed.
+    EmptyCorpusError : there was no document.
+    DuplicateIdError : two documents share an id.
+    RecordError : a document cannot be stored.
+    VectorError : the encoder returned a wrong shape or dtype, NaN or infinity.
+    StorageError : the disk is full or not writable, or another process writes this index.
+    """
+    config = WriteConfig(backend, factory, overwrite, corpus_name, batch_documents)
+    folder = Path(path)
+    chosen = get_backend(config.backend)
+    check_target(folder, config.overwrite)
+    chosen.check(encoder.dimension, config.factory)
+    chunks = _read_chunks(documents, config.batch_documents)
+    first = next(chunks, None)
+    if first is None:
+        raise EmptyCorpusError(f"{config.source} holds no document; there is nothing to index.")
+    with open_workspace(folder, config.overwrite) as workspace:
+        _stage(encoder, chain([first], chunks), workspace, config.source, progress)
+        with storage_errors(folder):
+            result, count = _build(chosen, workspace, encoder.dimension, config)
+            manifest = Manifest(
+                backend=config.backend,
+                factory=config.factory,
+                metric="cosine",
+                dimension=encoder.dimension,
+                documents=count,
+                skipped=skipped() if skipped is not None else 0,
+                corpus_name=config.corpus_name,
+                fingerprint=encoder.fingerprint,
+                created=now_utc(),
+                millpond=millpond_version(),
+                libraries={**base_libraries(), **result.libraries},
+                settings=result.settings,
+                files=_list_files(workspace),
+            )
+            workspace.publish(json.dumps(manifest.to_json(), indent=2) + "\n")
+    return manifest
+
+
+def _read_chunks(documents: Iterable[Document], count: int) -> Iterator[list[Document]]:
+    """Yield lists of at most ``count`` documents and about 16 Mi characters."""
+    chunk: list[Document] = []
+    characters = 0
+    for document in documents:
+        chunk.append(document)
+        characters += len(document.text)
+        if len(chunk) >= count or characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def _stage(
+    encoder: Encoder,
+    chunks: Iterable[Sequence[Document]],
+    workspace: Workspace,
+    source: str,
+    progress: Progress | None,
+) -> None:
+    """Encode every chunk and write its documents and vectors to the staging folder."""
+    staging = workspace.staging
+    refusals = partial(storage_errors, workspace.folder)  # not around what reads or encodes
+    with ExitStack() as writers:
+        with refusals():
+            stored = writers.enter_context(DocumentWriter(staging / DOCUMENTS_NAME, source=source))
+            shards = writers.enter_context(ShardWriter(staging / VECTORS_NAME, encoder.dimension))
+        for chunk in chunks:
+            vectors = _encode(encoder, chunk)
+            with refusals():
+                for document in chunk:
+                    stored.append(document)
+                shards.append(vectors)
+            if progress is not None:
+                progress(len(chunk))
+        with refusals():
+            writers.close()
+
+
+def _encode(encoder: Encoder, chunk: Sequence[Document]) -> Vectors:
+    """Return the chunk's vectors, float32 (N, D), checked."""
+    vectors = encoder.encode_documents([document.content for document in chunk])
+    shape = getattr(vectors, "shape", None)
+    if shape != (len(chunk), encoder.dimension):
+        raise VectorError(
+            f"The encoder returned shape {shape} for {len(chunk)} documents from "
+            f"{chunk[0].doc_id!r} on; ({len(chunk)}, {encoder.dimension}) was expected."
+        )
+    bad = find_bad_row(vectors)
+    if bad is not None:
+        raise VectorError(
+            f"The encoder returned NaN or infinity for document {chunk[bad].doc_id!r}."
+        )
+    return check_vectors(vectors, encoder.dimension, source=f"Document {chunk[0].doc_id!r}")
+
+
+def _build(
+    backend: Backend, workspace: Workspace, dimension: int, config: WriteConfig
+) -> tuple[BuildResult, int]:
+    """Build the backend's files from what was staged; return its result and N."""
+    store = DocumentStore(workspace.staging / DOCUMENTS_NAME)
+    check_unique_ids(store, source=config.source)
+    vectors = Shards(workspace.staging / VECTORS_NAME, dimension)
+    request = BuildRequest(workspace.staging, config.factory, vectors, store)
+    return backend.build(request), len(store)
+
+
+def _list_files(workspace: Workspace) -> dict[str, FileEntry]:
+    """Return the manifest entry of every staged file, by role, under its published name."""
+    entries = {}
+    for path in sorted(workspace.staging.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(workspace.staging).as_posix()
+            role = name.partition(".")[0]
+            entries[role] = FileEntry.of(path, workspace.published_name(name))
+    return entries

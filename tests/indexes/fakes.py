@@ -1,0 +1,64 @@
+"""A deterministic encoder without a model, and documents to feed it. Loaded by the fixture
+``fakes``, and imported by the scripts that are killed."""
+
+import os
+import signal
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import numpy as np
+
+from retrieval import Document, Fingerprint, Vectors
+
+
+class HashingEncoder:
+    """Unit vectors seeded by a hash of the text; equal texts have equal vectors.
+
+    ``die_at`` kills the process, as ``kill -9`` does, when that chunk (from 1) is asked for.
+    """
+
+    def __init__(self, dimension: int = 16, model: str = "hash", die_at: int = 0) -> None:
+        self.dimension = dimension
+        self.fingerprint = Fingerprint(model, {"model": model, "dimension": dimension})
+        self.die_at = die_at
+        self.calls = 0
+
+    def encode_documents(self, texts: Sequence[str]) -> Vectors:
+        self.calls += 1
+        if self.calls == self.die_at:
+            die()
+        rows = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for row, text in enumerate(texts):
+            seed = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+            vector = np.random.default_rng(seed).standard_normal(self.dimension)
+            rows[row] = vector / np.linalg.norm(vector)
+        return rows
+
+    encode_queries = encode_documents
+
+
+class TableEncoder:
+    """Looks the vector of a text up in a table, so that a test chooses every score."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        self.table = vectors
+        self.dimension = vectors.shape[1]
+        self.fingerprint = Fingerprint("table", {"model": "table"})
+
+    def encode_documents(self, texts: Sequence[str]) -> Vectors:
+        return self.table[[int(text) for text in texts]]
+
+    encode_queries = encode_documents
+
+
+def make_documents(count: int, prefix: str = "d") -> list[Document]:
+    return [
+        Document(
+            f"{prefix}{number}", f"text {number} of {prefix}", f"title {number}", {"n": number}
+        )
+        for number in range(count)
+    ]
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

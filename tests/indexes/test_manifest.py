@@ -1,0 +1,93 @@
+import json
+
+import pytest
+
+from indexes import FileEntry, Manifest, read_manifest
+from retrieval import Fingerprint
+from retrieval.errors import IndexCorruptError, SourceNotFoundError, UsageError
+
+
+def a_manifest(**changes):
+    values = {
+        "backend": "faiss",
+        "factory": "Flat",
+        "metric": "cosine",
+        "dimension": 4,
+        "documents": 3,
+        "fingerprint": Fingerprint("m", {"pooling": "mean"}),
+        "created": "2025-01-01T00:00:00+00:00",
+        "millpond": "0.1.0",
+        "libraries": {"numpy": "2"},
+        "files": {"index": FileEntry("index.faiss", 45, "0" * 64)},
+        "corpus_name": "c.jsonl",
+        "skipped": 2,
+        "settings": {"nprobe": 8},
+    }
+    return Manifest(**{**values, **changes})
+
+
+def test_a_manifest_survives_json():
+    manifest = a_manifest()
+    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+
+
+@pytest.mark.parametrize("key", sorted(a_manifest().to_json()))
+def test_a_manifest_without_any_one_key_is_corrupt(tmp_path, key):
+    data = a_manifest().to_json()
+    del data[key]
+    (tmp_path / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(IndexCorruptError, match=r"manifest\.json is damaged.*--overwrite"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("key", sorted(a_manifest().to_json()))
+@pytest.mark.parametrize("value", [None, True, [1]])
+def test_a_manifest_with_a_value_of_the_wrong_type_is_corrupt(tmp_path, key, value):
+    data = a_manifest().to_json() | {key: value}
+    (tmp_path / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(IndexCorruptError, match="is damaged"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100])
+def test_a_truncated_manifest_is_corrupt(tmp_path, cut):
+    (tmp_path / "manifest.json").write_text(json.dumps(a_manifest().to_json())[:cut])
+    with pytest.raises(IndexCorruptError, match="--overwrite"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_that_is_not_text_is_corrupt(tmp_path):
+    (tmp_path / "manifest.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(IndexCorruptError, match="is damaged"):
+        read_manifest(tmp_path)
+
+
+def test_a_newer_format_asks_for_an_upgrade(tmp_path):
+    data = a_manifest().to_json() | {"format_version": 2, "metric": "something new"}
+    (tmp_path / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(UsageError, match=r"format 2.*pip install --upgrade millpond"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"metric": "l2"}, {"dimension": 0}, {"documents": 0}, {"skipped": -1}]
+)
+def test_a_manifest_refuses_impossible_values(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        a_manifest(**changes)
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "vectors/../../x"])
+def test_a_file_entry_cannot_point_outside_the_folder(name):
+    with pytest.raises(ValueError, match="not inside"):
+        FileEntry(name, 1, "0")
+
+
+def test_a_folder_that_does_not_exist_is_not_found(tmp_path):
+    with pytest.raises(SourceNotFoundError, match="There is no index"):
+        read_manifest(tmp_path / "nowhere")
+
+
+def test_a_folder_without_a_manifest_is_not_an_index(tmp_path):
+    with pytest.raises(SourceNotFoundError, match=r"no manifest\.json"):
+        read_manifest(tmp_path)

@@ -1,0 +1,118 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from indexes import open_index, opening, read_manifest, verify_index, write_corpus
+from retrieval.errors import IndexCorruptError, SourceNotFoundError, UnknownNameError
+
+
+@pytest.fixture
+def folder(tmp_path, encoder, documents):
+    write_corpus(encoder, documents, tmp_path / "i")
+    return tmp_path / "i"
+
+
+def edit(folder, **changes):
+    data = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(data | changes))
+
+
+def test_importing_indexes_does_not_import_faiss_or_torch():
+    code = "import sys, indexes; print({'faiss', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_an_index_that_is_not_there_is_not_found(tmp_path):
+    with pytest.raises(SourceNotFoundError, match="millpond index"):
+        open_index(tmp_path / "nowhere")
+
+
+def test_an_interrupted_first_build_says_so(tmp_path):
+    (tmp_path / ".building").mkdir()
+    with pytest.raises(IndexCorruptError, match=r"interrupted.*index the corpus again"):
+        open_index(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["index.faiss", "documents.arrow", "vectors/00000.npy"])
+@pytest.mark.parametrize("damage", ["truncate", "grow", "delete"])
+def test_a_file_of_the_wrong_size_is_corrupt(folder, name, damage):
+    path = folder / name
+    if damage == "delete":
+        path.unlink()
+    else:
+        with path.open("r+b") as stream:
+            stream.truncate(path.stat().st_size + (-7 if damage == "truncate" else 7))
+    with pytest.raises(IndexCorruptError, match=f"{name} is damaged: .*--overwrite") as caught:
+        open_index(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["index.faiss", "documents.arrow", "vectors/00000.npy"])
+def test_only_a_full_check_notices_a_flipped_bit(folder, name):
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    open_index(folder)
+    with pytest.raises(IndexCorruptError, match="checksum"):
+        verify_index(folder)
+
+
+@pytest.mark.parametrize(("role", "size"), [("index", 100), ("documents", 300), ("index", 3)])
+def test_a_truncated_file_is_one_line_even_if_the_manifest_agrees(folder, role, size):
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    with (folder / files[role]["name"]).open("r+b") as stream:
+        stream.truncate(size)
+    files[role]["bytes"] = size
+    edit(folder, files=files)
+    with pytest.raises(IndexCorruptError, match=r"is damaged: ") as caught:
+        open_index(folder)
+    assert "\n" not in str(caught.value)
+    assert ".cpp" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [{"documents": 24}, {"dimension": 8}])
+def test_counts_that_disagree_with_the_manifest_are_corrupt(folder, changes):
+    edit(folder, **changes)
+    with pytest.raises(IndexCorruptError, match="25 vectors of length 16 and 25 documents, but"):
+        open_index(folder)
+
+
+def test_documents_of_another_corpus_are_corrupt(folder, tmp_path, encoder, documents):
+    manifest = write_corpus(encoder, documents[:20], tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "documents.arrow", folder)
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    files["documents"]["bytes"] = manifest.files["documents"].bytes
+    edit(folder, files=files)
+    with pytest.raises(IndexCorruptError, match="20 documents"):
+        open_index(folder)
+
+
+def test_a_manifest_that_lists_no_index_file_is_corrupt(folder):
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    del files["index"]
+    edit(folder, files=files)
+    with pytest.raises(IndexCorruptError, match="no file for 'index'"):
+        open_index(folder)
+
+
+def test_an_index_of_an_unknown_backend_is_named(folder):
+    edit(folder, backend="qdrnt")
+    with pytest.raises(UnknownNameError, match="qdrnt"):
+        open_index(folder)
+
+
+def test_a_reader_that_read_the_old_manifest_retries_with_the_new_one(
+    folder, encoder, documents, monkeypatch
+):
+    manifests = [read_manifest(folder)]
+    write_corpus(encoder, documents[:5], folder, overwrite=True)
+
+    def read(path):
+        return manifests.pop() if manifests else read_manifest(path)
+
+    monkeypatch.setattr(opening, "read_manifest", read)
+    assert len(open_index(folder)) == 5
