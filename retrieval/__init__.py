@@ -1,5 +1,6 @@
 """The vocabulary that every other package shares. Imports neither torch nor faiss."""
 
+from retrieval.corpus import Corpus, read_corpus, read_queries
 from retrieval.errors import MillpondError
 from retrieval.fingerprint import Fingerprint, check_fingerprints
 from retrieval.protocols import Encoder, Progress, VectorIndex, Vectors
@@ -11,6 +12,9 @@ __all__ = [
     "Query",
     "Hit",
     "Scalar",
+    "Corpus",
+    "read_corpus",
+    "read_queries",
     "Encoder",
     "VectorIndex",
     "Vectors",

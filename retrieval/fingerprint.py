@@ -41,8 +41,9 @@ class Fingerprint:
         """Return one clause per setting in which the two differ, sorted by setting name."""
         names = sorted({*self.settings, *other.settings})
         pairs = [(name, self.settings.get(name), other.settings.get(name)) for name in names]
-        return [f"{name} {mine!r} against {theirs!r}" for name, mine, theirs in pairs
-                if mine != theirs]
+        return [
+            f"{name} {mine!r} against {theirs!r}" for name, mine, theirs in pairs if mine != theirs
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary that ``from_json`` reads."""

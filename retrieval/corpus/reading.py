@@ -1,0 +1,237 @@
+"""``read_corpus`` and ``read_queries``: any accepted source as a checked stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from retrieval.corpus.id_set import IdSet
+from retrieval.corpus.records import Row, shorten, to_document, to_query
+from retrieval.corpus.sources import Source, find_documents, find_queries
+from retrieval.errors import DuplicateIdError, EmptyCorpusError, RecordError, UsageError
+from retrieval.types import Document, Query
+
+__all__ = ["Corpus", "Queries", "read_corpus", "read_queries"]
+
+_MESSAGES_KEPT = 5
+
+Record = TypeVar("Record", Document, Query)
+
+
+def read_corpus(source: str | Path, *, skip_bad: bool = False, limit: int | None = None) -> Corpus:
+    """Return the documents of a source, read anew and checked each time they are iterated.
+
+    Sources:
+
+    - a ``.jsonl`` or ``.ndjson`` file, or a BEIR folder (with ``corpus.jsonl`` or
+      ``corpus.jsonl.gz``): one JSON object a line, blank lines ignored;
+    - a ``.csv`` file with a header row (RFC 4180 quotes), a ``.tsv`` file with a header row
+      (a quote is text, a record is a line); all of these also with ``.gz``;
+    - a ``.parquet`` file;
+    - a folder of ``.txt``, ``.md`` and ``.rst`` files, searched recursively without hidden
+      ones: the id is the path within the folder, the title the first Markdown or
+      reStructuredText heading, the text the whole file;
+    - ``"-"``: JSON lines from stdin, which can be iterated once;
+    - ``"python-stdlib"``: the docstrings of this Python's standard library.
+
+    The last two are meant where ``source`` is that very string; a ``Path`` always names a file
+    or folder, and so does ``"./python-stdlib"``.
+
+    The id is the first of the columns ``_id``, ``doc_id``, ``docid``, ``id``: a string of 1 to
+    1024 bytes (blanks allowed, control characters not) or an integer, which becomes a string.
+    The text is the first of ``text``, ``contents``, ``content``, ``body`` and may be empty.
+    ``title`` may be missing or null. Every other column is metadata with its own type; lists
+    and objects are kept as JSON text, dates as ISO 8601; the entries of an object called
+    ``metadata`` (BEIR) become metadata under their own names. Input is UTF-8, with or without
+    a byte order mark. A line or text file is 64 MiB long at most.
+
+    Parameters
+    ----------
+    source : see above.
+    skip_bad : count bad records in ``Corpus.skipped`` and go on, instead of raising.
+    limit : the number of documents after which to stop.
+
+    Raises
+    ------
+    UsageError : the extension is not accepted, or ``limit`` is below 1.
+    SourceNotFoundError : there is no such file or folder.
+    EmptyCorpusError : the folder holds no file that is accepted.
+    StorageError : the folder cannot be listed.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is {limit}; it must be 1 or more, or left out to read everything.")
+    return Corpus(find_documents(source), skip_bad=skip_bad, limit=limit)
+
+
+def read_queries(path: str | Path, *, skip_bad: bool = False) -> Queries:
+    """Return an iterator over the queries of a file, a BEIR folder or stdin (``"-"``).
+
+    JSON lines hold the id under ``_id``, ``query_id``, ``id`` or ``qid`` and the text under
+    ``text`` or ``query``. A ``.tsv`` file holds two columns, id and text, without a header, or
+    any columns under a header that names these two. Both also with ``.gz``.
+
+    Raises
+    ------
+    UsageError, SourceNotFoundError : as ``read_corpus``.
+    RecordError, EmptyCorpusError, StorageError, FailureError : while iterating, as ``Corpus``.
+    """
+    return Queries(find_queries(path), skip_bad=skip_bad)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one iteration skipped."""
+
+    skipped: int = 0
+    messages: list[str] = field(default_factory=list)
+
+    def note(self, error: RecordError) -> None:
+        self.skipped += 1
+        if len(self.messages) < _MESSAGES_KEPT:
+            self.messages.append(str(error))
+
+
+class Corpus:
+    """The documents of one source; made by ``read_corpus``.
+
+    Iterating starts from the beginning each time and holds one record (of Parquet: 64) in
+    memory, and 10 to 15 bytes for each id.
+
+    Raises
+    ------
+    RecordError, DuplicateIdError : while iterating: a bad record, unless ``skip_bad``.
+    EmptyCorpusError : at the end of an iteration that yielded nothing.
+    FailureError : a damaged gzip or Parquet file.
+    StorageError : the file cannot be read.
+    UsageError : a second iteration over stdin.
+    """
+
+    def __init__(self, source: Source, *, skip_bad: bool, limit: int | None) -> None:
+        self._source = source
+        self._skip_bad = skip_bad
+        self._limit = limit
+        self._tally = _Tally()
+        self._started = False
+
+    @property
+    def name(self) -> str:
+        """The source as it was typed; ``"stdin"`` for ``"-"``."""
+        return self._source.name
+
+    @property
+    def skipped(self) -> int:
+        """How many bad records the last iteration skipped."""
+        return self._tally.skipped
+
+    @property
+    def first_skipped(self) -> tuple[str, ...]:
+        """What was wrong with the first five records that the last iteration skipped."""
+        return tuple(self._tally.messages)
+
+    @property
+    def count_hint(self) -> int | None:
+        """The number of records where that is cheap to know (at most ``limit``), else None.
+
+        Known for Parquet, for folders of text files and for ``python-stdlib``; bad records
+        count.
+        """
+        count = self._source.count()
+        return count if count is None or self._limit is None else min(count, self._limit)
+
+    def __iter__(self) -> Iterator[Document]:
+        if self._source.once and self._started:
+            raise UsageError(
+                f"{self.name} was read already and cannot be read again. "
+                f"Save it to a .jsonl file and name that file instead of -."
+            )
+        self._started = True
+        self._tally = _Tally()
+        documents = _sieve(self._source, to_document, self._tally, skip_bad=self._skip_bad)
+        return islice(documents, self._limit)
+
+
+class Queries(Iterator[Query]):
+    """The queries of one source, once; made by ``read_queries``."""
+
+    def __init__(self, source: Source, *, skip_bad: bool) -> None:
+        self._tally = _Tally()
+        self._queries = _sieve(source, to_query, self._tally, skip_bad=skip_bad)
+
+    @property
+    def skipped(self) -> int:
+        """How many bad records were skipped so far."""
+        return self._tally.skipped
+
+    @property
+    def first_skipped(self) -> tuple[str, ...]:
+        """What was wrong with the first five records that were skipped."""
+        return tuple(self._tally.messages)
+
+    def __next__(self) -> Query:
+        return next(self._queries)
+
+
+def _sieve(
+    source: Source,
+    build: Callable[[Row], Record],
+    tally: _Tally,
+    *,
+    skip_bad: bool,
+) -> Iterator[Record]:
+    """Yield the good records; raise at the first bad one, or note it in the tally."""
+    seen = IdSet()
+    for row in source.rows():
+        record = _build_once(row, build, seen)
+        if not isinstance(record, RecordError):
+            yield record
+        elif skip_bad:
+            tally.note(record)
+        else:
+            raise _with_advice(record)
+    if len(seen) == 0:
+        raise _empty(source.name, tally)
+
+
+def _build_once(
+    row: Row | RecordError, build: Callable[[Row], Record], seen: IdSet
+) -> Record | RecordError:
+    """Return the record, or what is wrong with it; its id counts as seen where it is good."""
+    if isinstance(row, RecordError):
+        return row
+    try:
+        record = build(row)
+    except RecordError as error:
+        return error
+    identifier = record.doc_id if isinstance(record, Document) else record.query_id
+    if seen.add(identifier):
+        return record
+    return DuplicateIdError(
+        row.source,
+        row.line,
+        f"the id {shorten(identifier)} belongs to an earlier record already; "
+        f"accepted is one record an id",
+    )
+
+
+def _with_advice(error: RecordError) -> RecordError:
+    return type(error)(
+        error.source,
+        error.line,
+        f"{error.problem}. Fix it, or pass --skip-bad to count such records and go on",
+    )
+
+
+def _empty(name: str, tally: _Tally) -> EmptyCorpusError:
+    if tally.skipped:
+        what = "1 record was" if tally.skipped == 1 else f"{tally.skipped} records were"
+        return EmptyCorpusError(
+            f"{name}: nothing is left: {what} bad and skipped. The first: "
+            f"{tally.messages[0]}. Fix the input."
+        )
+    return EmptyCorpusError(
+        f"{name}: it holds no record; accepted is one record or more. Check that this is the "
+        f"file you meant."
+    )

@@ -1,0 +1,188 @@
+"""What a source name means: which reader, which records, how many."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from retrieval.corpus.folder import TEXT_SUFFIXES, list_text_files, text_rows
+from retrieval.corpus.lines import jsonl_rows
+from retrieval.corpus.records import DOCUMENT_FIELDS, QUERY_FIELDS, Row
+from retrieval.corpus.stdlib import STDLIB_NAME, count_stdlib, stdlib_rows
+from retrieval.corpus.tables import count_parquet, csv_rows, parquet_rows, tsv_rows
+from retrieval.errors import (
+    EmptyCorpusError,
+    RecordError,
+    SourceNotFoundError,
+    StorageError,
+    UsageError,
+)
+
+__all__ = ["Source", "find_documents", "find_queries"]
+
+Reader = Callable[[Path, str], Iterator[Row | RecordError]]
+
+_DOCUMENT_READERS: dict[str, Reader] = {
+    ".jsonl": jsonl_rows,
+    ".ndjson": jsonl_rows,
+    ".csv": partial(csv_rows, fields=DOCUMENT_FIELDS),
+    ".tsv": partial(tsv_rows, fields=DOCUMENT_FIELDS),
+    ".parquet": partial(parquet_rows, fields=DOCUMENT_FIELDS),
+}
+_QUERY_READERS: dict[str, Reader] = {
+    ".jsonl": jsonl_rows,
+    ".ndjson": jsonl_rows,
+    ".tsv": partial(tsv_rows, fields=QUERY_FIELDS, header_required=False),
+}
+_DOCUMENTS_ACCEPTED = (
+    "a .jsonl, .ndjson, .csv or .tsv file (also with .gz), a .parquet file, a BEIR folder "
+    f"(with corpus.jsonl), a folder of {', '.join(TEXT_SUFFIXES)} files, - for JSON lines on "
+    f"stdin, or {STDLIB_NAME}"
+)
+_QUERIES_ACCEPTED = (
+    "a .jsonl, .ndjson or .tsv file (also with .gz), a BEIR folder (with queries.jsonl), or - "
+    "for JSON lines on stdin"
+)
+
+
+def _unknown_count() -> int | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where records come from.
+
+    Attributes
+    ----------
+    name : as the user typed it; "stdin" for "-".
+    rows : starts reading from the beginning.
+    count : the number of records where that is cheap to know, else None.
+    once : the records can be read one time only.
+    """
+
+    name: str
+    rows: Callable[[], Iterator[Row | RecordError]]
+    count: Callable[[], int | None] = _unknown_count
+    once: bool = False
+
+
+_NAMES_COMPARED = 10_000
+_STDIN = Source("stdin", partial(jsonl_rows, None, "stdin"), once=True)
+
+
+def find_documents(source: str | Path) -> Source:
+    """Return where the documents of a source come from; see ``read_corpus``."""
+    if source == "-":
+        return _STDIN
+    if source == STDLIB_NAME:
+        return Source(STDLIB_NAME, stdlib_rows, count_stdlib)
+    name = str(source)
+    path = _existing(name, _DOCUMENTS_ACCEPTED, builtins=(STDLIB_NAME,))
+    if path.is_dir():
+        return _folder_source(path, name)
+    reader = _file_reader(path, name, _DOCUMENT_READERS, _DOCUMENTS_ACCEPTED)
+    if path.suffix.lower() == ".parquet":
+        return Source(name, partial(reader, path, name), partial(count_parquet, path, name))
+    return Source(name, partial(reader, path, name))
+
+
+def find_queries(source: str | Path) -> Source:
+    """Return where the queries of a source come from; see ``read_queries``."""
+    if source == "-":
+        return _STDIN
+    name = str(source)
+    path = _existing(name, _QUERIES_ACCEPTED)
+    if not path.is_dir():
+        reader = _file_reader(path, name, _QUERY_READERS, _QUERIES_ACCEPTED)
+        return Source(name, partial(reader, path, name))
+    beir = _beir_file(path, "queries")
+    if beir is None:
+        raise SourceNotFoundError(
+            f"{name}: the folder holds no queries.jsonl. Accepted is {_QUERIES_ACCEPTED}."
+        )
+    return Source(name, partial(jsonl_rows, beir, _inside(name, beir.name)))
+
+
+def _folder_source(path: Path, name: str) -> Source:
+    beir = _beir_file(path, "corpus")
+    if beir is not None:
+        return Source(name, partial(jsonl_rows, beir, _inside(name, beir.name)))
+    if next(list_text_files(path), None) is None:
+        raise EmptyCorpusError(
+            f"{name}: the folder holds neither corpus.jsonl nor a file that ends in "
+            f"{', '.join(TEXT_SUFFIXES)}. Accepted is {_DOCUMENTS_ACCEPTED}."
+        )
+    return Source(
+        name, partial(text_rows, path, name), lambda: sum(1 for _ in list_text_files(path))
+    )
+
+
+def _beir_file(folder: Path, stem: str) -> Path | None:
+    """Return the folder's .jsonl or .jsonl.gz file of that name, None where it has neither."""
+    candidates = (folder / f"{stem}.jsonl", folder / f"{stem}.jsonl.gz")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _inside(name: str, file: str) -> str:
+    return f"{name.rstrip('/')}/{file}"
+
+
+def _file_reader(path: Path, name: str, readers: dict[str, Reader], accepted: str) -> Reader:
+    """Return the reader for the file's extension."""
+    lower = path.name.lower()
+    zipped = lower.endswith(".gz")
+    suffix = Path(lower.removesuffix(".gz")).suffix
+    reader = readers.get(suffix)
+    if reader is None or (zipped and suffix == ".parquet"):
+        shown = suffix + (".gz" if zipped else "")
+        arrived = f"ends in {shown!r}" if shown else "has no extension"
+        raise UsageError(f"{name}: the name {arrived}. Accepted is {accepted}.")
+    return reader
+
+
+def _existing(name: str, accepted: str, builtins: tuple[str, ...] = ()) -> Path:
+    """Return the path, which exists.
+
+    Raises
+    ------
+    UsageError : the name is empty.
+    SourceNotFoundError : nothing of this name exists; the message names the nearest that does.
+    StorageError : the path cannot be looked up.
+    """
+    if not name:
+        raise UsageError(f"The source is an empty name. Accepted is {accepted}.")
+    path = Path(name)
+    try:
+        if path.exists():
+            return path
+        nearest = _nearest(path, builtins)
+    except OSError as error:
+        raise StorageError(
+            f"{name}: cannot be looked up ({error.strerror}). Check that you may read its folder: "
+            f"ls -ld {path.parent}"
+        ) from error
+    raise SourceNotFoundError(
+        f"{name}: there is no such file or folder.{nearest} Accepted is {accepted}."
+    )
+
+
+def _nearest(path: Path, builtins: tuple[str, ...]) -> str:
+    """Return a sentence with the nearest name in the path's folder, "" where none is near."""
+    parent = path.parent
+    if not parent.is_dir():
+        return f" The folder {str(parent)!r} does not exist either."
+    with os.scandir(parent) as entries:
+        names = [entry.name for entry in islice(entries, _NAMES_COMPARED)]
+    if parent == Path():
+        names += builtins
+    close = difflib.get_close_matches(path.name, names, n=1)
+    if not close:
+        return ""
+    nearest = close[0] if close[0] in builtins else str(parent / close[0])
+    return f" Did you mean {nearest!r}?"

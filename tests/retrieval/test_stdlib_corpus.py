@@ -1,0 +1,100 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from retrieval import read_corpus
+from retrieval.corpus import stdlib
+from retrieval.errors import FailureError
+
+
+@pytest.fixture(scope="module")
+def documents():
+    return {document.doc_id: document for document in read_corpus("python-stdlib")}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "module"),
+    [
+        ("shutil.rmtree", "function", "shutil"),
+        ("json.dumps", "function", "json"),
+        ("math.sqrt", "function", "math"),
+        ("datetime.datetime", "class", "datetime"),
+        ("itertools.chain", "class", "itertools"),
+        ("collections.deque", "class", "collections"),
+        ("os.path.join", "function", "os.path"),
+        ("pathlib.Path.exists", "method", "pathlib"),
+        ("io.open", "function", "io"),
+        ("heapq.heappush", "function", "heapq"),
+        ("functools.partial", "class", "functools"),
+        ("random.randint", "function", "random"),
+        ("os.listdir", "function", "os"),
+        ("threading.Lock", "function", "threading"),
+        ("collections.abc.Mapping", "class", "collections.abc"),
+        ("json.JSONDecoder", "class", "json"),
+        ("builtins.print", "function", "builtins"),
+        ("builtins.str.split", "method", "builtins"),
+        ("textwrap", "module", "textwrap"),
+    ],
+)
+def test_names_that_users_know_are_there(documents, name, kind, module):
+    if name == "threading.Lock" and sys.version_info >= (3, 13):
+        kind = "class"
+    assert documents[name].title == name
+    assert documents[name].metadata == {"kind": kind, "module": module}
+
+
+def test_there_are_some_thousand_documents_and_the_count_is_known(documents):
+    assert 2000 <= len(documents) <= (3700 if sys.version_info < (3, 12) else 4200)
+    assert read_corpus("python-stdlib").count_hint == len(documents)
+
+
+def test_every_document_has_text_and_a_public_name(documents):
+    assert all(document.text.strip() for document in documents.values())
+    parts = {part for name in documents for part in name.split(".")}
+    assert [part for part in parts if part.startswith("_")] == []
+
+
+def test_ids_come_sorted(documents):
+    assert list(documents) == sorted(documents)
+
+
+def test_the_text_is_the_signature_and_the_docstring(documents):
+    text = documents["shutil.rmtree"].text
+    assert text.startswith("shutil.rmtree(path, ")
+    assert "\n\nRecursively delete a directory tree.\n" in text
+    assert documents["math.sqrt"].text == "math.sqrt(x, /)\n\nReturn the square root of x."
+
+
+def test_reading_imports_nothing_with_side_effects_and_prints_nothing():
+    code = (
+        "import sys, time; from retrieval import read_corpus; start = time.perf_counter();"
+        "ids = [d.doc_id for d in read_corpus('python-stdlib')];"
+        "bad = {'antigravity', 'this', 'idlelib', 'test', 'lib2to3', 'tkinter', 'readline'};"
+        "assert not bad & set(sys.modules), bad & set(sys.modules);"
+        "import hashlib; print(hashlib.sha256('\\n'.join(ids).encode()).hexdigest())"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+        )
+        for _ in range(2)
+    ]
+    assert [run.stderr for run in runs] == ["", ""]
+    assert len(runs[0].stdout) == 65
+    assert runs[0].stdout == runs[1].stdout
+
+
+def test_reading_takes_seconds():
+    stdlib._documents.cache_clear()
+    start = time.process_time()
+    assert stdlib.count_stdlib() > 0
+    assert time.process_time() - start < 10
+
+
+def test_a_python_without_its_sources_is_a_failure(tmp_path, monkeypatch):
+    stdlib._documents.cache_clear()
+    monkeypatch.setattr(stdlib.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(FailureError, match="no library sources"):
+        list(read_corpus("python-stdlib"))
