@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from embedder.bases import BaseModel, list_bases
     from embedder.cache import cache_folder
-    from embedder.embedder import DEFAULT_MODEL, Embedder
+    from embedder.defaults import DEFAULT_MODEL
+    from embedder.embedder import Embedder
     from embedder.variants import Variant, VariantSpec, get_variant, list_variants
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
 
 _HOMES = {
     "Embedder": "embedder.embedder",
-    "DEFAULT_MODEL": "embedder.embedder",
+    "DEFAULT_MODEL": "embedder.defaults",
     "VariantSpec": "embedder.variants",
     "Variant": "embedder.variants",
     "get_variant": "embedder.variants",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -141,13 +142,15 @@ def load_backbone(
     located = locate_base(spec.base, spec.revision, notify)
     with quiet_transformers():
         try:
-            config = AutoConfig.from_pretrained(located.path, revision=located.revision)
+            # One commit for every file: a branch can move between two of them.
+            revision = None if located.identity else _hub_commit(located, notify)
+            config = AutoConfig.from_pretrained(located.path, revision=revision)
             _prepare(config, spec, attention)
-            tokenizer = AutoTokenizer.from_pretrained(located.path, revision=located.revision)
+            tokenizer = AutoTokenizer.from_pretrained(located.path, revision=revision)
             model = AutoModel.from_pretrained(
                 located.path,
                 config=config,
-                revision=located.revision,
+                revision=revision,
                 dtype=dtype,
                 use_safetensors=True,
             )
@@ -155,8 +158,17 @@ def load_backbone(
             raise
         except Exception as error:  # every library below raises its own kinds
             raise _load_error(spec.base, located, error) from error
-    identity = located.identity or str(getattr(config, "_commit_hash", None) or "unknown")
+    identity = located.identity or str(revision)
     return Backbone(model.to(device).eval(), tokenizer, attention, identity, spec.base)
+
+
+def _hub_commit(located: LocatedBase, notify: Notify) -> str:
+    """Return the commit that a hub id's revision names now, or named when last fetched."""
+    from transformers.utils.hub import cached_file
+
+    notify(f"Asking the model hub for {located.path} (fetched once, then read from its cache)")
+    found = cached_file(located.path, "config.json", revision=located.revision)
+    return Path(str(found)).parent.name  # .../snapshots/COMMIT/config.json
 
 
 def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
@@ -180,6 +192,11 @@ def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
 
 def _load_error(base: str, located: LocatedBase, error: Exception) -> ModelError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    if "use_safetensors" in str(error):
+        return ModelError(
+            f"The base {base!r} has no safetensors weights; those alone are read, since pickle "
+            f"files can run code. Save it with transformers' save_pretrained, or use another base."
+        )
     if located.identity:
         return ModelError(f"The base {base!r} cannot be loaded: {lines[0]}")
     return ModelError(

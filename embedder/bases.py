@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedder.cache import cache_folder, file_sha256, weights_sha256
-from retrieval.errors import UnknownNameError, UsageError
+from retrieval.errors import StorageError, UnknownNameError, UsageError
 
 __all__ = [
     "BASES",
@@ -166,7 +166,10 @@ def locate_base(name: str, revision: str | None, notify: Notify) -> LocatedBase:
             raise UsageError(
                 f"The base {name!r} is a file; a .gguf file or a model folder is accepted."
             )
-        identity = file_sha256(path)
+        try:
+            identity = file_sha256(path)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
         return LocatedBase(str(convert_gguf(path, identity, notify)), identity)
     if path.is_dir():
         if not (path / "config.json").is_file():

@@ -47,7 +47,7 @@ def weights_sha256(folder: Path) -> str:
     memory = cache_folder() / "weights-sha256" / f"{key}.json"
     try:
         return str(json.loads(memory.read_text())["sha256"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     digest = hashlib.sha256()
     for path, _ in stamps:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -21,7 +22,7 @@ from filelock import FileLock, Timeout
 from embedder.bases import BuiltinBase, Notify, converted_folder, is_converted
 from embedder.cache import cache_folder, file_sha256
 from embedder.download import fetch_member
-from retrieval.errors import DownloadError, ModelError, StorageError
+from retrieval.errors import DownloadError, MillpondError, ModelError, StorageError
 
 __all__ = ["convert_builtin", "convert_gguf"]
 
@@ -37,7 +38,7 @@ def convert_builtin(base: BuiltinBase, notify: Notify) -> Path:
     if is_converted(base.gguf_sha256):
         return converted_folder(base.gguf_sha256)
     downloads = cache_folder() / "downloads" / base.name
-    with _storage_errors(), _lock(base.name, notify):
+    with _storage_errors(), _lock(base.gguf_sha256, base.name, notify):
         if is_converted(base.gguf_sha256):
             return converted_folder(base.gguf_sha256)
         if base.notice:
@@ -68,7 +69,7 @@ def convert_gguf(path: Path, identity: str, notify: Notify) -> Path:
     """
     if is_converted(identity):
         return converted_folder(identity)
-    with _storage_errors(), _lock(identity[:32], notify):
+    with _storage_errors(), _lock(identity, path.name, notify):
         if is_converted(identity):
             return converted_folder(identity)
         return _convert(path, identity, path.name, notify)
@@ -78,8 +79,10 @@ def _convert(gguf: Path, identity: str, shown: str, notify: Notify) -> Path:
     """Convert into a scratch folder and rename it into place."""
     notify(f"Converting {shown} to safetensors (once, about half a minute)")
     target = converted_folder(identity)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".convert-"))
+    # The lock makes this name ours alone, so what is there a killed run has left.
+    scratch = target.with_name(f".convert-{target.name}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
     try:
         _write_folder(gguf, scratch)
         scratch.rename(target)
@@ -100,31 +103,31 @@ def _write_folder(gguf: Path, folder: Path) -> None:
         try:
             tokenizer = AutoTokenizer.from_pretrained(**where)
             read = AutoModel.from_pretrained(**where, dtype=torch.float32)
+            config = read.config
+            # A model that came from GGUF refuses save_pretrained; a fresh one takes its weights.
+            if hasattr(config, "quantization_config"):
+                del config.quantization_config
+            auto: Any = AutoModel
+            fresh = auto.from_config(config, dtype=torch.float32)
+            fresh.load_state_dict(read.state_dict())
         except Exception as error:  # transformers raises whatever its GGUF reader meets
             raise ModelError(
                 f"{gguf} cannot be read as a GGUF decoder: {str(error).splitlines()[0]}"
             ) from error
-        config = read.config
-        # A model that came from GGUF refuses save_pretrained; a fresh one takes its weights.
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        auto: Any = AutoModel
-        fresh = auto.from_config(config, dtype=torch.float32)
-        fresh.load_state_dict(read.state_dict())
         fresh.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
 @contextmanager
-def _lock(name: str, notify: Notify) -> Iterator[None]:
-    """Hold the lock of one base; say so when another process has it."""
-    path = cache_folder() / "locks" / f"{name}.lock"
+def _lock(identity: str, shown: str, notify: Notify) -> Iterator[None]:
+    """Hold the lock of one GGUF's folder; say so when another process has it."""
+    path = cache_folder() / "locks" / f"{identity[:32]}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0.1)
     except Timeout:
-        notify(f"Waiting for another process that prepares {name}")
+        notify(f"Waiting for another process that prepares {shown}")
         lock.acquire()
     try:
         yield
@@ -136,10 +139,23 @@ def _lock(name: str, notify: Notify) -> Iterator[None]:
 def _storage_errors() -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        problem = "is full" if full else f"cannot be written ({error.strerror or error})"
+    except Exception as error:
+        found = _as_os_error(error)
+        if found is None:
+            raise
+        full = found.errno in (errno.ENOSPC, errno.EDQUOT)
+        problem = "is full" if full else f"cannot be written ({found.strerror or found})"
         raise StorageError(
             f"The cache folder {cache_folder()} {problem}. Free some space (a base takes up to "
             f"1.5 GB), or set XDG_CACHE_HOME to a folder on another disk."
         ) from error
+
+
+def _as_os_error(error: Exception) -> OSError | None:
+    """Return the OSError that this is, or that safetensors or tokenizers wrapped in its own."""
+    if isinstance(error, OSError):
+        return error
+    code = re.search(r"\(os error (\d+)\)", str(error))
+    if code is None or isinstance(error, MillpondError):
+        return None
+    return OSError(int(code[1]), os.strerror(int(code[1])))

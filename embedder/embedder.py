@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from embedder.attention import get_attention
 from embedder.backbone import Backbone, load_backbone
 from embedder.bases import Notify
+from embedder.defaults import DEFAULT_VARIANT
 from embedder.device import choose_device, choose_dtype
 from embedder.model_name import format_model_name, parse_model_name
 from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling
@@ -24,13 +24,7 @@ from retrieval.errors import ModelError, UsageError
 from retrieval.fingerprint import Fingerprint
 from retrieval.protocols import Progress, Vectors
 
-__all__ = ["DEFAULT_MODEL", "DEFAULT_VARIANT", "Embedder"]
-
-DEFAULT_VARIANT = "mean+causal"
-"""The variant of a base that is named alone."""
-
-DEFAULT_MODEL = "smollm2-135m:mean+causal"
-"""The model where none is named."""
+__all__ = ["Embedder"]
 
 EMBEDDING_VERSION = 1
 """Part of every fingerprint; raised when the same spec and weights would give other vectors."""
@@ -169,7 +163,6 @@ class Embedder(nn.Module):
         return Fingerprint(
             self.name,
             {
-                "base": Path(spec.base).name,
                 "weights": self.backbone.identity,
                 "base_layers": spec.base_layers,
                 "pooling": spec.pooling,

@@ -1,7 +1,8 @@
-"""Keeps transformers' own progress bars and advice out of our output while a model loads."""
+"""Keeps the libraries' own progress bars and advice out of our output while a model loads."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,19 +16,23 @@ def quiet_transformers() -> Iterator[None]:
     """Silence everything below an error, then restore what was set."""
     from transformers.utils import logging as library_logging
 
-    logging: Any = library_logging
+    library: Any = library_logging
+    hub = logging.getLogger("huggingface_hub")  # says each of its attempts to reach a host
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    hub_level = hub.level
     advisory = os.environ.get("TRANSFORMERS_NO_ADVISORY_WARNINGS")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    hub.setLevel(logging.ERROR)
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        library.set_verbosity(verbosity)
+        hub.setLevel(hub_level)
         if bars:
-            logging.enable_progress_bar()
+            library.enable_progress_bar()
         if advisory is None:
             del os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"]
         else:

@@ -19,6 +19,9 @@ from transformers import (
     Qwen3Config,
 )
 
+# Threads cost more than they give on models this small, and make a busy machine crawl.
+torch.set_num_threads(1)
+
 SPECIALS = ["<pad>", "<bos>", "<eos>"]
 
 
