@@ -1,0 +1,68 @@
+# make demo   install, index the docstrings of the standard library, ask three questions
+# make test   install with the test tools, run the tests
+# make check  ruff, mypy, tests: what a change has to pass
+# make clean  remove the environment, the demo index and the caches in this folder
+#
+# Needs Python 3.11 or newer (choose one with PYTHON=python3.12) and make, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+REQUIREMENTS := pyproject.toml constraints.txt
+INDEX := demo-index
+
+.PHONY: help demo test check clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: $(INDEX)/manifest.json
+	@set -e; for question in \
+	    "delete a folder and everything in it" \
+	    "measure how long a piece of code takes" \
+	    "compare two texts line by line"; do \
+	  echo; \
+	  echo "\$$ millpond search $(INDEX) \"$$question\" -k 3"; \
+	  $(BIN)/millpond search $(INDEX) "$$question" -k 3; \
+	done
+
+$(INDEX)/manifest.json: | $(VENV)/.installed
+	@echo "\$$ millpond index python-stdlib --out $(INDEX)"
+	@$(BIN)/millpond index python-stdlib --out $(INDEX)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+$(VENV)/.created:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "Error: $(PYTHON) was not found; install Python 3.11 or newer, or type: make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Error: $(PYTHON) is $$("$(PYTHON)" -V 2>&1), but Python 3.11 or newer is needed; type: make PYTHON=python3.11" >&2; exit 1; }
+	@echo "Making $(VENV) with $$("$(PYTHON)" -V 2>&1)"
+	@"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created $(REQUIREMENTS)
+	@echo "Installing millpond into $(VENV) (a few minutes the first time)"
+	@$(PIP) -e '.[cpu]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.created $(REQUIREMENTS)
+	@echo "Installing millpond with the test tools into $(VENV) (a few minutes the first time)"
+	@$(PIP) -e '.[cpu,qdrant,test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-dev: $(VENV)/.created $(REQUIREMENTS)
+	@echo "Installing millpond with the developer tools into $(VENV) (a few minutes the first time)"
+	@$(PIP) -e '.[cpu,qdrant,dev]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+clean:
+	rm -rf $(VENV) $(INDEX) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

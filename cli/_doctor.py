@@ -1,0 +1,204 @@
+"""What ``millpond doctor`` finds out about this machine and installation."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+from cli._text import format_size
+from cli._version import read_version
+
+__all__ = ["OUR_PACKAGES", "Findings", "examine", "find_problems", "list_rows"]
+
+OUR_PACKAGES = ("retrieval", "embedder", "indexes", "benchmarks", "cli")
+REQUIRED = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "peft",
+    "safetensors",
+    "gguf",
+    "numpy",
+    "pyarrow",
+    "filelock",
+    "requests",
+    "rich",
+    "typer",
+)
+OPTIONAL = ("qdrant-client", "beir")
+FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The report of ``millpond doctor``.
+
+    Attributes
+    ----------
+    packages : version by distribution; None where it is not installed.
+    faiss_wheels : version by installed distribution that provides ``faiss``; one is right.
+    device : where models run by default; None where torch cannot be imported.
+    cache_bytes : size of everything in the cache folder.
+    free_bytes : free space on the disk of the cache.
+    modules : folder that each of our packages is imported from; None where it is not found.
+    intruders : other distributions that ship a package of our name, by name.
+    problems : what is wrong and what to type, a sentence each.
+    """
+
+    millpond: str
+    python: str
+    executable: str
+    platform: str
+    packages: Mapping[str, str | None]
+    faiss_wheels: Mapping[str, str]
+    device: str | None
+    device_error: str
+    threads: int
+    cache: str
+    cache_bytes: int
+    free_bytes: int
+    modules: Mapping[str, str | None]
+    intruders: Mapping[str, Sequence[str]]
+    problems: Sequence[str]
+
+
+def examine() -> Findings:
+    """Return what there is on this machine."""
+    from embedder import cache_folder
+
+    packages = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
+    wheels = {name: found for name in FAISS_WHEELS if (found := _version(name)) is not None}
+    modules = {name: _folder_of(name) for name in OUR_PACKAGES}
+    intruders = _find_intruders()
+    device, threads, device_error = _find_device()
+    cache = cache_folder()
+    return Findings(
+        millpond=read_version(),
+        python=platform.python_version(),
+        executable=sys.executable,
+        platform=platform.platform(),
+        packages=packages,
+        faiss_wheels=wheels,
+        device=device,
+        device_error=device_error,
+        threads=threads,
+        cache=str(cache),
+        cache_bytes=_size_of(cache),
+        free_bytes=_free_on(cache),
+        modules=modules,
+        intruders=intruders,
+        problems=[
+            *find_problems(packages, wheels, modules, intruders),
+            *([f"torch cannot be imported: {device_error}"] if device_error else []),
+        ],
+    )
+
+
+def find_problems(
+    packages: Mapping[str, str | None],
+    wheels: Mapping[str, str],
+    modules: Mapping[str, str | None],
+    intruders: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """Return what is wrong, one sentence each with what to type."""
+    problems = [
+        f"{name} is not installed. Type: pip install {name}"
+        for name in REQUIRED
+        if packages.get(name) is None
+    ]
+    if not wheels:
+        problems.append("faiss is not installed. Type: pip install faiss-cpu")
+    if len(wheels) > 1:
+        both = " and ".join(wheels)
+        problems.append(
+            f"{both} are both installed and overwrite each other's files. Type: pip uninstall "
+            f"{' '.join(wheels)}, then pip install the one you want"
+        )
+    problems += [
+        f"our package {name!r} cannot be imported. Install millpond again"
+        for name, folder in modules.items()
+        if folder is None
+    ]
+    homes = {str(Path(folder).parent) for folder in modules.values() if folder}
+    if len(homes) > 1:
+        problems.append(
+            f"our packages come from {len(homes)} places ({', '.join(sorted(homes))}), so another "
+            f"package of the same name is in the way. Use a fresh virtual environment"
+        )
+    problems += [
+        f"the package {name!r} is shipped by {', '.join(owners)} too, which overwrites ours. "
+        f"Uninstall it, or use a fresh virtual environment"
+        for name, owners in intruders.items()
+    ]
+    return problems
+
+
+def list_rows(found: Findings) -> list[tuple[str, str]]:
+    """Return the report as pairs of name and value."""
+    wheels = [f"{name} {version}" for name, version in found.faiss_wheels.items()]
+    threads = f"{found.threads} thread{'' if found.threads == 1 else 's'}"
+    return [
+        ("millpond", found.millpond),
+        ("python", f"{found.python}, {found.executable}"),
+        ("platform", found.platform),
+        ("device", f"{found.device}, {threads}" if found.device else "(unknown)"),
+        ("faiss", " and ".join(wheels) or "(not installed)"),
+        *((name, version or "(not installed)") for name, version in found.packages.items()),
+        ("cache", f"{found.cache}, {format_size(found.cache_bytes)}"),
+        ("disk", f"{format_size(found.free_bytes)} free"),
+        *((f"import {name}", folder or "(not found)") for name, folder in found.modules.items()),
+    ]
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _find_device() -> tuple[str | None, int, str]:
+    """Return device, CPU threads, and what went wrong instead."""
+    try:
+        import torch
+
+        from embedder.device import choose_device
+
+        device = choose_device()
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+        return f"{device} {name}".strip(), torch.get_num_threads(), ""
+    except (ImportError, OSError, RuntimeError) as error:
+        return None, 0, str(error).partition("\n")[0] or type(error).__name__
+
+
+def _folder_of(package: str) -> str | None:
+    spec = util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return str(Path(next(iter(spec.submodule_search_locations))).resolve())
+
+
+def _find_intruders() -> dict[str, list[str]]:
+    """Return, for each of our package names, the other distributions that ship it too."""
+    shipped = metadata.packages_distributions()
+    found = {
+        name: sorted({owner for owner in shipped.get(name, ()) if owner.lower() != "millpond"})
+        for name in OUR_PACKAGES
+    }
+    return {name: owners for name, owners in found.items() if owners}
+
+
+def _size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _free_on(path: Path) -> int:
+    """Return the free bytes where ``path`` is or would be."""
+    here = next(parent for parent in (path, *path.parents) if parent.exists())
+    return shutil.disk_usage(here).free

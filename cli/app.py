@@ -1,0 +1,59 @@
+"""The ``millpond`` application: global options and the list of commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli._group import MillpondGroup
+from cli.embed import embed
+from cli.index import index
+from cli.inspect import doctor, info, models, variants
+from cli.search import search
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="millpond",
+    cls=MillpondGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: millpond index python-stdlib --out demo-index",
+)
+
+for command in (index, search, embed, variants, models, info, doctor):
+    app.command()(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from cli._output import print_line
+    from cli._version import read_version
+
+    print_line(f"millpond {read_version()}")
+    raise typer.Exit
+
+
+@app.callback()
+def start(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Print where in the code an error arose.")
+    ] = False,
+) -> None:
+    """Index, search and compare the embeddings of decoder language models."""
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    app(prog_name="millpond")

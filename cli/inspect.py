@@ -1,0 +1,139 @@
+"""``millpond variants``, ``models``, ``info`` and ``doctor``: what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli._console import message
+from cli._options import JsonOption
+from cli._output import print_json, print_line
+from cli._text import clean, format_size, format_table, stdout_width
+
+__all__ = ["doctor", "info", "models", "variants"]
+
+
+def variants(json: JsonOption = False) -> None:
+    """List every pooling x attention variant.
+
+    \b
+    Example:
+      millpond variants
+    """
+    from embedder import list_variants
+
+    found = list_variants()
+    if json:
+        _print_objects(found)
+        return
+    rows = [
+        (v.name, f"{v.pooling}+{v.attention}", "yes" if v.trainable else "no", v.summary)
+        for v in found
+    ]
+    _print_table(("NAME", "POOLING+ATTENTION", "WEIGHTS", "WHAT IT DOES"), rows)
+    message("Use one as: --model BASE:NAME, such as smollm2-135m:mean+bidirectional")
+
+
+def models(json: JsonOption = False) -> None:
+    """List the base models that are built in.
+
+    \b
+    Example:
+      millpond models
+    """
+    from embedder import list_bases
+
+    found = list_bases()
+    if json:
+        _print_objects(found)
+        return
+    rows = [
+        (b.name, format_size(b.download_bytes), "yes" if b.cached else "no", b.licence, b.summary)
+        for b in found
+    ]
+    _print_table(("NAME", "DOWNLOAD", "CACHED", "LICENCE", "WHAT IT IS"), rows)
+    message("Also accepted as BASE: a model folder, a .gguf file, a hub id OWNER/NAME")
+
+
+def info(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")],
+    json: JsonOption = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every file and compare its checksum.")
+    ] = False,
+) -> None:
+    """Say what an index folder holds and which model made it.
+
+    \b
+    Examples:
+      millpond info demo-index
+      millpond info demo-index --verify
+    """
+    from indexes import read_manifest, verify_index
+
+    manifest = verify_index(folder) if verify else read_manifest(folder)
+    if json:
+        print_json({**manifest.to_json(), "verified": verify})
+        return
+    size = sum(entry.bytes for entry in manifest.files.values())
+    rows = [
+        ("index", str(folder)),
+        ("corpus", manifest.corpus_name or "(not named)"),
+        ("documents", f"{manifest.documents:,}"),
+        ("skipped", f"{manifest.skipped:,}"),
+        ("size", f"{format_size(size)} in {len(manifest.files)} files"),
+        ("backend", f"{manifest.backend}, {manifest.factory}"),
+        ("vectors", f"{manifest.dimension} numbers, {manifest.metric}"),
+        ("created", f"{manifest.created} by millpond {manifest.millpond}"),
+        ("model", manifest.fingerprint.model),
+        *((f"  {name}", _show(value)) for name, value in manifest.fingerprint.settings.items()),
+        *((f"{name} version", version) for name, version in manifest.libraries.items()),
+        *((name, _show(value)) for name, value in manifest.settings.items()),
+    ]
+    _print_table(None, rows)
+    if verify:
+        message(f"Every file of {folder} is what was written.")
+
+
+def doctor(json: JsonOption = False) -> None:
+    """Check this installation.
+
+    Prints versions, device, caches, and where each of our packages is imported from. Exits with 1 where something is wrong.
+
+    \b
+    Example:
+      millpond doctor
+    """
+    from cli._doctor import examine, list_rows
+
+    found = examine()
+    if json:
+        print_json(dataclasses.asdict(found))
+    else:
+        _print_table(None, list_rows(found))
+        for problem in found.problems:
+            print_line(f"PROBLEM: {clean(problem)}")
+        if not found.problems:
+            print_line("No problem found.")
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _show(value: object) -> str:
+    return "(none)" if value is None or value == "" else str(value)
+
+
+def _print_objects(found: Sequence[Any]) -> None:
+    for item in found:
+        print_json(dataclasses.asdict(item))
+
+
+def _print_table(header: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
+    cells = [[clean(cell) if cell.strip() == cell else cell for cell in row] for row in rows]
+    table = [list(header), *cells] if header else cells
+    for line in format_table(table, stdout_width()):
+        print_line(line)

@@ -1,0 +1,100 @@
+"""A fake encoder in place of a model, and a small corpus with an index of it."""
+
+import json
+from hashlib import blake2b
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cli.app import app
+from retrieval import Fingerprint
+
+DIMENSION = 32
+
+
+def pytest_configure(config):
+    # faiss' SWIG wrappers, on import: their types have no __module__ (SWIG before 4.4).
+    config.addinivalue_line(
+        "filterwarnings",
+        "ignore:builtin type (SwigPy|swigvarlink).* has no __module__ attribute:DeprecationWarning",
+    )
+
+
+class WordEncoder:
+    """Unit vectors that count words, each hashed to one of 32 coordinates; "" is coordinate 0."""
+
+    trained = False
+    device = "cpu"
+    dimension = DIMENSION
+
+    def __init__(self, model):
+        self.fingerprint = Fingerprint(model, {"model": model})
+
+    def encode_documents(self, texts, *, progress=None):
+        vectors = np.zeros((len(texts), DIMENSION), dtype=np.float32)
+        for row, text in enumerate(texts):
+            for word in text.lower().split() or [""]:
+                vectors[row, blake2b(word.encode(), digest_size=1).digest()[0] % DIMENSION] += 1
+        if progress is not None:
+            progress(len(texts))
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    encode_queries = encode_documents
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Replace the loading of models; holds the names that were asked for."""
+    names = []
+
+    def load(model, device=None):
+        names.append(model)
+        return WordEncoder(model or "fake")
+
+    for module in ("index", "search", "embed"):
+        monkeypatch.setattr(f"cli.{module}.load_encoder", load)
+    return names
+
+
+@pytest.fixture
+def millpond(loaded):
+    """Run a command line in this process, with the fake encoder."""
+
+    def run(*args, stdin=None):
+        return CliRunner().invoke(
+            app, [str(arg) for arg in args], input=stdin, prog_name="millpond"
+        )
+
+    return run
+
+
+@pytest.fixture
+def write_jsonl(tmp_path):
+    """Write objects, or lines as they are, to a file in the test's folder."""
+
+    def write(name, *rows):
+        path = tmp_path / name
+        lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+        path.write_bytes(b"".join(line + b"\n" for line in lines))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def corpus(write_jsonl):
+    return write_jsonl(
+        "corpus.jsonl",
+        {"_id": "a", "title": "Rivers", "text": "water flows down hill"},
+        {"_id": "b", "text": "mills grind corn", "year": 1851},
+        {"_id": "c", "text": "a pond holds still water"},
+    )
+
+
+@pytest.fixture
+def index_folder(millpond, corpus, tmp_path):
+    folder = tmp_path / "index"
+    result = millpond("index", corpus, "--out", folder)
+    assert result.exit_code == 0, result.stderr
+    return folder

@@ -1,0 +1,72 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cli._models import DEFAULT_MODEL_NAME
+from cli.app import app
+from indexes import WriteConfig
+
+COMMANDS = [info.callback.__name__ for info in app.registered_commands]
+HEAVY = ("torch", "transformers", "faiss", "pyarrow", "numpy")
+
+
+def run(*args):
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=True)
+
+
+def test_help_imports_nothing_heavy():
+    report = run("-X", "importtime", "-m", "cli", "--help").stderr
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in report.splitlines()}
+    assert "cli" in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_help_answers_in_under_a_second():
+    seconds = []
+    for _ in range(3):  # the best of three: another process may hold the core
+        start = time.perf_counter()
+        run("-m", "cli", "--help")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0
+
+
+def test_the_commands_are_those_of_the_contract():
+    assert COMMANDS == ["index", "search", "embed", "variants", "models", "info", "doctor"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_summary_and_an_example(command, millpond):
+    shown = millpond(command, "--help").stdout
+    assert "Example" in shown
+    assert f"  millpond {command}" in shown
+    summary = next(
+        line.split(maxsplit=1)[1]
+        for line in millpond("--help").stdout.splitlines()
+        if line.startswith(f"  {command} ")
+    )
+    assert summary.endswith(".")
+    assert not summary.endswith("...")  # the summary fits on its line
+
+
+def test_defaults_that_help_shows_are_those_of_the_libraries(millpond):
+    from embedder import DEFAULT_MODEL
+
+    assert DEFAULT_MODEL_NAME == DEFAULT_MODEL
+    shown = " ".join(millpond("index", "--help").stdout.split())
+    assert DEFAULT_MODEL in shown
+    assert f"[default: {WriteConfig.backend}]" in shown
+    assert f"[default: {WriteConfig.factory}]" in shown
+
+
+def test_version(millpond):
+    result = millpond("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("millpond ")
+
+
+def test_no_command_prints_help(millpond):
+    result = millpond()
+    assert result.exit_code == 2
+    assert "Commands:" in result.output

@@ -1,0 +1,160 @@
+import json
+import os
+
+import pytest
+
+from cli._text import clean
+from cli.search import _layout
+from indexes import open_index
+from retrieval import Hit
+
+
+def test_prints_rank_score_id_title_and_text(millpond, index_folder):
+    result = millpond("search", index_folder, "rivers water flows down hill", "-k", 1)
+    assert result.exit_code == 0
+    assert result.stdout == " 1  1.0000  a  Rivers\n    water flows down hill\n"
+
+
+def test_the_model_is_the_one_that_made_the_index(millpond, index_folder, loaded):
+    loaded.clear()
+    millpond("search", index_folder, "water")
+    assert loaded == ["fake"]
+
+
+def test_json_prints_one_object_a_hit(millpond, index_folder):
+    result = millpond("search", index_folder, "mills grind corn", "-k", 2, "--json")
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert list(first) == ["rank", "doc_id", "score", "title", "text", "metadata"]
+    assert (first["rank"], first["doc_id"], first["metadata"]) == (1, "b", {"year": 1851})
+    assert first["score"] == pytest.approx(1.0, abs=1e-6)
+    assert list(second) == ["rank", "doc_id", "score", "title", "text"]
+
+
+def test_ten_hits_for_a_text_and_a_hundred_for_queries(millpond, write_jsonl, tmp_path):
+    path = write_jsonl("many.jsonl", *({"_id": f"d{n}", "text": "same"} for n in range(120)))
+    queries = write_jsonl("queries.jsonl", {"_id": "q", "text": "same"})
+    millpond("index", path, "--out", tmp_path / "index")
+    hits = millpond("search", tmp_path / "index", "same", "--json").stdout.splitlines()
+    run = millpond("search", tmp_path / "index", "--queries", queries, "--run", "-").stdout
+    assert (len(hits), len(run.splitlines())) == (10, 100)
+
+
+def test_writes_a_trec_run_that_keeps_scores_distinct(
+    millpond, index_folder, write_jsonl, tmp_path
+):
+    queries = write_jsonl(
+        "queries.jsonl", {"_id": "q1", "text": "mills"}, {"_id": "q2", "text": "still water"}
+    )
+    run = tmp_path / "out.trec"
+    result = millpond("search", index_folder, "--queries", queries, "--run", run, "-k", 2)
+    assert (result.exit_code, result.stdout) == (0, "")
+    rows = [line.split(" ") for line in run.read_text().splitlines()]
+    assert [(row[0], row[1], row[3], row[5]) for row in rows] == [
+        ("q1", "Q0", "1", "millpond"),
+        ("q1", "Q0", "2", "millpond"),
+        ("q2", "Q0", "1", "millpond"),
+        ("q2", "Q0", "2", "millpond"),
+    ]
+    assert rows[0][2] == "b"
+    assert float(rows[0][4]) == pytest.approx(3**-0.5, abs=1e-7)  # one word of three
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("kind", ["query", "document"])
+def test_a_run_refuses_ids_with_blanks_and_keeps_the_old_file(
+    kind, millpond, write_jsonl, tmp_path
+):
+    path = write_jsonl("c.jsonl", {"_id": "a b" if kind == "document" else "a", "text": "x"})
+    queries = write_jsonl("q.jsonl", {"_id": "q 1" if kind == "query" else "q", "text": "x"})
+    run = tmp_path / "out.trec"
+    run.write_text("earlier")
+    millpond("index", path, "--out", tmp_path / "index")
+    result = millpond("search", tmp_path / "index", "--queries", queries, "--run", run)
+    assert result.exit_code == 2
+    assert f"The {kind} id" in result.stderr
+    assert run.read_text() == "earlier"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), "neither arrived"),
+        (("text", "--queries", "q.jsonl"), "both arrived"),
+        (("--queries", "q.jsonl"), "needs --run"),
+        (("text", "--run", "out"), "--run goes with --queries"),
+        (("--queries", "q.jsonl", "--run", "out", "--json"), "--json goes with a text"),
+        ((" ",), "is empty"),
+        (("text", "-k", "0"), "-k"),
+        (("text", "-k", "many"), "-k"),
+    ],
+)
+def test_refuses_a_request_that_does_not_fit_together(args, words, millpond, index_folder):
+    result = millpond("search", index_folder, *args)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_another_model_is_an_error_that_names_both(millpond, index_folder):
+    result = millpond("search", index_folder, "water", "--model", "other")
+    assert result.exit_code == 2
+    assert "'fake'" in result.stderr
+    assert "'other'" in result.stderr
+
+
+def test_document_text_cannot_steer_the_terminal(millpond, write_jsonl, tmp_path):
+    evil = {
+        "_id": "a",
+        "title": "t\x1b[2J",
+        "text": "x \x1b]0;owned\x07 \x9b31m \u202egnol\u2069 \r\n y",
+    }
+    millpond("index", write_jsonl("evil.jsonl", evil), "--out", tmp_path / "index")
+    shown = millpond("search", tmp_path / "index", "x").stdout
+    assert shown.endswith("  t [2J\n    x ]0;owned 31m gnol y\n")
+    assert clean(shown.replace("\n", "")) == shown.replace("\n", "").strip()
+
+
+def test_a_terminal_gets_two_lines_of_text_within_its_width():
+    hit = Hit(1, "doc", 0.5, "A title " * 20, "word " * 100)
+    lines = list(_layout(hit, 80))
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 80
+    assert lines[0].endswith("…")
+    assert lines[2].endswith("…")
+
+
+def test_wide_characters_count_as_two_columns():
+    lines = list(_layout(Hit(1, "doc", 0.5, "", "水" * 100), 40))
+    assert lines[1] == "    " + "水" * 18  # 40 columns less an indent of 4, two each
+
+
+def test_a_pipe_gets_the_text_on_one_line():
+    lines = list(_layout(Hit(1, "doc", 0.5, "A title " * 20, "word " * 100), None))
+    assert len(lines) == 2
+    assert lines[0].count("A title") == 20
+
+
+def test_an_id_is_never_cut_on_a_terminal():
+    assert list(_layout(Hit(1, "d" * 90, 0.5, "title", ""), 80))[0].startswith(
+        " 1  0.5000  " + "d" * 90
+    )
+
+
+def test_a_run_may_go_to_a_named_pipe(millpond, index_folder, write_jsonl, tmp_path):
+    queries = write_jsonl("q.jsonl", {"_id": "q", "text": "water"})
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        millpond("search", index_folder, "--queries", queries, "--run", pipe, "-k", 1)
+        assert os.read(reader, 100).startswith(b"q Q0 ")
+    finally:
+        os.close(reader)
+    assert not pipe.is_file()
+
+
+def test_the_index_is_only_read(millpond, index_folder):
+    before = {path.name: path.stat().st_mtime_ns for path in index_folder.rglob("*")}
+    millpond("search", index_folder, "water")
+    assert {path.name: path.stat().st_mtime_ns for path in index_folder.rglob("*")} == before
+    assert len(open_index(index_folder)) == 3

@@ -1,0 +1,176 @@
+"""Guards of the project's shape: public names, import direction, documentation, the wheel."""
+
+import ast
+import importlib
+import re
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("retrieval", "embedder", "indexes", "benchmarks", "cli")
+
+PUBLIC_NAMES = {
+    "retrieval": {
+        "Document",
+        "Query",
+        "Hit",
+        "Scalar",
+        "Corpus",
+        "read_corpus",
+        "read_queries",
+        "Encoder",
+        "VectorIndex",
+        "Vectors",
+        "Progress",
+        "Fingerprint",
+        "check_fingerprints",
+        "Retriever",
+        "MillpondError",
+    },
+    "embedder": {
+        "Embedder",
+        "VariantSpec",
+        "Variant",
+        "BaseModel",
+        "DEFAULT_MODEL",
+        "get_variant",
+        "list_variants",
+        "list_bases",
+        "cache_folder",
+    },
+    "indexes": {
+        "open_index",
+        "verify_index",
+        "write_corpus",
+        "WriteConfig",
+        "check_target",
+        "read_manifest",
+        "Manifest",
+        "FileEntry",
+        "list_backends",
+    },
+    "benchmarks": set(),
+    "cli": {"app"},
+}
+
+MAY_IMPORT = {
+    "retrieval": set(),
+    "embedder": {"retrieval"},
+    "indexes": {"retrieval"},
+    "benchmarks": {"retrieval", "embedder", "indexes"},
+    "cli": {"retrieval", "embedder", "indexes", "benchmarks"},
+}
+"""The arrows of cli -> benchmarks -> {embedder, indexes} -> retrieval."""
+
+NEVER_IMPORT = {
+    "retrieval": {"torch", "transformers", "faiss"},
+    "indexes": {"torch", "transformers"},
+    "embedder": {"faiss", "typer", "rich"},
+    "benchmarks": {"typer"},
+}
+
+
+def find_imports(package):
+    """Yield (file, top-level name, inside a function or not) for each absolute import."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        tree = ast.parse(path.read_text(), str(path))
+        lazy = {
+            id(node)
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+            or (isinstance(function, ast.If) and ast.unparse(function.test) == "TYPE_CHECKING")
+            for node in ast.walk(function)
+        }
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+                names = [node.module or ""]
+            for name in names:
+                yield path, name.partition(".")[0], id(node) in lazy
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_are_these_and_exist(package):
+    module = importlib.import_module(package)
+    exported = list(getattr(module, "__all__", []))
+    assert len(exported) == len(set(exported))
+    assert set(exported) == PUBLIC_NAMES[package]
+    assert [name for name in exported if not hasattr(module, name)] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_one_way(package):
+    ours = {(path, name) for path, name, _ in find_imports(package) if name in PACKAGES}
+    allowed = MAY_IMPORT[package] | {package}
+    assert {(str(path), name) for path, name in ours if name not in allowed} == set()
+
+
+@pytest.mark.parametrize("package", sorted(NEVER_IMPORT))
+def test_packages_stay_free_of_what_is_not_theirs(package):
+    found = {(str(path), name) for path, name, _ in find_imports(package)}
+    assert {(path, name) for path, name in found if name in NEVER_IMPORT[package]} == set()
+
+
+def test_cli_imports_our_packages_inside_commands_only():
+    eager = {
+        (path.name, name)
+        for path, name, lazy in find_imports("cli")
+        if name in set(PACKAGES) - {"cli"} and not lazy
+    }
+    assert eager == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_package_is_called_like_a_module_of_the_standard_library(package):
+    assert package not in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_is_typed(package):
+    assert (ROOT / package / "py.typed").is_file()
+
+
+def test_every_command_is_documented():
+    from cli.app import app
+
+    texts = [path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]]
+    names = [info.callback.__name__ for info in app.registered_commands]
+    assert [name for name in names if not any(f"millpond {name}" in text for text in texts)] == []
+
+
+def read_project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_the_wheel_is_configured_to_hold_our_packages_and_no_other():
+    targets = read_project()["tool"]["hatch"]["build"]["targets"]
+    assert sorted(targets["wheel"]["packages"]) == sorted(PACKAGES)
+
+
+def test_the_wheel_holds_our_packages_and_no_other(tmp_path, monkeypatch):
+    build = pytest.importorskip("hatchling.build", reason="hatchling is not installed")
+    monkeypatch.chdir(ROOT)
+    name = build.build_wheel(str(tmp_path))
+    with zipfile.ZipFile(tmp_path / name) as wheel:
+        names = wheel.namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    assert [name for name in names if "__pycache__" in name] == []
+
+
+def test_constraints_pin_every_dependency_exactly():
+    project = read_project()["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["cpu"], *extras["qdrant"], *extras["test"]]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0] for line in lines if "==" in line}
+    assert {re.split(r"[<>=;\s\[]", text)[0] for text in wanted} <= pinned
+    assert [line for line in lines if line and not line.startswith("#") and "==" not in line] == []
