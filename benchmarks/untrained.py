@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ import torch.nn.functional as F
 
 from embedder.attention import ATTENTIONS
 from embedder.embedder import Embedder, token_batches
-from embedder.pooling import POOLINGS
+from embedder.pooling import POOLINGS, PoolingOptions, build_pooling
+from embedder.pooling.registry import PoolingShape
 from embedder.text import pad_batch
 from embedder.variants import VariantSpec
 from retrieval import read_corpus, read_queries
@@ -58,15 +60,18 @@ def passes() -> list[Pass]:
 
 
 class SharedEncoder:
-    """Encodes once for several parameter-free poolings and depths."""
+    """Encodes once for several parameter-free poolings and depths (0 for the whole base)."""
 
     def __init__(self, base: str, job: Pass, depths: list[int], max_tokens: int) -> None:
         spec = VariantSpec(
-            base=base, pooling=job.poolings[0], attention=job.attention, max_tokens=max_tokens
+            base=base,
+            pooling=job.poolings[0],
+            attention=job.attention,
+            max_tokens=max_tokens,
+            base_layers=None if 0 in depths else max(depths),
         )
         self.embedder = Embedder.from_spec(spec, notify=print)
-        full = self.embedder.backbone.layer_count
-        self.depths = sorted({min(depth or full, full) for depth in depths})
+        self.depths = {depth or self.embedder.backbone.layer_count: depth for depth in depths}
         self.job = job
 
     @torch.inference_mode()
@@ -82,7 +87,7 @@ class SharedEncoder:
             ids, mask = pad_batch([rows[index] for index in chosen], 0)
             states = self._states(ids, mask)
             for pooling, depth in keys:
-                pooled = embedder_pool(pooling, states[depth].float(), mask.bool())
+                pooled = pool(pooling, states[depth].float(), mask.bool())
                 found[pooling, depth][chosen] = F.normalize(pooled, dim=-1).numpy()
             if number % 50 == 0:
                 seconds = time.monotonic() - started
@@ -113,11 +118,8 @@ class SharedEncoder:
         return {d: norm(kept[d]) if d in kept else last for d in self.depths}
 
 
-def embedder_pool(name: str, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Pool with a parameter-free pooling by name."""
-    from embedder.pooling import PoolingOptions, build_pooling
-    from embedder.pooling.registry import PoolingShape
-
+def pool(name: str, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Pool (B, T, D) to (B, D) with a parameter-free pooling."""
     module = build_pooling(name, PoolingShape(states.shape[-1], 1), PoolingOptions())
     pooled: torch.Tensor = module(states, mask)
     return pooled
@@ -164,13 +166,14 @@ def score_sts(path: Path, encode: SharedEncoder) -> dict[tuple[str, int], float]
     }
 
 
-def tasks(
-    data: Path,
-) -> Iterator[tuple[str, Callable[[SharedEncoder], dict[tuple[str, int], float]]]]:
+Scorer = Callable[[SharedEncoder], dict[tuple[str, int], float]]
+
+
+def tasks(data: Path) -> Iterator[tuple[str, Scorer]]:
     """Yield each task's name and scorer, cheap ones first."""
-    yield "STSB-test", lambda encode: score_sts(data / "sts" / "STSB-test.tsv", encode)
+    yield "STSB-test", partial(score_sts, data / "sts" / "STSB-test.tsv")
     for name in ("cranfield", "scifact"):
-        yield name, lambda encode, name=name: score_retrieval(data / "beir" / name, encode)
+        yield name, partial(score_retrieval, data / "beir" / name)
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
@@ -184,8 +187,31 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Run every pass that the output file lacks, keeping each task's scores at once."""
+    kept = json.loads(options.out.read_text()) if options.out.exists() else {}
+    results: dict[str, dict[str, float]] = kept.get("results", {})
+    for job in passes():
+        if not set(job.poolings) & set(options.poolings):
+            continue
+        names = [f"{p}+{job.attention} @{d or 'all'}" for p in job.poolings for d in options.depths]
+        encode = None
+        for task, score in tasks(options.data):
+            if all(task in results.get(name, {}) for name in names):
+                continue
+            encode = encode or SharedEncoder(options.base, job, options.depths, options.max_tokens)
+            for (pooling, layers), value in score(encode).items():
+                depth = encode.depths[layers] or "all"
+                results.setdefault(f"{pooling}+{job.attention} @{depth}", {})[task] = value
+            kept = {"base": options.base, "max_tokens": options.max_tokens, "results": results}
+            options.out.write_text(json.dumps(kept, indent=1) + "\n")
+            print(table(results), flush=True)
+    return results
+
+
 def main() -> None:
     """Run what is missing, keep it, print the table."""
+    free = [name for name, pooling in POOLINGS.items() if not pooling.trainable]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -193,28 +219,9 @@ def main() -> None:
     parser.add_argument("--base", default="smollm2-135m")
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--depths", type=int, nargs="+", default=[0], help="layers kept; 0 for all")
+    parser.add_argument("--poolings", nargs="+", default=free, choices=free)
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    kept = json.loads(options.out.read_text()) if options.out.exists() else {}
-    results: dict[str, dict[str, float]] = kept.get("results", {})
-    for job in passes():
-        encode = None
-        for task, score in tasks(options.data):
-            done = [f"{task} {job.name}"]
-            if done[0] in kept.get("done", []):
-                continue
-            encode = encode or SharedEncoder(options.base, job, options.depths, options.max_tokens)
-            for (pooling, depth), value in score(encode).items():
-                results.setdefault(f"{pooling}+{job.attention} @{depth}", {})[task] = value
-            kept = {
-                "base": options.base,
-                "max_tokens": options.max_tokens,
-                "results": results,
-                "done": kept.get("done", []) + done,
-            }
-            options.out.write_text(json.dumps(kept, indent=1) + "\n")
-            print(table(results), flush=True)
-    print(table(results))
+    print(table(run(parser.parse_args())))
 
 
 if __name__ == "__main__":
