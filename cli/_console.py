@@ -35,7 +35,7 @@ def write_error(text: str) -> None:
 
 
 def _print(label: str, style: str, text: str) -> None:
-    """Print one line, which the terminal may wrap but we never do."""
+    """Print one line; on a terminal it is wrapped between words."""
     if not sys.stderr.isatty():
         encoding = sys.stderr.encoding or "utf-8"
         line = (label + clean(text)).encode(encoding, "backslashreplace").decode(encoding)
@@ -43,7 +43,7 @@ def _print(label: str, style: str, text: str) -> None:
         return
     from rich.text import Text
 
-    _stderr_console().print(Text.assemble((label, style), clean(text)), soft_wrap=True)
+    _stderr_console().print(Text.assemble((label, style), clean(text)))
 
 
 def _stderr_console() -> Console:

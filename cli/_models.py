@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_MODEL_NAME", "ReportingEncoder", "load_encoder", "note_untrained"]
 
 DEFAULT_MODEL_NAME = "smollm2-135m:mean+causal,base_layers=12"
-"""What --help shows; a test holds it equal to ``embedder.DEFAULT_MODEL``, which --help must not import."""
+"""What --help shows; a test holds it equal to ``embedder.DEFAULT_MODEL``."""
 
 
 def load_encoder(model: str | None, device: str | None = None) -> Embedder:

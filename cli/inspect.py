@@ -25,17 +25,23 @@ def variants(json: JsonOption = False) -> None:
       millpond variants
     """
     from embedder import list_variants
+    from embedder.attention import ATTENTIONS
+    from embedder.pooling import POOLINGS
+    from embedder.variants import PAPER_MODELS
 
-    found = list_variants()
     if json:
-        _print_objects(found)
+        _print_objects(list_variants())
         return
-    rows = [
-        (v.name, f"{v.pooling}+{v.attention}", "yes" if v.trainable else "no", v.summary)
-        for v in found
-    ]
-    _print_table(("NAME", "POOLING+ATTENTION", "WEIGHTS", "WHAT IT DOES"), rows)
-    message("Use one as: --model BASE:NAME, such as smollm2-135m:mean+bidirectional")
+    poolings = [(p.name, "yes" if p.trainable else "no", p.summary) for p in POOLINGS.values()]
+    _print_table(("POOLING", "WEIGHTS", "WHAT IT DOES"), poolings)
+    print_line("")
+    _print_table(("ATTENTION", "WHAT IT DOES"), [(a.name, a.summary) for a in ATTENTIONS.values()])
+    print_line("")
+    named = [(name, "+".join(pair)) for name, pair in PAPER_MODELS.items()]
+    _print_table(("NAME", "VARIANT OF arXiv 2409.02727"), named)
+    message(
+        "Any pair is a variant: --model smollm2-135m:mean+bidirectional, or smollm2-135m:model5"
+    )
 
 
 def models(json: JsonOption = False) -> None:
@@ -102,7 +108,8 @@ def info(
 def doctor(json: JsonOption = False) -> None:
     """Check this installation.
 
-    Prints versions, device, caches, and where each of our packages is imported from. Exits with 1 where something is wrong.
+    Prints versions, device, caches, and where each of our packages is imported from.
+    Exits with 1 where something is wrong.
 
     \b
     Example:

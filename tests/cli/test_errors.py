@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -169,7 +170,7 @@ def assert_failed(result, code):
     ],
 )
 def test_usage_errors_of_a_real_process(args, tmp_path):
-    here = os.getcwd()
+    here = str(Path.cwd())
     result = run_process(*args, cwd=tmp_path, env={**os.environ, "PYTHONPATH": here})
     assert_failed(result, 2)
 
@@ -203,7 +204,7 @@ def test_a_full_device_as_run_and_as_vectors(millpond, index_folder, write_jsonl
 
 
 def test_a_full_stdout():
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         result = subprocess.run(
             [sys.executable, "-m", "cli", "models", "--json"],
             stdout=full, stderr=subprocess.PIPE, text=True, check=False,

@@ -16,10 +16,16 @@ def packages():
     return dict.fromkeys(REQUIRED, "1.0")
 
 
-def test_variants_lists_every_variant(millpond):
-    names = [variant.name for variant in list_variants()]
+def test_variants_lists_every_pooling_attention_and_paper_model_within_80_columns(millpond):
     lines = millpond("variants").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["NAME", *names]
+    first = {line.split()[0] for line in lines if line}
+    assert {v.pooling for v in list_variants()} | {v.attention for v in list_variants()} <= first
+    assert lines[-5].split() == ["model1", "eos+causal"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_variants_json_lists_every_variant(millpond):
+    names = [variant.name for variant in list_variants()]
     objects = [json.loads(line) for line in millpond("variants", "--json").stdout.splitlines()]
     assert [item["name"] for item in objects] == names
 

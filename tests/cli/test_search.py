@@ -135,7 +135,7 @@ def test_a_pipe_gets_the_text_on_one_line():
 
 
 def test_an_id_is_never_cut_on_a_terminal():
-    assert list(_layout(Hit(1, "d" * 90, 0.5, "title", ""), 80))[0].startswith(
+    assert next(iter(_layout(Hit(1, "d" * 90, 0.5, "title", ""), 80))).startswith(
         " 1  0.5000  " + "d" * 90
     )
 
