@@ -27,9 +27,10 @@ demo: $(INDEX)/manifest.json
 	  $(BIN)/millpond search $(INDEX) "$$question" -k 3; \
 	done
 
-$(INDEX)/manifest.json: | $(VENV)/.installed
+# Made again where the default model has changed, since another model's index cannot be searched.
+$(INDEX)/manifest.json: embedder/defaults.py | $(VENV)/.installed
 	@echo "\$$ millpond index python-stdlib --out $(INDEX)"
-	@$(BIN)/millpond index python-stdlib --out $(INDEX)
+	@$(BIN)/millpond index python-stdlib --out $(INDEX) $(if $(wildcard $@),--overwrite)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest

@@ -225,7 +225,7 @@ def _missing(folder: Path) -> SourceNotFoundError | IndexCorruptError:
         )
     return SourceNotFoundError(
         f"{folder} is not an index: it has no {MANIFEST_NAME}. "
-        f"Make an index with: millpond index CORPUS FOLDER"
+        f"Make an index with: millpond index CORPUS --out FOLDER"
     )
 
 
