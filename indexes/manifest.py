@@ -216,7 +216,7 @@ def base_libraries() -> dict[str, str]:
 def _missing(folder: Path) -> SourceNotFoundError | IndexCorruptError:
     if not folder.exists():
         return SourceNotFoundError(
-            f"There is no index at {folder}. Make one with: millpond index CORPUS {folder}"
+            f"There is no index at {folder}. Make one with: millpond index CORPUS --out {folder}"
         )
     if (folder / BUILDING_NAME).exists():
         return IndexCorruptError(
