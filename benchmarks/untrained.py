@@ -169,6 +169,9 @@ def score_sts(path: Path, encode: SharedEncoder) -> dict[tuple[str, int], float]
 Scorer = Callable[[SharedEncoder], dict[tuple[str, int], float]]
 
 
+TASKS = ("STSB-test", "cranfield", "scifact")
+
+
 def tasks(data: Path) -> Iterator[tuple[str, Scorer]]:
     """Yield each task's name and scorer, cheap ones first."""
     yield "STSB-test", partial(score_sts, data / "sts" / "STSB-test.tsv")
@@ -197,6 +200,8 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
         names = [f"{p}+{job.attention} @{d or 'all'}" for p in job.poolings for d in options.depths]
         encode = None
         for task, score in tasks(options.data):
+            if task not in options.tasks:
+                continue
             if all(task in results.get(name, {}) for name in names):
                 continue
             encode = encode or SharedEncoder(options.base, job, options.depths, options.max_tokens)
@@ -220,6 +225,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--depths", type=int, nargs="+", default=[0], help="layers kept; 0 for all")
     parser.add_argument("--poolings", nargs="+", default=free, choices=free)
+    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     parser.add_argument("--out", type=Path, required=True)
     print(table(run(parser.parse_args())))
 
