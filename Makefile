@@ -57,12 +57,12 @@ $(VENV)/.installed: $(VENV)/.created $(REQUIREMENTS)
 
 $(VENV)/.installed-test: $(VENV)/.created $(REQUIREMENTS)
 	@echo "Installing millpond with the test tools into $(VENV) (a few minutes the first time)"
-	@$(PIP) -e '.[cpu,qdrant,test]'
+	@$(PIP) -e '.[cpu,qdrant,sentence-transformers,test]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.created $(REQUIREMENTS)
 	@echo "Installing millpond with the developer tools into $(VENV) (a few minutes the first time)"
-	@$(PIP) -e '.[cpu,qdrant,dev]'
+	@$(PIP) -e '.[cpu,qdrant,sentence-transformers,dev]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 clean:

@@ -10,7 +10,9 @@ from cli._group import MillpondGroup
 from cli.embed import embed
 from cli.index import index
 from cli.inspect import doctor, info, models, variants
+from cli.merge import merge, soup
 from cli.search import search
+from cli.train import train
 
 __all__ = ["app", "main"]
 
@@ -25,7 +27,7 @@ app = typer.Typer(
     epilog="Start with: millpond index python-stdlib --out demo-index",
 )
 
-for command in (index, search, embed, variants, models, info, doctor):
+for command in (index, search, embed, train, merge, soup, variants, models, info, doctor):
     app.command()(command)
 
 

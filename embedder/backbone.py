@@ -85,7 +85,8 @@ class Backbone(nn.Module):
         real = mask.bool()
 
         def reduce(states: Tensor) -> Tensor:
-            return self.attention.layer_summary(states.float(), real)
+            with torch.autocast(states.device.type, enabled=False):  # a mean in bf16 loses digits
+                return self.attention.layer_summary(states.float(), real)
 
         def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:

@@ -16,6 +16,7 @@ from embedder.backbone import Backbone, load_backbone
 from embedder.bases import Notify
 from embedder.defaults import DEFAULT_VARIANT
 from embedder.device import choose_device, choose_dtype
+from embedder.manifest import is_saved_model
 from embedder.model_name import format_model_name, parse_model_name
 from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling
 from embedder.text import Frame, TextTokenizer, pad_batch
@@ -48,6 +49,7 @@ class Embedder(nn.Module):
     backbone : the spec's base, loaded and probed.
     name : what a user types to load this model again; the spec's own name by default.
     trained : whether this project trained it as an embedder.
+    trained_sha256 : of the trained weights, which the base's identity does not cover.
     batch_tokens : most tokens, padding included, in one forward pass; a longer text goes alone.
 
     Raises
@@ -62,6 +64,7 @@ class Embedder(nn.Module):
         *,
         name: str | None = None,
         trained: bool = False,
+        trained_sha256: str | None = None,
         batch_tokens: int | None = None,
         padding_side: Literal["left", "right"] = "right",
     ) -> None:
@@ -69,6 +72,7 @@ class Embedder(nn.Module):
         self.spec = spec
         self.name = name or format_model_name(spec)
         self.trained = trained
+        self.trained_sha256 = trained_sha256
         self.backbone = backbone
         self.padding_side = padding_side
         self.batch_tokens = batch_tokens or _BATCH_TOKENS[backbone.device.type]
@@ -104,6 +108,8 @@ class Embedder(nn.Module):
     ) -> Embedder:
         """Return the model called ``BASE[:POOLING+ATTENTION|:model1][,OPTION=VALUE...]``.
 
+        The name may also be a folder that ``millpond train``, ``merge`` or ``soup`` wrote.
+
         Parameters
         ----------
         device : "cuda", "mps" or "cpu"; the best there is by default.
@@ -115,6 +121,10 @@ class Embedder(nn.Module):
         DownloadError, ModelError, StorageError : the base cannot be fetched or loaded.
         AttentionProbeError : the base does not attend as asked.
         """
+        if is_saved_model(model):
+            from embedder.saved import load_model  # imports this module
+
+            return load_model(model, device=device, batch_tokens=batch_tokens, notify=notify)
         return cls.from_spec(
             parse_model_name(model, DEFAULT_VARIANT),
             device=device,
@@ -160,9 +170,11 @@ class Embedder(nn.Module):
     def fingerprint(self) -> Fingerprint:
         """What decides the vectors: weights, pooling, attention, prompts, lengths."""
         spec = self.spec
+        trained = {"trained_weights": self.trained_sha256} if self.trained_sha256 else {}
         return Fingerprint(
             self.name,
             {
+                **trained,
                 "weights": self.backbone.identity,
                 "base_layers": spec.base_layers,
                 "pooling": spec.pooling,
@@ -208,12 +220,13 @@ class Embedder(nn.Module):
             if self._reads == "eos":
                 states = get_attention("causal").layer_summary(states, real).unsqueeze(1)
                 real = real.new_ones(states.shape[:2])
-        vectors: Tensor = self.pooling(states, real)[:, : self.dimension]
-        return F.normalize(vectors, dim=-1) if self.spec.normalize else vectors
+        with torch.autocast(states.device.type, enabled=False):  # pooling computes in float32
+            vectors: Tensor = self.pooling(states, real)[:, : self.dimension]
+            return F.normalize(vectors, dim=-1) if self.spec.normalize else vectors
 
     @torch.inference_mode()
     def _encode(self, texts: Sequence[str], prompt: str, progress: Progress | None) -> Vectors:
-        _check_texts(texts)
+        check_texts(texts)
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         if not texts:
             return vectors
@@ -258,7 +271,8 @@ def _resolve_layers(spec: VariantSpec, depth: int) -> list[int]:
     return layers
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def check_texts(texts: Sequence[str]) -> None:
+    """Raise UsageError unless this is a list of valid texts."""
     if isinstance(texts, str):
         raise UsageError("texts is one string; a list of strings is accepted. Put it in a list.")
     for index, text in enumerate(texts):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,9 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen3Config,
 )
+
+from embedder import Embedder, VariantSpec
+from embedder.lora import LoraOptions, add_adapter
 
 # Threads cost more than they give on models this small, and make a busy machine crawl.
 torch.set_num_threads(1)
@@ -71,6 +76,7 @@ ARCHITECTURES: dict[str, PretrainedConfig] = {
         max_position_embeddings=64,
     ),
 }
+SMALL_LORA = LoraOptions(rank=2, alpha=4)
 FOLLOWING = ("llama", "qwen3", "mistral", "gemma3")
 """The architectures on which every variant must work."""
 
@@ -98,3 +104,36 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests out of the user's cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def trained(base_folder: dict[str, Path]) -> Callable[..., Embedder]:
+    """Return a model on a tiny base as if trained: LoRA and pooling weights are not the first."""
+
+    def build(
+        pooling: str = "mean",
+        attention: str = "causal",
+        *,
+        base: Path | str = base_folder["llama"],
+        seed: int = 0,
+        lora: LoraOptions | None = SMALL_LORA,
+        **settings: Any,
+    ) -> Embedder:
+        spec = VariantSpec(
+            base=str(base),
+            pooling=pooling,
+            attention=attention,
+            **{"max_tokens": 96, **settings},
+        )
+        embedder = Embedder.from_spec(spec, device="cpu")
+        embedder.backbone.requires_grad_(False)
+        if lora is not None:
+            add_adapter(embedder.backbone, lora)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in embedder.parameters():
+                if parameter.requires_grad:
+                    parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+        return embedder
+
+    return build

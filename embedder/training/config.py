@@ -1,0 +1,260 @@
+"""What a training run is: one tree of frozen dataclasses; see ``config_file`` for TOML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from embedder.lora import LoraOptions
+from embedder.pooling import get_pooling
+from embedder.variants import VariantSpec
+from retrieval.errors import UsageError
+
+__all__ = [
+    "AdapterConfig",
+    "CheckpointConfig",
+    "DataSource",
+    "EvaluateConfig",
+    "LossConfig",
+    "OptimiserConfig",
+    "TrainConfig",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """One source of training pairs.
+
+    Attributes
+    ----------
+    path : a .jsonl, .jsonl.gz or .parquet file of query, positive and negatives, or a BEIR
+        folder with qrels/train.tsv. In a config file, relative to that file.
+    weight : how often a pair of this source is seen, relative to a pair of the others.
+    query_prompt, document_prompt : instead of the model's own; see VariantSpec.
+    max_query_tokens, max_document_tokens : shorter limits than the model's own.
+    """
+
+    path: Path
+    weight: float = 1.0
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    max_query_tokens: int | None = None
+    max_document_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        _above("weight", self.weight, 0)
+        for name in ("max_query_tokens", "max_document_tokens"):
+            _at_least(name, getattr(self, name), 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """InfoNCE over in-batch and hard negatives.
+
+    Attributes
+    ----------
+    scale : what the cosine is multiplied with (1 / temperature); the paper's is 50.
+    hard_negatives : most negatives of a pair that enter a batch; drawn anew for each batch.
+    matryoshka_dimensions : the loss is averaged over vectors cut to these lengths; empty for
+        the whole vector only.
+    symmetric : whether positives also look for their query among the batch's queries.
+    one_source_per_batch : whether a batch holds pairs of one source only.
+    mask_duplicates : whether a text known to be right for a query is left out of its negatives.
+    """
+
+    scale: float = 50.0
+    hard_negatives: int = 1
+    matryoshka_dimensions: tuple[int, ...] = ()
+    symmetric: bool = False
+    one_source_per_batch: bool = False
+    mask_duplicates: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        _above("scale", self.scale, 0)
+        _at_least("hard_negatives", self.hard_negatives, 0)
+        for dimension in self.matryoshka_dimensions:
+            _at_least("matryoshka_dimensions", dimension, 1)
+        if len(set(self.matryoshka_dimensions)) < len(self.matryoshka_dimensions):
+            raise UsageError("matryoshka_dimensions names a length twice; once is accepted.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """AdamW and its schedule.
+
+    Attributes
+    ----------
+    learning_rate : of the backbone's weights or its adapter's.
+    pooling_learning_rate : of a trainable pooling; the same by default.
+    weight_decay : on matrices; vectors such as norms have none.
+    warmup_ratio : share of the steps over which the rate rises from 0.
+    schedule : what the rate does afterwards.
+    max_gradient_norm : longer gradients are shortened to this; 0 for never.
+    """
+
+    learning_rate: float = 1e-5
+    pooling_learning_rate: float | None = None
+    weight_decay: float = 0.0
+    warmup_ratio: float = 0.1
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    max_gradient_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        _above("learning_rate", self.learning_rate, 0)
+        if self.pooling_learning_rate is not None:
+            _above("pooling_learning_rate", self.pooling_learning_rate, 0)
+        _at_least("weight_decay", self.weight_decay, 0)
+        _at_least("max_gradient_norm", self.max_gradient_norm, 0)
+        if not 0 <= self.warmup_ratio <= 1:
+            raise UsageError(f"warmup_ratio is {self.warmup_ratio}; accepted is 0 to 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """Which of the backbone's weights are trained; a pooling's weights always are.
+
+    Attributes
+    ----------
+    kind : "lora" for low-rank updates, "full" for every weight, "none" for the pooling alone.
+    rank, alpha, dropout, targets : of LoRA; the paper's by default.
+    """
+
+    kind: Literal["lora", "full", "none"] = "lora"
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.1
+    targets: str | tuple[str, ...] = "all-linear"
+
+    def __post_init__(self) -> None:
+        """Refuse what LoRA cannot be."""
+        self.lora_options()
+
+    def lora_options(self) -> LoraOptions:
+        """Return the options of the adapter."""
+        return LoraOptions(self.rank, self.alpha, self.dropout, self.targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Scores on held-out data while training.
+
+    Attributes
+    ----------
+    sts : a .tsv file with a header and the columns score, sentence1, sentence2.
+    beir : a BEIR folder.
+    beir_split : which qrels of that folder.
+    every_steps : how often; 0 for only after the last step.
+    best : keep the weights of the step where this was highest, instead of the last step's.
+    """
+
+    sts: Path | None = None
+    beir: Path | None = None
+    beir_split: str = "dev"
+    every_steps: int = 0
+    best: Literal["sts", "ndcg"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a best metric that is never measured."""
+        _at_least("every_steps", self.every_steps, 0)
+        needed = {"sts": self.sts, "ndcg": self.beir}
+        if self.best is not None and needed[self.best] is None:
+            source = "sts" if self.best == "sts" else "beir"
+            raise UsageError(f"best is {self.best!r}, which needs evaluate.{source} to be set.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """From where a killed run goes on.
+
+    Attributes
+    ----------
+    every_steps : how often the run's whole state is written; 0 for never.
+    keep : how many of the last ones stay; the best one stays as well.
+    """
+
+    every_steps: int = 100
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        _at_least("every_steps", self.every_steps, 0)
+        _at_least("keep", self.keep, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A whole training run.
+
+    Attributes
+    ----------
+    batch_pairs : pairs in one step, over all processes together.
+    steps, epochs : how long; exactly one of the two is given.
+    forward_tokens : most tokens, padding included, in one forward pass; None for the device's.
+    gradient_cache : compute each step's gradient one forward pass at a time (GradCache), so that
+        memory does not grow with the batch; costs a second forward pass.
+    gradient_checkpointing : keep each layer's input only and compute the rest again.
+    dtype : what the backbone computes in; "auto" is bfloat16 on a GPU that has it.
+    log_every_steps : how often a line goes to metrics.jsonl.
+
+    Raises
+    ------
+    UsageError : a number out of range, or nothing would be trained.
+    """
+
+    model: VariantSpec
+    data: tuple[DataSource, ...]
+    batch_pairs: int
+    steps: int | None = None
+    epochs: float | None = None
+    seed: int = 0
+    forward_tokens: int | None = None
+    gradient_cache: bool = False
+    gradient_checkpointing: bool = False
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    log_every_steps: int = 10
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        """Check what one part alone cannot know."""
+        _at_least("batch_pairs", self.batch_pairs, 2)
+        _at_least("forward_tokens", self.forward_tokens, 1)
+        _at_least("log_every_steps", self.log_every_steps, 1)
+        _at_least("seed", self.seed, 0)
+        _at_least("steps", self.steps, 1)
+        if (self.steps is None) == (self.epochs is None):
+            raise UsageError("The config needs either steps or epochs, and not both.")
+        if self.epochs is not None:
+            _above("epochs", self.epochs, 0)
+        if not self.data:
+            raise UsageError("The config names no data. Add a [[data]] table with a path.")
+        if self.adapter.kind == "none" and not get_pooling(self.model.pooling).trainable:
+            raise UsageError(
+                f'adapter.kind is "none" and pooling {self.model.pooling!r} has no weights, so '
+                f'nothing would be trained. Set adapter.kind to "lora" or "full".'
+            )
+        for index, source in enumerate(self.data):
+            for name in ("max_query_tokens", "max_document_tokens"):
+                limit = getattr(source, name)
+                if limit is not None and limit > self.model.max_tokens:
+                    raise UsageError(
+                        f"data[{index}].{name} is {limit}, more than model.max_tokens "
+                        f"({self.model.max_tokens})."
+                    )
+
+
+def _at_least(name: str, value: float | None, least: float) -> None:
+    if value is not None and not value >= least:
+        raise UsageError(f"{name} is {value}; it must be {least} or more.")
+
+
+def _above(name: str, value: float, bound: float) -> None:
+    if not value > bound:
+        raise UsageError(f"{name} is {value}; it must be more than {bound}.")

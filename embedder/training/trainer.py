@@ -1,0 +1,298 @@
+"""The training loop: data in, MODEL_DIR out, resumable at any moment."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from embedder.bases import Notify
+from embedder.saved import save_model
+from embedder.training.batch import BatchLoss, Chunk, SourceTokenizer, StepPairs, draw_pairs
+from embedder.training.checkpoint import (
+    RunState,
+    checkpoint_path,
+    latest_checkpoint,
+    load_weights,
+    prune_checkpoints,
+    read_checkpoint,
+    trained_weights,
+    write_checkpoint,
+    write_file,
+)
+from embedder.training.config import TrainConfig
+from embedder.training.data import TrainingData, check_data
+from embedder.training.distributed import (
+    Processes,
+    join_processes,
+    share_parameters,
+    sum_gradients,
+)
+from embedder.training.evaluate import DevSets
+from embedder.training.folder import RunFolder
+from embedder.training.gradcache import cached_backward, plain_backward, seed_step
+from embedder.training.log import Meter, MetricsLog, StepReport
+from embedder.training.sampler import BatchSampler
+from embedder.training.setup import (
+    build_model,
+    build_optimiser,
+    build_schedule,
+    library_versions,
+    trained_parameters,
+    unwrap_model,
+)
+from embedder.training.typed import plain_data
+from retrieval.errors import ModelError, UsageError
+
+__all__ = ["train"]
+
+_FORWARD_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
+
+
+def _silent(*_: object) -> None:
+    """Drop a message."""
+
+
+def train(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    notify: Notify = _silent,
+    progress: Callable[[StepReport], None] = _silent,
+) -> Path:
+    """Train the config's model and return ``out``, by then a MODEL_DIR.
+
+    A run that was killed goes on with ``resume`` and reaches the same weights. Under torchrun or
+    accelerate, every process calls this and the first one writes.
+
+    Parameters
+    ----------
+    device : "cuda", "mps" or "cpu"; the best there is by default.
+    notify : receives one line for the user at each notable step.
+    progress : receives each finished step.
+
+    Raises
+    ------
+    UsageError, RecordError : the config, the data or the folder is not acceptable; nothing was
+        computed.
+    ModelError : the base cannot be loaded, a checkpoint does not fit, or the loss is not finite.
+    StorageError : a file cannot be written; the last checkpoint is as it was.
+    """
+    folder = RunFolder(Path(out))
+    processes = join_processes(device)
+    if processes.is_first:
+        folder.check_free(resume)
+    if config.batch_pairs % processes.count:
+        raise UsageError(
+            f"batch_pairs is {config.batch_pairs}, which {processes.count} processes cannot "
+            f"share evenly."
+        )
+    processes.wait()
+    data = check_data(config)
+    devsets = DevSets(config.evaluate)
+    if processes.is_first:
+        folder.start(config, data.record())
+        if folder.finished:
+            notify(f"{out}: this run has finished already.")
+    processes.wait()
+    if not folder.finished:
+        _Run(config, folder, processes, data, devsets, notify, progress).complete()
+        processes.wait()
+    return folder.path
+
+
+class _Run:
+    """One run from its last checkpoint, or its beginning, to its end."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: RunFolder,
+        processes: Processes,
+        data: TrainingData,
+        devsets: DevSets,
+        notify: Notify,
+        progress: Callable[[StepReport], None],
+    ) -> None:
+        self.config, self.folder, self.processes = config, folder, processes
+        self.data, self.devsets = data, devsets
+        self.notify, self.progress = notify, progress
+        self.sampler = BatchSampler(
+            [len(source) for source in data.sources],
+            [source.config.weight for source in data.sources],
+            config.batch_pairs,
+            config.seed,
+            one_source_per_batch=config.loss.one_source_per_batch,
+        )
+        self.steps = config.steps or self.sampler.steps_in(config.epochs or 1)
+        self.embedder = build_model(config, processes.device, notify)
+        self.tokenizer = SourceTokenizer(self.embedder, config.data)
+        self.parameters = trained_parameters(self.embedder)
+        self.optimiser = build_optimiser(self.embedder, config.optimiser)
+        self.schedule = build_schedule(self.optimiser, config.optimiser, self.steps)
+        self.forward_tokens = config.forward_tokens or _FORWARD_TOKENS[processes.device.type]
+        self.state = RunState(0, 0.0, self.embedder.backbone.identity, {})
+        self._load_last()
+        share_parameters(self.parameters, processes)
+        self.meter = Meter()
+        self.scores = dict(self.state.scores)
+        self.started = time.monotonic()
+
+    def complete(self) -> None:
+        """Run the steps that are left, then write the model."""
+        log = MetricsLog(self.folder.path, self.state.step) if self.processes.is_first else None
+        self.embedder.train()
+        for step in range(self.state.step, self.steps):
+            report = self._step(step)
+            if log is None:
+                self._close_step(step + 1, None)
+                continue
+            if (step + 1) % self.config.log_every_steps == 0 or step + 1 == self.steps:
+                log.append(report.line())
+                self.meter = Meter()
+            self._close_step(step + 1, log)
+            self.progress(report)
+        if log is not None:
+            self._publish()
+            log.draw()
+
+    def _load_last(self) -> None:
+        """Take up weights, moments and schedule of the last checkpoint, if there is one."""
+        path = latest_checkpoint(self.folder.checkpoints)
+        if path is None:
+            return
+        state, weights = read_checkpoint(path)
+        if state.base != self.embedder.backbone.identity:
+            raise ModelError(
+                f"{path}: this was trained on other weights of {self.config.model.base} "
+                f"({state.base[:12]} then, {self.embedder.backbone.identity[:12]} now)."
+            )
+        load_weights(self.embedder, weights, path)
+        read_checkpoint(path, self.optimiser)
+        self.schedule.load_state_dict(dict(state.schedule))
+        for group, rate in zip(
+            self.optimiser.param_groups, self.schedule.get_last_lr(), strict=True
+        ):
+            group["lr"] = rate
+        self.state = state
+        threads = torch.get_num_threads()
+        if self.processes.device.type == "cpu" and state.threads != threads:
+            self.notify(
+                f"The run used {state.threads} threads before and uses {threads} now, so its "
+                f"weights will differ in the last digits; OMP_NUM_THREADS sets the number."
+            )
+        self.notify(f"Going on from step {state.step} of {self.steps}.")
+
+    def _step(self, step: int) -> StepReport:
+        """Do one step; ``step`` counts from 0."""
+        config, processes = self.config, self.processes
+        pairs = draw_pairs(
+            self.data,
+            self.sampler.batch(step),
+            config.loss.hard_negatives,
+            (config.seed, 2, step),
+        )
+        local = self.tokenizer.local_batch(pairs, processes, self.forward_tokens)
+        loss = BatchLoss(pairs, local, config.loss, processes)
+        seed_step(config.seed, step, processes.rank)
+        self.optimiser.zero_grad(set_to_none=True)
+        if config.gradient_cache:
+            value = cached_backward(self._embed, local.chunks, loss, device=processes.device)
+        else:
+            value = plain_backward(self._embed, local.chunks, loss)
+        self._check_finite("loss", float(value), step, pairs)
+        sum_gradients(self.parameters, processes)
+        most = config.optimiser.max_gradient_norm or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, most))
+        self._check_finite("gradient norm", norm, step, pairs)
+        rate = self.schedule.get_last_lr()[0]
+        self.optimiser.step()
+        self.schedule.step()
+        # Other processes have about as many tokens; asking them would cost a message a step.
+        tokens = local.tokens * processes.count
+        self.meter.add(float(value), len(pairs.pairs), tokens)
+        return self.meter.report(step + 1, self.steps, float(rate), norm)
+
+    def _embed(self, chunk: Chunk) -> Tensor:
+        rows: Tensor = self.embedder(*chunk)
+        return rows
+
+    def _check_finite(self, what: str, value: float, step: int, batch: StepPairs) -> None:
+        """Stop before the weights are touched, and leave the batch for inspection."""
+        if math.isfinite(value):
+            return
+        path = self.folder.path / "nan-batch.jsonl"
+        if self.processes.is_first:
+            write_file(path, batch.to_jsonl(self.config.data))
+        raise ModelError(
+            f"Step {step + 1}: the {what} is {value}. Its batch is in {path}. Lower "
+            f"optimiser.learning_rate or loss.scale, or use dtype float32; the last checkpoint "
+            f"is as it was."
+        )
+
+    def _close_step(self, step: int, log: MetricsLog | None) -> None:
+        """Evaluate and write a checkpoint where the step asks for one."""
+        config, last = self.config, step == self.steps
+        every = config.evaluate.every_steps
+        evaluating = not self.devsets.empty and (last or (every > 0 and step % every == 0))
+        every = config.checkpoint.every_steps
+        writing = every > 0 and (last or step % every == 0)
+        best = self.state.best_step, self.state.best_score
+        if log is not None and evaluating:
+            pause = time.monotonic()
+            self.scores = self.devsets.score(self.embedder)
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in self.scores.items())
+            self.notify(f"Step {step}: {shown}")
+            log.append({"step": step, **self.scores})
+            score = self.scores[config.evaluate.best] if config.evaluate.best else None
+            if score is not None and (best[1] is None or score > best[1]):
+                best, writing = (step, score), True
+            self.meter.started += time.monotonic() - pause
+        if log is not None and writing:
+            self._write_state(step, best)
+            log.draw()
+        if evaluating or writing:
+            self.processes.wait()
+
+    def _write_state(self, step: int, best: tuple[int | None, float | None]) -> None:
+        state = RunState(
+            step,
+            self.state.seconds + time.monotonic() - self.started,
+            self.state.base,
+            self.schedule.state_dict(),
+            *best,
+            self.scores,
+        )
+        weights = trained_weights(self.embedder)
+        write_checkpoint(self.folder.checkpoints, state, weights, self.optimiser)
+        prune_checkpoints(self.folder.checkpoints, self.config.checkpoint.keep, best[0])
+        self.state, self.started = state, time.monotonic()
+
+    def _publish(self) -> None:
+        """Write MODEL_DIR from the best weights, or the last ones."""
+        best = self.state.best_step
+        if best is not None:
+            path = checkpoint_path(self.folder.checkpoints, best)
+            state, weights = read_checkpoint(path)
+            load_weights(self.embedder, weights, path)
+            self.scores = dict(state.scores)
+        self.embedder.eval()
+        unwrap_model(self.embedder)
+        record = {
+            "data": self.data.record(),
+            "seed": self.config.seed,
+            "steps": self.steps,
+            "kept_step": best or self.steps,
+            "training_seconds": round(self.state.seconds + time.monotonic() - self.started, 1),
+            "scores": self.scores,
+            "libraries": library_versions(),
+            "config": plain_data(self.config),
+        }
+        save_model(self.embedder, self.folder.clear_stage(), record=record)
+        self.folder.publish()

@@ -1,0 +1,153 @@
+"""Plain data (TOML, JSON) read into a tree of dataclasses, every key and type checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from retrieval.errors import UnknownNameError, UsageError
+
+__all__ = ["plain_data", "read_dataclass"]
+
+T = TypeVar("T")
+
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    bool: "true or false",
+    Path: "a path as a string",
+    type(None): "nothing",
+}
+_ARRIVED: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number with a fraction",
+    str: "a string",
+    list: "a list",
+    dict: "a table",
+}
+
+
+def read_dataclass(kind: type[T], data: object, where: str = "") -> T:
+    """Return ``kind`` built from a mapping, and everything below it likewise.
+
+    Fields may be int, float, str, bool, Path, Literal words, further dataclasses, homogeneous
+    tuples of these, and unions with None. A whole number is accepted where a float is asked for.
+
+    Parameters
+    ----------
+    where : the dotted key of ``data`` itself, for messages.
+
+    Raises
+    ------
+    UnknownNameError : a key that the dataclass lacks; names the dotted key and the nearest one.
+    UsageError : a required key is missing, or a value has another type.
+    """
+    if not isinstance(data, Mapping):
+        raise _wrong(where, data, "a table")
+    hints = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(cast(Any, kind)) if field.init}
+    for key in data:
+        if key not in fields:
+            known = [_join(where, name) for name in fields]
+            raise UnknownNameError("config key", _join(where, key), known)
+    for name, field in fields.items():
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
+        if required and name not in data:
+            raise UsageError(
+                f"The config has no {_join(where, name)}, which must be {_describe(hints[name])}."
+            )
+    values = {key: _read(hints[key], value, _join(where, key)) for key, value in data.items()}
+    try:
+        return kind(**values)
+    except UsageError as error:
+        if not where or str(error).startswith(where):
+            raise
+        raise UsageError(f"[{where}] {error}") from error
+
+
+def plain_data(value: Any) -> Any:
+    """Return a dataclass tree as what JSON can hold; tuples become lists, paths strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain_data(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [plain_data(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _read(hint: Any, value: Any, where: str) -> Any:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _read_optional(hint, value, where)
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise _wrong(where, value, _describe(hint))
+        inner = get_args(hint)[0]
+        return tuple(_read(inner, part, f"{where}[{i}]") for i, part in enumerate(value))
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise _wrong(where, value, _describe(hint))
+        return value
+    if dataclasses.is_dataclass(hint):
+        return read_dataclass(cast(type, hint), value, where)
+    return _read_scalar(hint, value, where)
+
+
+def _read_optional(hint: Any, value: Any, where: str) -> Any:
+    """Read a union: the first member that the value fits."""
+    if value is None and type(None) in get_args(hint):
+        return None
+    members = [member for member in get_args(hint) if member is not type(None)]
+    if len(members) == 1:
+        return _read(members[0], value, where)
+    for member in members:
+        try:
+            return _read(member, value, where)
+        except UsageError:
+            continue
+    raise _wrong(where, value, _describe(hint))
+
+
+def _read_scalar(hint: Any, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    fits = isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool)
+    if isinstance(value, float) and not math.isfinite(value):
+        fits = False
+    if not fits:
+        raise _wrong(where, value, _describe(hint))
+    return value
+
+
+def _describe(hint: Any) -> str:
+    """Return the type as a user would say it."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        members = [member for member in get_args(hint) if member is not type(None)]
+        return " or ".join(_describe(member) for member in members)
+    if origin is tuple:
+        return f"a list, each of it {_describe(get_args(hint)[0])}"
+    if origin is Literal:
+        return "one of " + ", ".join(repr(word) for word in get_args(hint))
+    if dataclasses.is_dataclass(hint):
+        return "a table"
+    return _WORDS.get(hint, str(hint))
+
+
+def _wrong(where: str, value: object, expected: str) -> UsageError:
+    arrived = _ARRIVED.get(type(value), type(value).__name__)
+    shown = "" if isinstance(value, Mapping | list) else f" ({value!r})"
+    return UsageError(f"{where or 'The config'} is {arrived}{shown}; accepted is {expected}.")
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key

@@ -1,0 +1,95 @@
+import pytest
+
+from cli.train import _reporter
+from embedder.training import StepReport, load_config
+
+PLAN = """
+batch_pairs = 2
+steps = 2
+[model]
+base = "no-such-base"
+pooling = "mean"
+attention = "causal"
+[[data]]
+path = "pairs.jsonl"
+"""
+
+
+@pytest.fixture
+def plan(tmp_path, write_jsonl):
+    write_jsonl("pairs.jsonl", *({"query": f"q {i}", "positive": f"p {i}"} for i in range(3)))
+    path = tmp_path / "train.toml"
+    path.write_text(PLAN)
+    return path
+
+
+def test_the_example_is_a_config_on_stdout(millpond, tmp_path):
+    result = millpond("train", "--example")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    (tmp_path / "train.toml").write_text(result.stdout)
+    assert load_config(tmp_path / "train.toml").batch_pairs == 64
+
+
+def test_check_says_what_the_data_holds_and_loads_no_model(millpond, plan, tmp_path):
+    result = millpond("train", plan, "--check")
+    assert result.exit_code == 0, result.stderr
+    assert f"{tmp_path / 'pairs.jsonl'}: 3 pairs, 0 negatives, weight 1" in result.stderr
+    assert "all 3 pairs are good" in result.stderr
+
+
+def test_a_bad_pair_is_named_by_file_and_line(millpond, plan, write_jsonl):
+    path = write_jsonl("pairs.jsonl", {"query": "q", "positive": "p"}, {"query": "q"})
+    for args in (("--check",), ("--out", plan.parent / "out")):
+        result = millpond("train", plan, *args)
+        assert result.exit_code == 2
+        assert f"Error: {path}:2: the pair has no 'positive'" in result.stderr
+    assert not (plan.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "No config is named."),
+        (["train.toml"], "No model folder is named."),
+        (["none.toml", "--check"], "there is no such file"),
+    ],
+)
+def test_what_is_missing_is_said(millpond, plan, monkeypatch, args, message):
+    monkeypatch.chdir(plan.parent)
+    result = millpond("train", *args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_an_unknown_key_is_named(millpond, plan):
+    plan.write_text(PLAN + "[loss]\nscal = 3\n")
+    result = millpond("train", plan, "--check")
+    assert result.exit_code == 2
+    assert "Unknown config key 'loss.scal'. Did you mean 'loss.scale'?" in result.stderr
+
+
+def test_training_passes_on_what_was_typed(millpond, plan, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "embedder.training.train", lambda config, out, **rest: asked.append((config, out, rest))
+    )
+    result = millpond("train", plan, "--out", tmp_path / "out", "--resume", "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    [(config, out, rest)] = asked
+    assert (config, out) == (load_config(plan), tmp_path / "out")
+    assert (rest["resume"], rest["device"]) == (True, "cpu")
+    assert f"Next: millpond index python-stdlib --model {tmp_path / 'out'}" in result.stderr
+
+
+def test_a_line_comes_every_five_seconds_and_at_the_end():
+    lines = []
+    now = iter([0, 0, 4, 5, 5, 6, 6])
+    report = _reporter(lambda: next(now), lines.append)
+    for step in (1, 2, 3, 4):
+        report(StepReport(step, 4, 1 / step, 1e-5, 1.0, 31.25, 3100.4, 60.0))
+    assert lines == [
+        "Step 1 of 4: loss 1.0000, 31.2 pairs/s, 3,100 tokens/s, 60 s left",
+        "Step 3 of 4: loss 0.3333, 31.2 pairs/s, 3,100 tokens/s, 60 s left",
+        "Step 4 of 4: loss 0.2500, 31.2 pairs/s, 3,100 tokens/s, 60 s left",
+    ]

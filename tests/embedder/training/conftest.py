@@ -1,0 +1,106 @@
+"""Tiny training data and configs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from embedder.training.config import TrainConfig
+from embedder.training.config_file import read_config
+
+WORDS = ("mill", "pond", "water", "wheel", "flour", "grain", "stone", "river", "race", "weir")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, and wait for each other where cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def step_gradients() -> Callable[..., Any]:
+    """The function of stepping.py beside this file."""
+    path = Path(__file__).with_name("stepping.py")
+    spec = importlib.util.spec_from_file_location("training_stepping", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.step_gradients  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def write_pairs(tmp_path: Path) -> Callable[..., Path]:
+    """Write JSON lines; a bytes row is written as it is."""
+
+    def write(*rows: Any, name: str = "pairs.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_bytes(
+            b"".join((r if isinstance(r, bytes) else json.dumps(r).encode()) + b"\n" for r in rows)
+        )
+        return path
+
+    return write
+
+
+def some_pairs(count: int = 12, negatives: int = 1) -> list[dict[str, Any]]:
+    """Pairs of different lengths, each with its own words."""
+    return [
+        {
+            "query": f"what of {WORDS[i % len(WORDS)]} {i}",
+            "positive": " ".join(WORDS[(i + k) % len(WORDS)] for k in range(1 + i % 5)) + f" {i}",
+            "negatives": [f"not {WORDS[(i + 5 + k) % len(WORDS)]} {i}" for k in range(negatives)],
+        }
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def pairs_file(write_pairs: Callable[..., Path]) -> Path:
+    return write_pairs(*some_pairs())
+
+
+@pytest.fixture
+def plan(base_folder: dict[str, Path], pairs_file: Path) -> Callable[..., dict[str, Any]]:
+    """Return the data of a tiny config, changed by dotted keys written with two underscores."""
+
+    def build(**changes: Any) -> dict[str, Any]:
+        data: dict[str, Any] = {
+            "batch_pairs": 4,
+            "steps": 4,
+            "forward_tokens": 64,
+            "log_every_steps": 1,
+            "model": {
+                "base": str(base_folder["llama"]),
+                "pooling": "mean",
+                "attention": "causal",
+                "max_tokens": 48,
+            },
+            "data": [{"path": str(pairs_file)}],
+            "loss": {"scale": 20},
+            "optimiser": {"learning_rate": 1e-3},
+            "adapter": {"rank": 2, "alpha": 4},
+            "checkpoint": {"every_steps": 2},
+        }
+        for key, value in changes.items():
+            *parents, last = key.split("__")
+            target = data
+            for parent in parents:
+                target = target.setdefault(parent, {})
+            target[last] = value
+        return {key: value for key, value in data.items() if value is not None}
+
+    return build
+
+
+@pytest.fixture
+def config(plan: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., TrainConfig]:
+    return lambda **changes: read_config(plan(**changes), tmp_path)

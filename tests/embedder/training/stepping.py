@@ -1,0 +1,41 @@
+"""One step's gradients, for tests of any number of processes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from embedder.training import TrainConfig, check_data
+from embedder.training.batch import BatchLoss, Chunk, SourceTokenizer, draw_pairs
+from embedder.training.distributed import Processes, sum_gradients
+from embedder.training.gradcache import cached_backward, plain_backward
+from embedder.training.setup import build_model, trained_parameters
+
+
+def step_gradients(
+    config: TrainConfig, processes: Processes, *, cached: bool
+) -> tuple[dict[str, Tensor], int]:
+    """Return the gradients by parameter name with the loss under "loss", and the chunks made."""
+
+    embedder = build_model(config, processes.device, lambda _: None)
+    embedder.train()
+    data = check_data(config)
+    pairs = range(config.batch_pairs)
+    step = draw_pairs(data, [(0, index) for index in pairs], config.loss.hard_negatives, (0,))
+    local = SourceTokenizer(embedder, config.data).local_batch(
+        step, processes, config.forward_tokens or 64
+    )
+    loss = BatchLoss(step, local, config.loss, processes)
+    torch.manual_seed(1)
+
+    def embed(chunk: Chunk) -> Tensor:
+        rows: Tensor = embedder(*chunk)
+        return rows
+
+    if cached:
+        value = cached_backward(embed, local.chunks, loss, device=processes.device)
+    else:
+        value = plain_backward(embed, local.chunks, loss)
+    sum_gradients(trained_parameters(embedder), processes)
+    found = {n: p.grad for n, p in embedder.named_parameters() if p.grad is not None}
+    return {"loss": value, **found}, len(local.chunks)

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+
+from embedder.training import TrainConfig, example_config, load_config
+from retrieval.errors import SourceNotFoundError, UnknownNameError, UsageError
+
+SMALL = """
+batch_pairs = 4
+steps = 2
+[model]
+base = "smollm2-135m"
+pooling = "mean"
+attention = "causal"
+[[data]]
+path = "pairs.jsonl"
+"""
+
+
+def load(folder: Path, text: str) -> TrainConfig:
+    path = folder / "train.toml"
+    path.write_text(text)
+    return load_config(path)
+
+
+def test_a_short_config_has_the_papers_defaults(tmp_path: Path) -> None:
+    config = load(tmp_path, SMALL)
+    assert (config.adapter.rank, config.adapter.alpha, config.adapter.dropout) == (16, 32, 0.1)
+    assert (config.loss.scale, config.optimiser.learning_rate) == (50, 1e-5)
+
+
+def test_paths_are_relative_to_the_configs_folder(tmp_path: Path) -> None:
+    config = load(tmp_path, SMALL + '[evaluate]\nsts = "dev/sts.tsv"\n')
+    assert config.data[0].path == tmp_path / "pairs.jsonl"
+    assert config.evaluate.sts == tmp_path / "dev" / "sts.tsv"
+
+
+def test_the_example_is_a_config(tmp_path: Path) -> None:
+    config = load(tmp_path, example_config())
+    assert config.epochs == 1
+
+
+def test_every_commented_key_of_the_example_is_one_that_exists(tmp_path: Path) -> None:
+    head, keys = example_config().split("batch_pairs", 1)
+    assert all(line.startswith("#") or not line for line in head.splitlines())
+    text = "batch_pairs" + keys.replace("\n# ", "\n")
+    whole = load(tmp_path, text.replace('pooling = "mean" ', 'pooling = "multi_layer" '))
+    assert whole.evaluate.best == "sts"
+    assert whole.model.pooling_options.latents == 64
+    assert whole.loss.matryoshka_dimensions == (64, 128, 256, 576)
+    defaults = load(tmp_path, example_config())
+    for part in ("checkpoint", "adapter"):
+        assert getattr(whole, part) == getattr(defaults, part)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[loss]\nscales = 3", r"Unknown config key 'loss\.scales'. Did you mean 'loss\.scale'"),
+        ("[model.pooling_options]\nlatent = 3", r"Did you mean 'model\.pooling_options\.latents'"),
+        ("[losss]\nscale = 3", r"Unknown config key 'losss'. Did you mean 'loss'"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_one(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        load(tmp_path, SMALL + line)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('[loss]\nscale = "3"', r"loss\.scale is a string \('3'\); accepted is a number"),
+        ("[loss]\nsymmetric = 1", r"loss\.symmetric is a whole number \(1\); accepted is true or"),
+        ("[loss]\nhard_negatives = 1.5", r"loss\.hard_negatives .* accepted is a whole number"),
+        ("[loss]\nmatryoshka_dimensions = [8, 'x']", r"matryoshka_dimensions\[1\] is a string"),
+        ('[adapter]\nkind = "lorra"', r"adapter\.kind .* one of 'lora', 'full', 'none'"),
+        ("[optimiser]\nlearning_rate = -1", r"\[optimiser\] learning_rate is -1"),
+        ("[loss]\nscale = nan", r"loss\.scale .* accepted is a number"),
+        ("[evaluate]\nbest = 'sts'", r"best is 'sts', which needs evaluate\.sts"),
+        ("[adapter]\nkind = 'none'", "nothing would be trained"),
+        ("[[data]]\nweight = 1", r"The config has no data\[1\]\.path"),
+        ("[[data]]\npath = 'x'\nmax_query_tokens = 900", r"data\[1\]\.max_query_tokens is 900"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_accepted(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(tmp_path, SMALL + line)
+
+
+def test_steps_and_epochs_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="either steps or epochs, and not both"):
+        load(tmp_path, "epochs = 1\n" + SMALL)
+    with pytest.raises(UsageError, match="either steps or epochs, and not both"):
+        load(tmp_path, SMALL.replace("steps = 2", ""))
+
+
+def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError, match="millpond train --example"):
+        load_config(tmp_path / "none.toml")
+    with pytest.raises(UsageError, match="this is not TOML"):
+        load(tmp_path, "batch_pairs = = 4")

@@ -1,0 +1,109 @@
+"""GradCache gives the plain step's gradients, dropout included."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from embedder.pooling import POOLINGS
+from embedder.training import TrainConfig
+from embedder.training.distributed import Processes
+from embedder.training.gradcache import cached_backward, plain_backward
+
+Config = Callable[..., TrainConfig]
+ALONE = Processes(torch.device("cpu"))
+VARIANTS = [
+    (pooling, attention)
+    for pooling in ("mean", *(name for name in POOLINGS if POOLINGS[name].trainable))
+    for attention in ("causal", "bidirectional")
+]
+
+
+Gradients = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def gradients(step_gradients: Callable[..., Any]) -> Gradients:
+    """Return the loss under "loss", and every trained parameter's gradient by its name."""
+
+    def compute(config: TrainConfig, *, cached: bool, chunks_at_least: int = 3) -> dict[str, Any]:
+        found, chunks = step_gradients(config, ALONE, cached=cached)
+        assert chunks >= chunks_at_least
+        return found  # type: ignore[no-any-return]
+
+    return compute
+
+
+def assert_same(first: dict[str, Any], second: dict[str, Any], tolerance: float) -> None:
+    assert first.keys() == second.keys()
+    for name, gradient in first.items():
+        largest = gradient.abs().max().clamp(min=1.0)
+        torch.testing.assert_close(
+            second[name] / largest, gradient / largest, atol=tolerance, rtol=0, msg=name
+        )
+
+
+@pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
+def test_gradients_equal_the_plain_steps_with_dropout(
+    config: Config, gradients: Gradients, pooling: str, attention: str
+) -> None:
+    options: dict[str, Any] = {"init": "random", "latents": 4, "head_width": 8}
+    variant = config(
+        model__pooling=pooling,
+        model__attention=attention,
+        model__pooling_options=options if POOLINGS[pooling].trainable else {},
+        adapter__dropout=0.3,
+        loss__matryoshka_dimensions=[8, 32],
+    )
+    plain = gradients(variant, cached=False)
+    assert_same(plain, gradients(variant, cached=True), 1e-5)
+    if POOLINGS[pooling].trainable:
+        assert any(name.startswith("pooling.") for name in plain)
+    assert any("lora_B" in name and gradient.any() for name, gradient in plain.items())
+
+
+def test_dropout_was_on_and_other_chunks_draw_other_masks(
+    config: Config, gradients: Gradients
+) -> None:
+    dropped = gradients(config(adapter__dropout=0.5), cached=True)
+    whole = gradients(config(adapter__dropout=0.0), cached=True)
+    # Before training B is zero, so the loss is the same, but B's gradient passes through dropout.
+    name = next(name for name in dropped if "lora_B" in name)
+    assert not torch.allclose(dropped[name], whole[name], rtol=1e-2)
+
+
+def test_without_dropout_the_chunks_make_no_difference(
+    config: Config, gradients: Gradients
+) -> None:
+    small = config(adapter__dropout=0.0, forward_tokens=32)
+    large = config(adapter__dropout=0.0, forward_tokens=4096)
+    first = gradients(small, cached=True)
+    assert_same(first, gradients(large, cached=False, chunks_at_least=1), 1e-5)
+
+
+def test_full_training_has_gradients_everywhere(config: Config, gradients: Gradients) -> None:
+    full = config(adapter={"kind": "full"})
+    plain = gradients(full, cached=False)
+    assert_same(plain, gradients(full, cached=True), 1e-5)
+    assert any("embed_tokens" in name for name in plain)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "multi_layer"])
+def test_gradient_checkpointing_changes_no_gradient(
+    config: Config, gradients: Gradients, pooling: str
+) -> None:
+    model = {"model__pooling": pooling, "adapter__dropout": 0.3}
+    kept = gradients(config(**model), cached=False)
+    again = gradients(config(**model, gradient_checkpointing=True), cached=False)
+    assert_same(kept, again, 1e-5)
+
+
+def test_a_loss_that_is_not_finite_leaves_no_gradient() -> None:
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    for backward in (plain_backward, lambda *a: cached_backward(*a, device=ALONE.device)):
+        value = backward(
+            lambda chunk: chunk @ weight, [torch.ones(1, 2)], lambda rows: rows.sum() / 0.0
+        )
+        assert not torch.isfinite(value)
+        assert weight.grad is None

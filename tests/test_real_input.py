@@ -1,0 +1,61 @@
+"""The real base and real corpora, skipped with a reason where they cannot be had."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedder import DEFAULT_MODEL, Embedder
+from indexes import open_index, write_corpus
+from retrieval import Retriever, read_corpus, read_queries
+from retrieval.errors import DownloadError, MissingDependencyError
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "beir"
+# Documents and queries as the sets' own publishers count them.
+REAL_SETS = {"scifact": (5183, 1109), "cranfield": (1400, 225), "xquad-en": (240, 1190)}
+
+
+def load(model: str) -> Embedder:
+    try:
+        return Embedder.load(model, device="cpu", notify=print)
+    except (DownloadError, MissingDependencyError) as error:
+        pytest.skip(f"the base cannot be fetched: {error}")
+
+
+@pytest.mark.base
+@pytest.mark.network
+def test_the_default_model_finds_real_documents_by_their_own_text(tmp_path: Path) -> None:
+    embedder = load(DEFAULT_MODEL)
+    documents = list(islice(read_corpus("python-stdlib"), 0, 400, 10))
+    write_corpus(embedder, documents, tmp_path / "index")
+    retriever = Retriever(embedder, open_index(tmp_path / "index"))
+    for document in documents[::8]:
+        hits = retriever.search(document.content, k=2)
+        assert hits[0].doc_id == document.doc_id
+        assert hits[0].score == pytest.approx(1.0, abs=1e-5)
+        assert hits[0].score > hits[1].score
+
+
+@pytest.mark.base
+@pytest.mark.network
+@pytest.mark.parametrize("variant", ["model1", "model5", "weighted_mean+bidirectional"])
+def test_real_texts_embed_the_same_alone_and_in_a_batch(variant: str) -> None:
+    embedder = load(f"smollm2-135m:{variant},base_layers=6,max_tokens=64")
+    texts = [document.content for document in islice(read_corpus("python-stdlib"), 500, 506)]
+    together = embedder.encode_documents([*texts, ""])
+    alone = np.concatenate([embedder.encode_documents([text]) for text in [*texts, ""]])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", REAL_SETS)
+def test_real_beir_folders_are_read_whole(name: str) -> None:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    documents, queries = REAL_SETS[name]
+    assert sum(1 for _ in read_corpus(folder)) == documents
+    assert sum(1 for _ in read_queries(folder)) == queries
