@@ -7,5 +7,5 @@ __all__ = ["DEFAULT_MODEL", "DEFAULT_VARIANT"]
 DEFAULT_VARIANT = "mean+causal"
 """The variant of a base that is named alone."""
 
-DEFAULT_MODEL = "smollm2-135m:mean+causal,base_layers=12"
+DEFAULT_MODEL = "smollm2-135m:prompt_eos+causal,max_tokens=64"
 """The model where none is named: the best untrained one of docs/untrained.md."""
