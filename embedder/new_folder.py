@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from retrieval.disk import sync_path, sync_tree
 from retrieval.errors import StorageError, UsageError
 
 __all__ = ["check_new_folder", "new_folder", "storage_errors"]
@@ -54,12 +55,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir()
             yield beside
-            for path in [*beside.rglob("*"), beside]:
-                _sync(path)
+            sync_tree(beside)
             if folder.exists():
                 folder.rmdir()
             beside.rename(folder)
-            _sync(folder.parent)
+            sync_path(folder.parent)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
@@ -76,14 +76,3 @@ def storage_errors(folder: Path) -> Iterator[None]:
             f"{folder}: the model cannot be written ({problem}). Nothing was left there: free "
             f"some space or name another place, and run the command again."
         ) from error
-
-
-def _sync(path: Path) -> None:
-    """Wait until the file or folder is on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,7 +16,6 @@ generation, and is deleted by the next writer. Other files are never touched.
 from __future__ import annotations
 
 import errno
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from indexes.manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
 from indexes.registry import BACKENDS
+from retrieval.disk import sync_path, sync_tree
 from retrieval.errors import (
     IndexCorruptError,
     IndexExistsError,
@@ -106,14 +106,14 @@ class Workspace:
         staged = sorted(self.staging.iterdir())
         draft = self.staging / MANIFEST_NAME
         draft.write_text(manifest_json, encoding="utf-8")
-        _sync_tree(self.staging)
+        sync_tree(self.staging)
         for path in staged:
             path.rename(self.folder / self.published_name(path.name))
-        _sync(self.folder)
+        sync_path(self.folder)
         commit(draft, self.folder / MANIFEST_NAME)
-        _sync(self.folder)
+        sync_path(self.folder)
         with suppress(OSError):  # a parent that may not be read cannot be synced
-            _sync(self.folder.parent)
+            sync_path(self.folder.parent)
 
 
 def commit(draft: Path, manifest: Path) -> None:
@@ -261,19 +261,3 @@ def _check_parent(folder: Path) -> None:
     parent = next(parent for parent in folder.parents if parent.exists())
     if not parent.is_dir():
         raise UsageError(f"{parent} is a file, so {folder} cannot be made. Choose another path.")
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """Wait until the file or folder is on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

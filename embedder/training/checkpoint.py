@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from retrieval.disk import sync_path
 from retrieval.errors import ModelError, StorageError
 
 __all__ = [
@@ -89,11 +90,11 @@ def write_checkpoint(
         _write(beside / "weights.safetensors", safetensors.torch.save(dict(weights)))
         _write(beside / "optimiser.safetensors", safetensors.torch.save(_moments(optimiser)))
         _write(beside / "state.json", json.dumps(asdict(state), indent=1).encode())
-        _sync_folder(beside)
+        sync_path(beside)
         if target.exists():  # written by a run that was resumed from before this step
             shutil.rmtree(target)
         beside.rename(target)
-        _sync_folder(folder)
+        sync_path(folder)
     except OSError as error:
         raise StorageError(
             f"{target}: the checkpoint cannot be written ({error.strerror or error}). The last "
@@ -196,17 +197,6 @@ def _write(path: Path, data: bytes) -> None:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder last; a system without folder handles keeps them anyway."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

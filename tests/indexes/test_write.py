@@ -352,7 +352,7 @@ def test_a_full_disk_says_how_much_is_free_and_was_needed(
         "shards": "indexes.shards.ShardWriter.append",
         "documents": "indexes.documents.DocumentWriter._flush",
         "index": "indexes.faiss_build._write_flat",
-        "publish": "indexes.folder._sync_tree",
+        "publish": "indexes.folder.sync_tree",
     }
     monkeypatch.setattr(places[target], full)
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(9, 8, 1_234_567))
