@@ -255,10 +255,15 @@ def test_ctrl_c_of_a_real_process_leaves_nothing(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "cli", "embed", str(pipe), "--out", str(tmp_path / "v.parquet")],
         stderr=subprocess.PIPE, text=True,
+        # A test run that was started in the background may ignore Ctrl-C, and hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     with pipe.open("w"):  # returns when the process has begun to read
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        try:
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, stderr) == (130, "Interrupted.\n")
     assert list(tmp_path.iterdir()) == [pipe]
 
