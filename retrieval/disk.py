@@ -5,7 +5,34 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["sync_path", "sync_tree"]
+from retrieval.errors import StorageError
+
+__all__ = ["replace_file", "sync_path", "sync_tree", "write_synced"]
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises
+    ------
+    StorageError : the disk is full or not writable; what was there before still is.
+    """
+    beside = path.with_name(f".{path.name}.writing")
+    try:
+        write_synced(beside, data)
+        beside.replace(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and wait until its bytes are on the disk; raises OSError."""
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def sync_path(path: Path) -> None:

@@ -8,7 +8,6 @@ step depends on the seed and the step alone.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from retrieval.disk import sync_path
+from retrieval.disk import sync_path, write_synced
 from retrieval.errors import ModelError, StorageError
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "read_checkpoint",
     "trained_weights",
     "write_checkpoint",
-    "write_file",
 ]
 
 FORMAT = 1
@@ -87,9 +85,9 @@ def write_checkpoint(
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        _write(beside / "weights.safetensors", safetensors.torch.save(dict(weights)))
-        _write(beside / "optimiser.safetensors", safetensors.torch.save(_moments(optimiser)))
-        _write(beside / "state.json", json.dumps(asdict(state), indent=1).encode())
+        write_synced(beside / "weights.safetensors", safetensors.torch.save(dict(weights)))
+        write_synced(beside / "optimiser.safetensors", safetensors.torch.save(_moments(optimiser)))
+        write_synced(beside / "state.json", json.dumps(asdict(state), indent=1).encode())
         sync_path(beside)
         if target.exists():  # written by a run that was resumed from before this step
             shutil.rmtree(target)
@@ -173,30 +171,6 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: Path)
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(weights[name])
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises
-    ------
-    StorageError : the disk is full or not writable; what was there before still is.
-    """
-    beside = path.with_name(f".{path.name}.writing")
-    try:
-        _write(beside, data)
-        beside.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror or error}).") from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

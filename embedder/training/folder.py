@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from embedder.training.checkpoint import write_file
 from embedder.training.config import TrainConfig
 from embedder.training.typed import plain_data
+from retrieval.disk import replace_file
 from retrieval.errors import ModelError, StorageError, UsageError
 
 __all__ = ["RunFolder"]
@@ -74,7 +74,7 @@ class RunFolder:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be made ({error.strerror}).") from error
-        write_file(self._run, json.dumps(now, indent=1).encode())
+        replace_file(self._run, json.dumps(now, indent=1).encode())
 
     def _compare(self, now: Mapping[str, Any]) -> None:
         try:

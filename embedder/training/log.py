@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedder.training.checkpoint import write_file
 from embedder.training.curve import draw_curve
+from retrieval.disk import replace_file
 from retrieval.errors import StorageError
 
 __all__ = ["MetricsLog", "Meter", "StepReport"]
@@ -105,7 +105,7 @@ class MetricsLog:
                 if entry["step"] <= step:
                     kept.append(line)
                     self._note(entry)
-        write_file(self._path, "".join(f"{line}\n" for line in kept).encode())
+        replace_file(self._path, "".join(f"{line}\n" for line in kept).encode())
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Add one line."""
@@ -122,7 +122,7 @@ class MetricsLog:
     def draw(self) -> None:
         """Write the loss curve so far."""
         if self._points:
-            write_file(self._curve, draw_curve(self._points).encode())
+            replace_file(self._curve, draw_curve(self._points).encode())
 
     def _note(self, entry: Mapping[str, Any]) -> None:
         if "loss" in entry:

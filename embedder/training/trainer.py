@@ -22,7 +22,6 @@ from embedder.training.checkpoint import (
     read_checkpoint,
     trained_weights,
     write_checkpoint,
-    write_file,
 )
 from embedder.training.config import TrainConfig
 from embedder.training.data import TrainingData, check_data
@@ -46,6 +45,7 @@ from embedder.training.setup import (
     unwrap_model,
 )
 from embedder.training.typed import plain_data
+from retrieval.disk import replace_file
 from retrieval.errors import ModelError, UsageError
 
 __all__ = ["train"]
@@ -229,7 +229,7 @@ class _Run:
             return
         path = self.folder.path / "nan-batch.jsonl"
         if self.processes.is_first:
-            write_file(path, batch.to_jsonl(self.config.data))
+            replace_file(path, batch.to_jsonl(self.config.data))
         raise ModelError(
             f"Step {step + 1}: the {what} is {value}. Its batch is in {path}. Lower "
             f"optimiser.learning_rate or loss.scale, or use dtype float32; the last checkpoint "
