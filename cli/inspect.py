@@ -45,23 +45,30 @@ def variants(json: JsonOption = False) -> None:
 
 
 def models(json: JsonOption = False) -> None:
-    """List the base models that are built in.
+    """List the models that are built in: trained ones, and the bases of variants.
 
     \b
     Example:
       millpond models
     """
     from embedder import list_bases
+    from embedder.builtin import list_builtin_models
 
-    found = list_bases()
+    trained, bases = list_builtin_models(), list_bases()
     if json:
-        _print_objects(found)
+        for kind, found in (("trained", trained), ("base", bases)):
+            for item in found:
+                print_json({"kind": kind, **dataclasses.asdict(item)})
         return
+    if trained:
+        named = [(m.name, format_size(m.weights_bytes), m.summary) for m in trained]
+        _print_table(("TRAINED", "WEIGHTS", "WHAT IT IS"), named)
+        print_line("")
     rows = [
         (b.name, format_size(b.download_bytes), "yes" if b.cached else "no", b.licence, b.summary)
-        for b in found
+        for b in bases
     ]
-    _print_table(("NAME", "DOWNLOAD", "CACHED", "LICENCE", "WHAT IT IS"), rows)
+    _print_table(("BASE", "DOWNLOAD", "CACHED", "LICENCE", "WHAT IT IS"), rows)
     message("Also accepted as BASE: a model folder, a .gguf file, a hub id OWNER/NAME")
 
 

@@ -36,6 +36,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that DIR holds, if it holds one.")
     ] = False,
+    finish: Annotated[
+        bool,
+        typer.Option("--finish", help="End the run that DIR holds now, with its last checkpoint."),
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Check the config and every record of the data, only.")
     ] = False,
@@ -47,7 +51,8 @@ def train(
     """Train an embedding model on pairs of query and positive.
 
     All data is checked before anything is computed. A run that was killed goes on with --resume
-    and reaches the same weights. Several GPUs: torchrun --nproc-per-node N -m cli train ...
+    and reaches the same weights; Ctrl-C writes a checkpoint first. Several GPUs:
+    torchrun --nproc-per-node N -m cli train ...
 
     \b
     Examples:
@@ -72,7 +77,7 @@ def train(
         return
     if out is None:
         raise UsageError(f"No model folder is named. Type: millpond train {config} --out DIR")
-    _train(loaded, out, resume, device)
+    _train(loaded, out, resume, finish, device)
 
 
 def _check(config: TrainConfig) -> None:
@@ -89,11 +94,19 @@ def _check(config: TrainConfig) -> None:
     message(f"The config and all {data.pairs:,} pairs are good.")
 
 
-def _train(config: TrainConfig, out: Path, resume: bool, device: str | None) -> None:
+def _train(config: TrainConfig, out: Path, resume: bool, finish: bool, device: str | None) -> None:
     from embedder.training import train as run
 
     started = time.monotonic()
-    run(config, out, resume=resume, device=device, notify=message, progress=_reporter())
+    run(
+        config,
+        out,
+        resume=resume,
+        finish=finish,
+        device=device,
+        notify=message,
+        progress=_reporter(),
+    )
     message(f"Trained in {format_seconds(time.monotonic() - started)}: {out}")
     message(f"Next: millpond index python-stdlib --model {shlex.quote(str(out))} --out my-index")
 

@@ -16,9 +16,9 @@ from embedder.backbone import Backbone, load_backbone
 from embedder.bases import Notify
 from embedder.defaults import DEFAULT_VARIANT
 from embedder.device import choose_device, choose_dtype
-from embedder.manifest import is_saved_model
 from embedder.model_name import format_model_name, parse_model_name
 from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling
+from embedder.saved_name import find_saved_model
 from embedder.text import Frame, TextTokenizer, pad_batch
 from embedder.variants import VariantSpec
 from retrieval.errors import ModelError, UsageError
@@ -108,7 +108,8 @@ class Embedder(nn.Module):
     ) -> Embedder:
         """Return the model called ``BASE[:POOLING+ATTENTION|:model1][,OPTION=VALUE...]``.
 
-        The name may also be a folder that ``millpond train``, ``merge`` or ``soup`` wrote.
+        The name may also be that of a built-in trained model, or a folder that ``millpond train``,
+        ``merge`` or ``soup`` wrote, each with options such as ``,max_tokens=128``.
 
         Parameters
         ----------
@@ -121,10 +122,18 @@ class Embedder(nn.Module):
         DownloadError, ModelError, StorageError : the base cannot be fetched or loaded.
         AttentionProbeError : the base does not attend as asked.
         """
-        if is_saved_model(model):
+        saved = find_saved_model(model)
+        if saved is not None:
             from embedder.saved import load_model  # imports this module
 
-            return load_model(model, device=device, batch_tokens=batch_tokens, notify=notify)
+            return load_model(
+                saved.folder,
+                name=saved.name,
+                options=saved.options,
+                device=device,
+                batch_tokens=batch_tokens,
+                notify=notify,
+            )
         return cls.from_spec(
             parse_model_name(model, DEFAULT_VARIANT),
             device=device,

@@ -19,6 +19,8 @@ from retrieval.errors import ModelError, UsageError
 __all__ = [
     "LoraOptions",
     "adapter_config",
+    "adapter_parameters",
+    "adapter_scaling",
     "adapter_tensors",
     "add_adapter",
     "copy_tensors",
@@ -140,11 +142,27 @@ def adapter_config(backbone: Backbone, base: str) -> dict[str, Any]:
     }
 
 
+def adapter_parameters(backbone: Backbone) -> dict[str, nn.Parameter]:
+    """Return the LoRA parameters under the names that peft gives them in a file."""
+    return {
+        f"{_PREFIX}{name}.{part}.weight": getattr(layer, part)[_ADAPTER].weight
+        for name, layer in _layers(backbone.model)
+        for part in ("lora_A", "lora_B")
+    }
+
+
+def adapter_scaling(backbone: Backbone) -> tuple[int, int]:
+    """Return rank and alpha of the backbone's adapter."""
+    model: Any = backbone.model
+    config = model.peft_config[_ADAPTER]
+    return config.r, config.lora_alpha
+
+
 def adapter_tensors(backbone: Backbone) -> dict[str, Tensor]:
     """Return the LoRA weights on the CPU under the names that peft gives them in a file."""
     return {
         name: parameter.detach().to("cpu", copy=True).contiguous()
-        for name, parameter in _parameters(backbone).items()
+        for name, parameter in adapter_parameters(backbone).items()
     }
 
 
@@ -172,7 +190,7 @@ def load_adapter(backbone: Backbone, folder: Path, tensors: Mapping[str, Tensor]
             _inject(backbone, config)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{source}: cannot be used: {_first_line(error)}") from error
-    copy_tensors(_parameters(backbone), tensors, folder / "adapter_model.safetensors")
+    copy_tensors(adapter_parameters(backbone), tensors, folder / "adapter_model.safetensors")
 
 
 def copy_tensors(
@@ -208,7 +226,7 @@ def _inject(backbone: Backbone, config: Any) -> None:
     model: Any = backbone.model
     was_training = model.training
     inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
-    for parameter in _parameters(backbone).values():
+    for parameter in adapter_parameters(backbone).values():
         parameter.data = parameter.data.float()
     model.train(was_training)
 
@@ -219,15 +237,6 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             yield name, module
-
-
-def _parameters(backbone: Backbone) -> dict[str, nn.Parameter]:
-    """Return the LoRA parameters under the names that peft gives them in a file."""
-    return {
-        f"{_PREFIX}{name}.{part}.weight": getattr(layer, part)[_ADAPTER].weight
-        for name, layer in _layers(backbone.model)
-        for part in ("lora_A", "lora_B")
-    }
 
 
 def _is_transposed(model: nn.Module) -> bool:

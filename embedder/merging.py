@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from embedder.bases import Notify
+from embedder.builtin import builtin_folder
 from embedder.manifest import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -37,6 +38,8 @@ def merge_model(
 ) -> None:
     """Write a model folder with the LoRA folded in, which loads without the original base.
 
+    ``folder`` may be the name of a built-in model.
+
     Its vectors are those of ``folder`` to 1e-5 where ``weights_dtype`` is float32.
 
     Raises
@@ -45,6 +48,7 @@ def merge_model(
     SourceNotFoundError, ModelError, DownloadError, StorageError : as ``load_model`` and
         ``save_model``.
     """
+    folder = builtin_folder(str(folder)) or folder
     manifest = read_manifest(folder)
     if manifest.is_whole:
         raise UsageError(f"{folder} holds its whole base already; there is nothing to fold in.")

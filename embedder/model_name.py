@@ -11,7 +11,7 @@ from embedder.pooling import PoolingOptions
 from embedder.variants import VariantSpec, get_variant
 from retrieval.errors import UnknownNameError, UsageError
 
-__all__ = ["format_model_name", "parse_model_name"]
+__all__ = ["format_model_name", "parse_model_name", "parse_option"]
 
 _NAME = re.compile(
     r"(?P<base>.+?):(?P<variant>[A-Za-z0-9_]+(?:\+[A-Za-z0-9_]+)?)"
@@ -71,7 +71,7 @@ def parse_model_name(text: str, default_variant: str) -> VariantSpec:
         if name not in _OPTIONS:
             raise UnknownNameError("model option", name, _OPTIONS)
         target = settings if name in _SPEC_OPTIONS else pooling
-        target[name] = _parse_value(name, value)
+        target[name] = parse_option(name, value)
     return VariantSpec(
         base=base,
         revision=revision,
@@ -96,8 +96,13 @@ def format_model_name(spec: VariantSpec) -> str:
     return f"{spec.base}{at}:{spec.pooling}+{spec.attention}{options}"
 
 
-def _parse_value(name: str, value: str) -> Any:
-    """Read an option's value by the kind of its field."""
+def parse_option(name: str, value: str) -> Any:
+    """Return an option's value, read by the kind of its field.
+
+    Raises
+    ------
+    UsageError : the value is of another kind.
+    """
     kind = _OPTIONS[name]
     if kind is str:
         return value

@@ -156,11 +156,15 @@ def load_model(
     batch_tokens: int | None = None,
     notify: Notify | None = None,
     merge: bool = True,
+    name: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Embedder:
-    """Return the trained model of a MODEL_DIR, named by the folder's full path.
+    """Return the trained model of a MODEL_DIR.
 
     Parameters
     ----------
+    name : what a user types to load this model again; the folder's full path by default.
+    options : fields of VariantSpec that replace the saved ones; see ``embedder.saved_name``.
     merge : whether LoRA is folded into the base's weights: faster, and equal to 1e-5 in float32.
 
     Raises
@@ -184,9 +188,9 @@ def load_model(
     elif not manifest.is_whole:
         backbone.requires_grad_(False)
     embedder = Embedder(
-        _loadable_spec(folder, manifest),
+        replace(_loadable_spec(folder, manifest), **(options or {})),
         backbone,
-        name=str(folder),
+        name=name or str(folder),
         trained=True,
         trained_sha256=manifest.trained_sha256,
         batch_tokens=batch_tokens,

@@ -121,6 +121,7 @@ class AdapterConfig:
     ----------
     kind : "lora" for low-rank updates, "full" for every weight, "none" for the pooling alone.
     rank, alpha, dropout, targets : of LoRA; the paper's by default.
+    start : a trained model whose weights training goes on from: a built-in one or a folder.
     """
 
     kind: Literal["lora", "full", "none"] = "lora"
@@ -128,6 +129,7 @@ class AdapterConfig:
     alpha: int = 32
     dropout: float = 0.1
     targets: str | tuple[str, ...] = "all-linear"
+    start: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what LoRA cannot be."""
@@ -199,6 +201,7 @@ class TrainConfig:
     gradient_checkpointing : keep each layer's input only and compute the rest again.
     dtype : what the backbone computes in; "auto" is bfloat16 on a GPU that has it.
     log_every_steps : how often a line goes to metrics.jsonl.
+    weights_dtype : of the saved weights; bfloat16 halves the files and rounds the vectors.
 
     Raises
     ------
@@ -216,6 +219,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     log_every_steps: int = 10
+    weights_dtype: Literal["float32", "bfloat16"] = "float32"
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)

@@ -45,11 +45,16 @@ def read_config(data: Mapping[str, Any], folder: Path) -> TrainConfig:
         return (folder / path.expanduser()).resolve()
 
     evaluate = config.evaluate
-    base = absolute(Path(config.model.base))
-    local = config.model.base.startswith((".", "/", "~"))
+    model = config.model
+    if _is_path(model.base):
+        model = replace(model, base=str(absolute(Path(model.base))))
+    adapter = config.adapter
+    if adapter.start is not None and _is_path(adapter.start):
+        adapter = replace(adapter, start=str(absolute(Path(adapter.start))))
     return replace(
         config,
-        model=replace(config.model, base=str(base)) if local else config.model,
+        model=model,
+        adapter=adapter,
         data=tuple(replace(source, path=absolute(source.path)) for source in config.data),
         evaluate=replace(
             evaluate,
@@ -57,3 +62,7 @@ def read_config(data: Mapping[str, Any], folder: Path) -> TrainConfig:
             beir=evaluate.beir and absolute(evaluate.beir),
         ),
     )
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~"))

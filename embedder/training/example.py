@@ -21,6 +21,7 @@ epochs = 1                # or: steps = 1000
 # forward_tokens = 2048   # most tokens in one forward pass; default by device
 # dtype = "auto"          # bfloat16 on a GPU that has it, else float32
 # log_every_steps = 10
+# weights_dtype = "float32"   # of the saved weights; "bfloat16" halves the files
 
 [model]
 base = "smollm2-135m"     # 'millpond models' lists more; or a folder, a .gguf file, a hub id
@@ -63,6 +64,7 @@ kind = "lora"             # or "full"; "none" trains a pooling's weights only
 # alpha = 32
 # dropout = 0.1
 # targets = "all-linear"
+# start = "millpond-135m" # go on from a trained model of the same [model], or its folder
 
 # [evaluate]
 # sts = "dev.tsv"         # score, sentence1, sentence2 by tabs, with a header

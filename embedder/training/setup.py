@@ -15,6 +15,7 @@ from embedder.device import choose_dtype
 from embedder.embedder import Embedder
 from embedder.lora import add_adapter
 from embedder.training.config import OptimiserConfig, TrainConfig
+from embedder.training.warm_start import load_start
 from retrieval.errors import UsageError
 
 __all__ = [
@@ -34,7 +35,8 @@ def build_model(config: TrainConfig, device: torch.device, notify: Notify) -> Em
 
     Raises
     ------
-    UsageError : a Matryoshka dimension is longer than the vectors.
+    UsageError : a Matryoshka dimension is longer than the vectors, or ``adapter.start`` is a
+        model of another variant.
     """
     dtype = _dtype(config, device)
     frozen_dtype = torch.float32 if config.adapter.kind == "full" else dtype
@@ -52,6 +54,8 @@ def build_model(config: TrainConfig, device: torch.device, notify: Notify) -> Em
     if config.adapter.kind == "lora":
         add_adapter(embedder.backbone, config.adapter.lora_options(), seed=config.seed)
     embedder.pooling.requires_grad_(True)
+    if config.adapter.start is not None:
+        load_start(embedder, config.adapter.start, notify)
     if config.gradient_checkpointing:
         # Not by transformers' own switch: it is renamed between its versions, and in some of them
         # the hooks that read one vector a layer would be inside what is computed again.

@@ -34,6 +34,7 @@ from embedder.training.distributed import (
 from embedder.training.evaluate import DevSets
 from embedder.training.folder import RunFolder
 from embedder.training.gradcache import cached_backward, plain_backward, seed_step
+from embedder.training.interrupt import StopRequest
 from embedder.training.log import Meter, MetricsLog, StepReport
 from embedder.training.sampler import BatchSampler
 from embedder.training.setup import (
@@ -62,6 +63,7 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
+    finish: bool = False,
     device: str | None = None,
     notify: Notify = _silent,
     progress: Callable[[StepReport], None] = _silent,
@@ -73,6 +75,7 @@ def train(
 
     Parameters
     ----------
+    finish : end the run that ``out`` holds now, with the weights of its last (or best) checkpoint.
     device : "cuda", "mps" or "cpu"; the best there is by default.
     notify : receives one line for the user at each notable step.
     progress : receives each finished step.
@@ -87,7 +90,7 @@ def train(
     folder = RunFolder(Path(out))
     processes = join_processes(device)
     if processes.is_first:
-        folder.check_free(resume)
+        folder.check_free(resume or finish)
     if config.batch_pairs % processes.count:
         raise UsageError(
             f"batch_pairs is {config.batch_pairs}, which {processes.count} processes cannot "
@@ -102,7 +105,11 @@ def train(
             notify(f"{out}: this run has finished already.")
     processes.wait()
     if not folder.finished:
-        _Run(config, folder, processes, data, devsets, notify, progress).complete()
+        run = _Run(config, folder, processes, data, devsets, notify, progress)
+        if finish:
+            run.finish()
+        else:
+            run.complete()
         processes.wait()
     return folder.path
 
@@ -141,6 +148,7 @@ class _Run:
         self._load_last()
         share_parameters(self.parameters, processes)
         self.meter = Meter()
+        self.done = self.state.step
         self.scores = dict(self.state.scores)
         self.started = time.monotonic()
 
@@ -148,19 +156,50 @@ class _Run:
         """Run the steps that are left, then write the model."""
         log = MetricsLog(self.folder.path, self.state.step) if self.processes.is_first else None
         self.embedder.train()
-        for step in range(self.state.step, self.steps):
-            report = self._step(step)
-            if log is None:
-                self._close_step(step + 1, None)
-                continue
-            if (step + 1) % self.config.log_every_steps == 0 or step + 1 == self.steps:
-                log.append(report.line())
-                self.meter = Meter()
-            self._close_step(step + 1, log)
-            self.progress(report)
+        with StopRequest(self.notify) as stop:
+            for step in range(self.state.step, self.steps):
+                self._one_step(step, log)
+                if stop.asked and self.processes.count == 1:
+                    self._stop(step + 1)
         if log is not None:
             self._publish()
             log.draw()
+
+    def finish(self) -> None:
+        """Write the model from the last checkpoint, or the best one.
+
+        Raises
+        ------
+        UsageError : there is no checkpoint yet.
+        """
+        if self.done == 0:
+            raise UsageError(
+                f"{self.folder.path} holds no checkpoint yet, so there are no weights to finish "
+                f"with. Train with --resume instead."
+            )
+        if self.processes.is_first:
+            self._publish()
+            MetricsLog(self.folder.path, self.done).draw()
+
+    def _one_step(self, step: int, log: MetricsLog | None) -> None:
+        """Do one step, write down how it went, and show it."""
+        report = self._step(step)
+        self.done = step + 1
+        if log is None:
+            self._close_step(step + 1, None)
+            return
+        if (step + 1) % self.config.log_every_steps == 0 or step + 1 == self.steps:
+            log.append(report.line())
+            self.meter = Meter()
+        self._close_step(step + 1, log)
+        self.progress(report)
+
+    def _stop(self, step: int) -> None:
+        """Keep what there is and end, because the user pressed Ctrl-C."""
+        if self.state.step < step:
+            self._write_state(step, (self.state.best_step, self.state.best_score))
+        self.notify(f"Stopped after step {step} of {self.steps}; --resume goes on from there.")
+        raise KeyboardInterrupt
 
     def _load_last(self) -> None:
         """Take up weights, moments and schedule of the last checkpoint, if there is one."""
@@ -287,12 +326,18 @@ class _Run:
         record = {
             "data": self.data.record(),
             "seed": self.config.seed,
-            "steps": self.steps,
-            "kept_step": best or self.steps,
+            "steps": self.done,
+            "planned_steps": self.steps,
+            "kept_step": best or self.done,
             "training_seconds": round(self.state.seconds + time.monotonic() - self.started, 1),
             "scores": self.scores,
             "libraries": library_versions(),
             "config": plain_data(self.config),
         }
-        save_model(self.embedder, self.folder.clear_stage(), record=record)
+        save_model(
+            self.embedder,
+            self.folder.clear_stage(),
+            record=record,
+            weights_dtype=self.config.weights_dtype,
+        )
         self.folder.publish()

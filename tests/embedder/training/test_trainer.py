@@ -179,6 +179,81 @@ def to_toml(data: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def test_ctrl_c_finishes_the_step_and_keeps_it(config: Config, tmp_path: Path) -> None:
+    run = config(steps=6, checkpoint__every_steps=100)
+    whole = train(run, tmp_path / "whole", device="cpu")
+    lines: list[str] = []
+
+    def interrupt(report: StepReport) -> None:
+        if report.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind "&"
+    out = tmp_path / "stopped"
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(run, out, device="cpu", progress=interrupt, notify=lines.append)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert lines[-1] == "Stopped after step 3 of 6; --resume goes on from there."
+    train(run, out, device="cpu", resume=True, notify=lines.append)
+    assert "Going on from step 3 of 6." in lines
+    assert_equal(whole, out)
+
+
+def test_a_run_can_be_finished_early_with_its_last_checkpoint(
+    config: Config, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(StopError):
+        train(config(steps=9), out, device="cpu", progress=stop_after(5))
+    train(config(steps=9), out, device="cpu", finish=True)  # checkpoints stand at steps 2 and 4
+    record = record_of(out)
+    assert (record["steps"], record["planned_steps"], record["kept_step"]) == (4, 9, 4)
+    assert not (out / "checkpoints").exists()
+    assert Embedder.load(str(out), device="cpu").trained
+
+
+def test_a_run_without_a_checkpoint_cannot_be_finished(config: Config, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(StopError):
+        train(config(steps=9), out, device="cpu", progress=stop_after(1))
+    with pytest.raises(UsageError, match="holds no checkpoint yet"):
+        train(config(steps=9), out, device="cpu", finish=True)
+
+
+def test_training_goes_on_from_a_trained_model(config: Config, tmp_path: Path) -> None:
+    lines: list[str] = []
+    first = train(config(steps=3), tmp_path / "first", device="cpu")
+    again = config(steps=1, optimiser__learning_rate=1e-12, adapter__start=str(first))
+    second = train(again, tmp_path / "second", device="cpu", notify=lines.append)
+    assert f"Training goes on from {first}." in lines
+    one, other = tensors(first), tensors(second)  # nothing moves at such a rate
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"adapter__rank": 3}, r"adapter.rank is 3, but .* was trained with 2"),
+        ({"adapter__alpha": 5}, r"adapter.alpha is 5, but .* was trained with 4"),
+        ({"model__pooling": "eos"}, r"pooling is 'mean' there and 'eos' here"),
+        ({"model__base_layers": 1}, r"base_layers is None there and 1 here"),
+        ({"adapter__kind": "full"}, r"holds LoRA weights. Set adapter.kind to \"lora\""),
+    ],
+)
+def test_a_start_of_another_variant_is_refused(
+    config: Config, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    first = train(config(steps=1), tmp_path / "first", device="cpu")
+    run = config(steps=1, adapter__start=str(first), **changes)
+    with pytest.raises(UsageError, match=message):
+        train(run, tmp_path / "second", device="cpu")
+
+
 def test_a_full_disk_leaves_the_last_good_checkpoint(config: Config, tmp_path: Path) -> None:
     run, out = config(steps=6), tmp_path / "out"
     whole = train(run, tmp_path / "whole", device="cpu")
