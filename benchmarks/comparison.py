@@ -81,10 +81,12 @@ class Comparison:
     test : "randomisation", "wilcoxon" or "t"; an STS task always has a paired bootstrap.
     correction : "holm" or "benjamini-hochberg".
     baseline : only pairs with this model were tested; "" for all pairs.
-    resamples, seed : of the randomisation and the bootstraps.
+    resamples : random assignments of signs of the randomisation test.
+    seed : of the randomisation and the bootstraps.
     models, tasks : in the order of first appearance; a model may lack a task.
     differences, families : the corrected table; the correction runs over both together.
     notes : what a reader has to know about the whole, such as a task that a model lacks.
+    bootstrap_resamples : of the intervals and of the STS test.
     """
 
     alpha: float
@@ -98,6 +100,7 @@ class Comparison:
     differences: Sequence[Difference]
     families: Sequence[FamilyDifference]
     notes: Sequence[str] = ()
+    bootstrap_resamples: int = 10_000
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary of plain values; NaN stays NaN."""

@@ -192,7 +192,8 @@ def read_results(folder: Path) -> list[Result]:
     """
     if not folder.is_dir():
         raise SourceNotFoundError(f"{folder}: there is no such folder. 'millpond bench' makes it.")
-    found = [read_result(path) for path in sorted(folder.glob("*/*.json"))]
+    paths = (path for path in folder.glob("*/*.json") if not path.parent.name.startswith("."))
+    found = [read_result(path) for path in sorted(paths)]
     if not found:
         raise SourceNotFoundError(
             f"{folder} holds no results. Type: millpond bench --model M --task T --out {folder}"

@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 
 from cli._group import MillpondGroup
+from cli.bench import bench
+from cli.compare import compare
 from cli.embed import embed
 from cli.index import index
 from cli.inspect import doctor, info, models, variants
 from cli.merge import merge, soup
+from cli.mine import mine
 from cli.search import search
 from cli.train import train
 
@@ -27,7 +30,22 @@ app = typer.Typer(
     epilog="Start with: millpond index python-stdlib --out demo-index",
 )
 
-for command in (index, search, embed, train, merge, soup, variants, models, info, doctor):
+COMMANDS = (
+    index,
+    search,
+    embed,
+    train,
+    mine,
+    merge,
+    soup,
+    bench,
+    compare,
+    variants,
+    models,
+    info,
+    doctor,
+)
+for command in COMMANDS:
     app.command()(command)
 
 

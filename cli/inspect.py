@@ -45,7 +45,7 @@ def variants(json: JsonOption = False) -> None:
 
 
 def models(json: JsonOption = False) -> None:
-    """List the models that are built in: trained ones, and the bases of variants.
+    """List the trained models and the bases that are built in.
 
     \b
     Example:

@@ -51,15 +51,10 @@ def model_sources(model: str, embedder: Embedder) -> list[Path] | None:
 
 def _folders_that_would_win(model: str) -> list[Path]:
     """Return where a trained model would be that this name means before anything else."""
-    from embedder.builtin import builtin_folder
     from embedder.manifest import MANIFEST_NAME
 
-    plain = model.partition(",")[0]
-    names = dict.fromkeys((model, plain))
-    found = [Path(name).expanduser().absolute() / MANIFEST_NAME for name in names]
-    if builtin_folder(plain) is None and "/" not in plain:
-        found.append(Path(__file__).parent / "builtin" / plain / MANIFEST_NAME)
-    return found
+    names = dict.fromkeys((model, model.partition(",")[0]))
+    return [Path(name).expanduser().absolute() / MANIFEST_NAME for name in names]
 
 
 def stamp_sources(sources: list[Path]) -> str:
@@ -79,10 +74,13 @@ def stamp_sources(sources: list[Path]) -> str:
 
 
 def stamp_code() -> str:
-    """Return a digest of the sizes and modification times of this package's own code."""
+    """Return a digest of the sizes and modification times of this package's own code.
+
+    The list of models that come with it counts as code.
+    """
     digest = hashlib.sha256()
     root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted([*root.rglob("*.py"), *root.rglob("millpond.json")]):
         stat = path.stat()
         name = path.relative_to(root)
         digest.update(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())

@@ -53,7 +53,7 @@ PUBLIC_NAMES = {
         "FileEntry",
         "list_backends",
     },
-    "benchmarks": set(),
+    "benchmarks": {"run_benchmark", "BenchConfig"},
     "cli": {"app"},
 }
 

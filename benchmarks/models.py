@@ -1,0 +1,121 @@
+"""Loads the models that a benchmark names, with what their costs need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.bm25 import BM25_NAME
+from retrieval import Encoder
+from retrieval.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from embedder import Embedder
+
+__all__ = ["PEER_PREFIX", "Load", "LoadedModel", "Notify", "check_model_name", "load_model"]
+
+PEER_PREFIX = "st:"
+"""Before the name of a model that sentence-transformers loads."""
+
+Notify = Callable[[str], None]
+"""Receives one line for the user."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to encode.
+
+    Attributes
+    ----------
+    count_tokens : texts, and "query" or "document", to how many tokens the model reads in them,
+        prompts included, padding not; None where that is not known.
+    costs : "parameters" and "pooling_flops", those that apply.
+    versions : of what computes, beside the libraries: the device and the dtype.
+    device : where it computes.
+    sources : the files and folders that it came from; None where a later run cannot tell from
+        files alone that it is still the same.
+    """
+
+    encoder: Encoder
+    count_tokens: Callable[[Sequence[str], str], int] | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    sources: Sequence[Path] | None = None
+
+
+Load = Callable[[str, str | None, Notify], LoadedModel]
+"""Model name, device and notify to the model; raises as ``Embedder.load``."""
+
+
+def load_model(name: str, device: str | None, notify: Notify) -> LoadedModel:
+    """Return the named model; raises as ``Embedder.load``, and as ``load_peer``."""
+    if name.startswith(PEER_PREFIX):
+        from benchmarks.peers import load_peer  # imports this module
+
+        return load_peer(name, device, notify)
+    from benchmarks.costs import count_parameters, pooling_flops
+    from embedder import Embedder
+    from embedder.provenance import model_sources
+
+    embedder = Embedder.load(name, device=device, notify=notify)
+    parameter = next(embedder.parameters())
+    return LoadedModel(
+        embedder,
+        partial(_count_tokens, embedder),
+        {
+            "parameters": float(count_parameters(embedder)),
+            "pooling_flops": float(pooling_flops(embedder)),
+        },
+        {"device": str(embedder.device), "dtype": str(parameter.dtype).removeprefix("torch.")},
+        str(embedder.device),
+        model_sources(name, embedder),
+    )
+
+
+def _count_tokens(embedder: Embedder, texts: Sequence[str], side: str) -> int:
+    spec = embedder.spec
+    prompt = spec.query_prompt if side == "query" else spec.document_prompt
+    return sum(len(row) for row in embedder.tokenize(texts, prompt))
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that cannot be loaded, without loading anything.
+
+    Raises
+    ------
+    UnknownNameError, UsageError : no such variant, option or base.
+    ModelError : a model folder's millpond.json is damaged.
+    """
+    from embedder.bases import BASES
+    from embedder.builtin import list_builtin_models
+    from embedder.defaults import DEFAULT_VARIANT
+    from embedder.manifest import read_manifest
+    from embedder.model_name import parse_model_name
+    from embedder.saved_name import find_saved_model
+
+    if name.startswith(PEER_PREFIX):
+        return
+    saved = find_saved_model(name)
+    if saved is not None:
+        read_manifest(saved.folder)
+        return
+    base = parse_model_name(name, DEFAULT_VARIANT).base
+    if base in BASES or (base.count("/") == 1 and not base.startswith((".", "/", "~"))):
+        return
+    path = Path(base).expanduser()
+    if not path.exists():
+        raise UnknownNameError(
+            "model",
+            name,
+            [*(trained.name for trained in list_builtin_models()), *BASES, BM25_NAME],
+            "Or a model folder, a .gguf file, or OWNER/NAME.",
+        )
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise UsageError(
+            f"The model {name!r} is a folder without millpond.json and config.json; a model "
+            f"folder is accepted."
+        )

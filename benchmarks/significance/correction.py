@@ -1,0 +1,81 @@
+"""Corrections of p-values for the number of tests.
+
+Both leave NaN, a test that could not be made, out of the family: it stays NaN and the other
+p-values are what they would be without it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["adjust_benjamini_hochberg", "adjust_holm"]
+
+Floats = npt.NDArray[np.float64]
+
+
+def adjust_holm(p_values: npt.ArrayLike) -> Floats:
+    """Return p-values that bound the chance of even one false discovery, by Holm's step-down.
+
+    The k-th smallest of m is multiplied by m - k + 1; none may be below the one before it or
+    above 1.
+
+    Parameters
+    ----------
+    p_values : (m,), between 0 and 1, or NaN.
+
+    Returns
+    -------
+    (m,) float64, in the order that came.
+
+    Raises
+    ------
+    ValueError : not one-dimensional, or a value outside 0 to 1.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian
+    Journal of Statistics 6, 65-70.
+    """
+    adjusted, present, order = _sort(p_values)
+    ascending = adjusted[present][order]
+    stepped = np.maximum.accumulate(ascending * np.arange(len(order), 0, -1))
+    return _put_back(adjusted, present, order, stepped)
+
+
+def adjust_benjamini_hochberg(p_values: npt.ArrayLike) -> Floats:
+    """Return p-values that bound the expected share of false discoveries among all discoveries.
+
+    The k-th smallest of m is multiplied by m / k; none may be above the one after it or 1.
+
+    Parameters, Returns, Raises : as ``adjust_holm``.
+
+    Source: Benjamini and Hochberg 1995, "Controlling the false discovery rate", Journal of the
+    Royal Statistical Society B 57, 289-300. It holds for independent tests and for positive
+    dependence; differences that share a model are not all of that kind.
+    """
+    adjusted, present, order = _sort(p_values)
+    ascending = adjusted[present][order]
+    scaled = ascending * (len(order) / np.arange(1, len(order) + 1))
+    stepped = np.minimum.accumulate(scaled[::-1])[::-1]
+    return _put_back(adjusted, present, order, stepped)
+
+
+def _sort(p_values: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+    """Return a copy, where it is not NaN, and the order that sorts what is not NaN."""
+    values = np.array(p_values, dtype=np.float64)
+    present = ~np.isnan(values)
+    if values.ndim != 1 or np.any((values[present] < 0) | (values[present] > 1)):
+        raise ValueError("p-values are one row of numbers between 0 and 1, or NaN")
+    return values, present, np.argsort(values[present], kind="stable")
+
+
+def _put_back(
+    values: Floats,
+    present: npt.NDArray[np.bool_],
+    order: npt.NDArray[np.intp],
+    stepped: Floats,
+) -> Floats:
+    """Return the values with the corrected ones, capped at 1, where they came from."""
+    corrected = np.empty_like(stepped)
+    corrected[order] = np.minimum(stepped, 1.0)
+    values[present] = corrected
+    return values

@@ -1,0 +1,130 @@
+"""Finds the tasks that a name, a file or a folder stands for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.datasets import BEIR_PREFIX, fetch_beir
+from benchmarks.tasks import classification, sts
+from benchmarks.tasks.retrieval import find_splits
+from benchmarks.tasks.tables import read_header
+from benchmarks.tasks.task import Task
+from retrieval.errors import SourceNotFoundError, UsageError
+
+__all__ = ["find_tasks"]
+
+_DEPTH = 2
+
+_ACCEPTED = (
+    "a BEIR folder (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv), a .tsv file with the columns "
+    "score, sentence1, sentence2 or label, text, a folder with train.tsv and test.tsv (label, "
+    "text), a folder of such tasks, or beir:NAME"
+)
+
+Notify = Callable[[str], None]
+
+
+def find_tasks(
+    sources: Sequence[str],
+    split: str,
+    notify: Notify,
+    fetch: Callable[[str, Notify], Path] = fetch_beir,
+) -> list[Task]:
+    """Return the tasks in the order of ``sources``, those of a folder by name.
+
+    A source is ``beir:NAME``, the file or folder of one task, or a folder of several, which are
+    looked for two levels deep; what is no task is passed over with a message.
+
+    Parameters
+    ----------
+    split : of the qrels of BEIR folders.
+    notify : receives one line for each thing passed over.
+    fetch : returns the folder of a BEIR set by name.
+
+    Raises
+    ------
+    SourceNotFoundError : there is no such file or folder, or it holds no task.
+    UsageError : what was named is no task, or two tasks have one name.
+    DownloadError, UnknownNameError : as ``fetch``.
+    """
+    found: dict[str, Task] = {}
+    for source in sources:
+        for task in _find(source, split, notify, fetch):
+            other = found.setdefault(task.name, task)
+            if other.path.resolve() != task.path.resolve():
+                raise UsageError(
+                    f"Two tasks are called {task.name!r}: {other.path} and {task.path}. Rename "
+                    f"one, or score them with another --out."
+                )
+    return list(found.values())
+
+
+def _find(
+    source: str, split: str, notify: Notify, fetch: Callable[[str, Notify], Path]
+) -> Iterator[Task]:
+    if source.startswith(BEIR_PREFIX):
+        path = fetch(source.removeprefix(BEIR_PREFIX), notify)
+    else:
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise SourceNotFoundError(
+                f"{source}: there is no such file or folder. Accepted is {_ACCEPTED}."
+            )
+    family = _recognise(path)
+    if family is not None:
+        yield _task(path, family, split)
+        return
+    if not path.is_dir():
+        raise UsageError(f"{source}: this is no task. Accepted is {_ACCEPTED}.")
+    tasks = list(_expand(path, split, notify, _DEPTH))
+    if not tasks:
+        raise SourceNotFoundError(f"{source}: the folder holds no task. Accepted is {_ACCEPTED}.")
+    yield from tasks
+
+
+def _expand(folder: Path, split: str, notify: Notify, depth: int) -> Iterator[Task]:
+    """Yield the tasks in a folder and, ``depth`` - 1 levels down, in its folders."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        family = _recognise(path)
+        if family == "retrieval" and split not in find_splits(path):
+            notify(f"Passed over {path}: it has no qrels/{split}.tsv.")
+        elif family is not None:
+            yield _task(path, family, split)
+        elif path.is_dir() and depth > 1:
+            inside = list(_expand(path, split, lambda line: None, depth - 1))
+            if not inside:
+                notify(f"Passed over {path}: it holds no task.")
+            yield from inside
+        else:
+            notify(f"Passed over {path}: it is no task.")
+
+
+def _recognise(path: Path) -> str | None:
+    """Return the family of the task that this file or folder is, None where it is none."""
+    if path.is_dir():
+        if any((path / f"corpus.jsonl{end}").is_file() for end in ("", ".gz")):
+            return "retrieval"
+        parts = [path / "train.tsv", path / "test.tsv"]
+        if all(_has_columns(part, classification.COLUMNS) for part in parts):
+            return "classification"
+        return None
+    if path.suffix.lower() != ".tsv":
+        return None
+    if _has_columns(path, sts.COLUMNS):
+        return "sts"
+    return "clustering" if _has_columns(path, classification.COLUMNS) else None
+
+
+def _has_columns(path: Path, columns: Sequence[str]) -> bool:
+    return path.is_file() and os.access(path, os.R_OK) and set(columns) <= set(read_header(path))
+
+
+def _task(path: Path, family: str, split: str) -> Task:
+    """Return the task; a name without its ending, or with the split that is not test."""
+    name = path.resolve().name if path.is_dir() else path.stem
+    suffix = f"-{split}" if family == "retrieval" and split != "test" else ""
+    return Task(name + suffix, family, path, split)

@@ -1,0 +1,76 @@
+"""What every family of tasks shares: a task that was found, and the scores it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from retrieval import Vectors
+
+__all__ = ["Embed", "Scores", "Task", "TaskData", "TextFamily"]
+
+Embed = Callable[[Sequence[str]], Vectors]
+"""Texts to float32 (N, D) with the query prompt."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that was found on disk.
+
+    Attributes
+    ----------
+    name : of its file or folder; with "-SPLIT" for qrels other than test.
+    family : one of ``benchmarks.results.FAMILIES``.
+    path : its file or folder.
+    split : of the qrels, where it is retrieval.
+    """
+
+    name: str
+    family: str
+    path: Path
+    split: str = "test"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model scored; the fields are those of ``benchmarks.results.Result``."""
+
+    main_metric: str
+    metrics: Mapping[str, float]
+    item_ids: Sequence[str]
+    items: Mapping[str, Sequence[float]]
+    notes: Sequence[str] = field(default=())
+
+
+class TaskData(Protocol):
+    """A task's data, read and checked."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How much there is of what."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was left out, a sentence each."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextFamily:
+    """A family whose tasks are scored from the vectors of texts.
+
+    Attributes
+    ----------
+    files : the files that decide a task's scores, by role.
+    load : reads and checks a task; the second argument is ``skip_bad``.
+    score : scores what ``load`` returned.
+    settings : the protocol, as a result's ``settings`` hold it.
+    """
+
+    files: Callable[[Task], Mapping[str, Path]]
+    load: Callable[[Task, bool], TaskData]
+    score: Callable[[Any, Embed], Scores]
+    settings: Mapping[str, Any]
