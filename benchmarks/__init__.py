@@ -9,14 +9,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from benchmarks.comparing import CompareConfig, compare
     from benchmarks.config import BenchConfig
+    from benchmarks.results import Result, read_results
     from benchmarks.runner import run_benchmark
 
-__all__ = ["run_benchmark", "BenchConfig"]
+__all__ = [
+    "run_benchmark",
+    "BenchConfig",
+    "read_results",
+    "Result",
+    "compare",
+    "CompareConfig",
+]
 
 _HOMES = {
     "run_benchmark": "benchmarks.runner",
     "BenchConfig": "benchmarks.config",
+    "read_results": "benchmarks.results",
+    "Result": "benchmarks.results",
+    "compare": "benchmarks.comparing",
+    "CompareConfig": "benchmarks.comparing",
 }
 
 

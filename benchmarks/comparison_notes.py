@@ -13,7 +13,7 @@ from benchmarks.significance import smallest_wilcoxon_p
 from benchmarks.significance.paired import EXACT_ITEMS
 
 if TYPE_CHECKING:
-    from benchmarks.compare import CompareConfig
+    from benchmarks.comparing import CompareConfig
 
 __all__ = ["note_gaps", "note_limits"]
 

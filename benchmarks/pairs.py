@@ -27,7 +27,7 @@ from benchmarks.significance import (
 from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
-    from benchmarks.compare import CompareConfig
+    from benchmarks.comparing import CompareConfig
 
 __all__ = ["SIGN_TESTS", "TESTS", "TaskPairs"]
 

@@ -14,6 +14,7 @@ from cli.index import index
 from cli.inspect import doctor, info, models, variants
 from cli.merge import merge, soup
 from cli.mine import mine
+from cli.report import report
 from cli.search import search
 from cli.train import train
 
@@ -40,6 +41,7 @@ COMMANDS = (
     soup,
     bench,
     compare,
+    report,
     variants,
     models,
     info,

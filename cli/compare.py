@@ -80,8 +80,8 @@ def compare(
       millpond compare results
       millpond compare results --baseline bm25 --metric recall@100 --json
     """
-    from benchmarks.compare import CompareConfig
-    from benchmarks.compare import compare as compare_results
+    from benchmarks.comparing import CompareConfig
+    from benchmarks.comparing import compare as compare_results
     from benchmarks.results import read_results
 
     config = CompareConfig(

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["TrainedModel", "builtin_folder", "builtin_home", "list_builtin_models"]
+__all__ = ["TrainedModel", "builtin_folder", "list_builtin_models"]
 
 _HOME = Path(__file__).resolve().parent / "builtin_models"
 _MANIFEST = "millpond.json"
@@ -40,11 +40,6 @@ class TrainedModel:
         """One phrase on what it is."""
         depth = f"the first {self.base_layers} layers of " if self.base_layers else ""
         return f"{self.variant} on {depth}{self.base}"
-
-
-def builtin_home() -> Path:
-    """Return the folder that holds a folder for each built-in model."""
-    return _HOME
 
 
 def builtin_folder(name: str) -> Path | None:

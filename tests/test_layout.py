@@ -53,7 +53,14 @@ PUBLIC_NAMES = {
         "FileEntry",
         "list_backends",
     },
-    "benchmarks": {"run_benchmark", "BenchConfig"},
+    "benchmarks": {
+        "run_benchmark",
+        "BenchConfig",
+        "read_results",
+        "Result",
+        "compare",
+        "CompareConfig",
+    },
     "cli": {"app"},
 }
 

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.compare import CompareConfig
+from benchmarks.comparing import CompareConfig
 from benchmarks.results import Result, write_result
 from cli._group import MillpondGroup
 from cli.compare import _letter, compare

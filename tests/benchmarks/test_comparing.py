@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.compare import CORRECTIONS, CompareConfig, compare
+from benchmarks.comparing import CORRECTIONS, CompareConfig, compare
 from benchmarks.pairs import TESTS
 from benchmarks.results import Result
 from benchmarks.significance import adjust_holm, randomisation_test

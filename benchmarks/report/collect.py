@@ -1,0 +1,215 @@
+"""Everything that the page shows, as plain values that JSON can hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.comparison import Comparison
+from benchmarks.report.items import collect_items
+from benchmarks.report.leaderboard import FamilyTable, build_leaderboard
+from benchmarks.report.words import describe_tests, describe_values, sentence
+from benchmarks.results import Result
+
+__all__ = ["Report", "collect", "rounded"]
+
+DECIMALS = 4
+COSTS = (
+    "tokens_per_second",
+    "query_p50_seconds",
+    "query_p95_seconds",
+    "seconds",
+    "parameters",
+    "pooling_flops",
+    "index_bytes",
+    "peak_memory_bytes",
+)
+"""In the order in which the page shows them."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report is made from.
+
+    Attributes
+    ----------
+    results, comparison, tables : as they come from the other modules.
+    folder : the results folder; the hits of the retrieval tasks are read from it.
+    version : of millpond.
+    created : UTC, ISO 8601.
+    """
+
+    results: Sequence[Result]
+    comparison: Comparison
+    tables: Sequence[FamilyTable]
+    folder: Path
+    version: str
+    created: str
+
+
+def collect(
+    folder: Path, results: Sequence[Result], comparison: Comparison, version: str, created: str
+) -> Report:
+    """Return what every form of the report needs; reads no hits yet."""
+    tables = build_leaderboard(results, comparison)
+    return Report(results, comparison, tables, folder, version, created)
+
+
+def rounded(value: float, decimals: int = DECIMALS) -> float | None:
+    """Return a number of few digits, None where it is NaN or infinite."""
+    return round(value, decimals) if math.isfinite(value) else None
+
+
+def page_data(report: Report) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the data of the whole page, and that of each task.
+
+    Models are numbered in the order of ``comparison.models``, tasks as in the leaderboard.
+
+    Raises
+    ------
+    RecordError : a file of hits is damaged.
+    """
+    models = list(report.comparison.models)
+    blocks = []
+    tasks = []
+    for table in report.tables:
+        for column in table.columns:
+            of_task = {one.model: one for one in report.results if one.task == column.task}
+            tasks.append(_task(table.family, column.task, report, of_task))
+            blocks.append(
+                collect_items(report.folder, models, of_task, table.family, column.metric)
+            )
+    whole = {
+        "created": report.created,
+        "version": report.version,
+        "folder": report.folder.resolve().name,
+        "alpha": report.comparison.alpha,
+        "baseline": report.comparison.baseline,
+        "tested": bool(report.comparison.differences),
+        "models": [_model(name, report.results) for name in models],
+        "tasks": tasks,
+        "families": [_family(table, report, models) for table in report.tables],
+        "tests": describe_tests(report.comparison),
+        "cautions": [sentence(note) for note in report.comparison.notes],
+        "notes": _notes(report.results),
+        "versions": _versions(report.results),
+    }
+    return whole, blocks
+
+
+def _task(family: str, task: str, report: Report, of_task: Mapping[str, Result]) -> dict[str, Any]:
+    """Return what the page says about a task: its scores are in the family's table."""
+    results = list(of_task.values())
+    data = [f"{name} {value}" for name, value in _shared([one.data for one in results]).items()]
+    settings = _shared([one.settings for one in results])
+    column = next(c for table in report.tables for c in table.columns if c.task == task)
+    return {
+        "name": task,
+        "family": family,
+        "metric": column.metric,
+        "items": column.items,
+        "data": data,
+        "settings": [f"{name} {value}" for name, value in settings.items()],
+        "sha256": str(results[0].data.get("sha256", ""))[:12],
+    }
+
+
+def _shared(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return what several mappings say, every value that differs among them in full."""
+    names = dict.fromkeys(name for row in rows for name in row if name != "sha256")
+    return {
+        name: describe_values([row[name] for row in rows if name in row])
+        for name in names
+        if not any(isinstance(row.get(name), (dict, list, tuple)) for row in rows)
+    }
+
+
+def _model(name: str, results: Sequence[Result]) -> dict[str, Any]:
+    own = [result for result in results if result.model == name]
+    digests = dict.fromkeys(one.fingerprint.digest[:12] for one in own)
+    return {"name": name, "fingerprints": list(digests)}
+
+
+def _family(table: FamilyTable, report: Report, models: Sequence[str]) -> dict[str, Any]:
+    number = {name: index for index, name in enumerate(models)}
+    own = [result for result in report.results if result.family == table.family]
+    return {
+        "name": table.family,
+        "models": [number[name] for name in table.models],
+        "absent": [number[name] for name in table.absent],
+        "notes": list(table.notes),
+        "tasks": [
+            {
+                "name": column.task,
+                "cells": {number[name]: _cell(cell) for name, cell in column.cells.items()},
+                "pairs": _pairs(report.comparison.differences, number, task=column.task),
+            }
+            for column in table.columns
+        ],
+        "means": {number[name]: _cell(cell) for name, cell in table.means.items()},
+        "pairs": _pairs(report.comparison.families, number, family=table.family),
+        "costs": {number[name]: _costs(own, name) for name in table.models},
+    }
+
+
+def _cell(cell: Any) -> dict[str, Any]:
+    return {name: value for name, value in asdict(cell).items() if value} | {
+        "score": rounded(cell.score)
+    }
+
+
+def _pairs(
+    differences: Sequence[Any], number: Mapping[str, int], **only: str
+) -> list[dict[str, Any]]:
+    """Return the differences of one task or family, what is not a number left out."""
+    rows = []
+    for one in differences:
+        if any(getattr(one, name) != value for name, value in only.items()):
+            continue
+        row: dict[str, Any] = {"first": number[one.first], "second": number[one.second]}
+        row["difference"] = rounded(one.difference)
+        for name, decimals in (("low", 4), ("high", 4), ("effect_size", 2), ("smallest_p", 4)):
+            if hasattr(one, name):
+                row[name] = rounded(getattr(one, name), decimals)
+        row["p"] = _significant_digits(one.p)
+        row["p_corrected"] = _significant_digits(one.p_corrected)
+        row["significant"] = one.significant
+        row["items"] = one.items if hasattr(one, "items") else len(one.tasks)
+        row["note"] = one.note
+        rows.append({name: value for name, value in row.items() if value not in (None, "")})
+    return rows
+
+
+def _significant_digits(value: float) -> float | None:
+    return float(f"{value:.3g}") if math.isfinite(value) else None
+
+
+def _costs(results: Sequence[Result], model: str) -> dict[str, float]:
+    """Return the median of each cost of a model over the tasks of a family."""
+    own = [result.costs for result in results if result.model == model]
+    rows = {
+        name: [costs[name] for costs in own if math.isfinite(costs.get(name, math.nan))]
+        for name in COSTS
+    }
+    return {name: float(f"{median(row):.4g}") for name, row in rows.items() if row}
+
+
+def _notes(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return each note of the results once, with the models that it is about."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for note in result.notes:
+            about.setdefault((result.task, sentence(note)), []).append(result.model)
+    return [{"text": note, "task": task, "models": names} for (task, note), names in about.items()]
+
+
+def _versions(results: Sequence[Result]) -> dict[str, str]:
+    names = sorted({name for result in results for name in result.versions})
+    return {
+        name: describe_values([one.versions[name] for one in results if name in one.versions])
+        for name in names
+    }

@@ -1,0 +1,141 @@
+"""The report as Markdown: the leaderboards, and every difference that is significant."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from benchmarks.comparison import Comparison, Difference, FamilyDifference
+from benchmarks.report.collect import Report
+from benchmarks.report.leaderboard import Cell, FamilyTable
+from benchmarks.report.words import describe_tests, sentence
+
+__all__ = ["render_markdown"]
+
+_MINUS = "−"  # noqa: RUF001 - the minus sign that tables are set with
+
+
+def render_markdown(report: Report) -> str:
+    """Return leaderboards by family, significant differences, notes and how it was tested."""
+    lines = ["# Embedding models compared", ""]
+    for table in report.tables:
+        lines += [*_leaderboard(table, report.comparison), ""]
+    notes = list(_notes(report))
+    if notes:
+        lines += ["## Notes", "", *notes, ""]
+    lines += [*_differences(report.comparison), ""]
+    lines += ["## How it was tested", ""]
+    lines += [*(f"- {plain(text)}" for text in describe_tests(report.comparison)), ""]
+    lines.append(f"millpond {report.version}, {report.created[:10]}")
+    text = "\n".join(lines) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def code(name: str) -> str:
+    """Return a name as code that ends neither itself nor a table's cell."""
+    line = " ".join(name.split()).replace("|", "\\|")
+    longest = max((len(run) for run in re.findall("`+", line)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def plain(text: str) -> str:
+    """Return text on one line in which Markdown finds no markup."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+def _leaderboard(table: FamilyTable, comparison: Comparison) -> Iterator[str]:
+    yield f"## {table.family.upper() if table.family == 'sts' else table.family.capitalize()}"
+    yield ""
+    heads = [f"{plain(column.task)} ({plain(column.metric)})" for column in table.columns]
+    yield _row(["model", "mean", *heads])
+    yield _row(["---", *["---:"] * (1 + len(heads))])
+    for model in table.models:
+        cells = [table.means.get(model), *(column.cells.get(model) for column in table.columns)]
+        yield _row([code(model), *map(_cell, cells)])
+    yield ""
+    if not comparison.differences:
+        yield "Bold: the best score."
+    elif comparison.baseline:
+        yield (
+            f"+ and {_MINUS}: significantly better and worse than {code(comparison.baseline)}. "
+            "Bold: the best score."
+        )
+    else:
+        yield (
+            "Models that share a letter do not differ significantly in that column. "
+            "Bold: not significantly below the best."
+        )
+    if table.absent:
+        yield f"Not run: {', '.join(map(code, table.absent))}."
+    yield from (plain(note) for note in table.notes)
+
+
+def _cell(cell: Cell | None) -> str:
+    """Return a score and its letters; a dash where there is none, and "undefined"."""
+    if cell is None:
+        return "–"  # noqa: RUF001
+    if math.isnan(cell.score):
+        return "undefined"
+    score = f"{cell.score:.3f}".replace("-", _MINUS)
+    shown = f"**{score}**" if cell.leading else score
+    return f"{shown} {cell.marks}".rstrip()
+
+
+def _differences(comparison: Comparison) -> Iterator[str]:
+    found: list[Difference | FamilyDifference] = [
+        *(one for one in comparison.families if one.significant),
+        *(one for one in comparison.differences if one.significant),
+    ]
+    total = len(comparison.families) + len(comparison.differences)
+    yield "## Significant differences"
+    yield ""
+    if not found:
+        yield f"None of {total:,} at {comparison.alpha:g} after correction."
+        return
+    yield f"{len(found):,} of {total:,} at {comparison.alpha:g} after correction."
+    yield ""
+    yield _row(["task", "better", "worse", "difference", "interval", "p", "corrected p"])
+    yield _row(["---", "---", "---", "---:", "---:", "---:", "---:"])
+    yield from (_row(_describe(one)) for one in found)
+
+
+def _describe(one: Difference | FamilyDifference) -> list[str]:
+    """Return the row of a difference, the better model first."""
+    flip = one.difference < 0
+    better, worse = (one.second, one.first) if flip else (one.first, one.second)
+    interval = ""
+    if isinstance(one, Difference):
+        ends = sorted(-end if flip else end for end in (one.low, one.high))
+        interval = " to ".join(f"{end:.3f}".replace("-", _MINUS) for end in ends)
+        where = plain(one.task)
+    else:
+        where = f"all {plain(one.family)}"
+    gap = f"{abs(one.difference):.3f}"
+    return [where, code(better), code(worse), gap, interval, _p(one.p), _p(one.p_corrected)]
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _notes(report: Report) -> Iterator[str]:
+    yield from (f"- {plain(sentence(note))}" for note in report.comparison.notes)
+    seen: dict[tuple[str, str], list[str]] = {}
+    for result in report.results:
+        for note in result.notes:
+            seen.setdefault((result.task, note), []).append(result.model)
+    for (task, note), models in seen.items():
+        who = "all models" if len(models) > 1 and _has_all(report, task, models) else ""
+        names = who or ", ".join(map(code, models))
+        yield f"- {plain(task)}, {names}: {plain(sentence(note))}"
+
+
+def _has_all(report: Report, task: str, models: Sequence[str]) -> bool:
+    return {one.model for one in report.results if one.task == task} == set(models)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
