@@ -17,6 +17,7 @@ __all__ = ["ModelFacts", "describe_model", "find_facts", "import_mteb"]
 OWNER = "millpond"
 
 _DIGITS = 12
+_NAME_CHARACTERS = 100
 _PURPOSE = "A model for mteb.evaluate"
 _LICENCES = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma"}
 """Of the built-in bases, as mteb spells them."""
@@ -105,5 +106,5 @@ def _mteb_name(model: str) -> str:
     path = Path(place).expanduser()
     if place.startswith((".", "/", "~")) or path.exists():
         place = path.resolve().name
-    plain = re.sub(r"[^A-Za-z0-9.+=_-]+", "-", place + rest).strip("-.")
+    plain = re.sub(r"[^A-Za-z0-9.+=_-]+", "-", place + rest)[:_NAME_CHARACTERS].strip("-.")
     return f"{OWNER}/{prefix}{plain or 'model'}"

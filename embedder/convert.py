@@ -7,7 +7,6 @@ a killed run goes on where it stopped and two processes never write the same fil
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 from embedder.bases import BuiltinBase, Notify, converted_folder, is_converted
 from embedder.cache import cache_folder, file_sha256
 from embedder.download import fetch_member
+from retrieval.disk import FULL_DISK
 from retrieval.errors import DownloadError, MillpondError, ModelError, StorageError
 
 __all__ = ["convert_builtin", "convert_gguf"]
@@ -143,7 +143,7 @@ def _storage_errors() -> Iterator[None]:
         found = _as_os_error(error)
         if found is None:
             raise
-        full = found.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = found.errno in FULL_DISK
         problem = "is full" if full else f"cannot be written ({found.strerror or found})"
         raise StorageError(
             f"The cache folder {cache_folder()} {problem}. Free some space (a base takes up to "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,12 +10,12 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from retrieval.disk import sync_path, sync_tree
+from retrieval.disk import FULL_DISK, sync_path, sync_tree
 from retrieval.errors import StorageError, UsageError
 
 __all__ = ["check_new_folder", "new_folder", "storage_errors"]
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 
 def check_new_folder(folder: Path) -> None:
@@ -70,7 +69,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        full = isinstance(error, OSError) and error.errno in _FULL
+        full = isinstance(error, OSError) and error.errno in FULL_DISK
         problem = "the disk is full" if full else f"{getattr(error, 'strerror', None) or error}"
         raise StorageError(
             f"{folder}: the model cannot be written ({problem}). Nothing was left there: free "

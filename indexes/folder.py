@@ -15,7 +15,6 @@ generation, and is deleted by the next writer. Other files are never touched.
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from indexes.manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
 from indexes.registry import BACKENDS
-from retrieval.disk import sync_path, sync_tree
+from retrieval.disk import FULL_DISK, sync_path, sync_tree
 from retrieval.errors import (
     IndexCorruptError,
     IndexExistsError,
@@ -41,7 +40,6 @@ __all__ = ["DOCUMENTS_NAME", "VECTORS_NAME", "Workspace", "check_target", "open_
 DOCUMENTS_NAME = "documents.arrow"
 VECTORS_NAME = "vectors"
 LOCK_NAME = ".lock"
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 GENERATION = re.compile(r"(?P<stem>[a-z]+)(?:\.(?P<number>[0-9]+))?(?P<suffix>\.[a-z]+)?")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from retrieval.errors import StorageError
 
-__all__ = ["replace_file", "sync_path", "sync_tree", "write_synced"]
+__all__ = ["FULL_DISK", "replace_file", "sync_path", "sync_tree", "write_synced"]
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a file can grow no more: the disk, the quota, the file's own limit."""
 
 
 def replace_file(path: Path, data: bytes) -> None:

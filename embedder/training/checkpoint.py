@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from embedder.lora import copy_tensors
 from retrieval.disk import sync_path, write_synced
 from retrieval.errors import ModelError, StorageError
 
@@ -146,31 +147,9 @@ def trained_weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Put saved tensors into the trained parameters.
-
-    Raises
-    ------
-    ModelError : names or shapes differ, so they belong to another spec or base.
-    """
+    """Put saved tensors into the trained parameters; raises as ``copy_tensors``."""
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    foreign = sorted(set(trained) ^ set(weights))
-    if foreign:
-        has = "lacks" if foreign[0] in trained else "holds"
-        raise ModelError(
-            f"{source}: this was saved for another spec: it {has} {foreign[0]!r} "
-            f"({len(foreign)} such differences)."
-        )
-    for name, parameter in trained.items():
-        saved = weights[name]
-        if saved.shape != parameter.shape:
-            raise ModelError(
-                f"{source}: {name!r} has shape {tuple(saved.shape)}, but the model's is "
-                f"{tuple(parameter.shape)}: it was saved for a base of another width or a "
-                f"pooling of another size."
-            )
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(weights[name])
+    copy_tensors(trained, weights, source)
 
 
 def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
