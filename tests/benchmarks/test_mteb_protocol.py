@@ -87,6 +87,7 @@ def test_a_model_without_prompts_uses_no_instructions():
         ("/secret/place/tiny.gguf:eos+causal", "tiny.gguf-eos+causal"),
         ("st:/secret/place/bert", "st-bert"),
         ("/", "model"),
+        ("tiny,query_prompt=" + "a" * 300, "tiny-query_prompt=" + "a" * 82),  # 100 in all
     ],
 )
 def test_names_become_file_names_that_show_no_path(typed, name):
