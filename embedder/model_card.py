@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from embedder.variants import PAPER_MODELS
 __all__ = ["write_card"]
 
 _HUB_LICENCES = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma"}
-_UNLISTED = ("config", "parts")
-"""Parts of a record that are too long for a table; millpond.json has them."""
+_UNLISTED = ("config", "parts", "data")
+"""Parts of a record that are too long for the table of facts."""
 
 
 def write_card(manifest: Manifest) -> str:
@@ -131,13 +131,23 @@ def _usage() -> list[str]:
 
 def _training(record: Mapping[str, Any]) -> list[str]:
     rows = list(_flatten({k: v for k, v in record.items() if k not in _UNLISTED}))
-    if not rows:
+    data = [_data_row(source) for source in record.get("data", [])]
+    if not rows and not data:
         return ["Nothing was recorded."]
     return [
+        *(_table(("data", "pairs", "negatives", "weight of a pair", "SHA-256"), data)),
+        *([""] if data else []),
         *_table(("what", "value"), rows),
         "",
         "`millpond.json` holds this and the rest of the record.",
     ]
+
+
+def _data_row(source: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return the row of one source of training pairs; of a digest its first 12 digits."""
+    digests = ", ".join(digest[:12] for digest in source.get("sha256", {}).values())
+    counts = (source.get(name, "") for name in ("pairs", "negatives", "weight"))
+    return Path(str(source.get("path", ""))).name, *counts, digests
 
 
 def _flatten(value: Any, key: str = "") -> Iterator[tuple[str, object]]:
@@ -154,9 +164,13 @@ def _flatten(value: Any, key: str = "") -> Iterator[tuple[str, object]]:
         yield key, value
 
 
-def _table(head: tuple[str, str], rows: Any) -> Iterator[str]:
-    yield f"| {head[0]} | {head[1]} |"
-    yield "|---|---|"
-    for key, value in rows:
-        shown = " ".join(str(value).replace("|", "\\|").split())
-        yield f"| {key} | {shown} |"
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """Yield the lines of a table, none where there are no rows."""
+    lines = [_row(row) for row in rows]
+    if lines:
+        yield from (_row(head), "|---" * len(head) + "|", *lines)
+
+
+def _row(cells: Iterable[object]) -> str:
+    shown = (" ".join(str(cell).replace("|", "\\|").split()) for cell in cells)
+    return f"| {' | '.join(shown)} |"

@@ -45,7 +45,7 @@ from embedder.training.setup import (
     trained_parameters,
     unwrap_model,
 )
-from embedder.training.typed import plain_data
+from embedder.training.typed import plain_data, without_folders
 from retrieval.disk import replace_file
 from retrieval.errors import ModelError, UsageError
 
@@ -323,17 +323,19 @@ class _Run:
             self.scores = dict(state.scores)
         self.embedder.eval()
         unwrap_model(self.embedder)
-        record = {
-            "data": self.data.record(),
-            "seed": self.config.seed,
-            "steps": self.done,
-            "planned_steps": self.steps,
-            "kept_step": best or self.done,
-            "training_seconds": round(self.state.seconds + time.monotonic() - self.started, 1),
-            "scores": self.scores,
-            "libraries": library_versions(),
-            "config": plain_data(self.config),
-        }
+        record = without_folders(
+            {
+                "data": self.data.record(),
+                "seed": self.config.seed,
+                "steps": self.done,
+                "planned_steps": self.steps,
+                "kept_step": best or self.done,
+                "training_seconds": round(self.state.seconds + time.monotonic() - self.started, 1),
+                "scores": self.scores,
+                "libraries": library_versions(),
+                "config": plain_data(self.config),
+            }
+        )
         save_model(
             self.embedder,
             self.folder.clear_stage(),

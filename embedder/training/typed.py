@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from retrieval.errors import UnknownNameError, UsageError
 
-__all__ = ["plain_data", "read_dataclass"]
+__all__ = ["plain_data", "read_dataclass", "without_folders"]
 
 T = TypeVar("T")
 
@@ -80,6 +80,19 @@ def plain_data(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [plain_data(part) for part in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def without_folders(value: Any) -> Any:
+    """Return plain data with every absolute path cut to its last part.
+
+    A model is passed on; where its data lay on the disk of whoever trained it is nobody's concern.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_folders(inner) for inner in value]
+    is_path = isinstance(value, str) and "\n" not in value and Path(value).is_absolute()
+    return Path(value).name if is_path else value
 
 
 def _read(hint: Any, value: Any, where: str) -> Any:

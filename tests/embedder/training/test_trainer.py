@@ -68,6 +68,7 @@ def test_a_run_leaves_a_model_its_metrics_and_its_curve(config: Config, tmp_path
     out = train(run, tmp_path / "out", device="cpu")
     assert not (out / "checkpoints").exists()
     assert {path.name for path in out.iterdir()} >= {"millpond.json", "README.md", "run.json"}
+    assert str(tmp_path) not in json.dumps(record_of(out))  # nobody's concern but the trainer's
     assert not (out / ".model").exists()
     record = record_of(out)
     assert (record["steps"], record["seed"], record["data"][0]["pairs"]) == (8, 0, 12)
