@@ -13,7 +13,7 @@ from embedder.variants import PAPER_MODELS
 __all__ = ["write_card"]
 
 _HUB_LICENCES = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma"}
-_UNLISTED = ("config", "parts", "data")
+_UNLISTED = ("config", "parts", "data", "start")
 """Parts of a record that are too long for the table of facts."""
 
 
@@ -131,6 +131,10 @@ def _usage() -> list[str]:
 
 def _training(record: Mapping[str, Any]) -> list[str]:
     rows = list(_flatten({k: v for k, v in record.items() if k not in _UNLISTED}))
+    start = record.get("start")
+    if start is not None:
+        steps = start["record"].get("steps", "unknown")
+        rows.append(("went on from", f"{start['trained_sha256'][:12]}, trained for {steps} steps"))
     data = [_data_row(source) for source in record.get("data", [])]
     if not rows and not data:
         return ["Nothing was recorded."]

@@ -46,6 +46,7 @@ from embedder.training.setup import (
     unwrap_model,
 )
 from embedder.training.typed import plain_data, without_folders
+from embedder.training.warm_start import describe_start
 from retrieval.disk import replace_file
 from retrieval.errors import ModelError, UsageError
 
@@ -139,6 +140,7 @@ class _Run:
         )
         self.steps = config.steps or self.sampler.steps_in(config.epochs or 1)
         self.embedder = build_model(config, processes.device, notify)
+        self.start = describe_start(config.adapter.start) if config.adapter.start else None
         self.tokenizer = SourceTokenizer(self.embedder, config.data)
         self.parameters = trained_parameters(self.embedder)
         self.optimiser = build_optimiser(self.embedder, config.optimiser)
@@ -334,6 +336,7 @@ class _Run:
                 "scores": self.scores,
                 "libraries": library_versions(),
                 "config": plain_data(self.config),
+                **({"start": self.start} if self.start else {}),
             }
         )
         save_model(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from embedder.bases import Notify
 from embedder.builtin import builtin_folder
@@ -21,7 +22,7 @@ from embedder.manifest import (
 from embedder.variants import VariantSpec
 from retrieval.errors import ModelError, UsageError
 
-__all__ = ["load_start"]
+__all__ = ["describe_start", "load_start"]
 
 _SAME = ("base", "pooling", "attention", "base_layers", "pooling_options")
 """What decides which weights there are; prompts and lengths may change."""
@@ -40,7 +41,7 @@ def load_start(embedder: Embedder, model: str, notify: Notify) -> None:
     UsageError : the model is another variant, or its LoRA has another rank or alpha.
     ModelError : its weights are damaged, or belong to another base.
     """
-    folder = builtin_folder(model) or Path(model).expanduser()
+    folder = _folder(model)
     manifest = read_manifest(folder)
     manifest.check_files(folder)
     _check_same(embedder, manifest, model)
@@ -52,6 +53,16 @@ def load_start(embedder: Embedder, model: str, notify: Notify) -> None:
     if pooling:
         copy_tensors(pooling, read_tensors(folder / POOLING_WEIGHTS), folder / POOLING_WEIGHTS)
     notify(f"Training goes on from {model}.")
+
+
+def describe_start(model: str) -> dict[str, Any]:
+    """Return what a model that starts from this one records of it: its weights, how it was made."""
+    manifest = read_manifest(_folder(model))
+    return {"trained_sha256": manifest.trained_sha256, "record": dict(manifest.record)}
+
+
+def _folder(model: str) -> Path:
+    return builtin_folder(model) or Path(model).expanduser()
 
 
 def _check_same(embedder: Embedder, manifest: Manifest, model: str) -> None:

@@ -231,6 +231,8 @@ def test_training_goes_on_from_a_trained_model(config: Config, tmp_path: Path) -
     again = config(steps=1, optimiser__learning_rate=1e-12, adapter__start=str(first))
     second = train(again, tmp_path / "second", device="cpu", notify=lines.append)
     assert f"Training goes on from {first}." in lines
+    assert record_of(second)["start"]["record"] == record_of(first)
+    assert ", trained for 3 steps |" in (second / "README.md").read_text()
     one, other = tensors(first), tensors(second)  # nothing moves at such a rate
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, other[name], atol=1e-9, rtol=0)
