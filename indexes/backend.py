@@ -9,7 +9,7 @@ from pathlib import Path
 from indexes.documents import DocumentStore
 from indexes.manifest import Manifest
 from indexes.shards import Shards
-from retrieval import Scalar, VectorIndex
+from retrieval import Fingerprint, Scalar, VectorIndex
 
 __all__ = ["Backend", "BuildRequest", "BuildResult"]
 
@@ -23,12 +23,14 @@ class BuildRequest:
     folder : where the backend writes the files that it declares.
     factory : the backend's own description of the index type.
     vectors, documents : all rows, in the same order.
+    fingerprint : of the encoder that made the vectors; a store outside the folder keeps it.
     """
 
     folder: Path
     factory: str
     vectors: Shards
     documents: DocumentStore
+    fingerprint: Fingerprint | None = None
 
 
 @dataclass(frozen=True, slots=True)

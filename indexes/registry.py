@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from indexes import faiss_build, faiss_index
 from indexes.backend import Backend
+from indexes.qdrant import configured_backend
 from retrieval.errors import UnknownNameError
 
 __all__ = ["BACKENDS", "get_backend", "list_backends"]
@@ -15,6 +16,7 @@ BACKENDS: dict[str, Backend] = {
         build=faiss_build.build,
         open=faiss_index.FaissIndex.open,
     ),
+    "qdrant": configured_backend(),
 }
 
 

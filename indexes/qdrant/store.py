@@ -1,0 +1,221 @@
+"""Ties the three places of a Qdrant index to the seam ``indexes.backend.Backend``.
+
+Beside the documents and vectors that every index folder holds, ours has::
+
+    FOLDER/qdrant/store.json    where the points are; checksums of what the manifest leaves out
+    FOLDER/qdrant/shard/        the engine's files, if they live in the folder
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from indexes.backend import Backend, BuildRequest, BuildResult
+from indexes.documents import DocumentStore
+from indexes.manifest import Manifest, read_manifest
+from indexes.qdrant.connection import Connection, load_client
+from indexes.qdrant.edge import EdgeSearcher, build_shard, edge_version, load_edge
+from indexes.qdrant.index import QdrantIndex
+from indexes.qdrant.options import EMBEDDED, MEMORY, SERVER, Factory, QdrantOptions
+from indexes.qdrant.points import read_batches
+from indexes.qdrant.ranking import Candidates, StoredVectors
+from indexes.qdrant.searcher import ServerSearcher
+from indexes.qdrant.server import (
+    build_collection,
+    check_collection,
+    check_name,
+    client_version,
+    create_collection,
+    upload,
+)
+from retrieval import Scalar
+from retrieval.errors import IndexCorruptError, MillpondError, UsageError
+
+__all__ = ["configured_backend"]
+
+FOLDER_NAME = "qdrant"
+STORE_ROLE = "qdrant/store"
+STORE_NAME = "store.json"
+SHARD_NAME = "shard"
+MEMORY_COLLECTION = "millpond"
+STORED_COLLECTION = "stored_collection"
+
+
+def configured_backend(options: QdrantOptions | None = None) -> Backend:
+    """Return the Qdrant backend for these options; by default the engine in the folder."""
+    chosen = options or QdrantOptions()
+    return Backend(
+        # The first is the role of a file in the manifest, the second its top-level name.
+        files={STORE_ROLE: FOLDER_NAME},
+        check=partial(_check, chosen),
+        build=partial(_build, chosen),
+        open=_open,
+    )
+
+
+def _check(options: QdrantOptions, dimension: int, factory: str) -> None:
+    """Raise what can be known before anything is embedded."""
+    Factory.parse(factory, dimension)
+    if options.mode == EMBEDDED:
+        load_edge()
+        return
+    load_client()
+    if options.mode == SERVER:
+        with Connection(options) as connection:
+            check_name(connection, options)
+
+
+def _build(options: QdrantOptions, request: BuildRequest) -> BuildResult:
+    """Fill the engine or the server, and write ``qdrant/`` in the folder."""
+    vectors = request.vectors
+    factory = Factory.parse(request.factory, vectors.dimension)
+    folder = request.folder / FOLDER_NAME
+    folder.mkdir()
+    settings: dict[str, Scalar] = {**options.settings(), **factory.settings()}
+    libraries = {}
+    checksums: dict[str, str] = {}
+    if options.mode == EMBEDDED:
+        build_shard(folder / SHARD_NAME, factory, vectors, request.documents)
+        checksums = _checksums(folder / SHARD_NAME)
+        libraries["qdrant-edge-py"] = edge_version()
+    else:
+        libraries["qdrant-client"] = client_version()
+    if options.mode == SERVER:
+        settings[STORED_COLLECTION] = _fill_server(options, factory, request)
+    store = {"settings": settings, "checksums": checksums}
+    content = json.dumps(store, indent=2, ensure_ascii=False) + "\n"
+    (folder / STORE_NAME).write_text(content, encoding="utf-8")
+    return BuildResult(settings, libraries)
+
+
+def _fill_server(options: QdrantOptions, factory: Factory, request: BuildRequest) -> str:
+    if request.fingerprint is None:
+        raise UsageError(
+            "A collection on a Qdrant server carries the fingerprint of its model, and the build "
+            "request has none. Pass BuildRequest(fingerprint=encoder.fingerprint)."
+        )
+    keep: frozenset[str] = frozenset()
+    try:
+        current = read_manifest(request.folder.parent).settings.get(STORED_COLLECTION)
+        keep = frozenset({str(current)})
+    except MillpondError:
+        pass  # the folder holds no index yet
+    with Connection(options) as connection:
+        return build_collection(
+            connection, options, factory, request, request.fingerprint, keep=keep
+        )
+
+
+def _open(folder: Path, manifest: Manifest) -> QdrantIndex:
+    """Return the index that ``manifest`` describes.
+
+    Raises
+    ------
+    IndexCorruptError : the files, the server and the manifest disagree.
+    FingerprintError : the server's collection was made by another model.
+    StorageError : the server is down or refuses the key; the engine cannot open its files.
+    MissingDependencyError : the library is not installed.
+    """
+    options = QdrantOptions.from_manifest(manifest)
+    documents = DocumentStore(folder / manifest.files["documents"].name)
+    stored = StoredVectors(_vectors_folder(folder, manifest), manifest.dimension)
+    if (len(documents), len(stored)) != (manifest.documents, manifest.documents):
+        raise IndexCorruptError(
+            f"{folder} is inconsistent: {len(stored)} vectors and {len(documents)} documents, but "
+            f"the manifest states {manifest.documents}. Index the corpus again with --overwrite."
+        )
+    factory = Factory.parse(manifest.factory, manifest.dimension)
+    candidates: Candidates
+    if options.mode == EMBEDDED:
+        candidates = _open_embedded(folder, manifest)
+    elif options.mode == MEMORY:
+        candidates = _load_into_memory(options, factory, stored, documents)
+    else:
+        candidates = _open_server(options, manifest)
+    return QdrantIndex(candidates, stored, documents, manifest, exact=factory.exact)
+
+
+def _open_embedded(folder: Path, manifest: Manifest) -> EdgeSearcher:
+    place = (folder / manifest.files[STORE_ROLE].name).parent
+    path = place / SHARD_NAME
+    load_edge()
+    for name, expected in _read_checksums(place / STORE_NAME).items():
+        listed = f"{place.name}/{SHARD_NAME}/{name}"
+        if any(entry.name == listed for entry in manifest.files.values()):
+            continue
+        if not (path / name).is_file() or _sha256(path / name) != expected:
+            raise IndexCorruptError(
+                f"{path / name} is damaged: its checksum is not the one that was written. "
+                "Index the corpus again with --overwrite."
+            )
+    searcher = EdgeSearcher(path)
+    if searcher.count() != manifest.documents:
+        raise IndexCorruptError(
+            f"{path} holds {searcher.count()} points, the manifest states {manifest.documents}. "
+            "Index the corpus again with --overwrite."
+        )
+    return searcher
+
+
+def _load_into_memory(
+    options: QdrantOptions, factory: Factory, stored: StoredVectors, documents: DocumentStore
+) -> ServerSearcher:
+    """Upload the folder's vectors to a Qdrant in this process; for tests and small corpora."""
+    connection = Connection(options)
+    create_collection(connection, MEMORY_COLLECTION, options, factory, stored.dimension, {})
+    upload(connection, MEMORY_COLLECTION, read_batches(stored, documents))
+    return ServerSearcher(connection, MEMORY_COLLECTION)
+
+
+def _open_server(options: QdrantOptions, manifest: Manifest) -> ServerSearcher:
+    name = str(manifest.settings.get(STORED_COLLECTION))
+    connection = Connection(options)
+    try:
+        check_collection(connection, name, manifest)
+    except BaseException:
+        connection.close()
+        raise
+    return ServerSearcher(connection, name, quantized=options.quantization != "none")
+
+
+def _vectors_folder(folder: Path, manifest: Manifest) -> Path:
+    shards = [entry.name for role, entry in manifest.files.items() if role.startswith("vectors/")]
+    if not shards:
+        raise IndexCorruptError(
+            f"{folder} is damaged: its manifest lists no vectors. "
+            "Index the corpus again with --overwrite."
+        )
+    return (folder / shards[0]).parent
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Return the sha256 of files that differ from a neighbour in their suffix only.
+
+    The manifest knows files by their name up to the first dot, so it lists one of each.
+    """
+    names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+    stems = Counter(name.partition(".")[0] for name in names)
+    shared = [name for name in sorted(names) if stems[name.partition(".")[0]] > 1]
+    return {name: _sha256(folder / name) for name in shared}
+
+
+def _read_checksums(path: Path) -> Mapping[str, str]:
+    try:
+        checksums = json.loads(path.read_bytes())["checksums"]
+        if not isinstance(checksums, dict):
+            raise TypeError("checksums is not an object")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IndexCorruptError(
+            f"{path} is damaged: {error}. Index the corpus again with --overwrite."
+        ) from None
+    return checksums
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
