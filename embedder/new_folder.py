@@ -16,8 +16,6 @@ from retrieval.errors import StorageError, UsageError
 __all__ = ["check_new_folder", "new_folder", "storage_errors"]
 
 
-
-
 def check_new_folder(folder: Path) -> None:
     """Return if ``folder`` can be made: it does not exist yet, or is empty.
 
