@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.costs import PeakMemory
 from benchmarks.models import LoadedModel
 from benchmarks.remembered import digest
-from indexes import open_index, write_corpus
+from indexes import WriteConfig, open_index, write_corpus
 from indexes.shards import check_vectors
 from retrieval import Corpus, Encoder, Fingerprint, Progress, VectorIndex, Vectors
 from retrieval.disk import replace_file
@@ -164,11 +164,13 @@ class Cache:
                 meter,
                 request.documents,
                 folder,
-                backend=request.backend,
-                factory=request.factory,
-                overwrite=damaged and (folder / "manifest.json").exists(),
-                corpus_name=request.documents.name,
-                batch_documents=BATCH_TEXTS,
+                WriteConfig(
+                    backend=request.backend,
+                    factory=request.factory,
+                    overwrite=damaged and (folder / "manifest.json").exists(),
+                    corpus_name=request.documents.name,
+                    batch_documents=BATCH_TEXTS,
+                ),
                 progress=advance,
             )
         work = meter.work(time.perf_counter() - started, memory.bytes)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from benchmarks.bm25 import K1, B, split_words
 from benchmarks.optional import import_optional
 from embedder.training.data import Pair
-from indexes import open_index, write_corpus
+from indexes import WriteConfig, open_index, write_corpus
 from retrieval import Document, Encoder, check_fingerprints
 from retrieval.errors import UsageError
 
@@ -186,7 +186,7 @@ def index_candidates(candidates: Candidates, encoder: Encoder, folder: Path) -> 
         Document(f"{row:012d}", text)
         for row, text in enumerate(candidates.texts[: candidates.count])
     )
-    write_corpus(encoder, documents, folder, corpus_name="candidates")
+    write_corpus(encoder, documents, folder, WriteConfig(corpus_name="candidates"))
 
 
 class ModelRanker:

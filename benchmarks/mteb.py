@@ -251,10 +251,9 @@ class MtebSearch(MtebEncoder):
             self.encoder,
             _read_documents(corpus, task),
             folder,
-            backend=self._backend,
-            factory=self._factory,
-            overwrite=True,
-            corpus_name=task,
+            WriteConfig(
+                backend=self._backend, factory=self._factory, overwrite=True, corpus_name=task
+            ),
         )
         self._retriever = Retriever(self.encoder, open_index(folder))
         return self._retriever

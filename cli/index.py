@@ -49,11 +49,16 @@ def index(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the index that DIR holds.")
     ] = False,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Drop what an unfinished run embedded; begin anew."),
+    ] = False,
     device: DeviceOption = None,
 ) -> None:
     """Read a corpus, embed every document, write an index folder.
 
-    The folder appears whole or not at all.
+    The index appears whole or not at all. A run that was killed goes on, when the same command is
+    typed again, from what it had embedded.
 
     \b
     Examples:
@@ -64,22 +69,32 @@ def index(
     from retrieval import read_corpus
 
     source = read_corpus(corpus, skip_bad=skip_bad, limit=limit)
-    config = WriteConfig(backend, factory, overwrite, source.name)
+    config = WriteConfig(
+        backend=backend,
+        factory=factory,
+        overwrite=overwrite,
+        restart=restart,
+        corpus_name=source.name,
+        reading={"limit": limit, "skip_bad": skip_bad},
+    )
     check_target(out, overwrite)
     if corpus != "-":
         next(iter(source), None)  # an empty or wholly unreadable corpus shows before a model loads
     encoder = load_encoder(model, device)
     started = time.monotonic()
     with progress("Indexing", source.count_hint, "documents") as advance:
+
+        def going_on(documents: int) -> None:
+            message(f"Going on: {documents:,} documents were embedded before.")
+            advance(documents)
+
         manifest = write_corpus(
             ReportingEncoder(encoder, advance),
             source,
             out,
-            backend=config.backend,
-            factory=config.factory,
-            overwrite=config.overwrite,
-            corpus_name=config.corpus_name,
+            config,
             skipped=lambda: source.skipped,
+            resumed=going_on,
         )
     _summarise(manifest, source, out, time.monotonic() - started)
     note_untrained(encoder)

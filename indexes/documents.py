@@ -1,4 +1,4 @@
-"""Documents on disk: an Arrow IPC file, written in batches and looked up by row number."""
+"""Documents on disk: an Arrow IPC file for each shard, looked up by row number."""
 
 from __future__ import annotations
 
@@ -47,11 +47,13 @@ class DocumentWriter:
     ----------
     path : the file, replaced if it is there.
     source : how messages name the corpus.
+    first_row : how many documents come before this file.
     """
 
-    def __init__(self, path: Path, *, source: str = "corpus") -> None:
+    def __init__(self, path: Path, *, source: str = "corpus", first_row: int = 0) -> None:
         self.rows = 0
         self._source = source
+        self._before = first_row
         self._pending: list[tuple[str, str, str, str]] = []
         self._pending_bytes = 0
         self._stream = path.open("wb")
@@ -91,7 +93,7 @@ class DocumentWriter:
             )
             size = sum(len(value.encode()) for value in values)
         except (UnicodeEncodeError, TypeError, ValueError) as error:
-            line = self.rows + len(self._pending) + 1
+            line = self._before + self.rows + len(self._pending) + 1
             problem = f"document {document.doc_id!r} cannot be stored: {error}"
             raise RecordError(self._source, line, problem) from error
         self._pending.append(values)
@@ -112,33 +114,28 @@ class DocumentWriter:
 
 
 class DocumentStore:
-    """Looks documents up by row number in a memory-mapped Arrow IPC file.
+    """Looks documents up by row number in memory-mapped Arrow IPC files.
 
-    Opening reads the footer only; a lookup reads O(log batches) batch headers and the rows
+    Opening reads the footers only; a lookup reads O(log batches) batch headers and the rows
     that were asked for.
+
+    Parameters
+    ----------
+    folder : holds 00000.arrow and up, in the order of their rows.
 
     Raises
     ------
-    IndexCorruptError : the file is not what ``DocumentWriter`` writes, or is truncated.
+    IndexCorruptError : a file is not what ``DocumentWriter`` writes, or is truncated.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._batches: dict[int, tuple[int, Any]] = {}
-        try:
-            self._reader = ipc.open_file(pa.memory_map(str(path)))
-            if not self._reader.schema.equals(SCHEMA):
-                raise ValueError(f"its columns are {self._reader.schema.names}")
-            self._length = self._end()
-        except (pa.ArrowException, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise IndexCorruptError(
-                f"{path} is damaged: {reason}. Index the corpus again with --overwrite."
-            ) from error
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files = [_DocumentFile(path) for path in sorted(folder.glob("*.arrow"))]
+        self._ends = np.cumsum([len(file) for file in self._files], dtype=np.int64)
 
     def __len__(self) -> int:
         """Return N, the number of documents."""
-        return self._length
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def ids(self, rows: Rows) -> dict[int, str]:
         """Return the document id of each row number."""
@@ -157,14 +154,54 @@ class DocumentStore:
 
     def iterate_ids(self) -> Iterator[list[str]]:
         """Yield all document ids in order, a batch at a time."""
-        for number in range(self._reader.num_record_batches):
-            yield self._reader.get_batch(number).column("doc_id").to_pylist()
+        for file in self._files:
+            yield from file.iterate_ids()
 
     def _pick(
         self, rows: Rows, names: Sequence[str]
     ) -> Iterator[tuple[list[int], list[list[str]]]]:
-        """Yield, per batch that holds some of ``rows``, those rows and their columns' values."""
+        """Yield rows, and the values of their columns, a batch at a time."""
         wanted = np.unique(rows)
+        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < len(self):
+            raise IndexCorruptError(
+                f"{self.folder} has {len(self)} documents; row {wanted[-1]} is not there."
+            )
+        start = 0
+        for file, end in zip(self._files, self._ends.tolist(), strict=True):
+            stop = int(np.searchsorted(wanted, end))
+            first = end - len(file)
+            for part, picked in file.pick(wanted[start:stop] - first, names):
+                yield [row + first for row in part], picked
+            start = stop
+
+
+class _DocumentFile:
+    """One file of a ``DocumentStore``; its rows are counted from 0."""
+
+    def __init__(self, path: Path) -> None:
+        self._batches: dict[int, tuple[int, Any]] = {}
+        try:
+            self._reader = ipc.open_file(pa.memory_map(str(path)))
+            if not self._reader.schema.equals(SCHEMA):
+                raise ValueError(f"its columns are {self._reader.schema.names}")
+            self._length = self._end()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise IndexCorruptError(
+                f"{path} is damaged: {reason}. Index the corpus again with --overwrite."
+            ) from error
+
+    def __len__(self) -> int:
+        return self._length
+
+    def iterate_ids(self) -> Iterator[list[str]]:
+        for number in range(self._reader.num_record_batches):
+            yield self._reader.get_batch(number).column("doc_id").to_pylist()
+
+    def pick(
+        self, wanted: Rows, names: Sequence[str]
+    ) -> Iterator[tuple[list[int], list[list[str]]]]:
+        """Yield, per batch that holds some of these sorted rows, those rows and their values."""
         start = 0
         while start < len(wanted):
             first, batch = self._batch(self._batch_of(int(wanted[start])))
@@ -175,8 +212,6 @@ class DocumentStore:
             start = stop
 
     def _batch_of(self, row: int) -> int:
-        if not 0 <= row < self._length:
-            raise IndexCorruptError(f"{self.path} has {self._length} rows; row {row} is not there.")
         numbers = range(self._reader.num_record_batches)
         return bisect_right(numbers, row, key=lambda number: self._batch(number)[0]) - 1
 

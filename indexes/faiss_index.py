@@ -51,8 +51,8 @@ class FaissIndex:
         IndexCorruptError : a file cannot be read, or the files and the manifest disagree.
         MissingDependencyError : faiss is not installed.
         """
-        path = folder / manifest.files["index"].name
-        documents = DocumentStore(folder / manifest.files["documents"].name)
+        path = folder / manifest.place("index")
+        documents = DocumentStore(folder / manifest.place("documents"))
         try:
             index = read_faiss(path)
         except (RuntimeError, MemoryError) as error:

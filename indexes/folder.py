@@ -3,10 +3,10 @@
 ::
 
     FOLDER/manifest.json       published last, by one rename: this is the commit
-    FOLDER/documents.arrow     later generations: documents.2.arrow
-    FOLDER/index.faiss         the backend's own files, index.2.faiss
+    FOLDER/documents/00000.arrow   later generations: documents.2/00000.arrow
     FOLDER/vectors/00000.npy   vectors.2/00000.npy
-    FOLDER/.building/          a build in progress, or one that was killed
+    FOLDER/index.faiss         the backend's own files, index.2.faiss
+    FOLDER/.building/          a build in progress, or one that was killed; see ``staging``
     FOLDER/.lock               held by the writer
 
 A file of ours that the manifest does not list is an orphan of a killed run or of an earlier
@@ -26,8 +26,10 @@ from filelock import FileLock, Timeout
 
 from indexes.manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
 from indexes.registry import BACKENDS
+from indexes.staging import DOCUMENTS_NAME, DONE_NAME, VECTORS_NAME, has_finished_shards
 from retrieval.disk import FULL_DISK, sync_path, sync_tree
 from retrieval.errors import (
+    DuplicateIdError,
     IndexCorruptError,
     IndexExistsError,
     SourceNotFoundError,
@@ -35,10 +37,8 @@ from retrieval.errors import (
     UsageError,
 )
 
-__all__ = ["DOCUMENTS_NAME", "VECTORS_NAME", "Workspace", "check_target", "open_workspace"]
+__all__ = ["Workspace", "check_target", "open_workspace"]
 
-DOCUMENTS_NAME = "documents.arrow"
-VECTORS_NAME = "vectors"
 LOCK_NAME = ".lock"
 GENERATION = re.compile(r"(?P<stem>[a-z]+)(?:\.(?P<number>[0-9]+))?(?P<suffix>\.[a-z]+)?")
 
@@ -65,7 +65,7 @@ def _check_target(folder: Path, overwrite: bool) -> None:
     ours = {name for name in names if _generation(name) is not None}
     if MANIFEST_NAME in names:
         manifest = _read_if_whole(folder)
-        if manifest is None and not any(name.startswith("documents.") for name in ours):
+        if manifest is None and not any(name.startswith(DOCUMENTS_NAME) for name in ours):
             raise _foreign(folder)  # many programs have a manifest.json
         if not overwrite:
             raise IndexExistsError(_describe_existing(folder, manifest))
@@ -99,9 +99,13 @@ class Workspace:
             top = f"{stem}.{self.generation}{dot}{suffix}"
         return top + slash + rest
 
+    def publishes(self, name: str) -> bool:
+        """Whether what is staged as ``name`` is part of the index, not of the work on it."""
+        return _generation(name.partition("/")[0]) is not None
+
     def publish(self, manifest_json: str) -> None:
         """Make the staged files the index: after this call, or not at all."""
-        staged = sorted(self.staging.iterdir())
+        staged = [path for path in sorted(self.staging.iterdir()) if self.publishes(path.name)]
         draft = self.staging / MANIFEST_NAME
         draft.write_text(manifest_json, encoding="utf-8")
         sync_tree(self.staging)
@@ -120,12 +124,12 @@ def commit(draft: Path, manifest: Path) -> None:
 
 
 @contextmanager
-def open_workspace(path: Path, overwrite: bool) -> Iterator[Workspace]:
+def open_workspace(path: Path, overwrite: bool, *, restart: bool = False) -> Iterator[Workspace]:
     """Lock the folder, clear what dead runs left, and clear up again at the end.
 
     Whatever happens inside, on leaving the folder holds the index that its manifest describes
-    and nothing else of ours; a folder that was made for the occasion and stayed empty is
-    removed.
+    and, where that was not replaced, the finished shards of this build; a folder that was made
+    for the occasion and stayed empty is removed. ``restart`` drops the shards of earlier runs.
 
     Raises
     ------
@@ -138,11 +142,16 @@ def open_workspace(path: Path, overwrite: bool) -> Iterator[Workspace]:
         with _locked(path):
             check_target(path, overwrite)
             with storage_errors(path):
-                workspace = _prepare(path)
+                workspace = _prepare(path, restart)
             before = {entry.name for entry in path.iterdir()}
             try:
                 yield workspace
-            finally:
+            except BaseException as error:
+                _take_back(workspace)
+                # A corpus with a repeated id has to change, so nothing can go on from its shards.
+                _clean(path, keep=before, keep_shards=not isinstance(error, DuplicateIdError))
+                raise
+            else:
                 _clean(path, keep=before)
     finally:
         for folder in missing:
@@ -167,8 +176,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         free = shutil.disk_usage(path).free
         raise StorageError(
             f"The disk of {path} is full: {free / 1e6:.1f} MB free after this index had taken "
-            f"{needed / 1e6:.1f} MB, which are released now. Free some space or choose another "
-            "folder, then index again."
+            f"{needed / 1e6:.1f} MB. Free some space and run the same command again: it goes on "
+            f"from the last finished shard. Or delete {path / BUILDING_NAME}."
         ) from error
 
 
@@ -192,28 +201,49 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _prepare(path: Path) -> Workspace:
-    """Remove the leftovers of dead runs and make an empty staging folder."""
+def _prepare(path: Path, restart: bool) -> Workspace:
+    """Remove the leftovers of dead runs, all but finished shards, and make a staging folder."""
     names = {entry.name for entry in path.iterdir()}
+    if restart:
+        shutil.rmtree(path / BUILDING_NAME, ignore_errors=True)
+    else:
+        _take_back(Workspace(path, _next_generation(path) - 1))
     # A damaged manifest cannot say which files belong to it, so all of them stay for now.
-    _clean(path, keep=names if MANIFEST_NAME in names else set())
-    found = [_generation(entry.name) or 0 for entry in path.iterdir()]
-    workspace = Workspace(path, max(found, default=0) + 1)
-    workspace.staging.mkdir()
+    _clean(path, keep=names if MANIFEST_NAME in names else set(), keep_shards=True)
+    workspace = Workspace(path, _next_generation(path))
+    workspace.staging.mkdir(exist_ok=True)
     return workspace
 
 
-def _clean(path: Path, *, keep: set[str]) -> None:
-    """Delete the staging folder, and every file of ours that the manifest does not list.
+def _next_generation(path: Path) -> int:
+    """Return one more than the highest generation of which there is a file."""
+    return max((_generation(entry.name) or 0 for entry in path.iterdir()), default=0) + 1
 
-    Without a readable manifest, every file of ours whose name is not in ``keep``.
+
+def _take_back(workspace: Workspace) -> None:
+    """Bring shards back that were moved to be published by a run that did not get to its end."""
+    manifest = _read_if_whole(workspace.folder)
+    if manifest is None and (workspace.folder / MANIFEST_NAME).exists():
+        return  # damaged: what belongs to it cannot be told
+    listed = _listed(manifest) if manifest is not None else set()
+    for name in (DOCUMENTS_NAME, VECTORS_NAME):
+        moved, staged = workspace.folder / workspace.published_name(name), workspace.staging / name
+        unlisted = moved.is_dir() and moved.name not in listed
+        if unlisted and (workspace.staging / DONE_NAME).is_dir() and not staged.exists():
+            moved.rename(staged)
+
+
+def _clean(path: Path, *, keep: set[str], keep_shards: bool = False) -> None:
+    """Delete every file of ours that the manifest does not list, and the staging folder.
+
+    Without a readable manifest, every file of ours whose name is not in ``keep``. Finished
+    shards of the staging folder stay where ``keep_shards`` says so.
     """
-    with suppress(OSError):
-        shutil.rmtree(path / BUILDING_NAME)
-    listed = keep
+    staging = path / BUILDING_NAME
+    if not (keep_shards and has_finished_shards(staging)):
+        shutil.rmtree(staging, ignore_errors=True)
     manifest = _read_if_whole(path)
-    if manifest is not None:
-        listed = {entry.name.partition("/")[0] for entry in manifest.files.values()}
+    listed = keep if manifest is None else _listed(manifest)
     for entry in list(path.iterdir()):
         if _generation(entry.name) is None or entry.name in listed:
             continue
@@ -222,6 +252,11 @@ def _clean(path: Path, *, keep: set[str]) -> None:
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
+
+
+def _listed(manifest: Manifest) -> set[str]:
+    """Return the names at the top of the folder that belong to the index."""
+    return {entry.name.partition("/")[0] for entry in manifest.files.values()}
 
 
 def _generation(name: str) -> int | None:

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 FORMAT = "millpond-index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 BUILDING_NAME = ".building"
 METRICS = ("cosine",)
@@ -74,7 +74,7 @@ class Manifest:
     created : UTC, ISO 8601.
     millpond : the version that wrote the index.
     libraries : version by library name.
-    files : by role: "documents", "vectors/00000" and up, and the backend's own ("index").
+    files : by role: "documents/00000" and "vectors/00000" and up, and the backend's own ("index").
     corpus_name : as the user named it; may be empty.
     skipped : how many records the corpus reader left out.
     settings : what the backend chose while building (training sample, seed, search breadth).
@@ -102,6 +102,17 @@ class Manifest:
         for name, least in (("dimension", 1), ("documents", 1), ("skipped", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+
+    def place(self, role: str) -> str:
+        """Return the file of a role, or the folder of a role that has numbered files.
+
+        Raises
+        ------
+        KeyError : no file has this role.
+        """
+        if role in self.files:
+            return self.files[role].name
+        return self.files[f"{role}/00000"].name.partition("/")[0]
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary that ``from_json`` reads."""
@@ -139,6 +150,10 @@ class Manifest:
             raise UsageError(
                 f"it has format {version}, written by a newer millpond; this one reads up to "
                 f"format {FORMAT_VERSION}. Type: pip install --upgrade millpond"
+            )
+        if version < FORMAT_VERSION:
+            raise ValueError(
+                f"it has format {version}; this millpond reads format {FORMAT_VERSION}"
             )
         files = {
             role: FileEntry(
@@ -221,7 +236,7 @@ def _missing(folder: Path) -> SourceNotFoundError | IndexCorruptError:
     if (folder / BUILDING_NAME).exists():
         return IndexCorruptError(
             f"{folder} holds no finished index: a build is running or was interrupted. "
-            f"Wait for it, or index the corpus again into {folder}."
+            f"Wait for it, or run the same command again: it goes on from where it stopped."
         )
     return SourceNotFoundError(
         f"{folder} is not an index: it has no {MANIFEST_NAME}. "

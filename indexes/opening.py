@@ -55,7 +55,7 @@ def verify_index(path: Path | str) -> Manifest:
 
 def _open(folder: Path, manifest: Manifest) -> VectorIndex:
     backend = get_backend(manifest.backend)
-    for role in ("documents", *backend.files):
+    for role in ("documents/00000", "vectors/00000", *backend.files):
         if role not in manifest.files:
             raise IndexCorruptError(
                 f"{folder} is damaged: its manifest lists no file for {role!r}. "

@@ -1,4 +1,4 @@
-"""Vectors on disk: written once, as .npy shards that grow while the corpus is encoded."""
+"""Vectors on disk: written once, a .npy file for each shard of the corpus."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import numpy.typing as npt
 from retrieval import Vectors
 from retrieval.errors import IndexCorruptError, VectorError
 
-__all__ = ["SHARD_BYTES", "ShardWriter", "Shards", "check_vectors", "find_bad_row"]
+__all__ = ["Shards", "VectorWriter", "check_vectors", "find_bad_row"]
 
-SHARD_BYTES = 256 * 2**20
 BLOCK_BYTES = 64 * 2**20
 
 
@@ -46,28 +45,24 @@ def find_bad_row(vectors: Vectors) -> int | None:
     return None if finite.all() else int(np.argmin(finite))
 
 
-class ShardWriter:
-    """Appends vectors to ``folder/00000.npy`` and up.
+class VectorWriter:
+    """Appends vectors to one .npy file.
 
-    Every batch reaches the file at once, so the memory used does not grow with the corpus. The
-    header of the shard in progress says 0 rows until the shard is complete.
+    Every batch reaches the file at once, so the memory used does not grow with the shard. The
+    header says 0 rows until the file is complete.
 
     Parameters
     ----------
-    folder : made if missing.
+    path : the file, replaced if it is there.
     dimension : D of every vector.
-    shard_bytes : a new shard is begun once the current one has this size.
     """
 
-    def __init__(self, folder: Path, dimension: int, *, shard_bytes: int = SHARD_BYTES) -> None:
-        folder.mkdir(exist_ok=True)
-        self.folder = folder
+    def __init__(self, path: Path, dimension: int) -> None:
+        self.path = path
         self.dimension = dimension
         self.rows = 0
-        self._rows_in_shard = max(1, shard_bytes // (4 * dimension))
-        self._stream: BinaryIO | None = None
-        self._shards = 0
-        self._written = 0
+        self._stream: BinaryIO = path.open("wb")
+        self._write_header()
 
     def __enter__(self) -> Self:
         return self
@@ -79,52 +74,31 @@ class ShardWriter:
         trace: TracebackType | None,
     ) -> None:
         if error is None:
-            self._finish()
-        elif self._stream is not None:
-            with suppress(OSError):  # an error is on its way already, and says more
-                self._stream.close()
+            with self._stream as stream:
+                stream.seek(0)
+                self._write_header()
+            return
+        with suppress(OSError):  # an error is on its way already, and says more
+            self._stream.close()
 
     def append(self, vectors: Vectors) -> None:
-        """Write float32 (N, D).
+        """Write float32 (N, D) to the end.
 
         Raises
         ------
         VectorError : wrong shape or dtype, NaN or infinity.
         OSError : the disk refuses.
         """
-        left = check_vectors(vectors, self.dimension, source="encoder")
-        while len(left):
-            stream = self._stream or self._begin()
-            part, left = np.split(left, [self._rows_in_shard - self._written])
-            stream.write(np.ascontiguousarray(part, dtype="<f4").data)
-            self._written += len(part)
-            self.rows += len(part)
-            if self._written == self._rows_in_shard:
-                self._finish()
-        if self._stream is not None:
-            self._stream.flush()
+        checked = check_vectors(vectors, self.dimension, source="encoder")
+        self._stream.write(np.ascontiguousarray(checked, dtype="<f4").data)
+        self._stream.flush()
+        self.rows += len(checked)
 
-    def _begin(self) -> BinaryIO:
-        path = self.folder / f"{self._shards:05d}.npy"
-        self._stream = path.open("wb")
-        self._write_header(self._stream)
-        self._shards += 1
-        return self._stream
-
-    def _finish(self) -> None:
-        if self._stream is None:
-            return
-        with self._stream as stream:
-            stream.seek(0)
-            self._write_header(stream)
-        self._stream = None
-        self._written = 0
-
-    def _write_header(self, stream: BinaryIO) -> None:
+    def _write_header(self) -> None:
         # numpy pads the header so that the row count can grow in place.
-        shape = (self._written, self.dimension)
+        shape = (self.rows, self.dimension)
         np.lib.format.write_array_header_1_0(
-            stream, {"descr": "<f4", "fortran_order": False, "shape": shape}
+            self._stream, {"descr": "<f4", "fortran_order": False, "shape": shape}
         )
 
 

@@ -1,25 +1,17 @@
-"""Writes a corpus into an index folder: streaming, in bounded memory, all or nothing."""
+"""Writes a corpus into an index folder: streaming, in bounded memory, resumable, all or nothing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from indexes.backend import Backend, BuildRequest, BuildResult
-from indexes.documents import DocumentStore, DocumentWriter, check_unique_ids
-from indexes.folder import (
-    DOCUMENTS_NAME,
-    VECTORS_NAME,
-    Workspace,
-    check_target,
-    open_workspace,
-    storage_errors,
-)
+from indexes.documents import DocumentStore, check_unique_ids
+from indexes.folder import Workspace, check_target, open_workspace, storage_errors
 from indexes.manifest import (
     FileEntry,
     Manifest,
@@ -28,8 +20,9 @@ from indexes.manifest import (
     now_utc,
 )
 from indexes.registry import get_backend
-from indexes.shards import Shards, ShardWriter, check_vectors, find_bad_row
-from retrieval import Document, Encoder, Progress, Vectors
+from indexes.shards import Shards, check_vectors, find_bad_row
+from indexes.staging import DOCUMENTS_NAME, VECTORS_NAME, Staging
+from retrieval import Document, Encoder, Progress, Scalar, Vectors
 from retrieval.errors import EmptyCorpusError, UsageError, VectorError
 
 __all__ = ["WriteConfig", "write_corpus"]
@@ -46,7 +39,9 @@ class WriteConfig:
     backend : one of ``list_backends()``.
     factory : the backend's description of the index type; for faiss a factory string.
     overwrite : replace an index that is already there.
+    restart : drop what an unfinished run has embedded, instead of going on from it.
     corpus_name : kept in the manifest and used in messages.
+    reading : how the corpus is read ("limit", "skip_bad"); a run that goes on needs the same.
     batch_documents : how many documents the encoder is handed at a time (fewer when they are
         longer than 16 Mi characters together).
     """
@@ -54,7 +49,9 @@ class WriteConfig:
     backend: str = "faiss"
     factory: str = "Flat"
     overwrite: bool = False
+    restart: bool = False
     corpus_name: str = ""
+    reading: Mapping[str, Scalar] = field(default_factory=dict)
     batch_documents: int = 1024
 
     def __post_init__(self) -> None:
@@ -73,34 +70,34 @@ def write_corpus(
     encoder: Encoder,
     documents: Iterable[Document],
     path: Path | str,
+    config: WriteConfig | None = None,
     *,
-    backend: str = WriteConfig.backend,
-    factory: str = WriteConfig.factory,
-    overwrite: bool = WriteConfig.overwrite,
-    corpus_name: str = WriteConfig.corpus_name,
-    batch_documents: int = WriteConfig.batch_documents,
     skipped: Callable[[], int] | None = None,
     progress: Progress | None = None,
+    resumed: Progress | None = None,
 ) -> Manifest:
     """Encode ``documents``, write the index folder ``path`` and return its manifest.
 
     Until the last step, one rename, readers find what was there before: nothing, or the earlier
-    index. After an error or Ctrl-C that is still so, and nothing else is left behind; after a
-    kill the next run cleans up.
+    index. What was embedded survives an error, Ctrl-C and a kill in finished shards; the same
+    call goes on from the last of them and ends with the same ids and vectors as one that was
+    never broken off.
 
     Parameters
     ----------
     encoder : its ``dimension`` and ``fingerprint`` go into the manifest.
     documents : read once, a chunk at a time.
     path : the index folder, made if missing.
-    backend, factory, overwrite, corpus_name, batch_documents : see ``WriteConfig``.
+    config : the defaults of ``WriteConfig`` where None.
     skipped : called after the last document; returns how many records the reader left out.
     progress : called after each chunk with the number of documents in it.
+    resumed : called once with the number of documents that an earlier run had embedded, if any.
 
     Raises
     ------
     IndexExistsError : ``path`` holds an index and ``overwrite`` is false.
-    UsageError : ``path`` is something else, or the factory cannot be built.
+    UsageError : ``path`` is something else, the factory cannot be built, or the corpus, the model
+        or the reading is another one than an unfinished run had.
     UnknownNameError : no such backend.
     MissingDependencyError : the backend's library is not installed.
     EmptyCorpusError : there was no document.
@@ -109,19 +106,20 @@ def write_corpus(
     VectorError : the encoder returned a wrong shape or dtype, NaN or infinity.
     StorageError : the disk is full or not writable, or another process writes this index.
     """
-    config = WriteConfig(backend, factory, overwrite, corpus_name, batch_documents)
+    config = config or WriteConfig()
     folder = Path(path)
-    chosen = get_backend(config.backend)
+    backend = get_backend(config.backend)
     check_target(folder, config.overwrite)
-    chosen.check(encoder.dimension, config.factory)
-    chunks = _read_chunks(documents, config.batch_documents)
-    first = next(chunks, None)
+    backend.check(encoder.dimension, config.factory)
+    stream = iter(documents)
+    first = next(stream, None)
     if first is None:
         raise EmptyCorpusError(f"{config.source} holds no document; there is nothing to index.")
-    with open_workspace(folder, config.overwrite) as workspace:
-        _stage(encoder, chain([first], chunks), workspace, config.source, progress)
+    stream = chain([first], stream)
+    with open_workspace(folder, config.overwrite, restart=config.restart) as workspace:
+        _stage(encoder, stream, workspace, config, _Listeners(progress, resumed))
         with storage_errors(folder):
-            result, count = _build(chosen, workspace, encoder.dimension, config)
+            result, count = _build(backend, workspace, encoder.dimension, config)
             manifest = Manifest(
                 backend=config.backend,
                 factory=config.factory,
@@ -141,6 +139,22 @@ def write_corpus(
     return manifest
 
 
+@dataclass(frozen=True)
+class _Listeners:
+    """Who is told how far the work is; see ``write_corpus``."""
+
+    progress: Progress | None
+    resumed: Progress | None
+
+    def done(self, documents: int) -> None:
+        if self.progress is not None:
+            self.progress(documents)
+
+    def going_on(self, documents: int) -> None:
+        if self.resumed is not None and documents:
+            self.resumed(documents)
+
+
 def _read_chunks(documents: Iterable[Document], count: int) -> Iterator[list[Document]]:
     """Yield lists of at most ``count`` documents and about 16 Mi characters."""
     chunk: list[Document] = []
@@ -157,28 +171,37 @@ def _read_chunks(documents: Iterable[Document], count: int) -> Iterator[list[Doc
 
 def _stage(
     encoder: Encoder,
-    chunks: Iterable[Sequence[Document]],
+    stream: Iterator[Document],
     workspace: Workspace,
-    source: str,
-    progress: Progress | None,
+    config: WriteConfig,
+    listeners: _Listeners,
 ) -> None:
-    """Encode every chunk and write its documents and vectors to the staging folder."""
-    staging = workspace.staging
+    """Encode every document that is not staged yet."""
     refusals = partial(storage_errors, workspace.folder)  # not around what reads or encodes
-    with ExitStack() as writers:
-        with refusals():
-            stored = writers.enter_context(DocumentWriter(staging / DOCUMENTS_NAME, source=source))
-            shards = writers.enter_context(ShardWriter(staging / VECTORS_NAME, encoder.dimension))
-        for chunk in chunks:
+    plan = {
+        **encoder.fingerprint.settings,
+        "corpus": config.corpus_name,
+        "batch_documents": config.batch_documents,
+        **config.reading,
+    }
+    with refusals():
+        staging = Staging(
+            workspace.staging, plan, source=config.source, dimension=encoder.dimension
+        )
+    for rows in staging.skip(stream):
+        listeners.done(rows)
+    listeners.going_on(staging.finished_rows)
+    try:
+        for chunk in _read_chunks(stream, config.batch_documents):
             vectors = _encode(encoder, chunk)
             with refusals():
-                for document in chunk:
-                    stored.append(document)
-                shards.append(vectors)
-            if progress is not None:
-                progress(len(chunk))
+                staging.append(chunk, vectors)
+            listeners.done(len(chunk))
         with refusals():
-            writers.close()
+            staging.finish()
+    except BaseException:
+        staging.abandon()
+        raise
 
 
 def _encode(encoder: Encoder, chunk: Sequence[Document]) -> Vectors:
@@ -213,8 +236,8 @@ def _list_files(workspace: Workspace) -> dict[str, FileEntry]:
     """Return the manifest entry of every staged file, by role, under its published name."""
     entries = {}
     for path in sorted(workspace.staging.rglob("*")):
-        if path.is_file():
-            name = path.relative_to(workspace.staging).as_posix()
+        name = path.relative_to(workspace.staging).as_posix()
+        if path.is_file() and workspace.publishes(name):
             role = name.partition(".")[0]
             entries[role] = FileEntry.of(path, workspace.published_name(name))
     return entries

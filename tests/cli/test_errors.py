@@ -121,7 +121,7 @@ def test_a_damaged_manifest(command, damage, millpond, index_folder):
     assert_one_line(millpond(command, *args), 1, "manifest.json is damaged", "--overwrite")
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "documents.arrow"])
+@pytest.mark.parametrize("name", ["index.faiss", "documents/00000.arrow"])
 @pytest.mark.parametrize("size", [None, 0, 10])
 def test_a_damaged_index(name, size, millpond, index_folder):
     if size is None:
@@ -217,7 +217,7 @@ def test_a_disk_that_is_full_while_indexing(millpond, corpus, tmp_path, monkeypa
     def full(self, chunk):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("indexes.write.ShardWriter.append", full)
+    monkeypatch.setattr("indexes.staging.VectorWriter.append", full)
     result = millpond("index", corpus, "--out", tmp_path / "out")
     assert_one_line(result, 1, "full", "Free some space")
     assert not (tmp_path / "out").exists()

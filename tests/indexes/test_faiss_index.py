@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import open_index, write_corpus
+from indexes import WriteConfig, open_index, write_corpus
 from indexes.faiss_build import INDEX_NAME, _write_flat, load_faiss
-from indexes.shards import Shards, ShardWriter
+from indexes.shards import Shards, VectorWriter
 from retrieval import Document, Retriever, VectorIndex
 from retrieval.errors import MissingDependencyError, UsageError, VectorError
 
@@ -29,7 +29,7 @@ def index_of(fakes, vectors, folder, *, ids=None, factory="Flat"):
     """Write an index whose document number n has the n-th vector."""
     ids = ids or [f"d{n}" for n in range(len(vectors))]
     documents = [Document(doc_id, str(n)) for n, doc_id in enumerate(ids)]
-    write_corpus(fakes.TableEncoder(vectors), documents, folder, factory=factory)
+    write_corpus(fakes.TableEncoder(vectors), documents, folder, WriteConfig(factory=factory))
     return open_index(folder)
 
 
@@ -166,7 +166,7 @@ def test_k_below_one_is_refused(tmp_path, fakes):
 def test_every_kind_of_index_finds_most_documents_by_their_own_vectors(tmp_path, fakes, factory):
     encoder = fakes.HashingEncoder()
     documents = fakes.make_documents(200)
-    manifest = write_corpus(encoder, documents, tmp_path / "i", factory=factory)
+    manifest = write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory=factory))
     assert manifest.factory == factory
     index = open_index(tmp_path / "i")
     queries = encoder.encode_queries([document.content for document in documents])
@@ -179,7 +179,9 @@ def test_every_kind_of_index_finds_most_documents_by_their_own_vectors(tmp_path,
 
 def test_training_and_search_breadth_are_kept_in_the_manifest(tmp_path, fakes):
     documents = fakes.make_documents(200)
-    manifest = write_corpus(fakes.HashingEncoder(), documents, tmp_path / "i", factory="IVF16,Flat")
+    manifest = write_corpus(
+        fakes.HashingEncoder(), documents, tmp_path / "i", WriteConfig(factory="IVF16,Flat")
+    )
     assert manifest.settings == {"training_rows": 200, "training_seed": 0, "nprobe": 8}
 
 
@@ -198,7 +200,7 @@ def test_a_bad_factory_string_is_refused_in_one_line_before_anything_is_encoded(
     tmp_path, encoder, documents, factory
 ):
     with pytest.raises(UsageError, match="Examples that work: Flat, HNSW32, IVF256,Flat, SQ8") as e:
-        write_corpus(encoder, documents, tmp_path / "i", factory=factory)
+        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory=factory))
     assert "\n" not in str(e.value)
     assert ".cpp" not in str(e.value)
     assert encoder.calls == 0
@@ -208,17 +210,22 @@ def test_a_bad_factory_string_is_refused_in_one_line_before_anything_is_encoded(
 @pytest.mark.parametrize("factory", ["IVF256,Flat", "PQ4", "NSG32"])
 def test_too_few_documents_to_build_are_refused_in_one_line(tmp_path, encoder, documents, factory):
     with pytest.raises(UsageError, match=r"from 25 documents: .*Flat, HNSW32") as caught:
-        write_corpus(encoder, documents, tmp_path / "i", factory=factory)
+        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory=factory))
     assert "\n" not in str(caught.value)
     assert ".cpp" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
+    # With another factory the same documents need not be embedded again.
+    calls = encoder.calls
+    write_corpus(encoder, documents, tmp_path / "i")
+    assert encoder.calls == calls
 
 
 def test_a_streamed_flat_file_has_the_bytes_that_faiss_writes(tmp_path):
     faiss = load_faiss()
     vectors = np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32)
-    with ShardWriter(tmp_path / "v", 6, shard_bytes=240) as writer:
-        writer.append(vectors)
+    (tmp_path / "v").mkdir()
+    for number in range(3):
+        with VectorWriter(tmp_path / "v" / f"{number:05d}.npy", 6) as writer:
+            writer.append(vectors[10 * number : 10 * number + 10])
     index = faiss.index_factory(6, "Flat", faiss.METRIC_INNER_PRODUCT)
     assert _write_flat(index, Shards(tmp_path / "v", 6), tmp_path / "streamed")
     index.add(vectors)
@@ -230,11 +237,13 @@ def test_a_streamed_flat_file_has_the_bytes_that_faiss_writes(tmp_path):
 @pytest.mark.parametrize("factory", ["Flat", "HNSW32", "IVF4,Flat", "SQ8"])
 def test_the_index_file_is_memory_mapped(tmp_path, fakes, factory):
     folder = tmp_path / "i"
-    write_corpus(fakes.HashingEncoder(), fakes.make_documents(200), folder, factory=factory)
+    write_corpus(
+        fakes.HashingEncoder(), fakes.make_documents(200), folder, WriteConfig(factory=factory)
+    )
     index = open_index(folder)
     mapped = Path("/proc/self/maps").read_text()
     assert str(folder / INDEX_NAME) in mapped
-    assert str(folder / "documents.arrow") in mapped
+    assert str(folder / "documents" / "00000.arrow") in mapped
     assert len(index) == 200
 
 

@@ -1,4 +1,4 @@
-"""A writer that is killed leaves the old index or none, and the next writer cleans up."""
+"""A writer that is killed leaves the old index or none, and the next one goes on or cleans up."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from indexes import open_index, read_manifest, verify_index, write_corpus
+from indexes import WriteConfig, open_index, read_manifest, verify_index, write_corpus
 from retrieval.errors import IndexCorruptError, SourceNotFoundError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from pathlib import Path
-import indexes.folder, indexes.write
-from indexes import write_corpus
+import indexes.folder, indexes.staging, indexes.write
+from indexes import WriteConfig, write_corpus
 from fakes import HashingEncoder, die, make_documents
 
 point, path = sys.argv[1:]
@@ -46,7 +46,9 @@ if point == "before the commit":
     dying(indexes.folder, "commit", before=True)
 if point == "after the commit":
     dying(indexes.folder, "commit", before=False)
-write_corpus(encoder, make_documents(30, "new"), path, overwrite=True, batch_documents=10)
+indexes.staging.SHARD_SECONDS = 0.0  # a shard for each chunk
+config = WriteConfig(overwrite=True, batch_documents=10)
+write_corpus(encoder, make_documents(30, "new"), path, config)
 """
 
 POINTS = [
@@ -87,7 +89,9 @@ def test_a_kill_during_the_first_build_leaves_no_index_or_a_whole_one(
     else:
         with pytest.raises((IndexCorruptError, SourceNotFoundError), match="interrupted"):
             open_index(path)
-    write_corpus(encoder, documents, path, overwrite=point == "after the commit")
+    write_corpus(
+        encoder, documents, path, WriteConfig(overwrite=point == "after the commit", restart=True)
+    )
     assert verify_index(path).documents == 25
     assert_tidy(path)
 
@@ -102,6 +106,25 @@ def test_a_kill_during_an_overwrite_leaves_the_old_index_or_the_new_one(
     assert verify_index(path).documents == (30 if point == "after the commit" else 25)
     hit = open_index(path).search(encoder.encode_queries([documents[3].content]), 1)[0][0]
     assert (hit.doc_id == "d3") == (point != "after the commit")
-    write_corpus(encoder, documents[:7], path, overwrite=True)
+    write_corpus(encoder, documents[:7], path, WriteConfig(overwrite=True, restart=True))
     assert verify_index(path).documents == 7
     assert_tidy(path)
+
+
+@pytest.mark.parametrize("point", POINTS[:-1])
+def test_a_killed_build_goes_on_and_embeds_nothing_twice(tmp_path, fakes, point):
+    path, documents = tmp_path / "i", fakes.make_documents(30, "new")
+    write_until_killed(point, path)
+    encoder, known = fakes.HashingEncoder(), []
+    config = WriteConfig(overwrite=True, batch_documents=10)
+    write_corpus(encoder, documents, path, config, resumed=known.append)
+    # Killed while chunk n is embedded, n - 1 chunks of 10 are kept; killed later, all of them.
+    kept = 10 * (int(point) - 1) if point.isdigit() else 30
+    assert known == [kept] * (kept > 0)
+    assert encoder.calls == (30 - kept) / 10
+    assert verify_index(path).documents == 30
+    assert_tidy(path)
+    index = open_index(path)
+    for document in documents:
+        hit = index.search(encoder.encode_documents([document.content]), 1)[0][0]
+        assert (hit.doc_id, hit.text) == (document.doc_id, document.text)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from indexes import open_index, opening, read_manifest, verify_index, write_corpus
+from indexes import WriteConfig, open_index, opening, read_manifest, verify_index, write_corpus
 from retrieval.errors import IndexCorruptError, SourceNotFoundError, UnknownNameError
 
 
@@ -33,11 +33,11 @@ def test_an_index_that_is_not_there_is_not_found(tmp_path):
 
 def test_an_interrupted_first_build_says_so(tmp_path):
     (tmp_path / ".building").mkdir()
-    with pytest.raises(IndexCorruptError, match=r"interrupted.*index the corpus again"):
+    with pytest.raises(IndexCorruptError, match=r"interrupted.*run the same command again"):
         open_index(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "documents.arrow", "vectors/00000.npy"])
+@pytest.mark.parametrize("name", ["index.faiss", "documents/00000.arrow", "vectors/00000.npy"])
 @pytest.mark.parametrize("damage", ["truncate", "grow", "delete"])
 def test_a_file_of_the_wrong_size_is_corrupt(folder, name, damage):
     path = folder / name
@@ -51,7 +51,7 @@ def test_a_file_of_the_wrong_size_is_corrupt(folder, name, damage):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "documents.arrow", "vectors/00000.npy"])
+@pytest.mark.parametrize("name", ["index.faiss", "documents/00000.arrow", "vectors/00000.npy"])
 def test_only_a_full_check_notices_a_flipped_bit(folder, name):
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -61,7 +61,7 @@ def test_only_a_full_check_notices_a_flipped_bit(folder, name):
         verify_index(folder)
 
 
-@pytest.mark.parametrize(("role", "size"), [("index", 100), ("documents", 300), ("index", 3)])
+@pytest.mark.parametrize(("role", "size"), [("index", 100), ("documents/00000", 300), ("index", 3)])
 def test_a_truncated_file_is_one_line_even_if_the_manifest_agrees(folder, role, size):
     files = json.loads((folder / "manifest.json").read_text())["files"]
     with (folder / files[role]["name"]).open("r+b") as stream:
@@ -83,9 +83,9 @@ def test_counts_that_disagree_with_the_manifest_are_corrupt(folder, changes):
 
 def test_documents_of_another_corpus_are_corrupt(folder, tmp_path, encoder, documents):
     manifest = write_corpus(encoder, documents[:20], tmp_path / "other")
-    shutil.copy(tmp_path / "other" / "documents.arrow", folder)
+    shutil.copy(tmp_path / "other" / "documents/00000.arrow", folder / "documents")
     files = json.loads((folder / "manifest.json").read_text())["files"]
-    files["documents"]["bytes"] = manifest.files["documents"].bytes
+    files["documents/00000"]["bytes"] = manifest.files["documents/00000"].bytes
     edit(folder, files=files)
     with pytest.raises(IndexCorruptError, match="20 documents"):
         open_index(folder)
@@ -109,7 +109,7 @@ def test_a_reader_that_read_the_old_manifest_retries_with_the_new_one(
     folder, encoder, documents, monkeypatch
 ):
     manifests = [read_manifest(folder)]
-    write_corpus(encoder, documents[:5], folder, overwrite=True)
+    write_corpus(encoder, documents[:5], folder, WriteConfig(overwrite=True))
 
     def read(path):
         return manifests.pop() if manifests else read_manifest(path)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from indexes.shards import Shards, ShardWriter
+from indexes.shards import Shards, VectorWriter
 from retrieval.errors import IndexCorruptError, VectorError
 
 
@@ -9,23 +9,30 @@ def rows(count, dimension=4):
     return np.arange(count * dimension, dtype=np.float32).reshape(count, dimension)
 
 
+def write(folder, *parts):
+    """Write a shard for each part."""
+    folder.mkdir()
+    for number, part in enumerate(parts):
+        with VectorWriter(folder / f"{number:05d}.npy", part.shape[1]) as writer:
+            writer.append(part)
+
+
 def test_shards_return_what_was_appended_in_order(tmp_path):
-    # 3 rows of 4 float32 are 48 bytes: 10 rows make shards of 3, 3, 3 and 1.
-    with ShardWriter(tmp_path / "v", 4, shard_bytes=48) as writer:
+    with VectorWriter(tmp_path / "one.npy", 4) as writer:
         for part in np.split(rows(10), [2, 2, 9]):
             writer.append(part)
     assert writer.rows == 10
-    sizes = [len(np.load(path)) for path in sorted((tmp_path / "v").iterdir())]
-    assert sizes == [3, 3, 3, 1]
+    assert np.array_equal(np.load(tmp_path / "one.npy"), rows(10))
+    write(tmp_path / "v", *np.split(rows(10), [3, 6, 9]))
     shards = Shards(tmp_path / "v", 4)
     assert len(shards) == 10
     assert np.array_equal(np.concatenate(list(shards)), rows(10))
 
 
 def test_every_batch_reaches_the_file_before_the_shard_is_complete(tmp_path):
-    with ShardWriter(tmp_path / "v", 4) as writer:
+    with VectorWriter(tmp_path / "v.npy", 4) as writer:
         writer.append(rows(5))
-        assert (tmp_path / "v" / "00000.npy").stat().st_size == 128 + 5 * 16
+        assert (tmp_path / "v.npy").stat().st_size == 128 + 5 * 16
 
 
 @pytest.mark.parametrize(
@@ -41,13 +48,12 @@ def test_every_batch_reaches_the_file_before_the_shard_is_complete(tmp_path):
     ids=["dimension", "dtype", "one row", "list", "nan", "infinity"],
 )
 def test_a_batch_that_is_not_finite_float32_of_the_right_shape_is_refused(tmp_path, vectors):
-    with ShardWriter(tmp_path / "v", 4) as writer, pytest.raises(VectorError, match="encoder"):
+    with VectorWriter(tmp_path / "v.npy", 4) as writer, pytest.raises(VectorError, match="encoder"):
         writer.append(vectors)
 
 
 def test_a_sample_is_sorted_distinct_and_repeatable(tmp_path):
-    with ShardWriter(tmp_path / "v", 4, shard_bytes=48) as writer:
-        writer.append(rows(10))
+    write(tmp_path / "v", *np.split(rows(10), [3, 6, 9]))
     shards = Shards(tmp_path / "v", 4)
     sample = shards.sample(6, seed=0)
     assert sample.shape == (6, 4)
@@ -59,8 +65,7 @@ def test_a_sample_is_sorted_distinct_and_repeatable(tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncate", "dimension"])
 def test_a_damaged_shard_is_corrupt(tmp_path, damage):
-    with ShardWriter(tmp_path / "v", 4) as writer:
-        writer.append(rows(5))
+    write(tmp_path / "v", rows(5))
     if damage == "truncate":
         with (tmp_path / "v" / "00000.npy").open("r+b") as stream:
             stream.truncate(150)

@@ -9,6 +9,7 @@ import pytest
 from filelock import FileLock
 
 from indexes import (
+    WriteConfig,
     check_target,
     list_backends,
     open_index,
@@ -19,8 +20,8 @@ from indexes import (
 from indexes import (
     folder as folder_module,
 )
-from indexes import shards as shards_module
-from retrieval import Document
+from indexes import staging as staging_module
+from retrieval import Document, Fingerprint
 from retrieval.errors import (
     DuplicateIdError,
     EmptyCorpusError,
@@ -34,18 +35,22 @@ from retrieval.errors import (
 
 
 def names(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    """Everything in an index folder but the shards of an unfinished build."""
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    return [name for name in found if ".building" not in name]
 
 
 FIRST_GENERATION = [
-    "documents.arrow",
+    "documents",
+    "documents/00000.arrow",
     "index.faiss",
     "manifest.json",
     "vectors",
     "vectors/00000.npy",
 ]
 SECOND_GENERATION = [
-    "documents.2.arrow",
+    "documents.2",
+    "documents.2/00000.arrow",
     "index.2.faiss",
     "manifest.json",
     "vectors.2",
@@ -59,8 +64,7 @@ def test_a_corpus_becomes_a_folder_and_a_manifest(tmp_path, encoder, documents):
         encoder,
         iter(documents),
         tmp_path / "deep" / "i",
-        corpus_name="c.jsonl",
-        batch_documents=10,
+        WriteConfig(corpus_name="c.jsonl", batch_documents=10),
         skipped=lambda: 4,
         progress=finished.append,
     )
@@ -72,7 +76,7 @@ def test_a_corpus_becomes_a_folder_and_a_manifest(tmp_path, encoder, documents):
     assert (manifest.documents, manifest.dimension, manifest.skipped) == (25, 16, 4)
     assert (manifest.backend, manifest.factory, manifest.metric) == ("faiss", "Flat", "cosine")
     assert (manifest.corpus_name, manifest.fingerprint) == ("c.jsonl", encoder.fingerprint)
-    assert set(manifest.files) == {"index", "documents", "vectors/00000"}
+    assert set(manifest.files) == {"index", "documents/00000", "vectors/00000"}
     assert set(manifest.libraries) == {"python", "numpy", "pyarrow", "faiss"}
     assert manifest.created.endswith("+00:00")
 
@@ -80,9 +84,10 @@ def test_a_corpus_becomes_a_folder_and_a_manifest(tmp_path, encoder, documents):
 def test_the_kept_shards_hold_the_vectors_of_all_documents(
     tmp_path, encoder, documents, monkeypatch
 ):
-    monkeypatch.setattr(shards_module, "SHARD_BYTES", 64 * 10)
-    manifest = write_corpus(encoder, documents, tmp_path / "i", batch_documents=7)
+    monkeypatch.setattr(staging_module, "SHARD_BYTES", 64 * 10)  # of 7 and 7, 7 and 4 vectors
+    manifest = write_corpus(encoder, documents, tmp_path / "i", WriteConfig(batch_documents=7))
     shards = [tmp_path / "i" / e.name for r, e in manifest.files.items() if r.startswith("vectors")]
+    assert [len(np.load(path)) for path in shards] == [14, 11]
     stored = np.concatenate([np.load(path) for path in shards])
     assert np.array_equal(stored, encoder.encode_documents([d.content for d in documents]))
 
@@ -104,7 +109,7 @@ def test_documents_are_pulled_no_further_than_the_chunk_in_work(tmp_path, encode
         encoder,
         stream,
         tmp_path / "i",
-        batch_documents=5,
+        WriteConfig(batch_documents=5),
         progress=lambda n: lag.append(len(pulled)),
     )
     assert lag == [5, 10, 15, 20, 25]
@@ -132,10 +137,10 @@ def test_overwrite_replaces_the_index_by_the_next_generation(tmp_path, encoder, 
     path = tmp_path / "i"
     write_corpus(encoder, documents, path)
     (path / "README.txt").write_text("mine")
-    write_corpus(encoder, documents[:5], path, overwrite=True)
+    write_corpus(encoder, documents[:5], path, WriteConfig(overwrite=True))
     assert names(path) == sorted([*SECOND_GENERATION, "README.txt"])
     assert len(open_index(path)) == 5
-    write_corpus(encoder, documents[:6], path, overwrite=True)
+    write_corpus(encoder, documents[:6], path, WriteConfig(overwrite=True))
     assert "index.3.faiss" in names(path)
     assert "index.2.faiss" not in names(path)
     assert verify_index(path).documents == 6
@@ -144,7 +149,9 @@ def test_overwrite_replaces_the_index_by_the_next_generation(tmp_path, encoder, 
 def test_a_reader_that_has_the_old_index_open_keeps_it(tmp_path, fakes, encoder, documents):
     write_corpus(encoder, documents, tmp_path / "i")
     reader = open_index(tmp_path / "i")
-    write_corpus(encoder, fakes.make_documents(9, "new"), tmp_path / "i", overwrite=True)
+    write_corpus(
+        encoder, fakes.make_documents(9, "new"), tmp_path / "i", WriteConfig(overwrite=True)
+    )
     query = encoder.encode_queries([documents[20].content])
     assert reader.search(query, 1)[0][0].text == documents[20].text
     assert open_index(tmp_path / "i").search(query, 1)[0][0].doc_id.startswith("new")
@@ -158,9 +165,9 @@ def test_overwrite_replaces_a_damaged_index(tmp_path, encoder, documents, conten
     with pytest.raises(IndexExistsError, match="a damaged index"):
         check_target(path)
     with pytest.raises(VectorError):
-        write_corpus(Broken(encoder, nan=3), documents, path, overwrite=True)
+        write_corpus(Broken(encoder, nan=3), documents, path, WriteConfig(overwrite=True))
     assert names(path) == FIRST_GENERATION  # the damaged files stay until there is a new index
-    write_corpus(encoder, documents, path, overwrite=True)
+    write_corpus(encoder, documents, path, WriteConfig(overwrite=True))
     assert names(path) == SECOND_GENERATION
 
 
@@ -170,7 +177,7 @@ def test_a_newer_index_is_not_overwritten(tmp_path, encoder, documents):
     data = json.loads((path / "manifest.json").read_text()) | {"format_version": 99}
     (path / "manifest.json").write_text(json.dumps(data))
     with pytest.raises(UsageError, match="upgrade"):
-        write_corpus(encoder, documents, path, overwrite=True)
+        write_corpus(encoder, documents, path, WriteConfig(overwrite=True))
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -178,7 +185,7 @@ def test_a_newer_index_is_not_overwritten(tmp_path, encoder, documents):
 def test_a_folder_of_something_else_is_left_alone(tmp_path, encoder, documents, overwrite, foreign):
     (tmp_path / foreign).write_text('{"name": "a web app"}')
     with pytest.raises(UsageError, match="not an index"):
-        write_corpus(encoder, documents, tmp_path, overwrite=overwrite)
+        write_corpus(encoder, documents, tmp_path, WriteConfig(overwrite=overwrite))
     assert names(tmp_path) == [foreign]
     assert encoder.calls == 0
 
@@ -205,24 +212,26 @@ def test_an_empty_corpus_leaves_nothing_behind(tmp_path, encoder):
 def test_an_unknown_backend_is_named_with_the_known_ones(tmp_path, encoder, documents):
     assert list_backends() == ("faiss",)
     with pytest.raises(UnknownNameError, match=r"'fais'.*Did you mean 'faiss'"):
-        write_corpus(encoder, documents, tmp_path / "i", backend="fais")
+        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="fais"))
 
 
 def test_a_chunk_of_no_documents_is_refused(tmp_path, encoder, documents):
     with pytest.raises(UsageError, match="batch_documents is 0"):
-        write_corpus(encoder, documents, tmp_path / "i", batch_documents=0)
+        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(batch_documents=0))
 
 
 def test_a_repeated_id_is_refused_and_nothing_is_left(tmp_path, encoder, documents):
     with pytest.raises(DuplicateIdError, match="c:26: id 'd4' is already the id of record 5"):
-        write_corpus(encoder, [*documents, documents[4]], tmp_path / "i", corpus_name="c")
+        write_corpus(
+            encoder, [*documents, documents[4]], tmp_path / "i", WriteConfig(corpus_name="c")
+        )
     assert names(tmp_path) == []
 
 
 def test_a_document_that_is_not_unicode_is_refused_and_nothing_is_left(tmp_path, documents):
     class Zeros:
         dimension = 1
-        fingerprint = None
+        fingerprint = Fingerprint("zeros")
 
         def encode_documents(self, texts):
             return np.zeros((len(texts), 1), dtype=np.float32)
@@ -250,7 +259,9 @@ class Broken:
 
 def test_a_nan_names_the_document_and_leaves_nothing(tmp_path, encoder, documents):
     with pytest.raises(VectorError, match="NaN or infinity for document 'd17'"):
-        write_corpus(Broken(encoder, nan=17), documents, tmp_path / "i", batch_documents=10)
+        write_corpus(
+            Broken(encoder, nan=17), documents, tmp_path / "i", WriteConfig(batch_documents=10)
+        )
     assert names(tmp_path) == []
 
 
@@ -268,7 +279,12 @@ def test_an_encoder_that_returns_something_else_is_refused(
     tmp_path, encoder, documents, change, message
 ):
     with pytest.raises(VectorError, match=message):
-        write_corpus(Broken(encoder, change=change), documents, tmp_path / "i", batch_documents=10)
+        write_corpus(
+            Broken(encoder, change=change),
+            documents,
+            tmp_path / "i",
+            WriteConfig(batch_documents=10),
+        )
     assert names(tmp_path) == []
 
 
@@ -286,7 +302,7 @@ def test_an_error_while_reading_passes_through_and_the_old_index_stays(
         raise error("reader")
 
     with pytest.raises(error, match="reader"):
-        write_corpus(encoder, failing(), path, overwrite=True, batch_documents=5)
+        write_corpus(encoder, failing(), path, WriteConfig(overwrite=True, batch_documents=5))
     assert names(tmp_path) == ([] if first else ["i", *(f"i/{name}" for name in FIRST_GENERATION)])
     if not first:
         assert verify_index(path).documents == 25
@@ -306,7 +322,7 @@ def test_ctrl_c_around_the_commit_leaves_a_whole_index(
 
     monkeypatch.setattr(folder_module, "commit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_corpus(encoder, documents[:5], tmp_path / "i", overwrite=True)
+        write_corpus(encoder, documents[:5], tmp_path / "i", WriteConfig(overwrite=True))
     assert verify_index(tmp_path / "i").documents == (5 if committed else 25)
     assert names(tmp_path / "i") == (SECOND_GENERATION if committed else FIRST_GENERATION)
 
@@ -317,7 +333,7 @@ def test_a_second_writer_is_refused(tmp_path, encoder, documents):
         FileLock(tmp_path / "i" / ".lock"),
         pytest.raises(StorageError, match="Another process is writing"),
     ):
-        write_corpus(encoder, documents, tmp_path / "i", overwrite=True)
+        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(overwrite=True))
     assert encoder.calls == 1
     assert verify_index(tmp_path / "i").documents == 25
 
@@ -331,7 +347,7 @@ def test_a_writer_inside_a_writer_is_refused_and_the_outer_one_finishes(
             write_corpus(fakes.HashingEncoder(), documents, tmp_path / "i")
         yield from documents[10:]
 
-    write_corpus(encoder, nested(), tmp_path / "i", batch_documents=5)
+    write_corpus(encoder, nested(), tmp_path / "i", WriteConfig(batch_documents=5))
     assert verify_index(tmp_path / "i").documents == 25
 
 
@@ -349,7 +365,7 @@ def test_a_full_disk_says_how_much_is_free_and_was_needed(
         raise OSError(number, os.strerror(number))
 
     places = {
-        "shards": "indexes.shards.ShardWriter.append",
+        "shards": "indexes.shards.VectorWriter.append",
         "documents": "indexes.documents.DocumentWriter._flush",
         "index": "indexes.faiss_build._write_flat",
         "publish": "indexes.folder.sync_tree",
@@ -357,7 +373,7 @@ def test_a_full_disk_says_how_much_is_free_and_was_needed(
     monkeypatch.setattr(places[target], full)
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(9, 8, 1_234_567))
     with pytest.raises(StorageError, match=r"full: 1\.2 MB free after .* \d+\.\d MB") as caught:
-        write_corpus(encoder, documents, tmp_path / "i", overwrite=True)
+        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(overwrite=True))
     assert "\n" not in str(caught.value)
     assert names(tmp_path / "i") == FIRST_GENERATION
     assert verify_index(tmp_path / "i").documents == 25
@@ -386,7 +402,10 @@ def test_a_disk_that_is_really_full_keeps_the_earlier_index(small_disk, fakes, c
     write_corpus(encoder, fakes.make_documents(100), small_disk / "i")
     with pytest.raises(StorageError, match=r"full: 0\.\d MB free after .* 0\.\d MB"):
         write_corpus(
-            encoder, fakes.make_documents(count), small_disk / "i", overwrite=True, factory=factory
+            encoder,
+            fakes.make_documents(count),
+            small_disk / "i",
+            WriteConfig(overwrite=True, factory=factory),
         )
     assert names(small_disk / "i") == FIRST_GENERATION
     assert verify_index(small_disk / "i").documents == 100
@@ -418,4 +437,4 @@ def test_a_permission_error_is_reported_as_such(tmp_path, encoder, documents, mo
     monkeypatch.setattr("indexes.folder.commit", denied)
     with pytest.raises(StorageError, match=r"Permission denied.*Check the permissions"):
         write_corpus(encoder, documents, tmp_path / "i")
-    assert names(tmp_path) == []
+    assert names(tmp_path) == ["i"]  # and what it has embedded, for the next try
