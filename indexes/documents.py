@@ -137,6 +137,11 @@ class DocumentStore:
         """Return N, the number of documents."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.arrow"))
+
     def ids(self, rows: Rows) -> dict[int, str]:
         """Return the document id of each row number."""
         found: dict[int, str] = {}

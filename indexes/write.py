@@ -72,6 +72,7 @@ def write_corpus(
     path: Path | str,
     config: WriteConfig | None = None,
     *,
+    store: Backend | None = None,
     skipped: Callable[[], int] | None = None,
     progress: Progress | None = None,
     resumed: Progress | None = None,
@@ -89,6 +90,8 @@ def write_corpus(
     documents : read once, a chunk at a time.
     path : the index folder, made if missing.
     config : the defaults of ``WriteConfig`` where None.
+    store : a backend with options of its own, such as the server of ``indexes.qdrant``; by default
+        the one that the config names.
     skipped : called after the last document; returns how many records the reader left out.
     progress : called after each chunk with the number of documents in it.
     resumed : called once with the number of documents that an earlier run had embedded, if any.
@@ -108,7 +111,7 @@ def write_corpus(
     """
     config = config or WriteConfig()
     folder = Path(path)
-    backend = get_backend(config.backend)
+    backend = store or get_backend(config.backend)
     check_target(folder, config.overwrite)
     backend.check(encoder.dimension, config.factory)
     stream = iter(documents)
@@ -119,7 +122,7 @@ def write_corpus(
     with open_workspace(folder, config.overwrite, restart=config.restart) as workspace:
         _stage(encoder, stream, workspace, config, _Listeners(progress, resumed))
         with storage_errors(folder):
-            result, count = _build(backend, workspace, encoder.dimension, config)
+            result, count = _build(backend, workspace, encoder, config)
             manifest = Manifest(
                 backend=config.backend,
                 factory=config.factory,
@@ -222,14 +225,16 @@ def _encode(encoder: Encoder, chunk: Sequence[Document]) -> Vectors:
 
 
 def _build(
-    backend: Backend, workspace: Workspace, dimension: int, config: WriteConfig
+    backend: Backend, workspace: Workspace, encoder: Encoder, config: WriteConfig
 ) -> tuple[BuildResult, int]:
     """Build the backend's files from what was staged; return its result and N."""
-    store = DocumentStore(workspace.staging / DOCUMENTS_NAME)
-    check_unique_ids(store, source=config.source)
-    vectors = Shards(workspace.staging / VECTORS_NAME, dimension)
-    request = BuildRequest(workspace.staging, config.factory, vectors, store)
-    return backend.build(request), len(store)
+    documents = DocumentStore(workspace.staging / DOCUMENTS_NAME)
+    check_unique_ids(documents, source=config.source)
+    vectors = Shards(workspace.staging / VECTORS_NAME, encoder.dimension)
+    request = BuildRequest(
+        workspace.staging, config.factory, vectors, documents, encoder.fingerprint
+    )
+    return backend.build(request), len(documents)
 
 
 def _list_files(workspace: Workspace) -> dict[str, FileEntry]:
@@ -239,5 +244,6 @@ def _list_files(workspace: Workspace) -> dict[str, FileEntry]:
         name = path.relative_to(workspace.staging).as_posix()
         if path.is_file() and workspace.publishes(name):
             role = name.partition(".")[0]
+            role = name if role in entries else role
             entries[role] = FileEntry.of(path, workspace.published_name(name))
     return entries

@@ -183,7 +183,7 @@ def _check_space(folder: Path, factory: Factory, vectors: Shards, documents: Doc
     """Raise OSError (ENOSPC) where the disk cannot hold the shard."""
     copies = 1 if factory.exact else 2  # the optimizer writes a second segment
     links = 8 * factory.m
-    ids = documents.path.stat().st_size // max(1, len(documents))  # an id is no longer than this
+    ids = documents.bytes // max(1, len(documents))  # an id is no longer than this
     point = 4 * vectors.dimension + links + POINT_OVERHEAD_BYTES + min(ids, 128)
     if shutil.disk_usage(folder).free < copies * point * len(vectors) + SPARE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))

@@ -122,7 +122,7 @@ def _open(folder: Path, manifest: Manifest) -> QdrantIndex:
     MissingDependencyError : the library is not installed.
     """
     options = QdrantOptions.from_manifest(manifest)
-    documents = DocumentStore(folder / manifest.files["documents"].name)
+    documents = DocumentStore(folder / manifest.place("documents"))
     stored = StoredVectors(_vectors_folder(folder, manifest), manifest.dimension)
     if (len(documents), len(stored)) != (manifest.documents, manifest.documents):
         raise IndexCorruptError(

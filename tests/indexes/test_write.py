@@ -210,7 +210,7 @@ def test_an_empty_corpus_leaves_nothing_behind(tmp_path, encoder):
 
 
 def test_an_unknown_backend_is_named_with_the_known_ones(tmp_path, encoder, documents):
-    assert list_backends() == ("faiss",)
+    assert list_backends() == ("faiss", "qdrant")
     with pytest.raises(UnknownNameError, match=r"'fais'.*Did you mean 'faiss'"):
         write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="fais"))
 

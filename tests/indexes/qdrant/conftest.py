@@ -1,11 +1,9 @@
-import dataclasses
 import importlib.util
 from pathlib import Path
 
 import pytest
 
-import indexes.write
-from indexes import open_index, write_corpus
+from indexes import WriteConfig, open_index, write_corpus
 from indexes.qdrant import QdrantOptions, configured_backend
 from indexes.qdrant import connection as connection_module
 
@@ -31,19 +29,13 @@ def options(server):
 
 
 @pytest.fixture
-def write_with(monkeypatch):
+def write_with():
     """Return write_corpus with a backend that was configured by options."""
 
     def write(options, encoder, documents, folder, **config):
-        bound = configured_backend(options)
-
-        def build(request):
-            return bound.build(dataclasses.replace(request, fingerprint=encoder.fingerprint))
-
-        with monkeypatch.context() as patch:
-            chosen = dataclasses.replace(bound, build=build)
-            patch.setattr(indexes.write, "get_backend", lambda name: chosen)
-            return write_corpus(encoder, documents, folder, backend="qdrant", **config)
+        settings = WriteConfig(backend="qdrant", **config)
+        store = configured_backend(options)
+        return write_corpus(encoder, documents, folder, settings, store=store)
 
     return write
 
@@ -58,7 +50,7 @@ def index_of(fakes, write_with):
         documents = [Document(doc_id, str(n)) for n, doc_id in enumerate(ids)]
         encoder = fakes.TableEncoder(vectors)
         if backend == "faiss":
-            write_corpus(encoder, documents, folder, factory=factory)
+            write_corpus(encoder, documents, folder, WriteConfig(factory=factory))
         else:
             write_with(QdrantOptions(url=url), encoder, documents, folder, factory=factory)
         return open_index(folder)

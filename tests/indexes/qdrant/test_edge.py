@@ -14,11 +14,18 @@ import numpy as np
 import pytest
 import qdrant_edge
 
-from indexes import list_backends, open_index, read_manifest, verify_index, write_corpus
+from indexes import (
+    WriteConfig,
+    list_backends,
+    open_index,
+    read_manifest,
+    verify_index,
+    write_corpus,
+)
 from indexes.qdrant import edge as edge_module
 from indexes.qdrant import overlay as overlay_module
 from indexes.qdrant.edge import EdgeSearcher
-from indexes.shards import ShardWriter
+from indexes.shards import VectorWriter
 from retrieval.errors import IndexCorruptError, SourceNotFoundError, StorageError
 
 ROOT = Path(__file__).parents[3]
@@ -63,7 +70,7 @@ def test_qdrant_is_a_backend_and_its_libraries_are_imported_late():
 
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_searching_changes_no_published_file(tmp_path, temporary, encoder, documents, factory):
-    write_corpus(encoder, documents, tmp_path / "i", backend="qdrant", factory=factory)
+    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant", factory=factory))
     before = digests(tmp_path / "i")
     index = open_index(tmp_path / "i")
     assert find_own(encoder, documents, index)
@@ -78,7 +85,7 @@ def test_every_file_is_in_the_manifest_or_has_its_checksum_beside_it(
     tmp_path, encoder, documents, factory
 ):
     path = tmp_path / "i"
-    write_corpus(encoder, documents, path, backend="qdrant", factory=factory)
+    write_corpus(encoder, documents, path, WriteConfig(backend="qdrant", factory=factory))
     listed = {entry.name for entry in read_manifest(path).files.values()}
     for name in digests(path).keys() - listed - {"manifest.json"}:
         content = bytearray((path / name).read_bytes())
@@ -95,7 +102,10 @@ def test_every_file_is_in_the_manifest_or_has_its_checksum_beside_it(
 @pytest.mark.parametrize("damage", ["truncate", "delete", "flip"])
 def test_damage_is_noticed(tmp_path, encoder, documents, role, damage):
     path = tmp_path / "i"
-    file = path / write_corpus(encoder, documents, path, backend="qdrant").files[role].name
+    file = (
+        path
+        / write_corpus(encoder, documents, path, WriteConfig(backend="qdrant")).files[role].name
+    )
     content = file.read_bytes()
     if damage == "delete":
         file.unlink()
@@ -117,7 +127,7 @@ def test_files_that_the_engine_cannot_read_are_one_line(tmp_path, index_of):
 
 
 def test_two_processes_search_one_index(tmp_path, encoder, documents):
-    write_corpus(encoder, documents, tmp_path / "i", backend="qdrant")
+    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant"))
     index = open_index(tmp_path / "i")
     script = (
         "import sys; from indexes import open_index; from fakes import *\n"
@@ -130,10 +140,10 @@ def test_two_processes_search_one_index(tmp_path, encoder, documents):
 
 
 def test_a_reader_keeps_the_index_that_was_replaced(tmp_path, fakes, encoder, documents):
-    write_corpus(encoder, documents, tmp_path / "i", backend="qdrant")
+    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant"))
     reader = open_index(tmp_path / "i")
     new = fakes.make_documents(9, "new")
-    write_corpus(encoder, new, tmp_path / "i", backend="qdrant", overwrite=True)
+    write_corpus(encoder, new, tmp_path / "i", WriteConfig(backend="qdrant", overwrite=True))
     assert not (tmp_path / "i" / "qdrant").exists()
     assert find_own(encoder, documents, reader)
     assert find_own(encoder, new, open_index(tmp_path / "i"))
@@ -142,7 +152,7 @@ def test_a_reader_keeps_the_index_that_was_replaced(tmp_path, fakes, encoder, do
 def test_an_index_that_may_not_be_written_is_copied_to_be_read(
     tmp_path, temporary, monkeypatch, encoder, documents
 ):
-    write_corpus(encoder, documents, tmp_path / "i", backend="qdrant", factory="HNSW")
+    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant", factory="HNSW"))
     monkeypatch.setattr(overlay_module, "_is_writable", lambda path: False)
     index = open_index(tmp_path / "i")
     [view] = temporary.iterdir()
@@ -175,7 +185,7 @@ def test_a_shard_that_another_process_locks_is_named(tmp_path):
 KILLED = """
 import sys
 import indexes.folder, indexes.qdrant.edge as edge
-from indexes import write_corpus
+from indexes import WriteConfig, write_corpus
 from fakes import HashingEncoder, die, make_documents
 
 point, path = sys.argv[1:]
@@ -192,7 +202,8 @@ if point == "after the build":
     edge.EdgeSearcher = lambda path: die()
 if point == "before the commit":
     indexes.folder.commit = lambda *arguments: die()
-write_corpus(HashingEncoder(), make_documents(30, "new"), path, backend="qdrant", overwrite=True)
+config = WriteConfig(backend="qdrant", overwrite=True)
+write_corpus(HashingEncoder(), make_documents(30, "new"), path, config)
 """
 
 
@@ -202,7 +213,7 @@ write_corpus(HashingEncoder(), make_documents(30, "new"), path, backend="qdrant"
 def test_a_kill_leaves_the_earlier_index_or_none(tmp_path, encoder, documents, point, earlier):
     path = tmp_path / "i"
     if earlier:
-        write_corpus(encoder, documents, path, backend="qdrant")
+        write_corpus(encoder, documents, path, WriteConfig(backend="qdrant"))
     done = run(KILLED, point, path)
     assert done.returncode == -signal.SIGKILL, done.stderr
     if earlier:
@@ -211,7 +222,8 @@ def test_a_kill_leaves_the_earlier_index_or_none(tmp_path, encoder, documents, p
     else:
         with pytest.raises((IndexCorruptError, SourceNotFoundError), match="interrupted"):
             open_index(path)
-    write_corpus(encoder, documents[:7], path, backend="qdrant", overwrite=earlier)
+    config = WriteConfig(backend="qdrant", overwrite=earlier, restart=True)
+    write_corpus(encoder, documents[:7], path, config)
     manifest = verify_index(path)
     assert manifest.documents == 7
     tops = {entry.name.partition("/")[0] for entry in manifest.files.values()}
@@ -224,8 +236,8 @@ def test_a_disk_that_is_too_full_is_refused_before_the_engine_writes(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(edge_module.shutil, "disk_usage", lambda path: usage(100, 99, 1_000_000))
     with pytest.raises(StorageError, match=r"is full: 1.0 MB free"):
-        write_corpus(encoder, documents, tmp_path / "i", backend="qdrant")
-    assert list(tmp_path.iterdir()) == []
+        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant"))
+    assert not (tmp_path / "i" / "manifest.json").exists()
 
 
 @pytest.mark.parametrize(("factory", "bound_seconds"), [("Flat", 60), ("HNSW", 300)])
@@ -238,12 +250,14 @@ def test_ten_thousand_points_are_built_in_seconds(tmp_path, factory, bound_secon
     from retrieval import Document
 
     vectors = np.random.default_rng(0).standard_normal((10_000, 64)).astype(np.float32)
-    with ShardWriter(tmp_path / "vectors", 64) as shards:
+    for name in ("documents", "vectors"):
+        (tmp_path / name).mkdir()
+    with VectorWriter(tmp_path / "vectors" / "00000.npy", 64) as shards:
         shards.append(vectors)
-    with DocumentWriter(tmp_path / "documents.arrow") as documents:
+    with DocumentWriter(tmp_path / "documents" / "00000.arrow") as documents:
         for number in range(10_000):
             documents.append(Document(f"d{number}", ""))
-    store = DocumentStore(tmp_path / "documents.arrow")
+    store = DocumentStore(tmp_path / "documents")
     started = time.monotonic()
     chosen = Factory.parse(factory, 64)
     build_shard(tmp_path / "shard", chosen, Shards(tmp_path / "vectors", 64), store)

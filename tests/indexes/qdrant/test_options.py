@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from indexes import read_manifest, write_corpus
+from indexes import WriteConfig, read_manifest, write_corpus
 from indexes.qdrant import QdrantOptions, configured_backend
 from indexes.qdrant.options import Factory
 from indexes.qdrant.points import point_id
@@ -33,7 +33,9 @@ def test_another_factory_string_is_refused_before_anything_is_encoded(
     tmp_path, encoder, documents, text
 ):
     with pytest.raises(UsageError, match="Accepted: Flat .exact., HNSW, HNSW32") as caught:
-        write_corpus(encoder, documents, tmp_path / "i", backend="qdrant", factory=text)
+        write_corpus(
+            encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant", factory=text)
+        )
     assert repr(text) in str(caught.value)
     assert encoder.calls == 0
     assert list(tmp_path.iterdir()) == []
@@ -99,7 +101,9 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(
 
 
 def test_the_manifest_tells_the_place_and_the_type(tmp_path, encoder, documents):
-    write_corpus(encoder, documents, tmp_path / "i", backend="qdrant", factory="HNSW32")
+    write_corpus(
+        encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant", factory="HNSW32")
+    )
     manifest = read_manifest(tmp_path / "i")
     assert manifest.settings == {
         "mode": "embedded",

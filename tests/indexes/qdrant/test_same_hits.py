@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexes import open_index, write_corpus
+from indexes import WriteConfig, open_index, write_corpus
 from retrieval import Document, Retriever, VectorIndex
 from retrieval.errors import UsageError, VectorError
 
@@ -80,7 +80,7 @@ def test_hits_carry_title_text_and_metadata_of_documents_with_unicode_ids(
         Document(name, f"text {n}", f"title {n}", {"owner": "Zoë", "year": 2000 + n, "x": None})
         for n, name in enumerate(names)
     ]
-    write_corpus(encoder, documents, tmp_path / "i", backend="qdrant")
+    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant"))
     index = open_index(tmp_path / "i")
     assert isinstance(index, VectorIndex)
     queries = encoder.encode_queries([document.content for document in documents])

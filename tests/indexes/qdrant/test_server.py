@@ -52,7 +52,7 @@ def test_an_index_on_a_server_finds_its_documents(folder, server, encoder, docum
     name, _ = one_collection(server)
     assert server.aliases == {"docs": name}
     assert sorted(path.name for path in folder.iterdir()) == [
-        "documents.arrow",
+        "documents",
         "manifest.json",
         "qdrant",
         "vectors",
@@ -141,13 +141,15 @@ def test_points_arrive_once_in_batches_below_the_limit(
 def test_the_longest_points_stay_below_the_limit_of_a_server(tmp_path, fakes):
     # The estimate must not be too small: floats with all their digits, ids of escaped letters.
     from indexes.documents import DocumentStore, DocumentWriter
-    from indexes.shards import Shards, ShardWriter
+    from indexes.shards import Shards, VectorWriter
     from retrieval import Document
 
     vectors = np.full((40, 500), -1.2345678806304932e-05, dtype=np.float32)
-    with ShardWriter(tmp_path / "v", 500) as shards:
+    for name in ("d", "v"):
+        (tmp_path / name).mkdir()
+    with VectorWriter(tmp_path / "v" / "00000.npy", 500) as shards:
         shards.append(vectors)
-    with DocumentWriter(tmp_path / "d") as writer:
+    with DocumentWriter(tmp_path / "d" / "00000.arrow") as writer:
         for number in range(40):
             writer.append(Document("🦆" * 100 + str(number), ""))
     batches = list(
@@ -198,7 +200,7 @@ def test_a_server_that_fails_to_index_is_named_and_the_collection_removed(
     with pytest.raises(StorageError, match="cannot index 'docs-.*server's log"):
         write_with(options, encoder, documents, tmp_path / "i")
     assert (server.collections, server.aliases) == ({}, {})
-    assert not (tmp_path / "i").exists()
+    assert not (tmp_path / "i" / "manifest.json").exists()
 
 
 def test_a_server_that_never_ends_indexing_is_given_up(
@@ -353,7 +355,7 @@ def test_a_server_that_is_down_is_one_line_before_anything_is_encoded(
         write_with(options, encoder, documents, tmp_path / "i")
     assert "\n" not in str(caught.value)
     assert encoder.calls == 0
-    assert not (tmp_path / "i").exists()
+    assert not (tmp_path / "i" / "manifest.json").exists()
 
 
 def test_a_server_that_went_down_is_one_line_on_search(folder, server, encoder):
@@ -373,13 +375,15 @@ def test_a_refused_request_tells_what_the_server_says(server, options):
 def test_a_build_without_a_fingerprint_is_refused(tmp_path, options, encoder, documents):
     from indexes.backend import BuildRequest
     from indexes.documents import DocumentStore, DocumentWriter
-    from indexes.shards import Shards, ShardWriter
+    from indexes.shards import Shards, VectorWriter
 
-    with ShardWriter(tmp_path / "vectors", 16) as shards:
+    for name in ("documents", "vectors"):
+        (tmp_path / name).mkdir()
+    with VectorWriter(tmp_path / "vectors" / "00000.npy", 16) as shards:
         shards.append(encoder.encode_documents(["x"]))
-    with DocumentWriter(tmp_path / "documents.arrow") as writer:
+    with DocumentWriter(tmp_path / "documents" / "00000.arrow") as writer:
         writer.append(documents[0])
-    store = DocumentStore(tmp_path / "documents.arrow")
+    store = DocumentStore(tmp_path / "documents")
     request = BuildRequest(tmp_path, "Flat", Shards(tmp_path / "vectors", 16), store)
     with pytest.raises(UsageError, match="fingerprint"):
         configured_backend(options).build(request)

@@ -1,0 +1,273 @@
+"""A filter that is checked against the field types, as the few conditions backends carry out.
+
+Whatever needs care is settled here, once for all backends: which comparisons a type allows,
+literals beyond the type's range, whole numbers against fractions, null, and negation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from retrieval.errors import UsageError
+from retrieval.filters.parse import check_depth
+from retrieval.filters.schema import FieldType, Schema
+from retrieval.filters.tree import And, Compare, Contains, Expression, Member, Not, format_literal
+from retrieval.filters.values import (
+    FIRST_DATE,
+    INT64,
+    LAST_DATE,
+    Value,
+    parse_date,
+    read_bounded_float,
+)
+from retrieval.types import Scalar
+
+__all__ = ["AnyOf", "Constant", "Every", "Inverse", "Ordered", "Plan", "Present", "Some"]
+__all__ += ["plan_filter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """Holds for every document, or for none; only ever a whole plan."""
+
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The field has a value: it is neither missing nor null."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """The field's value, or an element of its list, is one of ``values`` (at least one)."""
+
+    field: str
+    type: FieldType
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """The field has a value and it is < <= > >= ``value``.
+
+    int and date fields have <= and >= only, with a value inside the type's range and short of
+    its far end. Dates are microseconds since 1970.
+    """
+
+    field: str
+    type: FieldType
+    operator: str
+    value: int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """All of the terms hold."""
+
+    terms: tuple[Plan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """At least one of the terms holds."""
+
+    terms: tuple[Plan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inverse:
+    """The term does not hold, be it for want of a value."""
+
+    term: Plan
+
+
+Plan: TypeAlias = Constant | Present | AnyOf | Ordered | Every | Some | Inverse
+
+_EXAMPLES = {
+    "bool": "true or false",
+    "int": "a number",
+    "float": "a number",
+    "string": 'text in quotes, as in "en"',
+    "date": 'a date, as in "2020-12-31" or "2020-12-31T23:59:59Z"',
+}
+
+
+def plan_filter(expression: Expression, schema: Schema) -> Plan:
+    """Return what a backend has to carry out for a filter over documents of this schema.
+
+    Raises
+    ------
+    UnknownNameError : a field that the schema does not have.
+    UsageError : a comparison that the field's type does not have, a literal of another type, a
+        field whose values are of several types, or a tree deeper than 32.
+    """
+    check_depth(expression)
+    return _plan(expression, schema)
+
+
+def _plan(expression: Expression, schema: Schema) -> Plan:
+    if isinstance(expression, Not):
+        return _invert(_plan(expression.term, schema))
+    if isinstance(expression, Compare | Member | Contains):
+        return _plan_leaf(expression, schema)
+    plans = [_plan(term, schema) for term in expression.terms]
+    return _all(plans) if isinstance(expression, And) else _any(plans)
+
+
+def _invert(plan: Plan) -> Plan:
+    if isinstance(plan, Constant):
+        return Constant(not plan.holds)
+    return plan.term if isinstance(plan, Inverse) else Inverse(plan)
+
+
+def _all(plans: list[Plan]) -> Plan:
+    if Constant(False) in plans:
+        return Constant(False)
+    terms = tuple(plan for plan in plans if plan != Constant(True))
+    if not terms:
+        return Constant(True)
+    return terms[0] if len(terms) == 1 else Every(terms)
+
+
+def _any(plans: list[Plan]) -> Plan:
+    if Constant(True) in plans:
+        return Constant(True)
+    terms = tuple(plan for plan in plans if plan != Constant(False))
+    if not terms:
+        return Constant(False)
+    return terms[0] if len(terms) == 1 else Some(terms)
+
+
+def _plan_leaf(leaf: Compare | Member | Contains, schema: Schema) -> Plan:
+    name = leaf.field
+    kind = schema.type_of(name)
+    present: Plan = Constant(False) if kind is None else Present(name)
+    if isinstance(leaf, Compare) and leaf.value is None and leaf.operator in ("==", "!="):
+        return present if leaf.operator == "!=" else _invert(present)
+    if kind is None:
+        raise UsageError(
+            f"Filter field {name!r} is null in every document; accepted are {name} == null and "
+            f"{name} != null."
+        )
+    if isinstance(leaf, Contains):
+        _check_operator(name, kind, "contains")
+        return _any_of(name, kind, (leaf.value,))
+    if isinstance(leaf, Compare) and leaf.operator not in ("==", "!="):
+        _check_operator(name, kind, leaf.operator)
+        return _ordered(name, kind, leaf)
+    if isinstance(leaf, Compare):
+        _check_operator(name, kind, leaf.operator)
+        plan = _any_of(name, kind, (leaf.value,))
+        return plan if leaf.operator == "==" else _all([present, _invert(plan)])
+    _check_operator(name, kind, "not in" if leaf.negated else "in")
+    plan = _any_of(name, kind, tuple(value for value in leaf.values if value is not None))
+    if leaf.negated:
+        return _all([present, _invert(plan)])
+    return _any([plan, _invert(present)]) if None in leaf.values else plan
+
+
+def _check_operator(name: str, kind: FieldType, operator: str) -> None:
+    accepted = ["==", "!=", "in", "not in"]
+    if kind.is_list:
+        accepted = ["contains", "== null", "!= null"]
+    elif kind.element in ("int", "float", "date"):
+        accepted = ["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
+    if operator in accepted:
+        return
+    hint = ""
+    if kind == FieldType("string") and operator != "contains":
+        hint = " A field has an order where all of its values are numbers or ISO 8601 dates."
+    raise UsageError(
+        f"Filter field {name!r} is of type {kind}, which does not have {operator!r}; "
+        f"accepted are {', '.join(accepted)}.{hint}"
+    )
+
+
+def _any_of(name: str, kind: FieldType, literals: tuple[Scalar, ...]) -> Plan:
+    values: dict[Value, None] = {}
+    for literal in literals:
+        value = _read_literal(name, kind, literal)
+        if value is not None:
+            values[value] = None
+    return AnyOf(name, kind, tuple(values)) if values else Constant(False)
+
+
+def _read_literal(name: str, kind: FieldType, literal: Scalar) -> Value | None:
+    """Return a literal as the field holds it, None where the field cannot hold this value."""
+    checked = _check_literal(name, kind, literal)
+    if isinstance(checked, bool | str) or kind.element == "date":
+        return checked
+    if kind.element == "int":
+        whole = checked == math.floor(checked)
+        return int(checked) if whole and INT64[0] <= checked <= INT64[1] else None
+    bounded = _to_float(checked)
+    return bounded if bounded == checked else None
+
+
+def _check_literal(name: str, kind: FieldType, literal: Scalar) -> Value:
+    """Return a literal of the field's type, a date as microseconds; raise for any other."""
+    element = kind.element
+    if isinstance(literal, str) and element == "date":
+        if (micros := parse_date(literal)) is not None:
+            return micros
+    elif isinstance(literal, bool):
+        if element == "bool":
+            return literal
+    elif isinstance(literal, int | float):
+        if element in ("int", "float") and math.isfinite(_to_float(literal)):
+            return literal
+    elif isinstance(literal, str) and element == "string":
+        return literal
+    typed = format_literal(literal)
+    shown = typed if len(typed) <= 60 else f"{typed[:57]}..."
+    hint = " null goes with == and != only." if literal is None else ""
+    raise UsageError(
+        f"Filter field {name!r} is of type {kind}; it cannot be compared with {shown}. "
+        f"Accepted is {_EXAMPLES[element]}.{hint}"
+    )
+
+
+def _to_float(value: int | float) -> float:
+    """Return the nearest float64 short of infinity, zero without its sign; NaN stays NaN."""
+    if isinstance(value, float):
+        return value + 0.0
+    try:
+        return float(value)
+    except OverflowError:
+        return read_bounded_float(math.inf if value > 0 else -math.inf)
+
+
+def _ordered(name: str, kind: FieldType, leaf: Compare) -> Plan:
+    literal = _check_literal(name, kind, leaf.value)
+    assert not isinstance(literal, str)
+    if kind.element == "float":
+        return _order_float(name, kind, leaf.operator, literal)
+    first, last = INT64 if kind.element == "int" else (FIRST_DATE, LAST_DATE)
+    if leaf.operator in ("<", "<="):
+        bound = math.floor(literal)
+        if leaf.operator == "<" and bound == literal:
+            bound -= 1
+        outside, everything, operator = bound < first, bound >= last, "<="
+    else:
+        bound = math.ceil(literal)
+        if leaf.operator == ">" and bound == literal:
+            bound += 1
+        outside, everything, operator = bound > last, bound <= first, ">="
+    if outside:
+        return Constant(False)
+    return Present(name) if everything else Ordered(name, kind, operator, bound)
+
+
+def _order_float(name: str, kind: FieldType, operator: str, literal: int | float) -> Plan:
+    """Compare with the nearest float64; a whole number between two of them excludes neither."""
+    bound = _to_float(literal)
+    if bound < literal:
+        operator = "<=" if operator in ("<", "<=") else ">"
+    elif bound > literal:
+        operator = "<" if operator in ("<", "<=") else ">="
+    return Ordered(name, kind, operator, bound)
