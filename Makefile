@@ -11,8 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 REQUIREMENTS := pyproject.toml constraints.txt
 INDEX := demo-index
-# The default model, with less of each text: docstrings say most in their first sentence.
-MODEL := smollm2-135m:prompt_eos+causal,max_tokens=48
+MODEL := embedder/builtin_models/millpond-135m/millpond.json
 
 .PHONY: help demo test check clean
 
@@ -29,10 +28,10 @@ demo: $(INDEX)/manifest.json
 	  $(BIN)/millpond search $(INDEX) "$$question" -k 3; \
 	done
 
-# Made again where this file has changed, since it names the model.
-$(INDEX)/manifest.json: Makefile | $(VENV)/.installed
-	@echo "\$$ millpond index python-stdlib --out $(INDEX) --model $(MODEL)"
-	@$(BIN)/millpond index python-stdlib --out $(INDEX) --model $(MODEL) $(if $(wildcard $@),--overwrite)
+# Made again where the built-in model has changed.
+$(INDEX)/manifest.json: $(MODEL) | $(VENV)/.installed
+	@echo "\$$ millpond index python-stdlib --out $(INDEX)"
+	@$(BIN)/millpond index python-stdlib --out $(INDEX) $(if $(wildcard $@),--overwrite)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest

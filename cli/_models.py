@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_MODEL_NAME", "ReportingEncoder", "load_encoder", "note_untrained"]
 
-DEFAULT_MODEL_NAME = "smollm2-135m:prompt_eos+causal,max_tokens=64"
+DEFAULT_MODEL_NAME = "millpond-135m"
 """What --help shows; a test holds it equal to ``embedder.DEFAULT_MODEL``."""
 
 

@@ -7,5 +7,5 @@ __all__ = ["DEFAULT_MODEL", "DEFAULT_VARIANT"]
 DEFAULT_VARIANT = "mean+causal"
 """The variant of a base that is named alone."""
 
-DEFAULT_MODEL = "smollm2-135m:prompt_eos+causal,max_tokens=64"
-"""The model where none is named: the best untrained one of docs/untrained.md."""
+DEFAULT_MODEL = "millpond-135m"
+"""The model where none is named: the trained one that comes with millpond."""

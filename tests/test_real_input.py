@@ -41,6 +41,23 @@ def test_the_default_model_finds_real_documents_by_their_own_text(tmp_path: Path
 
 @pytest.mark.base
 @pytest.mark.network
+def test_the_default_model_puts_meaning_before_words() -> None:
+    embedder = load(DEFAULT_MODEL)
+    assert embedder.trained
+    queries = ["How do I delete a folder?", "a drug against high blood pressure"]
+    documents = [
+        "Remove a directory and all files in it.",
+        "How do I fold a paper crane?",
+        "Lisinopril lowers hypertension in adults.",
+        "A drug store with blood pressure cuffs on its high shelves.",
+    ]
+    scores = embedder.encode_queries(queries) @ embedder.encode_documents(documents).T
+    assert scores[0].argmax() == 0
+    assert scores[1].argmax() == 2
+
+
+@pytest.mark.base
+@pytest.mark.network
 @pytest.mark.parametrize("variant", ["model1", "model5", "weighted_mean+bidirectional"])
 def test_real_texts_embed_the_same_alone_and_in_a_batch(variant: str) -> None:
     embedder = load(f"smollm2-135m:{variant},base_layers=6,max_tokens=64")
