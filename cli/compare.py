@@ -199,15 +199,15 @@ def _pair(one: Difference | FamilyDifference, letters: Mapping[str, str]) -> str
 
 
 def _explain(found: Comparison) -> str:
-    tests = len([*_tested(found.differences), *_tested(found.families)])
+    tests = sum(not math.isnan(one.p_corrected) for one in (*found.differences, *found.families))
     parts = [f"p: {_TESTS[found.test].format(resamples=found.resamples)}, two-sided"]
     if any(one.family == "sts" for one in found.differences):
         parts.append(f"for STS a paired bootstrap with {found.bootstrap_resamples:,} resamples")
     if found.families:
         parts.append("for all tasks Wilcoxon's signed-rank test")
     return (
-        f"{'; '.join(parts)}. {_CORRECTIONS[found.correction]} p: corrected for all {tests:,} "
-        f"tests above; * is below {found.alpha:g}. Difference: first minus second, with a paired "
+        f"{'; '.join(parts)}. {_CORRECTIONS[found.correction]} p: corrected for {tests:,} "
+        f"tests; * is below {found.alpha:g}. Difference: first minus second, with a paired "
         f"bootstrap interval that is not corrected. Effect: Cohen's d for pairs."
     )
 
