@@ -12,6 +12,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 REQUIREMENTS := pyproject.toml constraints.txt
 INDEX := demo-index
 MODEL := embedder/builtin_models/millpond-135m/millpond.json
+# The default model, with less of each text: docstrings say most in their first sentence.
+DEMO_MODEL := millpond-135m,max_tokens=48
 
 .PHONY: help demo test check clean
 
@@ -28,10 +30,10 @@ demo: $(INDEX)/manifest.json
 	  $(BIN)/millpond search $(INDEX) "$$question" -k 3; \
 	done
 
-# Made again where the built-in model has changed.
-$(INDEX)/manifest.json: $(MODEL) | $(VENV)/.installed
-	@echo "\$$ millpond index python-stdlib --out $(INDEX)"
-	@$(BIN)/millpond index python-stdlib --out $(INDEX) $(if $(wildcard $@),--overwrite)
+# Made again where the built-in model or its name here has changed.
+$(INDEX)/manifest.json: $(MODEL) Makefile | $(VENV)/.installed
+	@echo "\$$ millpond index python-stdlib --out $(INDEX) --model $(DEMO_MODEL)"
+	@$(BIN)/millpond index python-stdlib --out $(INDEX) --model $(DEMO_MODEL) $(if $(wildcard $@),--overwrite)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
