@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
 
 from indexes.backend import Backend, BuildRequest, BuildResult
 from indexes.documents import DocumentStore, check_unique_ids
@@ -25,9 +28,14 @@ from indexes.staging import DOCUMENTS_NAME, VECTORS_NAME, Staging
 from retrieval import Document, Encoder, Progress, Scalar, Vectors
 from retrieval.errors import EmptyCorpusError, UsageError, VectorError
 
-__all__ = ["WriteConfig", "write_corpus"]
+__all__ = ["Engine", "WriteConfig", "encode_in_turn", "write_corpus"]
 
 CHUNK_CHARACTERS = 16 * 2**20
+
+Engine: TypeAlias = Callable[
+    [Encoder, Iterator[list[Document]]], Iterator[tuple[Sequence[Document], Vectors]]
+]
+"""Takes an encoder and chunks of documents; yields every chunk, in order, with its vectors."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ def write_corpus(
     config: WriteConfig | None = None,
     *,
     store: Backend | None = None,
+    engine: Engine | None = None,
     skipped: Callable[[], int] | None = None,
     progress: Progress | None = None,
     resumed: Progress | None = None,
@@ -92,6 +101,7 @@ def write_corpus(
     config : the defaults of ``WriteConfig`` where None.
     store : a backend with options of its own, such as the server of ``indexes.qdrant``; by default
         the one that the config names.
+    engine : what runs the encoder; by default this thread, one chunk after the other.
     skipped : called after the last document; returns how many records the reader left out.
     progress : called after each chunk with the number of documents in it.
     resumed : called once with the number of documents that an earlier run had embedded, if any.
@@ -120,7 +130,8 @@ def write_corpus(
         raise EmptyCorpusError(f"{config.source} holds no document; there is nothing to index.")
     stream = chain([first], stream)
     with open_workspace(folder, config.overwrite, restart=config.restart) as workspace:
-        _stage(encoder, stream, workspace, config, _Listeners(progress, resumed))
+        listeners = _Listeners(progress, resumed)
+        _stage(encoder, stream, workspace, config, listeners, engine or encode_in_turn)
         with storage_errors(folder):
             result, count = _build(backend, workspace, encoder, config)
             manifest = Manifest(
@@ -178,6 +189,7 @@ def _stage(
     workspace: Workspace,
     config: WriteConfig,
     listeners: _Listeners,
+    engine: Engine,
 ) -> None:
     """Encode every document that is not staged yet."""
     refusals = partial(storage_errors, workspace.folder)  # not around what reads or encodes
@@ -195,8 +207,9 @@ def _stage(
         listeners.done(rows)
     listeners.going_on(staging.finished_rows)
     try:
-        for chunk in _read_chunks(stream, config.batch_documents):
-            vectors = _encode(encoder, chunk)
+        chunks = _read_chunks(stream, config.batch_documents)
+        for chunk, encoded in engine(encoder, chunks):
+            vectors = _check_encoded(encoded, chunk, encoder.dimension)
             with refusals():
                 staging.append(chunk, vectors)
             listeners.done(len(chunk))
@@ -207,21 +220,28 @@ def _stage(
         raise
 
 
-def _encode(encoder: Encoder, chunk: Sequence[Document]) -> Vectors:
-    """Return the chunk's vectors, float32 (N, D), checked."""
-    vectors = encoder.encode_documents([document.content for document in chunk])
+def encode_in_turn(
+    encoder: Encoder, chunks: Iterator[list[Document]]
+) -> Iterator[tuple[Sequence[Document], Vectors]]:
+    """Yield each chunk with its vectors, computed here, one chunk after the other."""
+    for chunk in chunks:
+        yield chunk, encoder.encode_documents([document.content for document in chunk])
+
+
+def _check_encoded(vectors: object, chunk: Sequence[Document], dimension: int) -> Vectors:
+    """Return the chunk's vectors if they are finite float32 (N, D)."""
     shape = getattr(vectors, "shape", None)
-    if shape != (len(chunk), encoder.dimension):
+    if not isinstance(vectors, np.ndarray) or shape != (len(chunk), dimension):
         raise VectorError(
             f"The encoder returned shape {shape} for {len(chunk)} documents from "
-            f"{chunk[0].doc_id!r} on; ({len(chunk)}, {encoder.dimension}) was expected."
+            f"{chunk[0].doc_id!r} on; ({len(chunk)}, {dimension}) was expected."
         )
     bad = find_bad_row(vectors)
     if bad is not None:
         raise VectorError(
             f"The encoder returned NaN or infinity for document {chunk[bad].doc_id!r}."
         )
-    return check_vectors(vectors, encoder.dimension, source=f"Document {chunk[0].doc_id!r}")
+    return check_vectors(vectors, dimension, source=f"Document {chunk[0].doc_id!r}")
 
 
 def _build(

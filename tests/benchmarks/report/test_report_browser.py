@@ -175,6 +175,7 @@ def test_the_queries_that_differ_most_show_the_documents_of_both(open_page, page
     assert page.locator("details.query").count() == 20
     page.locator("details.query > summary").first.click()
     hits = page.locator("details.query").first.locator(".hits")
+    hits.locator("li").first.wait_for()
     assert hits.locator("li").count() == 2 * 5
     assert "● relevant" in hits.inner_text()
     assert "○ not judged relevant" in hits.inner_text()
