@@ -1,6 +1,10 @@
-"""Vector stores: write a corpus into a folder, open the folder, search it."""
+"""Vector stores: write a corpus into a folder, change it, open the folder, search it."""
 
+from indexes.change import Change, ChangeConfig
+from indexes.changing import add_documents, delete_documents, update_documents
+from indexes.compaction import compact_index, reindex
 from indexes.folder import check_target
+from indexes.index import StoredIndex
 from indexes.manifest import FileEntry, Manifest, read_manifest
 from indexes.opening import open_index, verify_index
 from indexes.registry import list_backends
@@ -9,8 +13,16 @@ from indexes.write import WriteConfig, write_corpus
 __all__ = [
     "open_index",
     "verify_index",
+    "StoredIndex",
     "write_corpus",
     "WriteConfig",
+    "add_documents",
+    "update_documents",
+    "delete_documents",
+    "compact_index",
+    "reindex",
+    "Change",
+    "ChangeConfig",
     "check_target",
     "read_manifest",
     "Manifest",

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from indexes.documents import DocumentStore
 from indexes.manifest import Manifest
+from indexes.ranking import Candidates
+from indexes.selection import Mask
 from indexes.shards import Shards
-from retrieval import Fingerprint, Scalar, VectorIndex
+from retrieval import Fingerprint, Scalar
+from retrieval.filters import Schema
 
-__all__ = ["Backend", "BuildRequest", "BuildResult"]
+__all__ = ["Backend", "BuildRequest", "BuildResult", "SearchEngine", "OpenRequest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,10 @@ class BuildRequest:
     factory : the backend's own description of the index type.
     vectors, documents : all rows, in the same order.
     fingerprint : of the encoder that made the vectors; a store outside the folder keeps it.
+    schema : the types of the documents' fields.
+    live : bool (N,), False for deleted rows; None where all are live. A backend may leave deleted
+        rows out or keep them, but rows keep their numbers.
+    previous : the file of an index of the first rows, which may be extended instead of built anew.
     """
 
     folder: Path
@@ -31,6 +38,9 @@ class BuildRequest:
     vectors: Shards
     documents: DocumentStore
     fingerprint: Fingerprint | None = None
+    schema: Schema = field(default_factory=Schema)
+    live: Mask | None = None
+    previous: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,30 @@ class BuildResult:
 
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     libraries: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """The index that a backend opens: its folder, its manifest and its rows."""
+
+    folder: Path
+    manifest: Manifest
+    vectors: Shards
+    documents: DocumentStore
+
+
+@dataclass(frozen=True, slots=True)
+class SearchEngine:
+    """An opened store.
+
+    Attributes
+    ----------
+    candidates : finds rows.
+    exact : whether it compares every vector when it is not told to.
+    """
+
+    candidates: Candidates
+    exact: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +85,13 @@ class Backend:
     check : takes dimension and factory; raises UsageError for a factory that cannot be built,
         or MissingDependencyError, before anything costly is done.
     build : writes ``files``; raises UsageError when the corpus is too small for the factory.
-    open : takes the index folder and its manifest.
+    open : returns what answers searches; raises IndexCorruptError where files, store and manifest
+        disagree.
+    keeps_deleted : whether ``build`` keeps deleted rows, so that its files outlive a deletion.
     """
 
     files: Mapping[str, str]
     check: Callable[[int, str], None]
     build: Callable[[BuildRequest], BuildResult]
-    open: Callable[[Path, Manifest], VectorIndex]
+    open: Callable[[OpenRequest], SearchEngine]
+    keeps_deleted: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -19,7 +19,7 @@ from pyarrow import ipc
 from retrieval import Document, Scalar
 from retrieval.errors import DuplicateIdError, IndexCorruptError, RecordError
 
-__all__ = ["DocumentStore", "DocumentWriter", "check_unique_ids"]
+__all__ = ["DocumentStore", "DocumentWriter", "check_unique_ids", "hash_all_ids", "hash_ids"]
 
 BATCH_DOCUMENTS = 1024
 BATCH_BYTES = 8 * 2**20
@@ -36,6 +36,8 @@ SCHEMA = pa.schema(
 )
 
 Rows = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
 
 
 class DocumentWriter:
@@ -121,16 +123,17 @@ class DocumentStore:
 
     Parameters
     ----------
-    folder : holds 00000.arrow and up, in the order of their rows.
+    place : a folder that holds 00000.arrow and up, or the files themselves, in the order of
+        their rows.
 
     Raises
     ------
     IndexCorruptError : a file is not what ``DocumentWriter`` writes, or is truncated.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._files = [_DocumentFile(path) for path in sorted(folder.glob("*.arrow"))]
+    def __init__(self, place: Path | Sequence[Path]) -> None:
+        self.paths = sorted(place.glob("*.arrow")) if isinstance(place, Path) else list(place)
+        self._files = [_DocumentFile(path) for path in self.paths]
         self._ends = np.cumsum([len(file) for file in self._files], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -140,7 +143,7 @@ class DocumentStore:
     @property
     def bytes(self) -> int:
         """The size of all files."""
-        return sum(path.stat().st_size for path in self.folder.glob("*.arrow"))
+        return sum(path.stat().st_size for path in self.paths)
 
     def ids(self, rows: Rows) -> dict[int, str]:
         """Return the document id of each row number."""
@@ -160,7 +163,21 @@ class DocumentStore:
     def iterate_ids(self) -> Iterator[list[str]]:
         """Yield all document ids in order, a batch at a time."""
         for file in self._files:
-            yield from file.iterate_ids()
+            yield from file.iterate_column("doc_id")
+
+    def iterate_metadata(self) -> Iterator[list[Mapping[str, Scalar]]]:
+        """Yield the metadata of all documents in order, a batch at a time."""
+        for file in self._files:
+            for column in file.iterate_column("metadata"):
+                yield [_decode_metadata(stored) for stored in column]
+
+    def iterate(self) -> Iterator[list[Document]]:
+        """Yield all documents in order, a batch at a time."""
+        start = 0
+        for ids in self.iterate_ids():
+            rows = np.arange(start, start + len(ids), dtype=np.int64)
+            yield list(self.documents(rows).values())
+            start += len(ids)
 
     def _pick(
         self, rows: Rows, names: Sequence[str]
@@ -169,7 +186,7 @@ class DocumentStore:
         wanted = np.unique(rows)
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < len(self):
             raise IndexCorruptError(
-                f"{self.folder} has {len(self)} documents; row {wanted[-1]} is not there."
+                f"{self.paths[0].parent} has {len(self)} documents; row {wanted[-1]} is not there."
             )
         start = 0
         for file, end in zip(self._files, self._ends.tolist(), strict=True):
@@ -199,9 +216,9 @@ class _DocumentFile:
     def __len__(self) -> int:
         return self._length
 
-    def iterate_ids(self) -> Iterator[list[str]]:
+    def iterate_column(self, name: str) -> Iterator[list[str]]:
         for number in range(self._reader.num_record_batches):
-            yield self._reader.get_batch(number).column("doc_id").to_pylist()
+            yield self._reader.get_batch(number).column(name).to_pylist()
 
     def pick(
         self, wanted: Rows, names: Sequence[str]
@@ -234,19 +251,15 @@ class _DocumentFile:
         return int(first + batch.num_rows)
 
 
-def check_unique_ids(store: DocumentStore, *, source: str) -> None:
+def check_unique_ids(store: DocumentStore, *, source: str, live: Mask | None = None) -> None:
     """Raise DuplicateIdError if two documents share an id, naming both records.
 
     Needs 16 bytes of memory a document: ids are compared by a 64-bit hash first, and only rows
-    whose hashes agree are looked up.
+    whose hashes agree are looked up. Rows for which ``live`` is False do not count.
     """
-    hashes = np.empty(len(store), dtype=np.uint64)
-    row = 0
-    for ids in store.iterate_ids():
-        digests = b"".join(blake2b(doc_id.encode(), digest_size=8).digest() for doc_id in ids)
-        hashes[row : row + len(ids)] = np.frombuffer(digests, dtype="<u8")
-        row += len(ids)
-    order = np.argsort(hashes, kind="stable")
+    hashes = hash_all_ids(store)
+    rows = np.arange(len(store), dtype=np.int64) if live is None else np.flatnonzero(live)
+    order = rows[np.argsort(hashes[rows], kind="stable")]
     hashes = hashes[order]
     equal = hashes[1:] == hashes[:-1]
     suspects = np.unique(np.concatenate([order[1:][equal], order[:-1][equal]]))
@@ -256,6 +269,22 @@ def check_unique_ids(store: DocumentStore, *, source: str) -> None:
             problem = f"id {doc_id!r} is already the id of record {seen[doc_id] + 1}"
             raise DuplicateIdError(source, row + 1, problem)
         seen[doc_id] = row
+
+
+def hash_ids(doc_ids: Iterable[str]) -> Hashes:
+    """Return uint64 (n,), a 64-bit hash of each id."""
+    digests = b"".join(blake2b(doc_id.encode(), digest_size=8).digest() for doc_id in doc_ids)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)
+
+
+def hash_all_ids(store: DocumentStore) -> Hashes:
+    """Return uint64 (N,), a 64-bit hash of the id of each row."""
+    hashes = np.empty(len(store), dtype=np.uint64)
+    row = 0
+    for ids in store.iterate_ids():
+        hashes[row : row + len(ids)] = hash_ids(ids)
+        row += len(ids)
+    return hashes
 
 
 def _encode_metadata(metadata: Mapping[str, Scalar]) -> str:

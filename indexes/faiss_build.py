@@ -65,11 +65,16 @@ def build(request: BuildRequest) -> BuildResult:
     path = request.folder / INDEX_NAME
     settings: dict[str, Scalar] = {}
     with _one_line_errors(request.factory, len(vectors)):
-        settings |= _train(index, vectors)
-        settings |= _set_search_breadth(index)
         if not _write_flat(index, vectors, path):
-            for block in vectors:
-                index.add(block)
+            extended = _extend(request)
+            if extended is None:
+                settings |= _train(index, vectors)
+                for block in vectors:
+                    index.add(block)
+            else:
+                index = extended
+                settings["extended"] = True
+            settings |= _set_search_breadth(index)
             _write(index, path)
     del index
     stored = read_faiss(path).ntotal
@@ -142,6 +147,21 @@ def _train(index: Any, vectors: Shards) -> dict[str, Scalar]:
     sample = vectors.sample(max(TRAINING_ROWS, TRAINING_ROWS_PER_LIST * lists), seed=TRAINING_SEED)
     index.train(sample)
     return {"training_rows": len(sample), "training_seed": TRAINING_SEED}
+
+
+def _extend(request: BuildRequest) -> Any | None:
+    """Return the previous index with the rows that it lacks, or None where there is none."""
+    if request.previous is None:
+        return None
+    faiss = load_faiss()
+    index = faiss.read_index(str(request.previous))
+    start = 0
+    for block in request.vectors:
+        missing = block[max(0, index.ntotal - start) :]
+        start += len(block)
+        if len(missing):
+            index.add(missing)
+    return index
 
 
 def _set_search_breadth(index: Any) -> dict[str, Scalar]:

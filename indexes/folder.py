@@ -5,6 +5,8 @@
     FOLDER/manifest.json       published last, by one rename: this is the commit
     FOLDER/documents/00000.arrow   later generations: documents.2/00000.arrow
     FOLDER/vectors/00000.npy   vectors.2/00000.npy
+    FOLDER/fields.arrow        typed metadata, for filters
+    FOLDER/deleted.npy         the rows that were deleted
     FOLDER/index.faiss         the backend's own files, index.2.faiss
     FOLDER/.building/          a build in progress, or one that was killed; see ``staging``
     FOLDER/.lock               held by the writer
@@ -26,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from indexes.manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
 from indexes.registry import BACKENDS
+from indexes.selection import DELETED_NAME, FIELDS_NAME
 from indexes.staging import DOCUMENTS_NAME, DONE_NAME, VECTORS_NAME, has_finished_shards
 from retrieval.disk import FULL_DISK, sync_path, sync_tree
 from retrieval.errors import (
@@ -265,7 +268,8 @@ def _generation(name: str) -> int | None:
     if match is None:
         return None
     plain = match["stem"] + (match["suffix"] or "")
-    known = {DOCUMENTS_NAME, VECTORS_NAME}.union(*(b.files.values() for b in BACKENDS.values()))
+    known = {DOCUMENTS_NAME, VECTORS_NAME, FIELDS_NAME, DELETED_NAME}
+    known = known.union(*(backend.files.values() for backend in BACKENDS.values()))
     return int(match["number"] or 1) if plain in known else None
 
 

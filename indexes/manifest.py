@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from retrieval import Fingerprint, Scalar
 from retrieval.errors import IndexCorruptError, SourceNotFoundError, UsageError
+from retrieval.filters import Schema
 
 __all__ = [
     "BUILDING_NAME",
@@ -29,10 +30,10 @@ __all__ = [
 ]
 
 FORMAT = "millpond-index"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 BUILDING_NAME = ".building"
-METRICS = ("cosine",)
+METRICS = ("cosine", "inner_product")
 
 T = TypeVar("T")
 
@@ -67,17 +68,23 @@ class Manifest:
     ----------
     backend : name in ``indexes.registry.BACKENDS``.
     factory : the backend's own description of the index type (a FAISS factory string).
-    metric : "cosine", the inner product of unit vectors.
+    metric : "cosine", the inner product of unit vectors, or "inner_product" of others.
     dimension : D.
-    documents : how many documents are stored.
+    documents : how many documents can be found.
+    rows : how many are stored; deleted ones are, until the index is compacted.
     fingerprint : of the encoder that made the vectors.
     created : UTC, ISO 8601.
     millpond : the version that wrote the index.
     libraries : version by library name.
-    files : by role: "documents/00000" and "vectors/00000" and up, and the backend's own ("index").
+    files : by role: "documents/00000" and "vectors/00000" and up, "fields" (typed metadata) and
+        "deleted" (row numbers) where there are any, and the backend's own ("index").
     corpus_name : as the user named it; may be empty.
     skipped : how many records the corpus reader left out.
     settings : what the backend chose while building (training sample, seed, search breadth).
+    fields : the kinds of value of each metadata field; see ``retrieval.filters.Schema``.
+    vector_type : what the numbers of a vector are stored as, "float32" or "float16".
+    passages : how documents were cut ("tokens", "overlap"), each row being a passage; empty where
+        each row is a document.
     """
 
     backend: str
@@ -85,6 +92,7 @@ class Manifest:
     metric: str
     dimension: int
     documents: int
+    rows: int
     fingerprint: Fingerprint
     created: str
     millpond: str
@@ -93,6 +101,9 @@ class Manifest:
     corpus_name: str = ""
     skipped: int = 0
     settings: Mapping[str, Scalar] = field(default_factory=dict)
+    fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    vector_type: str = "float32"
+    passages: Mapping[str, int] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -102,17 +113,27 @@ class Manifest:
         for name, least in (("dimension", 1), ("documents", 1), ("skipped", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+        if self.rows < self.documents:
+            raise ValueError(f"rows is {self.rows}, less than the {self.documents} documents")
 
-    def place(self, role: str) -> str:
-        """Return the file of a role, or the folder of a role that has numbered files.
+    def place(self, folder: Path, role: str) -> Path:
+        """Return the file of a role.
 
         Raises
         ------
         KeyError : no file has this role.
         """
-        if role in self.files:
-            return self.files[role].name
-        return self.files[f"{role}/00000"].name.partition("/")[0]
+        return folder / self.files[role].name
+
+    def shards(self, folder: Path, role: str) -> list[Path]:
+        """Return the numbered files of "documents" or "vectors", in the order of their rows."""
+        listed = sorted(name for name in self.files if name.startswith(f"{role}/"))
+        return [folder / self.files[name].name for name in listed]
+
+    @property
+    def schema(self) -> Schema:
+        """The types of the metadata fields."""
+        return Schema.from_json(self.fields)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary that ``from_json`` reads."""
@@ -124,12 +145,16 @@ class Manifest:
             "metric": self.metric,
             "dimension": self.dimension,
             "documents": self.documents,
+            "rows": self.rows,
             "skipped": self.skipped,
             "corpus_name": self.corpus_name,
             "created": self.created,
             "millpond": self.millpond,
             "libraries": dict(self.libraries),
             "settings": dict(self.settings),
+            "fields": {name: list(kinds) for name, kinds in self.fields.items()},
+            "vector_type": self.vector_type,
+            "passages": dict(self.passages),
             "fingerprint": self.fingerprint.to_json(),
             "files": {role: asdict(entry) for role, entry in self.files.items()},
         }
@@ -168,12 +193,16 @@ class Manifest:
             metric=_value(data, "metric", str),
             dimension=_value(data, "dimension", int),
             documents=_value(data, "documents", int),
+            rows=_value(data, "rows", int),
             skipped=_value(data, "skipped", int),
             corpus_name=_value(data, "corpus_name", str),
             created=_value(data, "created", str),
             millpond=_value(data, "millpond", str),
             libraries=_value(data, "libraries", dict),
             settings=_value(data, "settings", dict),
+            fields=_value(data, "fields", dict),
+            vector_type=_value(data, "vector_type", str),
+            passages=_value(data, "passages", dict),
             fingerprint=Fingerprint.from_json(_value(data, "fingerprint", dict)),
             files=files,
         )

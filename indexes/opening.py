@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from indexes.index import StoredIndex
 from indexes.manifest import FileEntry, Manifest, read_manifest
 from indexes.registry import get_backend
-from retrieval import VectorIndex
 from retrieval.errors import IndexCorruptError
 
 __all__ = ["open_index", "verify_index"]
 
 
-def open_index(path: Path | str) -> VectorIndex:
+def open_index(path: Path | str) -> StoredIndex:
     """Return the index in folder ``path``, ready to search.
 
     File sizes and counts are checked, checksums are not: see ``verify_index``.
@@ -53,7 +53,7 @@ def verify_index(path: Path | str) -> Manifest:
     return manifest
 
 
-def _open(folder: Path, manifest: Manifest) -> VectorIndex:
+def _open(folder: Path, manifest: Manifest) -> StoredIndex:
     backend = get_backend(manifest.backend)
     for role in ("documents/00000", "vectors/00000", *backend.files):
         if role not in manifest.files:
@@ -63,7 +63,7 @@ def _open(folder: Path, manifest: Manifest) -> VectorIndex:
             )
     for entry in manifest.files.values():
         _check_size(folder / entry.name, entry.bytes)
-    return backend.open(folder, manifest)
+    return StoredIndex.open(folder, manifest, backend)
 
 
 def _check_size(path: Path, expected: int) -> None:

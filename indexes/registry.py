@@ -14,7 +14,8 @@ BACKENDS: dict[str, Backend] = {
         files={"index": faiss_build.INDEX_NAME},
         check=faiss_build.check_factory,
         build=faiss_build.build,
-        open=faiss_index.FaissIndex.open,
+        open=faiss_index.open_engine,
+        keeps_deleted=True,
     ),
     "qdrant": configured_backend(),
 }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,13 @@ import numpy.typing as npt
 from retrieval import Vectors
 from retrieval.errors import IndexCorruptError, VectorError
 
-__all__ = ["Shards", "VectorWriter", "check_vectors", "find_bad_row"]
+__all__ = ["VECTOR_TYPES", "Shards", "VectorWriter", "check_vectors", "find_bad_row"]
 
 BLOCK_BYTES = 64 * 2**20
+VECTOR_TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+FLOAT16_MAX = 65_504
+
+Rows: TypeAlias = npt.NDArray[np.int64]
 
 
 def check_vectors(vectors: object, dimension: int, *, source: str) -> Vectors:
@@ -55,9 +59,11 @@ class VectorWriter:
     ----------
     path : the file, replaced if it is there.
     dimension : D of every vector.
+    vector_type : what a number is stored as: "float32", or "float16" for half the size.
     """
 
-    def __init__(self, path: Path, dimension: int) -> None:
+    def __init__(self, path: Path, dimension: int, vector_type: str = "float32") -> None:
+        self._type = VECTOR_TYPES[vector_type]
         self.path = path
         self.dimension = dimension
         self.rows = 0
@@ -86,11 +92,16 @@ class VectorWriter:
 
         Raises
         ------
-        VectorError : wrong shape or dtype, NaN or infinity.
+        VectorError : wrong shape or dtype, NaN or infinity, or too large for float16.
         OSError : the disk refuses.
         """
         checked = check_vectors(vectors, self.dimension, source="encoder")
-        self._stream.write(np.ascontiguousarray(checked, dtype="<f4").data)
+        if self._type.itemsize < 4 and len(checked) and np.abs(checked).max() > FLOAT16_MAX:
+            raise VectorError(
+                f"A vector holds {np.abs(checked).max():.4g}, and float16 ends at {FLOAT16_MAX:,}. "
+                "Store the vectors as float32."
+            )
+        self._stream.write(np.ascontiguousarray(checked, dtype=self._type).data)
         self._stream.flush()
         self.rows += len(checked)
 
@@ -98,21 +109,28 @@ class VectorWriter:
         # numpy pads the header so that the row count can grow in place.
         shape = (self.rows, self.dimension)
         np.lib.format.write_array_header_1_0(
-            self._stream, {"descr": "<f4", "fortran_order": False, "shape": shape}
+            self._stream, {"descr": self._type.str, "fortran_order": False, "shape": shape}
         )
 
 
 class Shards:
-    """Reads the vectors of an index in order, memory-mapped.
+    """Reads the vectors of an index, in order or by row, memory-mapped.
+
+    Parameters
+    ----------
+    place : a folder that holds 00000.npy and up, or the files themselves, in the order of
+        their rows.
+    dimension : D of every vector.
 
     Raises
     ------
-    IndexCorruptError : a shard is not float32 (n, dimension), or is truncated.
+    IndexCorruptError : a shard is not float32 or float16 (n, dimension), or is truncated.
     """
 
-    def __init__(self, folder: Path, dimension: int) -> None:
+    def __init__(self, place: Path | Sequence[Path], dimension: int) -> None:
         self.dimension = dimension
-        self._arrays = [_map_shard(path, dimension) for path in sorted(folder.glob("*.npy"))]
+        paths = sorted(place.glob("*.npy")) if isinstance(place, Path) else place
+        self._arrays = [_map_shard(path, dimension) for path in paths]
         self._ends = np.cumsum([len(array) for array in self._arrays], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -121,10 +139,25 @@ class Shards:
 
     def __iter__(self) -> Iterator[Vectors]:
         """Yield float32 (n, D) blocks of at most 64 MiB, in order."""
-        step = max(1, BLOCK_BYTES // (4 * self.dimension))
+        step = self.block_rows
         for array in self._arrays:
             for start in range(0, len(array), step):
-                yield np.asarray(array[start : start + step])
+                yield np.asarray(array[start : start + step], dtype=np.float32)
+
+    @property
+    def block_rows(self) -> int:
+        """How many vectors a block of 64 MiB holds."""
+        return max(1, BLOCK_BYTES // (4 * self.dimension))
+
+    def rows(self, rows: Rows) -> Vectors:
+        """Return float32 (n, D), one vector for each row number, in the order given."""
+        found = np.empty((len(rows), self.dimension), dtype=np.float32)
+        shard_of = np.searchsorted(self._ends, rows, side="right")
+        for shard in np.unique(shard_of):
+            chosen = shard_of == shard
+            array = self._arrays[shard]
+            found[chosen] = array[rows[chosen] - (self._ends[shard] - len(array))]
+        return found
 
     def sample(self, count: int, *, seed: int) -> Vectors:
         """Return ``count`` different rows (or all, if fewer), in order, equal for equal seeds."""
@@ -133,22 +166,18 @@ class Shards:
         else:
             chosen = np.random.default_rng(seed).choice(len(self), count, replace=False)
             rows = np.sort(chosen).astype(np.int64)
-        sampled = np.empty((len(rows), self.dimension), dtype=np.float32)
-        start = 0
-        for array, end in zip(self._arrays, self._ends, strict=True):
-            stop = int(np.searchsorted(rows, end))
-            sampled[start:stop] = array[rows[start:stop] - (end - len(array))]
-            start = stop
-        return sampled
+        return self.rows(rows)
 
 
-def _map_shard(path: Path, dimension: int) -> npt.NDArray[np.float32]:
+def _map_shard(path: Path, dimension: int) -> npt.NDArray[np.floating[Any]]:
     try:
         array = np.load(path, mmap_mode="r")
     except (ValueError, OSError) as error:
         raise IndexCorruptError(f"{path} cannot be read: {error}") from error
-    if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != dimension:
+    known = array.dtype in VECTOR_TYPES.values()
+    if not known or array.ndim != 2 or array.shape[1] != dimension:
         raise IndexCorruptError(
-            f"{path} holds {array.dtype} {array.shape}; float32 (n, {dimension}) was expected."
+            f"{path} holds {array.dtype} {array.shape}; {' or '.join(VECTOR_TYPES)} (n, "
+            f"{dimension}) was expected."
         )
     return array  # type: ignore[no-any-return]

@@ -18,7 +18,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -31,10 +32,19 @@ from retrieval import Document, Vectors
 from retrieval.disk import replace_file, sync_path
 from retrieval.errors import UsageError
 
-__all__ = ["DOCUMENTS_NAME", "DONE_NAME", "VECTORS_NAME", "Staging", "has_finished_shards"]
+__all__ = [
+    "DOCUMENTS_NAME",
+    "DONE_NAME",
+    "PLAN_NAME",
+    "SHARD_ROLES",
+    "VECTORS_NAME",
+    "Staging",
+    "has_finished_shards",
+]
 
 DOCUMENTS_NAME = "documents"
 VECTORS_NAME = "vectors"
+SHARD_ROLES = (DOCUMENTS_NAME, VECTORS_NAME)
 PLAN_NAME = "plan.json"
 DONE_NAME = "done"
 SHARD_SECONDS = 30.0
@@ -81,7 +91,7 @@ class Staging:
     folder : ``.building``; made if missing.
     plan : what decides the vectors, as JSON can hold it.
     source : how messages name the corpus.
-    dimension : D of every vector.
+    dimension, vector_type : of the vectors; see ``VectorWriter``.
     clock : returns seconds that only rise.
 
     Raises
@@ -97,16 +107,30 @@ class Staging:
         *,
         source: str,
         dimension: int,
+        vector_type: str = "float32",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder = folder
         self._source, self._dimension, self._clock = source, dimension, clock
+        self._vector_type = vector_type
         _take_up(folder, plan)
         for name in (DOCUMENTS_NAME, VECTORS_NAME, DONE_NAME):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self._done = _finished_shards(folder)
         _drop_unfinished(folder, len(self._done))
         self._open: _OpenShard | None = None
+
+    def files(self, first: int = 0) -> dict[str, FileEntry]:
+        """Return the files of the finished shards by role, numbered from ``first``.
+
+        Names are relative to the folder above ``folder``.
+        """
+        found = {}
+        for number, shard in enumerate(self._done, start=first):
+            for role, entry in zip(SHARD_ROLES, (shard.documents, shard.vectors), strict=True):
+                name = f"{self.folder.name}/{entry.name}"
+                found[f"{role}/{number:05d}"] = replace(entry, name=name)
+        return found
 
     @property
     def finished_rows(self) -> int:
@@ -145,8 +169,9 @@ class Staging:
         OSError : the disk refuses.
         """
         if self._open is None:
+            writer = partial(VectorWriter, dimension=self._dimension, vector_type=self._vector_type)
             self._open = _OpenShard(
-                self.folder, len(self._done), self.finished_rows, self._source, self._dimension
+                self.folder, len(self._done), self.finished_rows, self._source, writer
             )
             self._began = self._clock()
         self._open.append(documents, vectors)
@@ -172,7 +197,12 @@ class _OpenShard:
     """The shard that is being written."""
 
     def __init__(
-        self, folder: Path, number: int, first_row: int, source: str, dimension: int
+        self,
+        folder: Path,
+        number: int,
+        first_row: int,
+        source: str,
+        writer: Callable[[Path], VectorWriter],
     ) -> None:
         self._folder, self._number = folder, number
         self._digest = blake2b(digest_size=16)
@@ -185,7 +215,7 @@ class _OpenShard:
         self._documents = self._writers.enter_context(
             DocumentWriter(paths[DOCUMENTS_NAME], source=source, first_row=first_row)
         )
-        self._vectors = self._writers.enter_context(VectorWriter(paths[VECTORS_NAME], dimension))
+        self._vectors = self._writers.enter_context(writer(paths[VECTORS_NAME]))
 
     @property
     def bytes(self) -> int:

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from indexes.backend import Backend, BuildRequest, BuildResult
-from indexes.documents import DocumentStore, check_unique_ids
+from indexes.backend import Backend
+from indexes.building import Origin, StoredRows, build_index
 from indexes.folder import Workspace, check_target, open_workspace, storage_errors
-from indexes.manifest import (
-    FileEntry,
-    Manifest,
-    base_libraries,
-    millpond_version,
-    now_utc,
-)
+from indexes.manifest import Manifest
 from indexes.registry import get_backend
-from indexes.shards import Shards, check_vectors, find_bad_row
-from indexes.staging import DOCUMENTS_NAME, VECTORS_NAME, Staging
+from indexes.shards import VECTOR_TYPES, check_vectors, find_bad_row
+from indexes.staging import Staging
 from retrieval import Document, Encoder, Progress, Scalar, Vectors
-from retrieval.errors import EmptyCorpusError, UsageError, VectorError
+from retrieval.errors import EmptyCorpusError, UnknownNameError, UsageError, VectorError
+from retrieval.passages import Splitter, read_passages
 
-__all__ = ["Engine", "WriteConfig", "encode_in_turn", "write_corpus"]
+__all__ = [
+    "Engine",
+    "WriteConfig",
+    "check_encoded",
+    "encode_in_turn",
+    "read_chunks",
+    "write_corpus",
+]
 
 CHUNK_CHARACTERS = 16 * 2**20
+
+T = TypeVar("T")
 
 Engine: TypeAlias = Callable[
     [Encoder, Iterator[list[Document]]], Iterator[tuple[Sequence[Document], Vectors]]
@@ -50,6 +53,10 @@ class WriteConfig:
     restart : drop what an unfinished run has embedded, instead of going on from it.
     corpus_name : kept in the manifest and used in messages.
     reading : how the corpus is read ("limit", "skip_bad"); a run that goes on needs the same.
+    vector_type : what the numbers of a vector are stored as: "float32", or "float16" for half
+        the size and three digits.
+    passages : how documents are cut, kept in the manifest and part of what a run that goes on
+        needs alike; empty where ``write_corpus`` gets no ``split``.
     batch_documents : how many documents the encoder is handed at a time (fewer when they are
         longer than 16 Mi characters together).
     """
@@ -60,11 +67,15 @@ class WriteConfig:
     restart: bool = False
     corpus_name: str = ""
     reading: Mapping[str, Scalar] = field(default_factory=dict)
+    vector_type: str = "float32"
+    passages: Mapping[str, int] = field(default_factory=dict)
     batch_documents: int = 1024
 
     def __post_init__(self) -> None:
         """Raise UsageError for a value that is never accepted."""
         get_backend(self.backend)
+        if self.vector_type not in VECTOR_TYPES:
+            raise UnknownNameError("vector type", self.vector_type, VECTOR_TYPES)
         if self.batch_documents < 1:
             raise UsageError(f"batch_documents is {self.batch_documents}; it must be 1 or more.")
 
@@ -82,6 +93,7 @@ def write_corpus(
     *,
     store: Backend | None = None,
     engine: Engine | None = None,
+    split: Splitter | None = None,
     skipped: Callable[[], int] | None = None,
     progress: Progress | None = None,
     resumed: Progress | None = None,
@@ -102,6 +114,8 @@ def write_corpus(
     store : a backend with options of its own, such as the server of ``indexes.qdrant``; by default
         the one that the config names.
     engine : what runs the encoder; by default this thread, one chunk after the other.
+    split : cuts each text into passages, which are embedded one by one; a search returns the
+        document of the best passage, with that passage's text.
     skipped : called after the last document; returns how many records the reader left out.
     progress : called after each chunk with the number of documents in it.
     resumed : called once with the number of documents that an earlier run had embedded, if any.
@@ -122,35 +136,35 @@ def write_corpus(
     config = config or WriteConfig()
     folder = Path(path)
     backend = store or get_backend(config.backend)
+    if bool(config.passages) != (split is not None):
+        raise UsageError("WriteConfig.passages and split go together; pass both or neither.")
     check_target(folder, config.overwrite)
     backend.check(encoder.dimension, config.factory)
     stream = iter(documents)
+    if split is not None:
+        stream = read_passages(stream, split)
     first = next(stream, None)
     if first is None:
         raise EmptyCorpusError(f"{config.source} holds no document; there is nothing to index.")
     stream = chain([first], stream)
     with open_workspace(folder, config.overwrite, restart=config.restart) as workspace:
         listeners = _Listeners(progress, resumed)
-        _stage(encoder, stream, workspace, config, listeners, engine or encode_in_turn)
+        staging = _stage(encoder, stream, workspace, config, listeners, engine or encode_in_turn)
         with storage_errors(folder):
-            result, count = _build(backend, workspace, encoder, config)
-            manifest = Manifest(
-                backend=config.backend,
-                factory=config.factory,
-                metric="cosine",
+            rows = StoredRows(
+                files=staging.files(),
                 dimension=encoder.dimension,
-                documents=count,
-                skipped=skipped() if skipped is not None else 0,
-                corpus_name=config.corpus_name,
-                fingerprint=encoder.fingerprint,
-                created=now_utc(),
-                millpond=millpond_version(),
-                libraries={**base_libraries(), **result.libraries},
-                settings=result.settings,
-                files=_list_files(workspace),
+                vector_type=config.vector_type,
             )
-            workspace.publish(json.dumps(manifest.to_json(), indent=2) + "\n")
-    return manifest
+            origin = Origin(
+                fingerprint=encoder.fingerprint,
+                corpus_name=config.corpus_name,
+                skipped=skipped() if skipped is not None else 0,
+                passages=config.passages,
+            )
+            return build_index(
+                workspace, backend, rows, origin, name=config.backend, factory=config.factory
+            )
 
 
 @dataclass(frozen=True)
@@ -169,13 +183,13 @@ class _Listeners:
             self.resumed(documents)
 
 
-def _read_chunks(documents: Iterable[Document], count: int) -> Iterator[list[Document]]:
-    """Yield lists of at most ``count`` documents and about 16 Mi characters."""
-    chunk: list[Document] = []
+def read_chunks(items: Iterable[T], count: int, length: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield lists of at most ``count`` items and about 16 Mi characters."""
+    chunk: list[T] = []
     characters = 0
-    for document in documents:
-        chunk.append(document)
-        characters += len(document.text)
+    for item in items:
+        chunk.append(item)
+        characters += length(item)
         if len(chunk) >= count or characters >= CHUNK_CHARACTERS:
             yield chunk
             chunk, characters = [], 0
@@ -190,26 +204,32 @@ def _stage(
     config: WriteConfig,
     listeners: _Listeners,
     engine: Engine,
-) -> None:
-    """Encode every document that is not staged yet."""
+) -> Staging:
+    """Encode every document that is not staged yet; return what is staged then."""
     refusals = partial(storage_errors, workspace.folder)  # not around what reads or encodes
     plan = {
         **encoder.fingerprint.settings,
         "corpus": config.corpus_name,
         "batch_documents": config.batch_documents,
+        "vector_type": config.vector_type,
+        **config.passages,
         **config.reading,
     }
     with refusals():
         staging = Staging(
-            workspace.staging, plan, source=config.source, dimension=encoder.dimension
+            workspace.staging,
+            plan,
+            source=config.source,
+            dimension=encoder.dimension,
+            vector_type=config.vector_type,
         )
     for rows in staging.skip(stream):
         listeners.done(rows)
     listeners.going_on(staging.finished_rows)
     try:
-        chunks = _read_chunks(stream, config.batch_documents)
+        chunks = read_chunks(stream, config.batch_documents, _length)
         for chunk, encoded in engine(encoder, chunks):
-            vectors = _check_encoded(encoded, chunk, encoder.dimension)
+            vectors = check_encoded(encoded, chunk, encoder.dimension)
             with refusals():
                 staging.append(chunk, vectors)
             listeners.done(len(chunk))
@@ -218,6 +238,7 @@ def _stage(
     except BaseException:
         staging.abandon()
         raise
+    return staging
 
 
 def encode_in_turn(
@@ -228,7 +249,7 @@ def encode_in_turn(
         yield chunk, encoder.encode_documents([document.content for document in chunk])
 
 
-def _check_encoded(vectors: object, chunk: Sequence[Document], dimension: int) -> Vectors:
+def check_encoded(vectors: object, chunk: Sequence[Document], dimension: int) -> Vectors:
     """Return the chunk's vectors if they are finite float32 (N, D)."""
     shape = getattr(vectors, "shape", None)
     if not isinstance(vectors, np.ndarray) or shape != (len(chunk), dimension):
@@ -244,26 +265,5 @@ def _check_encoded(vectors: object, chunk: Sequence[Document], dimension: int) -
     return check_vectors(vectors, dimension, source=f"Document {chunk[0].doc_id!r}")
 
 
-def _build(
-    backend: Backend, workspace: Workspace, encoder: Encoder, config: WriteConfig
-) -> tuple[BuildResult, int]:
-    """Build the backend's files from what was staged; return its result and N."""
-    documents = DocumentStore(workspace.staging / DOCUMENTS_NAME)
-    check_unique_ids(documents, source=config.source)
-    vectors = Shards(workspace.staging / VECTORS_NAME, encoder.dimension)
-    request = BuildRequest(
-        workspace.staging, config.factory, vectors, documents, encoder.fingerprint
-    )
-    return backend.build(request), len(documents)
-
-
-def _list_files(workspace: Workspace) -> dict[str, FileEntry]:
-    """Return the manifest entry of every staged file, by role, under its published name."""
-    entries = {}
-    for path in sorted(workspace.staging.rglob("*")):
-        name = path.relative_to(workspace.staging).as_posix()
-        if path.is_file() and workspace.publishes(name):
-            role = name.partition(".")[0]
-            role = name if role in entries else role
-            entries[role] = FileEntry.of(path, workspace.published_name(name))
-    return entries
+def _length(document: Document) -> int:
+    return len(document.text)

@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.filters.tree import Expression
 from retrieval.fingerprint import Fingerprint
 from retrieval.types import Hit
 
@@ -61,10 +62,17 @@ class VectorIndex(Protocol):
         """Return how many documents are stored."""
         ...
 
-    def search(self, vectors: Vectors, k: int, *, with_text: bool = True) -> list[list[Hit]]:
+    def search(
+        self,
+        vectors: Vectors,
+        k: int,
+        *,
+        with_text: bool = True,
+        where: Expression | str | None = None,
+    ) -> list[list[Hit]]:
         """Return, for each row of ``vectors`` (Q, D), at most k hits, best first.
 
         Equal scores are ordered by document id. With ``with_text=False`` hits carry ids and
-        scores only.
+        scores only. ``where`` is a filter on metadata, as text or as ``parse_filter`` reads it.
         """
         ...

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 from retrieval.errors import UsageError
+from retrieval.filters.tree import Expression
 from retrieval.fingerprint import check_fingerprints
 from retrieval.protocols import Encoder, VectorIndex
 from retrieval.types import Hit, Query
@@ -31,20 +33,41 @@ class Retriever:
         self.encoder = encoder
         self.index = index
 
-    def search(self, text: str, k: int = 10) -> list[Hit]:
-        """Return the k best hits for one text, best first."""
+    def search(self, text: str, k: int = 10, *, where: Expression | str | None = None) -> list[Hit]:
+        """Return the k best hits for one text, best first, among documents that ``where`` lets in.
+
+        Raises
+        ------
+        UsageError : k is below 1, or the filter does not fit the index.
+        """
         _check_k(k)
-        return self.index.search(self.encoder.encode_queries([text]), k)[0]
+        return self.index.search(self.encoder.encode_queries([text]), k, where=where)[0]
 
     def search_many(
-        self, queries: Iterable[Query], k: int = 10, *, with_text: bool = False, batch: int = 256
+        self,
+        queries: Iterable[Query],
+        k: int = 10,
+        *,
+        with_text: bool = False,
+        where: Expression | str | None = None,
+        batch: int = 256,
     ) -> Iterator[tuple[Query, list[Hit]]]:
-        """Yield each query with its k best hits, holding ``batch`` queries in memory."""
+        """Yield each query with its k best hits, holding two batches of queries in memory.
+
+        While the index looks for one batch, in a thread of its own, the next is encoded.
+        """
         _check_k(k)
         stream = iter(queries)
-        while chunk := list(islice(stream, batch)):
-            vectors = self.encoder.encode_queries([query.text for query in chunk])
-            yield from zip(chunk, self.index.search(vectors, k, with_text=with_text), strict=True)
+        with ThreadPoolExecutor(1, thread_name_prefix="millpond-search") as pool:
+            waiting: tuple[list[Query], Future[list[list[Hit]]]] | None = None
+            while chunk := list(islice(stream, batch)):
+                vectors = self.encoder.encode_queries([query.text for query in chunk])
+                found = pool.submit(self.index.search, vectors, k, with_text=with_text, where=where)
+                if waiting is not None:
+                    yield from zip(waiting[0], waiting[1].result(), strict=True)
+                waiting = (chunk, found)
+            if waiting is not None:
+                yield from zip(waiting[0], waiting[1].result(), strict=True)
 
 
 def _check_k(k: int) -> None:

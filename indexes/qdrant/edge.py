@@ -26,10 +26,12 @@ from typing import Any
 import numpy as np
 
 from indexes.documents import DocumentStore
+from indexes.filter_qdrant import list_payload_indexes, make_edge_filter, make_filter
 from indexes.qdrant.options import SEARCH_BREADTH, Factory
 from indexes.qdrant.overlay import make_overlay, remove_overlay
-from indexes.qdrant.points import ROW, read_batches
-from indexes.qdrant.ranking import Found
+from indexes.qdrant.points import ROW, Payload, read_batches
+from indexes.ranking import Found
+from indexes.selection import Selection
 from indexes.shards import Shards
 from retrieval import Vectors
 from retrieval.errors import IndexCorruptError, MissingDependencyError, StorageError
@@ -62,8 +64,14 @@ def edge_version() -> str:
     return metadata.version("qdrant-edge-py")
 
 
-def build_shard(path: Path, factory: Factory, vectors: Shards, documents: DocumentStore) -> None:
-    """Write all documents as a Qdrant shard to the new folder ``path``.
+def build_shard(
+    path: Path,
+    factory: Factory,
+    vectors: Shards,
+    documents: DocumentStore,
+    payload: Payload | None = None,
+) -> None:
+    """Write all live documents as a Qdrant shard to the new folder ``path``.
 
     Raises
     ------
@@ -72,11 +80,17 @@ def build_shard(path: Path, factory: Factory, vectors: Shards, documents: Docume
         it writes would kill the process.
     """
     edge = load_edge()
+    carried = payload or Payload()
+    expected = 0
     _check_space(path.parent, factory, vectors, documents)
     with _engine_errors(path, reading=False):
         shard = edge.EdgeShard.create(str(path), _config(edge, factory, vectors.dimension))
         try:
-            for number, batch in enumerate(read_batches(vectors, documents), start=1):
+            for name, kind in list_payload_indexes(carried.schema).items():
+                index = getattr(edge.PayloadSchemaType, kind.capitalize())
+                shard.update(edge.UpdateOperation.create_field_index(name, index))
+            for number, batch in enumerate(read_batches(vectors, documents, carried), start=1):
+                expected += len(batch.rows)
                 points = [edge.Point(*point) for point in batch]
                 shard.update(edge.UpdateOperation.upsert_points(points))
                 if number % FLUSH_BATCHES == 0:
@@ -88,8 +102,8 @@ def build_shard(path: Path, factory: Factory, vectors: Shards, documents: Docume
         finally:
             shard.close()
     stored = EdgeSearcher(path).count()
-    if stored != len(vectors):
-        raise StorageError(f"{path} holds {stored} points after {len(vectors)} were written.")
+    if stored != expected:
+        raise StorageError(f"{path} holds {stored} points after {expected} were written.")
 
 
 class EdgeSearcher:
@@ -123,15 +137,21 @@ class EdgeSearcher:
             raise
         weakref.finalize(self, _release, self._shard, overlay, os.getpid())
 
-    def __call__(self, queries: Vectors, wanted: int, *, exact: bool) -> list[Found]:
+    def __call__(
+        self, queries: Vectors, wanted: int, *, exact: bool, selection: Selection
+    ) -> list[Found]:
         """Return, for each query, at most ``wanted`` scores and rows, best first."""
         edge = self._edge
+        matching = None
+        if selection.plan is not None:
+            matching = make_edge_filter(make_filter(selection.plan))
         params = edge.SearchParams(exact=exact, hnsw_ef=max(SEARCH_BREADTH, wanted))
         requests = [
             edge.QueryRequest(
                 limit=wanted,
                 query=edge.Query.Nearest(vector),
                 params=params,
+                filter=matching,
                 with_payload=[ROW],
             )
             for vector in queries.tolist()

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import Any, NamedTuple
 from uuid import NAMESPACE_OID, uuid5
 
-from indexes.documents import DocumentStore
-from indexes.shards import Shards
-from retrieval import Vectors
+import numpy as np
 
-__all__ = ["BATCH_BYTES", "BATCH_POINTS", "DOC_ID", "ROW", "PointBatch", "point_id", "read_batches"]
+from indexes.documents import DocumentStore
+from indexes.filter_qdrant import ROOT, Json, make_payload
+from indexes.selection import Mask
+from indexes.shards import Shards
+from retrieval import Scalar, Vectors
+from retrieval.filters import Schema
+
+__all__ = [
+    "BATCH_BYTES",
+    "BATCH_POINTS",
+    "DOC_ID",
+    "ROW",
+    "Payload",
+    "PointBatch",
+    "point_id",
+    "read_batches",
+]
 
 BATCH_POINTS = 1000
 BATCH_BYTES = 16 * 10**6
@@ -28,24 +43,44 @@ ROW = "row"
 
 
 @dataclass(frozen=True, slots=True)
-class PointBatch:
-    """Consecutive documents, of which the first is row ``first_row``.
+class Payload:
+    """What points carry beside id and row, and which rows become points at all.
 
     Attributes
     ----------
-    doc_ids : N strings.
-    vectors : float32 (N, D).
+    schema : of the documents' fields; none are carried by default.
+    live : bool (N,), False for deleted rows; None where all are live.
     """
 
-    first_row: int
+    schema: Schema = field(default_factory=Schema)
+    live: Mask | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PointBatch:
+    """Documents that go to Qdrant together.
+
+    Attributes
+    ----------
+    rows : N row numbers.
+    doc_ids : N strings.
+    vectors : float32 (N, D).
+    fields : N payload entries; None where documents have no fields.
+    """
+
+    rows: list[int]
     doc_ids: list[str]
     vectors: Vectors
+    fields: list[Json] | None = None
 
-    def __iter__(self) -> Iterator[tuple[str, list[float], dict[str, str | int]]]:
+    def __iter__(self) -> Iterator[tuple[str, list[float], Json]]:
         """Yield (point id, vector, payload)."""
-        rows = enumerate(zip(self.doc_ids, self.vectors.tolist(), strict=True), self.first_row)
-        for row, (doc_id, vector) in rows:
-            yield point_id(doc_id), vector, {DOC_ID: doc_id, ROW: row}
+        parts = zip(self.rows, self.doc_ids, self.vectors.tolist(), strict=True)
+        for number, (row, doc_id, vector) in enumerate(parts):
+            payload: Json = {DOC_ID: doc_id, ROW: row}
+            if self.fields is not None:
+                payload[ROOT] = self.fields[number]
+            yield point_id(doc_id), vector, payload
 
 
 def point_id(doc_id: str) -> str:
@@ -54,32 +89,61 @@ def point_id(doc_id: str) -> str:
 
 
 def read_batches(
-    vectors: Shards, documents: DocumentStore, *, most_bytes: int | None = None
+    vectors: Shards,
+    documents: DocumentStore,
+    payload: Payload | None = None,
+    *,
+    most_bytes: int | None = None,
 ) -> Iterator[PointBatch]:
-    """Yield all documents in order, at most 1000 and ``most_bytes`` of JSON at a time.
+    """Yield all live documents in order, at most 1000 and ``most_bytes`` of JSON at a time.
 
     A document that is larger than ``most_bytes`` (default BATCH_BYTES) comes alone.
     """
     limit = BATCH_BYTES if most_bytes is None else most_bytes
-    doc_ids = (doc_id for batch in documents.iterate_ids() for doc_id in batch)
+    carried = payload or Payload()
     fixed = POINT_BYTES + FLOAT_BYTES * vectors.dimension
+    waiting: list[_Point] = []
+    size = 0
+    for point in _read_points(vectors, documents, carried):
+        cost = fixed + len(json.dumps(point.doc_id))
+        if carried.schema.types:
+            cost += len(json.dumps(point.fields))
+        if waiting and (len(waiting) == BATCH_POINTS or size + cost > limit):
+            yield _pack(waiting, carried)
+            waiting, size = [], 0
+        waiting.append(point)
+        size += cost
+    if waiting:
+        yield _pack(waiting, carried)
+
+
+class _Point(NamedTuple):
+    row: int
+    doc_id: str
+    fields: Json
+    vector: Any
+
+
+def _read_points(vectors: Shards, documents: DocumentStore, payload: Payload) -> Iterator[_Point]:
+    """Yield every live row."""
+    ids = chain.from_iterable(documents.iterate_ids())
+    metadata: Iterator[Mapping[str, Scalar]] = repeat({})
+    if payload.schema.types:
+        metadata = chain.from_iterable(documents.iterate_metadata())
     row = 0
     for block in vectors:
-        names = list(islice(doc_ids, len(block)))
-        start = 0
-        while start < len(names):
-            count = _fitting(names, start, fixed, limit)
-            stop = start + count
-            yield PointBatch(row, names[start:stop], block[start:stop])
-            row += count
-            start = stop
+        for vector in block:
+            doc_id, found = next(ids), next(metadata)
+            if payload.live is None or payload.live[row]:
+                fields = make_payload(found, payload.schema) if payload.schema.types else {}
+                yield _Point(row, doc_id, fields, vector)
+            row += 1
 
 
-def _fitting(names: list[str], start: int, fixed: int, limit: int) -> int:
-    """Return how many points from ``start`` on fit into one request, 1 at least."""
-    size = 0
-    for count, name in enumerate(names[start : start + BATCH_POINTS]):
-        size += fixed + len(json.dumps(name))
-        if size > limit and count:
-            return count
-    return min(BATCH_POINTS, len(names) - start)
+def _pack(points: list[_Point], payload: Payload) -> PointBatch:
+    return PointBatch(
+        [point.row for point in points],
+        [point.doc_id for point in points],
+        np.stack([point.vector for point in points]),
+        [point.fields for point in points] if payload.schema.types else None,
+    )

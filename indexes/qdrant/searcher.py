@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from indexes.filter_qdrant import make_filter
 from indexes.qdrant.connection import Connection
 from indexes.qdrant.options import SEARCH_BREADTH
 from indexes.qdrant.points import ROW
-from indexes.qdrant.ranking import Found
+from indexes.ranking import Found
+from indexes.selection import Selection
 from retrieval import Vectors
 
 __all__ = ["ServerSearcher"]
@@ -27,15 +29,22 @@ class ServerSearcher:
         self._name = name
         self._quantized = quantized
 
-    def __call__(self, queries: Vectors, wanted: int, *, exact: bool) -> list[Found]:
+    def __call__(
+        self, queries: Vectors, wanted: int, *, exact: bool, selection: Selection
+    ) -> list[Found]:
         """Return, for each query, at most ``wanted`` scores and rows, best first."""
         from qdrant_client import models
 
         params = self._params(wanted, exact)
+        matching = None
+        if selection.plan is not None:
+            matching = models.Filter.model_validate(make_filter(selection.plan))
         found: list[Found] = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             requests = [
-                models.QueryRequest(query=vector, limit=wanted, params=params, with_payload=[ROW])
+                models.QueryRequest(
+                    query=vector, filter=matching, limit=wanted, params=params, with_payload=[ROW]
+                )
                 for vector in queries[start : start + QUERIES_AT_ONCE].tolist()
             ]
             answers = self._connection.run(_query(self._name, requests))

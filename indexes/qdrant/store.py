@@ -15,15 +15,14 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from indexes.backend import Backend, BuildRequest, BuildResult
-from indexes.documents import DocumentStore
+import numpy as np
+
+from indexes.backend import Backend, BuildRequest, BuildResult, OpenRequest, SearchEngine
 from indexes.manifest import Manifest, read_manifest
 from indexes.qdrant.connection import Connection, load_client
 from indexes.qdrant.edge import EdgeSearcher, build_shard, edge_version, load_edge
-from indexes.qdrant.index import QdrantIndex
 from indexes.qdrant.options import EMBEDDED, MEMORY, SERVER, Factory, QdrantOptions
-from indexes.qdrant.points import read_batches
-from indexes.qdrant.ranking import Candidates, StoredVectors
+from indexes.qdrant.points import Payload, read_batches
 from indexes.qdrant.searcher import ServerSearcher
 from indexes.qdrant.server import (
     build_collection,
@@ -33,6 +32,7 @@ from indexes.qdrant.server import (
     create_collection,
     upload,
 )
+from indexes.ranking import Candidates
 from retrieval import Scalar
 from retrieval.errors import IndexCorruptError, MillpondError, UsageError
 
@@ -80,7 +80,8 @@ def _build(options: QdrantOptions, request: BuildRequest) -> BuildResult:
     libraries = {}
     checksums: dict[str, str] = {}
     if options.mode == EMBEDDED:
-        build_shard(folder / SHARD_NAME, factory, vectors, request.documents)
+        payload = Payload(request.schema, request.live)
+        build_shard(folder / SHARD_NAME, factory, vectors, request.documents, payload)
         checksums = _checksums(folder / SHARD_NAME)
         libraries["qdrant-edge-py"] = edge_version()
     else:
@@ -111,8 +112,8 @@ def _fill_server(options: QdrantOptions, factory: Factory, request: BuildRequest
         )
 
 
-def _open(folder: Path, manifest: Manifest) -> QdrantIndex:
-    """Return the index that ``manifest`` describes.
+def _open(request: OpenRequest) -> SearchEngine:
+    """Return what answers searches.
 
     Raises
     ------
@@ -121,23 +122,17 @@ def _open(folder: Path, manifest: Manifest) -> QdrantIndex:
     StorageError : the server is down or refuses the key; the engine cannot open its files.
     MissingDependencyError : the library is not installed.
     """
+    manifest = request.manifest
     options = QdrantOptions.from_manifest(manifest)
-    documents = DocumentStore(folder / manifest.place("documents"))
-    stored = StoredVectors(_vectors_folder(folder, manifest), manifest.dimension)
-    if (len(documents), len(stored)) != (manifest.documents, manifest.documents):
-        raise IndexCorruptError(
-            f"{folder} is inconsistent: {len(stored)} vectors and {len(documents)} documents, but "
-            f"the manifest states {manifest.documents}. Index the corpus again with --overwrite."
-        )
     factory = Factory.parse(manifest.factory, manifest.dimension)
     candidates: Candidates
     if options.mode == EMBEDDED:
-        candidates = _open_embedded(folder, manifest)
+        candidates = _open_embedded(request.folder, manifest)
     elif options.mode == MEMORY:
-        candidates = _load_into_memory(options, factory, stored, documents)
+        candidates = _load_into_memory(options, factory, request)
     else:
         candidates = _open_server(options, manifest)
-    return QdrantIndex(candidates, stored, documents, manifest, exact=factory.exact)
+    return SearchEngine(candidates, factory.exact)
 
 
 def _open_embedded(folder: Path, manifest: Manifest) -> EdgeSearcher:
@@ -163,12 +158,19 @@ def _open_embedded(folder: Path, manifest: Manifest) -> EdgeSearcher:
 
 
 def _load_into_memory(
-    options: QdrantOptions, factory: Factory, stored: StoredVectors, documents: DocumentStore
+    options: QdrantOptions, factory: Factory, request: OpenRequest
 ) -> ServerSearcher:
     """Upload the folder's vectors to a Qdrant in this process; for tests and small corpora."""
+    manifest = request.manifest
+    live = None
+    if "deleted" in manifest.files:
+        live = np.ones(manifest.rows, dtype=np.bool_)
+        live[np.load(manifest.place(request.folder, "deleted"))] = False
+    payload = Payload(manifest.schema, live)
     connection = Connection(options)
-    create_collection(connection, MEMORY_COLLECTION, options, factory, stored.dimension, {})
-    upload(connection, MEMORY_COLLECTION, read_batches(stored, documents))
+    create_collection(connection, MEMORY_COLLECTION, options, factory, manifest.dimension, {})
+    batches = read_batches(request.vectors, request.documents, payload)
+    upload(connection, MEMORY_COLLECTION, batches)
     return ServerSearcher(connection, MEMORY_COLLECTION)
 
 
@@ -181,16 +183,6 @@ def _open_server(options: QdrantOptions, manifest: Manifest) -> ServerSearcher:
         connection.close()
         raise
     return ServerSearcher(connection, name, quantized=options.quantization != "none")
-
-
-def _vectors_folder(folder: Path, manifest: Manifest) -> Path:
-    shards = [entry.name for role, entry in manifest.files.items() if role.startswith("vectors/")]
-    if not shards:
-        raise IndexCorruptError(
-            f"{folder} is damaged: its manifest lists no vectors. "
-            "Index the corpus again with --overwrite."
-        )
-    return (folder / shards[0]).parent
 
 
 def _checksums(folder: Path) -> dict[str, str]:

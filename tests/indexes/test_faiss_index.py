@@ -182,7 +182,15 @@ def test_training_and_search_breadth_are_kept_in_the_manifest(tmp_path, fakes):
     manifest = write_corpus(
         fakes.HashingEncoder(), documents, tmp_path / "i", WriteConfig(factory="IVF16,Flat")
     )
-    assert manifest.settings == {"training_rows": 200, "training_seed": 0, "nprobe": 8}
+    recall = manifest.settings["recall@10"]
+    assert 0.8 < recall < 1.0  # 8 of 16 lists are searched
+    assert manifest.settings == {
+        "training_rows": 200,
+        "training_seed": 0,
+        "nprobe": 8,
+        "recall@10": recall,
+        "recall_queries": 200,
+    }
 
 
 def test_rows_that_an_approximate_index_does_not_fill_are_left_out(tmp_path, fakes):

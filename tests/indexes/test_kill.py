@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from pathlib import Path
-import indexes.folder, indexes.staging, indexes.write
+import indexes.building, indexes.folder, indexes.staging, indexes.write
 from indexes import WriteConfig, write_corpus
 from fakes import HashingEncoder, die, make_documents
 
@@ -35,9 +35,9 @@ def dying(module, name, before):
     setattr(module, name, replacement)
 
 if point == "after the shards":
-    dying(indexes.write, "_build", before=True)
+    dying(indexes.building, "infer_fields", before=True)
 if point == "after the build":
-    dying(indexes.write, "_build", before=False)
+    dying(indexes.building, "_measure", before=False)
 if point == "before publishing":
     dying(indexes.folder.Workspace, "publish", before=True)
 if point == "between two renames":

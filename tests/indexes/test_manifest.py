@@ -14,6 +14,7 @@ def a_manifest(**changes):
         "metric": "cosine",
         "dimension": 4,
         "documents": 3,
+        "rows": 3,
         "fingerprint": Fingerprint("m", {"pooling": "mean"}),
         "created": "2025-01-01T00:00:00+00:00",
         "millpond": "0.1.0",
@@ -63,7 +64,7 @@ def test_a_manifest_that_is_not_text_is_corrupt(tmp_path):
 
 
 def test_a_newer_format_asks_for_an_upgrade(tmp_path):
-    data = a_manifest().to_json() | {"format_version": 3, "metric": "something new"}
+    data = a_manifest().to_json() | {"format_version": 4, "metric": "something new"}
     (tmp_path / "manifest.json").write_text(json.dumps(data))
     with pytest.raises(UsageError, match=r"format 3.*pip install --upgrade millpond"):
         read_manifest(tmp_path)

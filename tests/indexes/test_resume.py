@@ -43,7 +43,7 @@ def break_off(encoder, documents, path, after, config=CONFIG):
 def contents(path):
     """Ids in order, and the bytes of all vectors."""
     index = open_index(path)
-    ids = [doc_id for batch in index._documents.iterate_ids() for doc_id in batch]
+    ids = [doc_id for batch in index.documents.iterate_ids() for doc_id in batch]
     parts = [np.load(part) for part in sorted((path / "vectors").glob("*.npy"))]
     return ids, np.concatenate(parts).tobytes()
 

@@ -43,6 +43,7 @@ def names(folder):
 FIRST_GENERATION = [
     "documents",
     "documents/00000.arrow",
+    "fields.arrow",
     "index.faiss",
     "manifest.json",
     "vectors",
@@ -51,6 +52,7 @@ FIRST_GENERATION = [
 SECOND_GENERATION = [
     "documents.2",
     "documents.2/00000.arrow",
+    "fields.2.arrow",
     "index.2.faiss",
     "manifest.json",
     "vectors.2",
@@ -76,7 +78,7 @@ def test_a_corpus_becomes_a_folder_and_a_manifest(tmp_path, encoder, documents):
     assert (manifest.documents, manifest.dimension, manifest.skipped) == (25, 16, 4)
     assert (manifest.backend, manifest.factory, manifest.metric) == ("faiss", "Flat", "cosine")
     assert (manifest.corpus_name, manifest.fingerprint) == ("c.jsonl", encoder.fingerprint)
-    assert set(manifest.files) == {"index", "documents/00000", "vectors/00000"}
+    assert set(manifest.files) == {"index", "fields", "documents/00000", "vectors/00000"}
     assert set(manifest.libraries) == {"python", "numpy", "pyarrow", "faiss"}
     assert manifest.created.endswith("+00:00")
 

@@ -195,7 +195,7 @@ if point == "between two batches":
     def read_batches(*arguments):
         for batch in original(*arguments, most_bytes=5000):
             yield batch
-            if batch.first_row:
+            if batch.rows[0]:
                 die()
     edge.read_batches = read_batches
 if point == "after the build":

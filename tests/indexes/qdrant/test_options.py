@@ -110,6 +110,8 @@ def test_the_manifest_tells_the_place_and_the_type(tmp_path, encoder, documents)
         "exact": False,
         "m": 32,
         "ef_construct": 100,
+        "recall@10": 1.0,
+        "recall_queries": 25,
         "hnsw_ef": 128,
     }
     assert QdrantOptions.from_manifest(manifest) == QdrantOptions()

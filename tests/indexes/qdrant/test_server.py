@@ -53,6 +53,7 @@ def test_an_index_on_a_server_finds_its_documents(folder, server, encoder, docum
     assert server.aliases == {"docs": name}
     assert sorted(path.name for path in folder.iterdir()) == [
         "documents",
+        "fields.arrow",
         "manifest.json",
         "qdrant",
         "vectors",
@@ -102,7 +103,7 @@ def test_every_option_reaches_the_server(tmp_path, write_with, server, options, 
     index.search(query, 3)
     index.as_exact().search(query, 3)
     params = [r.body["searches"][0]["params"] for r in server.sent("POST", "/query/batch")]
-    assert params == [
+    assert params[-2:] == [
         {"hnsw_ef": 128, "quantization": {"rescore": True, "oversampling": 2.0}},
         {"exact": True, "quantization": {"ignore": True}},
     ]

@@ -1,0 +1,371 @@
+"""Adding, replacing and deleting documents: what is embedded, what is found, what readers see."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from indexes import (
+    ChangeConfig,
+    WriteConfig,
+    add_documents,
+    compact_index,
+    delete_documents,
+    open_index,
+    reindex,
+    update_documents,
+    verify_index,
+    write_corpus,
+)
+from retrieval import Document
+from retrieval.errors import (
+    DuplicateIdError,
+    FingerprintError,
+    IndexExistsError,
+    SourceNotFoundError,
+    UsageError,
+    VectorError,
+)
+
+BACKENDS = [("faiss", "Flat"), ("faiss", "HNSW16"), ("faiss", "IVF4,Flat"), ("qdrant", "Flat")]
+KEEP = ChangeConfig(compact_share=1.0)
+
+
+def found_ids(index, encoder, documents):
+    """For each document, the id that a search for its own content finds first."""
+    hits = index.search(encoder.encode_queries([d.content for d in documents]), 1)
+    return [one[0].doc_id if one else None for one in hits]
+
+
+def everything(index):
+    """All documents that can be found, by id."""
+    hits = index.search(np.ones((1, index.dimension), dtype=np.float32), 10_000)[0]
+    assert len(hits) == len(index)
+    return {h.doc_id: (h.title, h.text, dict(h.metadata)) for h in hits}
+
+
+def as_stored(documents):
+    return {d.doc_id: (d.title, d.text, dict(d.metadata)) for d in documents}
+
+
+class Counting:
+    """Counts the texts that the encoder of the fakes is given."""
+
+    def __init__(self, encoder):
+        self._encoder, self.texts = encoder, []
+        self.dimension, self.fingerprint = encoder.dimension, encoder.fingerprint
+        self.encode_queries = encoder.encode_queries
+
+    def encode_documents(self, texts):
+        self.texts += texts
+        return self._encoder.encode_documents(texts)
+
+
+@pytest.mark.parametrize(("backend", "factory"), BACKENDS)
+def test_added_documents_are_found_and_only_they_are_embedded(
+    tmp_path, fakes, encoder, documents, backend, factory
+):
+    config = WriteConfig(backend=backend, factory=factory)
+    write_corpus(encoder, documents, tmp_path / "i", config)
+    new = fakes.make_documents(15, "new")
+    counting = Counting(encoder)
+    change = add_documents(counting, [*documents[:5], *new], tmp_path / "i")
+    assert (change.added, change.unchanged, change.replaced) == (15, 5, 0)
+    assert counting.texts == [d.content for d in new]
+    index = open_index(tmp_path / "i")
+    assert everything(index) == as_stored([*documents, *new])
+    assert found_ids(index, encoder, [*documents, *new]) == [d.doc_id for d in [*documents, *new]]
+    assert verify_index(tmp_path / "i") == change.manifest
+    assert (change.manifest.documents, change.manifest.rows) == (40, 40)
+
+
+@pytest.mark.parametrize(("backend", "factory"), BACKENDS)
+def test_deleted_documents_are_not_found_and_their_places_go_to_the_next_best(
+    tmp_path, encoder, documents, backend, factory
+):
+    config = WriteConfig(backend=backend, factory=factory)
+    write_corpus(encoder, documents, tmp_path / "i", config)
+    gone = ["d0", "d7", "d24"]
+    change = delete_documents(tmp_path / "i", gone, KEEP)
+    assert (change.deleted, change.manifest.documents, change.manifest.rows) == (3, 22, 25)
+    index = open_index(tmp_path / "i")
+    left = [d for d in documents if d.doc_id not in gone]
+    assert everything(index) == as_stored(left)
+    assert not set(found_ids(index, encoder, documents)) & set(gone)
+    assert len(index.search(encoder.encode_queries(["x"]), 22)[0]) == 22
+
+
+@pytest.mark.parametrize(("backend", "factory"), BACKENDS)
+def test_an_update_embeds_changed_texts_and_keeps_vectors_of_changed_metadata(
+    tmp_path, encoder, documents, backend, factory
+):
+    config = WriteConfig(backend=backend, factory=factory)
+    write_corpus(encoder, documents, tmp_path / "i", config)
+    changed = Document("d3", "another text", "title 3", {"n": 3})
+    labelled = Document("d4", "text 4 of d", "title 4", {"n": 444})
+    new = Document("e", "a new text", "", {"n": -1})
+    counting = Counting(encoder)
+    change = update_documents(
+        counting, [documents[0], changed, labelled, new], tmp_path / "i", KEEP
+    )
+    counts = (change.unchanged, change.replaced, change.relabelled, change.added, change.deleted)
+    assert counts == (1, 1, 1, 1, 0)
+    assert counting.texts == ["title 3 another text", "a new text"]
+    index = open_index(tmp_path / "i")
+    kept = [d for d in documents if d.doc_id not in ("d3", "d4")]
+    assert everything(index) == as_stored([*kept, changed, labelled, new])
+    assert found_ids(index, encoder, [changed, labelled]) == ["d3", "d4"]
+    query = encoder.encode_queries(["x"])
+    assert [h.doc_id for h in index.search(query, 9, where="n == 444")[0]] == ["d4"]
+    assert index.search(query, 9, where="n == 4") == [[]]
+
+
+def test_an_update_with_delete_missing_leaves_the_corpus_and_nothing_else(
+    tmp_path, fakes, encoder, documents
+):
+    write_corpus(encoder, documents, tmp_path / "i")
+    corpus = [*documents[10:20], *fakes.make_documents(3, "new")]
+    change = update_documents(encoder, corpus, tmp_path / "i", KEEP, delete_missing=True)
+    assert (change.added, change.unchanged, change.deleted) == (3, 10, 15)
+    assert everything(open_index(tmp_path / "i")) == as_stored(corpus)
+
+
+def test_too_many_deletions_are_cleared_away(tmp_path, encoder, documents):
+    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory="HNSW16"))
+    kept = delete_documents(tmp_path / "i", [f"d{n}" for n in range(6)])  # 6 of 25 are 24 percent
+    assert (kept.compacted, kept.manifest.rows) == (False, 25)
+    cleared = delete_documents(tmp_path / "i", ["d6"])  # 28 percent
+    assert (cleared.compacted, cleared.manifest.rows, cleared.manifest.documents) == (True, 18, 18)
+    assert "deleted" not in cleared.manifest.files
+    names = sorted(path.name for path in (tmp_path / "i").iterdir())
+    assert len(names) == 5, names  # documents, vectors, fields, index, manifest of one generation
+    assert everything(open_index(tmp_path / "i")) == as_stored(documents[7:])
+
+
+def test_compacting_changes_no_hit(tmp_path, encoder, documents):
+    write_corpus(encoder, documents, tmp_path / "i")
+    delete_documents(tmp_path / "i", ["d1", "d2"], KEEP)
+    queries = encoder.encode_queries([d.content for d in documents])
+    before = open_index(tmp_path / "i").search(queries, 10)
+    assert compact_index(tmp_path / "i").rows == 23
+    assert open_index(tmp_path / "i").search(queries, 10) == before
+    assert compact_index(tmp_path / "i").rows == 23  # nothing to do
+
+
+@pytest.mark.parametrize("changes", [["add", "delete", "add"], ["update", "update", "delete"]])
+def test_a_change_after_a_change_finds_the_shards_of_all_generations(
+    tmp_path, fakes, encoder, documents, changes
+):
+    write_corpus(encoder, documents, tmp_path / "i")
+    expected = as_stored(documents)
+    for number, kind in enumerate(changes):
+        batch = fakes.make_documents(4, f"g{number}-")
+        if kind == "delete":
+            gone = list(expected)[:3]
+            delete_documents(tmp_path / "i", gone, KEEP)
+            expected = {name: expected[name] for name in expected if name not in gone}
+        else:
+            if kind == "update":
+                batch += [Document("d20", f"version {number}")]
+            {"add": add_documents, "update": update_documents}[kind](
+                encoder, batch, tmp_path / "i", KEEP
+            )
+            expected |= as_stored(batch)
+        assert everything(open_index(tmp_path / "i")) == expected
+    verify_index(tmp_path / "i")
+
+
+IDS = st.sampled_from("abcdef")
+TEXTS = st.sampled_from(["one", "two", "three", ""])
+DOCUMENTS = st.lists(
+    st.builds(Document, IDS, TEXTS, metadata=st.sampled_from([{}, {"n": 1}, {"n": 2}])),
+    max_size=5,
+    unique_by=lambda document: document.doc_id,
+)
+OPERATIONS = st.lists(
+    st.tuples(st.just("update"), DOCUMENTS, st.booleans())
+    | st.tuples(st.just("delete"), st.lists(IDS, unique=True, max_size=4), st.booleans()),
+    max_size=4,
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(first=DOCUMENTS.filter(bool), operations=OPERATIONS)
+@pytest.mark.parametrize("backend", ["faiss", "qdrant"])
+def test_any_changes_end_with_the_index_of_the_corpus_they_lead_to(
+    tmp_path_factory, fakes, backend, first, operations
+):
+    folder = tmp_path_factory.mktemp("changes")
+    encoder = fakes.HashingEncoder(4)
+    write_corpus(encoder, first, folder / "i", WriteConfig(backend=backend))
+    corpus = {document.doc_id: document for document in first}
+    for kind, argument, flag in operations:
+        wanted = dict(corpus)
+        if kind == "delete":
+            wanted = {name: wanted[name] for name in wanted if name not in argument}
+        else:
+            given = {document.doc_id: document for document in argument}
+            wanted = given if flag else wanted | given
+        compact = ChangeConfig(compact_share=0.5 if flag else 0.0)
+        try:
+            if kind == "delete":
+                delete_documents(folder / "i", argument, compact, ignore_missing=True)
+            else:
+                update_documents(encoder, argument, folder / "i", compact, delete_missing=flag)
+        except UsageError as error:
+            assert "No document would be left" in str(error)
+            assert not wanted
+            continue
+        corpus = wanted
+    index = open_index(folder / "i")
+    assert everything(index) == as_stored(corpus.values())
+    fresh = folder / "fresh"
+    write_corpus(encoder, corpus.values(), fresh)
+    queries = encoder.encode_queries(["one", "two", "q"])
+    for where in (None, "n == 1") if any(d.metadata for d in corpus.values()) else (None,):
+        assert index.search(queries, 3, where=where) == open_index(fresh).search(
+            queries, 3, where=where
+        )
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import indexes.folder, indexes.staging
+from fakes import HashingEncoder, make_documents, die
+from indexes import ChangeConfig, add_documents
+indexes.staging.SHARD_SECONDS = 0.0
+point, _, path = sys.argv[1:]
+if point == "publish":
+    indexes.folder.commit = lambda *arguments: die()
+encoder = HashingEncoder(die_at=3 if point == "encode" else 0)
+add_documents(encoder, make_documents(40, "new"), path, ChangeConfig(batch_documents=10))
+"""
+
+
+@pytest.mark.parametrize("point", ["encode", "publish"])
+def test_a_killed_change_leaves_the_index_as_it_was_and_goes_on(
+    tmp_path, fakes, encoder, documents, point
+):
+    path = tmp_path / "i"
+    write_corpus(encoder, documents, path)
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, point, str(here), str(path)], capture_output=True, text=True
+    )
+    assert done.returncode == -9, done.stderr
+    assert everything(open_index(path)) == as_stored(documents)
+    counting = Counting(encoder)
+    new = fakes.make_documents(40, "new")
+    change = add_documents(counting, new, path, ChangeConfig(batch_documents=10))
+    assert change.added == 40
+    assert len(counting.texts) == {"encode": 20, "publish": 0}[point]
+    assert everything(open_index(path)) == as_stored([*documents, *new])
+
+
+def test_another_change_than_the_killed_one_is_refused_until_restart(
+    tmp_path, fakes, encoder, documents
+):
+    path = tmp_path / "i"
+    write_corpus(encoder, documents, path)
+    here = Path(__file__).parent
+    subprocess.run([sys.executable, "-c", KILLED, "encode", str(here), str(path)], check=False)
+    other = fakes.make_documents(5, "other")
+    with pytest.raises(UsageError, match=r"begun otherwise: change was 'add' and is 'update'"):
+        update_documents(encoder, other, path, ChangeConfig(batch_documents=10))
+    config = ChangeConfig(batch_documents=10, restart=True)
+    assert update_documents(encoder, other, path, config).added == 5
+
+
+def test_readers_keep_what_they_opened_while_the_index_changes(tmp_path, encoder, documents):
+    write_corpus(encoder, documents, tmp_path / "i")
+    reader = open_index(tmp_path / "i")
+    delete_documents(tmp_path / "i", [f"d{n}" for n in range(20)])
+    assert everything(reader) == as_stored(documents)
+    assert len(open_index(tmp_path / "i")) == 5
+
+
+@pytest.mark.parametrize(
+    ("backend", "factory"), [("faiss", "HNSW16"), ("qdrant", "Flat"), ("qdrant", "HNSW")]
+)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_reindexing_embeds_nothing_and_keeps_vectors_ids_and_deletions(
+    tmp_path, encoder, documents, backend, factory, elsewhere
+):
+    write_corpus(encoder, documents, tmp_path / "i")
+    delete_documents(tmp_path / "i", ["d9"], KEEP)
+    out = tmp_path / "other" if elsewhere else None
+    manifest = reindex(tmp_path / "i", out=out, backend=backend, factory=factory)
+    assert (manifest.backend, manifest.factory, manifest.documents) == (backend, factory, 24)
+    index = open_index(out or tmp_path / "i")
+    assert everything(index) == as_stored(d for d in documents if d.doc_id != "d9")
+    verify_index(out or tmp_path / "i")
+    if elsewhere:
+        assert open_index(tmp_path / "i").manifest.factory == "Flat"
+        with pytest.raises(IndexExistsError):
+            reindex(tmp_path / "i", out=out)
+
+
+def test_float16_vectors_take_half_the_room_and_survive_changes(tmp_path, encoder, documents):
+    config = WriteConfig(vector_type="float16")
+    write_corpus(encoder, documents, tmp_path / "i", config)
+    shard = np.load(tmp_path / "i" / "vectors" / "00000.npy")
+    assert (shard.dtype, shard.shape) == (np.float16, (25, 16))
+    add_documents(encoder, [Document("new", "new")], tmp_path / "i")
+    index = open_index(tmp_path / "i")
+    assert index.manifest.vector_type == "float16"
+    hit = index.search(encoder.encode_queries(["new"]), 1)[0][0]
+    assert hit.doc_id == "new"
+    assert hit.score == pytest.approx(1, abs=1e-3)
+
+
+def test_a_vector_too_large_for_float16_is_refused(tmp_path, fakes):
+    vectors = np.array([[1.0, 70_000.0]], dtype=np.float32)
+    with pytest.raises(VectorError, match=r"7e\+04, and float16 ends at 65,504"):
+        write_corpus(
+            fakes.TableEncoder(vectors),
+            [Document("a", "0")],
+            tmp_path / "i",
+            WriteConfig(vector_type="float16"),
+        )
+
+
+def test_changes_that_cannot_be_made_say_why_and_change_nothing(
+    tmp_path, fakes, encoder, documents
+):
+    path = tmp_path / "i"
+    write_corpus(encoder, documents, path)
+    before = (path / "manifest.json").read_bytes()
+    with pytest.raises(UsageError, match="'d1' is in .* with another text.*millpond update"):
+        add_documents(encoder, [Document("d1", "else")], path)
+    with pytest.raises(FingerprintError):
+        add_documents(fakes.HashingEncoder(model="other"), documents, path)
+    with pytest.raises(DuplicateIdError, match="id 'x' came before"):
+        add_documents(encoder, [Document("x", "1"), Document("x", "2")], path)
+    with pytest.raises(UsageError, match=r"2 of the ids are not in .*: 'y', 'z'\. Nothing was"):
+        delete_documents(path, ["d1", "y", "z"])
+    with pytest.raises(UsageError, match="No document would be left"):
+        delete_documents(path, [d.doc_id for d in documents])
+    with pytest.raises(SourceNotFoundError, match="no index"):
+        delete_documents(tmp_path / "none", ["a"])
+    with pytest.raises(UsageError, match="compact_share is 2"):
+        ChangeConfig(compact_share=2)
+    assert (path / "manifest.json").read_bytes() == before
+    assert delete_documents(path, ["y"], ignore_missing=True).missing == 1
+    assert (path / "manifest.json").read_bytes() == before
+
+
+def test_a_damaged_list_of_deletions_is_corrupt(tmp_path, encoder, documents):
+    path = tmp_path / "i"
+    write_corpus(encoder, documents, path)
+    delete_documents(path, ["d1", "d2"], KEEP)
+    manifest = json.loads((path / "manifest.json").read_text())
+    file = path / manifest["files"]["deleted"]["name"]
+    np.save(file, np.array([2, 1], dtype=np.int64))
+    with pytest.raises(Exception, match="not a rising list of row numbers"):
+        open_index(path)

@@ -1,0 +1,76 @@
+"""Long documents as passages: searched by passage, found as documents."""
+
+import pytest
+
+from indexes import (
+    WriteConfig,
+    add_documents,
+    delete_documents,
+    open_index,
+    update_documents,
+    write_corpus,
+)
+from retrieval import Document
+from retrieval.errors import UsageError
+from retrieval.passages import passage_id, split_passage_id
+
+PASSAGES = {"words": 2}
+CONFIG = WriteConfig(passages=PASSAGES)
+
+
+def split(text):
+    words = text.split()
+    return [" ".join(words[start : start + 2]) for start in range(0, max(1, len(words)), 2)]
+
+
+LONG = [
+    Document("a#1", "red fish blue fish one fish", "t", {"n": 1}),
+    Document("b", "green hill", metadata={"n": 2}),
+    Document("c", "", metadata={"n": 3}),
+    Document("d", "blue fish " * 30, metadata={"n": 4}),
+]
+
+
+@pytest.mark.parametrize("backend", ["faiss", "qdrant"])
+def test_a_document_is_found_once_by_its_best_passage(tmp_path, encoder, backend):
+    config = WriteConfig(backend=backend, passages=PASSAGES)
+    manifest = write_corpus(encoder, LONG, tmp_path / "i", config, split=split)
+    assert (manifest.documents, manifest.passages) == (3 + 1 + 1 + 30, PASSAGES)
+    index = open_index(tmp_path / "i")
+    hits = index.search(encoder.encode_queries(["t blue fish"]), 4)[0]
+    assert sorted(hit.doc_id for hit in hits) == ["a#1", "b", "c", "d"]
+    assert (hits[0].doc_id, hits[0].text, hits[0].title) == ("a#1", "blue fish", "t")
+    assert [hit.rank for hit in hits] == [1, 2, 3, 4]
+    assert index.search(encoder.encode_queries(["x"]), 9, where="n == 4")[0][0].doc_id == "d"
+
+
+def test_changes_go_by_document(tmp_path, encoder):
+    write_corpus(encoder, LONG, tmp_path / "i", CONFIG, split=split)
+    more = Document("e", "five six seven eight")
+    assert add_documents(encoder, [LONG[0], more], tmp_path / "i", split=split).unchanged == 1
+    shorter = Document("d", "blue fish", metadata={"n": 4})
+    change = update_documents(encoder, [shorter], tmp_path / "i", split=split)
+    assert (change.replaced, change.manifest.documents) == (1, 3 + 1 + 1 + 2 + 1)
+    change = delete_documents(tmp_path / "i", ["a#1"])
+    assert (change.deleted, change.manifest.documents) == (1, 5)
+    hits = open_index(tmp_path / "i").search(encoder.encode_queries(["seven eight"]), 9)[0]
+    assert {hit.doc_id for hit in hits} == {"b", "c", "d", "e"}
+    assert hits[0].text == "seven eight"
+
+
+def test_an_index_of_passages_takes_passages_only(tmp_path, encoder):
+    write_corpus(encoder, LONG, tmp_path / "i", CONFIG, split=split)
+    with pytest.raises(UsageError, match="cut into passages"):
+        add_documents(encoder, LONG, tmp_path / "i")
+    with pytest.raises(UsageError, match="go together"):
+        write_corpus(encoder, LONG, tmp_path / "j", CONFIG)
+
+
+@pytest.mark.parametrize("doc_id", ["a", "a#1", "#", "ä #"])
+def test_the_id_of_a_passage_leads_back_to_its_document(doc_id):
+    assert split_passage_id(passage_id(doc_id, 12)) == (doc_id, 12)
+
+
+def test_other_ids_are_no_passages():
+    with pytest.raises(ValueError, match="not the id of a passage"):
+        split_passage_id("a")
