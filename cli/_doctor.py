@@ -10,6 +10,13 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
+from cli._faiss import (
+    FaissBuild,
+    describe_faiss,
+    find_faiss_problems,
+    list_wheels,
+    probe_faiss,
+)
 from cli._text import format_size
 from cli._version import read_version
 
@@ -31,8 +38,7 @@ REQUIRED = (
     "rich",
     "typer",
 )
-OPTIONAL = ("qdrant-client", "beir")
-FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss")
+OPTIONAL = ("qdrant-client", "qdrant-edge-py", "beir")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Findings:
     ----------
     packages : version by distribution; None where it is not installed.
     faiss_wheels : version by installed distribution that provides ``faiss``; one is right.
+    faiss : what importing it brings.
     device : where models run by default; None where torch cannot be imported.
     cache_bytes : size of everything in the cache folder.
     free_bytes : free space on the disk of the cache.
@@ -57,6 +64,7 @@ class Findings:
     platform: str
     packages: Mapping[str, str | None]
     faiss_wheels: Mapping[str, str]
+    faiss: FaissBuild
     device: str | None
     device_error: str
     threads: int
@@ -73,7 +81,7 @@ def examine() -> Findings:
     from embedder import cache_folder
 
     packages = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
-    wheels = {name: found for name in FAISS_WHEELS if (found := _version(name)) is not None}
+    wheels, faiss = list_wheels(), probe_faiss()
     modules = {name: _folder_of(name) for name in OUR_PACKAGES}
     intruders = _find_intruders()
     device, threads, device_error = _find_device()
@@ -85,6 +93,7 @@ def examine() -> Findings:
         platform=platform.platform(),
         packages=packages,
         faiss_wheels=wheels,
+        faiss=faiss,
         device=device,
         device_error=device_error,
         threads=threads,
@@ -94,7 +103,8 @@ def examine() -> Findings:
         modules=modules,
         intruders=intruders,
         problems=[
-            *find_problems(packages, wheels, modules, intruders),
+            *find_problems(packages, modules, intruders),
+            *find_faiss_problems(wheels, faiss, device),
             *([f"torch cannot be imported: {device_error}"] if device_error else []),
         ],
     )
@@ -102,24 +112,15 @@ def examine() -> Findings:
 
 def find_problems(
     packages: Mapping[str, str | None],
-    wheels: Mapping[str, str],
     modules: Mapping[str, str | None],
     intruders: Mapping[str, Sequence[str]],
 ) -> list[str]:
-    """Return what is wrong, one sentence each with what to type."""
+    """Return what is wrong with packages, one sentence each with what to type."""
     problems = [
         f"{name} is not installed. Type: pip install {name}"
         for name in REQUIRED
         if packages.get(name) is None
     ]
-    if not wheels:
-        problems.append("faiss is not installed. Type: pip install faiss-cpu")
-    if len(wheels) > 1:
-        both = " and ".join(wheels)
-        problems.append(
-            f"{both} are both installed and overwrite each other's files. Type: pip uninstall "
-            f"{' '.join(wheels)}, then pip install the one you want"
-        )
     problems += [
         f"our package {name!r} cannot be imported. Install millpond again"
         for name, folder in modules.items()
@@ -141,14 +142,13 @@ def find_problems(
 
 def list_rows(found: Findings) -> list[tuple[str, str]]:
     """Return the report as pairs of name and value."""
-    wheels = [f"{name} {version}" for name, version in found.faiss_wheels.items()]
     threads = f"{found.threads} thread{'' if found.threads == 1 else 's'}"
     return [
         ("millpond", found.millpond),
         ("python", f"{found.python}, {found.executable}"),
         ("platform", found.platform),
         ("device", f"{found.device}, {threads}" if found.device else "(unknown)"),
-        ("faiss", " and ".join(wheels) or "(not installed)"),
+        ("faiss", describe_faiss(found.faiss_wheels, found.faiss, found.device)),
         *((name, version or "(not installed)") for name, version in found.packages.items()),
         ("cache", f"{found.cache}, {format_size(found.cache_bytes)}"),
         ("disk", f"{format_size(found.free_bytes)} free"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import _qdrant_options as qdrant
 from cli._console import format_seconds, message, progress, warn
 from cli._models import ReportingEncoder, load_encoder, note_untrained
 from cli._options import DeviceOption, ModelOption, SkipBadOption
@@ -33,13 +34,15 @@ def index(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The index folder.")],
     model: ModelOption = None,
-    backend: Annotated[str, typer.Option(metavar="NAME", help="What stores the vectors.")] = (
-        "faiss"
-    ),
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help="What stores the vectors: faiss or qdrant.")
+    ] = "faiss",
     factory: Annotated[
         str,
         typer.Option(
-            metavar="TYPE", help="A FAISS factory string: Flat is exact, HNSW32 quick for millions."
+            metavar="TYPE",
+            help="Flat is exact, HNSW32 quick for millions. FAISS takes any of its factory strings "
+            "(IVF256,Flat, SQ8), Qdrant Flat, HNSW, HNSW32 (edges) and HNSW32,ef200 (breadth).",
         ),
     ] = "Flat",
     limit: Annotated[
@@ -54,6 +57,20 @@ def index(
         typer.Option("--restart", help="Drop what an unfinished run embedded; begin anew."),
     ] = False,
     device: DeviceOption = None,
+    url: qdrant.UrlOption = None,
+    memory: qdrant.MemoryOption = False,
+    collection: qdrant.CollectionOption = None,
+    ask_key: qdrant.AskKeyOption = False,
+    grpc: qdrant.GrpcOption = False,
+    parallel: qdrant.ParallelOption = None,
+    shards: qdrant.ShardsOption = None,
+    replicas: qdrant.ReplicasOption = None,
+    quantization: qdrant.QuantizationOption = None,
+    vectors_on_disk: qdrant.VectorsOnDiskOption = False,
+    payload_on_disk: qdrant.PayloadOnDiskOption = False,
+    graph_on_disk: qdrant.GraphOnDiskOption = False,
+    timeout_seconds: qdrant.TimeoutSecondsOption = None,
+    green_seconds: qdrant.GreenSecondsOption = None,
 ) -> None:
     """Read a corpus, embed every document, write an index folder.
 
@@ -64,10 +81,28 @@ def index(
     Examples:
       millpond index python-stdlib --out demo-index
       millpond index corpus.jsonl --out my-index --model smollm2-135m:mean+bidirectional
+      millpond index corpus.jsonl --out my-index --backend qdrant --factory HNSW
     """
     from indexes import WriteConfig, check_target, write_corpus
     from retrieval import read_corpus
 
+    flags = qdrant.QdrantFlags(
+        url=url,
+        memory=memory,
+        collection=collection,
+        ask_key=ask_key,
+        grpc=grpc,
+        parallel=parallel,
+        shards=shards,
+        replicas=replicas,
+        quantization=quantization,
+        vectors_on_disk=vectors_on_disk,
+        payload_on_disk=payload_on_disk,
+        graph_on_disk=graph_on_disk,
+        timeout_seconds=timeout_seconds,
+        green_seconds=green_seconds,
+    )
+    store = qdrant.choose_store(backend, factory, overwrite, flags)
     source = read_corpus(corpus, skip_bad=skip_bad, limit=limit)
     config = WriteConfig(
         backend=backend,
@@ -78,6 +113,10 @@ def index(
         reading={"limit": limit, "skip_bad": skip_bad},
     )
     check_target(out, overwrite)
+    if store is not None:
+        store.check(
+            qdrant.ANY_DIMENSION, factory
+        )  # a server that is down shows before a model loads
     if corpus != "-":
         next(iter(source), None)  # an empty or wholly unreadable corpus shows before a model loads
     encoder = load_encoder(model, device)
@@ -93,6 +132,7 @@ def index(
             source,
             out,
             config,
+            store=store,
             skipped=lambda: source.skipped,
             resumed=going_on,
         )

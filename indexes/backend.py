@@ -88,6 +88,7 @@ class Backend:
     open : returns what answers searches; raises IndexCorruptError where files, store and manifest
         disagree.
     keeps_deleted : whether ``build`` keeps deleted rows, so that its files outlive a deletion.
+    like : returns this backend with the options that a manifest tells of, where it has any.
     """
 
     files: Mapping[str, str]
@@ -95,3 +96,4 @@ class Backend:
     build: Callable[[BuildRequest], BuildResult]
     open: Callable[[OpenRequest], SearchEngine]
     keeps_deleted: bool = False
+    like: Callable[[Manifest], Backend] | None = None

@@ -25,7 +25,7 @@ from indexes.index import StoredIndex
 from indexes.lookup import IdLookup
 from indexes.manifest import MANIFEST_NAME, Manifest, read_manifest
 from indexes.opening import open_index
-from indexes.registry import get_backend
+from indexes.registry import backend_of
 from indexes.selection import Mask
 from indexes.staging import Staging
 from indexes.write import check_encoded, read_chunks
@@ -342,7 +342,7 @@ def _publish(
         workspace.staging.mkdir(exist_ok=True)
         return build_index(
             workspace,
-            store or get_backend(manifest.backend),
+            store or backend_of(manifest),
             StoredRows(
                 files={**old, **(staging.files(shards) if staging is not None else {})},
                 dimension=manifest.dimension,

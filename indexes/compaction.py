@@ -18,7 +18,7 @@ from indexes.folder import Workspace, open_workspace, storage_errors
 from indexes.index import StoredIndex
 from indexes.manifest import BUILDING_NAME, FileEntry, Manifest, read_manifest
 from indexes.opening import open_index
-from indexes.registry import get_backend
+from indexes.registry import backend_of, get_backend
 from indexes.staging import SHARD_ROLES, Staging
 from retrieval import Document, Vectors
 
@@ -68,7 +68,8 @@ def compact_index(path: Path | str, *, store: Backend | None = None) -> Manifest
                 dimension=manifest.dimension,
                 vector_type=manifest.vector_type,
             )
-            return _rebuild(workspace, manifest, rows, store, manifest.backend, manifest.factory)
+            backend = store or backend_of(manifest)
+            return _rebuild(workspace, manifest, rows, backend, manifest.factory)
 
 
 def reindex(
@@ -101,8 +102,9 @@ def reindex(
     index = open_index(folder)
     manifest = index.manifest
     name = backend or manifest.backend
-    kind = factory or (manifest.factory if name == manifest.backend else "Flat")
-    chosen = store or get_backend(name)
+    same = name == manifest.backend
+    kind = factory or (manifest.factory if same else "Flat")
+    chosen = store or (backend_of(manifest) if same else get_backend(name))
     chosen.check(manifest.dimension, kind)
     target = folder if out is None else Path(out)
     in_place = target.resolve() == folder.resolve()
@@ -126,15 +128,14 @@ def reindex(
                 vector_type=manifest.vector_type,
                 deleted=index.rows.deleted,
             )
-            return _rebuild(workspace, manifest, rows, chosen, name, kind)
+            return _rebuild(workspace, replace(manifest, backend=name), rows, chosen, kind)
 
 
 def _rebuild(
     workspace: Workspace,
     manifest: Manifest,
     rows: StoredRows,
-    store: Backend | None,
-    name: str,
+    backend: Backend,
     factory: str,
 ) -> Manifest:
     origin = Origin(
@@ -143,8 +144,9 @@ def _rebuild(
         skipped=manifest.skipped,
         passages=manifest.passages,
     )
-    backend = store or get_backend(name)
-    return build_index(workspace, backend, rows, origin, name=name, factory=factory)
+    return build_index(
+        workspace, backend, rows, origin, name=manifest.backend, factory=factory
+    )
 
 
 def _live_rows(index: StoredIndex) -> Iterator[tuple[list[Document], Vectors]]:

@@ -46,10 +46,11 @@ def verify_index(path: Path | str) -> Manifest:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    _open(folder, manifest)
-    for entry in manifest.files.values():
+    for entry in manifest.files.values():  # before an engine sees a damaged file
+        _check_size(folder / entry.name, entry.bytes)
         if FileEntry.of(folder / entry.name, entry.name) != entry:
             raise _damaged(folder / entry.name, "its checksum is not the one in the manifest")
+    _open(folder, manifest)
     return manifest
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from indexes import faiss_build, faiss_index
 from indexes.backend import Backend
+from indexes.manifest import Manifest
 from indexes.qdrant import configured_backend
 from retrieval.errors import UnknownNameError
 
-__all__ = ["BACKENDS", "get_backend", "list_backends"]
+__all__ = ["BACKENDS", "backend_of", "get_backend", "list_backends"]
 
 BACKENDS: dict[str, Backend] = {
     "faiss": Backend(
@@ -26,6 +27,12 @@ def get_backend(name: str) -> Backend:
     if name not in BACKENDS:
         raise UnknownNameError("index backend", name, BACKENDS)
     return BACKENDS[name]
+
+
+def backend_of(manifest: Manifest) -> Backend:
+    """Return the backend of an index, with the options that it was built with."""
+    backend = get_backend(manifest.backend)
+    return backend if backend.like is None else backend.like(manifest)
 
 
 def list_backends() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from indexes.qdrant.options import MEMORY, MEMORY_URL, QdrantOptions
-from retrieval.errors import MillpondError, MissingDependencyError, StorageError
+from retrieval.errors import MillpondError, MissingDependencyError, StorageError, UsageError
 
 __all__ = ["API_KEY_VARIABLES", "Connection", "find_api_key", "load_client"]
 
@@ -42,9 +42,28 @@ def load_client() -> ModuleType:
 
 
 def find_api_key(options: QdrantOptions) -> str:
-    """Return the key of the options, or of the environment; empty if there is none."""
-    found = [options.api_key, *(os.environ.get(name, "") for name in API_KEY_VARIABLES)]
-    return next((key for key in found if key), "")
+    """Return the key of the options, or of the environment; empty if there is none.
+
+    Raises
+    ------
+    UsageError : it holds a character that no key has, such as the line break of a file.
+    """
+    key, variable = _find_key(options)
+    if key.isascii() and key.isprintable() and " " not in key:
+        return key
+    place = f"in the environment variable {variable}" if variable else "that was given"
+    raise UsageError(
+        f"The Qdrant API key {place} holds a blank, a line break or a character that is not "
+        "ASCII, so no server takes it. Copy it again, without what surrounds it."
+    )
+
+
+def _find_key(options: QdrantOptions) -> tuple[str, str]:
+    """Return the key, and the environment variable it comes from; both may be empty."""
+    if options.api_key:
+        return options.api_key, ""
+    named = ((os.environ.get(name, ""), name) for name in API_KEY_VARIABLES)
+    return next((found for found in named if found[0]), ("", ""))
 
 
 class Connection:
@@ -64,7 +83,8 @@ class Connection:
         self.place = options.url
         self.in_memory = options.mode == MEMORY
         self._pause = pause
-        self._has_key = bool(find_api_key(options))
+        key, self._key_variable = find_api_key(options), _find_key(options)[1]
+        self._has_key = bool(key)
         client = load_client()
         if self.in_memory:
             self.client: Any = client.QdrantClient(MEMORY_URL)
@@ -75,7 +95,7 @@ class Connection:
                 warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
             self.client = client.QdrantClient(
                 url=options.url,
-                api_key=find_api_key(options) or None,
+                api_key=key or None,
                 prefer_grpc=options.grpc,
                 timeout=options.timeout_seconds,
                 check_compatibility=False,
@@ -123,11 +143,7 @@ class Connection:
         status = getattr(error, "status_code", None)
         code = _grpc_code(error)
         if status in REFUSED_STATUS or code in REFUSED_GRPC:
-            problem = "refuses this API key" if self._has_key else "wants an API key"
-            return StorageError(
-                f"The Qdrant server {self.place} {problem} ({status or code}). Put the key into "
-                f"the environment variable {API_KEY_VARIABLES[1]}, and run the command again."
-            )
+            return StorageError(self._explain_refusal(str(status or code)))
         source = getattr(error, "source", None)
         if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") or _is_unreachable(source):
             reason = _first_line(source) if source is not None else code
@@ -144,6 +160,16 @@ class Connection:
             return error
         return StorageError(
             f"The Qdrant server {self.place} cannot do this: {_reason(error, status or code)}."
+        )
+
+    def _explain_refusal(self, code: str) -> str:
+        """Return which key the server refused, and where the right one belongs."""
+        problem = "refuses this API key" if self._has_key else "wants an API key"
+        source = f"; it comes from {self._key_variable}" if self._key_variable else ""
+        variable = self._key_variable or API_KEY_VARIABLES[1]
+        return (
+            f"The Qdrant server {self.place} {problem} ({code}){source}. Put the right key into "
+            f"the environment variable {variable}, and run the command again."
         )
 
 

@@ -17,10 +17,11 @@ from typing import Any
 from uuid import uuid4
 
 from indexes.backend import BuildRequest
+from indexes.filter_qdrant import list_payload_indexes
 from indexes.manifest import Manifest
 from indexes.qdrant.connection import Connection
 from indexes.qdrant.options import Factory, QdrantOptions
-from indexes.qdrant.points import PointBatch, read_batches
+from indexes.qdrant.points import Payload, PointBatch, read_batches
 from retrieval import Fingerprint
 from retrieval.errors import (
     FingerprintError,
@@ -29,6 +30,7 @@ from retrieval.errors import (
     StorageError,
     UsageError,
 )
+from retrieval.filters import Schema
 
 __all__ = [
     "build_collection",
@@ -104,9 +106,12 @@ def build_collection(
     replaced = check_name(connection, options)
     _remove_leftovers(connection, options.collection, keep | {replaced or ""})
     name = f"{options.collection}-{uuid4().hex[:8]}"
+    expected = len(request.vectors)
+    if request.live is not None:
+        expected = int(request.live.sum())
     ours = {
         "name": options.collection,
-        "documents": len(request.vectors),
+        "documents": expected,
         "fingerprint": fingerprint.to_json(),
         "complete": False,
     }
@@ -117,10 +122,12 @@ def build_collection(
                 f"The Qdrant server {options.url} keeps no metadata of a collection, so the "
                 "model could not be checked. Update the server to 1.16 or newer."
             )
-        batches = read_batches(request.vectors, request.documents)
+        _index_fields(connection, name, request.schema)
+        payload = Payload(request.schema, request.live)
+        batches = read_batches(request.vectors, request.documents, payload)
         upload(connection, name, batches, options.parallel)
         _wait_for_green(connection, name, options.green_seconds)
-        _check_count(connection, name, len(request.vectors))
+        _check_count(connection, name, expected)
         whole = {OURS: {**ours, "complete": True}}
         connection.run(lambda client: client.update_collection(name, metadata=whole))
         _point_alias(connection, options.collection, name, replaced)
@@ -176,6 +183,16 @@ def create_collection(
         )
 
     connection.run(create)
+
+
+def _index_fields(connection: Connection, name: str, schema: Schema) -> None:
+    """Make a payload index for every field that can be filtered, before points arrive."""
+    for path, kind in list_payload_indexes(schema).items():
+        connection.run(_field_index(name, path, kind))
+
+
+def _field_index(name: str, path: str, kind: str) -> Callable[[Any], Any]:
+    return lambda client: client.create_payload_index(name, path, field_schema=kind, wait=True)
 
 
 def upload(

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -55,7 +56,13 @@ def configured_backend(options: QdrantOptions | None = None) -> Backend:
         check=partial(_check, chosen),
         build=partial(_build, chosen),
         open=_open,
+        like=_like,
     )
+
+
+def _like(manifest: Manifest) -> Backend:
+    """Return the backend that an index was built with, to build its next version."""
+    return configured_backend(replace(QdrantOptions.from_manifest(manifest), overwrite=True))
 
 
 def _check(options: QdrantOptions, dimension: int, factory: str) -> None:

@@ -1,7 +1,9 @@
 """A fake encoder in place of a model, and a small corpus with an index of it."""
 
+import importlib.util
 import json
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,3 +100,18 @@ def index_folder(millpond, corpus, tmp_path):
     result = millpond("index", corpus, "--out", folder)
     assert result.exit_code == 0, result.stderr
     return folder
+
+
+@pytest.fixture
+def qdrant_server(monkeypatch):
+    """The fake Qdrant server of tests/indexes; no key in the environment, no long waits."""
+    path = Path(__file__).parents[1] / "indexes" / "qdrant" / "fake_server.py"
+    spec = importlib.util.spec_from_file_location("cli_fake_server", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("indexes.qdrant.connection.FIRST_PAUSE_SECONDS", 0.001)
+    running = module.FakeServer()
+    yield running
+    running.stop()

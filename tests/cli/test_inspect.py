@@ -2,7 +2,9 @@ import json
 
 import pytest
 
+from cli import _faiss
 from cli._doctor import find_problems
+from cli._faiss import FaissBuild, describe_faiss, find_faiss_problems
 from cli._text import format_size, format_table
 from embedder import list_variants
 
@@ -68,30 +70,63 @@ def test_doctor_prints_versions_device_cache_and_import_places(millpond):
 
 
 def test_doctor_is_content_with_a_good_installation(packages):
-    assert find_problems(packages, {"faiss-cpu": "1"}, GOOD_MODULES, {}) == []
+    assert find_problems(packages, GOOD_MODULES, {}) == []
+
+
+CPU, GPU = {"faiss-cpu": "1.15.1"}, {"faiss-gpu": "1.15.1"}
+CPU_BUILD, BROKEN = FaissBuild("1.15.1"), FaissBuild(error="ImportError: no libcublas")
 
 
 @pytest.mark.parametrize(
-    ("wheels", "words"),
+    ("wheels", "build", "device", "shown", "problem"),
     [
-        ({}, "pip install faiss-cpu"),
-        ({"faiss-cpu": "1", "faiss-gpu": "1"}, "pip uninstall faiss-cpu faiss-gpu"),
+        (CPU, CPU_BUILD, "cpu", "faiss-cpu 1.15.1; for CPUs", None),
+        (CPU, CPU_BUILD, "cuda H200", "for the GPU: pip uninstall faiss-cpu", None),
+        (GPU, FaissBuild("1.15.1", True, 2), "cuda H200", "built for GPUs, sees 2 GPUs", None),
+        (GPU, FaissBuild("1.15.1", True, 1), "cuda H200", "built for GPUs, sees 1 GPU", None),
+        (GPU, FaissBuild("1.15.1", True, 0), "cpu", "built for GPUs, sees no GPU", None),
+        (GPU, FaissBuild("1.15.1", True, 0), "cuda H200", "sees no GPU", "nvidia-smi"),
+        (GPU, BROKEN, "cpu", "cannot be imported", "ImportError: no libcublas. Type: pip install"),
+        ({}, BROKEN, "cpu", "(not installed)", "pip install 'millpond[cpu]'"),
+        ({}, CPU_BUILD, "cpu", "faiss 1.15.1, not from a wheel; for CPUs", None),
+        (CPU | GPU, CPU_BUILD, "cpu", "faiss-cpu 1.15.1 and faiss-gpu 1.15.1", "the CPU build is"),
+        (CPU | GPU, BROKEN, None, "cannot be imported", "pip uninstall faiss-cpu faiss-gpu"),
     ],
 )
-def test_doctor_wants_exactly_one_faiss_wheel(wheels, words, packages):
-    (problem,) = find_problems(packages, wheels, GOOD_MODULES, {})
-    assert words in problem
+def test_doctor_says_which_faiss_is_there_and_what_is_wrong_with_it(
+    wheels, build, device, shown, problem
+):
+    assert shown in describe_faiss(wheels, build, device)
+    problems = find_faiss_problems(wheels, build, device)
+    assert len(problems) == (0 if problem is None else 1)
+    assert all(problem in found for found in problems)
+
+
+def test_doctor_asks_a_process_of_its_own_what_faiss_sees(monkeypatch):
+    import faiss
+
+    gpu = hasattr(faiss, "StandardGpuResources")
+    seen = faiss.get_num_gpus() if gpu else 0
+    assert _faiss.probe_faiss() == FaissBuild(faiss.__version__, gpu, seen)
+    assert len(_faiss.list_wheels()) == 1
+    monkeypatch.setattr(_faiss, "PROBE", "import os; os.abort()")  # as CUDA does
+    assert _faiss.probe_faiss() == FaissBuild(error="it ended with -6")
+    monkeypatch.setattr(_faiss, "PROBE", "raise ImportError('one\\ntwo')")
+    assert _faiss.probe_faiss() == FaissBuild(error="two")
+    monkeypatch.setattr(_faiss, "PROBE", "import time; time.sleep(60)")
+    monkeypatch.setattr(_faiss, "PROBE_SECONDS", 0.2)
+    assert "did not answer" in _faiss.probe_faiss().error
 
 
 def test_doctor_warns_of_a_package_of_our_name(packages):
     intruders = {"cli": ["other-tool"]}
-    (problem,) = find_problems(packages, {"faiss-cpu": "1"}, GOOD_MODULES, intruders)
+    (problem,) = find_problems(packages, GOOD_MODULES, intruders)
     assert "'cli' is shipped by other-tool" in problem
 
 
 def test_doctor_warns_of_packages_from_two_places(packages):
     modules = {"cli": "/there/cli", "indexes": "/here/indexes"}
-    (problem,) = find_problems(packages, {"faiss-cpu": "1"}, modules, {})
+    (problem,) = find_problems(packages, modules, {})
     assert "2 places (/here, /there)" in problem
 
 

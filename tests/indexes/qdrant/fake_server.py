@@ -107,6 +107,9 @@ class FakeServer:
         if rest == ["points"]:
             points.update({point["id"]: point for point in body["points"]})
             return {"operation_id": 1, "status": "completed"}
+        if rest == ["index"]:
+            collection.setdefault("indexes", {})[body["field_name"]] = body["field_schema"]
+            return {"operation_id": 1, "status": "completed"}
         if rest == ["points", "count"]:
             return {"count": len(points) - self.loses_points}
         if rest == ["points", "query", "batch"]:

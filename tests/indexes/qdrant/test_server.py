@@ -132,7 +132,7 @@ def test_points_arrive_once_in_batches_below_the_limit(
         (p for batch in batches for p in batch.body["points"]), key=lambda p: p["payload"]["row"]
     )
     assert [p["payload"] for p in points] == [
-        {"doc_id": d.doc_id, "row": n} for n, d in enumerate(documents)
+        {"doc_id": d.doc_id, "row": n, "fields": dict(d.metadata)} for n, d in enumerate(documents)
     ]
     assert [p["id"] for p in points] == [point_id(d.doc_id) for d in documents]
     stored = np.array([p["vector"] for p in points], dtype=np.float32)
