@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -228,17 +229,28 @@ def _stage(
     listeners.going_on(staging.finished_rows)
     try:
         chunks = read_chunks(stream, config.batch_documents, _length)
-        for chunk, encoded in engine(encoder, chunks):
-            vectors = check_encoded(encoded, chunk, encoder.dimension)
-            with refusals():
-                staging.append(chunk, vectors)
-            listeners.done(len(chunk))
+        with _closed(engine(encoder, chunks)) as run:
+            for chunk, encoded in run:
+                vectors = check_encoded(encoded, chunk, encoder.dimension)
+                with refusals():
+                    staging.append(chunk, vectors)
+                listeners.done(len(chunk))
         with refusals():
             staging.finish()
     except BaseException:
         staging.abandon()
         raise
     return staging
+
+
+@contextmanager
+def _closed(run: Iterator[T]) -> Iterator[Iterator[T]]:
+    """End an engine with the loop over it, and not when its traceback is collected."""
+    try:
+        yield run
+    finally:
+        if isinstance(run, Generator):
+            run.close()
 
 
 def encode_in_turn(
