@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from indexes.backend import BuildRequest, BuildResult
+from indexes.faiss_gpu import copy_to_gpus, from_gpus
 from indexes.shards import Shards
 from retrieval import Scalar
 from retrieval.errors import MissingDependencyError, StorageError, UsageError
@@ -68,9 +69,12 @@ def build(request: BuildRequest) -> BuildResult:
         if not _write_flat(index, vectors, path):
             extended = _extend(request)
             if extended is None:
-                settings |= _train(index, vectors)
+                fast = copy_to_gpus(load_faiss(), index)
+                filled = index if fast is None else fast
+                settings |= _train(filled, vectors)
                 for block in vectors:
-                    index.add(block)
+                    filled.add(block)
+                index = filled if fast is None else from_gpus(load_faiss(), filled)
             else:
                 index = extended
                 settings["extended"] = True

@@ -8,6 +8,7 @@ import numpy as np
 
 from indexes.backend import OpenRequest, SearchEngine
 from indexes.faiss_build import condense, load_faiss, read_faiss
+from indexes.faiss_gpu import MOST_CANDIDATES, copy_to_gpus
 from indexes.ranking import ExactScan, Found
 from indexes.selection import Mask, Selection
 from retrieval import Vectors
@@ -55,6 +56,7 @@ class FaissCandidates:
 
     def __init__(self, index: Any, scan: ExactScan, *, flat: bool) -> None:
         self._index = index
+        self._on_gpus = copy_to_gpus(load_faiss(), index)
         self._scan = scan
         self._flat = flat
 
@@ -64,11 +66,13 @@ class FaissCandidates:
         """Return, for each query, at most ``wanted`` scores and rows, best first."""
         if exact and not self._flat:
             return self._scan(queries, wanted, exact=True, selection=selection)
-        params, kept = None, None
+        params, kept, index = None, None, self._index
         if selection.mask is not None:
             params, kept = _select(self._index, selection.mask)
+        elif self._on_gpus is not None and wanted <= MOST_CANDIDATES:
+            index = self._on_gpus
         try:
-            all_scores, all_rows = self._index.search(queries, wanted, params=params)
+            all_scores, all_rows = index.search(queries, wanted, params=params)
         except RuntimeError:
             if params is None:
                 raise
