@@ -1,4 +1,6 @@
 import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -37,3 +39,19 @@ def encoder(fakes):
 @pytest.fixture
 def documents(fakes):
     return fakes.make_documents(25)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)]
+    if (
+        os.name == "nt"
+        or os.geteuid() != 0
+        or subprocess.run(command, capture_output=True).returncode
+    ):
+        pytest.skip("mounting a small file system needs root")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=True)

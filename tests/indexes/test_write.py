@@ -381,22 +381,6 @@ def test_a_full_disk_says_how_much_is_free_and_was_needed(
     assert verify_index(tmp_path / "i").documents == 25
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1 MB."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)]
-    if (
-        os.name == "nt"
-        or os.geteuid() != 0
-        or subprocess.run(command, capture_output=True).returncode
-    ):
-        pytest.skip("mounting a small file system needs root")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
-
-
 @pytest.mark.parametrize(("count", "factory"), [(400, "Flat"), (400, "HNSW16"), (3000, "Flat")])
 def test_a_disk_that_is_really_full_keeps_the_earlier_index(small_disk, fakes, count, factory):
     # Vectors of 1 KB: 400 fit as shards but not a second time as an index, 3000 not even as shards.
