@@ -1,8 +1,9 @@
 """Vector stores: write a corpus into a folder, change it, open the folder, search it."""
 
 from indexes.change import Change, ChangeConfig
-from indexes.changing import add_documents, delete_documents, update_documents
+from indexes.changing import add_documents, update_documents
 from indexes.compaction import compact_index, reindex
+from indexes.deleting import delete_documents
 from indexes.folder import check_target
 from indexes.index import StoredIndex
 from indexes.manifest import FileEntry, Manifest, read_manifest

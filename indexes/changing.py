@@ -1,4 +1,4 @@
-"""Changes an index: adds, replaces and deletes documents, embedding only what is new.
+"""Changes an index: adds and replaces documents, embedding only what is new.
 
 The document id decides. Stored shards are never written again: new rows go into new shards, and
 the rows that they replace are listed as deleted. One rename of the manifest publishes a change,
@@ -8,7 +8,7 @@ so that readers see all of it or nothing, and a killed change goes on like a kil
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from indexes.backend import Backend
-from indexes.building import Origin, StoredRows, build_index
 from indexes.change import Change, ChangeConfig, Tally
 from indexes.compaction import compact_if_needed
 from indexes.folder import Workspace, open_workspace, storage_errors
@@ -25,16 +24,16 @@ from indexes.index import StoredIndex
 from indexes.lookup import IdLookup
 from indexes.manifest import MANIFEST_NAME, Manifest, read_manifest
 from indexes.opening import open_index
-from indexes.registry import backend_of
+from indexes.publishing import document_key, document_of, publish_change
 from indexes.selection import Mask
 from indexes.staging import Staging
 from indexes.write import check_encoded, read_chunks
 from retrieval import Document, Encoder, Progress, Vectors, check_fingerprints
 from retrieval.corpus.id_set import IdSet
 from retrieval.errors import DuplicateIdError, UsageError
-from retrieval.passages import Splitter, passage_id, split_passage_id
+from retrieval.passages import Splitter, passage_id
 
-__all__ = ["add_documents", "delete_documents", "update_documents"]
+__all__ = ["add_documents", "update_documents"]
 
 BATCH = 256
 SHOWN_IDS = 3
@@ -102,49 +101,6 @@ def update_documents(
     return change.run(documents, store, progress)
 
 
-def delete_documents(
-    path: Path | str,
-    doc_ids: Iterable[str],
-    config: ChangeConfig | None = None,
-    *,
-    ignore_missing: bool = False,
-    store: Backend | None = None,
-) -> Change:
-    """Delete documents by id, and say what was done.
-
-    Raises
-    ------
-    UsageError : an id is not in the index and ``ignore_missing`` is false, or no document would
-        be left.
-    SourceNotFoundError, IndexCorruptError, StorageError : as ``open_index``.
-    """
-    folder = Path(path)
-    chosen = config or ChangeConfig()
-    tally = Tally()
-    read_manifest(folder)  # a folder without an index is not touched
-    with open_workspace(folder, True, restart=True) as workspace:
-        index = open_index(folder)
-        lookup = IdLookup(index.documents, index.rows.everything.mask, _key(index.manifest))
-        dead: set[int] = set()
-        missing: list[str] = []
-        stream = iter(dict.fromkeys(doc_ids))
-        while batch := list(islice(stream, BATCH)):
-            found = lookup.find(batch)
-            dead.update(chain.from_iterable(found.values()))
-            tally.deleted += len(found)
-            missing += [doc_id for doc_id in batch if doc_id not in found]
-        tally.missing = len(missing)
-        if missing and not ignore_missing:
-            shown = ", ".join(map(repr, missing[:SHOWN_IDS]))
-            raise UsageError(
-                f"{len(missing):,} of the ids are not in {folder}: {shown}"
-                f"{', ...' if len(missing) > SHOWN_IDS else ''}. Nothing was deleted. Take them "
-                f"out, or type --ignore-missing."
-            )
-        manifest = _publish(workspace, index, store, dead, None)
-    return tally.close(compact_if_needed(folder, manifest, chosen, store=store))
-
-
 @dataclass(frozen=True, slots=True)
 class _Step:
     """One row to be stored; ``row`` is where its vector lies already, if it does."""
@@ -175,15 +131,15 @@ class _Change:
             index = open_index(self.folder)
             self._check(index.manifest)
             everything = index.rows.everything.mask
-            lookup = IdLookup(index.documents, everything, _key(index.manifest))
+            lookup = IdLookup(index.documents, everything, document_key(index.manifest))
             seen = _Seen(index, everything) if self.delete_missing else None
             steps = self._steps(documents, index, lookup, seen, progress)
             staging = self._stage(workspace, index, steps)
             if seen is not None:
                 missing = seen.missing(index)
-                self.tally.deleted += len({_document_of(index, name) for name in missing.values()})
+                self.tally.deleted += len({document_of(index, name) for name in missing.values()})
                 self.dead.update(missing)
-            manifest = _publish(workspace, index, store, self.dead, staging)
+            manifest = publish_change(workspace, index, store, self.dead, staging)
         done = compact_if_needed(self.folder, manifest, self.config, store=store)
         return self.tally.close(done)
 
@@ -316,61 +272,6 @@ class _Seen:
     def missing(self, index: StoredIndex) -> dict[int, str]:
         """Return the rows that were not named, with their stored ids."""
         return index.documents.ids(np.flatnonzero(self._unseen))
-
-
-def _publish(
-    workspace: Workspace,
-    index: StoredIndex,
-    store: Backend | None,
-    dead: set[int],
-    staging: Staging | None,
-) -> Manifest:
-    """Make the staged rows and the deletions the index; return the manifest that holds then."""
-    manifest = index.manifest
-    staged = staging.finished_rows if staging is not None else 0
-    if not dead and not staged:
-        return manifest
-    deleted = np.array(sorted(dead.union(index.rows.deleted.tolist())), dtype=np.int64)
-    if len(deleted) == manifest.rows + staged:
-        raise UsageError(
-            f"No document would be left in {workspace.folder}; an index needs one. Delete the "
-            f"folder instead, or index another corpus with --overwrite."
-        )
-    old = {role: entry for role, entry in manifest.files.items() if _is_shard(role)}
-    shards = len(manifest.shards(workspace.folder, "vectors"))
-    with storage_errors(workspace.folder):
-        workspace.staging.mkdir(exist_ok=True)
-        return build_index(
-            workspace,
-            store or backend_of(manifest),
-            StoredRows(
-                files={**old, **(staging.files(shards) if staging is not None else {})},
-                dimension=manifest.dimension,
-                vector_type=manifest.vector_type,
-                deleted=deleted,
-            ),
-            Origin(
-                fingerprint=manifest.fingerprint,
-                corpus_name=manifest.corpus_name,
-                skipped=manifest.skipped,
-                passages=manifest.passages,
-            ),
-            name=manifest.backend,
-            factory=manifest.factory,
-            previous=manifest,
-        )
-
-
-def _is_shard(role: str) -> bool:
-    return role.startswith(("documents/", "vectors/"))
-
-
-def _key(manifest: Manifest) -> Callable[[str], str] | None:
-    return (lambda stored_id: split_passage_id(stored_id)[0]) if manifest.passages else None
-
-
-def _document_of(index: StoredIndex, stored_id: str) -> str:
-    return split_passage_id(stored_id)[0] if index.manifest.passages else stored_id
 
 
 def _length(step: _Step) -> int:
