@@ -60,12 +60,12 @@ $(VENV)/.installed: $(VENV)/.created $(REQUIREMENTS)
 
 $(VENV)/.installed-test: $(VENV)/.created $(REQUIREMENTS)
 	@echo "Installing millpond with the test tools into $(VENV) (a few minutes the first time)"
-	@$(PIP) -e '.[cpu,qdrant,sentence-transformers,bench,mteb,test]'
+	@$(PIP) -e '.[cpu,qdrant,ray,serve,sentence-transformers,bench,mteb,test]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.created $(REQUIREMENTS)
 	@echo "Installing millpond with the developer tools into $(VENV) (a few minutes the first time)"
-	@$(PIP) -e '.[cpu,qdrant,sentence-transformers,bench,mteb,dev]'
+	@$(PIP) -e '.[cpu,qdrant,ray,serve,sentence-transformers,bench,mteb,dev]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 clean:

@@ -24,6 +24,7 @@ from sklearn.preprocessing import normalize
 
 PAIRS_OF_A_TOPIC = 600
 FEWEST_PAIRS = 192
+DIMENSIONS = 96
 _ENTRY = "[[data]]"
 _PATH = re.compile(r'^path = "(.+)"$', re.MULTILINE)
 
@@ -32,7 +33,9 @@ def split_rows(rows: list[dict[str, str]], pairs_of_a_topic: int) -> list[list[d
     """Return the rows in topics of FEWEST_PAIRS or more; the rows of smaller ones are the last."""
     texts = [f"{row['query']} {row['positive']}" for row in rows]
     counts = TfidfVectorizer(sublinear_tf=True, min_df=3, max_df=0.2, stop_words="english")
-    reduced = TruncatedSVD(96, random_state=0).fit_transform(counts.fit_transform(texts))
+    weights = counts.fit_transform(texts)
+    width = min(DIMENSIONS, weights.shape[1] - 1)
+    reduced = TruncatedSVD(width, random_state=0).fit_transform(weights)
     topics = max(2, len(rows) // pairs_of_a_topic)
     means = MiniBatchKMeans(topics, random_state=0, n_init=3, batch_size=4096)
     labels = means.fit_predict(normalize(reduced))

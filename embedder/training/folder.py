@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from embedder.training.config import TrainConfig
-from embedder.training.typed import plain_data
+from embedder.training.typed import plain_data, read_dataclass
 from retrieval.disk import replace_file
 from retrieval.errors import ModelError, StorageError, UsageError
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "find_differences"]
 
 _MAY_CHANGE = ("checkpoint.", "log_every_steps", "evaluate.every_steps")
 """Keys that cannot change the weights."""
@@ -80,12 +80,12 @@ class RunFolder:
         try:
             before = json.loads(self._run.read_text())
             pairs = list(zip(before["data"], now["data"], strict=False))
-            config = before["config"]
+            config = _with_new_options(before["config"])
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{self._run}: cannot be read ({error}).") from error
         changed = [
             f"{key} was {old!r} and is {new!r}"
-            for key, old, new in _differences(config, now["config"])
+            for key, old, new in find_differences(config, now["config"])
             if not key.startswith(_MAY_CHANGE)
         ]
         for old, new in pairs:
@@ -127,14 +127,23 @@ class RunFolder:
             ) from error
 
 
-def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _with_new_options(config: Any) -> Any:
+    """Return a config of an earlier millpond with the options that have come since, at their
+    defaults: they did not change what the run is."""
+    try:
+        return plain_data(read_dataclass(TrainConfig, config))
+    except UsageError:
+        return config  # an option is gone or means something else; the comparison names it
+
+
+def find_differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield dotted key, old and new value wherever two JSON values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted({*old, *new}):
             inner = f"{key}.{name}" if key else name
-            yield from _differences(old.get(name), new.get(name), inner)
+            yield from find_differences(old.get(name), new.get(name), inner)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (first, second) in enumerate(zip(old, new, strict=True)):
-            yield from _differences(first, second, f"{key}[{index}]")
+            yield from find_differences(first, second, f"{key}[{index}]")
     elif old != new:
         yield key, old, new

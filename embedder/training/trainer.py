@@ -46,7 +46,7 @@ from embedder.training.setup import (
     unwrap_model,
 )
 from embedder.training.typed import plain_data, without_folders
-from embedder.training.warm_start import describe_start
+from embedder.training.warm_start import check_start, describe_start
 from retrieval.disk import replace_file
 from retrieval.errors import ModelError, UsageError
 
@@ -99,6 +99,8 @@ def train(
         )
     processes.wait()
     data = check_data(config)
+    if config.adapter.start is not None:
+        check_start(config.adapter.start)
     devsets = DevSets(config.evaluate)
     if processes.is_first:
         folder.start(config, data.record())

@@ -22,7 +22,7 @@ from embedder.manifest import (
 from embedder.variants import VariantSpec
 from retrieval.errors import ModelError, UsageError
 
-__all__ = ["describe_start", "load_start"]
+__all__ = ["check_start", "describe_start", "load_start"]
 
 _SAME = ("base", "pooling", "attention", "base_layers", "pooling_options")
 """What decides which weights there are; prompts and lengths may change."""
@@ -53,6 +53,12 @@ def load_start(embedder: Embedder, model: str, notify: Notify) -> None:
     if pooling:
         copy_tensors(pooling, read_tensors(folder / POOLING_WEIGHTS), folder / POOLING_WEIGHTS)
     notify(f"Training goes on from {model}.")
+
+
+def check_start(model: str) -> None:
+    """Raise SourceNotFoundError or ModelError unless this is a trained model and whole."""
+    folder = _folder(model)
+    read_manifest(folder).check_files(folder)
 
 
 def describe_start(model: str) -> dict[str, Any]:

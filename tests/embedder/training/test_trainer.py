@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from embedder import Embedder
 from embedder.training import StepReport, TrainConfig, example_config, load_config, train
 from embedder.training import checkpoint as checkpoint_module
-from retrieval.errors import ModelError, RecordError, StorageError, UsageError
+from retrieval.errors import MillpondError, ModelError, RecordError, StorageError, UsageError
 
 Config = Callable[..., TrainConfig]
 
@@ -255,6 +255,32 @@ def test_a_start_of_another_variant_is_refused(
     run = config(steps=1, adapter__start=str(first), **changes)
     with pytest.raises(UsageError, match=message):
         train(run, tmp_path / "second", device="cpu")
+
+
+def test_a_start_that_is_not_there_is_refused_before_a_folder_is_made(
+    config: Config, tmp_path: Path
+) -> None:
+    run = config(steps=1, adapter__start=str(tmp_path / "none"))
+    with pytest.raises(MillpondError, match="none: there is no millpond.json"):
+        train(run, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_from_before_an_option_existed_goes_on(config: Config, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    whole = train(config(steps=4), tmp_path / "whole", device="cpu")
+    with pytest.raises(StopError):
+        train(config(steps=4), out, device="cpu", progress=stop_after(3))
+    run = json.loads((out / "run.json").read_text())
+    del run["config"]["loss"]["symmetric"], run["config"]["adapter"]["start"]
+    (out / "run.json").write_text(json.dumps(run))
+    train(config(steps=4), out, device="cpu", resume=True)
+    for name, tensor in tensors(whole).items():
+        assert torch.equal(tensor, tensors(out)[name])
+    run["config"]["loss"]["forgotten"] = 1
+    (out / "run.json").write_text(json.dumps(run))
+    with pytest.raises(UsageError, match="loss.forgotten was 1 and is None"):
+        train(config(steps=4), out, device="cpu", resume=True)
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(config: Config, tmp_path: Path) -> None:

@@ -1,0 +1,286 @@
+"""Continuous batching: texts of many requests, encoded together by one thread."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from embedder.serving.served import Role, ServedModel
+from retrieval.errors import ModelError
+from retrieval.protocols import Vectors
+
+__all__ = ["BatchReport", "Batcher", "Job", "QueueFullError"]
+
+_LOG = logging.getLogger("millpond.serve")
+_ROLES: tuple[Role, ...] = ("query", "document")
+_LONGEST_RETRY_SECONDS = 60
+_RATE_MEMORY = 0.8
+"""How much of the last rate stays in the next: about five batches are remembered."""
+
+
+class QueueFullError(Exception):
+    """The queue has no room; carries when to come back."""
+
+    def __init__(self, retry_seconds: int) -> None:
+        self.retry_seconds = retry_seconds
+        super().__init__(f"The queue is full; try again in {retry_seconds} s.")
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What one batch was.
+
+    Attributes
+    ----------
+    waited_seconds : from arrival to the start of the batch, one for each request in it.
+    failed : whether the encoder raised.
+    """
+
+    texts: int
+    tokens: int
+    seconds: float
+    waited_seconds: tuple[float, ...]
+    failed: bool
+
+
+@dataclass(eq=False)
+class Job:
+    """The texts of one request.
+
+    Attributes
+    ----------
+    tokens : of each text, as the model sees it.
+    result : becomes float32 (N, D).
+    taken, done : how many texts are in or past the encoder, and past it.
+    """
+
+    model: ServedModel
+    role: Role
+    texts: Sequence[str]
+    tokens: Sequence[int]
+    result: Future[Vectors] = field(default_factory=Future)
+    arrived: float = field(default_factory=time.monotonic)
+    taken: int = 0
+    done: int = 0
+    vectors: Vectors | None = None
+
+    @property
+    def waiting_tokens(self) -> int:
+        """How many tokens have not reached the encoder."""
+        return sum(self.tokens[self.taken :])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Texts ``start`` to ``stop`` of a job, on their way through the encoder."""
+
+    job: Job
+    start: int
+    stop: int
+
+
+class Batcher:
+    """Encodes what is submitted, the longest-waiting first.
+
+    A batch is taken as soon as the thread is free: the texts that have waited longest and belong
+    to one model, up to ``batch_tokens``. Nothing waits for company. A request may be spread over
+    several batches, and a batch over many requests. Where the encoder raises on a batch of
+    several requests, each is encoded alone, so that only the request that cannot be encoded fails.
+
+    Parameters
+    ----------
+    batch_tokens : most tokens in a batch; a longer text goes alone.
+    queue_tokens : most tokens that wait; one request may be longer where nothing else waits.
+    report : called by the thread after each batch.
+    """
+
+    def __init__(
+        self,
+        batch_tokens: int,
+        queue_tokens: int,
+        report: Callable[[BatchReport], None] = lambda _: None,
+    ) -> None:
+        self._batch_tokens = batch_tokens
+        self._queue_tokens = queue_tokens
+        self._report = report
+        self._queue: deque[Job] = deque()
+        self._waiting_tokens = 0
+        self._waiting_texts = 0
+        self._tokens_per_second = 0.0
+        self._stopping = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="millpond-encoder", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs and takes new work."""
+        return self._thread.is_alive() and not self._stopping
+
+    @property
+    def waiting_tokens(self) -> int:
+        """How many tokens wait for the encoder."""
+        return self._waiting_tokens
+
+    @property
+    def waiting_texts(self) -> int:
+        """How many texts wait for the encoder."""
+        return self._waiting_texts
+
+    def start(self) -> None:
+        """Begin to encode."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Encode everything that was accepted, then end; returns when that is done."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def submit(
+        self, model: ServedModel, role: Role, texts: Sequence[str], tokens: Sequence[int]
+    ) -> Job:
+        """Return a job whose ``result`` will be the vectors, or the error that prevented them.
+
+        Raises
+        ------
+        QueueFullError : too much is waiting, or the batcher is stopping.
+        """
+        job = Job(model, role, texts, tokens)
+        job.result.set_running_or_notify_cancel()  # ends by this class alone, see ``cancel``
+        if not texts:
+            job.result.set_result(np.empty((0, model.encoder.dimension), dtype=np.float32))
+            return job
+        needed = sum(tokens)
+        with self._changed:
+            full = self._waiting_tokens and self._waiting_tokens + needed > self._queue_tokens
+            if full or self._stopping:
+                raise QueueFullError(self.retry_seconds())
+            self._queue.append(job)
+            self._waiting_tokens += needed
+            self._waiting_texts += len(texts)
+            self._changed.notify()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Drop what the encoder has not begun of a job whose result nobody waits for."""
+        with self._changed:
+            self._drop(job)
+
+    def retry_seconds(self) -> int:
+        """Return in how many whole seconds the queue should be empty, 1 to 60."""
+        if not self._tokens_per_second:
+            return 1
+        expected = math.ceil(self._waiting_tokens / self._tokens_per_second)
+        return min(max(1, expected), _LONGEST_RETRY_SECONDS)
+
+    def _drop(self, job: Job) -> None:
+        if job in self._queue:
+            self._queue.remove(job)
+            self._waiting_tokens -= job.waiting_tokens
+            self._waiting_texts -= len(job.texts) - job.taken
+
+    def _work(self) -> None:
+        while parts := self._take():
+            started = time.monotonic()
+            failed = self._encode(parts)
+            seconds = time.monotonic() - started
+            tokens = sum(sum(part.job.tokens[part.start : part.stop]) for part in parts)
+            self._remember(tokens, seconds)
+            waited = tuple(started - part.job.arrived for part in parts if part.start == 0)
+            texts = sum(part.stop - part.start for part in parts)
+            try:
+                self._report(BatchReport(texts, tokens, seconds, waited, failed))
+            except Exception:
+                _LOG.exception("A batch could not be reported.")
+
+    def _take(self) -> list[_Part]:
+        """Wait for work and return the next batch; nothing when all is done and no more comes."""
+        with self._changed:
+            while not self._queue and not self._stopping:
+                self._changed.wait()
+            if not self._queue:
+                return []
+            parts = self._choose()
+            for part in parts:
+                self._waiting_tokens -= sum(part.job.tokens[part.start : part.stop])
+                self._waiting_texts -= part.stop - part.start
+                part.job.taken = part.stop
+                if part.stop == len(part.job.texts):
+                    self._queue.remove(part.job)
+            return parts
+
+    def _choose(self) -> list[_Part]:
+        """Return the longest-waiting texts of one model, up to the token budget."""
+        model = self._queue[0].model
+        left = self._batch_tokens
+        parts: list[_Part] = []
+        for job in self._queue:
+            if job.model is not model:
+                continue
+            stop = job.taken
+            while stop < len(job.texts):
+                is_first = job is self._queue[0] and stop == job.taken
+                if job.tokens[stop] > left and not is_first:
+                    break
+                left -= job.tokens[stop]
+                stop += 1
+            if stop > job.taken:
+                parts.append(_Part(job, job.taken, stop))
+            if stop < len(job.texts):
+                break
+        return parts
+
+    def _encode(self, parts: Sequence[_Part]) -> bool:
+        """Encode a batch and end the jobs that are complete; return whether anything raised."""
+        try:
+            for role in _ROLES:
+                self._encode_role(role, [part for part in parts if part.job.role == role])
+        except BaseException as error:  # whatever it is, no client may wait for ever
+            if len(parts) == 1:
+                self._fail(parts[0].job, error)
+            else:
+                for part in parts:
+                    self._encode([part])
+            return True
+        for part in parts:
+            job = part.job
+            job.done = part.stop
+            if job.done == len(job.texts) and job.vectors is not None:
+                job.result.set_result(job.vectors)
+        return False
+
+    def _encode_role(self, role: Role, parts: Sequence[_Part]) -> None:
+        if not parts:
+            return
+        model = parts[0].job.model
+        texts = [text for part in parts for text in part.job.texts[part.start : part.stop]]
+        found = model.encode(texts, role)
+        if found.shape != (len(texts), model.encoder.dimension):
+            raise ModelError(f"{model.name} gave vectors of shape {found.shape} for {len(texts)}.")
+        row = 0
+        for part in parts:
+            job = part.job
+            if job.vectors is None:
+                job.vectors = np.empty((len(job.texts), found.shape[1]), dtype=np.float32)
+            job.vectors[part.start : part.stop] = found[row : row + part.stop - part.start]
+            row += part.stop - part.start
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        with self._changed:
+            self._drop(job)
+        job.result.set_exception(error)
+
+    def _remember(self, tokens: int, seconds: float) -> None:
+        rate = tokens / max(seconds, 1e-6)
+        old = self._tokens_per_second
+        self._tokens_per_second = _RATE_MEMORY * old + (1 - _RATE_MEMORY) * rate if old else rate

@@ -1,0 +1,100 @@
+"""What Prometheus reads at ``/metrics``."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from embedder.serving.batching import Batcher, BatchReport
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536)
+_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Metrics:
+    """Counts and times of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "millpond_requests",
+            "Requests that were answered.",
+            ("route", "status"),
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
+            "millpond_request_seconds",
+            "From the first byte of a request to the last of its answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._waits = Histogram(
+            "millpond_queue_wait_seconds",
+            "From a request's arrival in the queue to its first batch.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._batch_tokens = Histogram(
+            "millpond_batch_tokens", "Tokens in a batch.", buckets=_TOKENS, registry=registry
+        )
+        self._batch_texts = Histogram(
+            "millpond_batch_texts", "Texts in a batch.", buckets=_TEXTS, registry=registry
+        )
+        self._batch_seconds = Histogram(
+            "millpond_batch_seconds", "Encoding a batch.", buckets=_SECONDS, registry=registry
+        )
+        self._failed = Counter(
+            "millpond_failed_batches", "Batches on which the model failed.", registry=registry
+        )
+        self._refused = Counter(
+            "millpond_refused_requests", "Requests answered with 429.", registry=registry
+        )
+        self._dropped = Counter(
+            "millpond_dropped_requests",
+            "Requests whose client went away before the answer.",
+            registry=registry,
+        )
+        self._search_seconds = Histogram(
+            "millpond_search_seconds",
+            "Searching an index, encoding not counted.",
+            ("index",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+    def watch(self, batcher: Batcher) -> None:
+        """Show how much is waiting in a batcher."""
+        tokens = Gauge("millpond_queue_tokens", "Tokens that wait.", registry=self._registry)
+        tokens.set_function(lambda: batcher.waiting_tokens)
+        texts = Gauge("millpond_queue_texts", "Texts that wait.", registry=self._registry)
+        texts.set_function(lambda: batcher.waiting_texts)
+
+    def add_batch(self, report: BatchReport) -> None:
+        """Count a batch."""
+        self._batch_tokens.observe(report.tokens)
+        self._batch_texts.observe(report.texts)
+        self._batch_seconds.observe(report.seconds)
+        for seconds in report.waited_seconds:
+            self._waits.observe(seconds)
+        if report.failed:
+            self._failed.inc()
+
+    def add_request(self, route: str, status: int, seconds: float) -> None:
+        """Count an answered request, and how it ended."""
+        self._requests.labels(route, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+        if status == 429:
+            self._refused.inc()
+        elif status == 499:
+            self._dropped.inc()
+
+    def add_search(self, index: str, seconds: float) -> None:
+        """Count a search of an index."""
+        self._search_seconds.labels(index).observe(seconds)
+
+    def show(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)

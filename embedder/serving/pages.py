@@ -1,0 +1,124 @@
+"""What people read: the page at ``/``, its files, and ``/docs``, all without a network."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import FileResponse, HTMLResponse
+
+__all__ = ["ROUTER", "STATIC", "render_docs"]
+
+STATIC = Path(__file__).resolve().parent / "static"
+"""Served at /static; index.html is also the page at /."""
+
+ROUTER = APIRouter(include_in_schema=False)
+
+
+@ROUTER.get("/")
+async def show_page() -> FileResponse:
+    """Return the page at /."""
+    return FileResponse(STATIC / "index.html")
+
+
+@ROUTER.get("/docs")
+async def show_docs(request: Request) -> HTMLResponse:
+    """Return a page that describes every route."""
+    return HTMLResponse(render_docs(request.app.openapi()))
+
+
+def render_docs(spec: Mapping[str, Any]) -> str:
+    """Return an OpenAPI description as one HTML page that loads nothing but its style sheet."""
+    info = spec["info"]
+    schemas = spec.get("components", {}).get("schemas", {})
+    sections = [
+        _section(method.upper(), path, route, schemas)
+        for path, routes in spec["paths"].items()
+        for method, route in routes.items()
+    ]
+    title = html.escape(info["title"])
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{title}: API</title><link rel="stylesheet" href="/static/docs.css"></head><body>'
+        f"<header><h1>{title}</h1><p>{html.escape(info['description'])}</p>"
+        '<p>For programs: <a href="/openapi.json">openapi.json</a></p></header>'
+        f"<main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def _section(method: str, path: str, route: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+    body = route.get("requestBody", {}).get("content", {}).get("application/json", {})
+    sent = _resolve(body.get("schema", {}), schemas)
+    good = route["responses"].get("200", {}).get("content", {}).get("application/json", {})
+    got = _resolve(good.get("schema", {}), schemas)
+    described = html.escape(route.get("description", ""))
+    parts = [
+        f"<section><h2><code>{method} {html.escape(path)}</code></h2><p>{described}</p>",
+        _table("Send", sent, schemas),
+        _table("Get", got, schemas),
+        _errors(route["responses"]),
+    ]
+    return "".join(parts) + "</section>"
+
+
+def _table(caption: str, schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+    """Return the fields of an object as a table, nothing where there are none."""
+    properties = schema.get("properties")
+    if not properties:
+        return ""
+    required = schema.get("required", [])
+    rows = []
+    for name, field in properties.items():
+        default = "required" if name in required else json.dumps(field.get("default"))
+        rows.append(
+            f'<tr><th scope="row"><code>{html.escape(name)}</code></th>'
+            f"<td>{html.escape(_describe_type(field, schemas))}</td>"
+            f"<td>{html.escape(default) if caption == 'Send' else ''}</td>"
+            f"<td>{html.escape(field.get('description', ''))}</td></tr>"
+        )
+    return (
+        f"<h3>{caption}</h3><table><thead><tr><th>Field</th><th>Type</th>"
+        f"<th>{'Default' if caption == 'Send' else ''}</th><th></th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _errors(responses: Mapping[str, Any]) -> str:
+    items = [
+        f"<li><code>{status}</code> {html.escape(response['description'])}</li>"
+        for status, response in responses.items()
+        if status != "200"
+    ]
+    return f"<details><summary>Errors</summary><ul>{''.join(items)}</ul></details>" if items else ""
+
+
+def _resolve(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    found: Mapping[str, Any] = schemas.get(name, schema)
+    return found
+
+
+def _describe_type(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+    """Return a type in words, such as "string or list of string"."""
+    if "anyOf" in schema:
+        words = (_describe_type(one, schemas) for one in schema["anyOf"])
+        return " or ".join(dict.fromkeys(words))
+    if "$ref" in schema:
+        inner = _resolve(schema, schemas).get("properties", {})
+        return f"object: {', '.join(inner)}"
+    if "enum" in schema or "const" in schema:
+        return " or ".join(json.dumps(value) for value in _values(schema))
+    if schema.get("type") == "array":
+        return f"list of {_describe_type(schema.get('items', {}), schemas)}"
+    return str(schema.get("type", "anything"))
+
+
+def _values(schema: Mapping[str, Any]) -> Iterator[Any]:
+    yield from schema.get("enum", [])
+    if "const" in schema:
+        yield schema["const"]

@@ -1,0 +1,261 @@
+"""The state of one server, and how a request gets its vectors and its hits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, TypeVar, cast
+
+import numpy as np
+from fastapi import Depends, Request
+
+from embedder.serving.batching import Batcher, QueueFullError
+from embedder.serving.errors import ApiError, ClientGoneError
+from embedder.serving.metrics import Metrics
+from embedder.serving.served import Role, ServedIndex, ServedModel
+from embedder.serving.settings import ServerSettings
+from retrieval.errors import UsageError
+from retrieval.filters import Expression
+from retrieval.protocols import Vectors
+from retrieval.types import Hit
+
+__all__ = ["Embedded", "Server", "ServerDep", "add_facts", "unit_rows"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Vectors float32 (N, D), and how many tokens the model read for them."""
+
+    vectors: Vectors
+    tokens: int
+
+
+class Server:
+    """Models, indexes, the queue in front of them, and the limits.
+
+    Parameters
+    ----------
+    models : the first is the default one.
+    indexes : the first is the default one; each one's model is among ``models``.
+    version : of millpond, for ``/info``.
+
+    Raises
+    ------
+    UsageError : there is no model, or two of them, or two indexes, have one name.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        indexes: Sequence[ServedIndex],
+        settings: ServerSettings,
+        version: str = "",
+    ) -> None:
+        self.models = _by_name("model", models, [model.name for model in models])
+        self.indexes = _by_name("index", indexes, [index.name for index in indexes])
+        if not models:
+            raise UsageError("A server needs a model; none arrived.")
+        self.settings = settings
+        self.version = version
+        self.started = int(time.time())
+        self.metrics = Metrics()
+        self.batcher = Batcher(settings.batch_tokens, settings.queue_tokens, self.metrics.add_batch)
+        self.metrics.watch(self.batcher)
+        self._requests = 0
+        self._measuring = ThreadPoolExecutor(1, "millpond-tokens")
+        # One thread an index: not every backend may be searched by two at once.
+        self._searching = {name: ThreadPoolExecutor(1, "millpond-search") for name in self.indexes}
+
+    def warm_up(self) -> None:
+        """Encode one text with each model and search each index once, so that no client waits.
+
+        Raises
+        ------
+        MillpondError : a model or an index does not work.
+        """
+        for model in self.models.values():
+            model.encode(["millpond"], "query")
+        for index in self.indexes.values():
+            index.search(index.model.encode(["millpond"], "query"), 1, None)
+
+    def start(self) -> None:
+        """Begin to take work."""
+        self.batcher.start()
+
+    def stop(self) -> None:
+        """Finish what was accepted, and end the threads."""
+        self.batcher.stop()
+        for threads in (self._measuring, *self._searching.values()):
+            threads.shutdown()
+
+    @property
+    def default_model(self) -> ServedModel:
+        """The model where a request names none."""
+        return next(iter(self.models.values()))
+
+    def find_model(self, name: str | None) -> ServedModel:
+        """Return the model of this name, the default one for None, or raise a 404."""
+        if name is None:
+            return self.default_model
+        if name not in self.models:
+            listing = ", ".join(self.models)
+            message = f"The model {name!r} is not served here. Served: {listing}."
+            raise ApiError(404, message, "model_not_found", "model")
+        return self.models[name]
+
+    def find_index(self, name: str | None) -> ServedIndex:
+        """Return the index of this name, the default one for None, or raise a 404."""
+        if not self.indexes:
+            message = "No index is served here. Start the server with --index DIR."
+            raise ApiError(404, message, "index_not_found", "index")
+        if name is None:
+            return next(iter(self.indexes.values()))
+        if name not in self.indexes:
+            listing = ", ".join(self.indexes)
+            message = f"The index {name!r} is not served here. Served: {listing}."
+            raise ApiError(404, message, "index_not_found", "index")
+        return self.indexes[name]
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Count a request while it is worked on, or raise QueueFullError."""
+        if self._requests >= self.settings.queue_requests:
+            raise QueueFullError(self.batcher.retry_seconds())
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+
+    async def embed(
+        self,
+        request: Request,
+        model: ServedModel,
+        texts: Sequence[str],
+        role: Role,
+        *,
+        truncate: bool = False,
+        param: str = "input",
+    ) -> Embedded:
+        """Return the vectors of texts, when the queue has come to them.
+
+        Raises
+        ------
+        ApiError : a text is no text, or too long and not to be truncated; ``param`` is what the
+            message calls the texts.
+        QueueFullError : too much is waiting.
+        ClientGoneError : nobody waits for the answer any more.
+        """
+        self._check_texts(texts, param)
+        counts = await _in_thread(self._measuring, lambda: model.count_tokens(texts, role))
+        if not truncate:
+            _check_lengths(counts, model, param)
+        tokens = [min(count, model.max_tokens) for count in counts]
+        add_facts(request, texts=len(texts), tokens=sum(tokens))
+        job = self.batcher.submit(model, role, texts, tokens)
+        try:
+            vectors = await _until_gone(request, asyncio.wrap_future(job.result))
+        except BaseException:
+            self.batcher.cancel(job)
+            raise
+        return Embedded(vectors, sum(tokens))
+
+    async def search(
+        self,
+        request: Request,
+        index: ServedIndex,
+        vector: Vectors,
+        k: int,
+        where: Expression | None,
+    ) -> list[Hit]:
+        """Return the hits of one vector (1, D), best first."""
+        started = time.monotonic()
+        found = await _until_gone(
+            request,
+            _in_thread(self._searching[index.name], lambda: index.search(vector, k, where)),
+        )
+        self.metrics.add_search(index.name, time.monotonic() - started)
+        return found[0]
+
+    def _check_texts(self, texts: Sequence[str], param: str) -> None:
+        most = self.settings.request_texts
+        if len(texts) > most:
+            message = f"{param} holds {len(texts)} texts; accepted are {most}. Send them in parts."
+            raise ApiError(400, message, "too_many_texts", param)
+        for number, text in enumerate(texts):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                message = f"{param}: text {number} holds half a surrogate pair, which is no text."
+                raise ApiError(400, message, "invalid_text", param) from None
+
+
+def add_facts(request: Request, **facts: str | int | float) -> None:
+    """Add to what the log says about a request."""
+    request.scope.setdefault("millpond.facts", {}).update(facts)
+
+
+def _get_server(request: Request) -> Server:
+    return cast(Server, request.app.state.server)
+
+
+ServerDep = Annotated[Server, Depends(_get_server)]
+
+
+def _by_name(kind: str, things: Sequence[T], names: Sequence[str]) -> dict[str, T]:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UsageError(
+            f"Two {kind} entries are called {twice[0]!r}. Give one of them another name, as in "
+            f"--index NAME=DIR."
+        )
+    return dict(zip(names, things, strict=True))
+
+
+def _check_lengths(counts: Sequence[int], model: ServedModel, param: str) -> None:
+    number = next((i for i, count in enumerate(counts) if count > model.max_tokens), None)
+    if number is not None:
+        raise ApiError(
+            413,
+            f"{param}: text {number} has more than the {model.max_tokens} tokens that "
+            f'{model.name} reads. Shorten it, or send "truncate": true to lose its end.',
+            "context_length_exceeded",
+            param,
+        )
+
+
+async def _in_thread(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+async def _until_gone(request: Request, work: Awaitable[T]) -> T:
+    """Return what ``work`` gives, or raise ClientGoneError once the client has gone."""
+    working = asyncio.ensure_future(work)
+    watching = asyncio.create_task(_wait_for_leaving(request))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGoneError
+        return working.result()
+    finally:
+        watching.cancel()
+        working.cancel()
+
+
+async def _wait_for_leaving(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def unit_rows(vectors: Vectors) -> Vectors:
+    """Return the rows at length 1; rows of zeros stay."""
+    exact = vectors.astype(np.float64)  # whose squares cannot overflow
+    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
+    exact /= np.where(lengths > 0, lengths, 1.0)
+    return exact.astype(np.float32)

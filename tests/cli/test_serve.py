@@ -1,0 +1,188 @@
+import importlib.util
+import socket
+
+import pytest
+from starlette.testclient import TestClient
+
+import cli.index
+import cli.serve
+from embedder.serving import ServedModel, ServerSettings, build_app
+
+
+@pytest.fixture
+def apps(monkeypatch, loaded):
+    """Replace models by the fake encoder and the endless run by a list of what would run."""
+    encoders = cli.index.load_encoder  # the fake one of the fixture ``loaded``
+    ran = []
+    names = []
+
+    def load(model, device=None):
+        names.append(model)
+        return encoders(model)
+
+    def describe(encoder):
+        return ServedModel(
+            encoder.fingerprint.model, encoder, lambda texts, role: [1] * len(texts), 8
+        )
+
+    def run(app, listener):
+        ran.append((app.state.server, listener.getsockname()))
+        listener.close()
+
+    monkeypatch.setattr("cli.serve.load_encoder", load)
+    monkeypatch.setattr("cli.serve._log_as_json", lambda: None)
+    monkeypatch.setattr("embedder.serving.from_embedder.serve_embedder", describe)
+    monkeypatch.setattr("embedder.serving.run_app", run)
+    monkeypatch.delenv("MILLPOND_KEYS", raising=False)
+    return ran, names
+
+
+@pytest.fixture
+def build(millpond, write_jsonl, tmp_path):
+    """Index two documents with a model of the given name."""
+    corpus = write_jsonl("c.jsonl", {"_id": "a", "text": "one"}, {"_id": "b", "text": "two"})
+
+    def index(name, model):
+        folder = tmp_path / name
+        assert millpond("index", corpus, "--out", folder, "--model", model).exit_code == 0
+        return folder
+
+    return index
+
+
+def start(millpond, apps, *args):
+    result = millpond("serve", "--port", 0, *args)
+    assert result.exit_code == 0, result.output
+    (server, address), *_ = apps[0][-1:]
+    return server, address, result.stderr
+
+
+def test_without_anything_the_default_model_is_served_on_loopback(millpond, apps):
+    server, address, said = start(millpond, apps)
+    assert apps[1] == [None]
+    assert address[0] == "127.0.0.1"
+    assert f"Serving fake at http://127.0.0.1:{address[1]}" in said
+    assert server.settings == ServerSettings(local_only=True)  # on loopback, without keys
+    assert "key" not in said
+
+
+def test_an_index_brings_its_own_model_and_equal_ones_share_it(millpond, apps, build):
+    folders = [build(name, model) for name, model in (("a", "m1"), ("b", "m2"), ("c", "m1"))]
+    server, _, _ = start(millpond, apps, *(x for folder in folders for x in ("--index", folder)))
+    assert apps[1] == ["m1", "m2"]
+    assert list(server.models) == ["m1", "m2"]
+    assert {name: index.model.name for name, index in server.indexes.items()} == {
+        "a": "m1",
+        "b": "m2",
+        "c": "m1",
+    }
+    assert len(server.indexes["a"].index) == 2
+
+
+def test_a_real_index_is_searched_with_a_filter(millpond, apps, write_jsonl, tmp_path):
+    rows = [{"_id": f"d{year}", "text": "a dam", "year": year} for year in (2019, 2020, 2021)]
+    folder = tmp_path / "years"
+    corpus = write_jsonl("years.jsonl", *rows)
+    assert millpond("index", corpus, "--out", folder, "--model", "m1").exit_code == 0
+    server, _, _ = start(millpond, apps, "--index", folder)
+    with TestClient(build_app(server)) as client:
+        body = {"query": "dam", "filter": "year >= 2020"}
+        found = client.post("/v1/search", json=body, headers={"Host": "localhost"}).json()
+        assert {hit["doc_id"] for hit in found["hits"]} == {"d2020", "d2021"}
+        wrong = client.post(
+            "/v1/search", json={**body, "filter": "yaer == 1"}, headers={"Host": "localhost"}
+        )
+        assert wrong.status_code == 400
+        assert "'yaer'" in wrong.json()["error"]["message"]
+
+
+def test_a_named_model_has_to_be_that_of_every_index(millpond, apps, build):
+    folder = build("a", "m1")
+    server, _, _ = start(millpond, apps, "--index", folder, "--model", "m1")
+    assert list(server.models) == ["m1"]
+    refused = millpond("serve", "--port", 0, "--index", folder, "--model", "m2")
+    assert refused.exit_code == 2
+    assert "'m1'" in refused.stderr
+    assert "'m2'" in refused.stderr
+
+
+def test_an_index_whose_model_has_changed_is_refused(millpond, apps, build, monkeypatch):
+    folder = build("a", "m1")
+    load = cli.serve.load_encoder
+    monkeypatch.setattr("cli.serve.load_encoder", lambda name, device: load("other"))
+    refused = millpond("serve", "--port", 0, "--index", folder)
+    assert refused.exit_code == 2
+    assert "cannot be compared" in refused.stderr
+
+
+def test_indexes_can_be_named(millpond, apps, build):
+    folder = build("a", "m1")
+    server, _, _ = start(millpond, apps, "--index", f"old={folder}", "--index", f"new={folder}")
+    assert list(server.indexes) == ["old", "new"]
+    refused = millpond("serve", "--port", 0, "--index", folder, "--index", folder)
+    assert refused.exit_code == 2
+    assert "NAME=DIR" in refused.stderr
+
+
+def test_keys_come_from_a_file_or_the_environment(millpond, apps, tmp_path, monkeypatch):
+    monkeypatch.setenv("MILLPOND_KEYS", "k1 k2")
+    server, _, _ = start(millpond, apps)
+    assert server.settings.keys == ("k1", "k2")
+    path = tmp_path / "keys.txt"
+    path.write_text("k3\n")
+    server, _, _ = start(millpond, apps, "--keys", path)
+    assert server.settings.keys == ("k3",)
+    monkeypatch.setenv("MILLPOND_KEYS", " ")
+    refused = millpond("serve", "--port", 0)
+    assert refused.exit_code == 2
+    assert "MILLPOND_KEYS holds no key" in refused.stderr
+
+
+def test_listening_beyond_loopback_without_keys_is_noted(millpond, apps, monkeypatch):
+    server, _, said = start(millpond, apps, "--host", "0.0.0.0")
+    assert not server.settings.local_only
+    assert "it asks for no key" in said
+    monkeypatch.setenv("MILLPOND_KEYS", "k1")
+    server, _, said = start(millpond, apps, "--host", "0.0.0.0")
+    assert not server.settings.local_only
+    assert "it asks for no key" not in said
+
+
+def test_limits_reach_the_server(millpond, apps):
+    options = {"batch-tokens": 5, "queue-tokens": 6, "queue-requests": 7, "body-bytes": 8}
+    pairs = [text for name, value in options.items() for text in (f"--{name}", value)]
+    server, _, _ = start(millpond, apps, *pairs, "--cors", "https://a.example")
+    assert server.settings == ServerSettings(
+        batch_tokens=5,
+        queue_tokens=6,
+        queue_requests=7,
+        body_bytes=8,
+        local_only=True,
+        origins=("https://a.example",),
+    )
+
+
+def test_a_port_in_use_is_an_error_before_any_model_loads(millpond, apps):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refused = millpond("serve", "--port", taken.getsockname()[1])
+    assert refused.exit_code == 2
+    assert "--port 0 for any free one" in refused.stderr
+    assert apps[1] == []
+
+
+def test_a_missing_extra_names_what_to_type(millpond, apps, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "uvicorn" else find(name)
+    )
+    refused = millpond("serve")
+    assert refused.exit_code == 1
+    assert 'uvicorn, which is not installed. Type: pip install "millpond[serve]"' in refused.stderr
+
+
+def test_what_help_shows_are_the_defaults_of_the_server(millpond):
+    shown = " ".join(millpond("serve", "--help").stdout.split())
+    assert f"[default: ({ServerSettings.batch_tokens}, or" in shown
+    assert f"[default: {ServerSettings.queue_tokens};" in shown
+    assert f"[default: {ServerSettings.queue_requests};" in shown
+    assert f"[default: {ServerSettings.body_bytes};" in shown

@@ -1,0 +1,53 @@
+"""The module fakes.py, and a server that a test can call."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from embedder.serving import ServedIndex, Server, ServerSettings
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def fakes():
+    spec = importlib.util.spec_from_file_location("serving_fakes", HERE / "fakes.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def encoder(fakes):
+    return fakes.HashingEncoder()
+
+
+@pytest.fixture
+def serve(encoder, fakes):
+    """Start a server and return a client of it; it ends with the test."""
+    running = []
+
+    def start(models=None, indexes=(), **settings):
+        models = models or [fakes.make_model(encoder)]
+        started = fakes.RunningServer(Server(models, indexes, ServerSettings(**settings), "1.2.3"))
+        client = httpx.Client(base_url=started.url, timeout=30)
+        running.append((started, client))
+        client.running = started
+        return client
+
+    yield start
+    encoder.gate.set()
+    for started, client in running:
+        client.close()
+        started.stop()
+
+
+@pytest.fixture
+def searchable(encoder, fakes):
+    """An index of four texts from 2019 to 2022."""
+    rows = [(f"d{year}", f"text of {year}", {"year": year}) for year in range(2019, 2023)]
+    return ServedIndex("years", fakes.ListIndex(encoder, rows), fakes.make_model(encoder))

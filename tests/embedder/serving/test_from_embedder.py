@@ -1,0 +1,86 @@
+"""A real, tiny Embedder behind the server: counts, token ids and vectors are the library's own."""
+
+import asyncio
+import json
+
+import httpx
+import numpy as np
+import pytest
+
+from embedder import Embedder
+from embedder.serving.from_embedder import serve_embedder
+from retrieval.errors import UsageError
+
+
+@pytest.fixture
+def load(base_folder):
+    def loaded(options="", variant="mean+causal"):
+        return Embedder.load(f"{base_folder['llama']}:{variant}{options}", device="cpu")
+
+    return loaded
+
+
+def test_counts_are_the_tokens_that_the_model_sees(load):
+    encoder = load(",query_prompt=query: ")
+    model = serve_embedder(encoder)
+    texts = ["", "abc", "é"]
+    assert model.count_tokens(texts, "document") == [1, 4, 3]  # a token a byte, and EOS
+    assert model.count_tokens(texts, "query") == [8, 11, 10]  # "query: " is 7 bytes
+    assert model.count_tokens(texts, "query") == [
+        len(row) for row in encoder.tokenize(texts, "query: ")
+    ]
+
+
+def test_a_text_counts_as_too_long_from_the_first_token_that_would_be_cut(load):
+    model = serve_embedder(load(",max_tokens=8"))
+    assert model.max_tokens == 8
+    assert model.count_tokens(["x" * 7, "x" * 8, "x" * 100_000], "document") == [8, 9, 9]
+
+
+def test_token_ids_become_the_text_they_came_from(load):
+    encoder = load()
+    model = serve_embedder(encoder)
+    (row,) = encoder.tokenize(["Zürich <eos> "])
+    assert model.decode(row) == "Zürich <eos> "  # the EOS at the end is dropped, the text is not
+    for wrong in (-1, 259):
+        with pytest.raises(UsageError, match="vocabulary of 259 tokens"):
+            model.decode([3, wrong])
+
+
+def test_served_vectors_are_the_librarys_whatever_the_mix(load, serve):
+    encoder = load(",query_prompt=query: ", "last_layer+bidirectional")
+    client = serve([serve_embedder(encoder)], batch_tokens=50)
+    texts = ["x" * length for length in range(30)]
+    expected = {
+        "query": encoder.encode_queries(texts),
+        "document": encoder.encode_documents(texts),
+    }
+
+    async def ask(http, start, role):
+        body = {"input": texts[start : start + 3], "input_type": role}
+        answer = await http.post("/v1/embeddings", json=body)
+        found = [item["embedding"] for item in answer.json()["data"]]
+        np.testing.assert_allclose(found, expected[role][start : start + 3], atol=1e-5)
+
+    async def run():
+        async with httpx.AsyncClient(base_url=client.running.url, timeout=60) as http:
+            await asyncio.gather(
+                *(ask(http, start, role) for start in range(0, 30, 3) for role in expected)
+            )
+
+    asyncio.run(run())
+
+
+def test_only_lengths_that_a_saved_model_was_trained_for_are_offered(load, tmp_path):
+    from embedder.saved import save_model
+
+    folder = tmp_path / "model"
+    record = {"config": {"loss": {"matryoshka_dimensions": [16, 8, 32]}}}
+    save_model(load(), folder, record=record)
+    assert json.loads((folder / "millpond.json").read_text())["record"] == record
+    model = serve_embedder(Embedder.load(str(folder), device="cpu"))
+    assert model.encoder.dimension == 32
+    assert model.dimensions == (8, 16)
+    cut = serve_embedder(Embedder.load(f"{folder},dimension=16", device="cpu"))
+    assert cut.dimensions == (8,)
+    assert serve_embedder(load()).dimensions == ()

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize("inputs", ["one text", ["one text", "another"]])
+def test_embed_gives_a_list_of_vectors(serve, encoder, inputs):
+    answer = serve().post("/embed", json={"inputs": inputs})
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    assert answer.status_code == 200
+    np.testing.assert_allclose(answer.json(), [encoder.vector(text) for text in texts], atol=1e-7)
+
+
+def test_prompt_name_chooses_the_prompt(serve, encoder):
+    answer = serve().post("/embed", json={"inputs": "x", "prompt_name": "query"})
+    np.testing.assert_allclose(answer.json(), [encoder.vector("x", "query")], atol=1e-7)
+
+
+def test_a_text_that_is_too_long_is_cut_only_when_asked(serve):
+    client = serve()
+    long = " ".join(["x"] * 21)
+    refused = client.post("/embed", json={"inputs": long})
+    assert refused.status_code == 413
+    assert refused.json()["error_type"] == "Validation"
+    assert "20 tokens" in refused.json()["error"]
+    cut = client.post("/embed", json={"inputs": long, "truncate": True})
+    assert (cut.status_code, len(cut.json())) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"inputs": []},
+        {"inputs": 3},
+        {"inputs": "x", "normalize": False},
+        {"inputs": "x", "truncation_direction": "left"},
+        {"inputs": "x", "dimensions": 3},
+    ],
+)
+def test_errors_have_the_body_that_tei_clients_read(serve, body):
+    answer = serve().post("/embed", json=body)
+    assert answer.status_code == 422
+    assert set(answer.json()) == {"error", "error_type"}
+
+
+def test_a_failing_model_is_a_backend_error(serve):
+    answer = serve().post("/embed", json={"inputs": "poison"})
+    assert answer.status_code == 500
+    assert answer.json()["error_type"] == "Backend"
+
+
+def test_info_says_what_is_served_and_its_limits(serve):
+    info = serve(batch_tokens=99, queue_requests=7).get("/info").json()
+    assert (info["model_id"], info["max_input_length"], info["version"]) == ("hash", 20, "1.2.3")
+    assert (info["max_batch_tokens"], info["max_concurrent_requests"]) == (99, 7)
