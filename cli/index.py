@@ -11,12 +11,14 @@ import typer
 
 from cli import _qdrant_options as qdrant
 from cli._console import format_seconds, message, progress, warn
+from cli._engine import AddressOption, EngineOption, WorkersOption, choose_engine
 from cli._models import ReportingEncoder, load_encoder, note_untrained
 from cli._options import DeviceOption, ModelOption, SkipBadOption
+from cli._passages import OverlapOption, PassagesOption, Reading, choose_passages, load_splitter
+from cli._summary import count_rows, report_recall
 
 if TYPE_CHECKING:
     from indexes import Manifest
-    from retrieval import Corpus
 
 __all__ = ["index"]
 
@@ -45,6 +47,14 @@ def index(
             "(IVF256,Flat, SQ8), Qdrant Flat, HNSW, HNSW32 (edges) and HNSW32,ef200 (breadth).",
         ),
     ] = "Flat",
+    vectors: Annotated[
+        str,
+        typer.Option(
+            metavar="TYPE", help="float32, or float16 for half the size and three digits."
+        ),
+    ] = "float32",
+    passages: PassagesOption = None,
+    overlap: OverlapOption = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Read only the first N documents.")
     ] = None,
@@ -57,6 +67,9 @@ def index(
         typer.Option("--restart", help="Drop what an unfinished run embedded; begin anew."),
     ] = False,
     device: DeviceOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     url: qdrant.UrlOption = None,
     memory: qdrant.MemoryOption = False,
     collection: qdrant.CollectionOption = None,
@@ -111,40 +124,53 @@ def index(
         restart=restart,
         corpus_name=source.name,
         reading={"limit": limit, "skip_bad": skip_bad},
+        vector_type=vectors,
+        passages=choose_passages(passages, overlap),
     )
     check_target(out, overwrite)
+    chosen = choose_engine(engine, address, workers, model, device)
     if store is not None:
         store.check(
             qdrant.ANY_DIMENSION, factory
         )  # a server that is down shows before a model loads
     if corpus != "-":
         next(iter(source), None)  # an empty or wholly unreadable corpus shows before a model loads
-    encoder = load_encoder(model, device)
+    encoder = load_encoder(model, "cpu" if chosen else device)  # the GPU is the workers'
+    split = load_splitter(encoder, config.passages)
+    reading = Reading(source, encoder, config.passages)
+    total, noun = (None, "passages") if split else (source.count_hint, "documents")
     started = time.monotonic()
-    with progress("Indexing", source.count_hint, "documents") as advance:
+    with progress("Indexing", total, noun) as advance:
 
         def going_on(documents: int) -> None:
-            message(f"Going on: {documents:,} documents were embedded before.")
-            advance(documents)
+            message(f"Going on: {documents:,} {noun} were embedded before.")
+            if chosen is None:
+                advance(documents)
 
         manifest = write_corpus(
-            ReportingEncoder(encoder, advance),
-            source,
+            encoder if chosen else ReportingEncoder(encoder, advance),
+            reading,
             out,
             config,
             store=store,
+            engine=chosen,
+            progress=advance if chosen else None,
+            split=split,
             skipped=lambda: source.skipped,
             resumed=going_on,
         )
-    _summarise(manifest, source, out, time.monotonic() - started)
+    _summarise(manifest, reading.count, out, time.monotonic() - started)
+    if source.skipped:
+        warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")
+    report_recall(manifest, out)
     note_untrained(encoder)
     message(f'Next: millpond search {shlex.quote(str(out))} "{EXAMPLE_QUESTION}"')
 
 
-def _summarise(manifest: Manifest, source: Corpus, out: Path, seconds: float) -> None:
-    count = manifest.documents
+def _summarise(manifest: Manifest, count: int, out: Path, seconds: float) -> None:
     noun = "document" if count == 1 else "documents"
-    rate = count / seconds if seconds else 0.0
-    message(f"Indexed {count:,} {noun} in {format_seconds(seconds)} ({rate:,.1f} a second): {out}")
-    if source.skipped:
-        warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")
+    cut = f" as {count_rows(manifest)}" if manifest.passages else ""
+    rate = manifest.documents / seconds if seconds else 0.0
+    message(
+        f"Indexed {count:,} {noun}{cut} in {format_seconds(seconds)} ({rate:,.1f} a second): {out}"
+    )

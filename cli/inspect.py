@@ -5,14 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli._console import message
 from cli._options import JsonOption
 from cli._output import print_json, print_line
+from cli._passages import name_passages
+from cli._summary import RECALL, RECALL_QUERIES, describe_recall
 from cli._text import clean, format_size, format_table, stdout_width
+
+if TYPE_CHECKING:
+    from indexes import Manifest
 
 __all__ = ["doctor", "info", "models", "variants"]
 
@@ -92,24 +97,53 @@ def info(
     if json:
         print_json({**manifest.to_json(), "verified": verify})
         return
+    _print_table(None, [("index", str(folder)), *_describe(manifest)])
+    if verify:
+        message(f"Every file of {folder} is what was written.")
+
+
+def _describe(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return what a manifest says, a row a fact."""
     size = sum(entry.bytes for entry in manifest.files.values())
-    rows = [
-        ("index", str(folder)),
+    deleted = manifest.rows - manifest.documents
+    share = f" of {manifest.rows:,} rows, {deleted / manifest.rows:.0%}" if deleted else ""
+    recall = describe_recall(manifest)
+    others = {n: v for n, v in manifest.settings.items() if n not in (RECALL, RECALL_QUERIES)}
+    numbers = f"{manifest.dimension} numbers, {manifest.metric}, {manifest.vector_type}"
+    return [
         ("corpus", manifest.corpus_name or "(not named)"),
-        ("documents", f"{manifest.documents:,}"),
+        _describe_count(manifest),
+        ("deleted", f"{deleted:,}{share}"),
         ("skipped", f"{manifest.skipped:,}"),
         ("size", f"{format_size(size)} in {len(manifest.files)} files"),
         ("backend", f"{manifest.backend}, {manifest.factory}"),
-        ("vectors", f"{manifest.dimension} numbers, {manifest.metric}"),
+        *([(RECALL, recall)] if recall else []),
+        ("vectors", numbers),
         ("created", f"{manifest.created} by millpond {manifest.millpond}"),
+        ("fields", f"{len(manifest.fields)}" if manifest.fields else "(none)"),
+        *((f"  {name}", kind) for name, kind in _describe_fields(manifest)),
         ("model", manifest.fingerprint.model),
         *((f"  {name}", _show(value)) for name, value in manifest.fingerprint.settings.items()),
         *((f"{name} version", version) for name, version in manifest.libraries.items()),
-        *((name, _show(value)) for name, value in manifest.settings.items()),
+        *((name, _show(value)) for name, value in others.items()),
     ]
-    _print_table(None, rows)
-    if verify:
-        message(f"Every file of {folder} is what was written.")
+
+
+def _describe_count(manifest: Manifest) -> tuple[str, str]:
+    if not manifest.passages:
+        return "documents", f"{manifest.documents:,}"
+    return "passages", f"{manifest.documents:,}, {name_passages(manifest.passages)}"
+
+
+def _describe_fields(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return each metadata field with its type, or with why it cannot be filtered."""
+    types = manifest.schema.types
+    rows = []
+    for name, kinds in manifest.fields.items():
+        mixed = sorted(kind for kind in kinds if kind != "null")
+        other = f"several types ({', '.join(mixed)}), no filter" if mixed else "null everywhere"
+        rows.append((name, str(types.get(name, other))))
+    return rows
 
 
 def doctor(json: JsonOption = False) -> None:

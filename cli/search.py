@@ -19,6 +19,7 @@ from cli._text import clean, collapse, stdout_width, truncate, wrap
 
 if TYPE_CHECKING:
     from retrieval import Hit, Query, Retriever
+    from retrieval.filters import Expression
 
 __all__ = ["search"]
 
@@ -62,6 +63,14 @@ def search(
             "--model", "-m", metavar="MODEL", show_default="the model that made the index"
         ),
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            metavar="FILTER",
+            help="Search only the documents whose fields match; 'millpond info' lists the fields.",
+        ),
+    ] = None,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
 ) -> None:
@@ -69,23 +78,26 @@ def search(
 
     With --json one object a hit: rank, doc_id, score, title, text, and metadata where there is
     any. With --queries a TREC run: lines of query id, Q0, document id, rank from 1, score, tag.
+    A filter compares fields with ==, !=, <, <=, >, >=, in, not in and contains, joined by and, or,
+    not and parentheses.
 
     \b
     Examples:
       millpond search demo-index "delete a folder and everything in it"
+      millpond search my-index "dams and fish" --filter 'year >= 2020 and lang == "en"'
       millpond search my-index --queries queries.jsonl --run run.trec
     """
     _check_request(text, queries, run, json)
     if text is not None:
-        retriever = _open(folder, model, device)
-        hits = retriever.search(text, k or HITS_FOR_TEXT)
+        retriever, chosen = _open(folder, model, device, where)
+        hits = retriever.search(text, k or HITS_FOR_TEXT, where=chosen)
         _print_hits(hits, as_json=json)
     elif queries is not None and run is not None:
         total = _check_queries(queries, skip_bad)
         if run != "-":
             check_output(Path(run))
-        retriever = _open(folder, model, device)
-        _write_run(retriever, queries, run, k or HITS_FOR_QUERIES, skip_bad, total)
+        retriever, chosen = _open(folder, model, device, where)
+        _write_run(retriever, queries, run, k or HITS_FOR_QUERIES, chosen, skip_bad, total)
 
 
 def _check_request(text: str | None, queries: str | None, run: str | None, json: bool) -> None:
@@ -108,16 +120,25 @@ def _check_request(text: str | None, queries: str | None, run: str | None, json:
         raise UsageError("--json goes with a text; --queries writes a TREC run. Leave one out.")
 
 
-def _open(folder: Path, model: str | None, device: str | None) -> Retriever:
-    """Return a retriever over the index, by default with the model that made it."""
+def _open(
+    folder: Path, model: str | None, device: str | None, where: str | None
+) -> tuple[Retriever, Expression | None]:
+    """Return a retriever, by default with the model that made the index, and the filter.
+
+    A filter that cannot be read or does not fit the fields is refused before the model is loaded.
+    """
     from indexes import open_index
     from retrieval import Retriever
+    from retrieval.filters import parse_filter
 
     index = open_index(folder)
+    chosen = None if where is None else parse_filter(where)
+    if not index.rows.select(chosen).count:
+        warn("No document matches the filter.")
     encoder = load_encoder(model or index.fingerprint.model, device)
     retriever = Retriever(encoder, index)
     note_untrained(encoder)
-    return retriever
+    return retriever, chosen
 
 
 def _print_hits(hits: list[Hit], *, as_json: bool) -> None:
@@ -194,7 +215,13 @@ def _check_queries(source: str, skip_bad: bool) -> int | None:
 
 
 def _write_run(
-    retriever: Retriever, source: str, run: str, k: int, skip_bad: bool, total: int | None
+    retriever: Retriever,
+    source: str,
+    run: str,
+    k: int,
+    where: Expression | None,
+    skip_bad: bool,
+    total: int | None,
 ) -> None:
     """Write a TREC run, holding one batch of queries in memory."""
     from retrieval import read_queries
@@ -202,7 +229,7 @@ def _write_run(
     queries = read_queries(source, skip_bad=skip_bad)
     with _open_run(run) as stream, progress("Searching", total, "queries") as advance:
         count = 0
-        for query, hits in retriever.search_many(queries, k):
+        for query, hits in retriever.search_many(queries, k, where=where):
             stream.writelines(_run_lines(query, hits))
             advance(1)
             count += 1

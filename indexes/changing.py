@@ -8,6 +8,7 @@ so that readers see all of it or nothing, and a killed change goes on like a kil
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -188,7 +189,8 @@ class _Change:
         if held and not self.replaces:
             raise UsageError(
                 f"{document.doc_id!r} is in {self.folder} with another text or other metadata. "
-                f"Nothing was added. Replace it with: millpond update {self.folder} CORPUS"
+                f"Nothing was added. Replace it with: millpond update "
+                f"{shlex.quote(str(self.folder))} CORPUS"
             )
         same = [old.content for _, old in held] == [row.content for row in rows]
         if same:

@@ -57,9 +57,13 @@ def delete_documents(
         if missing and not ignore_missing:
             shown = ", ".join(map(repr, missing[:SHOWN_IDS]))
             raise UsageError(
-                f"{len(missing):,} of the ids are not in {folder}: {shown}"
+                f"{_count(missing)} not in {folder}: {shown}"
                 f"{', ...' if len(missing) > SHOWN_IDS else ''}. Nothing was deleted. Take them "
                 f"out, or type --ignore-missing."
             )
         manifest = publish_change(workspace, index, store, dead, None)
     return tally.close(compact_if_needed(folder, manifest, chosen, store=store))
+
+
+def _count(missing: list[str]) -> str:
+    return "1 of the ids is" if len(missing) == 1 else f"{len(missing):,} of the ids are"

@@ -55,7 +55,7 @@ def configured_backend(options: QdrantOptions | None = None) -> Backend:
         files={STORE_ROLE: FOLDER_NAME},
         check=partial(_check, chosen),
         build=partial(_build, chosen),
-        open=_open,
+        open=partial(_open, chosen),
         like=_like,
     )
 
@@ -119,8 +119,8 @@ def _fill_server(options: QdrantOptions, factory: Factory, request: BuildRequest
         )
 
 
-def _open(request: OpenRequest) -> SearchEngine:
-    """Return what answers searches.
+def _open(configured: QdrantOptions, request: OpenRequest) -> SearchEngine:
+    """Return what answers searches; a key that was configured is used again.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def _open(request: OpenRequest) -> SearchEngine:
     MissingDependencyError : the library is not installed.
     """
     manifest = request.manifest
-    options = QdrantOptions.from_manifest(manifest)
+    options = replace(QdrantOptions.from_manifest(manifest), api_key=configured.api_key)
     factory = Factory.parse(manifest.factory, manifest.dimension)
     candidates: Candidates
     if options.mode == EMBEDDED:

@@ -4,9 +4,11 @@ import importlib.util
 import json
 from hashlib import blake2b
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner
 
 from cli.app import app
@@ -23,17 +25,37 @@ def pytest_configure(config):
     )
 
 
+def word_tokenizer():
+    """One token a word, as a transformers tokenizer holds it."""
+    backend = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return SimpleNamespace(backend_tokenizer=backend)
+
+
 class WordEncoder:
-    """Unit vectors that count words, each hashed to one of 32 coordinates; "" is coordinate 0."""
+    """Unit vectors that count words, each hashed to one of 32 coordinates; "" is coordinate 0.
+
+    Reads 16 tokens of a text, each a word, and puts EOS after them.
+    """
 
     trained = False
     device = "cpu"
     dimension = DIMENSION
 
-    def __init__(self, model):
+    def __init__(self, model, embedded=None):
         self.fingerprint = Fingerprint(model, {"model": model})
+        self.spec = SimpleNamespace(max_tokens=16, document_prompt="")
+        self.backbone = SimpleNamespace(tokenizer=word_tokenizer())
+        self._embedded = [] if embedded is None else embedded
+
+    def tokenize(self, texts, prompt=""):
+        return [[*range(len(f"{prompt}{text}".split())), -1] for text in texts]
 
     def encode_documents(self, texts, *, progress=None):
+        self._embedded += texts
+        return self.encode_queries(texts, progress=progress)
+
+    def encode_queries(self, texts, *, progress=None):
         vectors = np.zeros((len(texts), DIMENSION), dtype=np.float32)
         for row, text in enumerate(texts):
             for word in text.lower().split() or [""]:
@@ -42,19 +64,23 @@ class WordEncoder:
             progress(len(texts))
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    encode_queries = encode_documents
+
+@pytest.fixture
+def embedded():
+    """Every text that was embedded as a document."""
+    return []
 
 
 @pytest.fixture
-def loaded(monkeypatch):
+def loaded(monkeypatch, embedded):
     """Replace the loading of models; holds the names that were asked for."""
     names = []
 
     def load(model, device=None):
         names.append(model)
-        return WordEncoder(model or "fake")
+        return WordEncoder(model or "fake", embedded)
 
-    for module in ("index", "search", "embed"):
+    for module in ("index", "search", "embed", "_change"):
         monkeypatch.setattr(f"cli.{module}.load_encoder", load)
     return names
 

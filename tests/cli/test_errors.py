@@ -226,7 +226,7 @@ def test_a_disk_that_is_full_while_indexing(millpond, corpus, tmp_path, monkeypa
 def test_an_unexpected_error_is_one_line_and_a_traceback_on_request(
     millpond, index_folder, monkeypatch
 ):
-    def fail(self, text, k):
+    def fail(self, text, k, *, where):
         raise TypeError("no\nway")
 
     monkeypatch.setattr("retrieval.search.Retriever.search", fail)
@@ -240,7 +240,7 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_on_request(
 
 
 def test_ctrl_c_is_one_line_and_130(millpond, index_folder, monkeypatch):
-    def interrupt(self, text, k):
+    def interrupt(self, text, k, *, where):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("retrieval.search.Retriever.search", interrupt)

@@ -1,0 +1,195 @@
+"""Cuts long texts into passages of so many tokens, at places where a reader would cut."""
+
+from __future__ import annotations
+
+import copy
+import re
+import unicodedata
+from typing import TYPE_CHECKING, Any
+
+from retrieval.errors import UsageError
+
+if TYPE_CHECKING:
+    from embedder.embedder import Embedder
+
+__all__ = ["PassageSplitter", "check_passages", "make_splitter", "tokens_beside"]
+
+CLOSING = r"""["')\]\u2019\u201d\u00bb]*"""
+WIDE_CLOSING = r"[\u2019\u201d\u300d\u300f\uff09]*"
+SENTENCE_END = re.compile(
+    rf"[.!?\u2026]+{CLOSING}(?=\s)|[\u3002\uff01\uff1f]+{WIDE_CLOSING}|\S(?=\n)"
+)
+"""Stops before a blank, those of Chinese and Japanese anywhere, quotes and brackets after them,
+and the end of a line."""
+BLANK = re.compile(r"(?<=\S)(?=\s)")
+LATE_SHARE = 5
+"""A passage may end early, at a sentence or a blank, within its last fifth."""
+CHARACTERS_A_TOKEN = 8
+"""How much text is tokenised at first in search of a passage's end; twice the usual."""
+JOINER = "\u200d"
+
+
+class PassageSplitter:
+    """Cuts a text into passages of at most ``tokens`` tokens; is a ``Splitter``.
+
+    A passage begins ``overlap`` tokens before the last one ended, or a little later, at the next
+    blank. It ends after a sentence or before a blank if one lies in its last fifth, never between
+    a letter and its accents or within joined emoji. Reads a text of any length in memory that
+    depends on ``tokens`` alone.
+
+    Parameters
+    ----------
+    tokenizer : a fast transformers tokenizer; a copy is used.
+    tokens : counted as the tokenizer counts the passage by itself, without special tokens. A
+        single character that takes more is a passage of its own.
+    overlap : 0 to half of ``tokens``.
+
+    Raises
+    ------
+    UsageError : a number is out of range.
+    """
+
+    def __init__(self, tokenizer: Any, tokens: int, overlap: int = 0) -> None:
+        check_passages(tokens, overlap)
+        self.tokens = tokens
+        self.overlap = overlap
+        # A copy, since others change settings of theirs, and tokenise in threads.
+        self._backend = copy.deepcopy(tokenizer.backend_tokenizer)
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._backend.encode_special_tokens = True
+
+    def __call__(self, text: str) -> list[str]:
+        """Return the passages in order; one, the text itself, where it is short or empty."""
+        return [text[start:stop] for start, stop in self.spans(text)]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return where each passage starts and stops, in characters.
+
+        Starts and stops rise, no start lies beyond the stop before it, and the last stop is the
+        end of the text: ``text[stop before:stop]`` of all passages together are the text.
+        """
+        spans: list[tuple[int, int]] = []
+        start = done = 0
+        while True:
+            stop = self._furthest(text, start)
+            if stop <= done < len(text) and start < done:
+                start = done  # what is repeated leaves no room for anything new
+                continue
+            if stop < len(text):
+                stop = self._settle(text, start, max(start, done), stop)
+            spans.append((start, stop))
+            if stop == len(text):
+                return spans
+            done = stop
+            start = self._next_start(text, start, stop)
+
+    def count(self, text: str) -> int:
+        """Return how many tokens a text takes by itself."""
+        return len(self._offsets(text))
+
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return start and stop of each token, in characters; tokens may share a character."""
+        found = self._backend.encode(text, add_special_tokens=False)
+        offsets: list[tuple[int, int]] = found.offsets
+        return offsets
+
+    def _furthest(self, text: str, start: int) -> int:
+        """Return the last place before which a passage from ``start`` has to stop."""
+        size = CHARACTERS_A_TOKEN * self.tokens
+        offsets = self._offsets(text[start : start + size])
+        while len(offsets) <= self.tokens:
+            if start + size >= len(text):
+                return len(text)
+            size *= 2
+            offsets = self._offsets(text[start : start + size])
+        kept = self.tokens
+        while True:
+            room = _boundary(offsets, kept)
+            if room < 1:
+                return start + 1
+            found = self._offsets(text[start : start + room])
+            if len(found) <= self.tokens:
+                return start + room
+            # By itself the piece takes more tokens than it did as the beginning of the rest.
+            kept -= len(found) - self.tokens
+
+    def _settle(self, text: str, start: int, least: int, stop: int) -> int:
+        """Return where a reader would end the passage, beyond ``least`` and not beyond ``stop``."""
+        early = max(least, stop - (stop - start) // LATE_SHARE)
+        for pattern in (SENTENCE_END, BLANK):
+            ends = [found.end() for found in pattern.finditer(text, early, stop + 1)]
+            place = max((end for end in ends if early < end <= stop), default=None)
+            if place is not None and self.count(text[start:place]) <= self.tokens:
+                return place
+        return _before_character(text, least, stop)
+
+    def _next_start(self, text: str, start: int, stop: int) -> int:
+        """Return where the next passage starts: ``overlap`` tokens before the end, or later."""
+        if not self.overlap:
+            return stop
+        offsets = self._offsets(text[start:stop])
+        place = start + _boundary(offsets, max(1, len(offsets) - self.overlap))
+        place = _before_character(text, start, place)
+        if place <= start:
+            return stop
+        if not text[place - 1].isspace() and not text[place].isspace():
+            blank = BLANK.search(text, place, stop)
+            place = blank.start() if blank is not None else place
+        return place
+
+
+def check_passages(tokens: int, overlap: int) -> None:
+    """Raise UsageError unless passages of so many tokens can overlap by so many."""
+    if tokens < 1:
+        raise UsageError(f"Passages of {tokens} tokens are asked for; accepted is 1 or more.")
+    if not 0 <= overlap <= tokens // 2:
+        raise UsageError(
+            f"Passages of {tokens} tokens are to overlap by {overlap}; accepted is 0 to "
+            f"{tokens // 2}, half of a passage."
+        )
+
+
+def make_splitter(embedder: Embedder, tokens: int, overlap: int) -> PassageSplitter:
+    """Return what cuts texts by the tokens of this model.
+
+    Raises
+    ------
+    UsageError : a number is out of range, or the model reads fewer tokens than a passage has.
+    """
+    longest = embedder.spec.max_tokens
+    if tokens > longest:
+        raise UsageError(
+            f"Passages of {tokens} tokens are asked for, and the model reads {longest} of a text. "
+            f"Type {longest - tokens_beside(embedder)} or less, or a model with "
+            f"max_tokens={tokens} or more."
+        )
+    return PassageSplitter(embedder.backbone.tokenizer, tokens, overlap)
+
+
+def tokens_beside(embedder: Embedder, title: str = "") -> int:
+    """Return how many of ``max_tokens`` a document's title, the prompt and EOS take."""
+    content = f"{title} x" if title else "x"
+    return len(embedder.tokenize([content], embedder.spec.document_prompt)[0]) - 1
+
+
+def _boundary(offsets: list[tuple[int, int]], count: int) -> int:
+    """Return where the first ``count`` tokens end, before any character that more share."""
+    if count < 1:
+        return 0
+    return min(offsets[count - 1][1], offsets[count][0]) if count < len(offsets) else offsets[-1][1]
+
+
+def _before_character(text: str, least: int, place: int) -> int:
+    """Return the place, or one before it and beyond ``least`` where it divides what is one."""
+    found = place
+    while least < found < len(text) and _continues(text, found):
+        found -= 1
+    return found if found > least else place
+
+
+def _continues(text: str, place: int) -> bool:
+    """Whether the character at a place belongs to the one before: accents, joined emoji."""
+    joined = JOINER in (text[place], text[place - 1])
+    modifies = "\U0001f3fb" <= text[place] <= "\U0001f3ff"
+    return joined or modifies or unicodedata.category(text[place]).startswith("M")

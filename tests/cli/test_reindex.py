@@ -1,0 +1,118 @@
+"""``millpond reindex``: the same vectors in another index."""
+
+import pytest
+
+from indexes import open_index, read_manifest
+
+
+def assert_refused(result, code, *words):
+    assert result.exit_code == code, result.output
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "kind"),
+    [
+        (("--factory", "HNSW8"), ("faiss", "HNSW8")),
+        (("--backend", "qdrant"), ("qdrant", "Flat")),
+        (("--backend", "qdrant", "--factory", "HNSW8"), ("qdrant", "HNSW8")),
+        (("--backend", "qdrant", "--memory"), ("qdrant", "Flat")),
+        ((), ("faiss", "Flat")),
+    ],
+)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_another_index_finds_the_same_and_no_model_is_loaded(
+    args, kind, elsewhere, millpond, index_folder, tmp_path, loaded, embedded
+):
+    loaded.clear()
+    embedded.clear()
+    target = tmp_path / "other" if elsewhere else index_folder
+    out = ("--out", target) if elsewhere else ()
+    result = millpond("reindex", index_folder, *args, *out)
+    assert result.exit_code == 0, result.stderr
+    assert (loaded, embedded) == ([], [])
+    first = result.stderr.splitlines()[0]
+    assert first.startswith("Reindexed 3 documents in ")
+    assert first.endswith(f": {target} ({kind[0]}, {kind[1]})")
+    assert ("recall@10 1.00" in result.stderr) == (kind[1] != "Flat")
+    manifest = read_manifest(target)
+    assert (manifest.backend, manifest.factory) == kind
+    shown = millpond("search", target, "mills grind corn", "-k", 1).stdout
+    assert shown.split()[2] == "b"
+    if elsewhere:
+        assert read_manifest(index_folder).factory == "Flat"
+
+
+def test_a_folder_that_holds_an_index_needs_overwrite(millpond, index_folder, corpus, tmp_path):
+    other = tmp_path / "other"
+    millpond("index", corpus, "--out", other, "--limit", 1)
+    result = millpond("reindex", index_folder, "--out", other)
+    assert_refused(result, 2, "already holds an index of 1 documents", "--overwrite")
+    assert len(open_index(other)) == 1
+    assert millpond("reindex", index_folder, "--out", other, "--overwrite").exit_code == 0
+    assert len(open_index(other)) == 3
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--factory", "Flatt"), "Flatt"),
+        (("--backend", "fais"), "Did you mean 'faiss'?"),
+        (("--shards", "2"), "Type --backend qdrant"),
+        (("--backend", "qdrant", "--grpc"), "--grpc concerns a Qdrant server"),
+        (("--factory", "IVF100,Flat"), "IVF100,Flat"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_and_the_index_stays(args, words, millpond, index_folder):
+    before = (index_folder / "manifest.json").read_bytes()
+    assert_refused(millpond("reindex", index_folder, *args), 2, words)
+    assert (index_folder / "manifest.json").read_bytes() == before
+    assert millpond("search", index_folder, "water").exit_code == 0
+
+
+@pytest.fixture
+def on_server(millpond, index_folder, tmp_path, qdrant_server):
+    """The index on the fake server, in a folder of its own."""
+    place = ("--backend", "qdrant", "--url", qdrant_server.url, "--collection", "docs")
+    result = millpond("reindex", index_folder, "--out", tmp_path / "server", *place)
+    assert result.exit_code == 0, result.stderr
+    return tmp_path / "server"
+
+
+def test_an_index_goes_to_a_server_and_changes_there_in_place(millpond, on_server, qdrant_server):
+    (name,) = qdrant_server.collections
+    assert qdrant_server.aliases == {"docs": name}
+    result = millpond("reindex", on_server, "--factory", "HNSW16")
+    assert result.exit_code == 0, result.stderr
+    assert qdrant_server.aliases["docs"] != name
+    url = ("--url", qdrant_server.url, "--collection", "docs", "--shards", 2)
+    result = millpond("reindex", on_server, *url)
+    assert result.exit_code == 0, result.stderr
+    assert read_manifest(on_server).settings["shard_number"] == 2
+    assert millpond("search", on_server, "mills grind corn", "-k", 1).stdout.split()[2] == "b"
+    assert millpond("delete", on_server, "b").exit_code == 0
+    assert "b" not in millpond("search", on_server, "mills grind corn").stdout.split()
+
+
+def test_the_collection_of_an_index_is_not_given_to_another(
+    millpond, on_server, qdrant_server, tmp_path
+):
+    before = dict(qdrant_server.aliases)
+    out = ("--out", tmp_path / "third")
+    same = ("--url", qdrant_server.url, "--collection", "docs", "--overwrite")
+    for args in (out, (*out, *same)):
+        assert_refused(millpond("reindex", on_server, *args), 2, "DIR2 needs one of its own")
+    assert qdrant_server.aliases == before
+    assert not (tmp_path / "third").exists()
+    assert millpond("reindex", on_server, *out, "--backend", "faiss").exit_code == 0
+    assert millpond("search", on_server, "water").exit_code == 0
+
+
+def test_a_collection_of_another_index_needs_overwrite(
+    millpond, on_server, index_folder, qdrant_server
+):
+    place = ("--backend", "qdrant", "--url", qdrant_server.url, "--collection", "docs")
+    assert_refused(millpond("reindex", index_folder, *place), 2, "already has a collection 'docs'")
