@@ -21,7 +21,7 @@ from cli._version import read_version
 
 if TYPE_CHECKING:
     from embedder.serving import ServedIndex, ServedModel
-    from retrieval import VectorIndex
+    from indexes import StoredIndex
     from retrieval.errors import UsageError
 
 __all__ = ["KEYS_VARIABLE", "serve"]
@@ -175,11 +175,11 @@ def _format_url(listener: socket.socket) -> str:
     return f"http://[{place}]:{port}" if ":" in place else f"http://{place}:{port}"
 
 
-def _open_indexes(places: Sequence[str]) -> list[tuple[str, VectorIndex]]:
+def _open_indexes(places: Sequence[str]) -> list[tuple[str, StoredIndex]]:
     """Return name and index for each ``DIR`` or ``NAME=DIR``."""
     from indexes import open_index
 
-    opened: list[tuple[str, VectorIndex]] = []
+    opened: list[tuple[str, StoredIndex]] = []
     for place in places:
         named = None if Path(place).exists() else _NAMED.fullmatch(place)
         folder = Path(named["folder"] if named else place)
@@ -189,7 +189,7 @@ def _open_indexes(places: Sequence[str]) -> list[tuple[str, VectorIndex]]:
 
 
 def _load(
-    model: str | None, indexes: Sequence[tuple[str, VectorIndex]], device: str | None
+    model: str | None, indexes: Sequence[tuple[str, StoredIndex]], device: str | None
 ) -> tuple[list[ServedModel], list[ServedIndex]]:
     """Return the models, each loaded once, and the indexes with theirs.
 
@@ -209,7 +209,8 @@ def _load(
         made_by = index.fingerprint
         if named is None and made_by.digest not in models:
             models[made_by.digest] = _load_model(made_by.model, device)
-        served.append(ServedIndex(name, index, named or models[made_by.digest]))
+        fields = {field: str(kind) for field, kind in index.rows.schema.types.items()}
+        served.append(ServedIndex(name, index, named or models[made_by.digest], fields))
     return list(models.values()), served
 
 

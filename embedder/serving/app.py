@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, suppress
 import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
-from starlette.staticfiles import StaticFiles
 
 from embedder.serving import health_api, openai_api, pages, search_api, tei_api
 from embedder.serving.errors import install_handlers
@@ -48,7 +47,7 @@ def build_app(server: Server) -> FastAPI:
     app.state.server = server
     for module in (openai_api, search_api, tei_api, health_api, pages):
         app.include_router(module.ROUTER)
-    app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
+    app.mount("/static", pages.PageFiles(directory=pages.STATIC), name="static")
     install_handlers(app)
     _add_middleware(app, server)
     return app

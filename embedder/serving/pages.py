@@ -1,4 +1,4 @@
-"""What people read: the page at ``/``, its files, and ``/docs``, all without a network."""
+"""What people read: the search page at ``/``, its files, and ``/docs``, all without a network."""
 
 from __future__ import annotations
 
@@ -9,26 +9,49 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import FileResponse, HTMLResponse
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
-__all__ = ["ROUTER", "STATIC", "render_docs"]
+__all__ = ["HEADERS", "PageFiles", "ROUTER", "STATIC", "render_docs"]
 
 STATIC = Path(__file__).resolve().parent / "static"
 """Served at /static; index.html is also the page at /."""
 
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # asked for again, so that pages and scripts are of one version
+}
+"""Go with every page and its files: nothing may be loaded from, sent to or framed by others."""
+
 ROUTER = APIRouter(include_in_schema=False)
+
+
+class PageFiles(StaticFiles):
+    """The files of the pages, sent with ``HEADERS``."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Return the file, or 304 where the browser has it."""
+        answer = await super().get_response(path, scope)
+        answer.headers.update(HEADERS)
+        return answer
 
 
 @ROUTER.get("/")
 async def show_page() -> FileResponse:
     """Return the page at /."""
-    return FileResponse(STATIC / "index.html")
+    return FileResponse(STATIC / "index.html", headers=HEADERS)
 
 
 @ROUTER.get("/docs")
 async def show_docs(request: Request) -> HTMLResponse:
     """Return a page that describes every route."""
-    return HTMLResponse(render_docs(request.app.openapi()))
+    return HTMLResponse(render_docs(request.app.openapi()), headers=HEADERS)
 
 
 def render_docs(spec: Mapping[str, Any]) -> str:

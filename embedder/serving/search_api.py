@@ -69,6 +69,7 @@ class IndexCard(BaseModel):
     documents: int
     dimension: int
     model: str
+    fields: dict[str, str] = Field(description="What a filter can name: each field with its type")
 
 
 class IndexList(BaseModel):
@@ -88,7 +89,10 @@ async def search(body: SearchRequest, request: Request, server: ServerDep) -> Se
     with server.admit():
         vector = await _find_vector(body, index, request, server)
         add_facts(request, index=index.name)
-        found = await server.search(request, index, vector, body.k, where)
+        try:
+            found = await server.search(request, index, vector, body.k, where)
+        except UsageError as error:  # k and the vector are checked: the filter does not fit
+            raise ApiError(400, str(error), "invalid_filter", "filter") from None
     hits = [
         SearchHit(
             rank=hit.rank,
@@ -113,6 +117,7 @@ async def list_indexes(server: ServerDep) -> IndexList:
                 documents=len(index.index),
                 dimension=index.index.dimension,
                 model=index.model.name,
+                fields=dict(index.fields),
             )
             for index in server.indexes.values()
         ]

@@ -54,6 +54,11 @@ class ServedModel:
 class ServedIndex:
     """An index and the model that its queries go through.
 
+    Attributes
+    ----------
+    name : what clients type in ``index``.
+    fields : the metadata fields that a filter can name, with their types in words.
+
     Raises
     ------
     FingerprintError : another model made the index.
@@ -62,6 +67,7 @@ class ServedIndex:
     name: str
     index: VectorIndex
     model: ServedModel
+    fields: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse an index whose vectors the model cannot be compared with."""

@@ -50,14 +50,27 @@ def test_a_filter_comes_before_the_search(client):
 def test_indexes_are_chosen_by_name_and_listed(serve, searchable, fakes):
     other = fakes.HashingEncoder("other", dimension=8)
     model = fakes.make_model(other)
-    second = ServedIndex("second", fakes.ListIndex(other, [("only", "alone", {})]), model)
+    rows = [("only", "alone", {"lang": "en"})]
+    second = ServedIndex("second", fakes.ListIndex(other, rows), model, {"lang": "string"})
     client = serve([searchable.model, model], [searchable, second])
     assert ask(client, query="x", index="second")["hits"][0]["doc_id"] == "only"
     assert ask(client, query="x")["index"] == "years"  # the first by default
     assert client.get("/v1/indexes").json()["indexes"] == [
-        {"name": "years", "documents": 4, "dimension": 16, "model": "hash"},
-        {"name": "second", "documents": 1, "dimension": 8, "model": "other"},
+        {"name": "years", "documents": 4, "dimension": 16, "model": "hash", "fields": {}},
+        {
+            "name": "second",
+            "documents": 1,
+            "dimension": 8,
+            "model": "other",
+            "fields": {"lang": "string"},
+        },
     ]
+
+
+@pytest.mark.parametrize("wrong", ["year >=", 'year == "a"', "yeer == 2020"])
+def test_a_filter_that_cannot_be_read_or_does_not_fit_is_the_filters_fault(client, wrong):
+    error = client.post("/v1/search", json={"query": "x", "filter": wrong}).json()["error"]
+    assert (error["param"], error["code"]) == ("filter", "invalid_filter")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,278 @@
+// The page: what is asked stands in the address, so that a search can be kept and sent on.
+
+import { embed, listIndexes, search, setKey } from "./api.js";
+import { button, byId, count, el, showNumber } from "./dom.js";
+import { showFields } from "./fields.js";
+import { summarizeRanks } from "./ranks.js";
+import { focusFirst, markSentence, showResults } from "./results.js";
+import { markByModel } from "./sentences.js";
+
+const HITS = 10;
+const MOST_HITS = 100;
+const MOST_RETRIES = 5;
+const KEPT_QUERIES = 50;
+
+const field = Object.fromEntries(["query", "index", "other", "k", "filter"].map((id) => [id, byId(id)]));
+const place = byId("results");
+const queryVectors = new Map();
+let indexes = [];
+let running = null;
+
+async function start() {
+  hideProblems();
+  say("Asking the server what it has …");
+  try {
+    indexes = await listIndexes();
+  } catch (error) {
+    showFailure(error, start);
+    return;
+  }
+  say("");
+  byId("search").hidden = !indexes.length;
+  if (!indexes.length) {
+    byId("problem").hidden = false;
+    byId("problem").replaceChildren(el("p", {}, "No index is served here. Start the server with ",
+      el("code", {}, "--index DIR"), " to search; ", el("a", { href: "docs" }, "its API"), " embeds texts without one."));
+    return;
+  }
+  readAddress();
+}
+
+/** Fill the form from the address and search for what it asks. */
+function readAddress() {
+  const asked = new URLSearchParams(location.search);
+  hideProblems();
+  fillSelect(field.index, indexes.map(({ name }) => name), asked.get("index") ?? indexes[0].name);
+  fillOthers(asked.get("with") ?? "");
+  field.query.value = asked.get("q") ?? "";
+  field.k.value = asked.get("k") ?? HITS;
+  field.filter.value = asked.get("filter") ?? "";
+  showFields(chosenCards());
+  const unknown = ["index", "with"].map((name) => asked.get(name)).filter((name) => name && !cardOf(name));
+  if (unknown.length) {
+    const listing = indexes.map(({ name }) => name).join(", ");
+    showFailure(new Error(`The address asks for the index ${unknown[0]}, which is not served here. Served: ${listing}.`));
+    showStart();
+    return;
+  }
+  run(false);
+}
+
+function writeAddress({ query, card, other, k, filter }) {
+  const asked = new URLSearchParams();
+  if (query) asked.set("q", query);
+  if (k !== HITS) asked.set("k", k);
+  if (filter) asked.set("filter", filter);
+  if (card !== indexes[0]) asked.set("index", card.name);
+  if (other) asked.set("with", other.name);
+  const text = asked.size ? `?${asked}` : location.pathname;
+  if (text !== (location.search || location.pathname)) history.pushState(null, "", text);
+}
+
+function readForm() {
+  const k = Math.round(Number(field.k.value));
+  field.k.value = k >= 1 ? Math.min(k, MOST_HITS) : HITS;
+  return {
+    query: field.query.value.trim(),
+    card: cardOf(field.index.value),
+    other: cardOf(field.other.value) ?? null,
+    k: Number(field.k.value),
+    filter: field.filter.value.trim(),
+  };
+}
+
+/** Search for what the form says. `kept` puts it into the history of the browser. */
+async function run(kept = true, retries = 0) {
+  const asked = readForm();
+  if (running?.key === JSON.stringify(asked) && running.busy && !retries) return;
+  running?.stop();
+  const control = new AbortController();
+  const mine = { key: JSON.stringify(asked), busy: true, signal: control.signal, stop: () => control.abort() };
+  running = mine;
+  hideProblems();
+  if (kept) writeAddress(asked);
+  document.title = asked.query ? `${asked.query} · millpond` : "millpond";
+  if (!asked.query) {
+    showStart();
+    return;
+  }
+  say("Searching …");
+  place.setAttribute("aria-busy", "true");
+  try {
+    const embeddings = new Map();
+    const cards = [asked.card, asked.other].filter(Boolean);
+    const columns = await Promise.all(cards.map((card) => searchOne(card, asked, embeddings, mine.signal)));
+    if (mine.signal.aborted) return;
+    showColumns(columns, asked);
+    mine.busy = false;
+    await markAll(columns, mine.signal);
+  } catch (error) {
+    control.abort(); // the other index of a pair need not go on
+    if (running !== mine || error.name === "AbortError") return;
+    showFailure(error, () => run(false), retries);
+  } finally {
+    mine.busy = false;
+    if (running === mine) place.removeAttribute("aria-busy");
+  }
+}
+
+/** One column; a filter that does not fit this index is its own problem, not the other's. */
+async function searchOne(card, { query, k, filter }, embeddings, signal) {
+  const { vector, seconds } = await embedQuery(card.model, query, embeddings, signal);
+  const started = performance.now();
+  try {
+    const { hits } = await search(card.name, vector, k, filter, signal);
+    return { card, vector, found: hits, seconds: { embedding: seconds, searching: (performance.now() - started) / 1000 } };
+  } catch (error) {
+    if (error.param !== "filter") throw error;
+    return { card, vector, problem: "The filter does not fit this index.", filterProblem: error.message };
+  }
+}
+
+/** The query's vector, asked for once a model, and how long that took; no time where it was kept. */
+function embedQuery(model, query, embeddings, signal) {
+  const key = `${model}\n${query}`;
+  if (queryVectors.has(key)) return { vector: queryVectors.get(key) };
+  if (!embeddings.has(key)) {
+    const started = performance.now();
+    embeddings.set(key, embed(model, [query], "query", signal).then(([vector]) => {
+      if (queryVectors.size >= KEPT_QUERIES) queryVectors.delete(queryVectors.keys().next().value);
+      queryVectors.set(key, vector);
+      return { vector, seconds: (performance.now() - started) / 1000 };
+    }));
+  }
+  return embeddings.get(key);
+}
+
+function showColumns(columns, { query, filter }) {
+  const wrong = columns.filter((column) => column.filterProblem);
+  if (wrong.length) showFilterProblem(wrong, columns.length);
+  if (wrong.length === columns.length) {
+    place.replaceChildren();
+    say("");
+    return;
+  }
+  const ranks = showResults(place, columns, query);
+  const found = columns.filter((column) => column.found);
+  const counts = found.map(({ card, found: hits }) => `${count(hits.length, "result")} in ${card.name}`).join(", ");
+  const none = found.length && found.every((column) => !column.found.length);
+  if (none) say(filter ? "No document matches the filter." : "The index holds no document.");
+  else say(ranks ? `${counts}. ${summarizeRanks(ranks)}.` : counts && `${counts}.`);
+}
+
+/** Let each model choose the sentence to mark, one column after the other. */
+async function markAll(columns, signal) {
+  for (const [number, { card, vector, found }] of columns.entries()) {
+    if (!found?.length) continue;
+    const side = number ? "second" : "first";
+    const note = place.querySelector(`.column.${side} .marking`);
+    note.textContent = "Marked by shared words; asking the model …";
+    try {
+      await markByModel(card.model, vector, found, (hit, where) => markSentence(side, hit, where, "model"), signal);
+      note.textContent = "Marked: the sentence nearest to the query.";
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      const why = error.status === 429 ? "the server is busy" : error.message;
+      note.textContent = `Marked by shared words, because the model gave no answer: ${why}`;
+    }
+  }
+}
+
+function showStart() {
+  say("");
+  place.replaceChildren(el("ul", { class: "indexes" }, indexes.map((card) =>
+    el("li", {}, el("b", {}, card.name), ` ${count(card.documents, "document")}, ${showNumber(card.dimension)} numbers each, by `,
+      el("span", { class: "model" }, card.model)))));
+}
+
+function showFailure(error, again = null, retries = 0) {
+  say("");
+  if (error.status === 401) {
+    byId("key-form").hidden = false;
+    byId("key-says").textContent = error.message;
+    byId("key").focus();
+    return;
+  }
+  const box = byId("problem");
+  box.hidden = false;
+  box.replaceChildren(el("p", {}, error.message));
+  if (!again) return;
+  const clock = el("span", { class: "clock", "aria-hidden": "true" });
+  const retry = button("Try again", again);
+  box.append(el("p", {}, retry, " ", clock));
+  if (error.retrySeconds && retries < MOST_RETRIES) countDown(error.retrySeconds, clock, () => run(false, retries + 1));
+}
+
+/** Wait, saying how long still, unless another search begins. */
+function countDown(seconds, clock, then) {
+  const waiting = running;
+  const tick = (left) => {
+    if (running !== waiting || !clock.isConnected) return;
+    clock.textContent = `by itself in ${left} s`;
+    if (left > 0) setTimeout(() => tick(left - 1), 1000);
+    else then();
+  };
+  tick(seconds);
+}
+
+function showFilterProblem(wrong, columns) {
+  const box = byId("filter-problem");
+  const messages = new Map(wrong.map(({ card, filterProblem }) => [filterProblem, card.name]));
+  const named = columns > 1 && wrong.length < columns;
+  box.textContent = [...messages].map(([text, name]) => (named || messages.size > 1 ? `${name}: ${text}` : text)).join(" ");
+  box.hidden = false;
+  field.filter.setAttribute("aria-invalid", "true");
+}
+
+function hideProblems() {
+  for (const id of ["problem", "filter-problem", "key-form"]) byId(id).hidden = true;
+  field.filter.removeAttribute("aria-invalid");
+}
+
+function fillSelect(select, names, chosen, none = null) {
+  const options = names.map((name) => el("option", { value: name }, name));
+  select.replaceChildren(...(none ? [el("option", { value: "" }, none)] : []), ...options);
+  if (names.includes(chosen)) select.value = chosen;
+}
+
+function fillOthers(chosen) {
+  byId("other-field").hidden = indexes.length < 2;
+  fillSelect(field.other, indexes.map(({ name }) => name).filter((name) => name !== field.index.value), chosen, "nothing");
+}
+
+const chosenCards = () => [cardOf(field.index.value), cardOf(field.other.value)].filter(Boolean);
+const cardOf = (name) => indexes.find((card) => card.name === name);
+const say = (text) => (byId("status").textContent = text);
+
+byId("search").addEventListener("submit", (event) => {
+  event.preventDefault();
+  run();
+});
+for (const select of [field.index, field.other]) {
+  select.addEventListener("change", () => {
+    if (select === field.index) fillOthers(field.other.value);
+    showFields(chosenCards());
+    run();
+  });
+}
+byId("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  try {
+    setKey(byId("key").value.trim());
+  } catch (error) {
+    byId("key-says").textContent = error.message;
+    return;
+  }
+  byId("key").value = "";
+  start().then(() => field.query.focus());
+});
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest("input, textarea, select");
+  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    field.query.focus();
+    field.query.select();
+  } else if (event.key === "ArrowDown" && event.target === field.query && focusFirst(place)) event.preventDefault();
+});
+addEventListener("popstate", () => indexes.length && readAddress());
+start();
