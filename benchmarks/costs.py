@@ -16,7 +16,14 @@ from benchmarks.optional import import_optional
 if TYPE_CHECKING:
     from embedder import Embedder
 
-__all__ = ["FLOP_TOKENS", "PeakMemory", "count_parameters", "measure_latency", "pooling_flops"]
+__all__ = [
+    "FLOP_TOKENS",
+    "PeakMemory",
+    "count_parameters",
+    "flop_counter",
+    "measure_latency",
+    "pooling_flops",
+]
 
 FLOP_TOKENS = 128
 _SAMPLE_SECONDS = 0.05
@@ -113,13 +120,13 @@ def pooling_flops(embedder: Embedder) -> int:
     rows = {"tokens": FLOP_TOKENS, "eos": 1, "layers": depth}[reads]
     states = torch.ones(1, rows, embedder.backbone.width, device=embedder.device)
     mask = torch.ones(1, rows, dtype=torch.bool, device=embedder.device)
-    counter = _flop_counter()
+    counter = flop_counter()
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         embedder.pooling(states, mask)
     return int(counter.flops)
 
 
-def _flop_counter() -> Any:
+def flop_counter() -> Any:
     """Return a context that adds up the operations that torch runs within it."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode

@@ -20,7 +20,7 @@ from benchmarks.tasks import RetrievalData, Task, TaskData, find_tasks, load_tas
 from retrieval import Fingerprint, Progress
 from retrieval.errors import FailureError, MillpondError, StorageError, UsageError
 
-__all__ = ["Failure", "run_benchmark"]
+__all__ = ["Failure", "release_memory", "run_benchmark"]
 
 CACHE_NAME = ".cache"
 
@@ -189,7 +189,7 @@ class _Run:
                 yield result
         if loaded is not None:
             del loaded
-            _release_memory()
+            release_memory()
 
     def _load_model(self, model: str) -> LoadedModel | None:
         try:
@@ -228,7 +228,7 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-def _release_memory() -> None:
+def release_memory() -> None:
     """Give back what the last model held, before the next one is loaded."""
     gc.collect()
     torch = sys.modules.get("torch")

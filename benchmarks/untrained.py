@@ -49,13 +49,22 @@ class Pass:
 
 
 def passes() -> list[Pass]:
-    """Group the parameter-free poolings by what is put to the base."""
-    free = [pooling for pooling in POOLINGS.values() if not pooling.trainable]
+    """Group the parameter-free poolings over tokens by what is put to the base."""
+    free = [POOLINGS[name] for name in free_poolings()]
     frames = list(dict.fromkeys((p.template, p.appends_eos) for p in free))
     return [
         Pass(attention, tuple(p.name for p in free if (p.template, p.appends_eos) == frame))
         for frame in frames
         for attention in ATTENTIONS
+    ]
+
+
+def free_poolings() -> list[str]:
+    """Return the names of the parameter-free poolings that read the tokens of the last layer."""
+    return [
+        name
+        for name, pooling in POOLINGS.items()
+        if not pooling.trainable and pooling.reads(True, PoolingOptions()) == "tokens"
     ]
 
 
@@ -216,7 +225,7 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Run what is missing, keep it, print the table."""
-    free = [name for name, pooling in POOLINGS.items() if not pooling.trainable]
+    free = free_poolings()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -7,16 +7,24 @@ from typing import Annotated
 import typer
 
 from cli._group import MillpondGroup
+from cli._panels import PanelCommand
+from cli.add import add
 from cli.bench import bench
+from cli.check import check
 from cli.compare import compare
+from cli.delete import delete
 from cli.embed import embed
 from cli.index import index
 from cli.inspect import doctor, info, models, variants
 from cli.merge import merge, soup
 from cli.mine import mine
+from cli.reindex import reindex
 from cli.report import report
 from cli.search import search
+from cli.serve import serve
+from cli.study import study
 from cli.train import train
+from cli.update import update
 
 __all__ = ["app", "main"]
 
@@ -34,6 +42,13 @@ app = typer.Typer(
 COMMANDS = (
     index,
     search,
+    add,
+    update,
+    delete,
+    reindex,
+    info,
+    check,
+    serve,
     embed,
     train,
     mine,
@@ -42,13 +57,13 @@ COMMANDS = (
     bench,
     compare,
     report,
+    study,
     variants,
     models,
-    info,
     doctor,
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=PanelCommand)(command)
 
 
 def _show_version(wanted: bool) -> None:

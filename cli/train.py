@@ -17,7 +17,7 @@ from cli._output import print_line
 if TYPE_CHECKING:
     from embedder.training import StepReport, TrainConfig
 
-__all__ = ["train"]
+__all__ = ["step_reporter", "train"]
 
 _LINE_SECONDS = 5.0
 
@@ -105,13 +105,13 @@ def _train(config: TrainConfig, out: Path, resume: bool, finish: bool, device: s
         finish=finish,
         device=device,
         notify=message,
-        progress=_reporter(),
+        progress=step_reporter(),
     )
     message(f"Trained in {format_seconds(time.monotonic() - started)}: {out}")
     message(f"Next: millpond index python-stdlib --model {shlex.quote(str(out))} --out my-index")
 
 
-def _reporter(
+def step_reporter(
     clock: Callable[[], float] = time.monotonic, show: Callable[[str], None] = message
 ) -> Callable[[StepReport], None]:
     """Return a function that prints the first and the last step, and one every few seconds."""

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from embedder.attention import Attention, probe_attention
 from embedder.bases import LocatedBase, Notify, locate_base
+from embedder.engine.packing import PackedBatch
+from embedder.engine.probe import longest_packed, packed_states
 from embedder.quiet import quiet_transformers
 from embedder.variants import VariantSpec
 from retrieval.errors import MillpondError, ModelError, UsageError
@@ -28,6 +30,10 @@ class Backbone(nn.Module):
     attention : the pattern that ``model.config.is_causal`` was set for.
     identity : names the weights beyond doubt.
     described : the name to use in messages.
+
+    Attributes
+    ----------
+    longest_packed : texts of up to so many tokens may go through the model packed; 0 for none.
 
     Raises
     ------
@@ -54,6 +60,7 @@ class Backbone(nn.Module):
             device=self.device,
             described=described,
         )
+        self.longest_packed = longest_packed(model, self.token_states, attention.is_causal)
         model.train(was_training)
 
     @property
@@ -74,6 +81,10 @@ class Backbone(nn.Module):
         states: Tensor = out.last_hidden_state
         return states
 
+    def packed_states(self, batch: PackedBatch) -> Tensor:
+        """Return what ``token_states`` does for packed texts, (total, D); for inference only."""
+        return packed_states(self.model, batch, self.attention.is_causal)[0]
+
     def layer_states(self, ids: Tensor, mask: Tensor, layers: Sequence[int]) -> Tensor:
         """Return one vector per layer and text, (B, len(layers), D) float32.
 
@@ -81,12 +92,36 @@ class Backbone(nn.Module):
         Each layer is reduced by ``attention.layer_summary`` as soon as it is computed, so no more
         than one layer's token states are held.
         """
-        kept: dict[int, Tensor] = {}
         real = mask.bool()
+        return self._gather(
+            lambda: self.token_states(ids, mask),
+            lambda states: self.attention.layer_summary(states, real),
+            layers,
+        )
+
+    def packed_layer_states(self, batch: PackedBatch, layers: Sequence[int]) -> Tensor:
+        """Return what ``layer_states`` does for packed texts; for inference only."""
+        return self._gather(
+            lambda: self.packed_states(batch)[None],
+            lambda states: batch.reduce(states[0], self.attention.layer_summary),
+            layers,
+        )
+
+    def _gather(
+        self,
+        run: Callable[[], Tensor],
+        summary: Callable[[Tensor], Tensor],
+        layers: Sequence[int],
+    ) -> Tensor:
+        """Return the float32 summaries (B, D) of layers, stacked (B, len(layers), D).
+
+        ``run`` gives the last layer's states; other layers are seen while it runs.
+        """
+        kept: dict[int, Tensor] = {}
 
         def reduce(states: Tensor) -> Tensor:
             with torch.autocast(states.device.type, enabled=False):  # a mean in bf16 loses digits
-                return self.attention.layer_summary(states.float(), real)
+                return summary(states.float())
 
         def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -95,14 +130,13 @@ class Backbone(nn.Module):
             return hook
 
         wanted = set(layers)
-        blocks = self.blocks()
         hooks = [
             block.register_forward_hook(keep(layer))
-            for layer, block in enumerate(blocks, start=1)
+            for layer, block in enumerate(self.blocks(), start=1)
             if layer in wanted and layer < self.layer_count
         ]
         try:
-            last = self.token_states(ids, mask)
+            last = run()
         finally:
             for hook in hooks:
                 hook.remove()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,12 +17,20 @@ from embedder.backbone import Backbone, load_backbone
 from embedder.bases import Notify
 from embedder.defaults import DEFAULT_VARIANT
 from embedder.device import choose_device, choose_dtype
+from embedder.engine.batches import token_batches as token_batches
+from embedder.engine.batches import tokenized_ahead
+from embedder.engine.checks import check_finite
+from embedder.engine.checks import check_texts as check_texts
+from embedder.engine.compiling import LayerCompiler
+from embedder.engine.packing import PackedBatch
+from embedder.engine.run import run_batches
+from embedder.engine.speed import Speed, check_speed, quantize_backbone
 from embedder.model_name import format_model_name, parse_model_name
 from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling
 from embedder.saved_name import find_saved_model
-from embedder.text import Frame, TextTokenizer, pad_batch
+from embedder.text import Frame, TextTokenizer
 from embedder.variants import VariantSpec
-from retrieval.errors import ModelError, UsageError
+from retrieval.errors import UsageError
 from retrieval.fingerprint import Fingerprint
 from retrieval.protocols import Progress, Vectors
 
@@ -30,7 +39,8 @@ __all__ = ["Embedder"]
 EMBEDDING_VERSION = 1
 """Part of every fingerprint; raised when the same spec and weights would give other vectors."""
 
-_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 65536}
+_BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 65536}
+_LEAST_WINDOW_TEXTS = 1024
 
 
 def _silent(message: str) -> None:
@@ -51,10 +61,19 @@ class Embedder(nn.Module):
     trained : whether this project trained it as an embedder.
     trained_sha256 : of the trained weights, which the base's identity does not cover.
     batch_tokens : most tokens, padding included, in one forward pass; a longer text goes alone.
+    padding_side : where texts are padded that cannot be packed.
+    speed : "exact", or "fast", which puts int8 layers into ``backbone`` on CPUs where that is a
+        gain, so that it can no longer be trained or saved, and compiles layers when work is long.
+
+    Attributes
+    ----------
+    packs : whether texts are encoded without padding wherever the base allows; True. Vectors are
+        the same to 1e-5 either way.
 
     Raises
     ------
-    UsageError : the spec asks for a longer vector, or for other layers, than the base has.
+    UsageError : the spec asks for a longer vector, or for other layers, than the base has; or
+        there is no such speed.
     """
 
     def __init__(
@@ -67,6 +86,8 @@ class Embedder(nn.Module):
         trained_sha256: str | None = None,
         batch_tokens: int | None = None,
         padding_side: Literal["left", "right"] = "right",
+        speed: Speed = "exact",
+        notify: Notify | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -74,7 +95,8 @@ class Embedder(nn.Module):
         self.trained = trained
         self.trained_sha256 = trained_sha256
         self.backbone = backbone
-        self.padding_side = padding_side
+        self.padding_side: Literal["left", "right"] = padding_side
+        self.packs = True
         self.batch_tokens = batch_tokens or _BATCH_TOKENS[backbone.device.type]
         if self.batch_tokens < 1:
             raise UsageError(f"batch_tokens is {batch_tokens}; it must be 1 or more.")
@@ -95,6 +117,12 @@ class Embedder(nn.Module):
             appends_eos=entry.appends_eos,
             chat_template=spec.chat_template,
         )
+        self.speed = check_speed(speed)
+        self.is_int8 = False
+        self.compiler: LayerCompiler | None = None
+        if speed == "fast":
+            self.is_int8 = quantize_backbone(backbone, notify or _silent)
+            self.compiler = LayerCompiler(backbone.blocks, notify or _silent)
         self.eval()
 
     @classmethod
@@ -104,6 +132,7 @@ class Embedder(nn.Module):
         *,
         device: str | None = None,
         batch_tokens: int | None = None,
+        speed: Speed = "exact",
         notify: Notify | None = None,
     ) -> Embedder:
         """Return the model called ``BASE[:POOLING+ATTENTION|:model1][,OPTION=VALUE...]``.
@@ -114,6 +143,7 @@ class Embedder(nn.Module):
         Parameters
         ----------
         device : "cuda", "mps" or "cpu"; the best there is by default.
+        speed : "exact", or "fast", whose vectors differ a little where it computes in int8.
         notify : receives one line for the user at each slow or notable step.
 
         Raises
@@ -132,12 +162,14 @@ class Embedder(nn.Module):
                 options=saved.options,
                 device=device,
                 batch_tokens=batch_tokens,
+                speed=speed,
                 notify=notify,
             )
         return cls.from_spec(
             parse_model_name(model, DEFAULT_VARIANT),
             device=device,
             batch_tokens=batch_tokens,
+            speed=speed,
             notify=notify,
         )
 
@@ -149,6 +181,7 @@ class Embedder(nn.Module):
         device: str | None = None,
         dtype: torch.dtype | None = None,
         batch_tokens: int | None = None,
+        speed: Speed = "exact",
         notify: Notify | None = None,
     ) -> Embedder:
         """Return the untrained model that ``spec`` describes; see ``load``.
@@ -163,7 +196,7 @@ class Embedder(nn.Module):
             dtype or choose_dtype(chosen),
             notify or _silent,
         )
-        return cls(spec, backbone, batch_tokens=batch_tokens)
+        return cls(spec, backbone, batch_tokens=batch_tokens, speed=speed, notify=notify)
 
     @property
     def dimension(self) -> int:
@@ -180,6 +213,8 @@ class Embedder(nn.Module):
         """What decides the vectors: weights, pooling, attention, prompts, lengths."""
         spec = self.spec
         trained = {"trained_weights": self.trained_sha256} if self.trained_sha256 else {}
+        if self.is_int8:
+            trained["linear_layers"] = "int8"
         return Fingerprint(
             self.name,
             {
@@ -219,16 +254,39 @@ class Embedder(nn.Module):
         """Return the token ids that the backbone will see, 1 to ``spec.max_tokens`` a text."""
         return self._tokenize(texts, Frame.parse(prompt).inside(self._template))
 
+    @property
+    def longest_packed(self) -> int:
+        """Texts of up to so many tokens are encoded without padding; 0 for none."""
+        return self.backbone.longest_packed if self.packs else 0
+
+    @property
+    def pad_id(self) -> int:
+        """The token id that fills padded rows; it is never read."""
+        return self._tokenize.pad_id
+
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return vectors (B, D) float32 for padded ids and mask, both (B, T) int64."""
         if self._reads == "layers":
             states = self.backbone.layer_states(ids, mask, self._layers)
-            real = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        else:
-            states, real = self.backbone.token_states(ids, mask).float(), mask.bool()
-            if self._reads == "eos":
-                states = get_attention("causal").layer_summary(states, real).unsqueeze(1)
-                real = real.new_ones(states.shape[:2])
+            return self._pool(states)
+        tokens, real = self.backbone.token_states(ids, mask).float(), mask.bool()
+        if self._reads == "eos":
+            return self._pool(_eos_states(tokens, real).unsqueeze(1))
+        return self._pool(tokens, real)
+
+    def forward_packed(self, batch: PackedBatch) -> Tensor:
+        """Return what ``forward`` does to 1e-5, for packed texts; for inference only."""
+        if self._reads == "layers":
+            return self._pool(self.backbone.packed_layer_states(batch, self._layers))
+        tokens = self.backbone.packed_states(batch).float()
+        if self._reads == "eos":
+            return self._pool(batch.reduce(tokens, _eos_states).unsqueeze(1))
+        return batch.reduce(tokens, self._pool)
+
+    def _pool(self, states: Tensor, real: Tensor | None = None) -> Tensor:
+        """Return the final vectors of states (B, S, D); ``real`` (B, S) bool, all by default."""
+        if real is None:
+            real = states.new_ones(states.shape[:2], dtype=torch.bool)
         with torch.autocast(states.device.type, enabled=False):  # pooling computes in float32
             vectors: Tensor = self.pooling(states, real)[:, : self.dimension]
             return F.normalize(vectors, dim=-1) if self.spec.normalize else vectors
@@ -237,34 +295,19 @@ class Embedder(nn.Module):
     def _encode(self, texts: Sequence[str], prompt: str, progress: Progress | None) -> Vectors:
         check_texts(texts)
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        if not texts:
-            return vectors
-        rows = self.tokenize(texts, prompt)
-        for chosen in token_batches([len(row) for row in rows], self.batch_tokens):
-            ids, mask = pad_batch(
-                [rows[index] for index in chosen], self._tokenize.pad_id, self.padding_side
-            )
-            found = self(ids.to(self.device), mask.to(self.device))
-            vectors[chosen] = found.cpu().numpy()
-            if progress is not None:
-                progress(len(chosen))
-        if not np.isfinite(vectors).all():
-            bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-            raise ModelError(
-                f"{self.name} gave NaN or infinity for text {bad}: {texts[bad][:60]!r}. The "
-                f"weights may be damaged, or overflow in {next(self.parameters()).dtype}."
-            )
+        window = max(_LEAST_WINDOW_TEXTS, self.batch_tokens // 4)
+        for first, rows in tokenized_ahead(partial(self.tokenize, prompt=prompt), texts, window):
+            for chosen, found in run_batches(self, rows, len(texts) - first - len(rows)):
+                vectors[[first + index for index in chosen]] = found.numpy()
+                if progress is not None:
+                    progress(len(chosen))
+        check_finite(vectors, texts, f"{self.name} in {next(self.parameters()).dtype}")
         return vectors
 
 
-def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Yield indices of texts, longest first, so that rows x longest row stays in the budget."""
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    start = 0
-    while start < len(order):
-        rows = max(1, budget // lengths[order[start]])
-        yield order[start : start + rows]
-        start += rows
+def _eos_states(tokens: Tensor, real: Tensor) -> Tensor:
+    """Return the state (B, D) of each text's last token."""
+    return get_attention("causal").layer_summary(tokens, real)
 
 
 def _resolve_layers(spec: VariantSpec, depth: int) -> list[int]:
@@ -278,18 +321,3 @@ def _resolve_layers(spec: VariantSpec, depth: int) -> list[int]:
             f"{depth}, or from -{depth} to -1."
         )
     return layers
-
-
-def check_texts(texts: Sequence[str]) -> None:
-    """Raise UsageError unless this is a list of valid texts."""
-    if isinstance(texts, str):
-        raise UsageError("texts is one string; a list of strings is accepted. Put it in a list.")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise UsageError(f"text {index} is {type(text).__name__}; a string is accepted.")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UsageError(
-                f"text {index} holds half a surrogate pair, which is no text."
-            ) from None

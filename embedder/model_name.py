@@ -35,6 +35,7 @@ _OPTIONS: dict[str, type] = _SPEC_OPTIONS | {
     "feedforward_multiple": int,
     "layers": tuple,
     "layer_weights": bool,
+    "match_layers": bool,
     "reads": str,
     "init": str,
     "seed": int,

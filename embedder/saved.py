@@ -21,6 +21,7 @@ from embedder.bases import BASES, Notify, locate_base
 from embedder.cache import file_sha256, weights_sha256
 from embedder.device import choose_device, choose_dtype
 from embedder.embedder import Embedder
+from embedder.engine.speed import Speed
 from embedder.lora import (
     adapter_config,
     adapter_tensors,
@@ -94,9 +95,12 @@ def save_model(
 
     Raises
     ------
-    UsageError : the folder is not empty, or ``weights_dtype`` is another word.
+    UsageError : the folder is not empty, ``weights_dtype`` is another word, or the embedder was
+        loaded with speed "fast" and computes in int8.
     StorageError : the disk is full or not writable; nothing is left behind.
     """
+    if embedder.is_int8:
+        raise UsageError("The model computes in int8; load it with speed='exact' to save it.")
     backbone, spec = embedder.backbone, embedder.spec
     if spec.base not in BASES and Path(spec.base).expanduser().exists():
         spec = replace(spec, base=str(Path(spec.base).expanduser().resolve()))
@@ -154,6 +158,7 @@ def load_model(
     device: str | None = None,
     dtype: torch.dtype | None = None,
     batch_tokens: int | None = None,
+    speed: Speed = "exact",
     notify: Notify | None = None,
     merge: bool = True,
     name: str | None = None,
@@ -163,6 +168,7 @@ def load_model(
 
     Parameters
     ----------
+    speed : "exact" or "fast"; see ``Embedder``.
     name : what a user types to load this model again; the folder's full path by default.
     options : fields of VariantSpec that replace the saved ones; see ``embedder.saved_name``.
     merge : whether LoRA is folded into the base's weights: faster, and equal to 1e-5 in float32.
@@ -194,6 +200,8 @@ def load_model(
         trained=True,
         trained_sha256=manifest.trained_sha256,
         batch_tokens=batch_tokens,
+        speed=speed,
+        notify=notify,
     )
     pooling = dict(embedder.pooling.named_parameters())
     saved = read_tensors(folder / POOLING_WEIGHTS) if POOLING_WEIGHTS in manifest.files else {}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from hashlib import blake2b
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,24 +15,28 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import ipc
 
+from indexes.document_rows import (
+    SCHEMA,
+    column_bytes,
+    cut_rows,
+    decode_each,
+    decode_metadata,
+    make_rows,
+)
 from retrieval import Document, Scalar
 from retrieval.errors import DuplicateIdError, IndexCorruptError, RecordError
 
-__all__ = ["DocumentStore", "DocumentWriter", "check_unique_ids", "hash_all_ids", "hash_ids"]
+__all__ = [
+    "DocumentStore",
+    "DocumentWriter",
+    "check_unique_ids",
+    "hash_all_ids",
+    "hash_ids",
+]
 
 BATCH_DOCUMENTS = 1024
 BATCH_BYTES = 8 * 2**20
 FIRST_ROW = b"first_row"
-
-# large_string: a batch may hold one document of any size.
-SCHEMA = pa.schema(
-    [
-        pa.field("doc_id", pa.large_string(), nullable=False),
-        pa.field("title", pa.large_string(), nullable=False),
-        pa.field("text", pa.large_string(), nullable=False),
-        pa.field("metadata", pa.large_string(), nullable=False),
-    ]
-)
 
 Rows = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -56,7 +59,8 @@ class DocumentWriter:
         self.rows = 0
         self._source = source
         self._before = first_row
-        self._pending: list[tuple[str, str, str, str]] = []
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
         self._pending_bytes = 0
         self._stream = path.open("wb")
         self._writer = ipc.new_file(self._stream, SCHEMA)
@@ -79,40 +83,58 @@ class DocumentWriter:
             self._stream.close()
 
     def append(self, document: Document) -> None:
-        """Write one document, at once or with its batch.
+        """Write one document, at once or with its batch; see ``extend``."""
+        self.extend([document])
+
+    def extend(self, documents: Sequence[Document]) -> pa.RecordBatch:
+        """Write documents, at once or with their batch, and return them as ``make_rows`` does.
 
         Raises
         ------
-        RecordError : a value that cannot be stored as UTF-8 or JSON.
+        RecordError : a value that cannot be stored as UTF-8 or JSON; no document is written.
         OSError : the disk refuses.
         """
         try:
-            values = (
-                document.doc_id,
-                document.title,
-                document.text,
-                _encode_metadata(document.metadata),
-            )
-            size = sum(len(value.encode()) for value in values)
-        except (UnicodeEncodeError, TypeError, ValueError) as error:
-            line = self._before + self.rows + len(self._pending) + 1
-            problem = f"document {document.doc_id!r} cannot be stored: {error}"
-            raise RecordError(self._source, line, problem) from error
-        self._pending.append(values)
-        self._pending_bytes += size
-        if len(self._pending) >= BATCH_DOCUMENTS or self._pending_bytes >= BATCH_BYTES:
-            self._flush()
+            rows = make_rows(documents)
+        except (UnicodeEncodeError, TypeError, ValueError):
+            self._refuse(documents)
+            raise
+        sizes = sum(column_bytes(column)[0] for column in rows.columns)
+        ends, start = np.cumsum(sizes), 0
+        while start < len(documents):
+            before = int(ends[start - 1]) if start else 0
+            # Up to the first document that fills the batch.
+            filled = int(np.searchsorted(ends, before + BATCH_BYTES - self._pending_bytes)) + 1
+            stop = min(filled, start + BATCH_DOCUMENTS - self._pending_rows, len(documents))
+            self._pending.append(cut_rows(rows, start, stop))
+            self._pending_rows += stop - start
+            self._pending_bytes += int(ends[stop - 1]) - before
+            if self._pending_rows >= BATCH_DOCUMENTS or self._pending_bytes >= BATCH_BYTES:
+                self._flush()
+            start = stop
+        return rows
+
+    def _refuse(self, documents: Sequence[Document]) -> None:
+        """Raise RecordError for the first document that cannot be stored."""
+        line = self._before + self.rows + self._pending_rows + 1
+        for number, document in enumerate(documents):
+            try:
+                make_rows([document])
+            except (UnicodeEncodeError, TypeError, ValueError) as error:
+                problem = f"document {document.doc_id!r} cannot be stored: {error}"
+                raise RecordError(self._source, line + number, problem) from error
 
     def _flush(self) -> None:
         if not self._pending:
             return
-        columns = zip(*self._pending, strict=True)
-        arrays = [pa.array(column, pa.large_string()) for column in columns]
-        batch = pa.record_batch(arrays, schema=SCHEMA)
+        batch = self._pending[0]
+        if len(self._pending) > 1:
+            parts = zip(*(part.columns for part in self._pending), strict=True)
+            batch = pa.record_batch([pa.concat_arrays(part) for part in parts], schema=SCHEMA)
         self._writer.write_batch(batch, custom_metadata={FIRST_ROW: str(self.rows).encode()})
-        self.rows += len(self._pending)
+        self.rows += self._pending_rows
         self._pending = []
-        self._pending_bytes = 0
+        self._pending_rows = self._pending_bytes = 0
 
 
 class DocumentStore:
@@ -157,7 +179,7 @@ class DocumentStore:
         found: dict[int, Document] = {}
         for part, picked in self._pick(rows, ["doc_id", "text", "title", "metadata"]):
             for row, doc_id, text, title, metadata in zip(part, *picked, strict=True):
-                found[row] = Document(doc_id, text, title, _decode_metadata(metadata))
+                found[row] = Document(doc_id, text, title, decode_metadata(metadata))
         return found
 
     def iterate_ids(self) -> Iterator[list[str]]:
@@ -169,7 +191,7 @@ class DocumentStore:
         """Yield the metadata of all documents in order, a batch at a time."""
         for file in self._files:
             for column in file.iterate_column("metadata"):
-                yield [_decode_metadata(stored) for stored in column]
+                yield decode_each(column)
 
     def iterate(self) -> Iterator[list[Document]]:
         """Yield all documents in order, a batch at a time."""
@@ -201,8 +223,10 @@ class _DocumentFile:
     """One file of a ``DocumentStore``; its rows are counted from 0."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._batches: dict[int, tuple[int, Any]] = {}
         try:
+            self._status = path.stat()
             self._reader = ipc.open_file(pa.memory_map(str(path)))
             if not self._reader.schema.equals(SCHEMA):
                 raise ValueError(f"its columns are {self._reader.schema.names}")
@@ -217,8 +241,25 @@ class _DocumentFile:
         return self._length
 
     def iterate_column(self, name: str) -> Iterator[list[str]]:
-        for number in range(self._reader.num_record_batches):
-            yield self._reader.get_batch(number).column(name).to_pylist()
+        with self._open_plainly(name) as reader:
+            for number in range(reader.num_record_batches):
+                yield reader.get_batch(number).column(name).to_pylist()
+
+    @contextmanager
+    def _open_plainly(self, name: str) -> Iterator[Any]:
+        """Yield a reader of one column that does not map: mapped pages stay until the file closes.
+
+        It is the mapping after all where a writer has deleted or replaced the file since.
+        """
+        options = ipc.IpcReadOptions(included_fields=[SCHEMA.get_field_index(name)])
+        try:
+            stream = self._path.open("rb")
+        except FileNotFoundError:
+            yield self._reader
+            return
+        with stream:
+            same = os.path.samestat(os.fstat(stream.fileno()), self._status)
+            yield ipc.open_file(stream, options=options) if same else self._reader
 
     def pick(
         self, wanted: Rows, names: Sequence[str]
@@ -254,27 +295,34 @@ class _DocumentFile:
 def check_unique_ids(store: DocumentStore, *, source: str, live: Mask | None = None) -> None:
     """Raise DuplicateIdError if two documents share an id, naming both records.
 
-    Needs 16 bytes of memory a document: ids are compared by a 64-bit hash first, and only rows
-    whose hashes agree are looked up. Rows for which ``live`` is False do not count.
+    Needs 9 bytes of memory a document: ids are compared by a 64-bit hash first, and only where
+    hashes agree are the ids themselves read again. Rows for which ``live`` is False do not count.
     """
     hashes = hash_all_ids(store)
-    rows = np.arange(len(store), dtype=np.int64) if live is None else np.flatnonzero(live)
-    order = rows[np.argsort(hashes[rows], kind="stable")]
-    hashes = hashes[order]
-    equal = hashes[1:] == hashes[:-1]
-    suspects = np.unique(np.concatenate([order[1:][equal], order[:-1][equal]]))
+    if live is not None:
+        hashes = hashes[live]
+    hashes.sort()
+    shared = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    if not len(shared):
+        return
     seen: dict[str, int] = {}
-    for row, doc_id in sorted(store.ids(suspects).items()):
-        if doc_id in seen:
-            problem = f"id {doc_id!r} is already the id of record {seen[doc_id] + 1}"
-            raise DuplicateIdError(source, row + 1, problem)
-        seen[doc_id] = row
+    start = 0
+    for ids in store.iterate_ids():
+        suspects = np.flatnonzero(np.isin(hash_ids(ids), shared))
+        for place in suspects.tolist():
+            row, doc_id = start + place, ids[place]
+            if live is not None and not live[row]:
+                continue
+            if doc_id in seen:
+                problem = f"id {doc_id!r} is already the id of record {seen[doc_id] + 1}"
+                raise DuplicateIdError(source, row + 1, problem)
+            seen[doc_id] = row
+        start += len(ids)
 
 
 def hash_ids(doc_ids: Iterable[str]) -> Hashes:
-    """Return uint64 (n,), a 64-bit hash of each id."""
-    digests = b"".join(blake2b(doc_id.encode(), digest_size=8).digest() for doc_id in doc_ids)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)
+    """Return uint64 (n,), a 64-bit hash of each id, the same within this process only."""
+    return np.fromiter(map(hash, doc_ids), np.int64).view(np.uint64)
 
 
 def hash_all_ids(store: DocumentStore) -> Hashes:
@@ -285,12 +333,3 @@ def hash_all_ids(store: DocumentStore) -> Hashes:
         hashes[row : row + len(ids)] = hash_ids(ids)
         row += len(ids)
     return hashes
-
-
-def _encode_metadata(metadata: Mapping[str, Scalar]) -> str:
-    """Return what the metadata column stores; with ``_decode_metadata``, all that knows how."""
-    return json.dumps(dict(metadata), ensure_ascii=False, separators=(",", ":"))
-
-
-def _decode_metadata(stored: str) -> Mapping[str, Scalar]:
-    return json.loads(stored) if stored != "{}" else {}

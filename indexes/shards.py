@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from retrieval.errors import IndexCorruptError, VectorError
 
 __all__ = ["VECTOR_TYPES", "Shards", "VectorWriter", "check_vectors", "find_bad_row"]
 
-BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 16 * 2**20
 VECTOR_TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 FLOAT16_MAX = 65_504
 
@@ -138,15 +139,16 @@ class Shards:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __iter__(self) -> Iterator[Vectors]:
-        """Yield float32 (n, D) blocks of at most 64 MiB, in order."""
+        """Yield float32 (n, D) blocks of at most 16 MiB, in order."""
         step = self.block_rows
         for array in self._arrays:
             for start in range(0, len(array), step):
                 yield np.asarray(array[start : start + step], dtype=np.float32)
+                _let_go(array)
 
     @property
     def block_rows(self) -> int:
-        """How many vectors a block of 64 MiB holds."""
+        """How many vectors a block of 16 MiB holds."""
         return max(1, BLOCK_BYTES // (4 * self.dimension))
 
     def rows(self, rows: Rows) -> Vectors:
@@ -167,6 +169,13 @@ class Shards:
             chosen = np.random.default_rng(seed).choice(len(self), count, replace=False)
             rows = np.sort(chosen).astype(np.int64)
         return self.rows(rows)
+
+
+def _let_go(array: npt.NDArray[np.floating[Any]]) -> None:
+    """Take the pages of a mapped file out of this process's memory; whoever reads maps them anew."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _map_shard(path: Path, dimension: int) -> npt.NDArray[np.floating[Any]]:

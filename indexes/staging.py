@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from indexes.document_rows import ContentDigest, make_rows
 from indexes.documents import DocumentWriter
 from indexes.manifest import FileEntry
 from indexes.shards import VectorWriter
@@ -50,14 +50,16 @@ DONE_NAME = "done"
 SHARD_SECONDS = 30.0
 SHARD_BYTES = 256 * 2**20
 """A shard ends with the first chunk after either."""
+READ_DOCUMENTS = 1024
+"""How many are compared at a time with what is finished."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Shard:
-    """A finished shard: its rows, a digest of its documents, and its two files."""
+    """A finished shard: its rows, a digest of what its documents hold, and its two files."""
 
     rows: int
-    digest: str
+    content: str
     documents: FileEntry
     vectors: FileEntry
 
@@ -67,7 +69,7 @@ class _Shard:
         data = json.loads(path.read_text(encoding="utf-8"))
         return cls(
             data["rows"],
-            data["digest"],
+            data["content"],
             FileEntry(**data[DOCUMENTS_NAME]),
             FileEntry(**data[VECTORS_NAME]),
         )
@@ -146,11 +148,8 @@ class Staging:
         """
         start = 0
         for shard in self._done:
-            digest, rows = blake2b(digest_size=16), 0
-            for document in islice(documents, shard.rows):
-                _update(digest, document)
-                rows += 1
-            if rows < shard.rows or digest.hexdigest() != shard.digest:
+            rows, content = _read_content(islice(documents, shard.rows))
+            if rows < shard.rows or content != shard.content:
                 raise UsageError(
                     f"{self._source} has changed since this index was begun: documents "
                     f"{start + 1:,} to {start + shard.rows:,} are others now. Bring the old corpus "
@@ -205,7 +204,7 @@ class _OpenShard:
         writer: Callable[[Path], VectorWriter],
     ) -> None:
         self._folder, self._number = folder, number
-        self._digest = blake2b(digest_size=16)
+        self._content = ContentDigest()
         self._names = {
             DOCUMENTS_NAME: f"{DOCUMENTS_NAME}/{number:05d}.arrow",
             VECTORS_NAME: f"{VECTORS_NAME}/{number:05d}.npy",
@@ -223,9 +222,7 @@ class _OpenShard:
         return 4 * self._vectors.rows * self._vectors.dimension
 
     def append(self, documents: Sequence[Document], vectors: Vectors) -> None:
-        for document in documents:
-            self._documents.append(document)
-            _update(self._digest, document)
+        self._content.update(self._documents.extend(documents))
         self._vectors.append(vectors)
 
     def finish(self) -> _Shard:
@@ -236,7 +233,7 @@ class _OpenShard:
             sync_path(self._folder / name)
             sync_path((self._folder / name).parent)
             entries[role] = FileEntry.of(self._folder / name, name)
-        shard = _Shard(self._vectors.rows, self._digest.hexdigest(), **entries)
+        shard = _Shard(self._vectors.rows, self._content.digest(), **entries)
         path = self._folder / DONE_NAME / f"{self._number:05d}.json"
         replace_file(path, json.dumps(asdict(shard)).encode())
         sync_path(path.parent)
@@ -308,7 +305,13 @@ def _drop_unfinished(folder: Path, finished: int) -> None:
                 entry.unlink()
 
 
-def _update(digest: Any, document: Document) -> None:
-    """Add everything that a document is to a digest."""
-    parts = [document.doc_id, document.title, document.text, dict(document.metadata)]
-    digest.update(json.dumps(parts, default=str).encode() + b"\n")
+def _read_content(documents: Iterator[Document]) -> tuple[int, str]:
+    """Return how many documents these are and the digest of what they hold."""
+    content, rows = ContentDigest(), 0
+    while some := list(islice(documents, READ_DOCUMENTS)):
+        try:
+            content.update(make_rows(some))
+        except (UnicodeEncodeError, TypeError, ValueError):
+            return rows, ""  # what cannot be stored is in no shard
+        rows += len(some)
+    return rows, content.digest()

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.report.collect import Report, page_data
 
-__all__ = ["embed_json", "render_page"]
+__all__ = ["embed_json", "fill_template", "policy_digest", "read_static", "render_page"]
 
 SCRIPTS = ("base.js", "charts.js", "leaderboard.js", "heatmap.js", "pair.js", "cost.js", "start.js")
 """Concatenated in this order into one function."""
@@ -37,18 +37,18 @@ def render_page(report: Report) -> str:
     RecordError : a file of hits is damaged.
     """
     whole, blocks = page_data(report)
-    script = "".join(["(() => {\n", '"use strict";\n', *map(_static, SCRIPTS), "})();\n"])
-    style = _static("page.css")
+    script = "".join(["(() => {\n", '"use strict";\n', *map(read_static, SCRIPTS), "})();\n"])
+    style = read_static("page.css")
     data = [_script("report-data", whole)]
     data += [_script(f"task-{number}", block) for number, block in enumerate(blocks)]
     parts = {
         "@STYLE@": style,
-        "@STYLE_DIGEST@": _digest(style),
+        "@STYLE_DIGEST@": policy_digest(style),
         "@SCRIPT@": script,
-        "@SCRIPT_DIGEST@": _digest(script),
+        "@SCRIPT_DIGEST@": policy_digest(script),
         "@DATA@": "\n".join(data),
     }
-    return _fill(_static("page.html"), parts)
+    return fill_template(read_static("page.html"), parts)
 
 
 def embed_json(value: Any) -> str:
@@ -63,17 +63,18 @@ def _script(name: str, value: Any) -> str:
     return f'<script type="application/json" id="{name}">{embed_json(value)}</script>'
 
 
-def _static(name: str) -> str:
+def read_static(name: str) -> str:
+    """Return a file of the page, such as page.css."""
     text: str = (files("benchmarks.report") / "static" / name).read_text(encoding="utf-8")
     return text
 
 
-def _digest(text: str) -> str:
+def policy_digest(text: str) -> str:
     """Return the digest of an inline script or style as a content security policy has it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _fill(template: str, parts: Mapping[str, str]) -> str:
+def fill_template(template: str, parts: Mapping[str, str]) -> str:
     """Return the template with its placeholders filled in one pass.
 
     What is filled in is never searched for placeholders.

@@ -24,9 +24,11 @@ class PoolingOptions:
     heads : attention heads; None gives as many as fit the base's width, D // head_width.
     head_width : width of one head.
     feedforward_multiple : inner width of the gated feed-forward in multiples of D.
-    layers : multi_layer only. Which layers are read, 1 for the first decoder layer's output, L
-        for the last one's (after the final norm); negative counts from the end; empty for all.
+    layers : of a pooling over layers. Which ones are read, 1 for the first decoder layer's output,
+        L for the last one's (after the final norm); negative counts from the end; empty for all.
     layer_weights : multi_layer only. Whether the trainable (L, D) layer-weight matrix is added.
+    match_layers : last_layer only. L more latents, so that it has exactly as many parameters as
+        multi_layer with its layer-weight matrix.
     reads : last_layer only. "eos" attends to the EOS state alone, "tokens" to every token;
         "auto" is "eos" under causal and "tokens" under bidirectional attention, as the paper did.
     init : "identity" starts at a plain average of what is read, so that short training starts
@@ -40,6 +42,7 @@ class PoolingOptions:
     feedforward_multiple: int = 2
     layers: tuple[int, ...] = ()
     layer_weights: bool = True
+    match_layers: bool = False
     reads: Literal["auto", "eos", "tokens"] = "auto"
     init: Literal["identity", "random"] = "identity"
     seed: int = 0

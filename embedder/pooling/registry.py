@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from embedder.pooling import tokens
 from embedder.pooling.options import PoolingOptions
-from embedder.pooling.trainable import LatentKeyPooling, LatentQueryPooling
+from embedder.pooling.trainable import (
+    LatentKeyPooling,
+    LatentQueryPooling,
+    LayerWeightPooling,
+)
 from retrieval.errors import UnknownNameError, UsageError
 
 __all__ = ["POOLINGS", "Pooling", "PoolingInput", "PoolingShape", "build_pooling", "get_pooling"]
@@ -52,8 +56,8 @@ class Pooling:
 
     @property
     def trainable(self) -> bool:
-        """Whether the pooling has weights."""
-        return bool(self.accepts)
+        """Whether the pooling has weights; the choice of layers alone gives it none."""
+        return bool(self.accepts - {"layers"})
 
 
 class _Function(nn.Module):
@@ -69,6 +73,10 @@ class _Function(nn.Module):
 
 def _free(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., nn.Module]:
     return lambda shape, options: _Function(function)
+
+
+def _layers_read(causal: bool, options: PoolingOptions) -> PoolingInput:
+    return "layers"
 
 
 def _last_layer_reads(causal: bool, options: PoolingOptions) -> PoolingInput:
@@ -106,16 +114,32 @@ POOLINGS: dict[str, Pooling] = {
         Pooling(
             "last_layer",
             "latents read the last layer (arXiv 2409.02727)",
-            lambda shape, options: LatentQueryPooling(shape.width, None, options),
+            lambda shape, options: LatentQueryPooling(
+                shape.width, None, options, shape.layers if options.match_layers else 0
+            ),
             reads=_last_layer_reads,
-            accepts=_SIZES | {"reads"},
+            accepts=_SIZES | {"reads", "match_layers"},
         ),
         Pooling(
             "multi_layer",
             "latents read a vector per layer (arXiv 2409.02727)",
             lambda shape, options: LatentQueryPooling(shape.width, shape.layers, options),
-            reads=lambda causal, options: "layers",
+            reads=_layers_read,
             accepts=_SIZES | {"layers", "layer_weights"},
+        ),
+        Pooling(
+            "layer_mean",
+            "plain mean of a vector per layer",
+            _free(tokens.mean),
+            reads=_layers_read,
+            accepts=frozenset({"layers"}),
+        ),
+        Pooling(
+            "layer_weights",
+            "a learned scalar per layer (ELMo, arXiv 1802.05365)",
+            lambda shape, options: LayerWeightPooling(shape.layers, options),
+            reads=_layers_read,
+            accepts=frozenset({"layers", "init", "seed"}),
         ),
     )
 }

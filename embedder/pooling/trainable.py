@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from embedder.pooling.options import PoolingOptions
 from embedder.pooling.tokens import mean
 
-__all__ = ["CrossAttention", "FeedForward", "LatentKeyPooling", "LatentQueryPooling"]
+__all__ = [
+    "CrossAttention",
+    "FeedForward",
+    "LatentKeyPooling",
+    "LatentQueryPooling",
+    "LayerWeightPooling",
+]
 
 
 class CrossAttention(nn.Module):
@@ -51,6 +57,13 @@ class CrossAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(projected, key, value, attn_mask=allowed)
         joined: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return joined
+
+    def shares(self, projected: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        """Return how much ``forward`` attends to each place, (B, heads, Q, S); rows sum to 1."""
+        key = self._split(self.key(self.context_norm(context)))
+        scores = projected @ key.transpose(-1, -2) / key.shape[-1] ** 0.5
+        shares: Tensor = scores.masked_fill(~mask[:, None, None, :], float("-inf")).softmax(dim=-1)
+        return shares
 
     def initialise_identity(self) -> None:
         """Make value then output the identity, or the nearest to it that the widths allow."""
@@ -99,11 +112,14 @@ class LatentQueryPooling(nn.Module):
     ----------
     width : D.
     layers : L, the number of vectors read per text, or None where tokens are read.
+    extra_latents : beyond the options' own; L of them weigh as much as the layer-weight matrix.
     """
 
-    def __init__(self, width: int, layers: int | None, options: PoolingOptions) -> None:
+    def __init__(
+        self, width: int, layers: int | None, options: PoolingOptions, extra_latents: int = 0
+    ) -> None:
         super().__init__()
-        self.latents = nn.Parameter(torch.empty(options.latents, width))
+        self.latents = nn.Parameter(torch.empty(options.latents + extra_latents, width))
         weighted = layers is not None and options.layer_weights
         self.layer_weights = (
             nn.Parameter(torch.empty(layers, width)) if weighted and layers else None
@@ -120,13 +136,49 @@ class LatentQueryPooling(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """Pool (B, S, D) to (B, D)."""
+        projected, context = self._prepare(states)
+        mixed = self.attend(projected, context, mask) + self.latents
+        pooled: Tensor = (mixed + self.feedforward(mixed)).mean(dim=1)
+        return pooled
+
+    def shares(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return how much each place is attended to, (B, S), the mean over heads and latents."""
+        projected, context = self._prepare(states)
+        return self.attend.shares(projected, context, mask).mean(dim=(1, 2))
+
+    def _prepare(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the projected latents (B, heads, R, head width) and what they attend to."""
         if self.layer_weights is not None:
             states = states + self.layer_weights
         projected = self.attend.project_queries(self.latents.unsqueeze(0))
-        projected = projected.expand(states.shape[0], -1, -1, -1)
-        mixed = self.attend(projected, states, mask) + self.latents
-        pooled: Tensor = (mixed + self.feedforward(mixed)).mean(dim=1)
-        return pooled
+        return projected.expand(states.shape[0], -1, -1, -1), states
+
+
+class LayerWeightPooling(nn.Module):
+    """One learned scalar per layer, by softmax, times that layer's vector (ELMo, arXiv
+    1802.05365, equation 1; ``layer_weights``).
+
+    ELMo's scalar gamma is left out: vectors are normalised afterwards.
+
+    Parameters
+    ----------
+    layers : L, the number of vectors read per text.
+    """
+
+    def __init__(self, layers: int, options: PoolingOptions) -> None:
+        super().__init__()
+        self.scalars = nn.Parameter(torch.zeros(layers))
+        if options.init == "random":
+            nn.init.normal_(self.scalars)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Pool (B, L, D) to (B, D)."""
+        return torch.einsum("bld,bl->bd", states, self.shares(states, mask))
+
+    def shares(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return the weight of each layer, (B, L); they do not depend on the text."""
+        scalars = self.scalars.expand(states.shape[0], -1)
+        return scalars.masked_fill(~mask, float("-inf")).softmax(dim=-1)
 
 
 class LatentKeyPooling(nn.Module):

@@ -36,6 +36,13 @@ def test_the_commands_are_those_of_the_contract():
     assert COMMANDS == [
         "index",
         "search",
+        "add",
+        "update",
+        "delete",
+        "reindex",
+        "info",
+        "check",
+        "serve",
         "embed",
         "train",
         "mine",
@@ -44,9 +51,9 @@ def test_the_commands_are_those_of_the_contract():
         "bench",
         "compare",
         "report",
+        "study",
         "variants",
         "models",
-        "info",
         "doctor",
     ]
 

@@ -1,6 +1,6 @@
 import pytest
 
-from cli.train import _reporter
+from cli.train import step_reporter
 from embedder.training import StepReport, load_config
 
 PLAN = """
@@ -85,7 +85,7 @@ def test_training_passes_on_what_was_typed(millpond, plan, tmp_path, monkeypatch
 def test_a_line_comes_every_five_seconds_and_at_the_end():
     lines = []
     now = iter([0, 0, 4, 5, 5, 6, 6])
-    report = _reporter(lambda: next(now), lines.append)
+    report = step_reporter(lambda: next(now), lines.append)
     for step in (1, 2, 3, 4):
         report(StepReport(step, 4, 1 / step, 1e-5, 1.0, 31.25, 3100.4, 60.0))
     assert lines == [

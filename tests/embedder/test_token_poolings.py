@@ -15,6 +15,7 @@ EXPECTED = {
     "mean": [4.0, 3.0],  # (1+4+7)/3, (8+2-1)/3
     "max": [7.0, 8.0],
     "weighted_mean": [5.0, 1.5],  # (1*1+2*4+3*7)/6, (1*8+2*2+3*-1)/6
+    "layer_mean": [4.0, 3.0],  # the same mean, where the three rows are layers
 }
 
 

@@ -91,7 +91,9 @@ def test_building_a_pooling_leaves_the_random_state_as_it_was() -> None:
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_every_weight_gets_a_gradient(name: str) -> None:
-    module = build_pooling(name, SHAPE, PoolingOptions(init="random", latents=3, head_width=4))
+    sizes = {"latents": 3, "head_width": 4}
+    used = {key: value for key, value in sizes.items() if key in POOLINGS[name].accepts}
+    module = build_pooling(name, SHAPE, PoolingOptions(init="random", **used))
     x = states()
     module(x, everywhere(x)).square().sum().backward()
     silent = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.any()]
@@ -109,10 +111,64 @@ def test_the_number_of_latents_heads_and_layer_weights_are_options() -> None:
     assert build_pooling("multi_layer", SHAPE, without).layer_weights is None
 
 
+def test_layer_weights_start_as_the_plain_mean_over_layers() -> None:
+    module = build_pooling("layer_weights", SHAPE, PoolingOptions())
+    x = states()
+    torch.testing.assert_close(module(x, everywhere(x)), x.mean(dim=1))
+
+
+def test_layer_weights_are_a_softmax_of_one_scalar_per_layer() -> None:
+    """Scalars 0, ln 2 and ln 5 give weights 1/8, 2/8 and 5/8."""
+    module = build_pooling("layer_weights", SHAPE, PoolingOptions())
+    with torch.no_grad():
+        module.scalars.copy_(torch.tensor([1.0, 2.0, 5.0]).log())
+    x = torch.zeros(1, 3, WIDTH)
+    x[0, :, 0] = torch.tensor([8.0, 4.0, 16.0])  # 8/8 + 4*2/8 + 16*5/8 = 1 + 1 + 10
+    found = module(x, everywhere(x))
+    assert found[0, 0].item() == pytest.approx(12.0)
+    assert module.shares(x, everywhere(x))[0].tolist() == pytest.approx([0.125, 0.25, 0.625])
+
+
+def test_shares_are_the_attention_that_made_the_vector() -> None:
+    """Values that only name their layer: the output is the share of each layer."""
+    options = PoolingOptions(latents=2, heads=1, head_width=WIDTH, init="random", seed=3)
+    module = build_pooling("multi_layer", SHAPE, options)
+    x = states()
+    shares = module.shares(x, everywhere(x))
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(2))
+    projected, context = module._prepare(x)
+    value = module.attend.value(module.attend.context_norm(context))
+    each = module.attend.shares(projected, context, everywhere(x))[:, 0]  # (B, latents, layers)
+    by_hand = module.attend.output(each @ value)
+    torch.testing.assert_close(module.attend(projected, context, everywhere(x)), by_hand)
+    torch.testing.assert_close(each.mean(dim=1), shares)
+
+
+def test_equal_keys_share_alike() -> None:
+    module = build_pooling("multi_layer", SHAPE, PoolingOptions(latents=2))
+    torch.nn.init.zeros_(module.attend.key.weight)
+    x = states()
+    torch.testing.assert_close(module.shares(x, everywhere(x)), torch.full((2, 3), 1 / 3))
+
+
+def test_matched_layers_give_last_layer_as_many_parameters_as_multi_layer() -> None:
+    """multi_layer has L x D layer weights more; L = 3 more latents of width D weigh the same."""
+
+    def count(name: str, **options: bool) -> int:
+        module = build_pooling(name, SHAPE, PoolingOptions(latents=5, **options))
+        return sum(p.numel() for p in module.parameters())
+
+    assert count("multi_layer") - count("last_layer") == 3 * WIDTH
+    assert count("last_layer", match_layers=True) == count("multi_layer")
+
+
 @pytest.mark.parametrize(
     ("pooling", "options", "message"),
     [
         ("mean", {"latents": 3}, "has no option latents"),
+        ("layer_mean", {"init": "random"}, "It accepts: layers"),
+        ("layer_weights", {"latents": 3}, "It accepts: layers, init, seed"),
+        ("multi_layer", {"match_layers": True}, "has no option match_layers"),
         ("last_layer", {"layers": (1,)}, "has no option layers"),
         ("latent_attention", {"reads": "eos"}, "has no option reads"),
     ],

@@ -1,0 +1,94 @@
+"""Contestants that take turns in one process, so that a busy machine is busy for all of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Contestant", "Timings", "format_table", "ratios", "take_turns"]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to do the work. ``run`` does all of it once; its result is not looked at."""
+
+    name: str
+    run: Callable[[], object]
+
+
+@dataclass
+class Timings:
+    """Seconds by contestant, one entry a round; entry i of all belongs to round i."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds all contestants finished."""
+        return min((len(found) for found in self.seconds.values()), default=0)
+
+
+def take_turns(
+    contestants: Sequence[Contestant],
+    *,
+    rounds: int,
+    budget_seconds: float,
+    notify: Callable[[str], None],
+    clock: Callable[[], float] = time.perf_counter,
+) -> Timings:
+    """Return the times of ``rounds`` rounds, or of as many as fit in the budget; 1 at least.
+
+    In each round every contestant does the whole work once. The one to begin moves on by one.
+    """
+    timings = Timings({contestant.name: [] for contestant in contestants})
+    start = clock()
+    for number in range(rounds):
+        began = clock()
+        if number and began - start + (began - start) / number > budget_seconds:
+            notify(f"Round {number + 1} would not fit in {budget_seconds:.0f} s")
+            break
+        turn = number % len(contestants)
+        for contestant in [*contestants[turn:], *contestants[:turn]]:
+            before = clock()
+            contestant.run()
+            taken = clock() - before
+            timings.seconds[contestant.name].append(taken)
+            notify(f"Round {number + 1}: {contestant.name} took {taken:.1f} s")
+    return timings
+
+
+def ratios(timings: Timings, name: str, against: str) -> list[float]:
+    """Return how many times as fast ``name`` is as ``against``, round by round."""
+    pairs = zip(timings.seconds[against], timings.seconds[name], strict=True)
+    return [theirs / own for theirs, own in pairs]
+
+
+def format_table(
+    timings: Timings, tokens: int, against: Sequence[str], extra: dict[str, dict[str, str]]
+) -> list[str]:
+    """Return the lines of a table in Markdown, one contestant a row.
+
+    Ratios are medians over rounds, with the lowest and highest round in brackets.
+
+    Parameters
+    ----------
+    tokens : that every contestant embeds in a round.
+    against : contestants that the others are compared with.
+    extra : further columns, title to contestant to cell.
+    """
+    titles = ["contestant", "tokens/s", *(f"x {name}" for name in against), *extra]
+    rows = [titles, ["---"] * len(titles)]
+    for name, seconds in timings.seconds.items():
+        row = [name, f"{tokens / statistics.median(seconds):.0f}"]
+        for other in against:
+            found = ratios(timings, name, other)
+            spread = f" ({min(found):.2f} to {max(found):.2f})" if name != other else ""
+            row.append(f"{statistics.median(found):.2f}{spread}")
+        rows.append([*row, *(cells.get(name, "") for cells in extra.values())])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
+    return [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]

@@ -1,0 +1,20 @@
+"""Does the paper hold? Every variant x seed trained alike, scored, compared and judged."""
+
+from benchmarks.study.cells import list_cells
+from benchmarks.study.config import StudyConfig
+from benchmarks.study.config_file import example_study, load_study
+from benchmarks.study.plan import Plan, plan_study
+from benchmarks.study.reporting import write_study_report
+from benchmarks.study.runner import StudyOutcome, run_study
+
+__all__ = [
+    "Plan",
+    "StudyConfig",
+    "StudyOutcome",
+    "example_study",
+    "list_cells",
+    "load_study",
+    "plan_study",
+    "run_study",
+    "write_study_report",
+]

@@ -1,0 +1,70 @@
+"""A study read from a TOML file, with its paths made absolute."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from benchmarks.datasets import BEIR_PREFIX
+from benchmarks.study.config import StudyConfig
+from embedder.training.typed import read_dataclass
+from retrieval.errors import SourceNotFoundError, StorageError, UsageError
+
+__all__ = ["example_study", "load_study", "read_study"]
+
+_EXAMPLE = "paper-mistral-7b.toml"
+
+
+def load_study(path: str | Path) -> StudyConfig:
+    """Return the study of a TOML file; paths in it are relative to its folder.
+
+    Raises
+    ------
+    SourceNotFoundError, StorageError : the file is not there or cannot be read.
+    UnknownNameError, UsageError : it is not TOML, or holds a key or value that is not accepted.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SourceNotFoundError(
+            f"{path}: there is no such file. Type: millpond study --example > {path}"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: this is not TOML: {error}.") from error
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
+    return read_study(data, path.parent)
+
+
+def read_study(data: Mapping[str, Any], folder: Path) -> StudyConfig:
+    """Return the study that a mapping describes, its paths made absolute from ``folder``."""
+    config = read_dataclass(StudyConfig, data)
+
+    def absolute(path: str | Path) -> Path:
+        return (folder / Path(path).expanduser()).resolve()
+
+    def place(name: str, is_path: bool) -> str:
+        return str(absolute(name)) if is_path else name
+
+    return replace(
+        config,
+        bases=tuple(
+            replace(base, base=place(base.base, base.base.startswith((".", "/", "~"))))
+            for base in config.bases
+        ),
+        tasks=tuple(place(task, not task.startswith(BEIR_PREFIX)) for task in config.tasks),
+        train=replace(
+            config.train,
+            data=tuple(replace(source, path=absolute(source.path)) for source in config.train.data),
+        ),
+    )
+
+
+def example_study() -> str:
+    """Return the study of the paper, as commented TOML that runs."""
+    return (files("benchmarks") / "studies" / _EXAMPLE).read_text(encoding="utf-8")

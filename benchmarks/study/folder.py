@@ -1,0 +1,199 @@
+"""The folder of a study: what it was asked, and what has been done of it.
+
+::
+
+    STUDY/
+      study.json                  the config, and checksums of the data and the tasks
+      cells/<cell>/cell.json      a finished or failed cell: training, cost, analysis
+      cells/<cell>/model/         while it is trained and scored; it stays with keep_adapters
+      results/                    a results folder as 'millpond bench' writes it, a model a cell
+      tasks/                      tasks that were cut
+      bases/<base>--<attention>.json   the layers of the untrained bases
+      summary.json, report.html, report.md
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study.cells import StudyCell
+from embedder.training.folder import find_differences
+from retrieval.disk import replace_file
+from retrieval.errors import FailureError, StorageError, UsageError
+
+__all__ = ["CellRecord", "StudyFolder"]
+
+FORMAT = 1
+_SHOWN = 80
+_MAY_CHANGE = (
+    "config.title",
+    "config.departures",
+    "config.baseline",
+    "config.alpha",
+    "config.margin",
+    "config.resamples",
+    "config.bootstrap_resamples",
+    "config.keep_adapters",
+    "config.train.checkpoint",
+)
+"""What changes the report, or nothing, and no number that was kept."""
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """What became of a cell.
+
+    Attributes
+    ----------
+    status : "done" or "failed".
+    stage, error : where it failed, and why.
+    training : "seconds", "tokens", "pairs", "tokens_per_second", "peak_memory_bytes",
+        "adapter_parameters", "pooling_parameters", "model_bytes", and the loss "curve" as
+        (step, loss); those that are known.
+    analysis : see ``benchmarks.study.layers.analyse_model``.
+    """
+
+    status: str
+    stage: str = ""
+    error: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    analysis: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StudyFolder:
+    """Where a study keeps what it has done."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.results = path / "results"
+        self.tasks = path / "tasks"
+        self._study = path / "study.json"
+
+    def check(self, now: Mapping[str, Any]) -> None:
+        """Refuse a folder that holds another study, or something else.
+
+        Raises
+        ------
+        UsageError : what is in ``now`` changed, and the message names what did; or the path is
+            taken by something else.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path}: this is a file; a folder is accepted.")
+        if self._study.is_file():
+            self._compare(now)
+        elif self.path.is_dir() and any(entry != self.tasks for entry in self.path.iterdir()):
+            raise UsageError(
+                f"{self.path}: the folder is not empty and holds no study. Name another folder."
+            )
+
+    def start(self, now: Mapping[str, Any]) -> None:
+        """Write down what this study is, after ``check``.
+
+        Parameters
+        ----------
+        now : "config", and what identifies "data" and "tasks", as JSON holds them.
+
+        Raises
+        ------
+        UsageError : as ``check``.
+        StorageError : the folder cannot be written.
+        """
+        self.check(now)
+        self._write(self._study, {"millpond_study": FORMAT, **now})
+
+    def _compare(self, now: Mapping[str, Any]) -> None:
+        before = _read(self._study)
+        changed = [
+            f"{key} was {_short(old)} and is {_short(new)}"
+            for part in now
+            for key, old, new in find_differences(before.get(part), now[part], part)
+            if not key.startswith(_MAY_CHANGE)
+        ]
+        if changed:
+            raise UsageError(
+                f"{self.path} holds another study: {'; '.join(changed[:5])}"
+                f"{f'; and {len(changed) - 5} more' if len(changed) > 5 else ''}. Set it back to "
+                f"go on, or name another folder."
+            )
+
+    def model(self, cell: StudyCell) -> Path:
+        """Return where a cell's model is trained."""
+        return self._cell(cell) / "model"
+
+    def read_record(self, cell: StudyCell) -> CellRecord | None:
+        """Return what became of a cell, None where it has not been run to an end."""
+        path = self._cell(cell) / "cell.json"
+        return CellRecord(**_read(path)) if path.is_file() else None
+
+    def write_record(self, cell: StudyCell, record: CellRecord) -> None:
+        """Keep what became of a cell."""
+        self._write(self._cell(cell) / "cell.json", asdict(record))
+
+    def write_error(self, cell: StudyCell, text: str) -> None:
+        """Keep where in the code a cell failed, for whoever mends it."""
+        self._cell(cell).mkdir(parents=True, exist_ok=True)
+        replace_file(self._cell(cell) / "error.txt", text.encode("utf-8", "backslashreplace"))
+
+    def read_training(self, cell: StudyCell) -> dict[str, Any]:
+        """Return what is known of a training that has ended; empty where nothing is."""
+        path = self._cell(cell) / "training.json"
+        return _read(path) if path.is_file() else {}
+
+    def write_training(self, cell: StudyCell, training: Mapping[str, Any]) -> None:
+        """Keep what a training cost, as soon as it has ended."""
+        self._write(self._cell(cell) / "training.json", training)
+
+    def base_path(self, cell: StudyCell) -> Path:
+        """Return where the analysis of a cell's untrained base is kept."""
+        name = f"{cell.folder_name.partition('--')[0]}--{cell.train.model.attention}.json"
+        return self.path / "bases" / name
+
+    def read_base(self, cell: StudyCell) -> dict[str, Any]:
+        """Return the analysis of a cell's untrained base; empty where there is none."""
+        path = self.base_path(cell)
+        return _read(path) if path.is_file() else {}
+
+    def write_base(self, cell: StudyCell, analysis: Mapping[str, Any]) -> None:
+        """Keep the analysis of an untrained base."""
+        self._write(self.base_path(cell), analysis)
+
+    def tidy(self, cell: StudyCell, keep_adapter: bool) -> None:
+        """Delete what a finished cell needs no more: vectors, indexes, and its model."""
+        for name in ("vectors", "indexes"):
+            shutil.rmtree(self.results / ".cache" / name, ignore_errors=True)
+        if not keep_adapter:
+            shutil.rmtree(self.model(cell), ignore_errors=True)
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file of the report and return its path."""
+        path = self.path / name
+        replace_file(path, text.encode())
+        return path
+
+    def _cell(self, cell: StudyCell) -> Path:
+        return self.path / "cells" / cell.folder_name
+
+    def _write(self, path: Path, data: Mapping[str, Any]) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{path.parent}: cannot be made ({error.strerror}).") from error
+        replace_file(path, f"{json.dumps(data, ensure_ascii=False)}\n".encode())
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError) as error:
+        raise FailureError(f"{path}: cannot be read ({error}). Delete it and run again.") from error

@@ -1,0 +1,97 @@
+"""A study's report as Markdown: everything of the page but its charts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmarks.report.markdown import plain
+from benchmarks.study import words
+
+__all__ = ["render_study_markdown"]
+
+
+def render_study_markdown(summary: Mapping[str, Any]) -> str:
+    """Return verdicts, tables, costs, departures and method of what ``summarise`` returned."""
+    lines = [f"# {plain(summary['title'])}", ""]
+    lines.append(
+        f"{summary['done']} of {summary['cells']} cells done, seeds "
+        f"{', '.join(map(str, summary['seeds']))}. The claims are those of arXiv 2409.02727."
+    )
+    notes = [*(words.scale_note(base) for base in summary["bases"]), *summary["cautions"]]
+    lines += ["", *_list(notes), ""]
+    for base in summary["bases"]:
+        lines += _base(base, summary["baseline"])
+    if summary["failed"]:
+        lines += ["## Cells that failed", ""]
+        lines += [*_list([f"{k}: {v}" for k, v in summary["failed"].items()]), ""]
+    lines += ["## What departs from the paper", "", *_list(summary["departures"]), ""]
+    lines += ["## Method", "", *_list(summary["method"]), ""]
+    limits = f"margin {summary['margin']:g}, alpha {summary['alpha']:g}"
+    lines += [f"## The rule of the verdicts ({limits})", "", *_list(summary["rule"]), ""]
+    lines.append(f"millpond {summary['version']}, {summary['created'][:10]}")
+    text = "\n".join(lines) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _base(base: Mapping[str, Any], baseline: str) -> Iterator[str]:
+    yield f"## {plain(base['name'])}"
+    yield ""
+    for claim in base["claims"]:
+        yield f"**Claim {claim['number']}: {claim['word']}.** {plain(claim['text'])}"
+        yield ""
+        yield from _list([f"{one['reason']} ({one['word']})" for one in claim["judgements"]])
+        yield ""
+    for title, variants in words.ablation_tables(base).items():
+        yield f"### {title}"
+        yield ""
+        yield from _table(*words.family_rows(base, variants, baseline))
+        yield ""
+    yield (
+        "Score ± standard deviation between seeds; [interval over items]; difference and corrected "
+        "p, \\* where it is significant and no seed has the other sign."
+    )
+    yield ""
+    yield "### Layers that are read most"
+    yield ""
+    yield from _list(list(_readings(base)) or ["No pooling that weighs layers was trained."])
+    yield ""
+    yield "### Attention over a single key"
+    yield ""
+    sentences = words.attention_sentences(base)
+    yield from _list(sentences or ["No last_layer pooling was trained."])
+    yield ""
+    yield "### Convergence"
+    yield ""
+    yield from _list(
+        [f"{one['name']}: the loss {words.convergence_sentence(one)}." for one in base["variants"]]
+    )
+    yield ""
+    yield "### Cost"
+    yield ""
+    yield from _table(*words.cost_rows(base))
+    yield ""
+
+
+def _readings(base: Mapping[str, Any]) -> Iterator[str]:
+    for one in base["variants"]:
+        if one["reading"]:
+            pairs = sorted(
+                zip(one["reading"]["shares"], one["reading"]["layers"], strict=True), reverse=True
+            )
+            shown = ", ".join(f"{layer} ({100 * share:.1f}%)" for share, layer in pairs[:3])
+            yield f"{one['name']}: {shown} of {len(pairs)}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield _row(heads)
+    yield _row(["---", *["---:"] * (len(heads) - 1)])
+    yield from (_row(row) for row in rows)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(plain(cell.replace("\n", "; ")) for cell in cells) + " |"
+
+
+def _list(texts: Sequence[str]) -> Iterator[str]:
+    return (f"- {plain(text)}" for text in texts)

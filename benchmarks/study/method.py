@@ -1,0 +1,65 @@
+"""What a study's report says in words about how it was made, and about what is missing in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.study.cells import StudyCell
+from benchmarks.study.config import StudyConfig
+
+__all__ = ["describe_gaps", "describe_method"]
+
+
+def describe_gaps(cells: Sequence[StudyCell], done: Sequence[StudyCell]) -> list[str]:
+    """Return a sentence on what is missing."""
+    missing = [cell.name for cell in cells if cell not in done]
+    if not missing:
+        return []
+    shown = "; ".join(missing[:8]) + (f"; and {len(missing) - 8} more" if len(missing) > 8 else "")
+    return [f"{len(missing)} of {len(cells)} cells are not done: {shown}."]
+
+
+def _describe_cut(config: StudyConfig) -> list[str]:
+    """Return how much of the tasks is used; nothing where all of it is."""
+    names = {
+        "sts_pairs": "pairs of an STS task",
+        "clustering_rows": "rows of a clustering task",
+        "test_rows": "test rows of a classification task",
+        "queries": "queries",
+        "documents": "documents of a retrieval task, and all that is relevant",
+    }
+    kept = [
+        f"{getattr(config.cut, name):,} {what}"
+        for name, what in names.items()
+        if getattr(config.cut, name)
+    ]
+    return [f"Of larger tasks these were drawn: {'; '.join(kept)}."] if kept else []
+
+
+def describe_method(config: StudyConfig) -> list[str]:
+    """Return how cells were trained, scored, tested and looked into, a sentence or two each."""
+    level = f"{100 * (1 - config.alpha):g}%"
+    return [
+        f"All variants of a seed were trained on the same pairs in the same order: "
+        f"{config.train.steps:,} steps of {config.train.batch_pairs:,} pairs. The seed decides the "
+        f"order, the negatives, the dropout and the first weights.",
+        *_describe_cut(config),
+        "A family's score is the mean over its tasks, and over seeds.",
+        "Tests are paired, and seeds are averaged, not a random factor: the scores of an item "
+        "(query, draw, split) are averaged over seeds, then their differences get random signs, "
+        f"{config.resamples:,} times (Fisher), each task of a family weighing the same. A pair of "
+        "an STS task has no score of its own, so there the seeds' correlations are averaged within "
+        f"each of {config.bootstrap_resamples:,} paired resamples of the pairs.",
+        "So a p-value is about other items, with these training runs. How much the seed moves a "
+        "score is the standard deviation between seeds beside it; a difference counts as "
+        "significant only where, besides, no seed has the other sign.",
+        f"Intervals hold the middle {level} of the bootstrap over items and are not corrected.",
+        f"Holm's method corrects all tests against {config.baseline} together, and all tests of "
+        f"the claims together, over all bases.",
+        "FLOPs are of one text of 128 tokens: two for each multiply-add of a matrix product, one "
+        "for each element of another operation. On a CPU, memory is that of the whole process, so "
+        "it never falls from one cell to the next.",
+        "Layers are correlated by rank (Spearman) over the coordinates of their mean states, and "
+        "averaged over the same texts for all models. The last layer is taken after the final "
+        "norm.",
+    ]

@@ -1,0 +1,217 @@
+"""Runs a study: every cell is trained, scored and looked into, and kept as soon as it is done."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.cache import ShowProgress
+from benchmarks.config import BenchConfig
+from benchmarks.costs import PeakMemory
+from benchmarks.models import LoadedModel, Notify, load_model
+from benchmarks.remembered import Remembered
+from benchmarks.runner import Failure, release_memory, run_benchmark
+from benchmarks.study.cells import StudyCell, list_cells
+from benchmarks.study.config import StudyConfig
+from benchmarks.study.folder import CellRecord, StudyFolder
+from benchmarks.study.layers import analyse_model, sample_texts
+from benchmarks.study.tasks import LoadedTask, embedded_texts, load_tasks
+from benchmarks.study.training import describe_training
+from benchmarks.tasks import task_files
+from embedder.pooling import PoolingOptions
+from embedder.training.data import check_data
+from embedder.training.typed import plain_data
+from retrieval import Progress
+from retrieval.errors import FailureError, MillpondError
+
+if TYPE_CHECKING:
+    from embedder.training import StepReport
+
+__all__ = ["StudyOutcome", "run_study"]
+
+
+def _silent(*_: object) -> None:
+    """Drop a message."""
+
+
+@contextmanager
+def _no_progress(label: str, total: int | None, unit: str) -> Iterator[Progress]:
+    yield lambda count: None
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """What became of the cells.
+
+    Attributes
+    ----------
+    done : names of all finished cells, of this run and of earlier ones.
+    failed : name to stage and error.
+    """
+
+    done: Sequence[str]
+    failed: Mapping[str, str]
+
+
+def run_study(
+    config: StudyConfig,
+    out: str | Path,
+    *,
+    device: str | None = None,
+    notify: Notify = _silent,
+    progress: ShowProgress = _no_progress,
+    on_step: Callable[[StepReport], None] = _silent,
+) -> StudyOutcome:
+    """Run every cell that is not done yet, in order, and return what became of all of them.
+
+    A finished cell is never run again; one that was killed goes on from its last checkpoint; one
+    that failed is recorded with its error, does not stop the others, and is tried again by the
+    next call. Config, data and tasks are checked before anything is computed.
+
+    Parameters
+    ----------
+    notify : receives one line for each slow or notable step.
+    progress : shows how far a long step is.
+    on_step : receives each finished training step.
+
+    Raises
+    ------
+    UsageError, RecordError : the config, the data or a task is not as it must be, or ``out`` holds
+        another study.
+    DownloadError, StorageError : a task cannot be fetched, or the folder not be written.
+    """
+    return _Study(config, Path(out), device, notify, progress, on_step).run()
+
+
+class _Study:
+    """The state of one ``run_study``."""
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        out: Path,
+        device: str | None,
+        notify: Notify,
+        progress: ShowProgress,
+        on_step: Callable[[StepReport], None],
+    ) -> None:
+        self.config, self.device = config, device
+        self.notify, self.progress, self.on_step = notify, progress, on_step
+        self.folder = StudyFolder(out)
+        self.cells = list_cells(config)
+        about = {"config": plain_data(config)}
+        self.folder.check(about)
+        self.tasks = load_tasks(config, self.folder.tasks, notify)
+        data = check_data(self.cells[0].train)
+        hashes = {one.task.name: _hash(self.folder, one) for one in self.tasks}
+        self.folder.start(about | {"data": data.record(), "tasks": hashes})
+        texts = [text for one in self.tasks for text in embedded_texts(one.data)]
+        self.sample = sample_texts(texts, config.sample_texts)
+
+    def run(self) -> StudyOutcome:
+        """Run what is not done."""
+        done: list[str] = []
+        failed: dict[str, str] = {}
+        for number, cell in enumerate(self.cells, start=1):
+            record = self.folder.read_record(cell)
+            if record is None or record.status != "done":
+                self.notify(f"Cell {number} of {len(self.cells)}: {cell.name}")
+                record = self._attempt(cell)
+                self.folder.write_record(cell, record)
+            if record.status == "done":
+                done.append(cell.name)
+                self.folder.tidy(cell, self.config.keep_adapters)
+            else:
+                failed[cell.name] = f"{record.stage}: {record.error}"
+                self.notify(f"Failed: {cell.name}: {failed[cell.name]}")
+            release_memory()
+        return StudyOutcome(done, failed)
+
+    def _attempt(self, cell: StudyCell) -> CellRecord:
+        """Return the record of a cell that was run now, also where it failed."""
+        stage = "training"
+        training: Mapping[str, Any] = {}
+        try:
+            training = self._train(cell)
+            stage = "scoring"
+            loaded = self._score(cell)
+            stage = "analysis"
+            analysis = self._analyse(cell, loaded)
+        except Exception as error:  # whatever it is, the other cells can still be run
+            kind = "" if isinstance(error, MillpondError) else f"{type(error).__name__}: "
+            self.folder.write_error(cell, traceback.format_exc())
+            return CellRecord("failed", stage, f"{kind}{error}", training)
+        return CellRecord("done", training=training, analysis=analysis)
+
+    def _train(self, cell: StudyCell) -> Mapping[str, Any]:
+        """Train a cell, or go on with it, and return what that cost."""
+        from embedder.device import choose_device
+        from embedder.training import train
+
+        model = self.folder.model(cell)
+        known = self.folder.read_training(cell)
+        if known and (model / "millpond.json").is_file():
+            return known
+        with PeakMemory(choose_device(self.device).type) as memory:
+            train(
+                cell.train,
+                model,
+                resume=True,
+                device=self.device,
+                notify=self.notify,
+                progress=self.on_step,
+            )
+        found = describe_training(model, cell.train) | {"peak_memory_bytes": memory.bytes}
+        self.folder.write_training(cell, found)
+        return found
+
+    def _score(self, cell: StudyCell) -> LoadedModel:
+        """Score a cell's model on all tasks, and return the model."""
+        kept: list[LoadedModel] = []
+        path = str(self.folder.model(cell))
+
+        def load(name: str, device: str | None, notify: Notify) -> LoadedModel:
+            if not kept:
+                kept.append(load_model(path, device, notify))
+            return kept[0]
+
+        failures: list[Failure] = []
+        bench = BenchConfig(
+            models=[cell.name],
+            tasks=[str(one.task.path) for one in self.tasks],
+            out=self.folder.results,
+            device=self.device,
+            **vars(self.config.bench),
+        )
+        run_benchmark(
+            bench,
+            notify=self.notify,
+            progress=self.progress,
+            on_failure=failures.append,
+            load=load,
+        )
+        if failures:
+            raise FailureError("; ".join(str(failure) for failure in failures))
+        return load(cell.name, self.device, self.notify)
+
+    def _analyse(self, cell: StudyCell, loaded: LoadedModel) -> Mapping[str, Any]:
+        """Look into a trained model and, once for all of its variants, its untrained base."""
+        from embedder import Embedder
+
+        embedder = loaded.encoder
+        assert isinstance(embedder, Embedder)
+        if not self.folder.read_base(cell):
+            plain = replace(cell.train.model, pooling="mean", pooling_options=PoolingOptions())
+            untrained = Embedder.from_spec(plain, device=self.device, notify=self.notify)
+            found = analyse_model(untrained, self.sample)
+            self.folder.write_base(cell, {"correlation": found["correlation"]})
+        return analyse_model(embedder, self.sample)
+
+
+def _hash(folder: StudyFolder, loaded: LoadedTask) -> dict[str, str]:
+    """Return the checksums of a task's files."""
+    return Remembered(folder.results / ".cache" / "known").hash_files(task_files(loaded.task))

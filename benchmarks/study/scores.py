@@ -1,0 +1,250 @@
+"""The scores of a study: means over seeds, intervals over items, and paired tests of families.
+
+Items, not seeds, are what the tests resample. Where items have scores of their own (queries,
+draws, splits) these are averaged over the seeds of a variant first. A pair of an STS task has
+none, so there the correlations of the seeds are averaged within each resample. How much a score
+depends on the seed is the standard deviation between seeds, which stands beside it and is in no
+test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.results import FAMILIES, Result
+from benchmarks.significance import (
+    adjust_holm,
+    bootstrap_means,
+    bootstrap_spearman,
+    percentile_interval,
+    randomisation_test,
+    shifted_bootstrap_p,
+)
+from benchmarks.study.cells import StudyCell
+from benchmarks.study.config import StudyConfig
+
+__all__ = ["ALL_FAMILIES", "BaseScores", "FamilyScore", "FamilyTest", "correct_tests"]
+
+Floats = npt.NDArray[np.float64]
+
+ALL_FAMILIES = "all families"
+"""The mean over the families, each weighing the same."""
+
+
+@dataclass(frozen=True)
+class FamilyScore:
+    """A variant on a family: the mean over its tasks and seeds.
+
+    Attributes
+    ----------
+    low, high : bootstrap interval over items, at confidence 1 - alpha.
+    seed_deviation : standard deviation between seeds; NaN with one seed.
+    by_seed : the mean over tasks of each seed.
+    """
+
+    score: float
+    low: float
+    high: float
+    seed_deviation: float
+    by_seed: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class FamilyTest:
+    """Two variants on a family.
+
+    Attributes
+    ----------
+    difference : first minus second.
+    low, high : bootstrap interval of it, not corrected.
+    p, p_corrected : raw, and after Holm's correction; NaN where there is no test.
+    seed_differences : of the seeds that both have.
+    """
+
+    base: str
+    family: str
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_corrected: float
+    seed_differences: Sequence[float]
+
+    def is_significant(self, alpha: float) -> bool:
+        """Whether the corrected p is below alpha and every seed has the sign of the whole."""
+        signs = {math.copysign(1.0, one) for one in self.seed_differences if one != 0}
+        return self.p_corrected < alpha and len(signs) == 1
+
+
+class BaseScores:
+    """The scores of all variants on one base.
+
+    Parameters
+    ----------
+    cells : the finished ones of the base.
+    results : cell name to its results; a cell without a task's result lacks the family.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        config: StudyConfig,
+        cells: Sequence[StudyCell],
+        results: Mapping[str, Sequence[Result]],
+    ) -> None:
+        self.base, self._config = base, config
+        self._table: dict[str, dict[str, dict[int, Result]]] = {}
+        for cell in cells:
+            for result in results.get(cell.name, ()):
+                row = self._table.setdefault(result.task, {})
+                row.setdefault(cell.variant, {})[cell.seed] = result
+        self.variants = [v.name for v in config.variants if v.name in {c.variant for c in cells}]
+        self.seeds = {
+            name: [cell.seed for cell in cells if cell.variant == name] for name in self.variants
+        }
+        self.tasks: dict[str, list[str]] = {}
+        for family in FAMILIES:
+            names = [task for task in self._table if self._family(task) == family]
+            if names:
+                self.tasks[family] = sorted(names)
+        self._samples: dict[str, dict[str, Floats]] = {}
+
+    @property
+    def families(self) -> list[str]:
+        """Those that have a task, in the usual order."""
+        return list(self.tasks)
+
+    def task_score(self, variant: str, task: str) -> float:
+        """Return the mean of a task's main score over seeds; NaN where it is missing."""
+        found = self._table.get(task, {}).get(variant, {})
+        return float(np.mean([one.main_score for one in found.values()])) if found else math.nan
+
+    def metric(self, task: str) -> str:
+        """Return the main metric of a task."""
+        return next(iter(next(iter(self._table[task].values())).values())).main_metric
+
+    def cost(self, variant: str, name: str) -> float:
+        """Return the median of a cost over the tasks and seeds of a variant; NaN for none."""
+        values = [
+            one.costs[name]
+            for row in self._table.values()
+            for one in row.get(variant, {}).values()
+            if name in one.costs
+        ]
+        return float(np.median(values)) if values else math.nan
+
+    def family_score(self, variant: str, family: str) -> FamilyScore | None:
+        """Return a score on a family or on ``ALL_FAMILIES``; None where one is missing."""
+        samples = self._family_samples(variant, family)
+        if samples is None:
+            return None
+        by_seed = self._by_seed(variant, family)
+        spread = float(np.std(list(by_seed.values()), ddof=1)) if len(by_seed) > 1 else math.nan
+        low, high = percentile_interval(samples, self._config.alpha)
+        score = float(np.mean(list(by_seed.values())))
+        return FamilyScore(score, low, high, spread, by_seed)
+
+    def compare(self, first: str, second: str, family: str) -> FamilyTest | None:
+        """Return a paired test, not yet corrected; None where a variant lacks the family."""
+        one, other = (self._family_samples(name, family) for name in (first, second))
+        if one is None or other is None:
+            return None
+        left, right = (self._by_seed(name, family) for name in (first, second))
+        difference = float(np.mean(list(left.values())) - np.mean(list(right.values())))
+        low, high = percentile_interval(one - other, self._config.alpha)
+        if family in ("sts", ALL_FAMILIES):
+            p = shifted_bootstrap_p(difference, one - other)
+        else:
+            p = self._test_items(first, second, family)
+        common = [left[seed] - right[seed] for seed in left if seed in right]
+        return FamilyTest(
+            self.base, family, first, second, difference, low, high, p, math.nan, common
+        )
+
+    def _test_items(self, first: str, second: str, family: str) -> float:
+        """Return p of random signs of the items' differences, each task weighing the same."""
+        tasks = self.tasks[family]
+        parts = []
+        for task in tasks:
+            left, right = (self._item_means(task, name) for name in (first, second))
+            parts.append((left - right) / (len(left) * len(tasks)))
+        return randomisation_test(np.concatenate(parts), resamples=self._config.resamples)
+
+    def _by_seed(self, variant: str, family: str) -> dict[int, float]:
+        """Return a seed's mean over the tasks of a family, or over families."""
+        if family == ALL_FAMILIES:
+            rows = [self._by_seed(variant, one) for one in self.families]
+            return {seed: float(np.mean([row[seed] for row in rows])) for seed in rows[0]}
+        found = [self._table[task][variant] for task in self.tasks[family]]
+        return {
+            seed: float(np.mean([row[seed].main_score for row in found]))
+            for seed in self.seeds[variant]
+        }
+
+    def _family_samples(self, variant: str, family: str) -> Floats | None:
+        """Return resampled scores (R,); None where a score is missing or undefined."""
+        if family == ALL_FAMILIES:
+            found = [self._family_samples(variant, one) for one in self.families]
+        else:
+            found = [self._sample(task).get(variant) for task in self.tasks.get(family, [])]
+        present = [one for one in found if one is not None]
+        if not present or len(present) < len(found):
+            return None
+        return np.asarray(np.mean(present, axis=0), dtype=np.float64)
+
+    def _sample(self, task: str) -> dict[str, Floats]:
+        """Return a task's resampled scores by variant; all see the same items."""
+        if task not in self._samples:
+            whole = [name for name in self.variants if self._is_whole(task, name)]
+            count, seed = self._config.bootstrap_resamples, sorted(self._table).index(task)
+            if not whole:
+                self._samples[task] = {}
+            elif self._family(task) == "sts":
+                self._samples[task] = self._sample_sts(task, whole, count, seed)
+            else:
+                rows = np.stack([self._item_means(task, name) for name in whole])
+                found = bootstrap_means(rows, resamples=count, seed=seed)
+                self._samples[task] = dict(zip(whole, found, strict=True))
+        return self._samples[task]
+
+    def _sample_sts(
+        self, task: str, variants: Sequence[str], count: int, seed: int
+    ) -> dict[str, Floats]:
+        owners = [(name, one) for name in variants for one in self._table[task][name].values()]
+        gold = np.asarray(owners[0][1].items["gold"], dtype=np.float64)
+        rows = np.stack([np.asarray(one.items["cosine"], dtype=np.float64) for _, one in owners])
+        found = bootstrap_spearman(rows, gold, resamples=count, seed=seed)
+        return {
+            name: found[[place for place, (owner, _) in enumerate(owners) if owner == name]].mean(
+                axis=0
+            )
+            for name in variants
+        }
+
+    def _item_means(self, task: str, variant: str) -> Floats:
+        """Return the main score of each item, the mean over seeds."""
+        rows = [one.items[one.main_metric] for one in self._table[task][variant].values()]
+        return np.asarray(np.mean(np.asarray(rows, dtype=np.float64), axis=0), dtype=np.float64)
+
+    def _is_whole(self, task: str, variant: str) -> bool:
+        """Whether every finished seed of a variant has a defined score for a task."""
+        found = self._table[task].get(variant, {})
+        return set(found) == set(self.seeds[variant]) and all(
+            math.isfinite(one.main_score) for one in found.values()
+        )
+
+    def _family(self, task: str) -> str:
+        return next(iter(next(iter(self._table[task].values())).values())).family
+
+
+def correct_tests(tests: Sequence[FamilyTest]) -> list[FamilyTest]:
+    """Return the tests with p-values that Holm's method corrected for all of them together."""
+    corrected = adjust_holm([one.p for one in tests])
+    return [replace(one, p_corrected=float(p)) for one, p in zip(tests, corrected, strict=True)]

@@ -1,0 +1,1 @@
+"""How texts become vectors fast: packed batches, tokenising ahead, int8, compiled layers."""

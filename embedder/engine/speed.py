@@ -1,0 +1,54 @@
+"""The two speeds by name, and what ``fast`` can do on this machine."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+
+from embedder.backbone import Backbone
+from embedder.bases import Notify
+from embedder.engine.int8 import cpu_has_vnni, quantize_linears
+from embedder.lora import has_adapter
+from retrieval.errors import UsageError
+
+__all__ = ["SPEEDS", "Speed", "check_speed", "quantize_backbone"]
+
+Speed = Literal["exact", "fast"]
+"""``exact`` gives the model's own vectors. ``fast`` may compute in int8 and compile layers."""
+
+SPEEDS: tuple[Speed, ...] = get_args(Speed)
+
+
+def check_speed(speed: str) -> Speed:
+    """Return the speed, or raise UsageError where there is none of this name."""
+    for known in SPEEDS:
+        if speed == known:
+            return known
+    raise UsageError(f"speed is {speed!r}; accepted: {', '.join(SPEEDS)}.")
+
+
+def quantize_backbone(backbone: Backbone, notify: Notify) -> bool:
+    """Make the decoder's linear layers int8 where that is a gain; return whether it was done.
+
+    One line says why where it was not. The choice follows from the hardware and the model alone,
+    never from a stopwatch, since it changes vectors: the same machine must choose the same again.
+    """
+    reason = _why_not(backbone)
+    if reason is None and quantize_linears(backbone.blocks()):
+        return True
+    notify(f"speed fast: {reason or 'the model has no layers for int8'}; computing in float32.")
+    return False
+
+
+def _why_not(backbone: Backbone) -> str | None:
+    weights = next(backbone.model.parameters())
+    if weights.device.type != "cpu":
+        return f"int8 is for CPUs, and the model is on {weights.device.type}"
+    if weights.dtype != torch.float32:
+        return f"int8 layers take float32, and the model is in {weights.dtype}"
+    if not cpu_has_vnni():
+        return "int8 needs a CPU with VNNI, which this one lacks (there int8 is slower)"
+    if has_adapter(backbone):
+        return "int8 layers cannot be under LoRA; load the model with merge=True"
+    return None

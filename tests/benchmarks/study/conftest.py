@@ -1,0 +1,95 @@
+"""A tiny base, four tiny tasks and a study of them that is run once for all tests."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.study.config_file import read_study
+
+TESTS = Path(__file__).parents[2]
+WORDS = ("mill", "pond", "water", "wheel", "flour", "grain", "stone", "river", "race", "weir")
+
+
+def load_module(path, name):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory):
+    """A random llama of four layers and width 32, saved."""
+    from transformers import AutoModel
+
+    decoders = load_module(TESTS / "embedder" / "conftest.py", "study_tiny_decoders")
+    folder = tmp_path_factory.mktemp("study-base")
+    torch.manual_seed(0)
+    model = AutoModel.from_config(decoders.ARCHITECTURES["llama"])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4)
+    model.save_pretrained(folder)
+    decoders.byte_tokenizer(pad="<eos>").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def study_data(tmp_path_factory, fakes):
+    """A folder with pairs.jsonl and tasks/, one of each family."""
+    folder = tmp_path_factory.mktemp("study-data")
+    fakes.write_all(folder / "tasks")
+    rows = [
+        {"query": f"what of {WORDS[i % 10]} {i}", "positive": f"{WORDS[(i + 3) % 10]} {i}"}
+        for i in range(12)
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def study_plan(tiny_base, study_data):
+    """Return the data of a tiny study, its top keys changed."""
+
+    def build(**changes):
+        return {
+            "seeds": [0, 1],
+            "sample_texts": 4,
+            "resamples": 200,
+            "bootstrap_resamples": 200,
+            "tasks": ["tasks"],
+            "bases": [{"base": str(tiny_base), "name": "tiny", "base_layers": 4, "max_tokens": 24}],
+            "variants": [{"name": "model1"}, {"name": "model5"}],
+            "pooling": {"latents": 3, "head_width": 8},
+            "train": {
+                "data": [{"path": "pairs.jsonl"}],
+                "batch_pairs": 4,
+                "steps": 2,
+                "log_every_steps": 1,
+                "optimiser": {"learning_rate": 1e-3},
+                "adapter": {"rank": 2, "alpha": 4},
+                "checkpoint": {"every_steps": 1},
+            },
+            **changes,
+        }
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def study_config(study_plan, study_data):
+    return lambda **changes: read_study(study_plan(**changes), study_data)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,140 @@
+"""benchmarks/speed/encode.py: fair peers, and arithmetic worked by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.speed import encode
+from benchmarks.speed.interleaved import Contestant, Timings, format_table, ratios, take_turns
+from benchmarks.speed.plain import NaiveEncoder, load_sentence_transformer, write_plain_base
+from embedder import Embedder
+from retrieval.errors import UsageError
+
+TEXTS = ["pond", "the mill by the pond turns, and turns again all day", "", "a b c"]
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def contestant(name: str, clock: Clock, seconds: float, order: list[str]) -> Contestant:
+    def run() -> None:
+        order.append(name)
+        clock.now += seconds
+
+    return Contestant(name, run)
+
+
+def test_contestants_take_turns_and_the_first_one_changes() -> None:
+    clock, order = Clock(), list[str]()
+    pair = [contestant("a", clock, 1, order), contestant("b", clock, 2, order)]
+    timings = take_turns(pair, rounds=3, budget_seconds=100, notify=str, clock=clock)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert timings.seconds == {"a": [1, 1, 1], "b": [2, 2, 2]}
+
+
+@pytest.mark.parametrize(("budget", "rounds"), [(1, 1), (9, 3), (8, 2)])
+def test_no_round_begins_that_would_end_after_the_budget(budget: float, rounds: int) -> None:
+    """A round takes 3 s: 9 s hold three of them, 8 s two, and one is always run."""
+    clock = Clock()
+    pair = [contestant("a", clock, 1, []), contestant("b", clock, 2, [])]
+    timings = take_turns(pair, rounds=9, budget_seconds=budget, notify=str, clock=clock)
+    assert timings.rounds == rounds
+
+
+def test_ratios_are_taken_within_rounds_and_the_table_shows_their_median() -> None:
+    """The second round was slow for both: 4/2, 12/4, 5/1 are 2, 3, 5; 30/2 tokens a second."""
+    timings = Timings({"ours": [2, 4, 1], "theirs": [4, 12, 5]})
+    assert ratios(timings, "ours", "theirs") == [2, 3, 5]
+    assert format_table(timings, 30, ["theirs"], {"cosine": {"ours": "1.0"}}) == [
+        "| contestant | tokens/s | x theirs            | cosine |",
+        "| ---        | ---      | ---                 | ---    |",
+        "| ours       | 15       | 3.00 (2.00 to 5.00) | 1.0    |",
+        "| theirs     | 6        | 1.00                |        |",
+    ]
+
+
+def test_the_peers_embed_the_same_tokens_to_the_same_vectors(
+    base_folder: dict[str, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    model = Embedder.load(f"{base_folder['llama']}:mean+causal,max_tokens=24", device="cpu")
+    model.backbone.tokenizer.chat_template = "never {{ messages[0]['content'] }} to be applied"
+    write_plain_base(model, tmp_path)
+    expected = model.encode_documents(TEXTS)
+    naive = NaiveEncoder(tmp_path, 24, batch_texts=3).encode(TEXTS)
+    np.testing.assert_allclose(naive, expected, atol=1e-5)
+    peer = load_sentence_transformer(tmp_path, 24)
+    np.testing.assert_allclose(peer.encode(TEXTS), expected, atol=1e-5)
+
+
+def test_a_model_that_the_peers_could_not_repeat_is_refused(
+    base_folder: dict[str, Path], tmp_path: Path
+) -> None:
+    model = Embedder.load(f"{base_folder['llama']}:eos+causal", device="cpu")
+    with pytest.raises(UsageError, match=r"is not mean\+causal"):
+        write_plain_base(model, tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three documents and four sentences, laid out as the shared data are."""
+    scifact, sts = tmp_path / "beir/scifact", tmp_path / "sts"
+    scifact.mkdir(parents=True)
+    sts.mkdir()
+    rows = [{"title": f"T{n}", "text": "long text " * 5} for n in range(3)]
+    (scifact / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = ["score\tsentence1\tsentence2", '1.0\ta "quoted\tb', "2.0\tc\td"]
+    (sts / "STSB-train.tsv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_texts_are_documents_and_sentences_the_same_each_time(data: Path) -> None:
+    texts = encode.read_texts(data, count=5, documents_share=0.4)
+    assert texts == encode.read_texts(data, count=5, documents_share=0.4)
+    assert sum(text.startswith("T") for text in texts) == 2  # 0.4 of 5
+    assert len(set(texts) & {'a "quoted', "b", "c", "d"}) == 3
+
+
+@pytest.mark.parametrize("has_vnni", [False, True])
+def test_the_command_prints_a_table_of_all_contestants(
+    base_folder: dict[str, Path],
+    data: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    has_vnni: bool,
+) -> None:
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
+    model = f"{base_folder['llama']}:mean+causal,max_tokens=24"
+    options = ["--model", model, "--texts", "6", "--documents-share", "0.5", "--rounds", "2"]
+    assert encode.main([str(data), *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "6 texts" in lines[0]
+    assert "2 interleaved rounds in wall time" in lines[0]
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    assert table[0][1] == "tokens/s"
+    assert [row[0] for row in table[2:]] == [
+        "millpond padded",
+        "millpond exact (packed)",
+        *(["millpond fast (int8)"] if has_vnni else []),
+        "sentence-transformers, batches of 32",
+        "naive, batches of 32",
+        "naive, batches of 64",
+    ]
+    for row in table[2:]:
+        assert float(row[-1]) >= (0.98 if "int8" in row[0] else 0.99999)
+
+
+def test_a_missing_data_folder_is_named(tmp_path: Path, capsys: Any) -> None:
+    assert encode.main([str(tmp_path)]) == 1
+    assert "corpus.jsonl is not there" in capsys.readouterr().err
