@@ -199,7 +199,9 @@ def _pair(one: Difference | FamilyDifference, letters: Mapping[str, str]) -> str
 
 
 def _explain(found: Comparison) -> str:
-    tests = sum(not math.isnan(one.p_corrected) for one in (*found.differences, *found.families))
+    corrected = [one.p_corrected for one in found.differences]
+    corrected += [one.p_corrected for one in found.families]
+    tests = sum(not math.isnan(p) for p in corrected)
     parts = [f"p: {_TESTS[found.test].format(resamples=found.resamples)}, two-sided"]
     if any(one.family == "sts" for one in found.differences):
         parts.append(f"for STS a paired bootstrap with {found.bootstrap_resamples:,} resamples")

@@ -144,9 +144,7 @@ def _rebuild(
         skipped=manifest.skipped,
         passages=manifest.passages,
     )
-    return build_index(
-        workspace, backend, rows, origin, name=manifest.backend, factory=factory
-    )
+    return build_index(workspace, backend, rows, origin, name=manifest.backend, factory=factory)
 
 
 def _live_rows(index: StoredIndex) -> Iterator[tuple[list[Document], Vectors]]:

@@ -172,7 +172,7 @@ class Shards:
 
 
 def _let_go(array: npt.NDArray[np.floating[Any]]) -> None:
-    """Take the pages of a mapped file out of this process's memory; whoever reads maps them anew."""
+    """Take a mapped file out of this process's memory; whoever reads on maps it anew."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mapped, "madvise"):
         mapped.madvise(mmap.MADV_DONTNEED)
