@@ -154,7 +154,7 @@ def test_a_flipped_byte_is_found_before_qdrants_engine_reads_it(
 
 def test_counts_that_disagree_are_found_though_every_file_is_whole(millpond, index_folder):
     path = index_folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"documents": 4}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"documents": 4, "rows": 4}))
     result = millpond("check", index_folder, "--json")
     assert_error(result, 1, "3 documents", "the manifest states 4")
     assert json.loads(result.stdout)["damaged"] == []

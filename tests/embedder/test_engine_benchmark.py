@@ -51,6 +51,33 @@ def test_no_round_begins_that_would_end_after_the_budget(budget: float, rounds: 
     assert timings.rounds == rounds
 
 
+def test_a_contestant_of_a_part_is_counted_as_if_it_did_all() -> None:
+    """2 s for a quarter of the work are 8 s for all of it."""
+    clock = Clock()
+    part = Contestant("a", contestant("a", clock, 2, []).run, share=0.25)
+    timings = take_turns([part], rounds=1, budget_seconds=100, notify=str, clock=clock)
+    assert timings.seconds == {"a": [8]}
+
+
+def test_only_the_naive_embed_an_eighth_and_only_of_many_texts(
+    base_folder: dict[str, Path],
+) -> None:
+    """A text of 1 byte has 2 tokens with EOS, one of 3 bytes 4: 64 x 2 of 64 x 2 + 448 x 4."""
+    model = Embedder.load(f"{base_folder['llama']}:mean+causal", device="cpu")
+    texts = ["a"] * 64 + ["abc"] * 448
+    seen: list[int] = []
+
+    def count(part: Any) -> Any:
+        seen.append(len(part))
+
+    for name, many in (("naive, batches of 64", texts), (encode.PEER, texts)):
+        encode.make_contestant(name, count, model, many).run()
+    assert seen == [64, 512]
+    share = encode.make_contestant("naive, batches of 64", count, model, texts).share
+    assert share == pytest.approx(128 / (128 + 1792))
+    assert encode.make_contestant("naive, batches of 64", count, model, texts[:511]).share == 1
+
+
 def test_ratios_are_taken_within_rounds_and_the_table_shows_their_median() -> None:
     """The second round was slow for both: 4/2, 12/4, 5/1 are 2, 3, 5; 30/2 tokens a second."""
     timings = Timings({"ours": [2, 4, 1], "theirs": [4, 12, 5]})
