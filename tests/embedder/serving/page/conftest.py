@@ -17,8 +17,9 @@ ANIMALS = ["otter", "beaver", "heron", "trout", "newt", "frog", "stork", "swan",
 FIELDS = {"year": "int", "kind": "string"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
+    """The browser; ended with its module, as its event loop would be in the way of other tests."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM.is_file():
         pytest.skip(f"{CHROMIUM} is not installed")
@@ -65,7 +66,8 @@ def open_page(chromium):
     yield open_one
     for page in pages:
         page.close()
-    assert problems == []
+    # A server that has stopped before its page was closed is no complaint of the page.
+    assert [one for one in problems if "ERR_CONNECTION_REFUSED" not in one] == []
 
 
 @pytest.fixture
