@@ -105,7 +105,8 @@ def test_a_chunk_that_kills_every_worker_stops_the_run_with_its_documents_named(
 ):
     (tmp_path / "flags").mkdir()
     factory = partial(encoders.Mortal, documents[12].content, tmp_path / "flags", deaths=99)
-    engine = ray_engine(factory, replace(ONE, retries=1))
+    # One chunk at a time: another that the worker had before it would die twice as well.
+    engine = ray_engine(factory, replace(ONE, retries=1, chunks_in_flight=1))
     with pytest.raises(FailureError, match="5 documents from 'd10' to 'd14'.*tried 2 times"):
         write_corpus(encoder, documents, tmp_path / "ray", CONFIG, engine=engine)
     assert len(list((tmp_path / "flags").iterdir())) == 2
@@ -259,7 +260,16 @@ def test_a_build_whose_driver_was_killed_goes_on_where_it_stopped(
     assert files_of(tmp_path / "ray") == index_here(encoder, documents, tmp_path / "here")
 
 
+@pytest.fixture
+def listens_to_ctrl_c():
+    """A process that was started in the background ignores SIGINT, and so would its test."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @needs_ray
+@pytest.mark.usefixtures("listens_to_ctrl_c")
 def test_ctrl_c_ends_the_workers_and_keeps_what_is_written(
     tmp_path, encoders, encoder, documents, monkeypatch
 ):

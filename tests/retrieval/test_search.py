@@ -31,12 +31,14 @@ class ListIndex:
 
     def __init__(self, documents):
         self.documents = documents
+        self.asked = []
         self.vectors = LetterEncoder().encode_documents([d.text for d in documents])
 
     def __len__(self):
         return len(self.documents)
 
-    def search(self, vectors, k, *, with_text=True):
+    def search(self, vectors, k, *, with_text=True, where=None):
+        self.asked.append(where)
         return [self._best(scores, k, with_text) for scores in vectors @ self.vectors.T]
 
     def _best(self, scores, k, with_text):
@@ -74,6 +76,22 @@ def test_many_queries_are_encoded_in_batches_and_come_back_in_order(index):
     assert encoder.batches == [2, 2, 1]
 
 
+def test_a_filter_goes_to_the_index(index):
+    retriever = Retriever(LetterEncoder(), index)
+    retriever.search("a", where="year > 2000")
+    list(retriever.search_many([Query("q", "a")], where="year > 2001"))
+    assert index.asked == ["year > 2000", "year > 2001"]
+
+
+def test_an_error_of_the_index_arrives_with_the_batch_it_belongs_to(index, monkeypatch):
+    def fail(*arguments, **options):
+        raise UsageError("no")
+
+    monkeypatch.setattr(index, "search", fail)
+    with pytest.raises(UsageError, match="no"):
+        list(Retriever(LetterEncoder(), index).search_many([Query("q", "a")]))
+
+
 def test_many_queries_are_read_no_further_than_a_batch_ahead(index):
     taken = []
 
@@ -83,7 +101,7 @@ def test_many_queries_are_read_no_further_than_a_batch_ahead(index):
             yield Query(str(number), "a")
 
     next(Retriever(LetterEncoder(), index).search_many(stream(), k=1, batch=3))
-    assert taken == [0, 1, 2]
+    assert taken == [0, 1, 2, 3, 4, 5]  # the second batch is encoded while the first is looked up
 
 
 def test_texts_come_with_many_queries_when_asked_for(index):
