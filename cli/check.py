@@ -16,7 +16,7 @@ from cli._output import print_json, print_line
 from cli._text import clean, format_size, format_table, stdout_width
 
 if TYPE_CHECKING:
-    from indexes import FileEntry, Manifest
+    from indexes import Manifest
     from indexes.qdrant.state import CollectionState
     from retrieval.errors import FailureError
 
@@ -118,34 +118,15 @@ def _report_damage(
 def _compare_files(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str, str]]:
     """Return the manifest and, by name, what is wrong with each file that is not as it lists."""
     from indexes import read_manifest
+    from indexes.opening import find_damage
 
     size = sum(entry.bytes for entry in manifest.files.values())
     if size >= SLOW_BYTES:
         message(f"Reading {format_size(size)}, to compare every checksum.")
-    damaged = _find_damaged(folder, manifest)
+    damaged = find_damage(folder, manifest)
     if damaged and (newer := read_manifest(folder)) != manifest:
-        return newer, _find_damaged(folder, newer)  # a writer replaced the index meanwhile
+        return newer, find_damage(folder, newer)  # a writer replaced the index meanwhile
     return manifest, damaged
-
-
-def _find_damaged(folder: Path, manifest: Manifest) -> dict[str, str]:
-    found = {e.name: _find_fault(folder / e.name, e) for e in manifest.files.values()}
-    return {name: fault for name, fault in found.items() if fault}
-
-
-def _find_fault(path: Path, entry: FileEntry) -> str:
-    """Return what is wrong with a file, as a clause; empty where nothing is."""
-    from indexes import FileEntry
-
-    try:
-        found = FileEntry.of(path, entry.name)
-    except FileNotFoundError:
-        return "it is missing"
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
-    if found.bytes != entry.bytes:
-        return f"it has {found.bytes} bytes, the manifest states {entry.bytes}"
-    return "" if found == entry else "its checksum is not the one in the manifest"
 
 
 def _refuse_damaged(folder: Path, damaged: Mapping[str, str]) -> None:

@@ -45,20 +45,32 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What the manifest records of a build: chosen settings and library versions."""
+    """What the manifest records of a build: chosen settings and library versions.
+
+    Attributes
+    ----------
+    exact : whether a search compares every vector, so that there is no recall to measure.
+    """
 
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     libraries: Mapping[str, str] = field(default_factory=dict)
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """The index that a backend opens: its folder, its manifest and its rows."""
+    """The index that a backend opens: its folder, its manifest and its rows.
+
+    Attributes
+    ----------
+    live : as in ``BuildRequest``.
+    """
 
     folder: Path
     manifest: Manifest
     vectors: Shards
     documents: DocumentStore
+    live: Mask | None = None
 
 
 @dataclass(frozen=True, slots=True)

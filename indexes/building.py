@@ -22,7 +22,14 @@ from indexes.manifest import (
     now_utc,
 )
 from indexes.recall import RECALL_QUERIES, measure_recall
-from indexes.selection import DELETED_NAME, FIELDS_NAME, Rows, infer_fields, write_fields
+from indexes.selection import (
+    DELETED_NAME,
+    FIELDS_NAME,
+    Rows,
+    infer_fields,
+    live_rows,
+    write_fields,
+)
 from indexes.shards import Shards
 from indexes.staging import DONE_NAME, PLAN_NAME, SHARD_ROLES
 from retrieval import Fingerprint, Scalar
@@ -59,6 +66,16 @@ class Origin:
     skipped: int = 0
     passages: Mapping[str, int] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, manifest: Manifest) -> Origin:
+        """Return the origin of an index that is built again."""
+        return cls(
+            fingerprint=manifest.fingerprint,
+            corpus_name=manifest.corpus_name,
+            skipped=manifest.skipped,
+            passages=manifest.passages,
+        )
+
 
 def build_index(
     workspace: Workspace,
@@ -83,10 +100,8 @@ def build_index(
     """
     documents = DocumentStore(_paths(workspace.folder, stored, "documents"))
     vectors = Shards(_paths(workspace.folder, stored, "vectors"), stored.dimension)
-    live = None
-    if len(stored.deleted):
-        live = np.ones(len(documents), dtype=np.bool_)
-        live[stored.deleted] = False
+    live = live_rows(len(documents), stored.deleted)
+    if live is not None:
         np.save(workspace.staging / DELETED_NAME, stored.deleted)
     check_unique_ids(documents, source=origin.corpus_name or "corpus", live=live)
     schema = infer_fields(documents, live)
@@ -107,7 +122,7 @@ def build_index(
     carried: dict[str, FileEntry] = {}
     if previous is not None and backend.keeps_deleted and previous.rows == len(documents):
         # Only deletions: what the backend wrote is right as it is.
-        result = BuildResult({}, previous.libraries)
+        result = BuildResult({}, previous.libraries, exact=RECALL not in previous.settings)
         carried = {role: previous.files[role] for role in backend.files}
     else:
         result = backend.build(request)
@@ -131,7 +146,9 @@ def build_index(
         passages=origin.passages,
         files={**stored.files, **carried, **_staged_files(workspace)},
     )
-    settings = {**draft.settings, **_measure(workspace.folder, draft, backend)}
+    settings = dict(draft.settings)
+    if not result.exact:
+        settings |= _measure(workspace.folder, draft, backend)
     files = {role: _published(workspace, entry) for role, entry in draft.files.items()}
     manifest = replace(draft, settings=settings, files=files)
     workspace.publish(json.dumps(manifest.to_json(), indent=2) + "\n")
@@ -141,8 +158,6 @@ def build_index(
 def _measure(folder: Path, draft: Manifest, backend: Backend) -> dict[str, Scalar]:
     """Return the recall of an approximate index, to be kept in its manifest."""
     index = StoredIndex.open(folder, draft, backend)
-    if index.exact:
-        return {}
     queries = min(RECALL_QUERIES, draft.documents)
     return {RECALL: round(measure_recall(index), 4), "recall_queries": queries}
 

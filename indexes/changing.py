@@ -32,7 +32,7 @@ from indexes.write import check_encoded, read_chunks
 from retrieval import Document, Encoder, Progress, Vectors, check_fingerprints
 from retrieval.corpus.id_set import IdSet
 from retrieval.errors import DuplicateIdError, UsageError
-from retrieval.passages import Splitter, passage_id
+from retrieval.passages import Splitter, read_passages
 
 __all__ = ["add_documents", "update_documents"]
 
@@ -206,10 +206,7 @@ class _Change:
     def _rows_of(self, document: Document) -> list[Document]:
         if self.split is None:
             return [document]
-        return [
-            Document(passage_id(document.doc_id, n), text, document.title, document.metadata)
-            for n, text in enumerate(self.split(document.text))
-        ]
+        return list(read_passages([document], self.split))
 
     def _stage(self, workspace: Workspace, index: StoredIndex, steps: Iterator[_Step]) -> Staging:
         """Store every row that is not staged yet, encoding those that have no vector."""

@@ -138,12 +138,7 @@ def _rebuild(
     backend: Backend,
     factory: str,
 ) -> Manifest:
-    origin = Origin(
-        fingerprint=manifest.fingerprint,
-        corpus_name=manifest.corpus_name,
-        skipped=manifest.skipped,
-        passages=manifest.passages,
-    )
+    origin = Origin.of(manifest)
     return build_index(workspace, backend, rows, origin, name=manifest.backend, factory=factory)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -325,11 +325,11 @@ def hash_ids(doc_ids: Iterable[str]) -> Hashes:
     return np.fromiter(map(hash, doc_ids), np.int64).view(np.uint64)
 
 
-def hash_all_ids(store: DocumentStore) -> Hashes:
-    """Return uint64 (N,), a 64-bit hash of the id of each row."""
+def hash_all_ids(store: DocumentStore, key: Callable[[str], str] | None = None) -> Hashes:
+    """Return uint64 (N,), a 64-bit hash of the id of each row, or of what ``key`` makes of it."""
     hashes = np.empty(len(store), dtype=np.uint64)
     row = 0
     for ids in store.iterate_ids():
-        hashes[row : row + len(ids)] = hash_ids(ids)
+        hashes[row : row + len(ids)] = hash_ids(ids if key is None else map(key, ids))
         row += len(ids)
     return hashes

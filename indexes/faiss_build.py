@@ -80,11 +80,12 @@ def build(request: BuildRequest) -> BuildResult:
                 settings["extended"] = True
             settings |= _set_search_breadth(index)
             _write(index, path)
+    exact = is_exact(index)
     del index
     stored = read_faiss(path).ntotal
     if stored != len(vectors):
         raise StorageError(f"{path} holds {stored} vectors after {len(vectors)} were written.")
-    return BuildResult(settings, {"faiss": str(faiss.__version__)})
+    return BuildResult(settings, {"faiss": str(faiss.__version__)}, exact)
 
 
 def read_faiss(path: Path) -> Any:
@@ -98,6 +99,12 @@ def read_faiss(path: Path) -> Any:
     # FAISS before 1.11 maps inverted lists only.
     flag = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP)
     return faiss.read_index(str(path), flag)
+
+
+def is_exact(index: Any) -> bool:
+    """Whether a search of this index compares every vector as it is."""
+    faiss = load_faiss()
+    return type(index) in (faiss.IndexFlat, faiss.IndexFlatIP)
 
 
 def condense(error: Exception) -> str:
@@ -195,7 +202,7 @@ def _write_flat(index: Any, vectors: Shards, path: Path) -> bool:
     another way, the answer is False as well.
     """
     faiss = load_faiss()
-    if type(index) not in (faiss.IndexFlat, faiss.IndexFlatIP):
+    if not is_exact(index):
         return False
     empty = faiss.serialize_index(index).tobytes()
     if len(empty) != FLAT_HEADER.size:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from indexes.backend import OpenRequest, SearchEngine
-from indexes.faiss_build import condense, load_faiss, read_faiss
+from indexes.faiss_build import condense, is_exact, load_faiss, read_faiss
 from indexes.faiss_gpu import MOST_CANDIDATES, copy_to_gpus
 from indexes.ranking import ExactScan, Found
 from indexes.selection import Mask, Selection
@@ -25,7 +25,6 @@ def open_engine(request: OpenRequest) -> SearchEngine:
     IndexCorruptError : the file cannot be read, or holds other vectors than the manifest states.
     MissingDependencyError : faiss is not installed.
     """
-    faiss = load_faiss()
     manifest = request.manifest
     path = manifest.place(request.folder, "index")
     try:
@@ -40,7 +39,7 @@ def open_engine(request: OpenRequest) -> SearchEngine:
             f"manifest states {manifest.rows} of length {manifest.dimension}. Index the corpus "
             "again with --overwrite."
         )
-    exact = type(index) in (faiss.IndexFlat, faiss.IndexFlatIP)
+    exact = is_exact(index)
     return SearchEngine(FaissCandidates(index, ExactScan(request.vectors), flat=exact), exact)
 
 

@@ -74,7 +74,8 @@ class StoredIndex:
                 "--overwrite."
             )
         rows = RowTable(manifest.rows, manifest.schema, fields, deleted)
-        engine = backend.open(OpenRequest(folder, manifest, stored, documents))
+        live = rows.everything.mask
+        engine = backend.open(OpenRequest(folder, manifest, stored, documents, live))
         return cls(manifest, engine, stored, documents, rows)
 
     def as_exact(self) -> StoredIndex:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from indexes.documents import DocumentStore, hash_ids
+from indexes.documents import DocumentStore, hash_all_ids, hash_ids
 from indexes.selection import Mask
 
 __all__ = ["IdLookup"]
@@ -30,11 +30,7 @@ class IdLookup:
     ) -> None:
         self._documents = documents
         self._key = key or _same
-        hashes = np.empty(len(documents), dtype=np.uint64)
-        start = 0
-        for ids in documents.iterate_ids():
-            hashes[start : start + len(ids)] = hash_ids(map(self._key, ids))
-            start += len(ids)
+        hashes = hash_all_ids(documents, key)
         rows = np.arange(len(documents), dtype=np.int64) if live is None else np.flatnonzero(live)
         self._rows = rows[np.argsort(hashes[rows], kind="stable")]
         self._hashes = hashes[self._rows]

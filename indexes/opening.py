@@ -9,7 +9,7 @@ from indexes.manifest import FileEntry, Manifest, read_manifest
 from indexes.registry import get_backend
 from retrieval.errors import IndexCorruptError
 
-__all__ = ["open_index", "verify_index"]
+__all__ = ["find_damage", "open_index", "verify_index"]
 
 
 def open_index(path: Path | str) -> StoredIndex:
@@ -47,9 +47,7 @@ def verify_index(path: Path | str) -> Manifest:
     folder = Path(path)
     manifest = read_manifest(folder)
     for entry in manifest.files.values():  # before an engine sees a damaged file
-        _check_size(folder / entry.name, entry.bytes)
-        if FileEntry.of(folder / entry.name, entry.name) != entry:
-            raise _damaged(folder / entry.name, "its checksum is not the one in the manifest")
+        _refuse(folder / entry.name, _find_fault(folder / entry.name, entry))
     _open(folder, manifest)
     return manifest
 
@@ -63,22 +61,46 @@ def _open(folder: Path, manifest: Manifest) -> StoredIndex:
                 "Index the corpus again with --overwrite."
             )
     for entry in manifest.files.values():
-        _check_size(folder / entry.name, entry.bytes)
+        _refuse(folder / entry.name, _find_size_fault(folder / entry.name, entry))
     return StoredIndex.open(folder, manifest, backend)
 
 
-def _check_size(path: Path, expected: int) -> None:
+def find_damage(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """Return, by name, what is wrong with each file that is not what the manifest lists.
+
+    Reads every file. Opens none: an engine may never return from a damaged one.
+    """
+    found = {e.name: _find_fault(folder / e.name, e) for e in manifest.files.values()}
+    return {name: fault for name, fault in found.items() if fault}
+
+
+def _find_fault(path: Path, entry: FileEntry) -> str:
+    """Return what is wrong with a file, as a clause; empty where nothing is."""
+    fault = _find_size_fault(path, entry)
+    if fault:
+        return fault
+    try:
+        whole = FileEntry.of(path, entry.name) == entry
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    return "" if whole else "its checksum is not the one in the manifest"
+
+
+def _find_size_fault(path: Path, entry: FileEntry) -> str:
+    """The same as far as it shows without reading the file."""
     try:
         found = path.stat().st_size
     except FileNotFoundError:
-        raise _damaged(path, "it is missing") from None
+        return "it is missing"
     except OSError as error:
-        raise _damaged(path, f"it cannot be read ({error.strerror})") from error
-    if found != expected:
-        raise _damaged(path, f"it has {found} bytes, the manifest states {expected}")
+        return f"it cannot be read ({error.strerror})"
+    if found == entry.bytes:
+        return ""
+    return f"it has {found} bytes, the manifest states {entry.bytes}"
 
 
-def _damaged(path: Path, reason: str) -> IndexCorruptError:
-    return IndexCorruptError(
-        f"{path} is damaged: {reason}. Index the corpus again with --overwrite."
-    )
+def _refuse(path: Path, fault: str) -> None:
+    if fault:
+        raise IndexCorruptError(
+            f"{path} is damaged: {fault}. Index the corpus again with --overwrite."
+        )

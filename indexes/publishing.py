@@ -56,12 +56,7 @@ def publish_change(
                 vector_type=manifest.vector_type,
                 deleted=deleted,
             ),
-            Origin(
-                fingerprint=manifest.fingerprint,
-                corpus_name=manifest.corpus_name,
-                skipped=manifest.skipped,
-                passages=manifest.passages,
-            ),
+            Origin.of(manifest),
             name=manifest.backend,
             factory=manifest.factory,
             previous=manifest,

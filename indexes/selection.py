@@ -27,6 +27,7 @@ __all__ = [
     "Rows",
     "Selection",
     "infer_fields",
+    "live_rows",
     "write_fields",
 ]
 
@@ -72,10 +73,7 @@ class RowTable:
         self.deleted = deleted
         self.schema = schema
         self._path = fields
-        self._live: Mask | None = None
-        if len(deleted):
-            self._live = np.ones(rows, dtype=np.bool_)
-            self._live[deleted] = False
+        self._live = live_rows(rows, deleted)
         self.everything = Selection(rows - len(deleted), self._live)
         if fields is not None and len(self._table) != rows:
             raise IndexCorruptError(
@@ -115,6 +113,15 @@ class RowTable:
                 "Index the corpus again with --overwrite."
             ) from error
         return table
+
+
+def live_rows(rows: int, deleted: Rows) -> Mask | None:
+    """Return bool (N,), False for deleted rows; None where all are live."""
+    if not len(deleted):
+        return None
+    live = np.ones(rows, dtype=np.bool_)
+    live[deleted] = False
+    return live
 
 
 def infer_fields(documents: DocumentStore, live: Mask | None) -> Schema:

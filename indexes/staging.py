@@ -38,7 +38,9 @@ __all__ = [
     "PLAN_NAME",
     "SHARD_ROLES",
     "VECTORS_NAME",
+    "Shard",
     "Staging",
+    "finished_shards",
     "has_finished_shards",
 ]
 
@@ -55,7 +57,7 @@ READ_DOCUMENTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class _Shard:
+class Shard:
     """A finished shard: its rows, a digest of what its documents hold, and its two files."""
 
     rows: int
@@ -64,7 +66,7 @@ class _Shard:
     vectors: FileEntry
 
     @classmethod
-    def read(cls, path: Path) -> _Shard:
+    def read(cls, path: Path) -> Shard:
         """Raises ValueError, KeyError, TypeError or OSError for a file that is no such thing."""
         data = json.loads(path.read_text(encoding="utf-8"))
         return cls(
@@ -118,7 +120,7 @@ class Staging:
         _take_up(folder, plan)
         for name in (DOCUMENTS_NAME, VECTORS_NAME, DONE_NAME):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        self._done = _finished_shards(folder)
+        self._done = finished_shards(folder)
         _drop_unfinished(folder, len(self._done))
         self._open: _OpenShard | None = None
 
@@ -225,7 +227,7 @@ class _OpenShard:
         self._content.update(self._documents.extend(documents))
         self._vectors.append(vectors)
 
-    def finish(self) -> _Shard:
+    def finish(self) -> Shard:
         """Bring both files to the disk, then say that they are whole."""
         self._writers.close()
         entries = {}
@@ -233,7 +235,7 @@ class _OpenShard:
             sync_path(self._folder / name)
             sync_path((self._folder / name).parent)
             entries[role] = FileEntry.of(self._folder / name, name)
-        shard = _Shard(self._vectors.rows, self._content.digest(), **entries)
+        shard = Shard(self._vectors.rows, self._content.digest(), **entries)
         path = self._folder / DONE_NAME / f"{self._number:05d}.json"
         replace_file(path, json.dumps(asdict(shard)).encode())
         sync_path(path.parent)
@@ -276,12 +278,12 @@ def _take_up(folder: Path, plan: Mapping[str, Any]) -> None:
         )
 
 
-def _finished_shards(folder: Path) -> list[_Shard]:
+def finished_shards(folder: Path) -> list[Shard]:
     """Return the finished shards from the first on, up to one that is damaged or missing."""
-    found: list[_Shard] = []
+    found: list[Shard] = []
     for number, path in enumerate(sorted((folder / DONE_NAME).glob("*.json"))):
         try:
-            shard = _Shard.read(path)
+            shard = Shard.read(path)
         except (ValueError, KeyError, TypeError, OSError):
             break
         if path.stem != f"{number:05d}" or not shard.is_whole(folder):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from indexes.manifest import BUILDING_NAME, FileEntry
-from indexes.staging import DOCUMENTS_NAME, DONE_NAME, PLAN_NAME, VECTORS_NAME
+from indexes.manifest import BUILDING_NAME
+from indexes.staging import PLAN_NAME, finished_shards
 
 __all__ = ["Unfinished", "read_unfinished"]
 
@@ -38,23 +38,10 @@ def read_unfinished(path: Path | str) -> Unfinished | None:
     staging = Path(path) / BUILDING_NAME
     if not staging.is_dir():
         return None
-    shards = documents = 0
-    while (rows := _rows_of(staging, shards)) is not None:
-        documents += rows
-        shards += 1
+    shards = finished_shards(staging)
     corpus = _read_object(staging / PLAN_NAME).get("corpus")
-    return Unfinished(corpus if isinstance(corpus, str) else "", documents, shards)
-
-
-def _rows_of(staging: Path, number: int) -> int | None:
-    """Return how many documents this shard holds, None if it is not finished or damaged."""
-    data = _read_object(staging / DONE_NAME / f"{number:05d}.json")
-    try:
-        entries = [FileEntry(**data[role]) for role in (DOCUMENTS_NAME, VECTORS_NAME)]
-        whole = all(FileEntry.of(staging / entry.name, entry.name) == entry for entry in entries)
-        return int(data["rows"]) if whole else None
-    except (OSError, KeyError, TypeError, ValueError):
-        return None
+    documents = sum(shard.rows for shard in shards)
+    return Unfinished(corpus if isinstance(corpus, str) else "", documents, len(shards))
 
 
 def _read_object(path: Path) -> Mapping[str, Any]:

@@ -2,21 +2,16 @@
 
 Beside the documents and vectors that every index folder holds, ours has::
 
-    FOLDER/qdrant/store.json    where the points are; checksums of what the manifest leaves out
+    FOLDER/qdrant/store.json    where the points are
     FOLDER/qdrant/shard/        the engine's files, if they live in the folder
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from indexes.backend import Backend, BuildRequest, BuildResult, OpenRequest, SearchEngine
 from indexes.manifest import Manifest, read_manifest
@@ -85,20 +80,17 @@ def _build(options: QdrantOptions, request: BuildRequest) -> BuildResult:
     folder.mkdir()
     settings: dict[str, Scalar] = {**options.settings(), **factory.settings()}
     libraries = {}
-    checksums: dict[str, str] = {}
     if options.mode == EMBEDDED:
         payload = Payload(request.schema, request.live)
         build_shard(folder / SHARD_NAME, factory, vectors, request.documents, payload)
-        checksums = _checksums(folder / SHARD_NAME)
         libraries["qdrant-edge-py"] = edge_version()
     else:
         libraries["qdrant-client"] = client_version()
     if options.mode == SERVER:
         settings[STORED_COLLECTION] = _fill_server(options, factory, request)
-    store = {"settings": settings, "checksums": checksums}
-    content = json.dumps(store, indent=2, ensure_ascii=False) + "\n"
+    content = json.dumps({"settings": settings}, indent=2, ensure_ascii=False) + "\n"
     (folder / STORE_NAME).write_text(content, encoding="utf-8")
-    return BuildResult(settings, libraries)
+    return BuildResult(settings, libraries, exact=factory.exact)
 
 
 def _fill_server(options: QdrantOptions, factory: Factory, request: BuildRequest) -> str:
@@ -146,15 +138,6 @@ def _open_embedded(folder: Path, manifest: Manifest) -> EdgeSearcher:
     place = (folder / manifest.files[STORE_ROLE].name).parent
     path = place / SHARD_NAME
     load_edge()
-    for name, expected in _read_checksums(place / STORE_NAME).items():
-        listed = f"{place.name}/{SHARD_NAME}/{name}"
-        if any(entry.name == listed for entry in manifest.files.values()):
-            continue
-        if not (path / name).is_file() or _sha256(path / name) != expected:
-            raise IndexCorruptError(
-                f"{path / name} is damaged: its checksum is not the one that was written. "
-                "Index the corpus again with --overwrite."
-            )
     searcher = EdgeSearcher(path)
     if searcher.count() != manifest.documents:
         raise IndexCorruptError(
@@ -169,11 +152,7 @@ def _load_into_memory(
 ) -> ServerSearcher:
     """Upload the folder's vectors to a Qdrant in this process; for tests and small corpora."""
     manifest = request.manifest
-    live = None
-    if "deleted" in manifest.files:
-        live = np.ones(manifest.rows, dtype=np.bool_)
-        live[np.load(manifest.place(request.folder, "deleted"))] = False
-    payload = Payload(manifest.schema, live)
+    payload = Payload(manifest.schema, request.live)
     connection = Connection(options)
     create_collection(connection, MEMORY_COLLECTION, options, factory, manifest.dimension, {})
     batches = read_batches(request.vectors, request.documents, payload)
@@ -190,31 +169,3 @@ def _open_server(options: QdrantOptions, manifest: Manifest) -> ServerSearcher:
         connection.close()
         raise
     return ServerSearcher(connection, name, quantized=options.quantization != "none")
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    """Return the sha256 of files that differ from a neighbour in their suffix only.
-
-    The manifest knows files by their name up to the first dot, so it lists one of each.
-    """
-    names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-    stems = Counter(name.partition(".")[0] for name in names)
-    shared = [name for name in sorted(names) if stems[name.partition(".")[0]] > 1]
-    return {name: _sha256(folder / name) for name in shared}
-
-
-def _read_checksums(path: Path) -> Mapping[str, str]:
-    try:
-        checksums = json.loads(path.read_bytes())["checksums"]
-        if not isinstance(checksums, dict):
-            raise TypeError("checksums is not an object")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IndexCorruptError(
-            f"{path} is damaged: {error}. Index the corpus again with --overwrite."
-        ) from None
-    return checksums
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -57,7 +57,7 @@ class Schema:
     def _resolved(self) -> dict[str, FieldType | str | None]:
         return {name: _resolve(kinds) for name, kinds in self.kinds.items()}
 
-    @property
+    @cached_property
     def types(self) -> dict[str, FieldType]:
         """The fields that can be filtered by value, with their types."""
         found = self._resolved.items()

@@ -37,7 +37,7 @@ def dying(module, name, before):
 if point == "after the shards":
     dying(indexes.building, "infer_fields", before=True)
 if point == "after the build":
-    dying(indexes.building, "_measure", before=False)
+    dying(indexes.building, "_staged_files", before=True)
 if point == "before publishing":
     dying(indexes.folder.Workspace, "publish", before=True)
 if point == "between two renames":
