@@ -5,6 +5,7 @@
     RESULTS/.cache/
       vectors/<key>.npy, <key>.json    vectors of a list of texts, and what making them cost
       indexes/<key>/, <key>.costs.json an index of a corpus, and what making it cost
+      shared/                          vectors that one model's pass made for another
       known/                           see ``benchmarks.remembered``
 
 All of it can be deleted; it will be made again when it is needed.
@@ -22,9 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.costs import PeakMemory
+from benchmarks.costs import PeakMemory, resident_bytes
 from benchmarks.models import LoadedModel
 from benchmarks.remembered import digest
+from benchmarks.sharing import SharedVectors, WaitingVectors, encode_shared
 from indexes import WriteConfig, open_index, write_corpus
 from indexes.shards import check_vectors
 from retrieval import Corpus, Encoder, Fingerprint, Progress, VectorIndex, Vectors
@@ -96,6 +98,7 @@ class Cache:
     def __init__(self, folder: Path, progress: ShowProgress) -> None:
         self._folder = folder
         self._progress = progress
+        self._shared = SharedVectors(folder / "shared")
 
     def embed(self, model: LoadedModel, texts: Sequence[str]) -> tuple[Vectors, Work, bool]:
         """Return float32 (N, D) with the query prompt, what it cost, and whether it is new.
@@ -111,7 +114,7 @@ class Cache:
         kept = _read_vectors(path, len(texts), encoder.dimension)
         if kept is not None:
             return *kept, False
-        meter = _Meter(model, "query")
+        meter = _Meter(model, "query", self._shared)
         vectors = np.empty((len(texts), encoder.dimension), dtype=np.float32)
         started = time.perf_counter()
         with (
@@ -154,7 +157,7 @@ class Cache:
             damaged = True
         _make_folder(folder.parent)
         costs.unlink(missing_ok=True)
-        meter = _Meter(model, "document")
+        meter = _Meter(model, "document", self._shared)
         started = time.perf_counter()
         with (
             PeakMemory(model.device) as memory,
@@ -179,14 +182,21 @@ class Cache:
 
 
 class _Meter:
-    """An encoder that counts the tokens and the seconds of what it encodes."""
+    """An encoder that counts the tokens and the seconds of what it encodes.
 
-    def __init__(self, model: LoadedModel, side: str) -> None:
+    Where the model has sharers, one pass makes their vectors too, and they find them waiting. A
+    pass counts in full for each model that it served.
+    """
+
+    def __init__(self, model: LoadedModel, side: str, shared: SharedVectors) -> None:
+        self._model = model
         self._encoder: Encoder = model.encoder
-        self._count = model.count_tokens
         self._side = side
+        self._shared = shared
         self._tokens = 0
         self._seconds = 0.0
+        self._waited_seconds = 0.0
+        self._waited_memory = 0
 
     @property
     def dimension(self) -> int:
@@ -203,17 +213,36 @@ class _Meter:
         return self._measure(self._encoder.encode_documents, texts)
 
     def _measure(self, encode: Callable[[Sequence[str]], Vectors], texts: Sequence[str]) -> Vectors:
-        started = time.perf_counter()
-        vectors = encode(texts)
-        self._seconds += time.perf_counter() - started
-        if self._count is not None:
-            self._tokens += self._count(texts, self._side)
+        waiting = self._shared.take(self._model, self._side, texts)
+        if waiting is not None:
+            vectors = waiting.vectors
+            self._seconds += waiting.seconds
+            self._waited_seconds += waiting.seconds
+            self._waited_memory = max(self._waited_memory, waiting.peak_memory_bytes)
+        else:
+            started = time.perf_counter()
+            if self._model.sharers:
+                vectors, *others = encode_shared(self._model, self._side, texts)
+            else:
+                vectors, others = encode(texts), []
+            seconds = time.perf_counter() - started
+            self._seconds += seconds
+            for sharer, theirs in zip(self._model.sharers, others, strict=True):
+                made = WaitingVectors(theirs, seconds, resident_bytes())
+                self._shared.keep(sharer, self._side, texts, made)
+        if self._model.count_tokens is not None:
+            self._tokens += self._model.count_tokens(texts, self._side)
         return vectors
 
     def work(self, seconds: float, peak_memory_bytes: int) -> Work:
         """Return what was counted."""
-        tokens = None if self._count is None else self._tokens
-        return Work(tokens, self._seconds, seconds, peak_memory_bytes)
+        tokens = None if self._model.count_tokens is None else self._tokens
+        return Work(
+            tokens,
+            self._seconds,
+            seconds + self._waited_seconds,
+            max(peak_memory_bytes, self._waited_memory),
+        )
 
 
 def _read_vectors(path: Path, rows: int, dimension: int) -> tuple[Vectors, Work] | None:

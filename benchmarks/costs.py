@@ -23,6 +23,7 @@ __all__ = [
     "flop_counter",
     "measure_latency",
     "pooling_flops",
+    "resident_bytes",
 ]
 
 FLOP_TOKENS = 128
@@ -74,6 +75,16 @@ class PeakMemory:
 
     def _sample(self) -> None:
         self.bytes = max(self.bytes, int(self._process.memory_info().rss))
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process holds now.
+
+    Raises
+    ------
+    MissingDependencyError : psutil is not installed.
+    """
+    return int(import_optional("psutil", "Measuring memory").Process().memory_info().rss)
 
 
 def measure_latency(search: Callable[[str], object], texts: Sequence[str]) -> dict[str, float]:

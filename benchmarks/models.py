@@ -15,7 +15,15 @@ from retrieval.errors import UnknownNameError, UsageError
 if TYPE_CHECKING:
     from embedder import Embedder
 
-__all__ = ["PEER_PREFIX", "Load", "LoadedModel", "Notify", "check_model_name", "load_model"]
+__all__ = [
+    "PEER_PREFIX",
+    "Load",
+    "LoadedModel",
+    "Notify",
+    "check_model_name",
+    "load_model",
+    "wrap_embedder",
+]
 
 PEER_PREFIX = "st:"
 """Before the name of a model that sentence-transformers loads."""
@@ -37,6 +45,7 @@ class LoadedModel:
     device : where it computes.
     sources : the files and folders that it came from; None where a later run cannot tell from
         files alone that it is still the same.
+    sharers : models over the same loaded base, whose vectors of the same texts are wanted too.
     """
 
     encoder: Encoder
@@ -45,6 +54,7 @@ class LoadedModel:
     versions: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     sources: Sequence[Path] | None = None
+    sharers: Sequence[LoadedModel] = ()
 
 
 Load = Callable[[str, str | None, Notify], LoadedModel]
@@ -57,11 +67,16 @@ def load_model(name: str, device: str | None, notify: Notify) -> LoadedModel:
         from benchmarks.peers import load_peer  # imports this module
 
         return load_peer(name, device, notify)
-    from benchmarks.costs import count_parameters, pooling_flops
     from embedder import Embedder
+
+    return wrap_embedder(name, Embedder.load(name, device=device, notify=notify))
+
+
+def wrap_embedder(name: str, embedder: Embedder) -> LoadedModel:
+    """Return an embedder with what its costs need; ``name`` is what loads it."""
+    from benchmarks.costs import count_parameters, pooling_flops
     from embedder.provenance import model_sources
 
-    embedder = Embedder.load(name, device=device, notify=notify)
     parameter = next(embedder.parameters())
     return LoadedModel(
         embedder,

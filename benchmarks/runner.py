@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from benchmarks.bm25 import BM25_NAME, bm25_fingerprint
@@ -16,6 +17,7 @@ from benchmarks.evaluation import Cell, evaluate_bm25, evaluate_model
 from benchmarks.models import Load, LoadedModel, Notify, check_model_name, load_model
 from benchmarks.remembered import Remembered
 from benchmarks.results import Result, read_result, result_path, write_result
+from benchmarks.sharing import find_sharers, load_sharer
 from benchmarks.tasks import RetrievalData, Task, TaskData, find_tasks, load_task, task_files
 from retrieval import Fingerprint, Progress
 from retrieval.errors import FailureError, MillpondError, StorageError, UsageError
@@ -105,6 +107,7 @@ class _Run:
         self._remembered = Remembered(config.out / CACHE_NAME / "known")
         self._hashes: dict[str, Mapping[str, str]] = {}
         self._data: dict[str, TaskData] = {}
+        self._ready: dict[str, LoadedModel] = {}
 
     def results(self) -> list[Result]:
         """Do everything that is missing."""
@@ -184,6 +187,8 @@ class _Run:
                     yield result
                     continue
             assert fingerprint is not None
+            if loaded is not None:
+                loaded = replace(loaded, sharers=self._waiting(model, task))
             result = self._compute(self._cell(model, fingerprint, task), loaded)
             if result is not None:
                 yield result
@@ -193,12 +198,41 @@ class _Run:
 
     def _load_model(self, model: str) -> LoadedModel | None:
         try:
-            loaded = self._load(model, self._config.device, self._notify)
+            loaded = self._ready.pop(model, None)
+            if loaded is None:
+                self._ready.clear()
+                loaded = self._load(model, self._config.device, self._notify)
+                self._ready_sharers(model, loaded)
         except (MillpondError, MemoryError, RuntimeError, OSError) as error:
             self._fail(Failure(model, "", error))
             return None
         self._remembered.keep_model(model, loaded)
         return loaded
+
+    @cached_property
+    def _sharers(self) -> dict[str, list[str]]:
+        """Who shares a forward pass with whom; found late, since it imports torch."""
+        return find_sharers(self._config.models) if self._load is load_model else {}
+
+    def _ready_sharers(self, model: str, loaded: LoadedModel) -> None:
+        """Make the models that can share a forward pass with a loaded one and come after it."""
+        names = list(self._config.models)
+        later = set(names[names.index(model) + 1 :])
+        for name in self._sharers.get(model, ()):
+            if name in later:
+                with suppress(MillpondError):  # told when it is that model's turn
+                    self._ready[name] = load_sharer(name, loaded)
+        if self._ready:
+            self._notify(f"Embedded in the same pass: {', '.join(self._ready)}")
+
+    def _waiting(self, model: str, task: Task) -> list[LoadedModel]:
+        """Return the models whose vectors of this task are made in the same pass."""
+        return [
+            self._ready[name]
+            for name in self._sharers.get(model, ())
+            if name in self._ready
+            and self._finished(name, self._ready[name].encoder.fingerprint, task) is None
+        ]
 
     def _compute(self, cell: Cell, loaded: LoadedModel | None) -> Result | None:
         """Return a new result, written; None where it failed."""

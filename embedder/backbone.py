@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,26 @@ from embedder.quiet import quiet_transformers
 from embedder.variants import VariantSpec
 from retrieval.errors import MillpondError, ModelError, UsageError
 
-__all__ = ["Backbone", "load_backbone"]
+__all__ = ["Backbone", "States", "load_backbone"]
+
+
+@dataclass(frozen=True)
+class States:
+    """What poolings read of one forward pass.
+
+    Attributes
+    ----------
+    tokens : of the last layer after the final norm, (B, T, D) or packed (total, D), in the
+        model's dtype.
+    layers : a vector per text, (B, D) float32, of each layer that was asked for, from 1 on.
+    """
+
+    tokens: Tensor
+    layers: Mapping[int, Tensor]
+
+    def stack(self, layers: Sequence[int]) -> Tensor:
+        """Return the vectors of these layers, (B, len(layers), D) float32."""
+        return torch.stack([self.layers[layer] for layer in layers], dim=1)
 
 
 class Backbone(nn.Module):
@@ -92,31 +112,32 @@ class Backbone(nn.Module):
         Each layer is reduced by ``attention.layer_summary`` as soon as it is computed, so no more
         than one layer's token states are held.
         """
+        return self.read(ids, mask, layers).stack(layers)
+
+    def read(self, ids: Tensor, mask: Tensor, layers: Collection[int]) -> States:
+        """Return the last layer's token states (B, T, D), and a vector per layer asked for."""
         real = mask.bool()
-        return self._gather(
+        return self._read(
             lambda: self.token_states(ids, mask),
             lambda states: self.attention.layer_summary(states, real),
             layers,
         )
 
-    def packed_layer_states(self, batch: PackedBatch, layers: Sequence[int]) -> Tensor:
-        """Return what ``layer_states`` does for packed texts; for inference only."""
-        return self._gather(
-            lambda: self.packed_states(batch)[None],
-            lambda states: batch.reduce(states[0], self.attention.layer_summary),
+    def read_packed(self, batch: PackedBatch, layers: Collection[int]) -> States:
+        """Return what ``read`` does for packed texts, tokens (total, D); for inference only."""
+        return self._read(
+            lambda: self.packed_states(batch),
+            lambda states: batch.reduce(states.flatten(0, -2), self.attention.layer_summary),
             layers,
         )
 
-    def _gather(
+    def _read(
         self,
         run: Callable[[], Tensor],
         summary: Callable[[Tensor], Tensor],
-        layers: Sequence[int],
-    ) -> Tensor:
-        """Return the float32 summaries (B, D) of layers, stacked (B, len(layers), D).
-
-        ``run`` gives the last layer's states; other layers are seen while it runs.
-        """
+        layers: Collection[int],
+    ) -> States:
+        """Read the last layer's states, which ``run`` gives, and others while it runs."""
         kept: dict[int, Tensor] = {}
 
         def reduce(states: Tensor) -> Tensor:
@@ -129,20 +150,20 @@ class Backbone(nn.Module):
 
             return hook
 
-        wanted = set(layers)
+        inner = {layer for layer in layers if layer < self.layer_count}
         hooks = [
             block.register_forward_hook(keep(layer))
-            for layer, block in enumerate(self.blocks(), start=1)
-            if layer in wanted and layer < self.layer_count
+            for layer, block in enumerate(self.blocks() if inner else (), start=1)
+            if layer in inner
         ]
         try:
             last = run()
         finally:
             for hook in hooks:
                 hook.remove()
-        if self.layer_count in wanted:
+        if self.layer_count in layers:
             kept[self.layer_count] = reduce(last)
-        return torch.stack([kept[layer] for layer in layers], dim=1)
+        return States(last, kept)
 
     def blocks(self) -> nn.ModuleList:
         """The decoder layers: the one module list as long as the model is deep."""

@@ -7,23 +7,21 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedder.attention import get_attention
-from embedder.backbone import Backbone, load_backbone
+from embedder.backbone import Backbone, States, load_backbone
 from embedder.bases import Notify
 from embedder.defaults import DEFAULT_VARIANT
 from embedder.device import choose_device, choose_dtype
 from embedder.engine.batches import token_batches as token_batches
-from embedder.engine.batches import tokenized_ahead
 from embedder.engine.checks import check_finite
 from embedder.engine.checks import check_texts as check_texts
 from embedder.engine.compiling import LayerCompiler
 from embedder.engine.packing import PackedBatch
-from embedder.engine.run import run_batches
+from embedder.engine.run import encode_texts
 from embedder.engine.speed import Speed, check_speed, quantize_backbone
 from embedder.model_name import format_model_name, parse_model_name
 from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling
@@ -40,7 +38,6 @@ EMBEDDING_VERSION = 1
 """Part of every fingerprint; raised when the same spec and weights would give other vectors."""
 
 _BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 65536}
-_LEAST_WINDOW_TEXTS = 1024
 
 
 def _silent(message: str) -> None:
@@ -266,19 +263,31 @@ class Embedder(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return vectors (B, D) float32 for padded ids and mask, both (B, T) int64."""
+        return self.pool(self.backbone.read(ids, mask, self.layers_read), mask.bool())
+
+    def forward_packed(self, batch: PackedBatch) -> Tensor:
+        """Return what ``forward`` does to 1e-5, for packed texts; for inference only."""
+        return self.pool_packed(self.backbone.read_packed(batch, self.layers_read), batch)
+
+    @property
+    def layers_read(self) -> tuple[int, ...]:
+        """The layers whose vectors the pooling reads, from 1 on; none where it reads tokens."""
+        return tuple(self._layers) if self._reads == "layers" else ()
+
+    def pool(self, states: States, real: Tensor) -> Tensor:
+        """Return vectors (B, D) float32 of padded states; ``real`` (B, T) bool."""
         if self._reads == "layers":
-            states = self.backbone.layer_states(ids, mask, self._layers)
-            return self._pool(states)
-        tokens, real = self.backbone.token_states(ids, mask).float(), mask.bool()
+            return self._pool(states.stack(self._layers))
+        tokens = states.tokens.float()
         if self._reads == "eos":
             return self._pool(_eos_states(tokens, real).unsqueeze(1))
         return self._pool(tokens, real)
 
-    def forward_packed(self, batch: PackedBatch) -> Tensor:
-        """Return what ``forward`` does to 1e-5, for packed texts; for inference only."""
+    def pool_packed(self, states: States, batch: PackedBatch) -> Tensor:
+        """Return vectors (B, D) float32 of packed states."""
         if self._reads == "layers":
-            return self._pool(self.backbone.packed_layer_states(batch, self._layers))
-        tokens = self.backbone.packed_states(batch).float()
+            return self._pool(states.stack(self._layers))
+        tokens = states.tokens.float()
         if self._reads == "eos":
             return self._pool(batch.reduce(tokens, _eos_states).unsqueeze(1))
         return batch.reduce(tokens, self._pool)
@@ -291,16 +300,9 @@ class Embedder(nn.Module):
             vectors: Tensor = self.pooling(states, real)[:, : self.dimension]
             return F.normalize(vectors, dim=-1) if self.spec.normalize else vectors
 
-    @torch.inference_mode()
     def _encode(self, texts: Sequence[str], prompt: str, progress: Progress | None) -> Vectors:
-        check_texts(texts)
-        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        window = max(_LEAST_WINDOW_TEXTS, self.batch_tokens // 4)
-        for first, rows in tokenized_ahead(partial(self.tokenize, prompt=prompt), texts, window):
-            for chosen, found in run_batches(self, rows, len(texts) - first - len(rows)):
-                vectors[[first + index for index in chosen]] = found.numpy()
-                if progress is not None:
-                    progress(len(chosen))
+        tokenize = partial(self.tokenize, prompt=prompt)
+        vectors = encode_texts(self, tokenize, texts, self.dimension, progress)
         check_finite(vectors, texts, f"{self.name} in {next(self.parameters()).dtype}")
         return vectors
 

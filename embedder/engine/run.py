@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from embedder.engine.batches import packed_batches, token_batches
+from embedder.engine.batches import packed_batches, token_batches, tokenized_ahead
+from embedder.engine.checks import check_texts
 from embedder.engine.compiling import LayerCompiler
 from embedder.engine.packing import PackedBatch
 from embedder.text import pad_batch
+from retrieval.protocols import Progress, Vectors
 
-__all__ = ["EngineSettings", "run_batches"]
+__all__ = ["EngineSettings", "encode_texts", "run_batches"]
+
+_LEAST_WINDOW_TEXTS = 1024
 
 Rows = Sequence[Sequence[int]]
 
@@ -50,6 +55,31 @@ class EngineSettings(Protocol):
 
     def forward_packed(self, batch: PackedBatch) -> Tensor:
         """Return vectors of packed texts."""
+
+
+@torch.inference_mode()
+def encode_texts(
+    model: EngineSettings,
+    tokenize: Callable[[Sequence[str]], list[list[int]]],
+    texts: Sequence[str],
+    width: int,
+    progress: Progress | None = None,
+) -> Vectors:
+    """Return float32 (N, width), a row per text in the order given, not checked for NaN.
+
+    Raises
+    ------
+    UsageError : ``texts`` is one string, or holds something that is not valid text.
+    """
+    check_texts(texts)
+    vectors = np.empty((len(texts), width), dtype=np.float32)
+    window = max(_LEAST_WINDOW_TEXTS, model.batch_tokens // 4)
+    for first, rows in tokenized_ahead(tokenize, texts, window):
+        for chosen, found in run_batches(model, rows, len(texts) - first - len(rows)):
+            vectors[[first + index for index in chosen]] = found.numpy()
+            if progress is not None:
+                progress(len(chosen))
+    return vectors
 
 
 def run_batches(

@@ -1,43 +1,13 @@
-"""A tiny base, four tiny tasks and a study of them that is run once for all tests."""
+"""Four tiny tasks and a study of them that is run once for all tests."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.study.config_file import read_study
 
-TESTS = Path(__file__).parents[2]
 WORDS = ("mill", "pond", "water", "wheel", "flour", "grain", "stone", "river", "race", "weir")
-
-
-def load_module(path, name):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory):
-    """A random llama of four layers and width 32, saved."""
-    from transformers import AutoModel
-
-    decoders = load_module(TESTS / "embedder" / "conftest.py", "study_tiny_decoders")
-    folder = tmp_path_factory.mktemp("study-base")
-    torch.manual_seed(0)
-    model = AutoModel.from_config(decoders.ARCHITECTURES["llama"])
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(4)
-    model.save_pretrained(folder)
-    decoders.byte_tokenizer(pad="<eos>").save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
