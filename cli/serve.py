@@ -100,11 +100,20 @@ def serve(
       millpond serve --index old=index-1 --index new=index-2 --keys keys.txt
     """
     _check_packages()
-    from embedder.serving import Server, ServerSettings, build_app, is_loopback, run_app
+    from embedder.serving import (
+        EncoderThread,
+        Server,
+        ServerSettings,
+        build_app,
+        is_loopback,
+        run_app,
+    )
 
     accepted_keys = _find_keys(keys)
     with _bind(host, port) as listener:
-        models, served = _load(model, _open_indexes(index or ()), device)
+        thread = EncoderThread()
+        opened = _open_indexes(index or ())
+        models, served = thread.call(lambda: _load(model, opened, device))
         on_cuda = models[0].details.get("device", "").startswith("cuda")
         settings = ServerSettings(
             batch_tokens=batch_tokens or (_CUDA_BATCH_TOKENS if on_cuda else BATCH_TOKENS),
@@ -115,7 +124,7 @@ def serve(
             local_only=is_loopback(host) and not accepted_keys,
             origins=tuple(cors or ()),
         )
-        server = Server(models, served, settings, read_version())
+        server = Server(models, served, settings, read_version(), thread)
         server.warm_up()
         _warn_if_open(host, accepted_keys)
         _log_as_json()

@@ -89,11 +89,16 @@ class ExactScan:
         """Return, for each query, the ``wanted`` best scores and rows of the selection."""
         best: list[Found] = [(np.zeros(0, np.float32), np.zeros(0, np.int64)) for _ in queries]
         for rows, block in _selected_blocks(self._stored, selection):
-            for query, scores in enumerate(queries @ block.T):
-                merged = np.concatenate([best[query][0], scores])
-                places = np.concatenate([best[query][1], rows])
-                order = np.argsort(-merged, kind="stable")[:wanted]
-                best[query] = (merged[order], places[order])
+            if not len(rows):
+                continue
+            products = queries @ block.T
+            first = max(0, products.shape[1] - wanted)
+            nearest = np.argpartition(products, first, axis=1)[:, first:]
+            for query, places in enumerate(nearest):
+                scores = np.concatenate([best[query][0], products[query, places]])
+                found = np.concatenate([best[query][1], rows[places]])
+                order = np.argsort(-scores, kind="stable")[:wanted]
+                best[query] = (scores[order], found[order])
         return best
 
 

@@ -18,7 +18,14 @@ from hashlib import blake2b
 import numpy as np
 from fastapi import Body, FastAPI
 
-from embedder.serving import ServedModel, Server, ServerSettings, build_app, run_app
+from embedder.serving import (
+    EncoderThread,
+    ServedModel,
+    Server,
+    ServerSettings,
+    build_app,
+    run_app,
+)
 from retrieval.fingerprint import Fingerprint
 from retrieval.protocols import Vectors
 
@@ -90,12 +97,13 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--batch-tokens", type=int, default=ServerSettings.batch_tokens)
     options = parser.parse_args()
-    model = load_model(options.model)
     if options.kind == "naive":
-        app = build_naive_app(model)
+        app = build_naive_app(load_model(options.model))
     else:
+        thread = EncoderThread()
+        model = thread.call(lambda: load_model(options.model))
         settings = ServerSettings(batch_tokens=options.batch_tokens)
-        app = build_app(Server([model], [], settings))
+        app = build_app(Server([model], [], settings, thread=thread))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         print(listener.getsockname()[1], flush=True)

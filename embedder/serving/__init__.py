@@ -5,6 +5,7 @@
 """
 
 from embedder.serving.app import build_app, run_app
+from embedder.serving.encoder_thread import EncoderThread
 from embedder.serving.logs import JsonFormatter
 from embedder.serving.security import is_loopback, parse_keys, read_keys
 from embedder.serving.served import Role, ServedIndex, ServedModel
@@ -18,6 +19,7 @@ __all__ = [
     "ServerSettings",
     "ServedModel",
     "ServedIndex",
+    "EncoderThread",
     "Role",
     "read_keys",
     "parse_keys",

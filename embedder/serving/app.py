@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +23,7 @@ from embedder.serving.server import Server
 
 __all__ = ["build_app", "run_app"]
 
+SWITCH_SECONDS = 0.0005
 _IDLE_CONNECTION_SECONDS = 30
 
 
@@ -67,6 +69,8 @@ def run_app(app: FastAPI, listener: socket.socket) -> None:
         ws="none",
         lifespan="on",
     )
+    # A burst of replies would keep Python's lock from the encoder for 5 ms after each of its steps.
+    sys.setswitchinterval(SWITCH_SECONDS)
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises SIGTERM once more after its graceful stop, which would be exit code 143.
         signal.signal(signal.SIGTERM, lambda *_: None)

@@ -8,11 +8,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from embedder.serving.encoder_thread import EncoderThread
 from embedder.serving.served import Role, ServedModel
 from retrieval.errors import ModelError
 from retrieval.protocols import Vectors
@@ -100,6 +101,7 @@ class Batcher:
     batch_tokens : most tokens in a batch; a longer text goes alone.
     queue_tokens : most tokens that wait; one request may be longer where nothing else waits.
     report : called by the thread after each batch.
+    thread : where texts are encoded, the one that loaded the models; one of its own by default.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Batcher:
         batch_tokens: int,
         queue_tokens: int,
         report: Callable[[BatchReport], None] = lambda _: None,
+        thread: EncoderThread | None = None,
     ) -> None:
         self._batch_tokens = batch_tokens
         self._queue_tokens = queue_tokens
@@ -117,12 +120,14 @@ class Batcher:
         self._tokens_per_second = 0.0
         self._stopping = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="millpond-encoder", daemon=True)
+        self._thread = thread or EncoderThread()
+        self._working: Future[None] | None = None
 
     @property
     def alive(self) -> bool:
         """Whether the thread runs and takes new work."""
-        return self._thread.is_alive() and not self._stopping
+        working = self._working is not None and not self._working.done()
+        return working and not self._stopping
 
     @property
     def waiting_tokens(self) -> int:
@@ -136,15 +141,15 @@ class Batcher:
 
     def start(self) -> None:
         """Begin to encode."""
-        self._thread.start()
+        self._working = self._thread.post(self._work)
 
     def stop(self) -> None:
         """Encode everything that was accepted, then end; returns when that is done."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        if self._thread.ident is not None:
-            self._thread.join()
+        if self._working is not None:
+            wait([self._working])
 
     def submit(
         self, model: ServedModel, role: Role, texts: Sequence[str], tokens: Sequence[int]

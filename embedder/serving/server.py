@@ -14,6 +14,7 @@ import numpy as np
 from fastapi import Depends, Request
 
 from embedder.serving.batching import Batcher, QueueFullError
+from embedder.serving.encoder_thread import EncoderThread
 from embedder.serving.errors import ApiError, ClientGoneError
 from embedder.serving.metrics import Metrics
 from embedder.serving.served import Role, ServedIndex, ServedModel
@@ -44,6 +45,7 @@ class Server:
     models : the first is the default one.
     indexes : the first is the default one; each one's model is among ``models``.
     version : of millpond, for ``/info``.
+    thread : where the models were loaded, and will run; a new one by default.
 
     Raises
     ------
@@ -56,6 +58,7 @@ class Server:
         indexes: Sequence[ServedIndex],
         settings: ServerSettings,
         version: str = "",
+        thread: EncoderThread | None = None,
     ) -> None:
         self.models = _by_name("model", models, [model.name for model in models])
         self.indexes = _by_name("index", indexes, [index.name for index in indexes])
@@ -65,7 +68,10 @@ class Server:
         self.version = version
         self.started = int(time.time())
         self.metrics = Metrics()
-        self.batcher = Batcher(settings.batch_tokens, settings.queue_tokens, self.metrics.add_batch)
+        self._thread = thread or EncoderThread()
+        self.batcher = Batcher(
+            settings.batch_tokens, settings.queue_tokens, self.metrics.add_batch, self._thread
+        )
         self.metrics.watch(self.batcher)
         self._requests = 0
         self._measuring = ThreadPoolExecutor(1, "millpond-tokens")
@@ -79,6 +85,9 @@ class Server:
         ------
         MillpondError : a model or an index does not work.
         """
+        self._thread.call(self._try_all)
+
+    def _try_all(self) -> None:
         for model in self.models.values():
             model.encode(["millpond"], "query")
         for index in self.indexes.values():
