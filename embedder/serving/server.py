@@ -210,7 +210,7 @@ def add_facts(request: Request, **facts: str | int | float) -> None:
     request.scope.setdefault("millpond.facts", {}).update(facts)
 
 
-def _get_server(request: Request) -> Server:
+async def _get_server(request: Request) -> Server:
     return cast(Server, request.app.state.server)
 
 
