@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from cli._console import progress, warn
+from cli._console import message, progress, warn
 from cli._models import ReportingEncoder, load_encoder, note_untrained
 from cli._passages import Reading, load_splitter
+from cli._server_key import use_asked_key
 from cli._summary import report_change
 
 if TYPE_CHECKING:
     from embedder import Embedder
-    from indexes import Change, ChangeConfig, Manifest
-    from retrieval import Encoder
-    from retrieval.passages import Splitter
+    from indexes import Change, Manifest
 
 __all__ = [
     "COMPACT_SHARE",
@@ -57,8 +56,8 @@ CompactAtOption = Annotated[
     ),
 ]
 
-Carry: TypeAlias = "Callable[[Encoder, Reading, ChangeConfig, Splitter | None], Change]"
-"""Does the change that was asked for."""
+Carry: TypeAlias = "Callable[..., Change]"
+"""``add_documents`` or ``update_documents``, with what they alone are given."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,7 @@ class Embedding:
     skip_bad: bool
     restart: bool
     compact_at: float
+    ask_key: bool
 
 
 def embed_change(asked: Embedding, carry: Carry) -> None:
@@ -82,6 +82,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     from indexes import ChangeConfig, read_manifest
     from retrieval import read_corpus
 
+    use_asked_key(asked.folder, asked.ask_key)
     source = read_corpus(asked.corpus, skip_bad=asked.skip_bad)
     config = ChangeConfig(
         corpus_name=source.name,
@@ -95,10 +96,18 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     encoder = load_encoder(asked.model or manifest.fingerprint.model, asked.device)
     _check_model(asked, manifest, encoder)
     split = load_splitter(encoder, manifest.passages)
+    noun = "passages" if split else "documents"
     started = time.monotonic()
-    with progress("Embedding", None, "passages" if split else "documents") as advance:
+    with progress("Embedding", None, noun) as advance:
         reading = Reading(source, encoder, manifest.passages)
-        change = carry(ReportingEncoder(encoder, advance), reading, config, split)
+        change = carry(
+            ReportingEncoder(encoder, advance),
+            reading,
+            asked.folder,
+            config,
+            split=split,
+            resumed=lambda rows: message(f"Going on: {rows:,} {noun} were stored before."),
+        )
     report_change(change, asked.folder, time.monotonic() - started)
     if source.skipped:
         warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")

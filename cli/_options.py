@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli._models import DEFAULT_MODEL_NAME
 
-__all__ = ["DeviceOption", "JsonOption", "ModelOption", "SkipBadOption"]
+__all__ = [
+    "ConfigArgument",
+    "DeviceOption",
+    "JsonOption",
+    "ModelOption",
+    "SkipBadOption",
+    "SpeedName",
+    "SpeedOption",
+]
 
+
+class SpeedName(StrEnum):
+    """What --speed accepts; a test holds it equal to ``embedder.engine.speed.SPEEDS``."""
+
+    EXACT = "exact"
+    FAST = "fast"
+
+
+ConfigArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="CONFIG", help="A TOML file; --example prints one.", show_default=False),
+]
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -25,6 +47,14 @@ DeviceOption = Annotated[
     str | None,
     typer.Option(
         "--device", metavar="DEVICE", help="cuda, mps or cpu.", show_default="the best there is"
+    ),
+]
+SpeedOption = Annotated[
+    SpeedName,
+    typer.Option(
+        "--speed",
+        help="exact, or fast: int8 where the CPU has VNNI, whose vectors differ a little, and "
+        "compiled layers in long runs.",
     ),
 ]
 SkipBadOption = Annotated[

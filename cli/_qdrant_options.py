@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from cli._server_key import ask_key
 
 if TYPE_CHECKING:
     from indexes.backend import Backend
@@ -185,7 +186,7 @@ def choose_store(backend: str, factory: str, overwrite: bool, flags: QdrantFlags
         **chosen,
     )
     if flags.ask_key:
-        options = replace(options, api_key=_ask_key(options.url))
+        options = replace(options, api_key=ask_key(options.url))
     return configured_backend(options)
 
 
@@ -237,36 +238,6 @@ def _check_graph(factory: str, flags: QdrantFlags) -> None:
             f"--quantization {flags.quantization} concerns approximate search, and --factory Flat "
             "compares the original vectors. Type --factory HNSW, or leave it out."
         )
-
-
-def _ask_key(url: str) -> str:
-    """Return the key that is typed at the terminal and not shown there.
-
-    Raises
-    ------
-    UsageError : there is no terminal, or nothing was typed.
-    """
-    import getpass
-
-    from retrieval.errors import UsageError
-
-    instead = "put the key into the environment variable QDRANT_API_KEY"
-    try:
-        with warnings.catch_warnings():
-            # Where it cannot hide what is typed, getpass would warn and show it.
-            warnings.simplefilter("error", getpass.GetPassWarning)
-            key = getpass.getpass(f"API key of {url}: ")
-    except (getpass.GetPassWarning, OSError):
-        raise UsageError(
-            f"--ask-key needs a terminal, and there is none here. Leave it out and {instead}."
-        ) from None
-    except EOFError:
-        key = ""
-    if not key:
-        raise UsageError(
-            f"No key was typed. Type it when asked, or leave --ask-key out and {instead}."
-        )
-    return key
 
 
 def _list(flags: list[str]) -> str:

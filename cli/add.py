@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cli._change import (
     COMPACT_SHARE,
     CompactAtOption,
@@ -15,12 +13,7 @@ from cli._change import (
     embed_change,
 )
 from cli._options import DeviceOption, SkipBadOption
-
-if TYPE_CHECKING:
-    from cli._passages import Reading
-    from indexes import Change, ChangeConfig
-    from retrieval import Encoder
-    from retrieval.passages import Splitter
+from cli._server_key import StoredKeyOption
 
 __all__ = ["add"]
 
@@ -33,6 +26,7 @@ def add(
     restart: RestartOption = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
+    ask_key: StoredKeyOption = False,
 ) -> None:
     """Add new documents to an index.
 
@@ -48,9 +42,5 @@ def add(
     """
     from indexes import add_documents
 
-    def carry(
-        encoder: Encoder, documents: Reading, config: ChangeConfig, split: Splitter | None
-    ) -> Change:
-        return add_documents(encoder, documents, folder, config, split=split)
-
-    embed_change(Embedding(folder, corpus, model, device, skip_bad, restart, compact_at), carry)
+    asked = Embedding(folder, corpus, model, device, skip_bad, restart, compact_at, ask_key)
+    embed_change(asked, add_documents)

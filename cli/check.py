@@ -13,6 +13,7 @@ import typer
 from cli._console import message, warn
 from cli._options import JsonOption
 from cli._output import print_json, print_line
+from cli._server_key import StoredKeyOption, use_asked_key
 from cli._text import clean, format_size, format_table, stdout_width
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ BLOCK_BYTES = 512
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")],
     json: JsonOption = False,
+    ask_key: StoredKeyOption = False,
 ) -> None:
     """Compare an index with what was written.
 
@@ -45,6 +47,7 @@ def check(
     from indexes.qdrant.state import read_collection_state
     from retrieval.errors import FailureError
 
+    use_asked_key(folder, ask_key)
     manifest: Manifest | None = None
     damaged: dict[str, str] = {}
     try:

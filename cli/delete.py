@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli._change import COMPACT_SHARE, CompactAtOption, FolderArgument
+from cli._server_key import StoredKeyOption, use_asked_key
 from cli._summary import report_change
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def delete(
         bool, typer.Option("--ignore-missing", help="Count ids that are not there, and go on.")
     ] = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
+    ask_key: StoredKeyOption = False,
 ) -> None:
     """Delete documents from an index by id.
 
@@ -60,6 +62,7 @@ def delete(
             f"No id arrived. Type: millpond delete {place} ID ..., or: "
             f"millpond delete {place} --ids FILE"
         )
+    use_asked_key(folder, ask_key)
     config = ChangeConfig(compact_share=compact_at)
     wanted = [*(doc_ids or ()), *(_read_ids(ids) if ids is not None else ())]
     started = time.monotonic()

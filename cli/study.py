@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli._console import format_seconds, message, progress, warn, write_error
-from cli._options import DeviceOption
+from cli._options import ConfigArgument, DeviceOption
 from cli._output import print_line
 from cli._text import clean, format_size, stdout_width, truncate, wrap
 from cli.train import step_reporter
@@ -25,12 +25,7 @@ _WIDTH = 80
 
 
 def study(
-    config: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="CONFIG", help="A TOML file; --example prints one.", show_default=False
-        ),
-    ] = None,
+    config: ConfigArgument = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="STUDY", help="Its folder.", show_default=False),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli._console import format_seconds, message, progress
-from cli._options import DeviceOption
+from cli._options import ConfigArgument, DeviceOption
 from cli._output import print_line
 
 if TYPE_CHECKING:
@@ -23,12 +23,7 @@ _LINE_SECONDS = 5.0
 
 
 def train(
-    config: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="CONFIG", help="A TOML file; --example prints one.", show_default=False
-        ),
-    ] = None,
+    config: ConfigArgument = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="The model folder.", show_default=False),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import Annotated
 
 import typer
 
@@ -17,12 +18,7 @@ from cli._change import (
     embed_change,
 )
 from cli._options import DeviceOption, SkipBadOption
-
-if TYPE_CHECKING:
-    from cli._passages import Reading
-    from indexes import Change, ChangeConfig
-    from retrieval import Encoder
-    from retrieval.passages import Splitter
+from cli._server_key import StoredKeyOption
 
 __all__ = ["update"]
 
@@ -41,6 +37,7 @@ def update(
     restart: RestartOption = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
+    ask_key: StoredKeyOption = False,
 ) -> None:
     """Add new documents and replace changed ones.
 
@@ -63,11 +60,5 @@ def update(
             "one of them out."
         )
 
-    def carry(
-        encoder: Encoder, documents: Reading, config: ChangeConfig, split: Splitter | None
-    ) -> Change:
-        return update_documents(
-            encoder, documents, folder, config, delete_missing=delete_missing, split=split
-        )
-
-    embed_change(Embedding(folder, corpus, model, device, skip_bad, restart, compact_at), carry)
+    asked = Embedding(folder, corpus, model, device, skip_bad, restart, compact_at, ask_key)
+    embed_change(asked, partial(update_documents, delete_missing=delete_missing))

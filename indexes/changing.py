@@ -49,6 +49,7 @@ def add_documents(
     store: Backend | None = None,
     split: Splitter | None = None,
     progress: Progress | None = None,
+    resumed: Progress | None = None,
 ) -> Change:
     """Add documents whose ids the index does not hold, and say what was done.
 
@@ -61,6 +62,8 @@ def add_documents(
     store : a backend with options of its own; by default the one that the index names.
     split : what cut the documents of this index into passages, if it was cut.
     progress : called with the number of documents read since the last call.
+    resumed : called once with the number of documents, or passages, that an earlier run of the
+        same change had stored, if any.
 
     Raises
     ------
@@ -71,7 +74,7 @@ def add_documents(
     VectorError : as ``write_corpus`` and ``open_index``.
     """
     change = _Change(Path(path), config or ChangeConfig(), encoder, split, replaces=False)
-    return change.run(documents, store, progress)
+    return change.run(documents, store, progress, resumed)
 
 
 def update_documents(
@@ -84,6 +87,7 @@ def update_documents(
     store: Backend | None = None,
     split: Splitter | None = None,
     progress: Progress | None = None,
+    resumed: Progress | None = None,
 ) -> Change:
     """Add new documents and replace those that differ, and say what was done.
 
@@ -99,7 +103,7 @@ def update_documents(
         replaces=True,
         delete_missing=delete_missing,
     )
-    return change.run(documents, store, progress)
+    return change.run(documents, store, progress, resumed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,11 @@ class _Change:
     dead: set[int] = field(default_factory=set)
 
     def run(
-        self, documents: Iterable[Document], store: Backend | None, progress: Progress | None
+        self,
+        documents: Iterable[Document],
+        store: Backend | None,
+        progress: Progress | None,
+        resumed: Progress | None,
     ) -> Change:
         before = read_manifest(self.folder)
         self._check(before)
@@ -135,7 +143,7 @@ class _Change:
             lookup = IdLookup(index.documents, everything, document_key(index.manifest))
             seen = _Seen(index, everything) if self.delete_missing else None
             steps = self._steps(documents, index, lookup, seen, progress)
-            staging = self._stage(workspace, index, steps)
+            staging = self._stage(workspace, index, steps, resumed)
             if seen is not None:
                 missing = seen.missing(index)
                 self.tally.deleted += len({document_of(index, name) for name in missing.values()})
@@ -208,7 +216,13 @@ class _Change:
             return [document]
         return list(read_passages([document], self.split))
 
-    def _stage(self, workspace: Workspace, index: StoredIndex, steps: Iterator[_Step]) -> Staging:
+    def _stage(
+        self,
+        workspace: Workspace,
+        index: StoredIndex,
+        steps: Iterator[_Step],
+        resumed: Progress | None,
+    ) -> Staging:
         """Store every row that is not staged yet, encoding those that have no vector."""
         refusals = partial(storage_errors, self.folder)
         manifest = index.manifest
@@ -229,6 +243,8 @@ class _Change:
                 dimension=manifest.dimension,
                 vector_type=manifest.vector_type,
             )
+        if resumed is not None and staging.finished_rows:
+            resumed(staging.finished_rows)
         for _ in staging.skip(step.document for step in steps):
             pass
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from embedder.pooling import PoolingOptions
 from embedder.training.config import (
@@ -30,13 +30,7 @@ __all__ = [
 ]
 
 LayerChoice = Literal["all", "first third", "middle third", "last third", "every fourth"]
-LAYER_CHOICES: tuple[LayerChoice, ...] = (
-    "all",
-    "first third",
-    "middle third",
-    "last third",
-    "every fourth",
-)
+LAYER_CHOICES: tuple[LayerChoice, ...] = get_args(LayerChoice)
 
 
 @dataclass(frozen=True, kw_only=True)

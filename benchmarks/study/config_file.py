@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
@@ -11,8 +10,7 @@ from typing import Any
 
 from benchmarks.datasets import BEIR_PREFIX
 from benchmarks.study.config import StudyConfig
-from embedder.training.typed import read_dataclass
-from retrieval.errors import SourceNotFoundError, StorageError, UsageError
+from embedder.training.typed import is_path, read_dataclass, read_toml
 
 __all__ = ["example_study", "load_study", "read_study"]
 
@@ -27,18 +25,8 @@ def load_study(path: str | Path) -> StudyConfig:
     SourceNotFoundError, StorageError : the file is not there or cannot be read.
     UnknownNameError, UsageError : it is not TOML, or holds a key or value that is not accepted.
     """
-    path = Path(path)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SourceNotFoundError(
-            f"{path}: there is no such file. Type: millpond study --example > {path}"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: this is not TOML: {error}.") from error
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
-    return read_study(data, path.parent)
+    data = read_toml(Path(path), "millpond study --example")
+    return read_study(data, Path(path).parent)
 
 
 def read_study(data: Mapping[str, Any], folder: Path) -> StudyConfig:
@@ -54,8 +42,7 @@ def read_study(data: Mapping[str, Any], folder: Path) -> StudyConfig:
     return replace(
         config,
         bases=tuple(
-            replace(base, base=place(base.base, base.base.startswith((".", "/", "~"))))
-            for base in config.bases
+            replace(base, base=place(base.base, is_path(base.base))) for base in config.bases
         ),
         tasks=tuple(place(task, not task.startswith(BEIR_PREFIX)) for task in config.tasks),
         train=replace(

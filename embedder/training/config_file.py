@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from embedder.training.config import TrainConfig
-from embedder.training.typed import read_dataclass
-from retrieval.errors import SourceNotFoundError, StorageError, UsageError
+from embedder.training.typed import is_path, read_dataclass, read_toml
 
 __all__ = ["load_config", "read_config"]
 
@@ -23,18 +21,8 @@ def load_config(path: str | Path) -> TrainConfig:
     SourceNotFoundError, StorageError : the file is not there or cannot be read.
     UnknownNameError, UsageError : it is not TOML, or holds a key or value that is not accepted.
     """
-    path = Path(path)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SourceNotFoundError(
-            f"{path}: there is no such file. Type: millpond train --example > {path}"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: this is not TOML: {error}.") from error
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
-    return read_config(data, path.parent)
+    data = read_toml(Path(path), "millpond train --example")
+    return read_config(data, Path(path).parent)
 
 
 def read_config(data: Mapping[str, Any], folder: Path) -> TrainConfig:
@@ -46,10 +34,10 @@ def read_config(data: Mapping[str, Any], folder: Path) -> TrainConfig:
 
     evaluate = config.evaluate
     model = config.model
-    if _is_path(model.base):
+    if is_path(model.base):
         model = replace(model, base=str(absolute(Path(model.base))))
     adapter = config.adapter
-    if adapter.start is not None and _is_path(adapter.start):
+    if adapter.start is not None and is_path(adapter.start):
         adapter = replace(adapter, start=str(absolute(Path(adapter.start))))
     return replace(
         config,
@@ -62,7 +50,3 @@ def read_config(data: Mapping[str, Any], folder: Path) -> TrainConfig:
             beir=evaluate.beir and absolute(evaluate.beir),
         ),
     )
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith((".", "/", "~"))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tomllib
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from retrieval.errors import UnknownNameError, UsageError
+from retrieval.errors import SourceNotFoundError, StorageError, UnknownNameError, UsageError
 
-__all__ = ["plain_data", "read_dataclass", "without_folders"]
+__all__ = ["is_path", "plain_data", "read_dataclass", "read_toml", "without_folders"]
 
 T = TypeVar("T")
 
@@ -31,6 +32,31 @@ _ARRIVED: dict[type, str] = {
     list: "a list",
     dict: "a table",
 }
+
+
+def read_toml(path: Path, example: str) -> dict[str, Any]:
+    """Return what a TOML file holds; ``example`` is the command that prints one.
+
+    Raises
+    ------
+    SourceNotFoundError, StorageError : the file is not there or cannot be read.
+    UsageError : it is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SourceNotFoundError(
+            f"{path}: there is no such file. Type: {example} > {path}"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: this is not TOML: {error}.") from error
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def is_path(name: str) -> bool:
+    """Whether the name of a model or base is that of a file, and not of a known one."""
+    return name.startswith((".", "/", "~"))
 
 
 def read_dataclass(kind: type[T], data: object, where: str = "") -> T:

@@ -361,3 +361,46 @@ def test_after_a_failed_upload_the_same_command_embeds_nothing_again(
     assert result.exit_code == 0, result.stderr
     assert "Going on: 3 documents were embedded before." in result.stderr
     assert len(open_index(tmp_path / "index")) == 3
+
+
+@pytest.mark.parametrize("command", ["add", "update", "delete", "check"])
+def test_a_stored_index_asks_for_the_key_of_its_server(
+    command, millpond, corpus, write_jsonl, tmp_path, qdrant_server, on_server, monkeypatch
+):
+    qdrant_server.key = KEY
+    monkeypatch.setenv("MILLPOND_QDRANT_API_KEY", KEY)
+    index = tmp_path / "index"
+    assert millpond("index", corpus, "--out", index, *on_server).exit_code == 0
+    monkeypatch.setenv("MILLPOND_QDRANT_API_KEY", "old-key")
+    qdrant_server.requests.clear()
+    prompts = []
+    monkeypatch.setattr("getpass.getpass", lambda prompt: prompts.append(prompt) or KEY)
+    more = write_jsonl("more.jsonl", {"_id": "z", "text": "new"})
+    given = {"add": [more], "update": [more], "delete": ["--ignore-missing", "a"], "check": []}
+    result = millpond(command, index, *given[command], "--ask-key")
+    assert result.exit_code == 0, result.stderr
+    assert prompts == [f"API key of {qdrant_server.url}: "]
+    assert {request.headers["api-key"] for request in qdrant_server.requests} == {KEY}
+
+
+@pytest.mark.parametrize("command", ["add", "delete", "check"])
+def test_an_index_without_a_server_asks_for_no_key(command, millpond, corpus, tmp_path):
+    index = tmp_path / "index"
+    assert millpond("index", corpus, "--out", index).exit_code == 0
+    given = {"add": [corpus], "delete": ["a"], "check": []}
+    result = millpond(command, index, *given[command], "--ask-key")
+    assert_refused(result, 2, "--ask-key concerns a Qdrant server", "Leave it out")
+
+
+def test_an_addition_that_failed_says_where_it_goes_on(
+    millpond, corpus, write_jsonl, tmp_path, qdrant_server, on_server
+):
+    index = tmp_path / "index"
+    assert millpond("index", corpus, "--out", index, *on_server).exit_code == 0
+    more = write_jsonl("more.jsonl", {"_id": "y", "text": "newer"}, {"_id": "z", "text": "new"})
+    qdrant_server.failures.append(["PUT", "/points", 400, 1, {}])
+    assert_refused(millpond("add", index, more), 1, "cannot do this: not now (400)")
+    result = millpond("add", index, more)
+    assert result.exit_code == 0, result.stderr
+    assert "Going on: 2 documents were stored before." in result.stderr
+    assert "Added 2" in result.stderr
