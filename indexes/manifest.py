@@ -167,6 +167,7 @@ class Manifest:
         ------
         ValueError : a key is missing or its value is of the wrong type.
         UsageError : a newer millpond wrote it.
+        IndexCorruptError : an older one did.
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f'it is not an object with "format": "{FORMAT}"')
@@ -177,8 +178,9 @@ class Manifest:
                 f"format {FORMAT_VERSION}. Type: pip install --upgrade millpond"
             )
         if version < FORMAT_VERSION:
-            raise ValueError(
-                f"it has format {version}; this millpond reads format {FORMAT_VERSION}"
+            raise IndexCorruptError(
+                f"it has format {version}, written by an older millpond; this one reads format "
+                f"{FORMAT_VERSION}. Index the corpus again with --overwrite."
             )
         files = {
             role: FileEntry(
@@ -214,7 +216,8 @@ def read_manifest(path: Path | str) -> Manifest:
     Raises
     ------
     SourceNotFoundError : there is no such folder, or it holds no index.
-    IndexCorruptError : the build was interrupted, or the manifest is malformed.
+    IndexCorruptError : the build was interrupted, the manifest is malformed, or an older millpond
+        wrote it.
     UsageError : a newer millpond wrote the index.
     """
     folder = Path(path)
@@ -227,8 +230,8 @@ def read_manifest(path: Path | str) -> Manifest:
         raise IndexCorruptError(f"{file} cannot be read: {error.strerror}.") from error
     try:
         return Manifest.from_json(json.loads(content))
-    except UsageError as error:
-        raise UsageError(f"The index {folder} cannot be read: {error}") from None
+    except (UsageError, IndexCorruptError) as error:
+        raise type(error)(f"The index {folder} cannot be read: {error}") from None
     except (ValueError, RecursionError) as error:
         raise IndexCorruptError(
             f"{file} is damaged: {error}. Index the corpus again with --overwrite."

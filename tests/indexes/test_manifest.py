@@ -70,6 +70,14 @@ def test_a_newer_format_asks_for_an_upgrade(tmp_path):
         read_manifest(tmp_path)
 
 
+def test_an_older_format_is_not_called_damage(tmp_path):
+    data = a_manifest().to_json() | {"format_version": 1}
+    (tmp_path / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(IndexCorruptError, match=r"an older millpond.* --overwrite") as caught:
+        read_manifest(tmp_path)
+    assert "damaged" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "changes", [{"metric": "l2"}, {"dimension": 0}, {"documents": 0}, {"skipped": -1}]
 )

@@ -182,6 +182,15 @@ def test_a_newer_index_is_not_overwritten(tmp_path, encoder, documents):
         write_corpus(encoder, documents, path, WriteConfig(overwrite=True))
 
 
+def test_an_older_index_can_be_overwritten(tmp_path, encoder, documents):
+    path = tmp_path / "i"
+    write_corpus(encoder, documents, path)
+    data = json.loads((path / "manifest.json").read_text()) | {"format_version": 1}
+    (path / "manifest.json").write_text(json.dumps(data))
+    write_corpus(encoder, documents, path, WriteConfig(overwrite=True))
+    assert len(open_index(path)) == len(documents)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("foreign", ["notes.txt", "manifest.json", "index.faiss", "vectors.csv"])
 def test_a_folder_of_something_else_is_left_alone(tmp_path, encoder, documents, overwrite, foreign):
