@@ -1,6 +1,7 @@
 # make demo   install, index the docstrings of the standard library, ask three questions
 # make test   install with the test tools, run the tests
 # make check  ruff, mypy, tests: what a change has to pass
+# make bench-speed  speed against others, in about 10 minutes on 2 idle cores (docs/speed.md)
 # make clean  remove the environment, the demo index and the caches in this folder
 #
 # Needs Python 3.11 or newer (choose one with PYTHON=python3.12) and make, nothing else.
@@ -14,8 +15,12 @@ INDEX := demo-index
 MODEL := embedder/builtin_models/millpond-135m/millpond.json
 # The default model, with less of each text: docstrings say most in their first sentence.
 DEMO_MODEL := millpond-135m,max_tokens=48
+SPEED_MODEL := millpond-135m,max_tokens=128
 
-.PHONY: help demo test check clean
+# A folder with beir/scifact/corpus.jsonl and sts/STSB-train.tsv, for bench-speed.
+DATA ?= ../shared/data
+
+.PHONY: help demo test check bench-speed clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -43,6 +48,20 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# Messages go to stderr, tables to stdout: make -s bench-speed > tables.md
+bench-speed: $(VENV)/.installed-test
+	@if [ -f "$(DATA)/beir/scifact/corpus.jsonl" ]; then \
+	  $(BIN)/python -m benchmarks.speed.encode "$(DATA)" --seconds 200; \
+	else \
+	  echo "Left out: benchmarks.speed.encode, since $(DATA)/beir/scifact is not there; type DATA=FOLDER" >&2; \
+	fi
+	@echo
+	@$(BIN)/python -m benchmarks.speed.end_to_end python-stdlib --model $(SPEED_MODEL) --documents 500 --seconds 120
+	@echo
+	@$(BIN)/python -m benchmarks.speed.indexing overhead --rounds 3 --seconds 30
+	@echo
+	@$(BIN)/python -m benchmarks.speed.indexing throughput --documents 20000 --rounds 2 --seconds 40
 
 $(VENV)/.created:
 	@command -v "$(PYTHON)" >/dev/null || { \

@@ -28,11 +28,12 @@ class BenchConfig:
     backend, factory : of the indexes; see ``indexes.write_corpus``.
     skip_bad : leave bad records out and say so, instead of stopping at one.
     device : see ``Embedder.load``.
+    speed : see ``Embedder.load``; models of sentence-transformers and bm25 know none.
 
     Raises
     ------
-    UsageError : no model or no task, a model twice, k below 1, no such backend, or ``out`` is a
-        file.
+    UsageError : no model or no task, a model twice, k below 1, no such backend or speed, or
+        ``out`` is a file.
     """
 
     models: Sequence[str]
@@ -44,6 +45,7 @@ class BenchConfig:
     factory: str = "Flat"
     skip_bad: bool = False
     device: str | None = None
+    speed: str = "exact"
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading anything."""
@@ -57,6 +59,10 @@ class BenchConfig:
             raise UsageError(f"k is {self.k}; it must be 1 or more.")
         if self.backend not in list_backends():
             raise UnknownNameError("index backend", self.backend, list_backends())
+        if self.speed != "exact":  # torch is not imported for what is the default
+            from embedder.engine.speed import check_speed
+
+            check_speed(self.speed)
         if self.out.exists() and not self.out.is_dir():
             raise UsageError(f"{self.out} is a file; results need a folder. Name another --out.")
 

@@ -61,19 +61,30 @@ Load = Callable[[str, str | None, Notify], LoadedModel]
 """Model name, device and notify to the model; raises as ``Embedder.load``."""
 
 
-def load_model(name: str, device: str | None, notify: Notify) -> LoadedModel:
-    """Return the named model; raises as ``Embedder.load``, and as ``load_peer``."""
+def load_model(
+    name: str, device: str | None, notify: Notify, *, speed: str = "exact"
+) -> LoadedModel:
+    """Return the named model; raises as ``Embedder.load``, and as ``load_peer``.
+
+    ``speed`` is for the models of this project; peers compute as their libraries do.
+    """
     if name.startswith(PEER_PREFIX):
         from benchmarks.peers import load_peer  # imports this module
 
         return load_peer(name, device, notify)
     from embedder import Embedder
+    from embedder.engine.speed import check_speed
 
-    return wrap_embedder(name, Embedder.load(name, device=device, notify=notify))
+    embedder = Embedder.load(name, device=device, speed=check_speed(speed), notify=notify)
+    return wrap_embedder(name, embedder)
 
 
 def wrap_embedder(name: str, embedder: Embedder) -> LoadedModel:
-    """Return an embedder with what its costs need; ``name`` is what loads it."""
+    """Return an embedder with what its costs need; ``name`` is what loads it.
+
+    It has no ``sources`` where it computes in int8: the machine and the speed decide that, not
+    the model's files.
+    """
     from benchmarks.costs import count_parameters, pooling_flops
     from embedder.provenance import model_sources
 
@@ -87,7 +98,7 @@ def wrap_embedder(name: str, embedder: Embedder) -> LoadedModel:
         },
         {"device": str(embedder.device), "dtype": str(parameter.dtype).removeprefix("torch.")},
         str(embedder.device),
-        model_sources(name, embedder),
+        None if embedder.is_int8 else model_sources(name, embedder),
     )
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from benchmarks.bm25 import BM25_NAME, bm25_fingerprint
@@ -70,7 +70,8 @@ def run_benchmark(
     notify : receives one line for each slow or notable step.
     progress : shows how far a long step is.
     on_failure : receives each cell that failed; without it a FailureError names them at the end.
-    load : makes a model from its name; every name but "bm25" goes there.
+    load : makes a model from its name; every name but "bm25" goes there. One other than the
+        default chooses its own speed.
 
     Raises
     ------
@@ -101,7 +102,8 @@ class _Run:
         self._config = config
         self._notify = notify
         self._progress = progress
-        self._load = load
+        self._is_ours = load is load_model
+        self._load = partial(load_model, speed=config.speed) if self._is_ours else load
         self._fail = fail
         self._cache = Cache(config.out / CACHE_NAME, progress)
         self._remembered = Remembered(config.out / CACHE_NAME / "known")
@@ -123,7 +125,7 @@ class _Run:
             self._hashes[task.name] = self._remembered.hash_files(task_files(task))
         known = {model: self._known(model) for model in self._config.models}
         for model, fingerprint in known.items():
-            if fingerprint is None and self._load is load_model:
+            if fingerprint is None and self._is_ours:
                 check_model_name(model)
             for task in self._fitting(model, tasks):
                 if self._finished(model, fingerprint, task) is None:
@@ -137,6 +139,8 @@ class _Run:
         """Return the model's fingerprint where it is known without loading."""
         if model == BM25_NAME:
             return bm25_fingerprint()
+        if self._config.speed != "exact":  # what is remembered is of exact models
+            return None
         return self._remembered.find_fingerprint(model)
 
     def _fitting(self, model: str, tasks: Sequence[Task]) -> list[Task]:
@@ -212,7 +216,7 @@ class _Run:
     @cached_property
     def _sharers(self) -> dict[str, list[str]]:
         """Who shares a forward pass with whom; found late, since it imports torch."""
-        return find_sharers(self._config.models) if self._load is load_model else {}
+        return find_sharers(self._config.models) if self._is_ours else {}
 
     def _ready_sharers(self, model: str, loaded: LoadedModel) -> None:
         """Make the models that can share a forward pass with a loaded one and come after it."""

@@ -74,7 +74,9 @@ def load_sharer(name: str, loaded: LoadedModel) -> LoadedModel:
     spec = _untrained_spec(name)
     assert spec is not None
     first = loaded.encoder
-    return wrap_embedder(name, Embedder(spec, first.backbone, batch_tokens=first.batch_tokens))
+    sharer = Embedder(spec, first.backbone, batch_tokens=first.batch_tokens)
+    sharer.is_int8 = first.is_int8  # the layers, which both have
+    return wrap_embedder(name, sharer)
 
 
 def encode_shared(model: LoadedModel, side: str, texts: Sequence[str]) -> list[Vectors]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from cli._console import message, progress, warn
-from cli._models import ReportingEncoder, load_encoder, note_untrained
+from cli._models import ReportingEncoder, check_index_speed, load_encoder, note_untrained
 from cli._passages import Reading, load_splitter
 from cli._server_key import use_asked_key
 from cli._summary import report_change
@@ -68,6 +68,7 @@ class Embedding:
     corpus: str
     model: str | None
     device: str | None
+    speed: str
     skip_bad: bool
     restart: bool
     compact_at: float
@@ -93,7 +94,8 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     manifest = read_manifest(asked.folder)
     if asked.corpus != "-":
         next(iter(source), None)  # an empty or wholly unreadable corpus shows here
-    encoder = load_encoder(asked.model or manifest.fingerprint.model, asked.device)
+    encoder = load_encoder(asked.model or manifest.fingerprint.model, asked.device, asked.speed)
+    check_index_speed(manifest.fingerprint, encoder.fingerprint, asked.speed, str(asked.folder))
     _check_model(asked, manifest, encoder)
     split = load_splitter(encoder, manifest.passages)
     noun = "passages" if split else "documents"

@@ -42,7 +42,12 @@ WorkersOption = Annotated[
 
 
 def choose_engine(
-    engine: str, address: str | None, workers: int | None, model: str | None, device: str | None
+    engine: str,
+    address: str | None,
+    workers: int | None,
+    model: str | None,
+    device: str | None,
+    speed: str = "exact",
 ) -> Engine | None:
     """Return the engine that was asked for, None for this process.
 
@@ -62,7 +67,9 @@ def choose_engine(
             raise UsageError(f"{named} goes with --engine ray. Add that, or leave {named} out.")
         return None
     from embedder import DEFAULT_MODEL, Embedder
+    from embedder.engine.speed import check_speed
     from indexes.ray import RayConfig, ray_engine
 
-    factory = partial(Embedder.load, model or DEFAULT_MODEL, device=device)
+    name = model or DEFAULT_MODEL
+    factory = partial(Embedder.load, name, device=device, speed=check_speed(speed))
     return ray_engine(factory, RayConfig(address=address, workers=workers))

@@ -12,7 +12,7 @@ from cli._change import (
     RestartOption,
     embed_change,
 )
-from cli._options import DeviceOption, SkipBadOption
+from cli._options import DeviceOption, SkipBadOption, SpeedName, SpeedOption
 from cli._server_key import StoredKeyOption
 
 __all__ = ["add"]
@@ -26,6 +26,7 @@ def add(
     restart: RestartOption = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
+    speed: SpeedOption = SpeedName.EXACT,
     ask_key: StoredKeyOption = False,
 ) -> None:
     """Add new documents to an index.
@@ -42,5 +43,5 @@ def add(
     """
     from indexes import add_documents
 
-    asked = Embedding(folder, corpus, model, device, skip_bad, restart, compact_at, ask_key)
+    asked = Embedding(folder, corpus, model, device, speed, skip_bad, restart, compact_at, ask_key)
     embed_change(asked, add_documents)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli._console import message, progress, warn, write_error
-from cli._options import DeviceOption, JsonOption, SkipBadOption
+from cli._models import say_once
+from cli._options import DeviceOption, JsonOption, SkipBadOption, SpeedName, SpeedOption
 from cli._output import print_json, print_line
 from cli._table import layout_scores
 from cli._text import stdout_width
@@ -58,6 +59,7 @@ def bench(
     ] = "Flat",
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
+    speed: SpeedOption = SpeedName.EXACT,
     json: JsonOption = False,
 ) -> None:
     """Score models on tasks: retrieval, STS, classification, clustering.
@@ -83,9 +85,12 @@ def bench(
         factory=factory,
         skip_bad=skip_bad,
         device=device,
+        speed=speed,
     )
     failures: list[Failure] = []
-    results = run_benchmark(config, notify=message, progress=progress, on_failure=failures.append)
+    results = run_benchmark(
+        config, notify=say_once(), progress=progress, on_failure=failures.append
+    )
     for note in _notes(results):
         warn(note)
     if json:

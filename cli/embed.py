@@ -12,7 +12,7 @@ import typer
 
 from cli._console import format_seconds, message, progress, warn
 from cli._models import ReportingEncoder, load_encoder, note_untrained
-from cli._options import DeviceOption, ModelOption, SkipBadOption
+from cli._options import DeviceOption, ModelOption, SkipBadOption, SpeedName, SpeedOption
 from cli._output import check_output
 from cli._vectors import write_vectors
 
@@ -44,6 +44,7 @@ def embed(
     ] = Role.DOCUMENT,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
+    speed: SpeedOption = SpeedName.EXACT,
 ) -> None:
     """Turn texts into vectors in a Parquet file.
 
@@ -59,7 +60,7 @@ def embed(
     texts = _Texts(file, skip_bad=skip_bad)
     if file != "-":
         next(iter(texts), None)  # an empty or wholly unreadable file shows before a model loads
-    encoder = load_encoder(model, device)
+    encoder = load_encoder(model, device, speed)
     started = time.monotonic()
     with progress("Embedding", texts.count_hint, "texts") as advance:
         reporting = ReportingEncoder(encoder, advance)

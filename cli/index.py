@@ -12,8 +12,8 @@ import typer
 from cli import _qdrant_options as qdrant
 from cli._console import format_seconds, message, progress, warn
 from cli._engine import AddressOption, EngineOption, WorkersOption, choose_engine
-from cli._models import ReportingEncoder, load_encoder, note_untrained
-from cli._options import DeviceOption, ModelOption, SkipBadOption
+from cli._models import ReportingEncoder, is_int8, load_encoder, note_untrained
+from cli._options import DeviceOption, ModelOption, SkipBadOption, SpeedName, SpeedOption
 from cli._passages import OverlapOption, PassagesOption, Reading, choose_passages, load_splitter
 from cli._summary import count_rows, report_recall
 
@@ -67,6 +67,7 @@ def index(
         typer.Option("--restart", help="Drop what an unfinished run embedded; begin anew."),
     ] = False,
     device: DeviceOption = None,
+    speed: SpeedOption = SpeedName.EXACT,
     engine: EngineOption = "local",
     address: AddressOption = None,
     workers: WorkersOption = None,
@@ -128,14 +129,15 @@ def index(
         passages=choose_passages(passages, overlap),
     )
     check_target(out, overwrite)
-    chosen = choose_engine(engine, address, workers, model, device)
+    chosen = choose_engine(engine, address, workers, model, device, speed)
     if store is not None:
         store.check(
             qdrant.ANY_DIMENSION, factory
         )  # a server that is down shows before a model loads
     if corpus != "-":
         next(iter(source), None)  # an empty or wholly unreadable corpus shows before a model loads
-    encoder = load_encoder(model, "cpu" if chosen else device)  # the GPU is the workers'
+    on = "cpu" if chosen else device  # the GPU is the workers'
+    encoder = load_encoder(model, on, speed)
     split = load_splitter(encoder, config.passages)
     reading = Reading(source, encoder, config.passages)
     total, noun = (None, "passages") if split else (source.count_hint, "documents")
@@ -164,7 +166,8 @@ def index(
         warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")
     report_recall(manifest, out)
     note_untrained(encoder)
-    message(f'Next: millpond search {shlex.quote(str(out))} "{EXAMPLE_QUESTION}"')
+    faster = " --speed fast" if is_int8(encoder.fingerprint) else ""
+    message(f'Next: millpond search {shlex.quote(str(out))} "{EXAMPLE_QUESTION}"{faster}')
 
 
 def _summarise(manifest: Manifest, count: int, out: Path, seconds: float) -> None:

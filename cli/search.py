@@ -12,8 +12,8 @@ import typer
 from rich.cells import cell_len
 
 from cli._console import message, progress, warn
-from cli._models import load_encoder, note_untrained
-from cli._options import DeviceOption, JsonOption, SkipBadOption
+from cli._models import check_index_speed, load_encoder, note_untrained
+from cli._options import DeviceOption, JsonOption, SkipBadOption, SpeedName, SpeedOption
 from cli._output import atomic_output, check_output, print_json, print_line
 from cli._text import clean, collapse, stdout_width, truncate, wrap
 
@@ -73,6 +73,7 @@ def search(
     ] = None,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
+    speed: SpeedOption = SpeedName.EXACT,
 ) -> None:
     """Find the documents of an index that are nearest to a text.
 
@@ -89,14 +90,14 @@ def search(
     """
     _check_request(text, queries, run, json)
     if text is not None:
-        retriever, chosen = _open(folder, model, device, where)
+        retriever, chosen = _open(folder, model, device, speed, where)
         hits = retriever.search(text, k or HITS_FOR_TEXT, where=chosen)
         _print_hits(hits, as_json=json)
     elif queries is not None and run is not None:
         total = _check_queries(queries, skip_bad)
         if run != "-":
             check_output(Path(run))
-        retriever, chosen = _open(folder, model, device, where)
+        retriever, chosen = _open(folder, model, device, speed, where)
         _write_run(retriever, queries, run, k or HITS_FOR_QUERIES, chosen, skip_bad, total)
 
 
@@ -121,7 +122,7 @@ def _check_request(text: str | None, queries: str | None, run: str | None, json:
 
 
 def _open(
-    folder: Path, model: str | None, device: str | None, where: str | None
+    folder: Path, model: str | None, device: str | None, speed: str, where: str | None
 ) -> tuple[Retriever, Expression | None]:
     """Return a retriever, by default with the model that made the index, and the filter.
 
@@ -135,7 +136,8 @@ def _open(
     chosen = None if where is None else parse_filter(where)
     if not index.rows.select(chosen).count:
         warn("No document matches the filter.")
-    encoder = load_encoder(model or index.fingerprint.model, device)
+    encoder = load_encoder(model or index.fingerprint.model, device, speed)
+    check_index_speed(index.fingerprint, encoder.fingerprint, speed, str(folder))
     retriever = Retriever(encoder, index)
     note_untrained(encoder)
     return retriever, chosen

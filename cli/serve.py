@@ -8,15 +8,16 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli._console import message, warn
-from cli._models import load_encoder, note_untrained
-from cli._options import DeviceOption
+from cli._models import check_index_speed, load_encoder, note_untrained, say_once
+from cli._options import DeviceOption, SpeedName, SpeedOption
 from cli._version import read_version
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def serve(
         int, typer.Option(metavar="N", min=1, help="Longest request; beyond is 413.")
     ] = 8 * 2**20,
     device: DeviceOption = None,
+    speed: SpeedOption = SpeedName.EXACT,
 ) -> None:
     """Serve embeddings and search over HTTP.
 
@@ -113,7 +115,7 @@ def serve(
     with _bind(host, port) as listener:
         thread = EncoderThread()
         opened = _open_indexes(index or ())
-        models, served = thread.call(lambda: _load(model, opened, device))
+        models, served = thread.call(lambda: _load(model, opened, device, speed))
         on_cuda = models[0].details.get("device", "").startswith("cuda")
         settings = ServerSettings(
             batch_tokens=batch_tokens or (_CUDA_BATCH_TOKENS if on_cuda else BATCH_TOKENS),
@@ -198,7 +200,7 @@ def _open_indexes(places: Sequence[str]) -> list[tuple[str, StoredIndex]]:
 
 
 def _load(
-    model: str | None, indexes: Sequence[tuple[str, StoredIndex]], device: str | None
+    model: str | None, indexes: Sequence[tuple[str, StoredIndex]], device: str | None, speed: str
 ) -> tuple[list[ServedModel], list[ServedIndex]]:
     """Return the models, each loaded once, and the indexes with theirs.
 
@@ -211,22 +213,28 @@ def _load(
     """
     from embedder.serving import ServedIndex
 
-    named = _load_model(model, device) if model is not None or not indexes else None
+    load = partial(_load_model, device=device, speed=speed, notify=say_once())
+    named = load(model) if model is not None or not indexes else None
     models = {} if named is None else {named.encoder.fingerprint.digest: named}
     served = []
     for name, index in indexes:
         made_by = index.fingerprint
         if named is None and made_by.digest not in models:
-            models[made_by.digest] = _load_model(made_by.model, device)
+            models[made_by.digest] = load(made_by.model)
+        chosen = named or models[made_by.digest]
+        check_index_speed(made_by, chosen.encoder.fingerprint, speed, name)
         fields = {field: str(kind) for field, kind in index.rows.schema.types.items()}
-        served.append(ServedIndex(name, index, named or models[made_by.digest], fields))
+        served.append(ServedIndex(name, index, chosen, fields))
     return list(models.values()), served
 
 
-def _load_model(name: str | None, device: str | None) -> ServedModel:
+def _load_model(
+    name: str | None, device: str | None, speed: str, notify: Callable[[str], None]
+) -> ServedModel:
     from embedder.serving.from_embedder import serve_embedder
 
-    encoder = load_encoder(name, device)
+    encoder = load_encoder(name, device, speed, notify)
+    encoder.compiler = None  # nobody is answered while layers compile, a minute or more
     note_untrained(encoder)
     return serve_embedder(encoder)
 

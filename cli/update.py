@@ -17,7 +17,7 @@ from cli._change import (
     RestartOption,
     embed_change,
 )
-from cli._options import DeviceOption, SkipBadOption
+from cli._options import DeviceOption, SkipBadOption, SpeedName, SpeedOption
 from cli._server_key import StoredKeyOption
 
 __all__ = ["update"]
@@ -37,6 +37,7 @@ def update(
     restart: RestartOption = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
+    speed: SpeedOption = SpeedName.EXACT,
     ask_key: StoredKeyOption = False,
 ) -> None:
     """Add new documents and replace changed ones.
@@ -60,5 +61,5 @@ def update(
             "one of them out."
         )
 
-    asked = Embedding(folder, corpus, model, device, skip_bad, restart, compact_at, ask_key)
+    asked = Embedding(folder, corpus, model, device, speed, skip_bad, restart, compact_at, ask_key)
     embed_change(asked, partial(update_documents, delete_missing=delete_missing))

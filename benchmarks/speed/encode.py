@@ -6,8 +6,8 @@
 All contestants have the same weights, the same tokens (EOS at the end, no chat template) and mean
 pooling, and take turns within a round; ratios are taken within rounds. Texts are SciFact documents
 and STS sentences. The naive ones, many times slower and indifferent to how many texts follow, embed
-the first eighth of 512 texts or more. Rounds stop before ``--seconds`` are over, but one is always
-finished.
+the first eighth of 512 texts or more. OpenVINO takes part where it is installed. Rounds stop before
+``--seconds`` are over, but one is always finished.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import torch
 
 from benchmarks.optional import read_versions
 from benchmarks.speed.interleaved import Contestant, Timings, format_table, take_turns
+from benchmarks.speed.openvino_peer import OpenVinoEncoder, has_openvino
 from benchmarks.speed.plain import NaiveEncoder, load_sentence_transformer, write_plain_base
 from embedder import Embedder
 from embedder.engine.compiling import LayerCompiler
@@ -42,6 +43,7 @@ from retrieval.protocols import Vectors
 Encode = Callable[[Sequence[str]], Vectors]
 
 PEER = "sentence-transformers, batches of 32"
+OPENVINO = "OpenVINO float32, batches of 32"
 REFERENCE_TEXTS = 24
 NAIVE_BATCHES = (32, 64)
 _SAMPLED_FROM_TEXTS = 512
@@ -119,6 +121,10 @@ def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, E
     longest = packed.spec.max_tokens
     peer = load_sentence_transformer(folder, longest)
     encoders[PEER] = partial(peer.encode, batch_size=32, show_progress_bar=False)
+    if has_openvino():
+        encoders[OPENVINO] = OpenVinoEncoder(folder, longest, 32).encode
+    else:
+        _say("not installed: openvino")
     for size in NAIVE_BATCHES:
         encoders[_naive(size)] = NaiveEncoder(folder, longest, size).encode
     return encoders
@@ -179,7 +185,7 @@ def describe(
 ) -> str:
     """Return one paragraph on what was run where."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    versions = read_versions("torch", "transformers", "sentence-transformers")
+    versions = read_versions("torch", "transformers", "sentence-transformers", "openvino")
     return (
         f"{model.name}, {len(texts)} texts, {tokens} tokens, {timings.rounds} interleaved rounds "
         f"in {clock} time, batches of {model.batch_tokens} tokens; {_processor()}, "

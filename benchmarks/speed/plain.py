@@ -15,7 +15,7 @@ from embedder.quiet import quiet_transformers
 from retrieval.errors import UsageError
 from retrieval.protocols import Vectors
 
-__all__ = ["NaiveEncoder", "load_sentence_transformer", "write_plain_base"]
+__all__ = ["NaiveEncoder", "load_plain", "load_sentence_transformer", "write_plain_base"]
 
 
 def write_plain_base(embedder: Embedder, folder: Path) -> None:
@@ -55,18 +55,23 @@ def write_plain_base(embedder: Embedder, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def load_plain(folder: Path) -> tuple[Any, Any]:
+    """Return tokenizer, padding on the right, and model in float32 of a plain base."""
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    with quiet_transformers():
+        return tokenizer, AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+
+
 class NaiveEncoder:
     """transformers as in most examples: input order, padded batches, all hidden states kept."""
 
     def __init__(self, folder: Path, max_tokens: int, batch_texts: int) -> None:
-        from transformers import AutoModel, AutoTokenizer
-
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        if self._tokenizer.pad_token is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._tokenizer.padding_side = "right"
-        with quiet_transformers():
-            self._model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+        self._tokenizer, self._model = load_plain(folder)
         self._max_tokens = max_tokens
         self._batch_texts = batch_texts
 

@@ -16,9 +16,11 @@ def apps(monkeypatch, loaded):
     ran = []
     names = []
 
-    def load(model, device=None):
+    def load(model, device, speed, notify):
         names.append(model)
-        return encoders(model)
+        if speed == "fast":
+            notify("speed fast: as fast as it gets.")
+        return encoders(model, device, speed)
 
     def describe(encoder):
         return ServedModel(
@@ -42,9 +44,10 @@ def build(millpond, write_jsonl, tmp_path):
     """Index two documents with a model of the given name."""
     corpus = write_jsonl("c.jsonl", {"_id": "a", "text": "one"}, {"_id": "b", "text": "two"})
 
-    def index(name, model):
+    def index(name, model, *options):
         folder = tmp_path / name
-        assert millpond("index", corpus, "--out", folder, "--model", model).exit_code == 0
+        made = millpond("index", corpus, "--out", folder, "--model", model, *options)
+        assert made.exit_code == 0
         return folder
 
     return index
@@ -109,10 +112,26 @@ def test_a_named_model_has_to_be_that_of_every_index(millpond, apps, build):
 def test_an_index_whose_model_has_changed_is_refused(millpond, apps, build, monkeypatch):
     folder = build("a", "m1")
     load = cli.serve.load_encoder
-    monkeypatch.setattr("cli.serve.load_encoder", lambda name, device: load("other"))
+    monkeypatch.setattr("cli.serve.load_encoder", lambda name, *rest: load("other", *rest))
     refused = millpond("serve", "--port", 0, "--index", folder)
     assert refused.exit_code == 2
     assert "cannot be compared" in refused.stderr
+
+
+def test_an_index_of_int8_vectors_is_served_with_fast_alone(millpond, apps, build):
+    folder, other = build("a", "m1", "--speed", "fast"), build("b", "m2", "--speed", "fast")
+    refused = millpond("serve", "--port", 0, "--index", folder)
+    assert refused.exit_code == 2
+    assert "a was made with 'm1' and int8 layers (--speed fast)" in refused.stderr
+    assert "Type --speed fast, or index the corpus again." in refused.stderr
+    server, _, said = start(millpond, apps, "--index", folder, "--index", other, "--speed", "fast")
+    assert list(server.models) == ["m1", "m2"]
+    assert said.count("speed fast:") == 1  # two models, one machine
+
+
+def test_no_layer_is_compiled_while_requests_wait(millpond, apps):
+    server, *_ = start(millpond, apps, "--speed", "fast")
+    assert server.models["fake"].encoder.compiler is None
 
 
 def test_indexes_can_be_named(millpond, apps, build):

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.speed import encode
 from benchmarks.speed.interleaved import Contestant, Timings, format_table, ratios, take_turns
+from benchmarks.speed.openvino_peer import OpenVinoEncoder, has_openvino
 from benchmarks.speed.plain import NaiveEncoder, load_sentence_transformer, write_plain_base
 from embedder import Embedder
 from retrieval.errors import UsageError
@@ -104,6 +105,30 @@ def test_the_peers_embed_the_same_tokens_to_the_same_vectors(
     np.testing.assert_allclose(peer.encode(TEXTS), expected, atol=1e-5)
 
 
+def test_openvino_embeds_the_same_tokens_to_the_same_vectors(
+    base_folder: dict[str, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    model = Embedder.load(f"{base_folder['llama']}:mean+causal,max_tokens=24", device="cpu")
+    write_plain_base(model, tmp_path)
+    texts = [*TEXTS, *TEXTS[::-1], "one more, of another length"]  # 9: a batch of 4, 4 and 1
+    found = OpenVinoEncoder(tmp_path, 24, batch_texts=4).encode(texts)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, model.encode_documents(texts), atol=1e-5)
+
+
+def test_where_openvino_is_not_installed_one_line_says_so(
+    base_folder: dict[str, Path], data: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    monkeypatch.setattr(encode, "has_openvino", lambda: False)
+    model = f"{base_folder['llama']}:mean+causal,max_tokens=24"
+    assert encode.main([str(data), "--model", model, "--texts", "4", "--rounds", "1"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("not installed: openvino") == 1
+    assert encode.OPENVINO not in printed.out
+
+
 def test_a_model_that_the_peers_could_not_repeat_is_refused(
     base_folder: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -155,6 +180,7 @@ def test_the_command_prints_a_table_of_all_contestants(
         "millpond exact (packed)",
         *(["millpond fast (int8)"] if has_vnni else []),
         "sentence-transformers, batches of 32",
+        *([encode.OPENVINO] if has_openvino() else []),
         "naive, batches of 32",
         "naive, batches of 64",
     ]
