@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from embedder.attention import Attention, probe_attention
 from embedder.bases import LocatedBase, Notify, locate_base
 from embedder.engine.packing import PackedBatch
-from embedder.engine.probe import longest_packed, packed_states
+from embedder.engine.probe import choose_packing, packed_states
 from embedder.quiet import quiet_transformers
 from embedder.variants import VariantSpec
 from retrieval.errors import MillpondError, ModelError, UsageError
@@ -53,7 +53,8 @@ class Backbone(nn.Module):
 
     Attributes
     ----------
-    longest_packed : texts of up to so many tokens may go through the model packed; 0 for none.
+    packing : how texts go through the model packed.
+    longest_packed : texts of up to so many tokens may; 0 for none.
 
     Raises
     ------
@@ -80,7 +81,8 @@ class Backbone(nn.Module):
             device=self.device,
             described=described,
         )
-        self.longest_packed = longest_packed(model, self.token_states, attention.is_causal)
+        self.packing = choose_packing(model, self.token_states, attention.is_causal, self.blocks)
+        self.longest_packed = self.packing.longest
         model.train(was_training)
 
     @property
@@ -103,7 +105,7 @@ class Backbone(nn.Module):
 
     def packed_states(self, batch: PackedBatch) -> Tensor:
         """Return what ``token_states`` does for packed texts, (total, D); for inference only."""
-        return packed_states(self.model, batch, self.attention.is_causal)[0]
+        return packed_states(self.model, batch, self.attention.is_causal, self.packing.kernel)[0]
 
     def layer_states(self, ids: Tensor, mask: Tensor, layers: Sequence[int]) -> Tensor:
         """Return one vector per layer and text, (B, len(layers), D) float32.

@@ -17,6 +17,7 @@ from embedder.bases import Notify
 from embedder.defaults import DEFAULT_VARIANT
 from embedder.device import choose_device, choose_dtype
 from embedder.engine.batches import token_batches as token_batches
+from embedder.engine.budget import CUDA_TOKENS
 from embedder.engine.checks import check_finite
 from embedder.engine.checks import check_texts as check_texts
 from embedder.engine.compiling import LayerCompiler
@@ -37,7 +38,7 @@ __all__ = ["Embedder"]
 EMBEDDING_VERSION = 1
 """Part of every fingerprint; raised when the same spec and weights would give other vectors."""
 
-_BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 65536}
+_BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": CUDA_TOKENS}
 
 
 def _silent(message: str) -> None:

@@ -6,38 +6,45 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["packed_batches", "token_batches", "tokenized_ahead"]
+__all__ = ["Budget", "packed_batches", "token_batches", "tokenized_ahead"]
+
+Budget = int | Callable[[], int]
+"""Most tokens in a batch; a function is asked again before each."""
 
 AHEAD = 2
 """Windows of texts that may be tokenised before they are needed."""
 
 
-def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def token_batches(lengths: Sequence[int], budget: Budget) -> Iterator[list[int]]:
     """Yield indices of texts, longest first, so that rows x longest row stays in the budget."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     start = 0
     while start < len(order):
-        rows = max(1, budget // lengths[order[start]])
+        rows = max(1, _now(budget) // lengths[order[start]])
         yield order[start : start + rows]
         start += rows
 
 
-def packed_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def packed_batches(lengths: Sequence[int], budget: Budget) -> Iterator[list[int]]:
     """Yield indices of texts, longest first, so that all their tokens stay in the budget.
 
     A text longer than the budget goes alone. Texts of equal length come together.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     batch: list[int] = []
-    tokens = 0
+    tokens, most = 0, _now(budget)
     for index in order:
-        if batch and tokens + lengths[index] > budget:
+        if batch and tokens + lengths[index] > most:
             yield batch
-            batch, tokens = [], 0
+            batch, tokens, most = [], 0, _now(budget)
         batch.append(index)
         tokens += lengths[index]
     if batch:
         yield batch
+
+
+def _now(budget: Budget) -> int:
+    return budget if isinstance(budget, int) else budget()
 
 
 def tokenized_ahead(

@@ -1,9 +1,10 @@
 """Texts in one row without padding, and attention that keeps them apart.
 
 Linear layers, norms and rotary positions treat every token alone, so they may see all texts of a
-batch as one row (1, total). Attention alone must know where a text ends: it runs once a group of
-texts of equal length, which needs neither padding nor a mask. The boundaries reach it through the
-current thread, not through arguments, which would compile a layer anew for every batch.
+batch as one row (1, total). Attention alone must know where a text ends, so it is done by a kernel
+that does. The one here runs once a group of texts of equal length, which needs neither padding nor
+a mask; ``kernels`` has those for a GPU. The boundaries reach it through the current thread, not
+through arguments, which would compile a layer anew for every batch.
 """
 
 from __future__ import annotations
@@ -12,13 +13,28 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["ATTENTION_NAME", "Group", "PackedBatch", "PackingError", "packed"]
+from embedder.engine.buckets import Bucket, make_buckets
+from embedder.engine.transfer import to_device
+
+__all__ = [
+    "ATTENTION_NAME",
+    "GROUPS",
+    "Group",
+    "Kernel",
+    "PackedBatch",
+    "PackingError",
+    "Pattern",
+    "packed",
+]
 
 ATTENTION_NAME = "millpond_packed"
 """Under which transformers knows the packed attention."""
@@ -65,7 +81,8 @@ class PackedBatch:
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], device: torch.device) -> PackedBatch:
         """Pack rows of at least one token each; equal lengths side by side make one group."""
-        ids = torch.tensor([token for row in rows for token in row], dtype=torch.int64)
+        total = sum(map(len, rows))
+        ids = torch.from_numpy(np.fromiter(chain.from_iterable(rows), np.int64, total))
         groups: list[Group] = []
         for row in rows:
             if groups and groups[-1].tokens == len(row):
@@ -74,27 +91,85 @@ class PackedBatch:
             else:
                 groups.append(Group(groups[-1].stop if groups else 0, 1, len(row)))
         positions = torch.cat([torch.arange(g.tokens).repeat(g.texts) for g in groups])
-        return cls(ids[None].to(device), positions[None].to(device), tuple(groups))
+        return cls(to_device(ids[None], device), to_device(positions[None], device), tuple(groups))
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """Where each text begins, then the number of tokens: (B + 1,) int32."""
+        lengths = np.repeat([g.tokens for g in self.groups], [g.texts for g in self.groups])
+        starts = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
+        return to_device(torch.from_numpy(starts), self.ids.device)
+
+    @property
+    def longest(self) -> int:
+        """The number of tokens of the longest text."""
+        return max(group.tokens for group in self.groups)
+
+    @cached_property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """All tokens in order, in few buckets that are padded a little."""
+        return make_buckets(self.groups, self.ids.device)
 
     def reduce(self, states: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Return a vector per text, (B, D), of token states (total, D).
 
-        ``function`` takes (n, T, D) and a mask (n, T) bool that is True everywhere, and gives
-        (n, D): any pooling over padded states, here once a group and never with padding.
+        ``function`` takes (n, T, D) and a mask (n, T) bool, True at tokens, and gives (n, D): any
+        pooling over padded states. It is called once a group, so never with padding, but on CUDA
+        once a bucket.
         """
+        if states.device.type == "cuda":
+            return self.reduce_buckets(states, function)
         found = []
         for group in self.groups:
             own = states[group.start : group.stop].view(group.texts, group.tokens, -1)
             found.append(function(own, own.new_ones(own.shape[:2], dtype=torch.bool)))
         return torch.cat(found)
 
+    def reduce_buckets(
+        self, states: Tensor, function: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """Return what ``reduce`` does, by one call a bucket."""
+        return torch.cat([function(each.pad(states), each.real) for each in self.buckets])
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How the tokens of a text see each other.
+
+    Attributes
+    ----------
+    scaling : what products of queries and keys are multiplied with; None for width ** -0.5.
+    window : how many tokens each one sees, itself the last of them; None for all before it.
+    """
+
+    is_causal: bool
+    scaling: float | None = None
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Attention that keeps the texts of a batch apart.
+
+    Attributes
+    ----------
+    run : queries (1, heads, total, d), keys and values of as many heads or a divisor of it, the
+        batch and the pattern, to (1, total, heads, d).
+    takes_windows : whether it heeds ``Pattern.window``. Others are given no text longer than one.
+    """
+
+    name: str
+    run: Callable[[Tensor, Tensor, Tensor, PackedBatch, Pattern], Tensor]
+    takes_windows: bool = False
+
 
 @dataclass
 class _Boundaries:
     """What the attention of this thread needs to know now, and the windows it was told of."""
 
-    groups: tuple[Group, ...]
+    batch: PackedBatch
     is_causal: bool
+    kernel: Kernel
     windows: set[int] = field(default_factory=set)
 
 
@@ -102,14 +177,16 @@ _thread = threading.local()
 
 
 @contextmanager
-def packed(model: Any, batch: PackedBatch, is_causal: bool) -> Iterator[set[int]]:
-    """Run ``model`` on a packed batch inside the block.
+def packed(
+    model: Any, batch: PackedBatch, is_causal: bool, kernel: Kernel | None = None
+) -> Iterator[set[int]]:
+    """Run ``model`` on a packed batch inside the block, with ``GROUPS`` or another kernel.
 
     Gives the set of sliding windows that the model's layers name while it runs.
     """
     _register()
     config, before = model.config, model.config._attn_implementation
-    boundaries = _Boundaries(batch.groups, is_causal)
+    boundaries = _Boundaries(batch, is_causal, kernel or GROUPS)
     config._attn_implementation = ATTENTION_NAME
     _thread.boundaries = boundaries
     try:
@@ -145,9 +222,10 @@ def _attention(
     ------
     PackingError : a mask, dropout or a setting arrives that would have to change the result.
     """
-    window = settings.get("sliding_window")
-    if window:
-        _current().windows.add(int(window))
+    window = settings.get("sliding_window") or None
+    if window is not None:
+        window = int(window)
+        _current().windows.add(window)
     foreign = sorted(
         name
         for name, value in settings.items()
@@ -155,22 +233,47 @@ def _attention(
     )
     if attention_mask is not None or dropout or foreign:
         raise PackingError(f"the packed attention knows no mask, dropout or {foreign}")
-    return _attend(query, key, value, scaling), None
+    if torch.compiler.is_compiling():
+        return _attend(query, key, value, scaling, window), None
+    return _run_kernel(query, key, value, scaling, window), None
+
+
+def _run_kernel(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+) -> Tensor:
+    now = _current()
+    pattern = Pattern(now.is_causal, scaling, window if now.is_causal else None)
+    return now.kernel.run(query, key, value, now.batch, pattern)
 
 
 @torch.library.custom_op("millpond::packed_attention", mutates_args=())
-def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+) -> Tensor:
     """Attend within each text; opaque to torch.compile, which need not see the boundaries."""
-    boundaries = _current()
+    return _run_kernel(query, key, value, scaling, window)
+
+
+@_attend.register_fake
+def _attend_shape(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+) -> Tensor:
+    return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+
+
+def _attend_groups(
+    query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, pattern: Pattern
+) -> Tensor:
+    """Attend once a group of texts of equal length, without a mask."""
     heads, total = query.shape[1:3]
     mixed = query.new_empty(1, total, heads, value.shape[3])
-    for group in boundaries.groups:
+    for group in batch.groups:
         found = F.scaled_dot_product_attention(
             _split(query, group),
             _split(key, group),
             _split(value, group),
-            is_causal=boundaries.is_causal,
-            scale=scaling,
+            is_causal=pattern.is_causal,
+            scale=pattern.scaling,
             enable_gqa=key.shape[1] != heads,
         )
         shape = (group.texts, group.tokens, heads, -1)
@@ -178,9 +281,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) ->
     return mixed
 
 
-@_attend.register_fake
-def _attend_shape(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-    return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+GROUPS = Kernel("one call a group of equal lengths", _attend_groups)
 
 
 def _split(states: Tensor, group: Group) -> Tensor:

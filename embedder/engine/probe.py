@@ -1,70 +1,206 @@
-"""Whether a base may be packed: found out by packing it once, and comparing."""
+"""Whether and how a base may be packed: found out by packing it once, and comparing."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from embedder.engine.packing import PackedBatch, packed
+from embedder.engine.kernels import HALF_TOLERANCE, checked, find_kernels
+from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, packed
 
-__all__ = ["longest_packed", "packed_states"]
+__all__ = ["Packing", "choose_packing", "packed_states"]
 
 PROBE_LENGTHS = (7, 5, 5, 2, 1)
 _TOLERANCE = 1e-4
+_LONGEST_PROBED_WINDOW = 4096
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "local_attention")
 """Where configurations keep the number of tokens that some layers can look back."""
 
+PaddedStates = Callable[[Tensor, Tensor], Tensor]
+Blocks = Callable[[], Iterable[nn.Module]]
 
-def packed_states(model: Any, batch: PackedBatch, is_causal: bool) -> tuple[Tensor, set[int]]:
+
+@dataclass(frozen=True)
+class Packing:
+    """How a base is packed.
+
+    Attributes
+    ----------
+    longest : texts of up to so many tokens may be packed; 0 for none.
+    kernel : what attends within each text.
+    """
+
+    longest: int = 0
+    kernel: Kernel = GROUPS
+
+
+def packed_states(
+    model: Any, batch: PackedBatch, is_causal: bool, kernel: Kernel = GROUPS
+) -> tuple[Tensor, set[int]]:
     """Return the last layer's states (total, D), and the sliding windows that layers named."""
-    with packed(model, batch, is_causal) as windows:
+    with packed(model, batch, is_causal, kernel) as windows:
         out = model(input_ids=batch.ids, position_ids=batch.positions, use_cache=False)
     return out.last_hidden_state[0], windows
 
 
-@torch.no_grad()
-def longest_packed(
-    model: Any, padded_states: Callable[[Tensor, Tensor], Tensor], is_causal: bool
-) -> int:
-    """Return the length in tokens up to which texts may be packed; 0 where none may.
+@dataclass(frozen=True)
+class _Reference:
+    """What the padded path makes of some texts.
 
-    Random texts of several lengths go through the model packed and padded. Every state must be
-    the same to 1e-4 of the largest one. A base that is not in float32 on a CPU, that does not
-    take its attention from transformers' interface, asks it for more than the packed attention
-    does, or mixes neighbouring tokens elsewhere, is padded. A layer with a sliding window sees all
-    of a text that is no longer than the window, so longer ones are padded.
+    Attributes
+    ----------
+    states : of the last layer, (total, D).
+    inputs : of every decoder layer, (total, D), in half precision; else none.
+    """
+
+    rows: list[list[int]]
+    states: Tensor
+    inputs: list[Tensor]
+
+
+@torch.no_grad()
+def choose_packing(
+    model: Any,
+    padded_states: PaddedStates,
+    is_causal: bool,
+    blocks: Blocks,
+    kernels: Sequence[Kernel] | None = None,
+) -> Packing:
+    """Return the first kernel that gives the padded states, and up to which length it does.
+
+    Random texts of several lengths go through the model packed and padded. In float32 every state
+    must be the same to 1e-4 of the largest one. In half precision what rounding does in one layer
+    grows in the next ones (to a third of a state in smollm2-135m without a causal mask), so there
+    every layer is given the padded path's states and has to come near the next ones. Every kernel
+    but ``GROUPS`` is compared with attention in float32 besides. A base that does not take its
+    attention from transformers' interface, asks it for more than the packed attention does, or
+    mixes neighbouring tokens elsewhere, is padded.
+
+    A layer with a sliding window sees all of a text that is no longer than the window. Longer ones
+    are padded, unless attention is causal and the kernel takes windows: then a text of one and a
+    half windows is compared too.
 
     Parameters
     ----------
     padded_states : (ids (B, T) int64, mask (B, T) int64) to states (B, T, D).
+    blocks : gives the decoder layers; may raise where there is no list of them.
+    kernels : what to choose from; by default, what there is for the model's device and dtype.
     """
     weights = next(model.parameters())
-    if weights.device.type != "cpu" or weights.dtype != torch.float32:
-        return 0
+    if kernels is None:
+        kernels = find_kernels(weights.device, weights.dtype)
+    if not kernels:
+        return Packing()
+    try:
+        layers = list(blocks()) if weights.dtype in HALF_TOLERANCE else []
+    except Exception:  # without layers to compare, nothing is known of half precision
+        return Packing()
+    reference = _padded(model, padded_states, layers, PROBE_LENGTHS)
+    for kernel in kernels:
+        windows = _compare(model, kernel, is_causal, layers, reference)
+        if windows is None:
+            continue
+        named = max(windows, default=0)
+        heeds = bool(kernel.takes_windows and is_causal and 0 < named <= _LONGEST_PROBED_WINDOW)
+        if heeds:
+            more = _padded(model, padded_states, layers, (named + named // 2, 3))
+            heeds = _compare(model, kernel, is_causal, layers, more) is not None
+        limits = [window for window in _configured_windows(model.config) if window not in windows]
+        return Packing(min([sys.maxsize, *limits, *(() if heeds else windows)]), kernel)
+    return Packing()
+
+
+def _padded(
+    model: Any,
+    padded_states: PaddedStates,
+    layers: Sequence[nn.Module],
+    lengths: Sequence[int],
+) -> _Reference:
+    """Return random texts of these lengths, and what the padded path makes of them."""
+    device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
     rows = [
         torch.randint(0, int(model.config.vocab_size), (length,), generator=generator)
-        for length in PROBE_LENGTHS
+        for length in lengths
     ]
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    lengths = torch.tensor(PROBE_LENGTHS)
-    mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-    expected = padded_states(ids, mask)[mask.bool()]
-    batch = PackedBatch.of([row.tolist() for row in rows], weights.device)
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
+    real = (torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]).to(device)
+    inputs: list[Tensor] = []
+
+    def keep(layer: int, states: Tensor) -> Tensor:
+        inputs.append(states[real])
+        return states
+
+    with _at_inputs(layers, keep):
+        states = padded_states(ids, real.long())[real]
+    return _Reference([row.tolist() for row in rows], states, inputs)
+
+
+def _compare(
+    model: Any,
+    kernel: Kernel,
+    is_causal: bool,
+    layers: Sequence[nn.Module],
+    reference: _Reference,
+) -> set[int] | None:
+    """Return the windows that layers named; None where the packed states are others."""
+    batch = PackedBatch.of(reference.rows, reference.states.device)
+    tested = kernel if kernel is GROUPS else checked(kernel)
+
+    def force(layer: int, states: Tensor) -> Tensor:
+        if not _are_the_same(states[0], reference.inputs[layer]):
+            raise PackingError(f"layer {layer} gives other states packed than padded")
+        return reference.inputs[layer][None]
+
     try:
-        found, windows = packed_states(model, batch, is_causal)
+        with _at_inputs(layers, force):
+            found, windows = packed_states(model, batch, is_causal, tested)
     except Exception:  # whatever an unknown architecture raises, the padded path is right
-        return 0
+        return None
+    return windows if _are_the_same(found, reference.states) else None
+
+
+@contextmanager
+def _at_inputs(
+    layers: Sequence[nn.Module], change: Callable[[int, Tensor], Tensor]
+) -> Iterator[None]:
+    """Inside the block, let every layer read ``change(its place, states)`` for its states."""
+
+    def hook(place: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+        def replace(
+            module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            if given:
+                return (change(place, given[0]), *given[1:]), named
+            return given, {**named, "hidden_states": change(place, named["hidden_states"])}
+
+        return replace
+
+    hooks = [
+        layer.register_forward_pre_hook(hook(place), with_kwargs=True)
+        for place, layer in enumerate(layers)
+    ]
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
+
+
+def _are_the_same(found: Tensor, expected: Tensor) -> bool:
     if found.shape != expected.shape:
-        return 0
-    apart = (found - expected).abs().max() / expected.abs().max()
-    if not bool(apart <= _TOLERANCE):
-        return 0
-    return min([sys.maxsize, *windows, *_configured_windows(model.config)])
+        return False
+    apart = (found - expected).float()
+    most = HALF_TOLERANCE.get(expected.dtype)
+    if most is None:
+        return bool(apart.abs().max() / expected.abs().max() <= _TOLERANCE)
+    return bool((apart.norm(dim=-1) <= most * expected.float().norm(dim=-1)).all())
 
 
 def _configured_windows(config: Any) -> list[int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -12,10 +13,13 @@ import torch
 from torch import Tensor
 
 from embedder.engine.batches import packed_batches, token_batches, tokenized_ahead
+from embedder.engine.budget import budget_of, is_out_of_memory
 from embedder.engine.checks import check_texts
 from embedder.engine.compiling import LayerCompiler
 from embedder.engine.packing import PackedBatch
+from embedder.engine.transfer import Arrival, Meter, to_device
 from embedder.text import pad_batch
+from retrieval.errors import ModelError
 from retrieval.protocols import Progress, Vectors
 
 __all__ = ["EngineSettings", "encode_texts", "run_batches"]
@@ -23,6 +27,8 @@ __all__ = ["EngineSettings", "encode_texts", "run_batches"]
 _LEAST_WINDOW_TEXTS = 1024
 
 Rows = Sequence[Sequence[int]]
+
+Found = Iterator[tuple[list[int], Tensor]]
 
 # A model attends either packed or padded at any one time, and one forward fills all cores.
 _one_at_a_time = threading.Lock()
@@ -32,6 +38,8 @@ class EngineSettings(Protocol):
     """What the loop reads of an Embedder."""
 
     batch_tokens: int
+    """Most tokens in a batch; on CUDA ``budget.CUDA_TOKENS`` stands for as many as are best."""
+
     padding_side: Literal["left", "right"]
 
     @property
@@ -70,6 +78,7 @@ def encode_texts(
     Raises
     ------
     UsageError : ``texts`` is one string, or holds something that is not valid text.
+    ModelError : the device has too little memory for one text alone.
     """
     check_texts(texts)
     vectors = np.empty((len(texts), width), dtype=np.float32)
@@ -82,54 +91,143 @@ def encode_texts(
     return vectors
 
 
-def run_batches(
-    model: EngineSettings, rows: Rows, texts_after: int = 0
-) -> Iterator[tuple[list[int], Tensor]]:
+def run_batches(model: EngineSettings, rows: Rows, texts_after: int = 0) -> Found:
     """Yield (indices of texts, their vectors (B, D) on the CPU), longest texts first.
+
+    On CUDA the vectors of a batch are waited for only when the next one is under way. A batch
+    that does not fit into memory is halved, and so are those after it.
 
     Parameters
     ----------
     rows : token ids, at least one a text.
     texts_after : how many more texts are known to follow these.
+
+    Raises
+    ------
+    ModelError : the device has too little memory for one text alone.
     """
     lengths = [len(row) for row in rows]
     limit = model.longest_packed
     padded = [index for index, length in enumerate(lengths) if length > limit]
     packable = [index for index, length in enumerate(lengths) if length <= limit]
-    for places in token_batches([lengths[index] for index in padded], model.batch_tokens):
-        chosen = [padded[place] for place in places]
-        yield chosen, _run_padded(model, [rows[index] for index in chosen])
+    line = _Line(model, rows)
+    for places in token_batches([lengths[index] for index in padded], line.most_tokens):
+        yield from line.run([padded[place] for place in places], None)
     left = sum(lengths[index] for index in packable)
     after = round(texts_after * left / max(1, len(packable)))
-    for places in packed_batches([lengths[index] for index in packable], model.batch_tokens):
+    for places in packed_batches([lengths[index] for index in packable], line.most_tokens):
         chosen = [packable[place] for place in places]
-        yield chosen, _run_packed(model, [rows[index] for index in chosen], left + after)
+        yield from line.run(chosen, left + after)
         left -= sum(lengths[index] for index in chosen)
+    yield from line.land(0)
 
 
-def _run_padded(model: EngineSettings, rows: Rows) -> Tensor:
-    ids, mask = pad_batch(rows, model.pad_id, model.padding_side)
-    with _one_at_a_time:
-        return model.forward(ids.to(model.device), mask.to(model.device)).cpu()
+@dataclass(frozen=True)
+class _Flight:
+    """A batch that was handed to the device."""
+
+    chosen: list[int]
+    tokens: int
+    vectors: Arrival
+    meter: Meter
+    compiler_state: str | None
 
 
-def _run_packed(model: EngineSettings, rows: Rows, tokens_left: int) -> Tensor:
-    batch = PackedBatch.of(rows, model.device)
+class _Line:
+    """Batches on their way through the model: one ahead on CUDA, none elsewhere."""
+
+    def __init__(self, model: EngineSettings, rows: Rows) -> None:
+        self.budget = budget_of(model)
+        self._model = model
+        self._rows = rows
+        self._flights: deque[_Flight] = deque()
+
+    def most_tokens(self) -> int:
+        """Return how many tokens the next batch may have."""
+        return self.budget.tokens
+
+    def run(self, chosen: list[int], tokens_left: int | None) -> Found:
+        """Hand texts to the device, and yield what arrives meanwhile.
+
+        ``tokens_left``, with these, are those to be packed; None where these are to be padded.
+        """
+        rows = [self._rows[index] for index in chosen]
+        longest = max(map(len, rows))
+        tokens = longest * len(rows) if tokens_left is None else sum(map(len, rows))
+        try:
+            self._launch(chosen, rows, tokens, tokens_left)
+            fitted = True
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            fitted = False  # gone on with below, where the error holds no memory any more
+        if fitted:
+            yield from self.land(self._most_ahead())
+            return
+        yield from self.land(0)
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(chosen) == 1:
+            raise ModelError(
+                f"One text of {longest} tokens does not fit into the memory of "
+                f"{self._model.device}, not even alone. Lower max_tokens, or use another device."
+            )
+        self.budget.shrink(tokens)
+        half = len(chosen) // 2
+        for part in (chosen[:half], chosen[half:]):
+            yield from self.run(part, tokens_left)
+
+    def land(self, most: int) -> Found:
+        """Yield the vectors of batches until ``most`` are still under way."""
+        while len(self._flights) > most:
+            flight = self._flights.popleft()
+            vectors = flight.vectors.wait()
+            compiler = self._model.compiler
+            seconds = flight.meter.seconds
+            if compiler is None or compiler.state != "trying":
+                self.budget.record(flight.tokens, seconds, flight.meter.used_bytes)
+            if compiler is not None and flight.compiler_state == compiler.state:
+                with _one_at_a_time:
+                    compiler.record(flight.tokens, seconds)
+            yield flight.chosen, vectors
+
+    def _most_ahead(self) -> int:
+        compiler = self._model.compiler
+        compares = compiler is not None and compiler.state == "trying"  # batches take turns
+        return 1 if self._model.device.type == "cuda" and not compares else 0
+
+    def _launch(self, chosen: list[int], rows: Rows, tokens: int, tokens_left: int | None) -> None:
+        model = self._model
+        if tokens_left is None:
+            ids, mask = (
+                to_device(each, model.device)
+                for each in pad_batch(rows, model.pad_id, model.padding_side)
+            )
+            with _one_at_a_time:
+                meter = Meter(model.device)
+                found, state = Arrival(model.forward(ids, mask)), None
+                meter.stop()
+        else:
+            batch = PackedBatch.of(rows, model.device)
+            with _one_at_a_time:
+                if model.compiler is not None:
+                    model.compiler.consider(tokens_left)
+                meter = Meter(model.device)
+                found, state = _run_packed(model, batch)
+                meter.stop()
+        self._flights.append(_Flight(chosen, tokens, found, meter, state))
+
+
+def _run_packed(model: EngineSettings, batch: PackedBatch) -> tuple[Arrival, str | None]:
+    """Return the vectors, and the state of the compiler they were computed in."""
     compiler = model.compiler
-    with _one_at_a_time:
-        if compiler is None:
-            return model.forward_packed(batch).cpu()
-        compiler.consider(tokens_left)
-        start = time.perf_counter()
-        with compiler.in_place():
-            try:
-                found = model.forward_packed(batch).cpu()
-            except Exception as error:  # the compiler's backends raise their own kinds
-                if not compiler.is_on:
-                    raise
-                compiler.give_up(error)
-                found = None
-        if found is None:
-            return model.forward_packed(batch).cpu()
-        compiler.record(batch.ids.numel(), time.perf_counter() - start)
-        return found
+    if compiler is None:
+        return Arrival(model.forward_packed(batch)), None
+    with compiler.in_place():
+        try:
+            return Arrival(model.forward_packed(batch)), compiler.state
+        except Exception as error:  # the compiler's backends raise their own kinds
+            if not compiler.is_on or is_out_of_memory(error):
+                raise
+            compiler.give_up(error)
+    return Arrival(model.forward_packed(batch)), None

@@ -245,7 +245,7 @@ def test_many_windows_of_texts_come_out_in_input_order(
 ) -> None:
     embedder = load(base_folder["llama"], "mean", "causal", batch_tokens=8)
     expected = embedder.encode_documents(TEXTS)
-    monkeypatch.setattr("embedder.embedder._LEAST_WINDOW_TEXTS", 2)
+    monkeypatch.setattr("embedder.engine.run._LEAST_WINDOW_TEXTS", 2)
     np.testing.assert_allclose(embedder.encode_documents(TEXTS), expected, atol=1e-5)
 
 
