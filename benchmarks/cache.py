@@ -50,12 +50,14 @@ class Work:
     tokens : that the model read, padding not counted; None where that is not known.
     encode_seconds : within the encoder.
     seconds : of the whole, such as building the index.
+    waited_seconds : the part of both that an earlier pass for another model took.
     """
 
     tokens: int | None
     encode_seconds: float
     seconds: float
     peak_memory_bytes: int
+    waited_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,7 @@ class _Meter:
             self._seconds,
             seconds + self._waited_seconds,
             max(peak_memory_bytes, self._waited_memory),
+            self._waited_seconds,
         )
 
 

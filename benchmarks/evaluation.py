@@ -125,8 +125,9 @@ class _Bill:
         """Return the costs of a cell that took so long now."""
         earlier = [work for work, is_new in self._works if work is not None and not is_new]
         known = [work for work, _ in self._works if work is not None]
+        waited = sum(work.waited_seconds for work, is_new in self._works if work and is_new)
         costs = {
-            "seconds": seconds + sum(work.seconds for work in earlier),
+            "seconds": seconds + waited + sum(work.seconds for work in earlier),
             "peak_memory_bytes": float(
                 max([peak_memory_bytes, *(work.peak_memory_bytes for work in known)])
             ),

@@ -95,6 +95,21 @@ def test_nothing_waits_when_all_are_done_and_finished_cells_are_left_out(
     assert list((out / ".cache" / "shared").iterdir()) == []
 
 
+def test_a_pass_made_for_another_model_counts_in_full(fakes, data, tmp_path, monkeypatch):
+    def take(self, model, side, texts):
+        return WaitingVectors(model.encoder.encode_queries(texts), 1000.0, 1 << 50)
+
+    monkeypatch.setattr(SharedVectors, "take", take)
+    config = BenchConfig(models=["one"], tasks=[str(data)], out=tmp_path / "results")
+    for result in run_benchmark(config, load=fakes.Models()):
+        # documents and queries are two passes, the texts of other families one
+        passes = 2 if result.family == "retrieval" else 1
+        if result.family != "classification":
+            assert 1000 * passes < result.costs["seconds"] < 1000 * passes + 100
+        assert result.costs["peak_memory_bytes"] == 1 << 50
+        assert result.costs["tokens_per_second"] < 1
+
+
 def test_vectors_are_taken_once_and_damage_is_passed_over(fakes, tmp_path):
     store = SharedVectors(tmp_path / "shared")
     model = LoadedModel(fakes.WordEncoder("one"))
