@@ -15,6 +15,7 @@ from cli._console import message, progress, warn
 from cli._models import check_index_speed, load_encoder, note_untrained
 from cli._options import DeviceOption, JsonOption, SkipBadOption, SpeedName, SpeedOption
 from cli._output import atomic_output, check_output, print_json, print_line
+from cli._server_key import StoredKeyOption, use_asked_key
 from cli._text import clean, collapse, stdout_width, truncate, wrap
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def search(
     ] = None,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
+    ask_key: StoredKeyOption = False,
     speed: SpeedOption = SpeedName.EXACT,
 ) -> None:
     """Find the documents of an index that are nearest to a text.
@@ -89,6 +91,7 @@ def search(
       millpond search my-index --queries queries.jsonl --run run.trec
     """
     _check_request(text, queries, run, json)
+    use_asked_key(folder, ask_key)
     if text is not None:
         retriever, chosen = _open(folder, model, device, speed, where)
         hits = retriever.search(text, k or HITS_FOR_TEXT, where=chosen)

@@ -363,7 +363,7 @@ def test_after_a_failed_upload_the_same_command_embeds_nothing_again(
     assert len(open_index(tmp_path / "index")) == 3
 
 
-@pytest.mark.parametrize("command", ["add", "update", "delete", "check"])
+@pytest.mark.parametrize("command", ["add", "update", "delete", "check", "search"])
 def test_a_stored_index_asks_for_the_key_of_its_server(
     command, millpond, corpus, write_jsonl, tmp_path, qdrant_server, on_server, monkeypatch
 ):
@@ -377,6 +377,7 @@ def test_a_stored_index_asks_for_the_key_of_its_server(
     monkeypatch.setattr("getpass.getpass", lambda prompt: prompts.append(prompt) or KEY)
     more = write_jsonl("more.jsonl", {"_id": "z", "text": "new"})
     given = {"add": [more], "update": [more], "delete": ["--ignore-missing", "a"], "check": []}
+    given["search"] = ["water"]
     result = millpond(command, index, *given[command], "--ask-key")
     assert result.exit_code == 0, result.stderr
     assert prompts == [f"API key of {qdrant_server.url}: "]
