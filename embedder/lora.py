@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from embedder.backbone import Backbone
+from embedder.dropout import WordDropout
 from retrieval.errors import ModelError, UsageError
 
 __all__ = [
@@ -220,7 +221,10 @@ def copy_tensors(
 
 
 def _inject(backbone: Backbone, config: Any) -> None:
-    """Wrap the layers, with LoRA weights in float32 and every module in the mode it was in."""
+    """Wrap the layers, with LoRA weights in float32 and every module in the mode it was in.
+
+    Their dropout is one that is quick on a CPU.
+    """
     from peft import inject_adapter_in_model
 
     model: Any = backbone.model
@@ -228,6 +232,9 @@ def _inject(backbone: Backbone, config: Any) -> None:
     inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
     for parameter in adapter_parameters(backbone).values():
         parameter.data = parameter.data.float()
+    for _, layer in _layers(model):
+        if isinstance(layer.lora_dropout[_ADAPTER], nn.Dropout):  # peft has Identity for none
+            layer.lora_dropout[_ADAPTER] = WordDropout(layer.lora_dropout[_ADAPTER].p)
     model.train(was_training)
 
 
