@@ -30,8 +30,8 @@ from benchmarks.sharing import SharedVectors, WaitingVectors, encode_shared
 from indexes import WriteConfig, open_index, write_corpus
 from indexes.shards import check_vectors
 from retrieval import Corpus, Encoder, Fingerprint, Progress, VectorIndex, Vectors
-from retrieval.disk import replace_file
-from retrieval.errors import IndexCorruptError, SourceNotFoundError, StorageError
+from retrieval.disk import make_folder, replace_file
+from retrieval.errors import IndexCorruptError, SourceNotFoundError
 
 __all__ = ["Cache", "CachedIndex", "IndexRequest", "ShowProgress", "Work"]
 
@@ -157,7 +157,7 @@ class Cache:
             damaged = False
         except IndexCorruptError:
             damaged = True
-        _make_folder(folder.parent)
+        make_folder(folder.parent)
         costs.unlink(missing_ok=True)
         meter = _Meter(model, "document", self._shared)
         started = time.perf_counter()
@@ -264,7 +264,7 @@ def _read_vectors(path: Path, rows: int, dimension: int) -> tuple[Vectors, Work]
 
 def _write_vectors(path: Path, vectors: Vectors, work: Work) -> None:
     """Keep vectors; their cost is written first, so that it is there whenever they are."""
-    _make_folder(path.parent)
+    make_folder(path.parent)
     replace_file(path.with_suffix(".json"), _to_json(work))
     buffer = io.BytesIO()
     np.save(buffer, vectors, allow_pickle=False)
@@ -280,13 +280,6 @@ def _read_work(path: Path) -> Work | None:
 
 def _to_json(work: Work) -> bytes:
     return (json.dumps(asdict(work)) + "\n").encode()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be made ({error.strerror}).") from error
 
 
 def _folder_bytes(folder: Path) -> int:

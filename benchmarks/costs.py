@@ -44,7 +44,7 @@ class PeakMemory:
     def __init__(self, device: str = "cpu") -> None:
         self.bytes = 0
         self._cuda: Any = sys.modules["torch"].cuda if device.startswith("cuda") else None
-        self._process = import_optional("psutil", "Measuring memory").Process()
+        self._process = _this_process()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -74,7 +74,7 @@ class PeakMemory:
             self._sample()
 
     def _sample(self) -> None:
-        self.bytes = max(self.bytes, int(self._process.memory_info().rss))
+        self.bytes = max(self.bytes, _resident(self._process))
 
 
 def resident_bytes() -> int:
@@ -84,7 +84,15 @@ def resident_bytes() -> int:
     ------
     MissingDependencyError : psutil is not installed.
     """
-    return int(import_optional("psutil", "Measuring memory").Process().memory_info().rss)
+    return _resident(_this_process())
+
+
+def _this_process() -> Any:
+    return import_optional("psutil", "Measuring memory").Process()
+
+
+def _resident(process: Any) -> int:
+    return int(process.memory_info().rss)
 
 
 def measure_latency(search: Callable[[str], object], texts: Sequence[str]) -> dict[str, float]:

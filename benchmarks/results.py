@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval import Fingerprint
-from retrieval.disk import replace_file
+from retrieval.disk import make_folder, replace_file
 from retrieval.errors import RecordError, SourceNotFoundError, StorageError, UsageError
 
 __all__ = [
@@ -169,10 +169,7 @@ def write_result(folder: Path, result: Result, hits: Iterable[QueryHits] | None 
     StorageError : the disk is full or not writable; what was there is as it was.
     """
     path = result_path(folder, result.model, result.task)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path.parent}: cannot be made ({error.strerror}).") from error
+    make_folder(path.parent)
     if hits is not None:
         lines = (json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in hits)
         replace_file(_hits_path(path), "".join(lines).encode())

@@ -19,8 +19,8 @@ from benchmarks.bm25 import BM25_NAME
 from benchmarks.models import PEER_PREFIX, LoadedModel, wrap_embedder
 from benchmarks.remembered import digest
 from retrieval import Vectors
-from retrieval.disk import replace_file
-from retrieval.errors import MillpondError, StorageError
+from retrieval.disk import make_folder, replace_file
+from retrieval.errors import MillpondError
 
 if TYPE_CHECKING:
     from embedder.variants import VariantSpec
@@ -133,10 +133,7 @@ class SharedVectors:
         buffer = io.BytesIO()
         cost = np.array([waiting.seconds, waiting.peak_memory_bytes])
         np.savez(buffer, vectors=waiting.vectors, cost=cost)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"{self._folder}: cannot be made ({error.strerror}).") from error
+        make_folder(self._folder)
         replace_file(self._path(model, side, texts), buffer.getvalue())
 
     def take(self, model: LoadedModel, side: str, texts: Sequence[str]) -> WaitingVectors | None:

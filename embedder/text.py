@@ -105,7 +105,10 @@ class TextTokenizer:
 
     def _plain(self, texts: list[str]) -> list[list[int]]:
         """Tokenise without special tokens, and without reading any out of the text."""
-        self._backend.encode_special_tokens = True
+        if not self._backend.encode_special_tokens:  # setting it fails while a thread encodes
+            self._backend.encode_special_tokens = True
+        if len(texts) == 1:  # a batch would go to another thread
+            return [list(self._backend.encode(texts[0], add_special_tokens=False).ids)]
         encoded = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [list(row.ids) for row in encoded]
 

@@ -8,10 +8,23 @@ from pathlib import Path
 
 from retrieval.errors import StorageError
 
-__all__ = ["FULL_DISK", "replace_file", "sync_path", "sync_tree", "write_synced"]
+__all__ = ["FULL_DISK", "make_folder", "replace_file", "sync_path", "sync_tree", "write_synced"]
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where a file can grow no more: the disk, the quota, the file's own limit."""
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there already.
+
+    Raises
+    ------
+    StorageError : it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be made ({error.strerror or error}).") from error
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -36,8 +36,8 @@ def read_study(data: Mapping[str, Any], folder: Path) -> StudyConfig:
     def absolute(path: str | Path) -> Path:
         return (folder / Path(path).expanduser()).resolve()
 
-    def place(name: str, is_path: bool) -> str:
-        return str(absolute(name)) if is_path else name
+    def place(name: str, stands_on_disk: bool) -> str:
+        return str(absolute(name)) if stands_on_disk else name
 
     return replace(
         config,

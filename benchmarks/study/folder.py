@@ -23,8 +23,8 @@ from typing import Any
 
 from benchmarks.study.cells import StudyCell
 from embedder.training.folder import find_differences
-from retrieval.disk import replace_file
-from retrieval.errors import FailureError, StorageError, UsageError
+from retrieval.disk import make_folder, replace_file
+from retrieval.errors import FailureError, UsageError
 
 __all__ = ["CellRecord", "StudyFolder"]
 
@@ -136,7 +136,7 @@ class StudyFolder:
 
     def write_error(self, cell: StudyCell, text: str) -> None:
         """Keep where in the code a cell failed, for whoever mends it."""
-        self._cell(cell).mkdir(parents=True, exist_ok=True)
+        make_folder(self._cell(cell))
         replace_file(self._cell(cell) / "error.txt", text.encode("utf-8", "backslashreplace"))
 
     def read_training(self, cell: StudyCell) -> dict[str, Any]:
@@ -179,10 +179,7 @@ class StudyFolder:
         return self.path / "cells" / cell.folder_name
 
     def _write(self, path: Path, data: Mapping[str, Any]) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"{path.parent}: cannot be made ({error.strerror}).") from error
+        make_folder(path.parent)
         replace_file(path, f"{json.dumps(data, ensure_ascii=False)}\n".encode())
 
 

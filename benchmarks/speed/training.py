@@ -1,0 +1,114 @@
+"""A LoRA training step with millpond's dropout, with torch's and without, in one interleaved run.
+
+    python -m benchmarks.speed.training python-stdlib --base-layers 6
+
+A step is what ``millpond train`` does in one: 64 titles and the texts below them through model1 in
+passes of 2,048 tokens, InfoNCE, gradients. The weights stay as they are. Runs on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks.speed.index_work import describe_machine
+from benchmarks.speed.interleaved import Contestant, format_table, take_turns
+from embedder import Embedder
+from embedder.dropout import WordDropout
+from embedder.lora import LoraOptions, add_adapter
+from embedder.model_name import parse_model_name
+from embedder.training.batch import BatchLoss, LocalBatch, SourceTokenizer, StepPairs
+from embedder.training.config import DataSource, LossConfig
+from embedder.training.data import Pair
+from embedder.training.distributed import Processes
+from embedder.training.gradcache import plain_backward
+from retrieval import read_corpus
+from retrieval.errors import MillpondError
+
+__all__ = ["NO_DROPOUT", "TORCH", "WORDS", "compare", "main"]
+
+NO_DROPOUT = "no dropout"
+TORCH = "torch's dropout"
+WORDS = "millpond's dropout"
+_RATE = 0.1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison and print its table; return the exit code."""
+    options = _parse(arguments)
+    try:
+        print("\n".join(compare(options)))
+    except MillpondError as error:
+        _say(f"error: {error}")
+        return 1
+    return 0
+
+
+def compare(options: argparse.Namespace) -> list[str]:
+    """Measure, and return the machine and a table in Markdown."""
+    spec = parse_model_name(options.model, "eos+causal")
+    model = Embedder.from_spec(spec, device="cpu", notify=_say)
+    model.backbone.requires_grad_(False)
+    add_adapter(model.backbone, LoraOptions(dropout=_RATE))
+    model.train()
+    local, loss = _batch(model, options)
+
+    def run(dropout: nn.Module) -> None:
+        for name, module in list(model.backbone.named_modules()):
+            if name.endswith(".lora_dropout"):
+                module["default"] = dropout
+        model.zero_grad(set_to_none=True)
+        plain_backward(lambda chunk: model(*chunk), local.chunks, loss)
+
+    contestants = [
+        Contestant(NO_DROPOUT, partial(run, nn.Identity())),
+        Contestant(TORCH, partial(run, nn.Dropout(_RATE))),
+        Contestant(WORDS, partial(run, WordDropout(_RATE))),
+    ]
+    contestants[-1].run()
+    timings = take_turns(
+        contestants, rounds=options.rounds, budget_seconds=options.seconds, notify=_say
+    )
+    return [
+        f"{options.model}, LoRA on all linear layers, {local.pairs} pairs of {options.corpus}, "
+        f"{local.tokens} tokens in passes of {options.forward_tokens}, {timings.rounds} "
+        f"interleaved rounds, {torch.get_num_threads()} threads; {describe_machine()}",
+        "",
+        *format_table(timings, local.tokens, [TORCH], {}),
+    ]
+
+
+def _batch(model: Embedder, options: argparse.Namespace) -> tuple[LocalBatch, BatchLoss]:
+    """Return the passes of one step and the loss over them, as ``millpond train`` makes them."""
+    documents = list(read_corpus(options.corpus, limit=options.pairs))
+    pairs = tuple(Pair(found.title or found.doc_id, found.text) for found in documents)
+    alone = Processes(torch.device("cpu"))
+    step = StepPairs((0,) * len(pairs), pairs)
+    tokenizer = SourceTokenizer(model, [DataSource(path=Path(options.corpus))])
+    local = tokenizer.local_batch(step, alone, options.forward_tokens)
+    return local, BatchLoss(step, local, LossConfig(), alone)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("corpus", help="as for millpond index, but for -")
+    parser.add_argument("--model", default="smollm2-135m:model1,base_layers=6,max_tokens=48")
+    parser.add_argument("--pairs", type=int, default=64)
+    parser.add_argument("--forward-tokens", type=int, default=2048, help="of one pass")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=240.0, help="of all rounds")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
