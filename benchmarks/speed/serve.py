@@ -3,15 +3,17 @@
     python -m benchmarks.speed.serve --model millpond-135m,max_tokens=48 --clients 64 --seconds 120
 
 The texts are docstrings of the standard library, so their lengths are mixed. The library encodes
-all of them in one call, before and after, which gives the vectors that every reply is checked
-against. ``--model hash`` tries the script without a model. Rates are in tokens a second, because
-clients draw texts at random.
+all of them in one call before and after each round, which gives the vectors that every reply is
+checked against; a round is compared with the two calls beside it, for the machine's speed changes.
+``--model hash`` tries the script without a model. Rates are in tokens a second, because clients
+draw texts at random.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import threading
@@ -62,7 +64,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", default="millpond-135m")
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--seconds", type=float, default=120.0, help="of all rounds")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--naive-seconds", type=float, default=30.0)
     parser.add_argument("--texts", type=int, default=512, help="how many different ones")
     parser.add_argument("--most-texts", type=int, default=1, help="in one request")
@@ -82,28 +85,35 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     corpus = read_corpus("python-stdlib")
     texts = [document.content for document in islice(corpus, options.texts)]
     tokens = [min(count, model.max_tokens) for count in model.count_tokens(texts, "document")]
-    vectors, before = _time_library(model, texts)
+    vectors, seconds = _time_library(model, texts)
     pool = Pool(texts, tokens, vectors)
+    library = [sum(tokens) / seconds]
+    rounds: list[Outcome] = []
     extra = [] if options.batch_tokens is None else ["--batch-tokens", str(options.batch_tokens)]
     with start_server("millpond", options.model, *extra) as ours:
-        load = Load(options.clients, options.seconds, options.most_texts)
-        outcome = run_load(ours.port, pool, load)
+        for number in range(options.rounds):
+            seconds = options.seconds / options.rounds
+            load = Load(options.clients, seconds, options.most_texts, seed=number)
+            rounds.append(run_load(ours.port, pool, load))
+            library.append(sum(tokens) / _time_library(model, texts)[1])
         batches = _read_metrics(ours.get("/metrics"))
+    outcome = sum(rounds, Outcome())
+    ratios = [
+        2 * one.tokens_per_second / (before + after)
+        for one, before, after in zip(rounds, library, library[1:], strict=False)
+    ]
     with start_server("naive", options.model) as other:
         load = Load(options.clients, options.naive_seconds, options.most_texts)
         naive = run_load(other.port, pool, load)
-    _, after = _time_library(model, texts)
-    library = 2 * sum(tokens) / (before + after)
     return {
         "model": options.model,
         "clients": options.clients,
         **_describe(outcome),
         **_describe_memory(ours.memory_bytes),
         "tokens_per_batch": round(batches["tokens"] / max(1.0, batches["batches"]), 1),
-        "library_tokens_per_second": [
-            round(sum(tokens) / seconds, 1) for seconds in (before, after)
-        ],
-        "ratio_to_library": round(outcome.tokens_per_second / library, 3),
+        "library_tokens_per_second": [round(rate, 1) for rate in library],
+        "ratio_to_library": round(statistics.median(ratios), 3),
+        "ratio_of_each_round": [round(ratio, 3) for ratio in ratios],
         "naive_tokens_per_second": round(naive.tokens_per_second, 1),
         "naive_wrong": naive.wrong,
         "ratio_to_naive": round(outcome.tokens_per_second / max(naive.tokens_per_second, 1e-9), 3),

@@ -74,6 +74,19 @@ class Outcome:
         """Throughput."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
+    def __add__(self, other: Outcome) -> Outcome:
+        """Return what came back in two runs, one after the other."""
+        return Outcome(
+            self.statuses + other.statuses,
+            self.wrong + other.wrong,
+            self.broken + other.broken,
+            self.texts + other.texts,
+            self.tokens + other.tokens,
+            max(self.worst_difference, other.worst_difference),
+            self.seconds + other.seconds,
+            self.latencies + other.latencies,
+        )
+
     def percentile(self, percent: float) -> float:
         """Return a percentile of the latencies in seconds."""
         return float(np.percentile(self.latencies, percent)) if self.latencies else float("nan")

@@ -12,6 +12,7 @@ from typing import Literal
 
 from benchmarks.study.config import StudyConfig
 from benchmarks.study.scores import ALL_FAMILIES, FamilyTest
+from benchmarks.study.words import family_title
 from embedder.pooling import PoolingOptions
 from embedder.variants import get_variant
 
@@ -235,6 +236,6 @@ def _describe(test: FamilyTest) -> str:
     agree = sum(one > 0 for one in seeds)
     p = "no test" if math.isnan(test.p_corrected) else f"corrected p {test.p_corrected:.2g}"
     return (
-        f"{test.first} against {test.second}, {test.family}: {test.difference:+.4f} "
+        f"{test.first} against {test.second}, {family_title(test.family)}: {test.difference:+.4f} "
         f"({test.low:+.4f} to {test.high:+.4f}), {p}, above 0 with {agree} of {len(seeds)} seeds."
     )

@@ -37,6 +37,7 @@ def test_a_measurement_reports_every_figure():
         model=DRY_RUN,
         clients=3,
         seconds=1.5,
+        rounds=3,
         naive_seconds=0.5,
         texts=10,
         most_texts=2,
@@ -46,7 +47,9 @@ def test_a_measurement_reports_every_figure():
     assert (report["wrong"], report["answers_5xx"], report["naive_wrong"]) == (0, 0, 0)
     assert report["replies"] > 0
     assert report["p50_seconds"] <= report["p95_seconds"] <= report["p99_seconds"]
-    assert report["ratio_to_library"] > 0
+    assert len(report["ratio_of_each_round"]) == 3
+    assert len(report["library_tokens_per_second"]) == 4
+    assert sorted(report["ratio_of_each_round"])[1] == report["ratio_to_library"] > 0
     assert report["ratio_to_naive"] > 0
     assert report["memory_mb"]["most"] >= report["memory_mb"]["last"] > 0
     assert report["tokens_per_batch"] >= 1

@@ -67,7 +67,7 @@ def test_the_rule_decides_one_comparison(kind, test, word):
 
 def test_a_reason_holds_the_numbers_that_decide():
     assert judge_test("better", ONE_SEED_AGAINST, MARGIN, ALPHA).reason == (
-        "model5 against model1, sts: +0.0500 (+0.0300 to +0.0700), corrected p 0.001, above 0 "
+        "model5 against model1, STS: +0.0500 (+0.0300 to +0.0700), corrected p 0.001, above 0 "
         "with 2 of 3 seeds."
     )
 
