@@ -92,8 +92,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     extra = [] if options.batch_tokens is None else ["--batch-tokens", str(options.batch_tokens)]
     with start_server("millpond", options.model, *extra) as ours:
         for number in range(options.rounds):
-            seconds = options.seconds / options.rounds
-            load = Load(options.clients, seconds, options.most_texts, seed=number)
+            share = options.seconds / options.rounds
+            load = Load(options.clients, share, options.most_texts, seed=number)
             rounds.append(run_load(ours.port, pool, load))
             library.append(sum(tokens) / _time_library(model, texts)[1])
         batches = _read_metrics(ours.get("/metrics"))
