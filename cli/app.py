@@ -25,6 +25,7 @@ from cli.serve import serve
 from cli.study import study
 from cli.train import train
 from cli.update import update
+from cli.whiten import whiten
 
 __all__ = ["app", "main"]
 
@@ -54,6 +55,7 @@ COMMANDS = (
     mine,
     merge,
     soup,
+    whiten,
     bench,
     compare,
     report,

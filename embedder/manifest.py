@@ -149,8 +149,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise SourceNotFoundError(
-            f"{folder}: there is no {MANIFEST_NAME}; a folder that millpond train, merge or soup "
-            f"wrote is accepted."
+            f"{folder}: there is no {MANIFEST_NAME}; a folder that millpond train, whiten, "
+            f"merge or soup wrote is accepted."
         )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -69,6 +69,11 @@ def parse_model_name(text: str, default_variant: str) -> VariantSpec:
     settings: dict[str, Any] = {}
     pooling: dict[str, Any] = {}
     for name, value in (option.split("=", 1) for option in options.split(",")[1:]):
+        if name == "whiten":
+            raise UsageError(
+                "A whitening is fitted on texts and saved with the model. Type: "
+                f"millpond whiten {base} --corpus CORPUS --out DIR."
+            )
         if name not in _OPTIONS:
             raise UnknownNameError("model option", name, _OPTIONS)
         target = settings if name in _SPEC_OPTIONS else pooling

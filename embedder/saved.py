@@ -47,7 +47,14 @@ from embedder.quiet import quiet_transformers
 from embedder.variants import VariantSpec
 from retrieval.errors import ModelError, UsageError
 
-__all__ = ["SavedWeights", "WeightsDtype", "load_model", "save_model", "write_model"]
+__all__ = [
+    "SavedWeights",
+    "WeightsDtype",
+    "check_weights_dtype",
+    "load_model",
+    "save_model",
+    "write_model",
+]
 
 WeightsDtype = Literal["float32", "bfloat16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -71,6 +78,12 @@ class SavedWeights:
     adapter_config: Mapping[str, Any]
     pooling: Mapping[str, Tensor]
     whole: Backbone | None = None
+
+
+def check_weights_dtype(name: str) -> None:
+    """Raise UsageError unless weights can be saved in this dtype."""
+    if name not in _DTYPES:
+        raise UsageError(f"weights_dtype is {name!r}; accepted: {', '.join(_DTYPES)}.")
 
 
 def save_model(
@@ -126,8 +139,7 @@ def write_model(
     weights_dtype: WeightsDtype = "float32",
 ) -> None:
     """Write a MODEL_DIR from its parts; see ``save_model``."""
-    if weights_dtype not in _DTYPES:
-        raise UsageError(f"weights_dtype is {weights_dtype!r}; accepted: {', '.join(_DTYPES)}.")
+    check_weights_dtype(weights_dtype)
     dtype = _DTYPES[weights_dtype]
     with new_folder(folder) as beside:
         if weights.adapter:

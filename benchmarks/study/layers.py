@@ -128,7 +128,7 @@ def _layer_shares(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
     depth = embedder.backbone.layer_count
     asked = embedder.spec.pooling_options.layers or range(1, depth + 1)
     layers = [depth + 1 + layer if layer < 0 else layer for layer in asked]
-    pooling: Any = embedder.pooling
+    pooling: Any = _unwhitened(embedder)
     rows = []
     with torch.no_grad():
         for ids, mask in _batches(embedder, texts):
@@ -137,6 +137,14 @@ def _layer_shares(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
             rows.append(pooling.shares(states, every).double().cpu().numpy())
     shares = np.concatenate(rows).mean(axis=0)
     return {"layers": layers, "shares": _rounded(shares)}
+
+
+def _unwhitened(embedder: Embedder) -> Any:
+    """Return the pooling itself, without the whitening after it."""
+    from embedder.pooling.whitening import Whitened
+
+    pooling = embedder.pooling
+    return pooling.inner if isinstance(pooling, Whitened) else pooling
 
 
 def _attention_matters(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
@@ -149,7 +157,7 @@ def _attention_matters(embedder: Embedder, texts: Sequence[str]) -> dict[str, An
 
     spec, backbone = embedder.spec, embedder.backbone
     reads = get_pooling(spec.pooling).reads(backbone.attention.is_causal, spec.pooling_options)
-    pooling: Any = _copy_to_cpu(embedder.pooling)
+    pooling: Any = _copy_to_cpu(_unwhitened(embedder))
     keys, changes = [], []
     with torch.no_grad():
         for ids, mask in _batches(embedder, texts):

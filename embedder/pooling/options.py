@@ -1,4 +1,4 @@
-"""The options of trainable poolings."""
+"""The options of poolings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["PoolingOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class PoolingOptions:
-    """How a trainable pooling is built; each pooling accepts the fields that it uses.
+    """How a pooling is built; each pooling accepts the fields that it uses, all accept whiten.
 
     The paper (arXiv 2409.02727) fixed these for Mistral-7B at 768 latents, 32 heads of width
     2048 and a four-fold feed-forward, and varied none of them. The defaults here are in
@@ -34,6 +34,8 @@ class PoolingOptions:
     init : "identity" starts at a plain average of what is read, so that short training starts
         from a sensible vector; "random" is the paper's.
     seed : of the initial weights.
+    whiten : whether a whitening follows, fitted by ``millpond whiten`` or trained; see
+        ``pooling.whitening``.
     """
 
     latents: int = 64
@@ -46,6 +48,7 @@ class PoolingOptions:
     reads: Literal["auto", "eos", "tokens"] = "auto"
     init: Literal["identity", "random"] = "identity"
     seed: int = 0
+    whiten: bool = False
 
     def __post_init__(self) -> None:
         """Refuse sizes below 1 and unknown words."""

@@ -16,9 +16,18 @@ from embedder.pooling.trainable import (
     LatentQueryPooling,
     LayerWeightPooling,
 )
+from embedder.pooling.whitening import Whitened
 from retrieval.errors import UnknownNameError, UsageError
 
-__all__ = ["POOLINGS", "Pooling", "PoolingInput", "PoolingShape", "build_pooling", "get_pooling"]
+__all__ = [
+    "OF_ALL",
+    "POOLINGS",
+    "Pooling",
+    "PoolingInput",
+    "PoolingShape",
+    "build_pooling",
+    "get_pooling",
+]
 
 PoolingInput = Literal["tokens", "eos", "layers"]
 """What a pooling reads: every token of the last layer, its EOS state, or a vector per layer."""
@@ -40,7 +49,7 @@ class Pooling:
     ----------
     build : makes the module, (B, S, D) float32 and mask (B, S) bool to (B, D) float32.
     reads : the input, given whether attention is causal and the options.
-    accepts : the fields of PoolingOptions that this pooling uses.
+    accepts : the fields of PoolingOptions that this pooling uses, beside whiten.
     template : wrapped around every text before the prompts; ``{text}`` stands for the text.
     appends_eos : whether an EOS token ends every text. False only where the method reads the
         state after which the base would write its next word.
@@ -85,6 +94,8 @@ def _last_layer_reads(causal: bool, options: PoolingOptions) -> PoolingInput:
     return options.reads
 
 
+OF_ALL = frozenset({"whiten"})
+"""What every pooling accepts."""
 _SIZES = frozenset({"latents", "heads", "head_width", "feedforward_multiple", "init", "seed"})
 
 POOLINGS: dict[str, Pooling] = {
@@ -155,12 +166,13 @@ def get_pooling(name: str) -> Pooling:
 
 def check_options(pooling: Pooling, options: PoolingOptions) -> None:
     """Raise UsageError where an option is set that the pooling does not use."""
-    foreign = sorted(set(options.changed()) - pooling.accepts)
+    accepted = pooling.accepts | OF_ALL
+    foreign = sorted(set(options.changed()) - accepted)
     if foreign:
-        known = [f.name for f in fields(PoolingOptions) if f.name in pooling.accepts]
+        known = [f.name for f in fields(PoolingOptions) if f.name in accepted]
         raise UsageError(
             f"Pooling {pooling.name!r} has no option {', '.join(foreign)}. "
-            f"It accepts: {', '.join(known) or 'none'}."
+            f"It accepts: {', '.join(known)}."
         )
 
 
@@ -173,4 +185,5 @@ def build_pooling(name: str, shape: PoolingShape, options: PoolingOptions) -> nn
     check_options(pooling, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        return pooling.build(shape, options).float()
+        built = pooling.build(shape, options)
+        return (Whitened(built, shape.width) if options.whiten else built).float()

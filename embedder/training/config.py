@@ -239,7 +239,9 @@ class TrainConfig:
             _above("epochs", self.epochs, 0)
         if not self.data:
             raise UsageError("The config names no data. Add a [[data]] table with a path.")
-        if self.adapter.kind == "none" and not get_pooling(self.model.pooling).trainable:
+        if self.adapter.kind == "none" and not (
+            get_pooling(self.model.pooling).trainable or self.model.pooling_options.whiten
+        ):
             raise UsageError(
                 f'adapter.kind is "none" and pooling {self.model.pooling!r} has no weights, so '
                 f'nothing would be trained. Set adapter.kind to "lora" or "full".'

@@ -1,0 +1,145 @@
+"""Fit a whitening on texts and put it behind a model's pooling; see ``pooling.whitening``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from embedder.bases import Notify
+from embedder.embedder import Embedder
+from embedder.manifest import ADAPTER_WEIGHTS, POOLING_WEIGHTS, read_manifest, read_tensors
+from embedder.new_folder import check_new_folder
+from embedder.pooling.whitening import Whitened, fit_whitening
+from embedder.saved import WeightsDtype, check_weights_dtype, load_model, save_model
+from embedder.saved_name import SavedName, find_saved_model
+from retrieval.errors import UsageError
+from retrieval.protocols import Progress
+
+__all__ = ["POWER", "whiten_model"]
+
+POWER = 0.25
+"""Halfway between the mean alone (0) and equal variances (0.5)."""
+
+
+def whiten_model(
+    model: str,
+    queries: Sequence[str],
+    documents: Sequence[str],
+    out: Path,
+    *,
+    power: float = POWER,
+    record: Mapping[str, Any] | None = None,
+    weights_dtype: WeightsDtype | None = None,
+    device: str | None = None,
+    notify: Notify | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write ``model`` with a whitening fitted on texts as a MODEL_DIR; nothing is trained.
+
+    A whitening that the model has already is fitted anew.
+
+    Parameters
+    ----------
+    model : what ``Embedder.load`` accepts; an untrained one too.
+    queries, documents : embedded with the prompt of each; together at least as many distinct
+        texts as the model's vectors are long. Texts like those that will be searched serve best.
+    power : 0 (take off the mean) to 0.5 (make all variances equal).
+    record : what identifies the texts, for the model's record.
+    weights_dtype : of the saved weights; as ``model`` was saved by default.
+
+    Raises
+    ------
+    UsageError : too few texts, ``power`` out of range, or ``out`` is not empty.
+    ModelError, StorageError, DownloadError, UnknownNameError : as ``Embedder.load`` and
+        ``save_model``.
+    """
+    if not 0 <= power <= 0.5:
+        raise UsageError(f"power is {power:g}; 0 (the mean alone) to 0.5 (whole) is accepted.")
+    if weights_dtype is not None:
+        check_weights_dtype(weights_dtype)
+    check_new_folder(out)
+    queries, documents = list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
+    found = find_saved_model(model)
+    loaded = _load(model, found, device, notify)
+    whitened = _with_whitening(loaded)
+    needed, texts = whitened.backbone.width, len(queries) + len(documents)
+    if texts < needed:
+        raise UsageError(
+            f"There are {texts:,} distinct texts; {needed:,} or more are needed, as many as a "
+            f"vector of {model} has numbers. Give more texts."
+        )
+    head = whitened.pooling
+    assert isinstance(head, Whitened)
+    head.reset()
+    plain = _sharing(whitened, dimension=None, normalize=True)
+    vectors = np.concatenate(
+        [
+            plain.encode_queries(queries, progress=progress),
+            plain.encode_documents(documents, progress=progress),
+        ]
+    )
+    head.set(*fit_whitening(torch.from_numpy(vectors), power))
+    manifest = read_manifest(found.folder) if found else None
+    whitening = {"from": model, "power": power, "texts": texts, **(record or {})}
+    save_model(
+        whitened,
+        out,
+        record={**(manifest.record if manifest else {}), "whitening": whitening},
+        weights_dtype=weights_dtype or _saved_dtype(found),
+        base=manifest.base if manifest else None,
+    )
+
+
+def _load(
+    model: str, found: SavedName | None, device: str | None, notify: Notify | None
+) -> Embedder:
+    """Return the model in float32, its LoRA apart, what is to be saved marked as trainable."""
+    if found is None:
+        loaded = Embedder.load(model, device=device, notify=notify)
+        loaded.backbone.requires_grad_(False)
+        return loaded
+    loaded = load_model(
+        found.folder,
+        name=found.name,
+        options=found.options,
+        device=device,
+        dtype=torch.float32,
+        notify=notify,
+        merge=False,
+    )
+    if read_manifest(found.folder).is_whole:
+        loaded.backbone.requires_grad_(True)
+    return loaded
+
+
+def _with_whitening(embedder: Embedder) -> Embedder:
+    """Return the embedder itself, or one over the same backbone with a whitening added."""
+    if isinstance(embedder.pooling, Whitened):
+        return embedder
+    options = replace(embedder.spec.pooling_options, whiten=True)
+    whitened = Embedder(replace(embedder.spec, pooling_options=options), embedder.backbone)
+    assert isinstance(whitened.pooling, Whitened)
+    whitened.pooling.inner = embedder.pooling
+    return whitened
+
+
+def _sharing(embedder: Embedder, **changes: Any) -> Embedder:
+    """Return an embedder with the same weights and another spec."""
+    twin = Embedder(replace(embedder.spec, **changes), embedder.backbone)
+    twin.pooling = embedder.pooling
+    return twin
+
+
+def _saved_dtype(found: SavedName | None) -> WeightsDtype:
+    """Return what the model's own weights are saved in."""
+    for name in (ADAPTER_WEIGHTS, POOLING_WEIGHTS):
+        path = found.folder / name if found else Path(name)
+        if found and path.is_file():
+            kinds = {tensor.dtype for tensor in read_tensors(path).values()}
+            return "bfloat16" if kinds == {torch.bfloat16} else "float32"
+    return "float32"
