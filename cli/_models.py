@@ -9,6 +9,7 @@ from cli._console import message, warn
 
 if TYPE_CHECKING:
     from embedder import Embedder
+    from embedder.light import LightEncoder
     from retrieval import Fingerprint, Vectors
 
 __all__ = [
@@ -91,7 +92,7 @@ def _name_speed(fingerprint: Fingerprint) -> str:
     return "int8 layers (--speed fast)" if is_int8(fingerprint) else "float layers"
 
 
-def note_untrained(encoder: Embedder) -> None:
+def note_untrained(encoder: Embedder | LightEncoder) -> None:
     """Say so on stderr where the model was never trained as an embedder."""
     if not encoder.trained:
         warn(f"{encoder.fingerprint.model} is untrained: expect rough results.")

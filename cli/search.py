@@ -93,7 +93,7 @@ def search(
     _check_request(text, queries, run, json)
     use_asked_key(folder, ask_key)
     if text is not None:
-        retriever, chosen = _open(folder, model, device, speed, where)
+        retriever, chosen = _open(folder, model, device, speed, where, one_text=True)
         hits = retriever.search(text, k or HITS_FOR_TEXT, where=chosen)
         _print_hits(hits, as_json=json)
     elif queries is not None and run is not None:
@@ -125,12 +125,21 @@ def _check_request(text: str | None, queries: str | None, run: str | None, json:
 
 
 def _open(
-    folder: Path, model: str | None, device: str | None, speed: str, where: str | None
+    folder: Path,
+    model: str | None,
+    device: str | None,
+    speed: str,
+    where: str | None,
+    *,
+    one_text: bool = False,
 ) -> tuple[Retriever, Expression | None]:
     """Return a retriever, by default with the model that made the index, and the filter.
 
-    A filter that cannot be read or does not fit the fields is refused before the model is loaded.
+    For ``one_text`` on a CPU it may be one that does without torch, whose import takes longer
+    than the search. A filter that cannot be read or does not fit the fields is refused before
+    the model is loaded.
     """
+    from embedder.light import load_light_encoder
     from indexes import open_index
     from retrieval import Retriever
     from retrieval.filters import parse_filter
@@ -139,11 +148,17 @@ def _open(
     chosen = None if where is None else parse_filter(where)
     if not index.rows.select(chosen).count:
         warn("No document matches the filter.")
-    encoder = load_encoder(model or index.fingerprint.model, device, speed)
+    name = model or index.fingerprint.model
+    light = load_light_encoder(name) if one_text and _may_be_light(device, speed) else None
+    encoder = light or load_encoder(name, device, speed)
     check_index_speed(index.fingerprint, encoder.fingerprint, speed, str(folder))
     retriever = Retriever(encoder, index)
     note_untrained(encoder)
     return retriever, chosen
+
+
+def _may_be_light(device: str | None, speed: str) -> bool:
+    return device in (None, "cpu") and speed == SpeedName.EXACT
 
 
 def _print_hits(hits: list[Hit], *, as_json: bool) -> None:

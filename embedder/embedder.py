@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
@@ -24,19 +23,17 @@ from embedder.engine.compiling import LayerCompiler
 from embedder.engine.packing import PackedBatch
 from embedder.engine.run import encode_texts
 from embedder.engine.speed import Speed, check_speed, quantize_backbone
+from embedder.fingerprint import describe_model
 from embedder.model_name import format_model_name, parse_model_name
 from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling
 from embedder.saved_name import find_saved_model
 from embedder.text import Frame, TextTokenizer
-from embedder.variants import VariantSpec
+from embedder.variants import VariantSpec, spec_to_json
 from retrieval.errors import UsageError
 from retrieval.fingerprint import Fingerprint
 from retrieval.protocols import Progress, Vectors
 
 __all__ = ["Embedder"]
-
-EMBEDDING_VERSION = 1
-"""Part of every fingerprint; raised when the same spec and weights would give other vectors."""
 
 _BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": CUDA_TOKENS}
 
@@ -209,27 +206,13 @@ class Embedder(nn.Module):
     @property
     def fingerprint(self) -> Fingerprint:
         """What decides the vectors: weights, pooling, attention, prompts, lengths."""
-        spec = self.spec
-        trained = {"trained_weights": self.trained_sha256} if self.trained_sha256 else {}
-        if self.is_int8:
-            trained["linear_layers"] = "int8"
-        return Fingerprint(
+        return describe_model(
             self.name,
-            {
-                **trained,
-                "weights": self.backbone.identity,
-                "base_layers": spec.base_layers,
-                "pooling": spec.pooling,
-                "pooling_options": json.dumps(spec.pooling_options.changed(), sort_keys=True),
-                "attention": spec.attention,
-                "query_prompt": spec.query_prompt,
-                "document_prompt": spec.document_prompt,
-                "max_tokens": spec.max_tokens,
-                "dimension": self.dimension,
-                "normalize": spec.normalize,
-                "chat_template": spec.chat_template,
-                "embedding_version": EMBEDDING_VERSION,
-            },
+            spec_to_json(self.spec),
+            weights=self.backbone.identity,
+            dimension=self.dimension,
+            trained_sha256=self.trained_sha256,
+            is_int8=self.is_int8,
         )
 
     def encode_queries(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:

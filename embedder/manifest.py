@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -24,6 +23,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from embedder.cache import file_sha256, weights_sha256
+from embedder.model_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    POOLING_WEIGHTS,
+    join_sha256,
+)
 from embedder.variants import VariantSpec, spec_from_json, spec_to_json
 from retrieval.errors import ModelError, SourceNotFoundError, UnknownNameError, UsageError
 
@@ -35,16 +42,10 @@ __all__ = [
     "WHOLE",
     "BaseRecord",
     "Manifest",
-    "is_saved_model",
     "read_manifest",
     "read_tensors",
 ]
 
-FORMAT_VERSION = 1
-MANIFEST_NAME = "millpond.json"
-ADAPTER_CONFIG = "adapter/adapter_config.json"
-ADAPTER_WEIGHTS = "adapter/adapter_model.safetensors"
-POOLING_WEIGHTS = "pooling.safetensors"
 WHOLE = "."
 """The spec's base where the folder itself holds the whole base."""
 
@@ -97,8 +98,7 @@ class Manifest:
     @property
     def trained_sha256(self) -> str:
         """One SHA-256 over the files with trained weights beside the base's."""
-        listed = json.dumps(dict(self.files), sort_keys=True)
-        return hashlib.sha256(listed.encode()).hexdigest()
+        return join_sha256(self.files)
 
     def to_json(self) -> str:
         """Return the text of millpond.json."""
@@ -128,14 +128,6 @@ class Manifest:
                 raise _damaged(path)
         if self.is_whole and weights_sha256(folder) != self.whole_sha256:
             raise _damaged(folder)
-
-
-def is_saved_model(name: Path | str) -> bool:
-    """Whether this is a folder that holds a model that millpond saved; any text may be asked."""
-    try:
-        return (Path(name).expanduser() / MANIFEST_NAME).is_file()
-    except (OSError, ValueError, RuntimeError):  # a name too long, or with "~nobody", is no path
-        return False
 
 
 def read_manifest(folder: Path) -> Manifest:

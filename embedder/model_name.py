@@ -7,39 +7,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from embedder.name_options import OPTIONS, SPEC_OPTIONS, parse_option
 from embedder.pooling import PoolingOptions
 from embedder.variants import VariantSpec, get_variant
 from retrieval.errors import UnknownNameError, UsageError
 
-__all__ = ["format_model_name", "parse_model_name", "parse_option"]
+__all__ = ["format_model_name", "parse_model_name"]
 
 _NAME = re.compile(
     r"(?P<base>.+?):(?P<variant>[A-Za-z0-9_]+(?:\+[A-Za-z0-9_]+)?)"
     r"(?P<options>(?:,[a-z_]+=[^,]*)*)"
 )
 _REVISION = re.compile(r"(?P<base>.+)@(?P<revision>[\w.\-]+)")
-
-_SPEC_OPTIONS: dict[str, type] = {
-    "base_layers": int,
-    "query_prompt": str,
-    "document_prompt": str,
-    "max_tokens": int,
-    "dimension": int,
-    "normalize": bool,
-    "chat_template": bool,
-}
-_OPTIONS: dict[str, type] = _SPEC_OPTIONS | {
-    "latents": int,
-    "heads": int,
-    "head_width": int,
-    "feedforward_multiple": int,
-    "layers": tuple,
-    "layer_weights": bool,
-    "match_layers": bool,
-    "reads": str,
-    "init": str,
-    "seed": int,
-}
 
 
 def parse_model_name(text: str, default_variant: str) -> VariantSpec:
@@ -74,9 +53,9 @@ def parse_model_name(text: str, default_variant: str) -> VariantSpec:
                 "A whitening is fitted on texts and saved with the model. Type: "
                 f"millpond whiten {base} --corpus CORPUS --out DIR."
             )
-        if name not in _OPTIONS:
-            raise UnknownNameError("model option", name, _OPTIONS)
-        target = settings if name in _SPEC_OPTIONS else pooling
+        if name not in OPTIONS:
+            raise UnknownNameError("model option", name, OPTIONS)
+        target = settings if name in SPEC_OPTIONS else pooling
         target[name] = parse_option(name, value)
     return VariantSpec(
         base=base,
@@ -96,33 +75,10 @@ def format_model_name(spec: VariantSpec) -> str:
     at = f"@{spec.revision}" if spec.revision else ""
     defaults = {f.name: f.default for f in fields(spec)}
     changed = {
-        name: getattr(spec, name) for name in _SPEC_OPTIONS if getattr(spec, name) != defaults[name]
+        name: getattr(spec, name) for name in SPEC_OPTIONS if getattr(spec, name) != defaults[name]
     } | spec.pooling_options.changed()
     options = "".join(f",{name}={_write_value(value)}" for name, value in changed.items())
     return f"{spec.base}{at}:{spec.pooling}+{spec.attention}{options}"
-
-
-def parse_option(name: str, value: str) -> Any:
-    """Return an option's value, read by the kind of its field.
-
-    Raises
-    ------
-    UsageError : the value is of another kind.
-    """
-    kind = _OPTIONS[name]
-    if kind is str:
-        return value
-    if kind is bool and value in ("true", "false"):
-        return value == "true"
-    try:
-        if kind is int:
-            return int(value)
-        if kind is tuple:
-            return tuple(int(part) for part in value.split("/"))
-    except ValueError:
-        pass
-    accepted = {int: "a whole number", bool: "true or false", tuple: "whole numbers as 1/2/3"}
-    raise UsageError(f"The model option {name} is {value!r}; {accepted[kind]} is accepted.")
 
 
 def _write_value(value: object) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from embedder.builtin import builtin_folder
-from embedder.manifest import is_saved_model
-from embedder.model_name import parse_option
+from embedder.model_files import is_saved_model
+from embedder.name_options import parse_option
 from retrieval.errors import UnknownNameError
 
 __all__ = ["SavedName", "find_saved_model"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from retrieval.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Frame", "TextTokenizer", "pad_batch"]
 
@@ -140,6 +140,8 @@ def pad_batch(
     rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "right"
 ) -> tuple[Tensor, Tensor]:
     """Return ids (B, T) int64 and mask (B, T) int64, 1 at real tokens, padded on one side."""
+    import torch  # texts are also tokenised where torch is not needed
+
     tokens = max(len(row) for row in rows)
     ids = torch.full((len(rows), tokens), pad_id, dtype=torch.int64)
     mask = torch.zeros_like(ids)

@@ -65,17 +65,15 @@ def whiten_model(
     check_new_folder(out)
     queries, documents = list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
     found = find_saved_model(model)
-    loaded = _load(model, found, device, notify)
-    whitened = _with_whitening(loaded)
+    manifest = read_manifest(found.folder) if found else None
+    whitened = _with_whitening(_load(model, found, device, notify, merge=True))
     needed, texts = whitened.backbone.width, len(queries) + len(documents)
     if texts < needed:
         raise UsageError(
             f"There are {texts:,} distinct texts; {needed:,} or more are needed, as many as a "
             f"vector of {model} has numbers. Give more texts."
         )
-    head = whitened.pooling
-    assert isinstance(head, Whitened)
-    head.reset()
+    whitened.pooling.reset()
     plain = _sharing(whitened, dimension=None, normalize=True)
     vectors = np.concatenate(
         [
@@ -83,8 +81,11 @@ def whiten_model(
             plain.encode_documents(documents, progress=progress),
         ]
     )
-    head.set(*fit_whitening(torch.from_numpy(vectors), power))
-    manifest = read_manifest(found.folder) if found else None
+    fitted = fit_whitening(torch.from_numpy(vectors), power)
+    if manifest and manifest.has_adapter:  # it was folded in, which is quicker, and is saved apart
+        del plain, whitened
+        whitened = _with_whitening(_load(model, found, device, None, merge=False))
+    whitened.pooling.set(*fitted)
     whitening = {"from": model, "power": power, "texts": texts, **(record or {})}
     save_model(
         whitened,
@@ -95,10 +96,21 @@ def whiten_model(
     )
 
 
+class _WhitenedEmbedder(Embedder):
+    """An Embedder whose pooling is a Whitened."""
+
+    pooling: Whitened
+
+
 def _load(
-    model: str, found: SavedName | None, device: str | None, notify: Notify | None
+    model: str,
+    found: SavedName | None,
+    device: str | None,
+    notify: Notify | None,
+    *,
+    merge: bool,
 ) -> Embedder:
-    """Return the model in float32, its LoRA apart, what is to be saved marked as trainable."""
+    """Return the model in float32, what is to be saved marked as trainable."""
     if found is None:
         loaded = Embedder.load(model, device=device, notify=notify)
         loaded.backbone.requires_grad_(False)
@@ -110,21 +122,22 @@ def _load(
         device=device,
         dtype=torch.float32,
         notify=notify,
-        merge=False,
+        merge=merge,
     )
     if read_manifest(found.folder).is_whole:
         loaded.backbone.requires_grad_(True)
     return loaded
 
 
-def _with_whitening(embedder: Embedder) -> Embedder:
-    """Return the embedder itself, or one over the same backbone with a whitening added."""
-    if isinstance(embedder.pooling, Whitened):
-        return embedder
+def _with_whitening(embedder: Embedder) -> _WhitenedEmbedder:
+    """Return an embedder over the same weights with a whitening, a new one if it has none."""
     options = replace(embedder.spec.pooling_options, whiten=True)
-    whitened = Embedder(replace(embedder.spec, pooling_options=options), embedder.backbone)
-    assert isinstance(whitened.pooling, Whitened)
-    whitened.pooling.inner = embedder.pooling
+    spec = replace(embedder.spec, pooling_options=options)
+    whitened = _WhitenedEmbedder(spec, embedder.backbone)
+    if isinstance(embedder.pooling, Whitened):
+        whitened.pooling = embedder.pooling
+    else:
+        whitened.pooling.inner = embedder.pooling
     return whitened
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 from embedder import DEFAULT_MODEL, Embedder
+from embedder.light import load_light_encoder
 from indexes import open_index, write_corpus
 from retrieval import Retriever, read_corpus, read_queries
 from retrieval.errors import DownloadError, MissingDependencyError
@@ -54,6 +58,30 @@ def test_the_default_model_puts_meaning_before_words() -> None:
     scores = embedder.encode_queries(queries) @ embedder.encode_documents(documents).T
     assert scores[0].argmax() == 0
     assert scores[1].argmax() == 2
+
+
+@pytest.mark.base
+@pytest.mark.network
+def test_one_text_is_searched_for_without_torch_and_finds_the_same(tmp_path: Path) -> None:
+    embedder = load(f"{DEFAULT_MODEL},max_tokens=32")
+    documents = list(islice(read_corpus("python-stdlib"), 0, 300, 10))
+    write_corpus(embedder, documents, tmp_path / "index")
+    light = load_light_encoder(f"{DEFAULT_MODEL},max_tokens=32")
+    assert light is not None
+    assert light.fingerprint == embedder.fingerprint
+    texts = [document.content for document in documents]
+    expected = embedder.encode_documents(texts)
+    np.testing.assert_allclose(light.encode_documents(texts), expected, atol=1e-5)
+    code = (
+        "import sys; from cli.app import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules), 'torch was imported'"
+    )
+    arguments = ["search", str(tmp_path / "index"), documents[7].content, "-k", "1", "--json"]
+    found = subprocess.run(
+        [sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True
+    )
+    assert json.loads(found.stdout)["doc_id"] == documents[7].doc_id
 
 
 @pytest.mark.base

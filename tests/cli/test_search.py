@@ -158,3 +158,44 @@ def test_the_index_is_only_read(millpond, index_folder):
     millpond("search", index_folder, "water")
     assert {path.name: path.stat().st_mtime_ns for path in index_folder.rglob("*")} == before
     assert len(open_index(index_folder)) == 3
+
+
+@pytest.fixture
+def light(monkeypatch, loaded):
+    """Let every model be had without torch; holds the names that were asked for."""
+    from cli.search import load_encoder
+
+    asked = []
+
+    def load(model):
+        asked.append(model)
+        return load_encoder(model, None, "exact")
+
+    monkeypatch.setattr("embedder.light.load_light_encoder", load)
+    return asked
+
+
+@pytest.mark.parametrize("options", [(), ("--device", "cpu"), ("--speed", "exact")])
+def test_one_text_is_embedded_without_torch_where_that_can_be(
+    millpond, index_folder, light, options
+):
+    result = millpond("search", index_folder, "water flows", "-k", 1, *options)
+    assert result.exit_code == 0, result.stderr
+    assert light == ["fake"]
+
+
+def test_many_queries_a_device_and_int8_take_the_whole_model(
+    millpond, index_folder, light, write_jsonl
+):
+    queries = write_jsonl("queries.jsonl", {"_id": "q", "text": "same"})
+    assert millpond("search", index_folder, "--queries", queries, "--run", "-").exit_code == 0
+    assert millpond("search", index_folder, "water", "--device", "cuda").exit_code == 0
+    assert millpond("search", index_folder, "water", "--speed", "fast").exit_code != 0
+    assert light == []
+
+
+def test_another_model_without_torch_is_refused_as_any_other(millpond, index_folder, light):
+    result = millpond("search", index_folder, "water", "--model", "other")
+    assert result.exit_code != 0
+    assert light == ["other"]
+    assert "'other'" in result.stderr

@@ -15,7 +15,7 @@ from embedder.saved import load_model, save_model
 from embedder.whiten import whiten_model
 from retrieval.errors import UsageError
 
-WORDS = "mill pond wheel stone river grain flour weir sluice heron reed otter".split()
+WORDS = ("mill", "pond", "wheel", "stone", "river", "grain", "flour", "weir", "reed", "otter")
 TEXTS = [f"{a} {b} {number}" for number, a in enumerate(WORDS) for b in WORDS]
 VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
 
