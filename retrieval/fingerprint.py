@@ -70,8 +70,11 @@ def check_fingerprints(index: Fingerprint, query: Fingerprint, *, where: str = "
     if index.digest == query.digest:
         return
     place = f" {where}" if where else ""
+    other = (
+        f"Search with --model {index.model!r}, or index" if index.model != query.model else "Index"
+    )
     raise FingerprintError(
         f"The index{place} was made with {index.model!r}, the query comes from {query.model!r}: "
         f"{'; '.join(index.differences(query))}. Their vectors cannot be compared. "
-        f"Search with --model {index.model!r}, or index the corpus again."
+        f"{other} the corpus again."
     )

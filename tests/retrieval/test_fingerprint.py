@@ -55,3 +55,9 @@ def test_unequal_settings_name_both_models_and_what_to_type():
         "pooling 'mean' against 'eos'. Their vectors cannot be compared. "
         "Search with --model 'base/mean', or index the corpus again."
     )
+
+
+def test_a_model_that_changed_under_its_name_is_not_advised():
+    with pytest.raises(FingerprintError) as caught:
+        check_fingerprints(MEAN, Fingerprint(MEAN.model, {**MEAN.settings, "pooling": "eos"}))
+    assert str(caught.value).endswith("cannot be compared. Index the corpus again.")
