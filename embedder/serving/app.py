@@ -24,7 +24,7 @@ from embedder.serving.server import Server
 __all__ = ["build_app", "run_app"]
 
 SWITCH_SECONDS = 0.0005
-_IDLE_CONNECTION_SECONDS = 30
+_IDLE_CONNECTION_SECONDS = 75  # above the minute after which proxies give up idle connections
 
 
 def build_app(server: Server) -> FastAPI:
