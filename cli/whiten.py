@@ -100,7 +100,7 @@ def whiten(
 def _draw(
     corpora: Iterable[str], pairs: Iterable[Path], share: int, dice: random.Random
 ) -> tuple[list[str], list[str], list[dict[str, Any]]]:
-    """Return queries, documents, and what identifies the sources."""
+    """Return distinct queries, distinct documents, and what identifies the sources."""
     from embedder.training.config import DataSource
     from embedder.training.data import PairSource
 
@@ -118,7 +118,7 @@ def _draw(
             queries.append(pair.query)
             documents.append(pair.positive)
         record.append({"path": path.name, "sha256": source.sha256, "texts": 2 * len(chosen)})
-    return queries, documents, record
+    return list(dict.fromkeys(queries)), list(dict.fromkeys(documents)), record
 
 
 def _reservoir(texts: Iterable[str], count: int, dice: random.Random) -> list[str]:

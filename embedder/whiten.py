@@ -9,12 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from embedder.bases import Notify
 from embedder.embedder import Embedder
-from embedder.manifest import ADAPTER_WEIGHTS, POOLING_WEIGHTS, read_manifest, read_tensors
+from embedder.manifest import (
+    ADAPTER_WEIGHTS,
+    POOLING_WEIGHTS,
+    Manifest,
+    read_manifest,
+    read_tensors,
+)
 from embedder.new_folder import check_new_folder
-from embedder.pooling.whitening import Whitened, fit_whitening
+from embedder.pooling.whitening import Whitened, fit_whitening, without_whitening
 from embedder.saved import WeightsDtype, check_weights_dtype, load_model, save_model
 from embedder.saved_name import SavedName, find_saved_model
 from retrieval.errors import UsageError
@@ -66,15 +73,16 @@ def whiten_model(
     queries, documents = list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
     found = find_saved_model(model)
     manifest = read_manifest(found.folder) if found else None
-    whitened = _with_whitening(_load(model, found, device, notify, merge=True))
-    needed, texts = whitened.backbone.width, len(queries) + len(documents)
+    loaded = _load(model, found, manifest, device, notify)
+    needed, texts = loaded.backbone.width, len(queries) + len(documents)
     if texts < needed:
         raise UsageError(
             f"There are {texts:,} distinct texts; {needed:,} or more are needed, as many as a "
             f"vector of {model} has numbers. Give more texts."
         )
-    whitened.pooling.reset()
-    plain = _sharing(whitened, dimension=None, normalize=True)
+    plain = _twin(
+        loaded, without_whitening(loaded.pooling), whiten=False, dimension=None, normalize=True
+    )
     vectors = np.concatenate(
         [
             plain.encode_queries(queries, progress=progress),
@@ -83,35 +91,31 @@ def whiten_model(
     )
     fitted = fit_whitening(torch.from_numpy(vectors), power)
     if manifest and manifest.has_adapter:  # it was folded in, which is quicker, and is saved apart
-        del plain, whitened
-        whitened = _with_whitening(_load(model, found, device, None, merge=False))
-    whitened.pooling.set(*fitted)
+        del plain, loaded
+        loaded = _load(model, found, manifest, device, None, merge=False)
+    head = Whitened(without_whitening(loaded.pooling), needed).to(loaded.device)
+    head.set(*fitted)
     whitening = {"from": model, "power": power, "texts": texts, **(record or {})}
     save_model(
-        whitened,
+        _twin(loaded, head, whiten=True),
         out,
         record={**(manifest.record if manifest else {}), "whitening": whitening},
-        weights_dtype=weights_dtype or _saved_dtype(found),
+        weights_dtype=weights_dtype or _saved_dtype(found, manifest),
         base=manifest.base if manifest else None,
     )
-
-
-class _WhitenedEmbedder(Embedder):
-    """An Embedder whose pooling is a Whitened."""
-
-    pooling: Whitened
 
 
 def _load(
     model: str,
     found: SavedName | None,
+    manifest: Manifest | None,
     device: str | None,
     notify: Notify | None,
     *,
-    merge: bool,
+    merge: bool = True,
 ) -> Embedder:
     """Return the model in float32, what is to be saved marked as trainable."""
-    if found is None:
+    if found is None or manifest is None:
         loaded = Embedder.load(model, device=device, notify=notify)
         loaded.backbone.requires_grad_(False)
         return loaded
@@ -124,35 +128,24 @@ def _load(
         notify=notify,
         merge=merge,
     )
-    if read_manifest(found.folder).is_whole:
+    if manifest.is_whole:
         loaded.backbone.requires_grad_(True)
     return loaded
 
 
-def _with_whitening(embedder: Embedder) -> _WhitenedEmbedder:
-    """Return an embedder over the same weights with a whitening, a new one if it has none."""
-    options = replace(embedder.spec.pooling_options, whiten=True)
-    spec = replace(embedder.spec, pooling_options=options)
-    whitened = _WhitenedEmbedder(spec, embedder.backbone)
-    if isinstance(embedder.pooling, Whitened):
-        whitened.pooling = embedder.pooling
-    else:
-        whitened.pooling.inner = embedder.pooling
-    return whitened
-
-
-def _sharing(embedder: Embedder, **changes: Any) -> Embedder:
-    """Return an embedder with the same weights and another spec."""
-    twin = Embedder(replace(embedder.spec, **changes), embedder.backbone)
-    twin.pooling = embedder.pooling
+def _twin(embedder: Embedder, pooling: nn.Module, *, whiten: bool, **changes: Any) -> Embedder:
+    """Return an embedder over the same backbone with this pooling and a changed spec."""
+    options = replace(embedder.spec.pooling_options, whiten=whiten)
+    spec = replace(embedder.spec, pooling_options=options, **changes)
+    twin = Embedder(spec, embedder.backbone)
+    twin.pooling = pooling
     return twin
 
 
-def _saved_dtype(found: SavedName | None) -> WeightsDtype:
+def _saved_dtype(found: SavedName | None, manifest: Manifest | None) -> WeightsDtype:
     """Return what the model's own weights are saved in."""
     for name in (ADAPTER_WEIGHTS, POOLING_WEIGHTS):
-        path = found.folder / name if found else Path(name)
-        if found and path.is_file():
-            kinds = {tensor.dtype for tensor in read_tensors(path).values()}
+        if found and manifest and name in manifest.files:
+            kinds = {tensor.dtype for tensor in read_tensors(found.folder / name).values()}
             return "bfloat16" if kinds == {torch.bfloat16} else "float32"
     return "float32"

@@ -8,7 +8,6 @@ from typing import Any
 
 from benchmarks.study.config import StudyBase, StudyConfig, StudyVariant, choose_layers
 from embedder.pooling import PoolingOptions, get_pooling
-from embedder.pooling.registry import OF_ALL
 from embedder.training.config import TrainConfig
 from embedder.variants import VariantSpec, get_variant
 from retrieval.errors import UsageError
@@ -81,7 +80,7 @@ def _spec(config: StudyConfig, base: StudyBase, variant: StudyVariant, seed: int
     found = get_variant(variant.variant)
     settings = asdict(base)
     del settings["name"]
-    accepted = get_pooling(found.pooling).accepts | OF_ALL
+    accepted = get_pooling(found.pooling).options
     shared: dict[str, Any] = {"seed": seed, **config.pooling.changed()}
     options = {name: value for name, value in shared.items() if name in accepted}
     options |= variant.options.changed()

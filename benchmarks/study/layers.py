@@ -125,10 +125,12 @@ def _layer_shares(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
     """Return which layers a pooling over layers reads, and how much of each, over the texts."""
     import torch
 
+    from embedder.pooling.whitening import without_whitening
+
     depth = embedder.backbone.layer_count
     asked = embedder.spec.pooling_options.layers or range(1, depth + 1)
     layers = [depth + 1 + layer if layer < 0 else layer for layer in asked]
-    pooling: Any = _unwhitened(embedder)
+    pooling: Any = without_whitening(embedder.pooling)
     rows = []
     with torch.no_grad():
         for ids, mask in _batches(embedder, texts):
@@ -139,14 +141,6 @@ def _layer_shares(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
     return {"layers": layers, "shares": _rounded(shares)}
 
 
-def _unwhitened(embedder: Embedder) -> Any:
-    """Return the pooling itself, without the whitening after it."""
-    from embedder.pooling.whitening import Whitened
-
-    pooling = embedder.pooling
-    return pooling.inner if isinstance(pooling, Whitened) else pooling
-
-
 def _attention_matters(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
     """Return whether queries and keys of a last_layer pooling decide anything."""
     import torch
@@ -154,10 +148,11 @@ def _attention_matters(embedder: Embedder, texts: Sequence[str]) -> dict[str, An
     from benchmarks.study.single_key import change_without_attention, idle_parameters
     from embedder.pooling.registry import get_pooling
     from embedder.pooling.tokens import last_token
+    from embedder.pooling.whitening import without_whitening
 
     spec, backbone = embedder.spec, embedder.backbone
     reads = get_pooling(spec.pooling).reads(backbone.attention.is_causal, spec.pooling_options)
-    pooling: Any = _copy_to_cpu(_unwhitened(embedder))
+    pooling: Any = _copy_to_cpu(without_whitening(embedder.pooling))
     keys, changes = [], []
     with torch.no_grad():
         for ids, mask in _batches(embedder, texts):

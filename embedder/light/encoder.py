@@ -98,7 +98,7 @@ class LightEncoder:
     def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
         check_texts(texts)
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        for row, ids in enumerate(self._tokenize(texts, Frame.parse(prompt)) if texts else ()):
+        for row, ids in enumerate(self._tokenize(texts, Frame.parse(prompt))):
             vectors[row] = self._pool(self._decoder(ids))
         check_finite(vectors, texts, self.fingerprint.model)
         return vectors

@@ -20,7 +20,6 @@ from embedder.pooling.whitening import Whitened
 from retrieval.errors import UnknownNameError, UsageError
 
 __all__ = [
-    "OF_ALL",
     "POOLINGS",
     "Pooling",
     "PoolingInput",
@@ -49,7 +48,7 @@ class Pooling:
     ----------
     build : makes the module, (B, S, D) float32 and mask (B, S) bool to (B, D) float32.
     reads : the input, given whether attention is causal and the options.
-    accepts : the fields of PoolingOptions that this pooling uses, beside whiten.
+    accepts : the fields of PoolingOptions that this pooling uses, beside whiten, which all do.
     template : wrapped around every text before the prompts; ``{text}`` stands for the text.
     appends_eos : whether an EOS token ends every text. False only where the method reads the
         state after which the base would write its next word.
@@ -62,6 +61,11 @@ class Pooling:
     accepts: frozenset[str] = frozenset()
     template: str = "{text}"
     appends_eos: bool = True
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Every field of PoolingOptions that may be set."""
+        return self.accepts | {"whiten"}
 
     @property
     def trainable(self) -> bool:
@@ -94,8 +98,6 @@ def _last_layer_reads(causal: bool, options: PoolingOptions) -> PoolingInput:
     return options.reads
 
 
-OF_ALL = frozenset({"whiten"})
-"""What every pooling accepts."""
 _SIZES = frozenset({"latents", "heads", "head_width", "feedforward_multiple", "init", "seed"})
 
 POOLINGS: dict[str, Pooling] = {
@@ -166,10 +168,9 @@ def get_pooling(name: str) -> Pooling:
 
 def check_options(pooling: Pooling, options: PoolingOptions) -> None:
     """Raise UsageError where an option is set that the pooling does not use."""
-    accepted = pooling.accepts | OF_ALL
-    foreign = sorted(set(options.changed()) - accepted)
+    foreign = sorted(set(options.changed()) - pooling.options)
     if foreign:
-        known = [f.name for f in fields(PoolingOptions) if f.name in accepted]
+        known = [f.name for f in fields(PoolingOptions) if f.name in pooling.options]
         raise UsageError(
             f"Pooling {pooling.name!r} has no option {', '.join(foreign)}. "
             f"It accepts: {', '.join(known)}."

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Whitened", "fit_whitening"]
+__all__ = ["Whitened", "fit_whitening", "without_whitening"]
 
 _FLOOR = 1e-3
 """Variances below this share of the average count as this, so that noise is not blown up."""
@@ -45,9 +45,10 @@ class Whitened(nn.Module):
             self.mean.copy_(mean)
             self.matrix.copy_(matrix)
 
-    def reset(self) -> None:
-        """Go back to the start."""
-        self.set(torch.zeros_like(self.mean), torch.eye(len(self.mean)))
+
+def without_whitening(pooling: nn.Module) -> nn.Module:
+    """Return the pooling itself, without the whitening after it where there is one."""
+    return pooling.inner if isinstance(pooling, Whitened) else pooling
 
 
 def fit_whitening(vectors: Tensor, power: float) -> tuple[Tensor, Tensor]:

@@ -75,12 +75,14 @@ def test_every_command_has_a_summary_and_an_example(command, millpond):
 
 def test_defaults_that_help_shows_are_those_of_the_libraries(millpond):
     from embedder import DEFAULT_MODEL
+    from embedder.whiten import POWER
 
     assert DEFAULT_MODEL_NAME == DEFAULT_MODEL
     shown = " ".join(millpond("index", "--help").stdout.split())
     assert DEFAULT_MODEL in shown
     assert f"[default: {WriteConfig.backend}]" in shown
     assert f"[default: {WriteConfig.factory}]" in shown
+    assert f"[default: {POWER:g}]" in " ".join(millpond("whiten", "--help").stdout.split())
 
 
 def test_version(millpond):

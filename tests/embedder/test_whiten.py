@@ -83,8 +83,7 @@ def test_before_it_is_fitted_it_changes_nothing(trained, pooling, attention):
         trained(pooling, attention, pooling_options=PoolingOptions(whiten=whiten))
         for whiten in (False, True)
     )
-    whitened.pooling.inner = plain.pooling
-    whitened.pooling.reset()
+    whitened.pooling = Whitened(plain.pooling, plain.backbone.width)
     whitened.backbone = plain.backbone
     found, expected = (model.encode_documents(TEXTS[:20]) for model in (whitened, plain))
     np.testing.assert_allclose(found, expected, atol=1e-6)
