@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks.optional import read_versions
-from benchmarks.speed.interleaved import Contestant, Timings, format_table, take_turns
+from benchmarks.speed.interleaved import Contestant, Timings, format_table, say, take_turns
 from benchmarks.speed.openvino_peer import OpenVinoEncoder, has_openvino
 from benchmarks.speed.plain import NaiveEncoder, load_sentence_transformer, write_plain_base
 from embedder import Embedder
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="millpond-speed-") as folder:
             compare(config, texts, Path(folder))
     except MillpondError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return 1
     return 0
 
@@ -87,7 +86,7 @@ def compare(config: Config, texts: Sequence[str], folder: Path) -> None:
     write_plain_base(packed, folder)
     encoders = make_encoders(config, packed, folder)
     tokens = sum(map(len, packed.tokenize(texts)))
-    _say(f"{len(texts)} texts, {tokens} tokens; {len(encoders)} contestants")
+    say(f"{len(texts)} texts, {tokens} tokens; {len(encoders)} contestants")
     for encode in encoders.values():
         encode(texts[:_WARMING_TEXTS])
     cosines = lowest_cosines(encoders, texts, NaiveEncoder(folder, packed.spec.max_tokens, 1))
@@ -95,7 +94,7 @@ def compare(config: Config, texts: Sequence[str], folder: Path) -> None:
         [make_contestant(name, encode, packed, texts) for name, encode in encoders.items()],
         rounds=config.rounds,
         budget_seconds=config.seconds,
-        notify=_say,
+        notify=say,
         clock=time.process_time if config.cpu_time else time.perf_counter,
     )
     print(describe(packed, texts, tokens, timings, "CPU" if config.cpu_time else "wall"))
@@ -115,7 +114,7 @@ def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, E
     if fast.is_int8:
         encoders["millpond fast (int8)"] = fast.encode_documents
     if config.compiled:
-        fast.compiler = LayerCompiler(fast.backbone.blocks, _say, repaid_seconds=0.0)
+        fast.compiler = LayerCompiler(fast.backbone.blocks, say, repaid_seconds=0.0)
         name = "int8, compiled" if fast.is_int8 else "compiled"
         encoders[f"millpond fast ({name})"] = fast.encode_documents
     longest = packed.spec.max_tokens
@@ -124,7 +123,7 @@ def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, E
     if has_openvino():
         encoders[OPENVINO] = OpenVinoEncoder(folder, longest, 32).encode
     else:
-        _say("not installed: openvino")
+        say("not installed: openvino")
     for size in NAIVE_BATCHES:
         encoders[_naive(size)] = NaiveEncoder(folder, longest, size).encode
     return encoders
@@ -208,12 +207,8 @@ def _load(config: Config, speed: Speed = "exact") -> Embedder:
         device="cpu",
         batch_tokens=config.batch_tokens,
         speed=speed,
-        notify=_say,
+        notify=say,
     )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _parse(arguments: Sequence[str] | None) -> Config:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks.speed.index_work import describe_machine
-from benchmarks.speed.interleaved import Contestant, Timings, format_table, ratios, take_turns
+from benchmarks.speed.interleaved import Contestant, Timings, format_table, ratios, say, take_turns
 from embedder import Embedder
 from embedder.engine.speed import SPEEDS, Speed
 from indexes import WriteConfig, write_corpus
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = Config(**vars(options))
         print("\n".join(compare(config)))
     except MillpondError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return 1
     return 0
 
@@ -82,9 +81,9 @@ def compare(config: Config) -> list[str]:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     texts = [document.content for document in read_corpus(config.corpus, limit=config.documents)]
-    model = Embedder.load(config.model, device="cpu", speed=config.speed, notify=_say)
+    model = Embedder.load(config.model, device="cpu", speed=config.speed, notify=say)
     tokens = sum(map(len, model.tokenize(texts, model.spec.document_prompt)))
-    _say(f"{len(texts)} documents, {tokens} tokens")
+    say(f"{len(texts)} documents, {tokens} tokens")
     with tempfile.TemporaryDirectory(prefix="millpond-end-", dir=config.folder) as place:
         timings = measure(model, texts, config, Path(place))
     clock = "CPU" if config.cpu_time else "wall"
@@ -123,7 +122,7 @@ def measure(model: Embedder, texts: Sequence[str], config: Config, place: Path) 
         ],
         rounds=config.rounds,
         budget_seconds=config.seconds,
-        notify=_say,
+        notify=say,
         clock=time.process_time if config.cpu_time else time.perf_counter,
     )
 
@@ -137,10 +136,6 @@ def describe_share(timings: Timings) -> str:
         f"{BUILD} takes {median:.3f} ({min(longer):.3f} to {max(longer):.3f}) of the time of "
         f"{ALONE}; at most {TARGET}: {verdict}"
     )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

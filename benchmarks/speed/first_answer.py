@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.speed.index_work import describe_machine
-from benchmarks.speed.interleaved import Contestant, Timings, ratios, take_turns
+from benchmarks.speed.interleaved import Contestant, Timings, ratios, say, take_turns
 
 __all__ = ["main"]
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, command in commands.items():  # files come into the system's cache
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            print(f"error: {name} failed: {done.stderr.strip()[-2000:]}", file=sys.stderr)
+            say(f"error: {name} failed: {done.stderr.strip()[-2000:]}")
             return 1
     timings = take_turns(
         [
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ],
         rounds=options.rounds,
         budget_seconds=options.seconds,
-        notify=lambda line: print(line, file=sys.stderr, flush=True),
+        notify=say,
     )
     print(f"{options.index}, {timings.rounds} interleaved rounds; {describe_machine()}\n")
     print("\n".join(_table(timings)))

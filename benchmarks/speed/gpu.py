@@ -28,9 +28,10 @@ import torch
 from benchmarks.optional import read_versions
 from benchmarks.speed.gpu_models import SHAPES, TINY, find_base
 from benchmarks.speed.gpu_parts import measure_shape
-from benchmarks.speed.gpu_run import Config, Run, say
+from benchmarks.speed.gpu_run import Config, Run
 from benchmarks.speed.gpu_tables import Results
 from benchmarks.speed.gpu_work import matmul_peak
+from benchmarks.speed.interleaved import say
 from embedder.device import choose_device
 from retrieval.errors import MillpondError
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from benchmarks.speed import gpu_work as work
 from benchmarks.speed.gpu_models import Shape, build_embedder, make_texts
-from benchmarks.speed.gpu_run import Run, say
+from benchmarks.speed.gpu_run import Run
 from benchmarks.speed.gpu_tables import NAIVE, OURS, PADDED, Cell
-from benchmarks.speed.interleaved import Contestant, take_turns
+from benchmarks.speed.interleaved import Contestant, say, take_turns
 from embedder import Embedder
 from embedder.engine.budget import CUDA_TOKENS, budget_of, is_out_of_memory
 from embedder.engine.compiling import LayerCompiler

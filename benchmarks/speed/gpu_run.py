@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -14,10 +13,11 @@ import torch
 
 from benchmarks.speed.gpu_models import LONGEST_TOKENS
 from benchmarks.speed.gpu_tables import Results
+from benchmarks.speed.interleaved import say
 from embedder.engine.budget import is_out_of_memory
 from retrieval.errors import MillpondError
 
-__all__ = ["Config", "Run", "say"]
+__all__ = ["Config", "Run"]
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,3 @@ class Run:
     def save(self) -> None:
         """Write what was measured so far, so that a stopped run leaves it behind."""
         self.config.out.write_text(json.dumps(self.results.to_json(), indent=1) + "\n")
-
-
-def say(line: str) -> None:
-    """Tell the user how far it is."""
-    print(line, file=sys.stderr, flush=True)

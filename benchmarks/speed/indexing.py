@@ -11,7 +11,6 @@ Each prints the machine and a table in Markdown; docs/index-speed.md shows and e
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -22,6 +21,7 @@ from benchmarks.speed.index_memory import MemoryConfig, memory_lines
 from benchmarks.speed.index_overhead import OverheadConfig, overhead_lines
 from benchmarks.speed.index_throughput import ThroughputConfig, throughput_lines
 from benchmarks.speed.index_work import describe_machine
+from benchmarks.speed.interleaved import say
 from retrieval.errors import MillpondError
 
 __all__ = ["main"]
@@ -64,11 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if name == "memory":
                 lines = memory_lines(config, folder)
             elif name == "overhead":
-                lines = overhead_lines(config, folder, _say)
+                lines = overhead_lines(config, folder, say)
             else:
-                lines = throughput_lines(config, folder, _say)
+                lines = throughput_lines(config, folder, say)
     except MillpondError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return 1
     chosen = ", ".join(f"{option} {value}" for option, value in asdict(config).items())
     print("\n".join([f"{name}: {chosen}", describe_machine(), "", *lines]))
@@ -91,10 +91,6 @@ def _parse(arguments: Sequence[str] | None) -> tuple[str, Any, Path | None]:
     command = COMMANDS[name]
     given = {option: value for option, value in found.items() if value is not None}
     return name, replace(command.quick if quick else command.config, **given), place
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

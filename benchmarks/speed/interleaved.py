@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Contestant", "Timings", "format_table", "ratios", "take_turns"]
+from retrieval.errors import MillpondError
+
+__all__ = [
+    "Contestant",
+    "Timings",
+    "format_table",
+    "print_lines",
+    "ratios",
+    "say",
+    "take_turns",
+]
 
 
 @dataclass(frozen=True)
@@ -101,3 +112,18 @@ def format_table(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
         for row in rows
     ]
+
+
+def print_lines(measure: Callable[[], Sequence[str]]) -> int:
+    """Print the lines that ``measure`` returns, or what is wrong; return the exit code."""
+    try:
+        print("\n".join(measure()))
+    except MillpondError as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+def say(line: str) -> None:
+    """Print a line to stderr at once."""
+    print(line, file=sys.stderr, flush=True)

@@ -9,7 +9,6 @@ passes of 2,048 tokens, InfoNCE, gradients. The weights stay as they are. Runs o
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 
 from benchmarks.speed.index_work import describe_machine
-from benchmarks.speed.interleaved import Contestant, format_table, take_turns
+from benchmarks.speed.interleaved import Contestant, format_table, print_lines, say, take_turns
 from embedder import Embedder
 from embedder.dropout import WordDropout
 from embedder.lora import LoraOptions, add_adapter
@@ -29,7 +28,6 @@ from embedder.training.data import Pair
 from embedder.training.distributed import Processes
 from embedder.training.gradcache import plain_backward
 from retrieval import read_corpus
-from retrieval.errors import MillpondError
 
 __all__ = ["NO_DROPOUT", "TORCH", "WORDS", "compare", "main"]
 
@@ -42,18 +40,13 @@ _RATE = 0.1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison and print its table; return the exit code."""
     options = _parse(arguments)
-    try:
-        print("\n".join(compare(options)))
-    except MillpondError as error:
-        _say(f"error: {error}")
-        return 1
-    return 0
+    return print_lines(lambda: compare(options))
 
 
 def compare(options: argparse.Namespace) -> list[str]:
     """Measure, and return the machine and a table in Markdown."""
     spec = parse_model_name(options.model, "eos+causal")
-    model = Embedder.from_spec(spec, device="cpu", notify=_say)
+    model = Embedder.from_spec(spec, device="cpu", notify=say)
     model.backbone.requires_grad_(False)
     add_adapter(model.backbone, LoraOptions(dropout=_RATE))
     model.train()
@@ -73,7 +66,7 @@ def compare(options: argparse.Namespace) -> list[str]:
     ]
     contestants[-1].run()
     timings = take_turns(
-        contestants, rounds=options.rounds, budget_seconds=options.seconds, notify=_say
+        contestants, rounds=options.rounds, budget_seconds=options.seconds, notify=say
     )
     return [
         f"{options.model}, LoRA on all linear layers, {local.pairs} pairs of {options.corpus}, "
@@ -93,10 +86,6 @@ def _batch(model: Embedder, options: argparse.Namespace) -> tuple[LocalBatch, Ba
     tokenizer = SourceTokenizer(model, [DataSource(path=Path(options.corpus))])
     local = tokenizer.local_batch(step, alone, options.forward_tokens)
     return local, BatchLoss(step, local, LossConfig(), alone)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -10,18 +10,16 @@ are taken within rounds.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from functools import partial
 
 import torch
 
 from benchmarks.speed.index_work import describe_machine
-from benchmarks.speed.interleaved import Contestant, format_table, take_turns
+from benchmarks.speed.interleaved import Contestant, format_table, print_lines, say, take_turns
 from embedder import Embedder, list_variants
 from embedder.model_name import parse_model_name
 from retrieval import read_corpus
-from retrieval.errors import MillpondError
 
 __all__ = ["main"]
 
@@ -33,12 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    try:
-        print("\n".join(compare(options)))
-    except MillpondError as error:
-        _say(f"error: {error}")
-        return 1
-    return 0
+    return print_lines(lambda: compare(options))
 
 
 def compare(options: argparse.Namespace) -> list[str]:
@@ -47,7 +40,7 @@ def compare(options: argparse.Namespace) -> list[str]:
     texts = [document.content for document in corpus]
     models = load_variants(options.base, options.options, options.variant)
     tokens = sum(map(len, models[AGAINST].tokenize(texts)))
-    _say(f"{len(texts)} texts, {tokens} tokens as {AGAINST}; {len(models)} variants")
+    say(f"{len(texts)} texts, {tokens} tokens as {AGAINST}; {len(models)} variants")
     for model in models.values():
         model.encode_documents(texts[:8])
     timings = take_turns(
@@ -57,7 +50,7 @@ def compare(options: argparse.Namespace) -> list[str]:
         ],
         rounds=options.rounds,
         budget_seconds=options.seconds,
-        notify=_say,
+        notify=say,
     )
     return [
         f"{options.base}, {options.options}, {len(texts)} texts of {options.corpus}, {tokens} "
@@ -83,14 +76,10 @@ def load_variants(base: str, options: str, wanted: Sequence[str]) -> dict[str, E
         same = (model for model in models.values() if model.spec.attention == spec.attention)
         first = next(same, None)
         if first is None:
-            models[name] = Embedder.from_spec(spec, device="cpu", notify=_say)
+            models[name] = Embedder.from_spec(spec, device="cpu", notify=say)
         else:
             models[name] = Embedder(spec, first.backbone)
     return models
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
