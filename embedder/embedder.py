@@ -111,6 +111,7 @@ class Embedder(nn.Module):
             max_tokens=spec.max_tokens,
             appends_eos=entry.appends_eos,
             chat_template=spec.chat_template,
+            lowercase=spec.lowercase,
         )
         self.speed = check_speed(speed)
         self.is_int8 = False

@@ -45,12 +45,15 @@ def describe_model(
     trained = {"trained_weights": trained_sha256} if trained_sha256 else {}
     if is_int8:
         trained["linear_layers"] = "int8"
+    # Only where it is on: models and indexes of before it existed keep their fingerprints.
+    case = {"lowercase": True} if spec.get("lowercase") else {}
     return Fingerprint(
         name,
         {
             **trained,
             "weights": weights,
             **{field: spec[field] for field in _OF_SPEC},
+            **case,
             "pooling_options": json.dumps(spec["pooling_options"], sort_keys=True),
             "dimension": dimension,
             "embedding_version": EMBEDDING_VERSION,

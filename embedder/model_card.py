@@ -89,6 +89,7 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, object]]:
     yield "dimension", spec.dimension or base.width
     yield "vectors of length 1", "yes" if spec.normalize else "no"
     yield "longest input, tokens", spec.max_tokens
+    yield "texts are read", "in lower case" if spec.lowercase else "as they are written"
     yield "query prompt", repr(spec.query_prompt) if spec.query_prompt else "none"
     yield "document prompt", repr(spec.document_prompt) if spec.document_prompt else "none"
 

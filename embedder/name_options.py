@@ -16,6 +16,7 @@ SPEC_OPTIONS: dict[str, type] = {
     "dimension": int,
     "normalize": bool,
     "chat_template": bool,
+    "lowercase": bool,
 }
 OPTIONS: dict[str, type] = SPEC_OPTIONS | {
     "latents": int,

@@ -53,6 +53,7 @@ class TextTokenizer:
     tokenizer : a fast transformers tokenizer.
     appends_eos : whether EOS ends every sequence.
     chat_template : whether the tokenizer's chat template goes around the text.
+    lowercase : whether the text is put in lower case; what stands around it never is.
 
     Raises
     ------
@@ -66,9 +67,11 @@ class TextTokenizer:
         max_tokens: int,
         appends_eos: bool = True,
         chat_template: bool = False,
+        lowercase: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self._lowercase = lowercase
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ModelError("The base has no fast tokenizer (tokenizer.json); one is needed.")
@@ -98,7 +101,10 @@ class TextTokenizer:
             )
         # Longer text cannot reach the vector, and a tokenizer takes seconds for megabytes.
         characters = room * _LONGEST_TOKEN_CHARACTERS
-        bodies = self._plain([frame.prefix + text[:characters] for text in texts])
+        texts = [text[:characters] for text in texts]
+        if self._lowercase:
+            texts = [text.lower() for text in texts]
+        bodies = self._plain([frame.prefix + text for text in texts])
         rows = [self._head + body[:room] + tail for body in bodies]
         # A template without EOS around an empty text could leave nothing to pool.
         return [row or [self.pad_id] for row in rows]

@@ -63,6 +63,7 @@ class VariantSpec:
     dimension : length of the vectors, the first so many coordinates; None for the base's width.
     normalize : whether vectors have length 1.
     chat_template : whether the base's chat template is put around the text; never by itself.
+    lowercase : whether texts are read in lower case; prompts stay as they are written.
     pooling_options : of a trainable pooling.
 
     Raises
@@ -82,6 +83,7 @@ class VariantSpec:
     dimension: int | None = None
     normalize: bool = True
     chat_template: bool = False
+    lowercase: bool = False
     pooling_options: PoolingOptions = field(default_factory=PoolingOptions)
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ def write_plain_base(embedder: Embedder, folder: Path) -> None:
     ------
     UsageError : the model is more than the mean of a causal base's states.
     """
+    from tokenizers.normalizers import Lowercase
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer
 
@@ -44,6 +45,8 @@ def write_plain_base(embedder: Embedder, folder: Path) -> None:
     embedder.backbone.tokenizer.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)  # a copy, which may be changed
     tokenizer.chat_template = None
+    if spec.lowercase:
+        tokenizer.backend_tokenizer.normalizer = Lowercase()
     eos = tokenizer.eos_token
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"$A {eos}",

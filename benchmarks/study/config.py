@@ -52,6 +52,7 @@ class StudyBase:
     query_prompt: str = ""
     document_prompt: str = ""
     chat_template: bool = False
+    lowercase: bool = False
 
     def __post_init__(self) -> None:
         """Name the base by itself where nothing else is given."""

@@ -173,7 +173,11 @@ def _load(found: SavedName) -> LightEncoder | None:
             lora,
             causal=_CAUSAL[spec["attention"]],
         ),
-        TextTokenizer(_read_tokenizer(folder), max_tokens=spec["max_tokens"]),
+        TextTokenizer(
+            _read_tokenizer(folder),
+            max_tokens=spec["max_tokens"],
+            lowercase=spec.get("lowercase", False),
+        ),
         whitening,
     )
 

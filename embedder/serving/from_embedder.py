@@ -55,6 +55,7 @@ class _Tokens:
             max_tokens=spec.max_tokens + 1,  # one more shows that a text does not fit
             appends_eos=pooling.appends_eos,
             chat_template=spec.chat_template,
+            lowercase=spec.lowercase,
         )
         template = Frame.parse(pooling.template)
         self._frames = {

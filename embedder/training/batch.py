@@ -92,6 +92,7 @@ class SourceTokenizer:
                 max_tokens=max_tokens or spec.max_tokens,
                 appends_eos=entry.appends_eos,
                 chat_template=spec.chat_template,
+                lowercase=spec.lowercase,
             )
             frame = Frame.parse(prompt).inside(template)
             tokenizer(["a"], frame)

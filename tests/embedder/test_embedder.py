@@ -218,6 +218,7 @@ def test_nan_weights_are_an_error_not_a_vector(llama: Path) -> None:
         ({}, {"dimension": 8}),
         ({}, {"base_layers": 2}),
         ({}, {"normalize": False}),
+        ({}, {"lowercase": True}),
         (
             {"pooling": "multi_layer"},
             {"pooling": "multi_layer", "pooling_options": PoolingOptions(seed=1)},
@@ -233,6 +234,17 @@ def test_whatever_changes_vectors_changes_the_fingerprint(
     other = load(llama, **{**default, **second}).fingerprint  # type: ignore[arg-type]
     assert one.digest == same.digest
     assert one.digest != other.digest
+
+
+def test_an_option_that_is_off_leaves_the_fingerprint_of_before_it_existed(llama: Path) -> None:
+    assert "lowercase" not in load(llama, "mean", "causal").fingerprint.settings
+
+
+def test_a_model_that_lower_cases_tells_no_case_apart(llama: Path) -> None:
+    embedder = load(llama, "mean", "causal", lowercase=True)
+    shouted, said = embedder.encode_documents(["MILL POND", "mill pond"])
+    np.testing.assert_array_equal(shouted, said)
+    assert not np.allclose(load(llama, "mean", "causal").encode_documents(["MILL POND"]), said)
 
 
 def test_another_bases_weights_have_another_fingerprint(base_folder: dict[str, Path]) -> None:

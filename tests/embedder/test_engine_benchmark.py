@@ -91,11 +91,13 @@ def test_ratios_are_taken_within_rounds_and_the_table_shows_their_median() -> No
     ]
 
 
+@pytest.mark.parametrize("lowercase", ["true", "false"])
 def test_the_peers_embed_the_same_tokens_to_the_same_vectors(
-    base_folder: dict[str, Path], tmp_path: Path
+    base_folder: dict[str, Path], tmp_path: Path, lowercase: str
 ) -> None:
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
-    model = Embedder.load(f"{base_folder['llama']}:mean+causal,max_tokens=24", device="cpu")
+    options = f"max_tokens=24,lowercase={lowercase}"
+    model = Embedder.load(f"{base_folder['llama']}:mean+causal,{options}", device="cpu")
     model.backbone.tokenizer.chat_template = "never {{ messages[0]['content'] }} to be applied"
     write_plain_base(model, tmp_path)
     expected = model.encode_documents(TEXTS)

@@ -19,7 +19,7 @@ from embedder.pooling import PoolingOptions
 from embedder.saved import save_model
 from retrieval.errors import ModelError, UnknownNameError, UsageError
 
-TEXTS = ["a", "the quick brown fox", "", "mills grind slowly, ponds fill slower " * 9, "Größe 漢字"]
+TEXTS = ["a", "the quick Brown FOX", "", "mills grind slowly, ponds fill slower " * 9, "Größe 漢字"]
 LIGHT = [
     (pooling, attention)
     for pooling in ("mean", "eos", "weighted_mean")
@@ -68,6 +68,7 @@ def test_vectors_and_fingerprint_are_the_embedders(saved, pooling, attention, wh
     [
         {"dimension": 8},
         {"normalize": False},
+        {"lowercase": True},
         {"base_layers": 2},
         {"max_tokens": 7},
         {"document_prompt": "text: {text} (end)"},

@@ -48,6 +48,14 @@ def test_only_the_text_is_cut_never_prompt_suffix_or_eos(mistral: Any) -> None:
     assert text(mistral, rows[0]) == "q:xxxxx!?<eos>"
 
 
+def test_texts_are_put_in_lower_case_and_what_stands_around_them_is_not(mistral: Any) -> None:
+    lowers = TextTokenizer(mistral, max_tokens=32, lowercase=True)
+    frame = Frame("Q: ", " END")
+    assert text(mistral, lowers(["One İ Ä"], frame)[0]) == "Q: one i\u0307 ä END<eos>"
+    keeps = TextTokenizer(mistral, max_tokens=32)
+    assert text(mistral, keeps(["One"], frame)[0]) == "Q: One END<eos>"
+
+
 def test_a_text_that_spells_a_special_token_stays_text(mistral: Any) -> None:
     row = TextTokenizer(mistral, max_tokens=32)(["a<eos>b<pad>"], Frame())[0]
     assert row.count(EOS) == 1
