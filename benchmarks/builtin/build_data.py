@@ -17,13 +17,13 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from benchmarks.builtin.decontaminate import Benchmarks, read_benchmarks
 from benchmarks.builtin.pairs import Pair, Sieve
-from benchmarks.builtin.sources import debian, manuals, ontologies, shared, wordnet
+from benchmarks.builtin.sources import affairs, debian, manuals, ontologies, shared, wordnet
 from benchmarks.builtin.sources.apt import Workplace
 from retrieval.errors import MillpondError, UnknownNameError
 
@@ -75,12 +75,28 @@ _MEDQUAD = Source(
     "nothing is left (3,100, mostly lists of links) are left out before the counts below",
 )
 
+_ADDRESSES = Source(
+    "public domain (works of the United States' government); the package MIT",
+    f"package {affairs.ADDRESSES}, addresses since {affairs.FIRST_YEAR}",
+    affairs.address_paragraphs,
+    package=affairs.ADDRESSES,
+)
+_FACTBOOK = Source(
+    "public domain (works of the United States' government); the package MIT",
+    f"package {affairs.FACTBOOK}",
+    affairs.factbook_fields,
+    package=affairs.FACTBOOK,
+)
+
 SOURCES: dict[str, Source] = {
     "squad_sentences": Source(
         "CC BY-SA 4.0",
         "shared train/squad_nqg_sentence.jsonl",
         shared.squad_sentences,
         "lower-cased upstream: punctuation is mended, capitals of names are lost",
+    ),
+    "squad_rewordings": Source(
+        "CC BY-SA 4.0", "shared train/squad_nqg_sentence.jsonl", shared.squad_rewordings
     ),
     "medquad": _MEDQUAD,
     "medquad_claims": Source(
@@ -118,6 +134,10 @@ SOURCES: dict[str, Source] = {
     "postgresql_manual": _manual(
         "postgresql-doc-15", "postgresql-doc-15/html", "PostgreSQL licence (BSD-like)"
     ),
+    "address_paragraphs": _ADDRESSES,
+    "address_rewordings": replace(_ADDRESSES, build=affairs.address_rewordings),
+    "factbook_fields": _FACTBOOK,
+    "factbook_rewordings": replace(_FACTBOOK, build=affairs.factbook_rewordings),
 }
 
 LEFT_OUT = {

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from benchmarks.builtin.decontaminate import read_jsonl
 from benchmarks.builtin.pairs import Pair, detokenise, sentence_case, split_sentences, words
+from benchmarks.builtin.reword import reword
 from benchmarks.builtin.sources.apt import Workplace
 
 BOILERPLATE_REPEATS = 12
@@ -30,6 +31,12 @@ def squad_sentences(workplace: Workplace) -> Iterator[Pair]:
     """Question -> the sentence that answers it; lower-cased upstream, so names stay so."""
     for query, positive, _ in _read(workplace, "squad_nqg_sentence"):
         yield Pair(sentence_case(detokenise(query)), sentence_case(detokenise(positive)))
+
+
+def squad_rewordings(workplace: Workplace) -> Iterator[Pair]:
+    """Words of an answering sentence left out, repeated and moved -> the sentence."""
+    for pair in squad_sentences(workplace):
+        yield Pair(reword(pair.positive), pair.positive)
 
 
 def snli(workplace: Workplace) -> Iterator[Pair]:
