@@ -47,6 +47,10 @@ def whiten(
             metavar="P", help="0 takes off the mean alone, 0.5 makes every variance equal."
         ),
     ] = 0.25,
+    mean_share: Annotated[
+        float,
+        typer.Option(metavar="S", help="How much of the mean is taken off, 0 to 1."),
+    ] = 1.0,
     texts: Annotated[
         int,
         typer.Option(metavar="N", min=1, help="Fit on N texts at most, drawn evenly from all."),
@@ -87,6 +91,7 @@ def whiten(
             documents,
             out,
             power=power,
+            mean_share=mean_share,
             record={"sources": record, "seed": seed},
             weights_dtype=cast("WeightsDtype | None", weights_dtype),
             device=device,

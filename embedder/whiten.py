@@ -40,6 +40,7 @@ def whiten_model(
     out: Path,
     *,
     power: float = POWER,
+    mean_share: float = 1.0,
     record: Mapping[str, Any] | None = None,
     weights_dtype: WeightsDtype | None = None,
     device: str | None = None,
@@ -56,17 +57,20 @@ def whiten_model(
     queries, documents : embedded with the prompt of each; together at least as many distinct
         texts as the model's vectors are long. Texts like those that will be searched serve best.
     power : 0 (take off the mean) to 0.5 (make all variances equal).
+    mean_share : how much of the mean is taken off, 0 to 1.
     record : what identifies the texts, for the model's record.
     weights_dtype : of the saved weights; as ``model`` was saved by default.
 
     Raises
     ------
-    UsageError : too few texts, ``power`` out of range, or ``out`` is not empty.
+    UsageError : too few texts, ``power`` or ``mean_share`` out of range, or ``out`` is not empty.
     ModelError, StorageError, DownloadError, UnknownNameError : as ``Embedder.load`` and
         ``save_model``.
     """
     if not 0 <= power <= 0.5:
         raise UsageError(f"power is {power:g}; 0 (the mean alone) to 0.5 (whole) is accepted.")
+    if not 0 <= mean_share <= 1:
+        raise UsageError(f"mean_share is {mean_share:g}; 0 (none of the mean) to 1 is accepted.")
     if weights_dtype is not None:
         check_weights_dtype(weights_dtype)
     check_new_folder(out)
@@ -89,17 +93,20 @@ def whiten_model(
             plain.encode_documents(documents, progress=progress),
         ]
     )
-    fitted = fit_whitening(torch.from_numpy(vectors), power)
+    fitted = fit_whitening(torch.from_numpy(vectors), power, mean_share)
     if manifest and manifest.has_adapter:  # it was folded in, which is quicker, and is saved apart
         del plain, loaded
         loaded = _load(model, found, manifest, device, None, merge=False)
     head = Whitened(without_whitening(loaded.pooling), needed).to(loaded.device)
     head.set(*fitted)
-    whitening = {"from": model, "power": power, "texts": texts, **(record or {})}
+    whitening = {"from": model, "power": power, "mean_share": mean_share, "texts": texts}
     save_model(
         _twin(loaded, head, whiten=True),
         out,
-        record={**(manifest.record if manifest else {}), "whitening": whitening},
+        record={
+            **(manifest.record if manifest else {}),
+            "whitening": {**whitening, **(record or {})},
+        },
         weights_dtype=weights_dtype or _saved_dtype(found, manifest),
         base=manifest.base if manifest else None,
     )

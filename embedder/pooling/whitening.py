@@ -51,7 +51,7 @@ def without_whitening(pooling: nn.Module) -> nn.Module:
     return pooling.inner if isinstance(pooling, Whitened) else pooling
 
 
-def fit_whitening(vectors: Tensor, power: float) -> tuple[Tensor, Tensor]:
+def fit_whitening(vectors: Tensor, power: float, mean_share: float = 1.0) -> tuple[Tensor, Tensor]:
     """Return the mean (D,) and the matrix (D, D), float32, that whiten vectors (N, D).
 
     With the covariance C of the vectors at length 1, the matrix is C to the power -``power``,
@@ -62,6 +62,7 @@ def fit_whitening(vectors: Tensor, power: float) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     power : 0 to 0.5. 0 takes off the mean alone, 0.5 makes all variances equal.
+    mean_share : 0 to 1, how much of the mean is taken off.
     """
     units = F.normalize(vectors.double(), dim=-1)
     mean = units.mean(dim=0)
@@ -70,6 +71,7 @@ def fit_whitening(vectors: Tensor, power: float) -> tuple[Tensor, Tensor]:
     variances = variances.clamp(min=0)
     floored = variances.clamp(min=_FLOOR * float(variances.mean()))
     gains = floored**-power
-    length = torch.sqrt((variances * gains**2).sum())
-    matrix = (directions * (gains / length)) @ directions.T
-    return mean.float(), matrix.float()
+    matrix = (directions * gains) @ directions.T
+    taken = mean_share * mean
+    length = ((units - taken) @ matrix).square().sum(dim=-1).mean().sqrt()
+    return taken.float(), (matrix / length).float()

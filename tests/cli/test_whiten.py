@@ -29,7 +29,18 @@ def lines(tmp_path):
 def test_texts_are_drawn_evenly_from_all_sources(millpond, calls, pairs, lines, tmp_path):
     out = tmp_path / "out"
     result = millpond(
-        "whiten", "some-model", "--corpus", lines, "--pairs", pairs, "--texts", "40", "--out", out
+        "whiten",
+        "some-model",
+        "--corpus",
+        lines,
+        "--pairs",
+        pairs,
+        "--texts",
+        "40",
+        "--mean-share",
+        "0.5",
+        "--out",
+        out,
     )
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
@@ -39,7 +50,7 @@ def test_texts_are_drawn_evenly_from_all_sources(millpond, calls, pairs, lines, 
     assert len([text for text in documents if text.startswith("line")]) == 20
     answers = [text for text in documents if text.startswith("positive")]
     assert [text.split()[1] for text in queries] == [text.split()[1] for text in answers]
-    assert settings["power"] == 0.25
+    assert (settings["power"], settings["mean_share"]) == (0.25, 0.5)
     sources = settings["record"]["sources"]
     assert [(source["path"], source["texts"]) for source in sources] == [
         (str(lines), 20),

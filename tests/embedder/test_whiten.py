@@ -69,6 +69,18 @@ def test_a_partial_whitening_takes_each_variance_to_the_power_that_is_left(power
     np.testing.assert_allclose((after**2).sum(1).mean(), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_mean_stays_and_whitened_vectors_have_length_1(share):
+    units = torch.nn.functional.normalize(sample(), dim=1)
+    whole, _ = fit_whitening(units, 0.1)
+    mean, matrix = fit_whitening(units, 0.1, share)
+    np.testing.assert_allclose(mean, share * whole, atol=1e-6)
+    after = (units - mean) @ matrix
+    np.testing.assert_allclose(after.square().sum(1).mean(), 1, rtol=1e-5)
+    left = torch.linalg.vector_norm(after.mean(0))
+    assert (left < 1e-3) == (share == 1)
+
+
 def test_a_direction_without_variance_is_not_blown_up():
     vectors = sample()
     vectors[:, 3] = 0
@@ -128,6 +140,7 @@ def test_the_record_says_how_and_keeps_what_was_known(saved, tmp_path):
     assert record["whitening"] == {
         "from": str(folder),
         "power": 0.25,
+        "mean_share": 1.0,
         "texts": 2 * len(TEXTS),
         "sources": ["a"],
     }
@@ -191,6 +204,12 @@ def test_its_weights_are_trained_with_the_pooling(trained):
 def test_a_power_out_of_range_is_refused_before_a_model_loads(tmp_path, power):
     with pytest.raises(UsageError, match="0.5 \\(whole\\) is accepted"):
         whiten_model("no-such-model", [], TEXTS, tmp_path / "out", power=power)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_out_of_range_is_refused_before_a_model_loads(tmp_path, share):
+    with pytest.raises(UsageError, match="0 \\(none of the mean\\) to 1 is accepted"):
+        whiten_model("no-such-model", [], TEXTS, tmp_path / "out", mean_share=share)
 
 
 def test_too_few_texts_are_refused_and_repeats_do_not_count(saved, tmp_path):
