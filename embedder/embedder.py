@@ -106,13 +106,7 @@ class Embedder(nn.Module):
         self.pooling = build_pooling(spec.pooling, shape, spec.pooling_options)
         self.pooling.to(backbone.device)
         self._template = Frame.parse(entry.template)
-        self._tokenize = TextTokenizer(
-            backbone.tokenizer,
-            max_tokens=spec.max_tokens,
-            appends_eos=entry.appends_eos,
-            chat_template=spec.chat_template,
-            lowercase=spec.lowercase,
-        )
+        self._tokenize = TextTokenizer.of_spec(spec, backbone.tokenizer)
         self.speed = check_speed(speed)
         self.is_int8 = False
         self.compiler: LayerCompiler | None = None

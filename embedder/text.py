@@ -11,6 +11,8 @@ from retrieval.errors import ModelError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from embedder.variants import VariantSpec
+
 __all__ = ["Frame", "TextTokenizer", "pad_batch"]
 
 _LONGEST_TOKEN_CHARACTERS = 64
@@ -88,6 +90,21 @@ class TextTokenizer:
             # The template spells its own BOS where it wants one.
             self._head, self._tail = head, tail + self._tail
         self.pad_id = int(tokenizer.pad_token_id or 0)
+
+    @classmethod
+    def of_spec(
+        cls, spec: VariantSpec, tokenizer: Any, *, max_tokens: int | None = None
+    ) -> TextTokenizer:
+        """Return the one that a spec asks for, with another ``max_tokens`` where that is given."""
+        from embedder.pooling import get_pooling  # imports torch
+
+        return cls(
+            tokenizer,
+            max_tokens=max_tokens or spec.max_tokens,
+            appends_eos=get_pooling(spec.pooling).appends_eos,
+            chat_template=spec.chat_template,
+            lowercase=spec.lowercase,
+        )
 
     def __call__(self, texts: Sequence[str], frame: Frame) -> list[list[int]]:
         """Return one list of 1 to ``max_tokens`` token ids per text."""

@@ -47,17 +47,14 @@ class _Tokens:
 
     def __init__(self, encoder: Embedder) -> None:
         spec = encoder.spec
-        pooling = get_pooling(spec.pooling)
         self._tokenizer: Any = copy.deepcopy(encoder.backbone.tokenizer)
         self._limit = spec.max_tokens
-        self._tokenize = TextTokenizer(
+        self._tokenize = TextTokenizer.of_spec(
+            spec,
             self._tokenizer,
             max_tokens=spec.max_tokens + 1,  # one more shows that a text does not fit
-            appends_eos=pooling.appends_eos,
-            chat_template=spec.chat_template,
-            lowercase=spec.lowercase,
         )
-        template = Frame.parse(pooling.template)
+        template = Frame.parse(get_pooling(spec.pooling).template)
         self._frames = {
             "query": Frame.parse(spec.query_prompt).inside(template),
             "document": Frame.parse(spec.document_prompt).inside(template),

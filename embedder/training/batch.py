@@ -83,16 +83,11 @@ class SourceTokenizer:
 
     def __init__(self, embedder: Embedder, sources: Sequence[DataSource]) -> None:
         spec = embedder.spec
-        entry = get_pooling(spec.pooling)
-        template = Frame.parse(entry.template)
+        template = Frame.parse(get_pooling(spec.pooling).template)
 
         def build(prompt: str, max_tokens: int | None) -> tuple[TextTokenizer, Frame]:
-            tokenizer = TextTokenizer(
-                embedder.backbone.tokenizer,
-                max_tokens=max_tokens or spec.max_tokens,
-                appends_eos=entry.appends_eos,
-                chat_template=spec.chat_template,
-                lowercase=spec.lowercase,
+            tokenizer = TextTokenizer.of_spec(
+                spec, embedder.backbone.tokenizer, max_tokens=max_tokens
             )
             frame = Frame.parse(prompt).inside(template)
             tokenizer(["a"], frame)
