@@ -10,8 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-
-from benchmarks.optional import import_optional
+import psutil
 
 if TYPE_CHECKING:
     from embedder import Embedder
@@ -35,16 +34,12 @@ class PeakMemory:
     """Samples how much memory this process holds while the block runs.
 
     On a GPU, what torch had allocated there; else the resident size, every 50 ms.
-
-    Raises
-    ------
-    MissingDependencyError : psutil is not installed.
     """
 
     def __init__(self, device: str = "cpu") -> None:
         self.bytes = 0
         self._cuda: Any = sys.modules["torch"].cuda if device.startswith("cuda") else None
-        self._process = _this_process()
+        self._process = psutil.Process()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -74,25 +69,12 @@ class PeakMemory:
             self._sample()
 
     def _sample(self) -> None:
-        self.bytes = max(self.bytes, _resident(self._process))
+        self.bytes = max(self.bytes, int(self._process.memory_info().rss))
 
 
 def resident_bytes() -> int:
-    """Return how much memory this process holds now.
-
-    Raises
-    ------
-    MissingDependencyError : psutil is not installed.
-    """
-    return _resident(_this_process())
-
-
-def _this_process() -> Any:
-    return import_optional("psutil", "Measuring memory").Process()
-
-
-def _resident(process: Any) -> int:
-    return int(process.memory_info().rss)
+    """Return how much memory this process holds now."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def measure_latency(search: Callable[[str], object], texts: Sequence[str]) -> dict[str, float]:

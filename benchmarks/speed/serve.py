@@ -26,7 +26,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.optional import import_optional
+import psutil
+
 from benchmarks.speed.serve_load import Load, Outcome, Pool, run_load
 from benchmarks.speed.serve_target import load_model
 from embedder.serving import ServedModel
@@ -123,7 +124,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 @contextmanager
 def start_server(kind: str, model: str, *extra: str) -> Iterator[Process]:
     """Give a running server whose memory is sampled; it is stopped as a supervisor would."""
-    psutil = import_optional("psutil", "Measuring memory")
     command = [sys.executable, "-m", "benchmarks.speed.serve_target", kind, "--model", model]
     child = subprocess.Popen([*command, *extra], stdout=subprocess.PIPE, text=True)
     finished = threading.Event()

@@ -105,13 +105,9 @@ class SourceTokenizer:
     def local_batch(self, step: StepPairs, processes: Processes, forward_tokens: int) -> LocalBatch:
         """Return the part of a step that this process embeds."""
         share = len(step.pairs) // processes.count
-        chosen = range(processes.rank * share, (processes.rank + 1) * share)
-        texts: list[tuple[bool, int, str]] = []
-        for is_query, field in ((True, "query"), (False, "positive")):
-            texts += [(is_query, step.sources[i], getattr(step.pairs[i], field)) for i in chosen]
-        for i in chosen:
-            texts += [(False, step.sources[i], text) for text in step.pairs[i].negatives]
-        rows = self._tokenize(texts)
+        rows = self._tokenize_pairs(
+            step, range(processes.rank * share, (processes.rank + 1) * share)
+        )
         lengths = [len(row) for row in rows]
         groups = list(token_batches(lengths, forward_tokens))
         order = torch.empty(len(rows), dtype=torch.int64)
@@ -123,6 +119,19 @@ class SourceTokenizer:
             ids, mask = pad_batch([rows[index] for index in group], self.pad_id)
             chunks.append((ids.to(processes.device), mask.to(processes.device)))
         return LocalBatch(chunks, order.to(processes.device), share, sum(lengths))
+
+    def count_tokens(self, step: StepPairs) -> int:
+        """Return the tokens of a step, those of all processes, without padding."""
+        return sum(map(len, self._tokenize_pairs(step, range(len(step.pairs)))))
+
+    def _tokenize_pairs(self, step: StepPairs, chosen: range) -> list[list[int]]:
+        """Tokenise the chosen pairs: queries, positives, then negatives."""
+        texts: list[tuple[bool, int, str]] = []
+        for is_query, field in ((True, "query"), (False, "positive")):
+            texts += [(is_query, step.sources[i], getattr(step.pairs[i], field)) for i in chosen]
+        for i in chosen:
+            texts += [(False, step.sources[i], text) for text in step.pairs[i].negatives]
+        return self._tokenize(texts)
 
     def _tokenize(self, texts: Sequence[tuple[bool, int, str]]) -> list[list[int]]:
         """Tokenise texts, those of one side and source in one call."""

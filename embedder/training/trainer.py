@@ -36,6 +36,7 @@ from embedder.training.folder import RunFolder
 from embedder.training.gradcache import cached_backward, plain_backward, seed_step
 from embedder.training.interrupt import StopRequest
 from embedder.training.log import Meter, MetricsLog, StepReport
+from embedder.training.memory import memory_note
 from embedder.training.sampler import BatchSampler
 from embedder.training.setup import (
     build_model,
@@ -159,6 +160,8 @@ class _Run:
     def complete(self) -> None:
         """Run the steps that are left, then write the model."""
         log = MetricsLog(self.folder.path, self.state.step) if self.processes.is_first else None
+        if log is not None:
+            self._warn_of_memory()
         self.embedder.train()
         with StopRequest(self.notify) as stop:
             for step in range(self.state.step, self.steps):
@@ -168,6 +171,20 @@ class _Run:
         if log is not None:
             self._publish()
             log.draw()
+
+    def _warn_of_memory(self) -> None:
+        """Say before the first step if a step may need more memory than there is."""
+        note = memory_note(
+            self.embedder,
+            self.config,
+            self.data,
+            self.sampler,
+            self.tokenizer,
+            self.processes,
+            range(self.state.step, self.steps),
+        )
+        if note is not None:
+            self.notify(note)
 
     def finish(self) -> None:
         """Write the model from the last checkpoint, or the best one.

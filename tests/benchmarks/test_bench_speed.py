@@ -6,7 +6,7 @@ from benchmarks.config import BenchConfig
 from benchmarks.runner import run_benchmark
 from retrieval.errors import UsageError
 
-for module in ("pytrec_eval", "sklearn", "scipy", "bm25s", "psutil", "faiss"):
+for module in ("pytrec_eval", "sklearn", "scipy", "bm25s", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
 
 SCORING = "Scoring "

@@ -1,10 +1,6 @@
 import time
 
-import pytest
-
 from benchmarks.costs import FLOP_TOKENS, PeakMemory, measure_latency, pooling_flops
-
-pytest.importorskip("psutil", reason="the bench extra is not installed")
 
 
 def test_peak_memory_sees_what_was_held_for_a_moment():

@@ -10,7 +10,7 @@ from benchmarks.results import read_hits, read_result, read_results, result_path
 from benchmarks.runner import run_benchmark
 from retrieval.errors import FailureError, RecordError, UnknownNameError, UsageError
 
-for module in ("pytrec_eval", "sklearn", "scipy", "bm25s", "psutil", "faiss"):
+for module in ("pytrec_eval", "sklearn", "scipy", "bm25s", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
 
 

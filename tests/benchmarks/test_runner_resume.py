@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.results import read_results
 
-for module in ("pytrec_eval", "sklearn", "scipy", "psutil", "faiss"):
+for module in ("pytrec_eval", "sklearn", "scipy", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")

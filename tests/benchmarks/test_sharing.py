@@ -9,7 +9,7 @@ from benchmarks.results import read_results
 from benchmarks.runner import run_benchmark
 from benchmarks.sharing import SharedVectors, WaitingVectors, find_sharers
 
-for module in ("pytrec_eval", "sklearn", "scipy", "bm25s", "psutil", "faiss"):
+for module in ("pytrec_eval", "sklearn", "scipy", "bm25s", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
 
 CAUSAL = ("model1", "model2", "model3", "mean+causal")

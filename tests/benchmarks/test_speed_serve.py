@@ -5,8 +5,6 @@ import argparse
 import numpy as np
 import pytest
 
-pytest.importorskip("psutil", reason="the extra 'bench' is not installed")
-
 from benchmarks.speed.serve import measure, start_server
 from benchmarks.speed.serve_load import Load, Pool, run_load
 from benchmarks.speed.serve_target import DRY_RUN, load_model

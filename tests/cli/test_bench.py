@@ -16,7 +16,7 @@ from cli._group import MillpondGroup
 from cli._table import layout_scores
 from cli.bench import bench as command
 
-for module in ("pytrec_eval", "sklearn", "scipy", "bm25s", "psutil", "faiss"):
+for module in ("pytrec_eval", "sklearn", "scipy", "bm25s", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
 
 ROOT = Path(__file__).parents[2]
