@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from cli._console import message, progress, warn
-from cli._models import ReportingEncoder, check_index_speed, load_encoder, note_untrained
+from cli._models import (
+    ReportingEncoder,
+    check_index_speed,
+    choose_speed,
+    load_encoder,
+    note_untrained,
+)
 from cli._passages import Reading, load_splitter
 from cli._server_key import use_asked_key
 from cli._summary import report_change
+from embedder.freed_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from embedder import Embedder
@@ -68,7 +75,7 @@ class Embedding:
     corpus: str
     model: str | None
     device: str | None
-    speed: str
+    speed: str | None
     skip_bad: bool
     restart: bool
     compact_at: float
@@ -94,8 +101,11 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     manifest = read_manifest(asked.folder)
     if asked.corpus != "-":
         next(iter(source), None)  # an empty or wholly unreadable corpus shows here
-    encoder = load_encoder(asked.model or manifest.fingerprint.model, asked.device, asked.speed)
-    check_index_speed(manifest.fingerprint, encoder.fingerprint, asked.speed, str(asked.folder))
+    made = manifest.fingerprint
+    speed = choose_speed(asked.speed, made)
+    keep_freed_memory()
+    encoder = load_encoder(asked.model or made.model, asked.device, speed)
+    check_index_speed(made, encoder.fingerprint, speed, str(asked.folder))
     _check_model(asked, manifest, encoder)
     split = load_splitter(encoder, manifest.passages)
     noun = "passages" if split else "documents"

@@ -16,6 +16,7 @@ __all__ = [
     "DEFAULT_MODEL_NAME",
     "ReportingEncoder",
     "check_index_speed",
+    "choose_speed",
     "is_int8",
     "load_encoder",
     "note_untrained",
@@ -58,7 +59,12 @@ def say_once() -> Callable[[str], None]:
 
 def is_int8(fingerprint: Fingerprint) -> bool:
     """Return whether linear layers in int8 made the vectors."""
-    return fingerprint.settings.get(_LAYERS) == "int8"
+    return str(fingerprint.settings.get(_LAYERS)).startswith("int8")
+
+
+def choose_speed(asked: str | None, made: Fingerprint) -> str:
+    """Return the speed that was asked for, or else the one an index was made with."""
+    return asked or ("fast" if is_int8(made) else "exact")
 
 
 def check_index_speed(made: Fingerprint, found: Fingerprint, speed: str, where: str) -> None:
@@ -80,7 +86,7 @@ def check_index_speed(made: Fingerprint, found: Fingerprint, speed: str, where: 
     elif speed == "fast":
         advice = "Search on a CPU with VNNI, as the one that made it"
     else:
-        advice = "Type --speed fast"
+        advice = "Leave --speed exact out"
     raise FingerprintError(
         f"{where} was made with {made.model!r} and {_name_speed(made)}, and here the same model "
         f"computes with {_name_speed(found)}: {'; '.join(made.differences(found))}. Their vectors "

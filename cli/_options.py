@@ -16,6 +16,7 @@ __all__ = [
     "JsonOption",
     "ModelOption",
     "SkipBadOption",
+    "IndexSpeedOption",
     "SpeedName",
     "SpeedOption",
 ]
@@ -55,6 +56,15 @@ SpeedOption = Annotated[
         "--speed",
         help="exact, or fast: int8 where the CPU has VNNI, whose vectors differ a little, and "
         "compiled layers in long runs.",
+    ),
+]
+IndexSpeedOption = Annotated[
+    SpeedName | None,
+    typer.Option(
+        "--speed",
+        help="exact, or fast: int8 where the CPU has VNNI. Vectors have to be made as those of "
+        "the index were.",
+        show_default="as the index was made",
     ),
 ]
 SkipBadOption = Annotated[

@@ -12,7 +12,7 @@ from cli._change import (
     RestartOption,
     embed_change,
 )
-from cli._options import DeviceOption, SkipBadOption, SpeedName, SpeedOption
+from cli._options import DeviceOption, IndexSpeedOption, SkipBadOption
 from cli._server_key import StoredKeyOption
 
 __all__ = ["add"]
@@ -26,7 +26,7 @@ def add(
     restart: RestartOption = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
-    speed: SpeedOption = SpeedName.EXACT,
+    speed: IndexSpeedOption = None,
     ask_key: StoredKeyOption = False,
 ) -> None:
     """Add new documents to an index.

@@ -15,6 +15,7 @@ from cli._options import DeviceOption, JsonOption, SkipBadOption, SpeedName, Spe
 from cli._output import print_json, print_line
 from cli._table import layout_scores
 from cli._text import stdout_width
+from embedder.freed_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from benchmarks.results import Result
@@ -88,6 +89,7 @@ def bench(
         speed=speed,
     )
     failures: list[Failure] = []
+    keep_freed_memory()
     results = run_benchmark(
         config, notify=say_once(), progress=progress, on_failure=failures.append
     )

@@ -12,8 +12,8 @@ import typer
 from rich.cells import cell_len
 
 from cli._console import message, progress, warn
-from cli._models import check_index_speed, load_encoder, note_untrained
-from cli._options import DeviceOption, JsonOption, SkipBadOption, SpeedName, SpeedOption
+from cli._models import check_index_speed, choose_speed, load_encoder, note_untrained
+from cli._options import DeviceOption, IndexSpeedOption, JsonOption, SkipBadOption, SpeedName
 from cli._output import atomic_output, check_output, print_json, print_line
 from cli._server_key import StoredKeyOption, use_asked_key
 from cli._text import clean, collapse, stdout_width, truncate, wrap
@@ -75,7 +75,7 @@ def search(
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
     ask_key: StoredKeyOption = False,
-    speed: SpeedOption = SpeedName.EXACT,
+    speed: IndexSpeedOption = None,
 ) -> None:
     """Find the documents of an index that are nearest to a text.
 
@@ -128,7 +128,7 @@ def _open(
     folder: Path,
     model: str | None,
     device: str | None,
-    speed: str,
+    asked_speed: str | None,
     where: str | None,
     *,
     one_text: bool = False,
@@ -149,6 +149,7 @@ def _open(
     if not index.rows.select(chosen).count:
         warn("No document matches the filter.")
     name = model or index.fingerprint.model
+    speed = choose_speed(asked_speed, index.fingerprint)
     light = load_light_encoder(name) if one_text and _may_be_light(device, speed) else None
     encoder = light or load_encoder(name, device, speed)
     check_index_speed(index.fingerprint, encoder.fingerprint, speed, str(folder))

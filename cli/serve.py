@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli._console import message, warn
-from cli._models import check_index_speed, load_encoder, note_untrained, say_once
-from cli._options import DeviceOption, SpeedName, SpeedOption
+from cli._models import check_index_speed, choose_speed, load_encoder, note_untrained, say_once
+from cli._options import DeviceOption, IndexSpeedOption
 from cli._version import read_version
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def serve(
         int, typer.Option(metavar="N", min=1, help="Longest request; beyond is 413.")
     ] = 8 * 2**20,
     device: DeviceOption = None,
-    speed: SpeedOption = SpeedName.EXACT,
+    speed: IndexSpeedOption = None,
 ) -> None:
     """Serve embeddings and search over HTTP.
 
@@ -200,12 +200,16 @@ def _open_indexes(places: Sequence[str]) -> list[tuple[str, StoredIndex]]:
 
 
 def _load(
-    model: str | None, indexes: Sequence[tuple[str, StoredIndex]], device: str | None, speed: str
+    model: str | None,
+    indexes: Sequence[tuple[str, StoredIndex]],
+    device: str | None,
+    asked_speed: str | None,
 ) -> tuple[list[ServedModel], list[ServedIndex]]:
     """Return the models, each loaded once, and the indexes with theirs.
 
     A named model has to be that of every index. Otherwise each index gets the model that made it,
-    shared by those with the same fingerprint.
+    shared by those with the same fingerprint. The speed that was asked for holds for all; by
+    default each index has its own, and a named model that of the first.
 
     Raises
     ------
@@ -213,14 +217,16 @@ def _load(
     """
     from embedder.serving import ServedIndex
 
-    load = partial(_load_model, device=device, speed=speed, notify=say_once())
-    named = load(model) if model is not None or not indexes else None
+    load = partial(_load_model, device=device, notify=say_once())
+    first = choose_speed(asked_speed, indexes[0][1].fingerprint) if indexes else asked_speed
+    named = load(model, speed=first or "exact") if model is not None or not indexes else None
     models = {} if named is None else {named.encoder.fingerprint.digest: named}
     served = []
     for name, index in indexes:
         made_by = index.fingerprint
+        speed = choose_speed(asked_speed, made_by)
         if named is None and made_by.digest not in models:
-            models[made_by.digest] = load(made_by.model)
+            models[made_by.digest] = load(made_by.model, speed=speed)
         chosen = named or models[made_by.digest]
         check_index_speed(made_by, chosen.encoder.fingerprint, speed, name)
         fields = {field: str(kind) for field, kind in index.rows.schema.types.items()}
@@ -229,7 +235,7 @@ def _load(
 
 
 def _load_model(
-    name: str | None, device: str | None, speed: str, notify: Callable[[str], None]
+    name: str | None, *, device: str | None, speed: str, notify: Callable[[str], None]
 ) -> ServedModel:
     from embedder.serving.from_embedder import serve_embedder
 

@@ -17,7 +17,7 @@ from cli._change import (
     RestartOption,
     embed_change,
 )
-from cli._options import DeviceOption, SkipBadOption, SpeedName, SpeedOption
+from cli._options import DeviceOption, IndexSpeedOption, SkipBadOption
 from cli._server_key import StoredKeyOption
 
 __all__ = ["update"]
@@ -37,7 +37,7 @@ def update(
     restart: RestartOption = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
-    speed: SpeedOption = SpeedName.EXACT,
+    speed: IndexSpeedOption = None,
     ask_key: StoredKeyOption = False,
 ) -> None:
     """Add new documents and replace changed ones.

@@ -14,6 +14,7 @@ from cli._console import message, progress
 from cli._options import DeviceOption
 from cli._texts import Texts
 from cli.merge import OutOption
+from embedder.freed_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from embedder.saved import WeightsDtype
@@ -84,6 +85,7 @@ def whiten(
     check_new_folder(out)
     share = max(1, texts // (len(corpus or []) + len(pairs or [])))
     queries, documents, record = _draw(corpus or [], pairs or [], share, random.Random(seed))
+    keep_freed_memory()
     with progress("Embedding", len(queries) + len(documents), "texts") as advance:
         whiten_model(
             model,

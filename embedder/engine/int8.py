@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Int8Linear", "cpu_has_vnni", "quantize_linears"]
+__all__ = ["Int8Linear", "RowRounder", "cpu_has_vnni", "quantize_linears"]
 
 _LARGEST = 127.0
 _VNNI = ("avx512_vnni", "avx_vnni")
+_MOST_TURNED = 64
+
+
+class RowRounder:
+    """Turns the inputs of int8 layers, and rounds them to int8 with one scale per token.
+
+    A few of a token's inputs are often 20 times as large as the rest, which would then be rounded
+    to a few steps. Multiplied by a Hadamard matrix, in blocks of up to 64 inputs, the large ones
+    are spread over their block. Weights are turned likewise, and since the matrix is orthogonal
+    the products stay the same (Ashkboos et al. 2024, "QuaRot", arXiv 2404.00456).
+
+    Layers that share a rounder, such as those of queries, keys and values, have an input rounded
+    once: the last one is kept, with its result. It must not be changed in place meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def __call__(self, states: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (N, in) int8 for (..., in) float32, and the scale of each row, (N, 1) float32."""
+        if torch.compiler.is_compiling():  # the compiler sees by itself what is computed twice
+            return _round_rows(_turn_rows(states.flatten(0, -2), turn))
+        last = self._last
+        if last is None or last[0] is not states:
+            last = (states, *_round_rows(_turn_rows(states.flatten(0, -2), turn)))
+            self._last = last
+        return last[1], last[2]
 
 
 class Int8Linear(nn.Module):
@@ -20,25 +49,29 @@ class Int8Linear(nn.Module):
     Parameters
     ----------
     linear : the layer to take the place of; its weights are not kept.
+    rounder : rounds the inputs; layers with the same input share one.
     """
 
     weight: Tensor
     scale: Tensor
+    turn: Tensor
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, rounder: RowRounder | None = None) -> None:
         super().__init__()
+        turn = _hadamard(_block_of(linear.in_features))
         with torch.no_grad():
-            weight = linear.weight.float()
-            rounded, scale = _round_rows(weight)
+            weight, scale = _round_rows(_turn_rows(linear.weight.float(), turn))
+        self.rounder = rounder or RowRounder()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.register_buffer("weight", rounded)
+        self.register_buffer("weight", weight)
         self.register_buffer("scale", scale.T)
+        self.register_buffer("turn", turn)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
 
     def forward(self, states: Tensor) -> Tensor:
         """Return (..., out) float32 for (..., in) float32."""
-        rows, scale = _round_rows(states.flatten(0, -2))
+        rows, scale = self.rounder(states, self.turn)
         summed = torch._int_mm(rows, self.weight.T)
         found = summed.float().mul_(scale).mul_(self.scale)
         if self.bias is not None:
@@ -47,19 +80,16 @@ class Int8Linear(nn.Module):
 
 
 def quantize_linears(layers: nn.ModuleList) -> int:
-    """Put Int8Linear in the place of linear layers, and return of how many.
-
-    Those with more inputs than outputs stay float32: the last one of a feed-forward reads a few
-    very large values, and rounding per token would lose the rest.
-    """
+    """Put Int8Linear in the place of all linear layers, and return of how many."""
     found = [
         (parent, name, child)
         for parent in layers.modules()
         for name, child in parent.named_children()
-        if type(child) is nn.Linear and child.in_features <= child.out_features
+        if type(child) is nn.Linear
     ]
+    rounder = RowRounder()
     for parent, name, child in found:
-        setattr(parent, name, Int8Linear(child))
+        setattr(parent, name, Int8Linear(child, rounder))
     return len(found)
 
 
@@ -72,7 +102,31 @@ def cpu_has_vnni() -> bool:
     return any(bool(found.get(name)) for name in _VNNI)
 
 
+def _block_of(width: int) -> int:
+    """Return the largest power of two, up to 64, that divides the width."""
+    block = 1
+    while block < _MOST_TURNED and width % (2 * block) == 0:
+        block *= 2
+    return block
+
+
+@cache
+def _hadamard(size: int) -> Tensor:
+    """Return the orthogonal Hadamard matrix of a power of two, (size, size) float32."""
+    if size == 1:
+        return torch.ones(1, 1)
+    half = _hadamard(size // 2)
+    return torch.cat([torch.cat([half, half], 1), torch.cat([half, -half], 1)]) / 2**0.5
+
+
+def _turn_rows(rows: Tensor, turn: Tensor) -> Tensor:
+    """Return (N, in), each block of inputs times the matrix (block, block)."""
+    if len(turn) == 1:
+        return rows
+    return (rows.reshape(-1, len(turn)) @ turn).view(rows.shape)
+
+
 def _round_rows(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return (N, in) as int8 and what a row is to be multiplied with, (N, 1) float32."""
     scale = values.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12).div_(_LARGEST)
-    return torch.round(values / scale).to(torch.int8), scale
+    return values.mul(scale.reciprocal()).round_().to(torch.int8), scale

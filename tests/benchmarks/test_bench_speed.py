@@ -45,7 +45,7 @@ def test_exact_and_fast_are_two_models_and_each_is_scored_once(bench, tiny_base)
     exact, lines = bench([name], speed="exact")
     assert (layers(exact), scored(lines)) == ({None}, len(exact))
     fast, lines = bench([name], speed="fast")  # the exact model is remembered by its name
-    assert (layers(fast), scored(lines)) == ({"int8"}, len(exact))
+    assert (layers(fast), scored(lines)) == ({"int8 turned"}, len(exact))
     _, lines = bench([name], speed="fast")
     assert scored(lines) == 0
     again, lines = bench([name], speed="exact")  # and int8 is not what the name means since
@@ -65,7 +65,7 @@ def test_models_that_share_int8_layers_share_a_pass_and_say_so(bench, tiny_base)
     """One pass for both; each alone computes the same in other batches, rounded once more."""
     names = [f"{tiny_base}:{variant},max_tokens=32" for variant in ("mean+causal", "model2")]
     together, lines = bench(names, speed="fast", out="together")
-    assert layers(together) == {"int8"}
+    assert layers(together) == {"int8 turned"}
     assert any("in the same pass" in line and names[1] in line for line in lines)
     alone = [one for name in names for one in bench([name], speed="fast", out="alone")[0]]
     assert [one.cell for one in together] == [one.cell for one in alone]

@@ -118,15 +118,24 @@ def test_an_index_whose_model_has_changed_is_refused(millpond, apps, build, monk
     assert "cannot be compared" in refused.stderr
 
 
-def test_an_index_of_int8_vectors_is_served_with_fast_alone(millpond, apps, build):
+def test_each_index_is_served_at_the_speed_it_was_made_with(millpond, apps, build):
     folder, other = build("a", "m1", "--speed", "fast"), build("b", "m2", "--speed", "fast")
-    refused = millpond("serve", "--port", 0, "--index", folder)
+    refused = millpond("serve", "--port", 0, "--index", folder, "--speed", "exact")
     assert refused.exit_code == 2
     assert "a was made with 'm1' and int8 layers (--speed fast)" in refused.stderr
-    assert "Type --speed fast, or index the corpus again." in refused.stderr
-    server, _, said = start(millpond, apps, "--index", folder, "--index", other, "--speed", "fast")
-    assert list(server.models) == ["m1", "m2"]
+    assert "Leave --speed exact out, or index the corpus again." in refused.stderr
+    exact = build("c", "m3")
+    options = [each for place in (folder, other, exact) for each in ("--index", place)]
+    server, _, said = start(millpond, apps, *options)
+    assert list(server.models) == ["m1", "m2", "m3"]
+    layers = [
+        served.encoder.fingerprint.settings.get("linear_layers")
+        for served in server.models.values()
+    ]
+    assert layers == ["int8", "int8", None]
     assert said.count("speed fast:") == 1  # two models, one machine
+    named, *_ = start(millpond, apps, "--index", folder, "--model", "m1")
+    assert list(named.models) == ["m1"]
 
 
 def test_no_layer_is_compiled_while_requests_wait(millpond, apps):

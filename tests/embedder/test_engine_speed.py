@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from embedder import Embedder, VariantSpec
+from embedder.engine import int8
 from embedder.engine.compiling import LayerCompiler
 from embedder.engine.int8 import Int8Linear, quantize_linears
 from embedder.lora import LoraOptions, add_adapter
@@ -31,35 +32,88 @@ def llama(base_folder: dict[str, Path]) -> Path:
 
 
 def test_an_int8_layer_worked_by_hand() -> None:
-    """Weights 127 and -2 are 1 a step; inputs 2 and 1 are 2/127 a step: 127 and 63.5, so 64.
+    """Three inputs are an odd number, so none is turned.
 
+    Weights 127, -2 and 0 are 1 a step; inputs 2, 1 and 0 are 2/127 a step: 127, 63.5, so 64, and 0.
     The sum of products is 127 * 127 - 64 * 2 = 16001, times 2/127 and plus 5.
     """
-    linear = nn.Linear(2, 1)
+    linear = nn.Linear(3, 1)
     with torch.no_grad():
-        linear.weight.copy_(torch.tensor([[127.0, -2.0]]))
+        linear.weight.copy_(torch.tensor([[127.0, -2.0, 0.0]]))
         linear.bias.fill_(5.0)
     layer = Int8Linear(linear)
-    assert layer.weight.tolist() == [[127, -2]]
-    found = layer(torch.tensor([[[2.0, 1.0]]]))
+    assert layer.weight.tolist() == [[127, -2, 0]]
+    found = layer(torch.tensor([[[2.0, 1.0, 0.0]]]))
     assert found.shape == (1, 1, 1)
     assert found.item() == pytest.approx(16001 * 2 / 127 + 5)
 
 
-def test_an_int8_layer_is_near_its_float_layer_and_takes_zeros() -> None:
+def test_inputs_and_weights_are_turned_worked_by_hand() -> None:
+    """Weights 3 and 1 turn into 4 and 2, over the root of 2; inputs 1 and 1 into 2 and 0.
+
+    In steps of 4/127 and 2/127 over that root: 127 and 63.5, so 64; 127 and 0.
+    """
+    linear = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[3.0, 1.0]]))
+    layer = Int8Linear(linear)
+    assert layer.weight.tolist() == [[127, 64]]
+    found = layer(torch.tensor([[1.0, 1.0]]))
+    assert found.item() == pytest.approx(127 * 127 * (4 / 127) * (2 / 127) / 2)
+
+
+@pytest.mark.parametrize("width", [32, 48, 64, 80, 192])
+def test_an_int8_layer_is_near_its_float_layer_and_takes_zeros(width: int) -> None:
     torch.manual_seed(0)
-    linear = nn.Linear(64, 96, bias=False)
-    states = torch.randn(3, 7, 64)
+    linear = nn.Linear(width, 96, bias=False)
+    states = torch.randn(3, 7, width)
     expected, found = linear(states), Int8Linear(linear)(states)
     assert torch.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.9999
-    assert not Int8Linear(linear)(torch.zeros(1, 64)).any()
+    assert not Int8Linear(linear)(torch.zeros(1, width)).any()
 
 
-def test_layers_with_more_inputs_than_outputs_stay_in_float() -> None:
-    block = nn.ModuleDict({"up": nn.Linear(4, 8), "same": nn.Linear(4, 4), "down": nn.Linear(8, 4)})
-    assert quantize_linears(nn.ModuleList([block])) == 2
-    kinds = {name: type(layer) for name, layer in block.items()}
-    assert kinds == {"up": Int8Linear, "same": Int8Linear, "down": nn.Linear}
+def test_one_large_input_leaves_the_others_their_digits() -> None:
+    """Rounded as they are, all inputs below 200 / 127 / 2 would be 0."""
+    torch.manual_seed(0)
+    linear = nn.Linear(128, 64, bias=False)
+    states = torch.rand(50, 128) - 0.5
+    states[:, 3] = 200.0
+    with torch.no_grad():
+        linear.weight[:, 3] = 0.0
+        expected = linear(states)
+    layer = Int8Linear(linear)
+    found = torch.cosine_similarity(layer(states), expected, dim=1).min()
+    unturned = Int8Linear(linear)
+    unturned.turn = torch.ones(1, 1)
+    unturned.weight = torch.round(linear.weight / unturned.scale.T).to(torch.int8)
+    lost = torch.cosine_similarity(unturned(states), expected, dim=1).max()
+    assert lost < 0.5 < 0.8 < found
+
+
+def test_layers_of_one_input_have_it_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gate and up read the same states; down reads others, in the same shape or not."""
+    rounded: list[Tensor] = []
+    round_rows = int8._round_rows
+
+    def count(values: Tensor) -> tuple[Tensor, Tensor]:
+        rounded.append(values)
+        return round_rows(values)
+
+    torch.manual_seed(0)
+    names = ("gate", "up", "down")
+    plain = {name: nn.Linear(16, 16, bias=False) for name in names}
+    block = nn.ModuleDict(plain)
+    assert quantize_linears(nn.ModuleList([block])) == 3
+    assert {type(layer) for layer in block.values()} == {Int8Linear}
+    monkeypatch.setattr(int8, "_round_rows", count)
+    first, second = torch.randn(2, 5, 16)
+    inputs = {"gate": first, "up": first, "down": second}
+    for name in names:
+        found, expected = block[name](inputs[name]), plain[name](inputs[name])
+        assert torch.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.999
+    assert len(rounded) == 2
+    block["up"](first)
+    assert len(rounded) == 3  # the last input alone is kept
 
 
 def test_fast_without_vnni_computes_the_exact_vectors_and_says_why(
@@ -89,7 +143,7 @@ def test_fast_with_vnni_computes_near_vectors_under_another_fingerprint(
     assert ((found * expected).sum(axis=1) > 0.98).all()
     assert fast.fingerprint.digest != exact.fingerprint.digest
     settings = dict(fast.fingerprint.settings)
-    assert settings.pop("linear_layers") == "int8"
+    assert settings.pop("linear_layers") == "int8 turned"
     assert settings == dict(exact.fingerprint.settings)
 
 

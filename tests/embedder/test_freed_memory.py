@@ -1,0 +1,49 @@
+"""Freed memory that is kept, seen by the pages that the system has to fill anew."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import resource, sys
+from embedder.freed_memory import keep_freed_memory
+if "keep" in sys.argv:
+    assert keep_freed_memory()
+import numpy
+def fill(): numpy.ones(20 << 20, dtype=numpy.int8)
+fill()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20): fill()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+assert "torch" not in sys.modules
+"""
+GLIBC = os.confstr("CS_GNU_LIBC_VERSION") if hasattr(os, "confstr") and os.name == "posix" else None
+
+
+def pages(*arguments: str, **environment: str) -> int:
+    """Return how many pages were mapped while 20 MB were filled and freed 20 times."""
+    chosen = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *arguments],
+        env=chosen | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not GLIBC, reason="the C library is not glibc")
+def test_freed_memory_is_used_again_without_asking_the_system() -> None:
+    assert pages("keep") < 100 < pages()
+
+
+@pytest.mark.skipif(not GLIBC, reason="the C library is not glibc")
+def test_what_the_environment_sets_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedder.freed_memory import keep_freed_memory
+
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=4096")
+    assert not keep_freed_memory()
