@@ -15,13 +15,13 @@ from cli._models import (
     ReportingEncoder,
     check_index_speed,
     choose_speed,
+    keep_memory,
     load_encoder,
     note_untrained,
 )
 from cli._passages import Reading, load_splitter
 from cli._server_key import use_asked_key
 from cli._summary import report_change
-from embedder.freed_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from embedder import Embedder
@@ -103,7 +103,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
         next(iter(source), None)  # an empty or wholly unreadable corpus shows here
     made = manifest.fingerprint
     speed = choose_speed(asked.speed, made)
-    keep_freed_memory()
+    keep_memory()
     encoder = load_encoder(asked.model or made.model, asked.device, speed)
     check_index_speed(made, encoder.fingerprint, speed, str(asked.folder))
     _check_model(asked, manifest, encoder)

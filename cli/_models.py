@@ -18,6 +18,7 @@ __all__ = [
     "check_index_speed",
     "choose_speed",
     "is_int8",
+    "keep_memory",
     "load_encoder",
     "note_untrained",
     "say_once",
@@ -43,6 +44,13 @@ def load_encoder(
     return Embedder.load(
         model or DEFAULT_MODEL, device=device, speed=check_speed(speed), notify=notify
     )
+
+
+def keep_memory() -> None:
+    """Keep freed memory for the next batch: for commands that embed much."""
+    from embedder.freed_memory import keep_freed_memory
+
+    keep_freed_memory()
 
 
 def say_once() -> Callable[[str], None]:

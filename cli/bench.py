@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli._console import message, progress, warn, write_error
-from cli._models import say_once
+from cli._models import keep_memory, say_once
 from cli._options import DeviceOption, JsonOption, SkipBadOption, SpeedName, SpeedOption
 from cli._output import print_json, print_line
 from cli._table import layout_scores
 from cli._text import stdout_width
-from embedder.freed_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from benchmarks.results import Result
@@ -89,7 +88,7 @@ def bench(
         speed=speed,
     )
     failures: list[Failure] = []
-    keep_freed_memory()
+    keep_memory()
     results = run_benchmark(
         config, notify=say_once(), progress=progress, on_failure=failures.append
     )

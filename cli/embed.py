@@ -10,12 +10,11 @@ from typing import Annotated
 import typer
 
 from cli._console import format_seconds, message, progress
-from cli._models import ReportingEncoder, load_encoder, note_untrained
+from cli._models import ReportingEncoder, keep_memory, load_encoder, note_untrained
 from cli._options import DeviceOption, ModelOption, SkipBadOption, SpeedName, SpeedOption
 from cli._output import check_output
 from cli._texts import Texts
 from cli._vectors import write_vectors
-from embedder.freed_memory import keep_freed_memory
 
 __all__ = ["Role", "embed"]
 
@@ -61,7 +60,7 @@ def embed(
     texts = Texts(file, skip_bad=skip_bad)
     if file != "-":
         next(iter(texts), None)  # an empty or wholly unreadable file shows before a model loads
-    keep_freed_memory()
+    keep_memory()
     encoder = load_encoder(model, device, speed)
     started = time.monotonic()
     with progress("Embedding", texts.count_hint, "texts") as advance:

@@ -12,11 +12,10 @@ import typer
 from cli import _qdrant_options as qdrant
 from cli._console import format_seconds, message, progress, warn
 from cli._engine import AddressOption, EngineOption, WorkersOption, choose_engine
-from cli._models import ReportingEncoder, load_encoder, note_untrained
+from cli._models import ReportingEncoder, keep_memory, load_encoder, note_untrained
 from cli._options import DeviceOption, ModelOption, SkipBadOption, SpeedName, SpeedOption
 from cli._passages import OverlapOption, PassagesOption, Reading, choose_passages, load_splitter
 from cli._summary import count_rows, report_recall
-from embedder.freed_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from indexes import Manifest
@@ -138,7 +137,7 @@ def index(
     if corpus != "-":
         next(iter(source), None)  # an empty or wholly unreadable corpus shows before a model loads
     on = "cpu" if chosen else device  # the GPU is the workers'
-    keep_freed_memory()
+    keep_memory()
     encoder = load_encoder(model, on, speed)
     split = load_splitter(encoder, config.passages)
     reading = Reading(source, encoder, config.passages)

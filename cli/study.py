@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli._console import format_seconds, message, progress, warn, write_error
+from cli._models import keep_memory
 from cli._options import ConfigArgument, DeviceOption
 from cli._output import print_line
 from cli._text import clean, format_size, stdout_width, truncate, wrap
 from cli.train import step_reporter
-from embedder.freed_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from benchmarks.study import Plan, StudyConfig
@@ -150,7 +150,7 @@ def _time(seconds: float) -> str:
 def _run(config: StudyConfig, out: Path, device: str | None) -> None:
     from benchmarks.study import run_study, write_study_report
 
-    keep_freed_memory()
+    keep_memory()
     outcome = run_study(
         config,
         out,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli._console import format_seconds, message, progress
+from cli._models import keep_memory
 from cli._options import ConfigArgument, DeviceOption
 from cli._output import print_line
-from embedder.freed_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from embedder.training import StepReport, TrainConfig
@@ -93,7 +93,7 @@ def _check(config: TrainConfig) -> None:
 def _train(config: TrainConfig, out: Path, resume: bool, finish: bool, device: str | None) -> None:
     from embedder.training import train as run
 
-    keep_freed_memory()
+    keep_memory()
     started = time.monotonic()
     run(
         config,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from cli._console import message, progress
+from cli._models import keep_memory
 from cli._options import DeviceOption
 from cli._texts import Texts
 from cli.merge import OutOption
-from embedder.freed_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from embedder.saved import WeightsDtype
@@ -85,7 +85,7 @@ def whiten(
     check_new_folder(out)
     share = max(1, texts // (len(corpus or []) + len(pairs or [])))
     queries, documents, record = _draw(corpus or [], pairs or [], share, random.Random(seed))
-    keep_freed_memory()
+    keep_memory()
     with progress("Embedding", len(queries) + len(documents), "texts") as advance:
         whiten_model(
             model,
