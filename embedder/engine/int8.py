@@ -32,10 +32,10 @@ class RowRounder:
     def __call__(self, states: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
         """Return (N, in) int8 for (..., in) float32, and the scale of each row, (N, 1) float32."""
         if torch.compiler.is_compiling():  # the compiler sees by itself what is computed twice
-            return _round_rows(_turn_rows(states.flatten(0, -2), turn))
+            return _turn_and_round(states.flatten(0, -2), turn)
         last = self._last
         if last is None or last[0] is not states:
-            last = (states, *_round_rows(_turn_rows(states.flatten(0, -2), turn)))
+            last = (states, *_turn_and_round(states.flatten(0, -2), turn))
             self._last = last
         return last[1], last[2]
 
@@ -61,7 +61,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         turn = _hadamard(_block_of(linear.in_features))
         with torch.no_grad():
-            weight, scale = _round_rows(_turn_rows(linear.weight.float(), turn))
+            weight, scale = _turn_and_round(linear.weight.float(), turn)
         self.rounder = rounder or RowRounder()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.register_buffer("weight", weight)
@@ -119,11 +119,11 @@ def _hadamard(size: int) -> Tensor:
     return torch.cat([torch.cat([half, half], 1), torch.cat([half, -half], 1)]) / 2**0.5
 
 
-def _turn_rows(rows: Tensor, turn: Tensor) -> Tensor:
-    """Return (N, in), each block of inputs times the matrix (block, block)."""
-    if len(turn) == 1:
-        return rows
-    return (rows.reshape(-1, len(turn)) @ turn).view(rows.shape)
+def _turn_and_round(rows: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what ``_round_rows`` does of (N, in), each block times the matrix (block, block)."""
+    if len(turn) > 1:
+        rows = (rows.reshape(-1, len(turn)) @ turn).view(rows.shape)
+    return _round_rows(rows)
 
 
 def _round_rows(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,15 +19,14 @@ for _ in range(20): fill()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 assert "torch" not in sys.modules
 """
-GLIBC = os.confstr("CS_GNU_LIBC_VERSION") if hasattr(os, "confstr") and os.name == "posix" else None
+GLIBC = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
 
 
-def pages(*arguments: str, **environment: str) -> int:
+def pages(*arguments: str) -> int:
     """Return how many pages were mapped while 20 MB were filled and freed 20 times."""
-    chosen = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
     done = subprocess.run(
         [sys.executable, "-c", CODE, *arguments],
-        env=chosen | environment,
+        env={key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"},
         capture_output=True,
         text=True,
         check=False,
