@@ -12,7 +12,13 @@ import typer
 from rich.cells import cell_len
 
 from cli._console import message, progress, warn
-from cli._models import check_index_speed, choose_speed, load_encoder, note_untrained
+from cli._models import (
+    check_index_speed,
+    choose_speed,
+    is_int8,
+    load_encoder,
+    note_untrained,
+)
 from cli._options import DeviceOption, IndexSpeedOption, JsonOption, SkipBadOption, SpeedName
 from cli._output import atomic_output, check_output, print_json, print_line
 from cli._server_key import StoredKeyOption, use_asked_key
@@ -150,16 +156,14 @@ def _open(
         warn("No document matches the filter.")
     name = model or index.fingerprint.model
     speed = choose_speed(asked_speed, index.fingerprint)
-    light = load_light_encoder(name) if one_text and _may_be_light(device, speed) else None
+    int8 = speed == SpeedName.FAST and is_int8(index.fingerprint)
+    may_be_light = one_text and device in (None, "cpu") and (int8 or speed == SpeedName.EXACT)
+    light = load_light_encoder(name, is_int8=int8) if may_be_light else None
     encoder = light or load_encoder(name, device, speed)
     check_index_speed(index.fingerprint, encoder.fingerprint, speed, str(folder))
     retriever = Retriever(encoder, index)
     note_untrained(encoder)
     return retriever, chosen
-
-
-def _may_be_light(device: str | None, speed: str) -> bool:
-    return device in (None, "cpu") and speed == SpeedName.EXACT
 
 
 def _print_hits(hits: list[Hit], *, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,10 @@ class Backbone(nn.Module):
 
     def packed_states(self, batch: PackedBatch) -> Tensor:
         """Return what ``token_states`` does for packed texts, (total, D); for inference only."""
-        return packed_states(self.model, batch, self.attention.is_causal, self.packing.kernel)[0]
+        packing = self.packing
+        lean = packing.layers if not torch.is_grad_enabled() else ()
+        is_causal = self.attention.is_causal
+        return packed_states(self.model, batch, is_causal, packing.kernel, lean)[0]
 
     def layer_states(self, ids: Tensor, mask: Tensor, layers: Sequence[int]) -> Tensor:
         """Return one vector per layer and text, (B, len(layers), D) float32.
@@ -166,6 +169,10 @@ class Backbone(nn.Module):
         if self.layer_count in layers:
             kept[self.layer_count] = reduce(last)
         return States(last, kept)
+
+    def packed_layers(self) -> Iterable[Any]:
+        """What computes each decoder layer of packed texts: its ``forward`` may be compiled."""
+        return self.packing.layers or self.blocks()
 
     def blocks(self) -> nn.ModuleList:
         """The decoder layers: the one module list as long as the model is deep."""

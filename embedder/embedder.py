@@ -19,7 +19,7 @@ from embedder.engine.batches import token_batches as token_batches
 from embedder.engine.budget import CUDA_TOKENS
 from embedder.engine.checks import check_finite
 from embedder.engine.checks import check_texts as check_texts
-from embedder.engine.compiling import LayerCompiler
+from embedder.engine.compiling import INT8_REPAID_SECONDS, REPAID_SECONDS, LayerCompiler
 from embedder.engine.packing import PackedBatch
 from embedder.engine.run import encode_texts
 from embedder.engine.speed import Speed, check_speed, quantize_backbone
@@ -112,7 +112,11 @@ class Embedder(nn.Module):
         self.compiler: LayerCompiler | None = None
         if speed == "fast":
             self.is_int8 = quantize_backbone(backbone, notify or _silent)
-            self.compiler = LayerCompiler(backbone.blocks, notify or _silent)
+            self.compiler = LayerCompiler(
+                backbone.packed_layers,
+                notify or _silent,
+                repaid_seconds=INT8_REPAID_SECONDS if self.is_int8 else REPAID_SECONDS,
+            )
         self.eval()
 
     @classmethod

@@ -6,9 +6,9 @@
 All contestants have the same weights, the same tokens (EOS at the end, no chat template) and mean
 pooling, without the whitening that a model may have, and take turns within a round; ratios are
 taken within rounds. Texts are SciFact documents and STS sentences. The naive ones, many times
-slower and indifferent to how many texts follow, embed the first eighth of 512 texts or more.
-OpenVINO takes part where it is installed. Rounds stop before ``--seconds`` are over, but one is
-always finished.
+slower and indifferent to how many texts follow, embed the first eighth of 512 texts or more, and so
+does llama.cpp. That and OpenVINO take part where they are installed. Rounds stop before
+``--seconds`` are over, but one is always finished.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import torch
 
 from benchmarks.optional import read_versions
 from benchmarks.speed.interleaved import Contestant, Timings, format_table, say, take_turns
+from benchmarks.speed.llama_cpp_peer import FORMATS, LlamaCppEncoder, has_llama_cpp, write_gguf
 from benchmarks.speed.openvino_peer import OpenVinoEncoder, has_openvino
 from benchmarks.speed.plain import NaiveEncoder, load_sentence_transformer, write_plain_base
 from embedder import Embedder
@@ -39,7 +40,7 @@ from embedder.engine.compiling import LayerCompiler
 from embedder.engine.speed import Speed
 from embedder.freed_memory import keep_freed_memory
 from embedder.pooling.whitening import without_whitening
-from retrieval.errors import MillpondError, SourceNotFoundError
+from retrieval.errors import MillpondError, ModelError, SourceNotFoundError
 from retrieval.protocols import Vectors
 
 Encode = Callable[[Sequence[str]], Vectors]
@@ -123,24 +124,29 @@ def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, E
         encoders["millpond fast (int8)"] = fast.encode_documents
     if config.compiled:
         compiled = _load(config, "fast")
-        compiled.compiler = LayerCompiler(compiled.backbone.blocks, say, repaid_seconds=0.0)
+        compiled.compiler = LayerCompiler(compiled.backbone.packed_layers, say, repaid_seconds=0.0)
         encoders[_COMPILED] = compiled.encode_documents
     longest = packed.spec.max_tokens
-    peer = load_sentence_transformer(folder, longest)
-    encoders[PEER] = partial(peer.encode, batch_size=32, show_progress_bar=False)
+    plain = load_sentence_transformer(folder, longest)
+    encoders[PEER] = partial(plain.encode, batch_size=32, show_progress_bar=False)
     if has_openvino():
         encoders[OPENVINO] = OpenVinoEncoder(folder, longest, 32).encode
     else:
         say("not installed: openvino")
+    if has_llama_cpp():
+        encoders.update(_llama_cpp_encoders(packed, folder))
+    else:
+        say("not installed: llama-cpp-python")
     for size in NAIVE_BATCHES:
         encoders[_naive(size)] = NaiveEncoder(folder, longest, size).encode
     return encoders
 
 
 def make_contestant(name: str, encode: Encode, model: Embedder, texts: Sequence[str]) -> Contestant:
-    """Return the encoder with its texts: all of them, or the first eighth for the naive ones."""
+    """Return the encoder with its texts: all of them, or the first eighth in input order."""
     part = texts
-    if name in map(_naive, NAIVE_BATCHES) and len(texts) >= _SAMPLED_FROM_TEXTS:
+    unsorted = {*map(_naive, NAIVE_BATCHES), *map(_llama_cpp, FORMATS)}
+    if name in unsorted and len(texts) >= _SAMPLED_FROM_TEXTS:
         part = texts[: len(texts) // 8]
     lengths = list(map(len, model.tokenize(texts)))
     return Contestant(name, partial(encode, part), sum(lengths[: len(part)]) / sum(lengths))
@@ -148,6 +154,24 @@ def make_contestant(name: str, encode: Encode, model: Embedder, texts: Sequence[
 
 def _naive(batch_texts: int) -> str:
     return f"naive, batches of {batch_texts}"
+
+
+def _llama_cpp_encoders(packed: Embedder, folder: Path) -> dict[str, Encode]:
+    """Return llama.cpp with each format of weights; none where it has no such base."""
+    try:
+        write_gguf(folder)
+    except ModelError as error:
+        say(str(error))
+        return {}
+    longest, lowercase = packed.spec.max_tokens, packed.spec.lowercase
+    return {
+        _llama_cpp(form): LlamaCppEncoder(folder, longest, form, lowercase=lowercase).encode
+        for form in FORMATS
+    }
+
+
+def _llama_cpp(form: str) -> str:
+    return f"llama.cpp {form}"
 
 
 def lowest_cosines(
@@ -192,7 +216,9 @@ def describe(
 ) -> str:
     """Return one paragraph on what was run where."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    versions = read_versions("torch", "transformers", "sentence-transformers", "openvino")
+    versions = read_versions(
+        "torch", "transformers", "sentence-transformers", "openvino", "llama-cpp-python"
+    )
     return (
         f"{model.name}, {len(texts)} texts, {tokens} tokens, {timings.rounds} interleaved rounds "
         f"in {clock} time, batches of {model.batch_tokens} tokens; {_processor()}, "

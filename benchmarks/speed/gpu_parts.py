@@ -95,7 +95,7 @@ def measure_texts(run: Run, embedder: Embedder) -> None:
     vocabulary = len(embedder.backbone.tokenizer)
     texts = make_texts(lengths, vocabulary)
     compiled = _sibling(embedder, budget_of(embedder).tokens)
-    compiled.compiler = LayerCompiler(embedder.backbone.blocks, say, repaid_seconds=0.0)
+    compiled.compiler = LayerCompiler(embedder.backbone.packed_layers, say, repaid_seconds=0.0)
     with tempfile.TemporaryDirectory(prefix="millpond-speed-") as folder:
         work.write_base(embedder, Path(folder))
         peer = work.load_peer(Path(folder), run.device, run.dtype, run.longest)

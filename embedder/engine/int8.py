@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Int8Linear", "RowRounder", "cpu_has_vnni", "quantize_linears"]
+from embedder.engine.hadamard import block_of, hadamard
+
+__all__ = [
+    "Int8Linear",
+    "RowRounder",
+    "cpu_has_vnni",
+    "join_linears",
+    "quantize_linears",
+    "turn_outputs",
+]
 
 _LARGEST = 127.0
 _VNNI = ("avx512_vnni", "avx_vnni")
-_MOST_TURNED = 64
 
 
 class RowRounder:
@@ -48,26 +58,50 @@ class Int8Linear(nn.Module):
 
     Parameters
     ----------
-    linear : the layer to take the place of; its weights are not kept.
+    weight : (out, in) int8, turned.
+    scale : what outputs are multiplied with, (1, out) float32.
+    bias : (out,) float32, or None.
+    turn : the matrix that inputs are turned by, (block, block) float32.
     rounder : rounds the inputs; layers with the same input share one.
+
+    Attributes
+    ----------
+    joined : one layer that gives the outputs of this and of others side by side, on the first of
+        those that ``join_linears`` was given; else None.
     """
 
+    joined: Int8Linear | None
     weight: Tensor
     scale: Tensor
     turn: Tensor
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear, rounder: RowRounder | None = None) -> None:
+    def __init__(
+        self, weight: Tensor, scale: Tensor, bias: Tensor | None, turn: Tensor, rounder: RowRounder
+    ) -> None:
         super().__init__()
-        turn = _hadamard(_block_of(linear.in_features))
+        self.rounder = rounder
+        self.joined = None
+        self.out_features, self.in_features = weight.shape
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("turn", turn)
+        self.register_buffer("bias", bias)
+
+    @classmethod
+    def of(
+        cls, linear: nn.Linear, rounder: RowRounder | None = None, turned: int | None = None
+    ) -> Int8Linear:
+        """Return the layer to take the place of this one, whose weights are not kept.
+
+        ``turned`` says that inputs come turned already, in blocks of so many.
+        """
+        turn = _hadamard(turned or block_of(linear.in_features))
+        bias = None if linear.bias is None else linear.bias.detach().float()
         with torch.no_grad():
             weight, scale = _turn_and_round(linear.weight.float(), turn)
-        self.rounder = rounder or RowRounder()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.register_buffer("weight", weight)
-        self.register_buffer("scale", scale.T)
-        self.register_buffer("turn", turn)
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
+        turn = turn if turned is None else _hadamard(1)
+        return cls(weight, scale.T, bias, turn, rounder or RowRounder())
 
     def forward(self, states: Tensor) -> Tensor:
         """Return (..., out) float32 for (..., in) float32."""
@@ -79,8 +113,13 @@ class Int8Linear(nn.Module):
         return found.view(*states.shape[:-1], self.out_features)
 
 
-def quantize_linears(layers: nn.ModuleList) -> int:
-    """Put Int8Linear in the place of all linear layers, and return of how many."""
+def quantize_linears(
+    layers: nn.ModuleList, turned: Mapping[nn.Linear, int] = MappingProxyType({})
+) -> int:
+    """Put Int8Linear in the place of all linear layers, and return of how many.
+
+    ``turned`` are those whose inputs come turned already, each with the size of the blocks.
+    """
     found = [
         (parent, name, child)
         for parent in layers.modules()
@@ -89,8 +128,29 @@ def quantize_linears(layers: nn.ModuleList) -> int:
     ]
     rounder = RowRounder()
     for parent, name, child in found:
-        setattr(parent, name, Int8Linear(child, rounder))
+        setattr(parent, name, Int8Linear.of(child, rounder, turned.get(child)))
     return len(found)
+
+
+def join_linears(parts: Sequence[Int8Linear]) -> None:
+    """Lay layers of one input side by side, so that one product can give all their outputs.
+
+    The first one's ``joined`` does. Each part goes on working alone, with the same weights in
+    memory. Nothing is done where only some of them have a bias.
+    """
+    first = parts[0]
+    biases = [part.bias for part in parts if part.bias is not None]
+    if biases and len(biases) < len(parts):
+        return
+    weight = torch.cat([part.weight for part in parts])
+    scale = torch.cat([part.scale for part in parts], dim=1)
+    bias = torch.cat(biases) if biases else None
+    start = 0
+    for part in parts:  # views, so that no weight is in memory twice
+        own = slice(start, start + part.out_features)
+        part.weight, part.scale = weight[own], scale[:, own]
+        start = own.stop
+    first.joined = Int8Linear(weight, scale, bias, first.turn, first.rounder)
 
 
 def cpu_has_vnni() -> bool:
@@ -102,27 +162,29 @@ def cpu_has_vnni() -> bool:
     return any(bool(found.get(name)) for name in _VNNI)
 
 
-def _block_of(width: int) -> int:
-    """Return the largest power of two, up to 64, that divides the width."""
-    block = 1
-    while block < _MOST_TURNED and width % (2 * block) == 0:
-        block *= 2
-    return block
+@torch.no_grad()
+def turn_outputs(linear: nn.Linear, block: int) -> None:
+    """Change a layer's weights so that its outputs come turned, ``block`` at a time."""
+    turn = _hadamard(block)
+    for weights in (linear.weight, linear.bias):
+        if weights is not None:
+            outputs = weights.view(-1, block, *weights.shape[1:])
+            weights.copy_(torch.einsum("ab,nb...->na...", turn, outputs).reshape(weights.shape))
 
 
 @cache
 def _hadamard(size: int) -> Tensor:
-    """Return the orthogonal Hadamard matrix of a power of two, (size, size) float32."""
-    if size == 1:
-        return torch.ones(1, 1)
-    half = _hadamard(size // 2)
-    return torch.cat([torch.cat([half, half], 1), torch.cat([half, -half], 1)]) / 2**0.5
+    """Return the Hadamard matrix of a power of two, (size, size) float32."""
+    return torch.from_numpy(hadamard(size))
 
 
 def _turn_and_round(rows: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
     """Return what ``_round_rows`` does of (N, in), each block times the matrix (block, block)."""
     if len(turn) > 1:
-        rows = (rows.reshape(-1, len(turn)) @ turn).view(rows.shape)
+        rows = rows.contiguous()
+        blocks = (rows.numel() // len(turn), len(turn))
+        # Not by a view: torch.compile would copy it, with a division for each element.
+        rows = (rows.as_strided(blocks, (len(turn), 1)) @ turn).view(rows.shape)
     return _round_rows(rows)
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "PackingError",
     "Pattern",
     "packed",
+    "packed_attention",
 ]
 
 ATTENTION_NAME = "millpond_packed"
@@ -203,10 +204,10 @@ def _register() -> None:
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, _attention)
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, packed_attention)
 
 
-def _attention(
+def packed_attention(
     module: Any,
     query: Tensor,
     key: Tensor,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from embedder.engine.kernels import HALF_TOLERANCE, checked, find_kernels
+from embedder.engine.lean import LeanLayer, lean_in_place, lean_layers
 from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, packed
 
 __all__ = ["Packing", "choose_packing", "packed_states"]
@@ -34,17 +35,26 @@ class Packing:
     ----------
     longest : texts of up to so many tokens may be packed; 0 for none.
     kernel : what attends within each text.
+    layers : what computes each decoder layer meanwhile; none where the base's own do.
     """
 
     longest: int = 0
     kernel: Kernel = GROUPS
+    layers: tuple[LeanLayer, ...] = field(default=(), compare=False)
 
 
 def packed_states(
-    model: Any, batch: PackedBatch, is_causal: bool, kernel: Kernel = GROUPS
+    model: Any,
+    batch: PackedBatch,
+    is_causal: bool,
+    kernel: Kernel = GROUPS,
+    layers: Sequence[LeanLayer] = (),
 ) -> tuple[Tensor, set[int]]:
-    """Return the last layer's states (total, D), and the sliding windows that layers named."""
-    with packed(model, batch, is_causal, kernel) as windows:
+    """Return the last layer's states (total, D), and the sliding windows that layers named.
+
+    ``layers`` compute in the place of the base's own; those name no windows.
+    """
+    with packed(model, batch, is_causal, kernel) as windows, lean_in_place(layers):
         out = model(input_ids=batch.ids, position_ids=batch.positions, use_cache=False)
     return out.last_hidden_state[0], windows
 
@@ -112,8 +122,27 @@ def choose_packing(
             more = _padded(model, padded_states, layers, (named + named // 2, 3))
             heeds = _compare(model, kernel, is_causal, layers, more) is not None
         limits = [window for window in _configured_windows(model.config) if window not in windows]
-        return Packing(min([sys.maxsize, *limits, *(() if heeds else windows)]), kernel)
+        lean = _find_lean(model, kernel, is_causal, blocks, reference)
+        return Packing(min([sys.maxsize, *limits, *(() if heeds else windows)]), kernel, lean)
     return Packing()
+
+
+def _find_lean(
+    model: Any, kernel: Kernel, is_causal: bool, blocks: Blocks, reference: _Reference
+) -> tuple[LeanLayer, ...]:
+    """Return lean layers where they are for this device and dtype and give the same states.
+
+    They know of no windows, so they are for the kernel that is given no text longer than one.
+    """
+    where = (reference.states.device.type, reference.states.dtype)
+    if where != ("cpu", torch.float32) or kernel is not GROUPS:
+        return ()
+    try:
+        lean = lean_layers(blocks())
+    except Exception:  # a base without a list of layers
+        return ()
+    same = lean and _compare(model, kernel, is_causal, (), reference, lean) is not None
+    return lean if same else ()
 
 
 def _padded(
@@ -148,6 +177,7 @@ def _compare(
     is_causal: bool,
     layers: Sequence[nn.Module],
     reference: _Reference,
+    lean: Sequence[LeanLayer] = (),
 ) -> set[int] | None:
     """Return the windows that layers named; None where the packed states are others."""
     batch = PackedBatch.of(reference.rows, reference.states.device)
@@ -160,7 +190,7 @@ def _compare(
 
     try:
         with _at_inputs(layers, force):
-            found, windows = packed_states(model, batch, is_causal, tested)
+            found, windows = packed_states(model, batch, is_causal, tested, lean)
     except Exception:  # whatever an unknown architecture raises, the padded path is right
         return None
     return windows if _are_the_same(found, reference.states) else None

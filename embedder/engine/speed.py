@@ -8,7 +8,7 @@ import torch
 
 from embedder.backbone import Backbone
 from embedder.bases import Notify
-from embedder.engine.int8 import cpu_has_vnni, quantize_linears
+from embedder.engine.int8 import Int8Linear, cpu_has_vnni, quantize_linears
 from embedder.lora import has_adapter
 from retrieval.errors import UsageError
 
@@ -34,9 +34,16 @@ def quantize_backbone(backbone: Backbone, notify: Notify) -> bool:
     One line says why where it was not. The choice follows from the hardware and the model alone,
     never from a stopwatch, since it changes vectors: the same machine must choose the same again.
     """
+    if any(isinstance(module, Int8Linear) for module in backbone.modules()):
+        return True  # done for another model on this base
     reason = _why_not(backbone)
-    if reason is None and quantize_linears(backbone.blocks()):
-        return True
+    if reason is None:
+        lean = backbone.packing.layers
+        turned = dict(layer.turn_values() for layer in lean)
+        if quantize_linears(backbone.blocks(), turned):
+            for layer in lean:
+                layer.join_int8()
+            return True
     notify(f"speed fast: {reason or 'the model has no layers for int8'}; computing in float32.")
     return False
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from embedder.light.linear import Linears
 from embedder.light.tensors import Array
 
-__all__ = ["DecoderShape", "LightDecoder", "LowRank"]
+__all__ = ["DecoderShape", "LightDecoder"]
 
 
 @dataclass(frozen=True)
@@ -59,23 +60,21 @@ class DecoderShape:
         )
 
 
-@dataclass(frozen=True)
-class LowRank:
-    """LoRA weights by module name, A (rank, in) and B (out, rank), and what scales B A."""
-
-    weights: Mapping[str, tuple[Array, Array]]
-    scale: float
-
-
 class LightDecoder:
-    """The decoder; ``weights`` has the names of transformers' LlamaModel."""
+    """The decoder.
+
+    Parameters
+    ----------
+    weights : of embeddings and norms, by the names of transformers' LlamaModel.
+    linears : all other layers.
+    """
 
     def __init__(
-        self, shape: DecoderShape, weights: Mapping[str, Array], lora: LowRank, *, causal: bool
+        self, shape: DecoderShape, weights: Mapping[str, Array], linears: Linears, *, causal: bool
     ) -> None:
         self._shape = shape
         self._weights = weights
-        self._lora = lora
+        self._linear = linears
         self._causal = causal
 
     def __call__(self, ids: list[int]) -> Array:
@@ -94,13 +93,6 @@ class LightDecoder:
         mean = np.square(states).mean(axis=-1, keepdims=True)
         normed: Array = states / np.sqrt(mean + np.float32(self._shape.epsilon))
         return self._weights[f"{name}.weight"] * normed
-
-    def _linear(self, states: Array, name: str) -> Array:
-        out: Array = states @ self._weights[f"{name}.weight"].T
-        if name in self._lora.weights:
-            down, up = self._lora.weights[name]
-            out += self._lora.scale * ((states @ down.T) @ up.T)
-        return out
 
     def _rotations(self, tokens: int) -> tuple[Array, Array]:
         """Return cosines and sines (T, 1, head width) of the rotary positions."""

@@ -14,7 +14,8 @@ from embedder.bases import BASES, converted_folder, is_converted
 from embedder.cache import file_sha256
 from embedder.engine.checks import check_finite, check_texts
 from embedder.fingerprint import describe_model
-from embedder.light.decoder import DecoderShape, LightDecoder, LowRank
+from embedder.light.decoder import DecoderShape, LightDecoder
+from embedder.light.linear import FloatLinears, Int8Linears, LowRank
 from embedder.light.tensors import Array, TensorFile
 from embedder.model_files import (
     ADAPTER_CONFIG,
@@ -112,10 +113,11 @@ class LightEncoder:
         return _to_length_1(vector) if self._spec["normalize"] else vector
 
 
-def load_light_encoder(model: str) -> LightEncoder | None:
+def load_light_encoder(model: str, *, is_int8: bool = False) -> LightEncoder | None:
     """Return the encoder of a saved model, None where torch is needed or anything is amiss.
 
-    What is amiss is then for ``Embedder.load`` to tell.
+    What is amiss is then for ``Embedder.load`` to tell. With ``is_int8`` linear layers compute as
+    those of speed "fast" do on CPUs with VNNI, on any CPU.
 
     Raises
     ------
@@ -125,12 +127,12 @@ def load_light_encoder(model: str) -> LightEncoder | None:
     if found is None:
         return None
     try:
-        return _load(found)
+        return _load(found, is_int8)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _load(found: SavedName) -> LightEncoder | None:
+def _load(found: SavedName, is_int8: bool) -> LightEncoder | None:
     manifest = json.loads((found.folder / MANIFEST_NAME).read_text(encoding="utf-8"))
     files, base = manifest["files"], manifest["base"]
     spec = {**manifest["spec"], **found.options}
@@ -158,6 +160,10 @@ def _load(found: SavedName) -> LightEncoder | None:
     if options.get("whiten"):
         tensors = TensorFile(found.folder / POOLING_WEIGHTS)
         whitening = (tensors["mean"], tensors["matrix"])
+    weights = TensorFile(folder / "model.safetensors")
+    linears = (
+        Int8Linears(weights, lora, shape.head_width) if is_int8 else FloatLinears(weights, lora)
+    )
     return LightEncoder(
         spec,
         describe_model(
@@ -166,13 +172,9 @@ def _load(found: SavedName) -> LightEncoder | None:
             weights=known.gguf_sha256,
             dimension=dimension,
             trained_sha256=join_sha256(files),
+            is_int8=is_int8,
         ),
-        LightDecoder(
-            shape,
-            TensorFile(folder / "model.safetensors"),
-            lora,
-            causal=_CAUSAL[spec["attention"]],
-        ),
+        LightDecoder(shape, weights, linears, causal=_CAUSAL[spec["attention"]]),
         TextTokenizer(
             _read_tokenizer(folder),
             max_tokens=spec["max_tokens"],

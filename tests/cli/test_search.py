@@ -162,14 +162,14 @@ def test_the_index_is_only_read(millpond, index_folder):
 
 @pytest.fixture
 def light(monkeypatch, loaded):
-    """Let every model be had without torch; holds the names that were asked for."""
+    """Let every model be had without torch; holds the names that were asked for, and int8."""
     from cli.search import load_encoder
 
     asked = []
 
-    def load(model):
-        asked.append(model)
-        return load_encoder(model, None, "exact")
+    def load(model, *, is_int8):
+        asked.append((model, "int8") if is_int8 else model)
+        return load_encoder(model, None, "fast" if is_int8 else "exact")
 
     monkeypatch.setattr("embedder.light.load_light_encoder", load)
     return asked
@@ -184,7 +184,19 @@ def test_one_text_is_embedded_without_torch_where_that_can_be(
     assert light == ["fake"]
 
 
-def test_many_queries_a_device_and_int8_take_the_whole_model(
+@pytest.mark.parametrize("options", [(), ("--speed", "fast")])
+def test_an_index_of_int8_vectors_is_searched_without_torch_too(
+    millpond, corpus, tmp_path, light, options
+):
+    """On any CPU: the numbers are rounded as those with VNNI round them."""
+    made = millpond("index", corpus, "--out", tmp_path / "fast", "--speed", "fast")
+    assert made.exit_code == 0
+    result = millpond("search", tmp_path / "fast", "mills grind", "-k", 1, *options)
+    assert result.exit_code == 0, result.stderr
+    assert light == [("fake", "int8")]
+
+
+def test_many_queries_a_device_and_int8_for_floats_take_the_whole_model(
     millpond, index_folder, light, write_jsonl
 ):
     queries = write_jsonl("queries.jsonl", {"_id": "q", "text": "same"})

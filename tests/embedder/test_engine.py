@@ -18,7 +18,7 @@ from embedder import Embedder, VariantSpec, list_variants
 from embedder.attention import get_attention
 from embedder.backbone import Backbone
 from embedder.engine.batches import AHEAD, packed_batches, tokenized_ahead
-from embedder.engine.packing import Group, PackedBatch, PackingError, _attention, packed
+from embedder.engine.packing import Group, PackedBatch, PackingError, packed, packed_attention
 
 VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
 TEXTS = [
@@ -167,7 +167,7 @@ def test_half_precision_is_padded() -> None:
 def test_attention_that_would_compute_something_else_is_refused(settings: dict[str, Any]) -> None:
     states = torch.zeros(1, 1, 2, 4)
     with pytest.raises(PackingError, match="knows no mask, dropout"):
-        _attention(None, states, states, states, **settings)
+        packed_attention(None, states, states, states, **settings)
 
 
 def test_the_bases_own_attention_is_back_after_packing_even_where_it_fails() -> None:
@@ -180,7 +180,7 @@ def test_the_bases_own_attention_is_back_after_packing_even_where_it_fails() -> 
     assert model.config._attn_implementation == before
     states = torch.zeros(1, 2, 2, 8)
     with pytest.raises(PackingError, match=r"inside packed\(\) only"):
-        _attention(None, states, states, states)
+        packed_attention(None, states, states, states)
 
 
 def test_packed_attention_sees_its_own_text_only_worked_by_hand() -> None:
@@ -193,7 +193,7 @@ def test_packed_attention_sees_its_own_text_only_worked_by_hand() -> None:
     value = torch.tensor([1.0, 3.0, 5.0, 9.0]).view(1, 1, 4, 1)
     for is_causal, expected in ((True, [1, 2, 5, 7]), (False, [2, 2, 7, 7])):
         with packed(model, PackedBatch.of([[0, 0], [0, 0]], CPU), is_causal):
-            found, _ = _attention(None, query, query, value)
+            found, _ = packed_attention(None, query, query, value)
         assert found.flatten().tolist() == expected
 
 

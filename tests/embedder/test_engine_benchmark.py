@@ -1,18 +1,23 @@
 """benchmarks/speed/encode.py: fair peers, and arithmetic worked by hand."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from gguf import GGUFReader
+from transformers import AutoModel
 
 from benchmarks.speed import encode
 from benchmarks.speed.interleaved import Contestant, Timings, format_table, ratios, take_turns
+from benchmarks.speed.llama_cpp_peer import LlamaCppEncoder, write_gguf
 from benchmarks.speed.openvino_peer import OpenVinoEncoder, has_openvino
 from benchmarks.speed.plain import NaiveEncoder, load_sentence_transformer, write_plain_base
 from embedder import Embedder
-from retrieval.errors import UsageError
+from retrieval.errors import ModelError, UsageError
 
 TEXTS = ["pond", "the mill by the pond turns, and turns again all day", "", "a b c"]
 
@@ -119,16 +124,70 @@ def test_openvino_embeds_the_same_tokens_to_the_same_vectors(
     np.testing.assert_allclose(found, model.encode_documents(texts), atol=1e-5)
 
 
-def test_where_openvino_is_not_installed_one_line_says_so(
+@pytest.fixture
+def merging(base_folder: dict[str, Path], tmp_path: Path) -> Embedder:
+    """A Llama whose tokenizer makes one token of "po"; llama.cpp wants a merge at least."""
+    folder = tmp_path / "merging"
+    shutil.copytree(base_folder["llama"], folder)
+    tokens = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = tokens["model"]["vocab"]
+    vocabulary["po"] = vocabulary.pop(max(vocabulary))  # of a byte that no text here has
+    tokens["model"]["merges"] = [["p", "o"]]
+    (folder / "tokenizer.json").write_text(json.dumps(tokens), encoding="utf-8")
+    return Embedder.load(f"{folder}:mean+causal,max_tokens=24,lowercase=true", device="cpu")
+
+
+def test_llama_cpp_gets_the_same_weights_and_tokens(merging: Embedder, tmp_path: Path) -> None:
+    """Read back by transformers, which knows llama.cpp's names and its order of rows."""
+    write_plain_base(merging, tmp_path)
+    write_gguf(tmp_path)
+    read = AutoModel.from_pretrained(tmp_path, gguf_file="F32.gguf")
+    expected = dict(merging.backbone.model.named_parameters())
+    for name, weights in read.named_parameters():
+        assert torch.equal(weights, expected.pop(name)), name
+    assert expected == {}
+    fields = GGUFReader(tmp_path / "F32.gguf").fields
+    names = fields["tokenizer.ggml.tokens"].contents()
+    assert names == merging.backbone.tokenizer.convert_ids_to_tokens(range(len(names)))
+    assert names.index("po") == merging.tokenize(["po"])[0][0]
+    ends = [fields[f"tokenizer.ggml.add_{kind}_token"].contents() for kind in ("bos", "eos")]
+    assert ends == [False, True]
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == 2
+
+
+def test_llama_cpp_embeds_the_same_tokens_to_the_same_vectors(
+    merging: Embedder, tmp_path: Path
+) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    write_plain_base(merging, tmp_path)
+    write_gguf(tmp_path)
+    texts = [*TEXTS, "A Text In CAPITALS, longer than what is read", "pond " * 9]
+    for form, least in (("F32", 0.99999), ("Q8_0", 0.999)):
+        peer = LlamaCppEncoder(tmp_path, 24, form, lowercase=True)
+        assert (peer.encode(texts) * merging.encode_documents(texts)).sum(axis=1).min() > least
+
+
+def test_llama_cpp_is_refused_a_base_that_it_would_read_wrongly(
+    base_folder: dict[str, Path], tmp_path: Path
+) -> None:
+    write_plain_base(Embedder.load(f"{base_folder['qwen3']}:mean+causal", device="cpu"), tmp_path)
+    with pytest.raises(ModelError, match="no Llama"):
+        write_gguf(tmp_path)
+
+
+def test_where_a_peer_is_not_installed_one_line_says_so(
     base_folder: dict[str, Path], data: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     monkeypatch.setattr(encode, "has_openvino", lambda: False)
+    monkeypatch.setattr(encode, "has_llama_cpp", lambda: False)
     model = f"{base_folder['llama']}:mean+causal,max_tokens=24"
     assert encode.main([str(data), "--model", model, "--texts", "4", "--rounds", "1"]) == 0
     printed = capsys.readouterr()
     assert printed.err.count("not installed: openvino") == 1
+    assert printed.err.count("not installed: llama-cpp-python") == 1
     assert encode.OPENVINO not in printed.out
+    assert "llama.cpp" not in printed.out
 
 
 def test_a_model_that_the_peers_could_not_repeat_is_refused(

@@ -41,7 +41,7 @@ def test_an_int8_layer_worked_by_hand() -> None:
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[127.0, -2.0, 0.0]]))
         linear.bias.fill_(5.0)
-    layer = Int8Linear(linear)
+    layer = Int8Linear.of(linear)
     assert layer.weight.tolist() == [[127, -2, 0]]
     found = layer(torch.tensor([[[2.0, 1.0, 0.0]]]))
     assert found.shape == (1, 1, 1)
@@ -56,7 +56,7 @@ def test_inputs_and_weights_are_turned_worked_by_hand() -> None:
     linear = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[4.0, 2.0]]))
-    layer = Int8Linear(linear)
+    layer = Int8Linear.of(linear)
     assert layer.weight.tolist() == [[127, 42]]
     found = layer(torch.tensor([[1.0, 1.0]]))
     assert found.item() == pytest.approx(127 * 127 * (6 / 127) * (2 / 127) / 2)
@@ -67,9 +67,9 @@ def test_an_int8_layer_is_near_its_float_layer_and_takes_zeros(width: int) -> No
     torch.manual_seed(0)
     linear = nn.Linear(width, 96, bias=False)
     states = torch.randn(3, 7, width)
-    expected, found = linear(states), Int8Linear(linear)(states)
+    expected, found = linear(states), Int8Linear.of(linear)(states)
     assert torch.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.9999
-    assert not Int8Linear(linear)(torch.zeros(1, width)).any()
+    assert not Int8Linear.of(linear)(torch.zeros(1, width)).any()
 
 
 def test_one_large_input_leaves_the_others_their_digits() -> None:
@@ -81,9 +81,9 @@ def test_one_large_input_leaves_the_others_their_digits() -> None:
     with torch.no_grad():
         linear.weight[:, 3] = 0.0
         expected = linear(states)
-    layer = Int8Linear(linear)
+    layer = Int8Linear.of(linear)
     found = torch.cosine_similarity(layer(states), expected, dim=1).min()
-    unturned = Int8Linear(linear)
+    unturned = Int8Linear.of(linear)
     unturned.turn = torch.ones(1, 1)
     unturned.weight = torch.round(linear.weight / unturned.scale.T).to(torch.int8)
     lost = torch.cosine_similarity(unturned(states), expected, dim=1).max()
@@ -169,6 +169,17 @@ def test_int8_is_not_for_half_precision_nor_under_lora(
     assert "under LoRA" in notes[-1]
 
 
+def test_a_base_is_made_int8_once_for_all_its_models(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VNNI, lambda: True)
+    first = load(llama, [])
+    expected = first.encode_documents(TEXTS)
+    second = Embedder(first.spec, first.backbone, speed="fast")
+    assert second.is_int8
+    assert np.array_equal(second.encode_documents(TEXTS), expected)
+
+
 def test_an_int8_model_is_not_saved(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +196,9 @@ def test_an_unknown_speed_is_refused(llama: Path) -> None:
 
 def eager(embedder: Embedder, notes: list[str], repaid_seconds: float = 0.0) -> LayerCompiler:
     """Put a compiler into the embedder that wants to compile as soon as it can."""
-    compiler = LayerCompiler(embedder.backbone.blocks, notes.append, repaid_seconds=repaid_seconds)
+    compiler = LayerCompiler(
+        embedder.backbone.packed_layers, notes.append, repaid_seconds=repaid_seconds
+    )
     embedder.compiler = compiler
     embedder.batch_tokens = 8
     return compiler

@@ -12,6 +12,7 @@ import torch
 
 from embedder import Embedder
 from embedder.light import load_light_encoder
+from embedder.light.linear import Int8Linears, LowRank
 from embedder.light.tensors import TensorFile
 from embedder.manifest import read_manifest
 from embedder.merging import merge_model
@@ -87,6 +88,33 @@ def test_weights_saved_in_bfloat16_are_read(saved, trained, tmp_path):
     saved()
     save_model(trained(), tmp_path / "half", record={}, weights_dtype="bfloat16")
     assert_same(tmp_path / "half")
+
+
+@pytest.mark.parametrize(("pooling", "attention"), LIGHT)
+@pytest.mark.parametrize("lora", [{}, {"lora": None}])
+def test_int8_vectors_are_those_of_the_embedder_on_a_cpu_with_vnni(
+    saved, pooling, attention, lora, monkeypatch
+):
+    """Near to a rounding step; the float vectors are further away."""
+    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: True)
+    name = str(saved(pooling, attention, pooling_options=PoolingOptions(whiten=True), **lora))
+    light = load_light_encoder(name, is_int8=True)
+    fast = Embedder.load(name, device="cpu", speed="fast")
+    assert fast.is_int8
+    assert light.fingerprint == fast.fingerprint != load_light_encoder(name).fingerprint
+    found, expected = light.encode_documents(TEXTS), fast.encode_documents(TEXTS)
+    apart = np.abs(load_light_encoder(name).encode_documents(TEXTS) - expected).max()
+    assert np.abs(found - expected).max() < min(5e-3, apart / 2)
+
+
+def test_int8_layers_worked_by_hand():
+    """Rows 4, 2 and 1, 1 turn into 6, 2 and 2, 0 over the root of 2: 127, 42 and 127, 0 steps."""
+    linears = Int8Linears(
+        {"up.weight": np.array([[4, 2]], np.float32)}, LowRank({}, 1.0), head_width=2
+    )
+    found = linears(np.array([[1, 1], [0, 0]], np.float32), "up")
+    expected = 127 * 127 * (6 / 127) * (2 / 127) / 2
+    np.testing.assert_allclose(found, [[expected], [0]], rtol=1e-6)
 
 
 def test_no_texts_give_no_vectors(saved):
