@@ -50,6 +50,10 @@ class MillpondGroup(TyperGroup):
         return result
 
 
+_CHECKED_BY = ": Value error, "
+"""What newer Typer puts before a refusal, from the library that it checks values with."""
+
+
 def _is_parsing_error(error: BaseException) -> bool:
     """Whether Typer raised this itself about what was typed; the class has moved over time."""
     return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)
@@ -65,7 +69,7 @@ def _report_parsing(error: Exception) -> int:
         return int(shown.exit_code)
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "millpond"
-    text = " ".join(str(shown.format_message()).split())
+    text = " ".join(str(shown.format_message()).split()).replace(_CHECKED_BY, ": ")
     end = "" if text.endswith((".", "?")) else "."
     write_error(f"{text}{end} Type '{command} --help' for what is accepted.")
     return int(shown.exit_code)
