@@ -104,9 +104,9 @@ class Backbone(nn.Module):
         return states
 
     def packed_states(self, batch: PackedBatch) -> Tensor:
-        """Return what ``token_states`` does for packed texts, (total, D); for inference only."""
+        """Return what ``token_states`` does for packed texts, (total, D)."""
         packing = self.packing
-        lean = packing.layers if not torch.is_grad_enabled() else ()
+        lean = () if self.training or torch.is_grad_enabled() else packing.layers
         is_causal = self.attention.is_causal
         return packed_states(self.model, batch, is_causal, packing.kernel, lean)[0]
 
@@ -129,7 +129,7 @@ class Backbone(nn.Module):
         )
 
     def read_packed(self, batch: PackedBatch, layers: Collection[int]) -> States:
-        """Return what ``read`` does for packed texts, tokens (total, D); for inference only."""
+        """Return what ``read`` does for packed texts, tokens (total, D)."""
         return self._read(
             lambda: self.packed_states(batch),
             lambda states: batch.reduce(states.flatten(0, -2), self.attention.layer_summary),

@@ -1,9 +1,10 @@
-"""A LoRA training step with millpond's dropout, with torch's and without, in one interleaved run.
+"""A LoRA training step packed and padded, with three dropouts, in one interleaved run.
 
     python -m benchmarks.speed.training python-stdlib --base-layers 6
 
 A step is what ``millpond train`` does in one: 64 titles and the texts below them through model1 in
-passes of 2,048 tokens, InfoNCE, gradients. The weights stay as they are. Runs on the CPU.
+passes of 2,048 tokens, InfoNCE, gradients. The weights stay as they are. All texts are packed but
+where the table says padded, which is with millpond's dropout. Runs on the CPU.
 """
 
 from __future__ import annotations
@@ -22,18 +23,25 @@ from embedder import Embedder
 from embedder.dropout import WordDropout
 from embedder.lora import LoraOptions, add_adapter
 from embedder.model_name import parse_model_name
-from embedder.training.batch import BatchLoss, LocalBatch, SourceTokenizer, StepPairs
+from embedder.training.batch import (
+    BatchLoss,
+    LocalBatch,
+    SourceTokenizer,
+    StepPairs,
+    embed_chunk,
+)
 from embedder.training.config import DataSource, LossConfig
 from embedder.training.data import Pair
 from embedder.training.distributed import Processes
 from embedder.training.gradcache import plain_backward
 from retrieval import read_corpus
 
-__all__ = ["NO_DROPOUT", "TORCH", "WORDS", "compare", "main"]
+__all__ = ["NO_DROPOUT", "PADDED", "TORCH", "WORDS", "compare", "main"]
 
 NO_DROPOUT = "no dropout"
 TORCH = "torch's dropout"
 WORDS = "millpond's dropout"
+PADDED = "padded"
 _RATE = 0.1
 
 
@@ -50,18 +58,24 @@ def compare(options: argparse.Namespace) -> list[str]:
     model.backbone.requires_grad_(False)
     add_adapter(model.backbone, LoraOptions(dropout=_RATE))
     model.train()
-    local, loss = _batch(model, options)
+    batches = {}
+    for packs in (False, True):
+        model.packs = packs
+        batches[packs] = _batch(model, options)
+    local = batches[True][0]
 
-    def run(dropout: nn.Module) -> None:
+    def run(dropout: nn.Module, packs: bool = True) -> None:
         for name, module in list(model.backbone.named_modules()):
             if name.endswith(".lora_dropout"):
                 module["default"] = dropout
         model.zero_grad(set_to_none=True)
-        plain_backward(lambda chunk: model(*chunk), local.chunks, loss)
+        step, loss = batches[packs]
+        plain_backward(partial(embed_chunk, model), step.chunks, loss)
 
     contestants = [
         Contestant(NO_DROPOUT, partial(run, nn.Identity())),
         Contestant(TORCH, partial(run, nn.Dropout(_RATE))),
+        Contestant(PADDED, partial(run, WordDropout(_RATE), packs=False)),
         Contestant(WORDS, partial(run, WordDropout(_RATE))),
     ]
     contestants[-1].run()
@@ -73,7 +87,7 @@ def compare(options: argparse.Namespace) -> list[str]:
         f"{local.tokens} tokens in passes of {options.forward_tokens}, {timings.rounds} "
         f"interleaved rounds, {torch.get_num_threads()} threads; {describe_machine()}",
         "",
-        *format_table(timings, local.tokens, [TORCH], {}),
+        *format_table(timings, local.tokens, [TORCH, PADDED], {}),
     ]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -35,6 +35,7 @@ __all__ = [
     "Pattern",
     "packed",
     "packed_attention",
+    "recompute_contexts",
 ]
 
 ATTENTION_NAME = "millpond_packed"
@@ -168,6 +169,7 @@ class Kernel:
 class _Boundaries:
     """What the attention of this thread needs to know now, and the windows it was told of."""
 
+    config: Any
     batch: PackedBatch
     is_causal: bool
     kernel: Kernel
@@ -186,14 +188,29 @@ def packed(
     Gives the set of sliding windows that the model's layers name while it runs.
     """
     _register()
-    config, before = model.config, model.config._attn_implementation
-    boundaries = _Boundaries(batch, is_causal, kernel or GROUPS)
+    with _attending(_Boundaries(model.config, batch, is_causal, kernel or GROUPS)) as boundaries:
+        yield boundaries.windows
+
+
+def recompute_contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """Return ``context_fn`` for torch's checkpoint: layers computed again attend as at first.
+
+    A gradient asks for them after ``packed`` has ended, and maybe on another thread.
+    """
+    now: _Boundaries | None = getattr(_thread, "boundaries", None)
+    return nullcontext(), nullcontext() if now is None else _attending(now)
+
+
+@contextmanager
+def _attending(boundaries: _Boundaries) -> Iterator[_Boundaries]:
+    config, outer = boundaries.config, getattr(_thread, "boundaries", None)
+    before = config._attn_implementation
     config._attn_implementation = ATTENTION_NAME
     _thread.boundaries = boundaries
     try:
-        yield boundaries.windows
+        yield boundaries
     finally:
-        _thread.boundaries = None
+        _thread.boundaries = outer
         config._attn_implementation = before
 
 

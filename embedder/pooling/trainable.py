@@ -7,6 +7,9 @@ arithmetic is float32 whatever the backbone's dtype.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +24,9 @@ __all__ = [
     "LatentQueryPooling",
     "LayerWeightPooling",
 ]
+
+
+Result = TypeVar("Result")
 
 
 class CrossAttention(nn.Module):
@@ -46,13 +52,20 @@ class CrossAttention(nn.Module):
         """Return (B, S, D) as (B, heads, S, head width)."""
         return self._split(self.query(self.query_norm(queries)))
 
-    def forward(self, projected: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend from projected queries (B, heads, Q, head width) to context (B, S, D).
+    def project_context(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values of (B, S, D), both (B, heads, S, head width)."""
+        normed = self.context_norm(context)
+        return self._split(self.key(normed)), self._split(self.value(normed))
+
+    def forward(
+        self, projected: Tensor, context: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> Tensor:
+        """Attend from projected queries (B, heads, Q, head width) to projected context.
 
         ``mask`` (B, S) bool is True where the context may be read. Returns (B, Q, D).
         """
-        normed = self.context_norm(context)
-        key, value = self._split(self.key(normed)), self._split(self.value(normed))
+        rows = projected.shape[0]
+        key, value = (each.expand(rows, -1, -1, -1) for each in context)
         allowed = None if mask is None else mask[:, None, None, :]
         mixed = F.scaled_dot_product_attention(projected, key, value, attn_mask=allowed)
         joined: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
@@ -60,7 +73,7 @@ class CrossAttention(nn.Module):
 
     def shares(self, projected: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """Return how much ``forward`` attends to each place, (B, heads, Q, S); rows sum to 1."""
-        key = self._split(self.key(self.context_norm(context)))
+        key, _ = self.project_context(context)
         scores = projected @ key.transpose(-1, -2) / key.shape[-1] ** 0.5
         shares: Tensor = scores.masked_fill(~mask[:, None, None, :], float("-inf")).softmax(dim=-1)
         return shares
@@ -76,6 +89,29 @@ class CrossAttention(nn.Module):
     def _split(self, projected: Tensor) -> Tensor:
         rows, length, inner = projected.shape
         return projected.view(rows, length, self.heads, inner // self.heads).transpose(1, 2)
+
+
+class KeptResult:
+    """What follows from weights alone, computed once until one of them changes.
+
+    Only where no gradient is asked for. A change is seen by the count that torch keeps of writes
+    to a tensor, or by its place in memory.
+    """
+
+    def __init__(self) -> None:
+        self._made_from: tuple[tuple[int, int], ...] = ()
+        self._result: Any = None
+
+    def __call__(self, compute: Callable[[], Result], module: nn.Module) -> Result:
+        """Return ``compute()``, which reads no other tensors than the module's parameters."""
+        weights = list(module.parameters())
+        if torch.is_grad_enabled() or any(each.is_inference() for each in weights):
+            return compute()  # inference tensors count no writes
+        now = tuple((each.data_ptr(), each._version) for each in weights)
+        if now != self._made_from:
+            self._result, self._made_from = compute(), now
+        result: Result = self._result
+        return result
 
 
 class FeedForward(nn.Module):
@@ -125,6 +161,7 @@ class LatentQueryPooling(nn.Module):
             nn.Parameter(torch.empty(layers, width)) if weighted and layers else None
         )
         self.attend = CrossAttention(width, options)
+        self._projected = KeptResult()
         self.feedforward = FeedForward(width, options)
         identity = options.init == "identity"
         nn.init.normal_(self.latents, std=0.02 if identity else 1.0)
@@ -137,7 +174,7 @@ class LatentQueryPooling(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """Pool (B, S, D) to (B, D)."""
         projected, context = self._prepare(states)
-        mixed = self.attend(projected, context, mask) + self.latents
+        mixed = self.attend(projected, self.attend.project_context(context), mask) + self.latents
         pooled: Tensor = (mixed + self.feedforward(mixed)).mean(dim=1)
         return pooled
 
@@ -150,7 +187,9 @@ class LatentQueryPooling(nn.Module):
         """Return the projected latents (B, heads, R, head width) and what they attend to."""
         if self.layer_weights is not None:
             states = states + self.layer_weights
-        projected = self.attend.project_queries(self.latents.unsqueeze(0))
+        projected = self._projected(
+            lambda: self.attend.project_queries(self.latents.unsqueeze(0)), self
+        )
         return projected.expand(states.shape[0], -1, -1, -1), states
 
 
@@ -194,6 +233,7 @@ class LatentKeyPooling(nn.Module):
         super().__init__()
         self.latents = nn.Parameter(torch.empty(options.latents, width))
         self.attend = CrossAttention(width, options)
+        self._context = KeptResult()
         self.feedforward = FeedForward(width, options)
         nn.init.normal_(self.latents, std=1.0)
         if options.init == "identity":
@@ -204,6 +244,8 @@ class LatentKeyPooling(nn.Module):
         """Pool (B, T, D) to (B, D)."""
         states = states.masked_fill(~mask.unsqueeze(-1), 0.0)
         projected = self.attend.project_queries(states)
-        context = self.latents.unsqueeze(0).expand(states.shape[0], -1, -1)
+        context = self._context(
+            lambda: self.attend.project_context(self.latents.unsqueeze(0)), self
+        )
         mixed = self.attend(projected, context, None) + states
         return mean(mixed + self.feedforward(mixed), mask)

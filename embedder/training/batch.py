@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from embedder.embedder import Embedder, token_batches
+from embedder.engine.batches import packed_batches
+from embedder.engine.packing import PackedBatch
 from embedder.pooling import get_pooling
 from embedder.text import Frame, TextTokenizer, pad_batch
 from embedder.training.config import DataSource, LossConfig
@@ -18,10 +20,18 @@ from embedder.training.data import Pair, TrainingData
 from embedder.training.distributed import Processes, gather_rows
 from embedder.training.loss import info_nce, known_matches
 
-__all__ = ["BatchLoss", "LocalBatch", "SourceTokenizer", "StepPairs", "draw_pairs"]
+__all__ = [
+    "BatchLoss",
+    "Chunk",
+    "LocalBatch",
+    "SourceTokenizer",
+    "StepPairs",
+    "draw_pairs",
+    "embed_chunk",
+]
 
-Chunk = tuple[Tensor, Tensor]
-"""Padded ids and mask, both (n, T) int64."""
+Chunk = tuple[Tensor, Tensor] | PackedBatch
+"""Texts of one forward pass: padded ids and mask, both (n, T) int64, or packed without padding."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class LocalBatch:
 
     Attributes
     ----------
-    chunks : longest texts first, so that a chunk holds little padding.
+    chunks : longest texts first. Those that the base can take packed are, as for inference.
     order : row of the joined chunks where each text stands; queries, positives, then negatives.
     pairs, tokens : of this part; padding does not count.
     """
@@ -73,6 +83,14 @@ def draw_pairs(
     return StepPairs(tuple(source for source, _ in places), tuple(pairs))
 
 
+def embed_chunk(embedder: Embedder, chunk: Chunk) -> Tensor:
+    """Return the vectors of one forward pass, (n, D) float32, with gradients where they are on."""
+    if isinstance(chunk, PackedBatch):
+        return embedder.forward_packed(chunk)
+    rows: Tensor = embedder(*chunk)
+    return rows
+
+
 class SourceTokenizer:
     """Tokenises queries and documents of each source with its prompts and limits.
 
@@ -93,7 +111,7 @@ class SourceTokenizer:
             tokenizer(["a"], frame)
             return tokenizer, frame
 
-        self.pad_id = int(embedder.backbone.tokenizer.pad_token_id or 0)
+        self._embedder = embedder
         self._queries = [
             build(_either(s.query_prompt, spec.query_prompt), s.max_query_tokens) for s in sources
         ]
@@ -108,17 +126,31 @@ class SourceTokenizer:
         rows = self._tokenize_pairs(
             step, range(processes.rank * share, (processes.rank + 1) * share)
         )
-        lengths = [len(row) for row in rows]
-        groups = list(token_batches(lengths, forward_tokens))
+        chunks, placed = self._chunks(rows, processes.device, forward_tokens)
         order = torch.empty(len(rows), dtype=torch.int64)
-        order[torch.tensor([index for group in groups for index in group])] = torch.arange(
-            len(rows)
-        )
-        chunks = []
-        for group in groups:
-            ids, mask = pad_batch([rows[index] for index in group], self.pad_id)
-            chunks.append((ids.to(processes.device), mask.to(processes.device)))
-        return LocalBatch(chunks, order.to(processes.device), share, sum(lengths))
+        order[torch.tensor(placed)] = torch.arange(len(rows))
+        return LocalBatch(chunks, order.to(processes.device), share, sum(map(len, rows)))
+
+    def _chunks(
+        self, rows: list[list[int]], device: torch.device, forward_tokens: int
+    ) -> tuple[list[Chunk], list[int]]:
+        """Return the forward passes, and which row each of their texts is."""
+        embedder = self._embedder
+        longest = embedder.longest_packed
+        chunks: list[Chunk] = []
+        placed: list[int] = []
+        for packs, batches in ((False, token_batches), (True, packed_batches)):
+            chosen = [index for index, row in enumerate(rows) if (len(row) <= longest) == packs]
+            for group in batches([len(rows[index]) for index in chosen], forward_tokens):
+                members = [chosen[place] for place in group]
+                texts = [rows[index] for index in members]
+                if packs:
+                    chunks.append(PackedBatch.of(texts, device))
+                else:
+                    ids, mask = pad_batch(texts, embedder.pad_id)
+                    chunks.append((ids.to(device), mask.to(device)))
+                placed += members
+        return chunks, placed
 
     def count_tokens(self, step: StepPairs) -> int:
         """Return the tokens of a step, those of all processes, without padding."""

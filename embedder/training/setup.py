@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from embedder.bases import Notify
 from embedder.device import choose_dtype
 from embedder.embedder import Embedder
+from embedder.engine.packing import recompute_contexts
 from embedder.lora import add_adapter
 from embedder.training.config import OptimiserConfig, TrainConfig
 from embedder.training.warm_start import load_start
@@ -60,7 +61,9 @@ def build_model(config: TrainConfig, device: torch.device, notify: Notify) -> Em
         # Not by transformers' own switch: it is renamed between its versions, and in some of them
         # the hooks that read one vector a layer would be inside what is computed again.
         for block in backbone.blocks():
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = partial(
+                checkpoint, block.forward, use_reentrant=False, context_fn=recompute_contexts
+            )
     if dtype is torch.bfloat16:
         # Around the backbone alone: poolings compute in float32.
         model = backbone.model

@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from embedder.bases import Notify
 from embedder.saved import save_model
-from embedder.training.batch import BatchLoss, Chunk, SourceTokenizer, StepPairs, draw_pairs
+from embedder.training.batch import (
+    BatchLoss,
+    SourceTokenizer,
+    StepPairs,
+    draw_pairs,
+    embed_chunk,
+)
 from embedder.training.checkpoint import (
     RunState,
     checkpoint_path,
@@ -262,10 +268,11 @@ class _Run:
         loss = BatchLoss(pairs, local, config.loss, processes)
         seed_step(config.seed, step, processes.rank)
         self.optimiser.zero_grad(set_to_none=True)
+        embed = partial(embed_chunk, self.embedder)
         if config.gradient_cache:
-            value = cached_backward(self._embed, local.chunks, loss, device=processes.device)
+            value = cached_backward(embed, local.chunks, loss, device=processes.device)
         else:
-            value = plain_backward(self._embed, local.chunks, loss)
+            value = plain_backward(embed, local.chunks, loss)
         self._check_finite("loss", float(value), step, pairs)
         sum_gradients(self.parameters, processes)
         most = config.optimiser.max_gradient_norm or math.inf
@@ -278,10 +285,6 @@ class _Run:
         tokens = local.tokens * processes.count
         self.meter.add(float(value), len(pairs.pairs), tokens)
         return self.meter.report(step + 1, self.steps, float(rate), norm)
-
-    def _embed(self, chunk: Chunk) -> Tensor:
-        rows: Tensor = self.embedder(*chunk)
-        return rows
 
     def _check_finite(self, what: str, value: float, step: int, batch: StepPairs) -> None:
         """Stop before the weights are touched, and leave the batch for inspection."""

@@ -140,7 +140,8 @@ def test_shares_are_the_attention_that_made_the_vector() -> None:
     value = module.attend.value(module.attend.context_norm(context))
     each = module.attend.shares(projected, context, everywhere(x))[:, 0]  # (B, latents, layers)
     by_hand = module.attend.output(each @ value)
-    torch.testing.assert_close(module.attend(projected, context, everywhere(x)), by_hand)
+    projections = module.attend.project_context(context)
+    torch.testing.assert_close(module.attend(projected, projections, everywhere(x)), by_hand)
     torch.testing.assert_close(each.mean(dim=1), shares)
 
 
@@ -192,3 +193,74 @@ def test_an_option_that_the_pooling_does_not_use_is_refused(
 def test_an_impossible_option_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         PoolingOptions(**options)
+
+
+LATENT = ["last_layer", "multi_layer", "latent_attention"]
+
+
+def fresh(name: str, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """Return a pooling that has computed nothing yet, with these weights."""
+    module = build_pooling(name, SHAPE, PoolingOptions(latents=4, head_width=4, init="random"))
+    module.load_state_dict(weights)
+    return module
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_what_follows_from_the_latents_is_computed_once(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The latents are normed once, for three calls of any number of texts."""
+    module = build_pooling(name, SHAPE, PoolingOptions(latents=4, head_width=4))
+    of_latents = module.attend.context_norm if name == "latent_attention" else None
+    norm = of_latents or module.attend.query_norm
+    shapes = []
+    norm.register_forward_hook(lambda _, inputs, output: shapes.append(tuple(inputs[0].shape)))
+    with torch.inference_mode():
+        for rows in (1, 2, 1):
+            x = states()[:rows]
+            module(x, everywhere(x))
+    assert shapes == [(1, 4, WIDTH)]
+
+
+@pytest.mark.parametrize("name", LATENT)
+@pytest.mark.parametrize("change", ["step", "load", "moved", "half and back"])
+def test_changed_weights_count_at_once(name: str, change: str) -> None:
+    module = build_pooling(name, SHAPE, PoolingOptions(latents=4, head_width=4, init="random"))
+    x = states()
+    with torch.no_grad():
+        before = module(x, everywhere(x))
+    if change == "step":
+        optimiser = torch.optim.AdamW(module.parameters(), lr=0.1)
+        module(x, everywhere(x)).square().sum().backward()
+        optimiser.step()
+    elif change == "load":
+        module.load_state_dict({k: v + 0.5 for k, v in module.state_dict().items()})
+    elif change == "moved":
+        module.latents = torch.nn.Parameter(module.latents.detach() + 1)
+    else:
+        module.bfloat16().float()
+    with torch.inference_mode():
+        found = module(x, everywhere(x))
+        expected = fresh(name, module.state_dict())(x, everywhere(x))
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, before)
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_gradients_reach_the_latents_after_an_inference(name: str) -> None:
+    module = build_pooling(name, SHAPE, PoolingOptions(latents=4, head_width=4, init="random"))
+    x = states()
+    with torch.inference_mode():
+        module(x, everywhere(x))
+    module(x, everywhere(x)).square().sum().backward()
+    assert module.latents.grad is not None
+    assert module.latents.grad.any()
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_a_pooling_made_in_inference_mode_works(name: str) -> None:
+    x = states()
+    with torch.inference_mode():
+        module = build_pooling(name, SHAPE, PoolingOptions(latents=4, head_width=4))
+        found = [module(x, everywhere(x)) for _ in range(2)]
+    assert torch.equal(*found)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from embedder.training import TrainConfig, check_data
-from embedder.training.batch import BatchLoss, Chunk, SourceTokenizer, draw_pairs
+from embedder.training.batch import BatchLoss, SourceTokenizer, draw_pairs, embed_chunk
 from embedder.training.distributed import Processes, sum_gradients
 from embedder.training.gradcache import cached_backward, plain_backward
 from embedder.training.setup import build_model, trained_parameters
 
 
 def step_gradients(
-    config: TrainConfig, processes: Processes, *, cached: bool
+    config: TrainConfig, processes: Processes, *, cached: bool, packs: bool = True
 ) -> tuple[dict[str, Tensor], int]:
     """Return the gradients by parameter name with the loss under "loss", and the chunks made."""
 
     embedder = build_model(config, processes.device, lambda _: None)
     embedder.train()
+    embedder.packs = packs
     data = check_data(config)
     pairs = range(config.batch_pairs)
     step = draw_pairs(data, [(0, index) for index in pairs], config.loss.hard_negatives, (0,))
@@ -27,11 +30,7 @@ def step_gradients(
     )
     loss = BatchLoss(step, local, config.loss, processes)
     torch.manual_seed(1)
-
-    def embed(chunk: Chunk) -> Tensor:
-        rows: Tensor = embedder(*chunk)
-        return rows
-
+    embed = partial(embed_chunk, embedder)
     if cached:
         value = cached_backward(embed, local.chunks, loss, device=processes.device)
     else:

@@ -1,0 +1,105 @@
+"""Training on packed texts: the padded step's gradients, also where layers are computed again."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from embedder.engine.packing import PackedBatch
+from embedder.pooling import POOLINGS
+from embedder.training import TrainConfig, check_data
+from embedder.training.batch import SourceTokenizer, draw_pairs
+from embedder.training.distributed import Processes
+from embedder.training.setup import build_model
+
+Config = Callable[..., TrainConfig]
+ALONE = Processes(torch.device("cpu"))
+VARIANTS = [
+    (pooling, attention)
+    for pooling in ("mean", "eos", *(name for name in POOLINGS if POOLINGS[name].trainable))
+    for attention in ("causal", "bidirectional")
+]
+
+
+def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert first.keys() == second.keys()
+    for name, gradient in first.items():
+        largest = gradient.abs().max().clamp(min=1.0)
+        torch.testing.assert_close(
+            second[name] / largest, gradient / largest, atol=1e-5, rtol=0, msg=name
+        )
+
+
+def variant_of(config: Config, pooling: str, attention: str, **settings: Any) -> TrainConfig:
+    options: dict[str, Any] = {"init": "random", "latents": 4, "head_width": 8}
+    return config(
+        model__pooling=pooling,
+        model__attention=attention,
+        model__pooling_options={
+            name: value for name, value in options.items() if name in POOLINGS[pooling].accepts
+        },
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
+def test_gradients_are_those_of_padded_texts(
+    config: Config, step_gradients: Callable[..., Any], pooling: str, attention: str, kind: str
+) -> None:
+    """Without dropout, whose masks fall on other places in another layout."""
+    variant = variant_of(config, pooling, attention, adapter__dropout=0.0, adapter__kind=kind)
+    padded, _ = step_gradients(variant, ALONE, cached=False, packs=False)
+    packed, _ = step_gradients(variant, ALONE, cached=False)
+    assert_same(padded, packed)
+    assert any(gradient.any() for name, gradient in packed.items() if name != "loss")
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize(("pooling", "attention"), [("mean", "causal"), ("multi_layer", "causal")])
+def test_layers_that_are_computed_again_attend_within_each_text(
+    config: Config, step_gradients: Callable[..., Any], pooling: str, attention: str, cached: bool
+) -> None:
+    """The gradient asks for them when the pass is over; dropout is on, and repeated."""
+    settings: dict[str, Any] = {"adapter__dropout": 0.3}
+    held = variant_of(config, pooling, attention, **settings)
+    again = variant_of(config, pooling, attention, gradient_checkpointing=True, **settings)
+    assert_same(
+        step_gradients(held, ALONE, cached=cached)[0],
+        step_gradients(again, ALONE, cached=cached)[0],
+    )
+
+
+@pytest.mark.parametrize(("architecture", "packed", "padded"), [("llama", 9, 0), ("mistral", 3, 6)])
+def test_texts_are_packed_as_far_as_the_base_may_be(
+    config: Config,
+    base_folder: dict[str, Path],
+    tmp_path: Path,
+    architecture: str,
+    packed: int,
+    padded: int,
+) -> None:
+    """A byte is a token and EOS ends a text; mistral packs up to 8, the longer ones are padded."""
+    path = tmp_path / "pairs.jsonl"
+    lines = ['{"query": "%s", "positive": "%s", "negatives": ["%s"]}'] * 3
+    texts = [("a", "b" * 12, "c" * 20), ("dd", "e" * 13, "f" * 21), ("ggg", "h" * 14, "i" * 22)]
+    path.write_text("\n".join(line % text for line, text in zip(lines, texts, strict=True)))
+    variant = config(
+        model__base=str(base_folder[architecture]),
+        data=[{"path": str(path)}],
+        batch_pairs=3,
+        loss__hard_negatives=1,
+    )
+    embedder = build_model(variant, ALONE.device, lambda _: None)
+    data = check_data(variant)
+    step = draw_pairs(data, [(0, index) for index in range(3)], 1, (0,))
+    local = SourceTokenizer(embedder, variant.data).local_batch(step, ALONE, forward_tokens=64)
+    counts = {True: 0, False: 0}
+    for chunk in local.chunks:
+        rows = len(chunk.offsets) - 1 if isinstance(chunk, PackedBatch) else len(chunk[0])
+        counts[isinstance(chunk, PackedBatch)] += rows
+    assert counts == {True: packed, False: padded}
+    assert sorted(local.order.tolist()) == list(range(9))
+    assert local.tokens == sum(len(text) + 1 for pair in texts for text in pair)
