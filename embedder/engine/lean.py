@@ -1,7 +1,7 @@
 """Decoder layers of the Llama kind, computed with fewer passes over memory.
 
 transformers writes norms, rotations and sums out as a row of tensors, each of which goes to memory
-and back. On a CPU that is an eighth of the time of a layer in float32 and more than half of one in
+and back. On a CPU that is an eighth of the time of a layer in float32 and half of one in
 int8. A ``LeanLayer`` computes the same from the layer's own weights: sums are part of a product,
 rotations turn both halves in place, and int8 layers of one input share one product. Which bases may
 be computed so is found out by comparing (``probe``).
