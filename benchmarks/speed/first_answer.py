@@ -30,7 +30,7 @@ PEER = "sentence-transformers, one vector, no search"
 
 _WHOLE = """
 import sys, embedder.light
-embedder.light.load_light_encoder = lambda model: None
+embedder.light.load_light_encoder = lambda model, **how: None
 from cli.app import app
 app(sys.argv[1:])
 """
