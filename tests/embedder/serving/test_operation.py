@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,20 @@ from embedder.serving import JsonFormatter
 ROOT = Path(__file__).resolve().parents[3]
 
 
+def slowed(encode):
+    """Return the function with a pause of 20 ms before it."""
+
+    def encode_later(*given, **named):
+        time.sleep(0.02)
+        return encode(*given, **named)
+
+    return encode_later
+
+
 def test_every_client_gets_its_own_vectors_whatever_the_mix(serve, encoder, fakes):
+    """Texts take 20 ms, so that others wait meanwhile and are taken together."""
+    for name in ("encode_queries", "encode_documents"):
+        setattr(encoder, name, slowed(getattr(encoder, name)))
     other = fakes.HashingEncoder("other", dimension=8)
     started = serve([fakes.make_model(encoder), fakes.make_model(other)], batch_tokens=60)
     encoders = {"hash": encoder, "other": other}
