@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["Budget", "packed_batches", "token_batches", "tokenized_ahead"]
+__all__ = ["Budget", "mixed_batches", "packed_batches", "token_batches", "tokenized_ahead"]
 
 Budget = int | Callable[[], int]
 """Most tokens in a batch; a function is asked again before each."""
@@ -41,6 +41,19 @@ def packed_batches(lengths: Sequence[int], budget: Budget) -> Iterator[list[int]
         tokens += lengths[index]
     if batch:
         yield batch
+
+
+def mixed_batches(
+    lengths: Sequence[int], longest_packed: int, budget: Budget
+) -> Iterator[tuple[bool, list[int]]]:
+    """Yield whether a batch is packed, and indices of its texts: first those to be padded.
+
+    Texts of up to ``longest_packed`` tokens are packed.
+    """
+    for packs, batches in ((False, token_batches), (True, packed_batches)):
+        chosen = [i for i, length in enumerate(lengths) if (length <= longest_packed) == packs]
+        for places in batches([lengths[index] for index in chosen], budget):
+            yield packs, [chosen[place] for place in places]
 
 
 def _now(budget: Budget) -> int:

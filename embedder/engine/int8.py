@@ -41,7 +41,7 @@ class RowRounder:
 
     def __call__(self, states: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
         """Return (N, in) int8 for (..., in) float32, and the scale of each row, (N, 1) float32."""
-        if torch.compiler.is_compiling():  # the compiler sees by itself what is computed twice
+        if torch.compiler.is_compiling():  # what is kept would be an output of each compiled layer
             return _turn_and_round(states.flatten(0, -2), turn)
         last = self._last
         if last is None or last[0] is not states:

@@ -109,7 +109,7 @@ def lean_layers(blocks: Iterable[nn.Module]) -> tuple[LeanLayer, ...]:
 
 
 @contextmanager
-def lean_in_place(layers: Iterable[LeanLayer]) -> Iterator[None]:
+def lean_in_place(layers: Sequence[LeanLayer]) -> Iterator[None]:
     """Let the blocks compute by these layers inside the block of code."""
     before = [(layer.block, vars(layer.block).get("forward")) for layer in layers]
     for layer in layers:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embedder.engine.batches import packed_batches, token_batches, tokenized_ahead
+from embedder.engine.batches import mixed_batches, tokenized_ahead
 from embedder.engine.budget import budget_of, is_out_of_memory
 from embedder.engine.checks import check_texts
 from embedder.engine.compiling import LayerCompiler
@@ -107,18 +107,14 @@ def run_batches(model: EngineSettings, rows: Rows, texts_after: int = 0) -> Foun
     ModelError : the device has too little memory for one text alone.
     """
     lengths = [len(row) for row in rows]
-    limit = model.longest_packed
-    padded = [index for index, length in enumerate(lengths) if length > limit]
-    packable = [index for index, length in enumerate(lengths) if length <= limit]
+    packable = [length for length in lengths if length <= model.longest_packed]
     line = _Line(model, rows)
-    for places in token_batches([lengths[index] for index in padded], line.most_tokens):
-        yield from line.run([padded[place] for place in places], None)
-    left = sum(lengths[index] for index in packable)
+    left = sum(packable)
     after = round(texts_after * left / max(1, len(packable)))
-    for places in packed_batches([lengths[index] for index in packable], line.most_tokens):
-        chosen = [packable[place] for place in places]
-        yield from line.run(chosen, left + after)
-        left -= sum(lengths[index] for index in chosen)
+    for packs, chosen in mixed_batches(lengths, model.longest_packed, line.most_tokens):
+        yield from line.run(chosen, left + after if packs else None)
+        if packs:
+            left -= sum(lengths[index] for index in chosen)
     yield from line.land(0)
 
 

@@ -73,7 +73,7 @@ class CrossAttention(nn.Module):
 
     def shares(self, projected: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """Return how much ``forward`` attends to each place, (B, heads, Q, S); rows sum to 1."""
-        key, _ = self.project_context(context)
+        key = self._split(self.key(self.context_norm(context)))
         scores = projected @ key.transpose(-1, -2) / key.shape[-1] ** 0.5
         shares: Tensor = scores.masked_fill(~mask[:, None, None, :], float("-inf")).softmax(dim=-1)
         return shares

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embedder.embedder import Embedder, token_batches
-from embedder.engine.batches import packed_batches
+from embedder.embedder import Embedder
+from embedder.engine.batches import mixed_batches
 from embedder.engine.packing import PackedBatch
 from embedder.pooling import get_pooling
 from embedder.text import Frame, TextTokenizer, pad_batch
@@ -136,20 +136,17 @@ class SourceTokenizer:
     ) -> tuple[list[Chunk], list[int]]:
         """Return the forward passes, and which row each of their texts is."""
         embedder = self._embedder
-        longest = embedder.longest_packed
         chunks: list[Chunk] = []
         placed: list[int] = []
-        for packs, batches in ((False, token_batches), (True, packed_batches)):
-            chosen = [index for index, row in enumerate(rows) if (len(row) <= longest) == packs]
-            for group in batches([len(rows[index]) for index in chosen], forward_tokens):
-                members = [chosen[place] for place in group]
-                texts = [rows[index] for index in members]
-                if packs:
-                    chunks.append(PackedBatch.of(texts, device))
-                else:
-                    ids, mask = pad_batch(texts, embedder.pad_id)
-                    chunks.append((ids.to(device), mask.to(device)))
-                placed += members
+        lengths = [len(row) for row in rows]
+        for packs, members in mixed_batches(lengths, embedder.longest_packed, forward_tokens):
+            texts = [rows[index] for index in members]
+            if packs:
+                chunks.append(PackedBatch.of(texts, device))
+            else:
+                ids, mask = pad_batch(texts, embedder.pad_id)
+                chunks.append((ids.to(device), mask.to(device)))
+            placed += members
         return chunks, placed
 
     def count_tokens(self, step: StepPairs) -> int:
