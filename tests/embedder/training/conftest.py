@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from embedder.pooling import POOLINGS
 from embedder.training.config import TrainConfig
 from embedder.training.config_file import read_config
 
@@ -104,3 +105,35 @@ def plan(base_folder: dict[str, Path], pairs_file: Path) -> Callable[..., dict[s
 @pytest.fixture
 def config(plan: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., TrainConfig]:
     return lambda **changes: read_config(plan(**changes), tmp_path)
+
+
+@pytest.fixture
+def variant_config(config: Callable[..., TrainConfig]) -> Callable[..., TrainConfig]:
+    """Make a config of a pooling and attention, with tiny random weights where it has any."""
+
+    def build(pooling: str, attention: str, **changes: Any) -> TrainConfig:
+        options: dict[str, Any] = {"init": "random", "latents": 4, "head_width": 8}
+        accepted = POOLINGS[pooling].accepts
+        return config(
+            model__pooling=pooling,
+            model__attention=attention,
+            model__pooling_options={k: v for k, v in options.items() if k in accepted},
+            **changes,
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> Callable[..., None]:
+    """Compare gradients by name, each by its own largest number where that is above 1."""
+
+    def compare(first: dict[str, Any], second: dict[str, Any], tolerance: float) -> None:
+        assert first.keys() == second.keys()
+        for name, gradient in first.items():
+            largest = gradient.abs().max().clamp(min=1.0)
+            torch.testing.assert_close(
+                second[name] / largest, gradient / largest, atol=tolerance, rtol=0, msg=name
+            )
+
+    return compare

@@ -35,27 +35,16 @@ def gradients(step_gradients: Callable[..., Any]) -> Gradients:
     return compute
 
 
-def assert_same(first: dict[str, Any], second: dict[str, Any], tolerance: float) -> None:
-    assert first.keys() == second.keys()
-    for name, gradient in first.items():
-        largest = gradient.abs().max().clamp(min=1.0)
-        torch.testing.assert_close(
-            second[name] / largest, gradient / largest, atol=tolerance, rtol=0, msg=name
-        )
-
-
 @pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
 def test_gradients_equal_the_plain_steps_with_dropout(
-    config: Config, gradients: Gradients, pooling: str, attention: str
+    variant_config: Config,
+    gradients: Gradients,
+    assert_same: Callable[..., None],
+    pooling: str,
+    attention: str,
 ) -> None:
-    options: dict[str, Any] = {"init": "random", "latents": 4, "head_width": 8}
-    used = {name: value for name, value in options.items() if name in POOLINGS[pooling].accepts}
-    variant = config(
-        model__pooling=pooling,
-        model__attention=attention,
-        model__pooling_options=used,
-        adapter__dropout=0.3,
-        loss__matryoshka_dimensions=[8, 32],
+    variant = variant_config(
+        pooling, attention, adapter__dropout=0.3, loss__matryoshka_dimensions=[8, 32]
     )
     plain = gradients(variant, cached=False)
     assert_same(plain, gradients(variant, cached=True), 1e-5)
@@ -75,7 +64,7 @@ def test_dropout_was_on_and_other_chunks_draw_other_masks(
 
 
 def test_without_dropout_the_chunks_make_no_difference(
-    config: Config, gradients: Gradients
+    config: Config, gradients: Gradients, assert_same: Callable[..., None]
 ) -> None:
     small = config(adapter__dropout=0.0, forward_tokens=32)
     large = config(adapter__dropout=0.0, forward_tokens=4096)
@@ -83,7 +72,9 @@ def test_without_dropout_the_chunks_make_no_difference(
     assert_same(first, gradients(large, cached=False, chunks_at_least=1), 1e-5)
 
 
-def test_full_training_has_gradients_everywhere(config: Config, gradients: Gradients) -> None:
+def test_full_training_has_gradients_everywhere(
+    config: Config, gradients: Gradients, assert_same: Callable[..., None]
+) -> None:
     full = config(adapter={"kind": "full"})
     plain = gradients(full, cached=False)
     assert_same(plain, gradients(full, cached=True), 1e-5)
@@ -92,7 +83,7 @@ def test_full_training_has_gradients_everywhere(config: Config, gradients: Gradi
 
 @pytest.mark.parametrize("pooling", ["mean", "multi_layer"])
 def test_gradient_checkpointing_changes_no_gradient(
-    config: Config, gradients: Gradients, pooling: str
+    config: Config, gradients: Gradients, pooling: str, assert_same: Callable[..., None]
 ) -> None:
     model = {"model__pooling": pooling, "adapter__dropout": 0.3}
     kept = gradients(config(**model), cached=False)

@@ -23,52 +23,42 @@ VARIANTS = [
 ]
 
 
-def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
-    assert first.keys() == second.keys()
-    for name, gradient in first.items():
-        largest = gradient.abs().max().clamp(min=1.0)
-        torch.testing.assert_close(
-            second[name] / largest, gradient / largest, atol=1e-5, rtol=0, msg=name
-        )
-
-
-def variant_of(config: Config, pooling: str, attention: str, **settings: Any) -> TrainConfig:
-    options: dict[str, Any] = {"init": "random", "latents": 4, "head_width": 8}
-    return config(
-        model__pooling=pooling,
-        model__attention=attention,
-        model__pooling_options={
-            name: value for name, value in options.items() if name in POOLINGS[pooling].accepts
-        },
-        **settings,
-    )
-
-
 @pytest.mark.parametrize("kind", ["lora", "full"])
 @pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
 def test_gradients_are_those_of_padded_texts(
-    config: Config, step_gradients: Callable[..., Any], pooling: str, attention: str, kind: str
+    variant_config: Config,
+    step_gradients: Callable[..., Any],
+    assert_same: Callable[..., None],
+    pooling: str,
+    attention: str,
+    kind: str,
 ) -> None:
     """Without dropout, whose masks fall on other places in another layout."""
-    variant = variant_of(config, pooling, attention, adapter__dropout=0.0, adapter__kind=kind)
+    variant = variant_config(pooling, attention, adapter__dropout=0.0, adapter__kind=kind)
     padded, _ = step_gradients(variant, ALONE, cached=False, packs=False)
     packed, _ = step_gradients(variant, ALONE, cached=False)
-    assert_same(padded, packed)
+    assert_same(padded, packed, 1e-5)
     assert any(gradient.any() for name, gradient in packed.items() if name != "loss")
 
 
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize(("pooling", "attention"), [("mean", "causal"), ("multi_layer", "causal")])
 def test_layers_that_are_computed_again_attend_within_each_text(
-    config: Config, step_gradients: Callable[..., Any], pooling: str, attention: str, cached: bool
+    variant_config: Config,
+    step_gradients: Callable[..., Any],
+    assert_same: Callable[..., None],
+    pooling: str,
+    attention: str,
+    cached: bool,
 ) -> None:
     """The gradient asks for them when the pass is over; dropout is on, and repeated."""
     settings: dict[str, Any] = {"adapter__dropout": 0.3}
-    held = variant_of(config, pooling, attention, **settings)
-    again = variant_of(config, pooling, attention, gradient_checkpointing=True, **settings)
+    held = variant_config(pooling, attention, **settings)
+    again = variant_config(pooling, attention, gradient_checkpointing=True, **settings)
     assert_same(
         step_gradients(held, ALONE, cached=cached)[0],
         step_gradients(again, ALONE, cached=cached)[0],
+        1e-5,
     )
 
 
