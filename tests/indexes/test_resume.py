@@ -211,7 +211,9 @@ for run in range(50):
     time.sleep(chance.uniform(0, longest))
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    killed += os.WIFSIGNALED(status)
+    was_killed = os.WIFSIGNALED(status)
+    killed += was_killed
+    longest *= 1.1 if was_killed else 0.8  # so that most are killed, however fast the machine is now
     if not (path / "manifest.json").exists():
         known = []
         write_corpus(HashingEncoder(), documents, path, config, resumed=known.append)
