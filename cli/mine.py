@@ -15,7 +15,7 @@ import typer
 
 from cli._console import format_seconds, message, progress, warn
 from cli._models import ReportingEncoder, load_encoder, note_untrained
-from cli._options import DeviceOption
+from cli._options import DeviceOption, SpeedName, SpeedOption
 from cli._output import atomic_output, check_output, print_json
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def mine(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     device: DeviceOption = None,
+    speed: SpeedOption = SpeedName.EXACT,
 ) -> None:
     """Add hard negatives to training pairs.
 
@@ -113,7 +114,7 @@ def mine(
     candidates = _collect(source, corpus)
     check_window(config, candidates)
     started = time.monotonic()
-    with _ranker(by, candidates, device) as ranker:
+    with _ranker(by, candidates, device, speed) as ranker:
         summary = _write(source, ranker, candidates, config, out)
     _report(summary, out, time.monotonic() - started)
     if json:
@@ -151,7 +152,7 @@ def _collect(source: PairSource, corpus: str | None) -> Candidates:
 
 
 @contextmanager
-def _ranker(by: str, candidates: Candidates, device: str | None) -> Iterator[Ranker]:
+def _ranker(by: str, candidates: Candidates, device: str | None, speed: str) -> Iterator[Ranker]:
     """Give what ranks the candidates; a model's index is temporary."""
     from benchmarks.mining_candidates import BM25Ranker, ModelRanker, index_candidates
 
@@ -159,7 +160,7 @@ def _ranker(by: str, candidates: Candidates, device: str | None) -> Iterator[Ran
         message(f"Indexing {candidates.count:,} candidates by BM25.")
         yield BM25Ranker(candidates)
         return
-    encoder = _load(by, device)
+    encoder = _load(by, device, speed)
     with TemporaryDirectory(prefix="millpond-mine-") as folder:
         index = Path(folder) / "index"
         with progress("Indexing", candidates.count, "candidates") as advance:
@@ -168,12 +169,12 @@ def _ranker(by: str, candidates: Candidates, device: str | None) -> Iterator[Ran
         yield ModelRanker(candidates, encoder, index)
 
 
-def _load(model: str, device: str | None) -> Embedder:
+def _load(model: str, device: str | None, speed: str) -> Embedder:
     """Return the model; an unknown name is told of bm25 too."""
     from retrieval.errors import UnknownNameError
 
     try:
-        return load_encoder(model, device)
+        return load_encoder(model, device, speed)
     except UnknownNameError as error:
         raise UnknownNameError(error.kind, error.name, (BM25, *error.known)) from None
 

@@ -37,7 +37,7 @@ from benchmarks.speed.openvino_peer import OpenVinoEncoder, has_openvino
 from benchmarks.speed.plain import NaiveEncoder, load_sentence_transformer, write_plain_base
 from embedder import Embedder
 from embedder.engine.compiling import LayerCompiler
-from embedder.engine.speed import Speed
+from embedder.engine.speed import Speed, unfuse
 from embedder.freed_memory import keep_freed_memory
 from embedder.pooling.whitening import without_whitening
 from retrieval.errors import MillpondError, ModelError, SourceNotFoundError
@@ -47,7 +47,7 @@ Encode = Callable[[Sequence[str]], Vectors]
 
 PEER = "sentence-transformers, batches of 32"
 OPENVINO = "OpenVINO float32, batches of 32"
-_COMPILED = "millpond fast, compiled"
+_COMPILED = "millpond fast, not fused but compiled"
 REFERENCE_TEXTS = 24
 NAIVE_BATCHES = (32, 64)
 _SAMPLED_FROM_TEXTS = 512
@@ -124,6 +124,7 @@ def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, E
         encoders["millpond fast (int8)"] = fast.encode_documents
     if config.compiled:
         compiled = _load(config, "fast")
+        unfuse(compiled.backbone)
         compiled.compiler = LayerCompiler(compiled.backbone.packed_layers, say, repaid_seconds=0.0)
         encoders[_COMPILED] = compiled.encode_documents
     longest = packed.spec.max_tokens
@@ -258,7 +259,7 @@ def _parse(arguments: Sequence[str] | None) -> Config:
     parser.add_argument("--threads", type=int, help="torch's own choice by default")
     parser.add_argument("--batch-tokens", type=int, help="of ours; its own choice by default")
     parser.add_argument("--cpu-time", action="store_true", help="for a busy machine; --threads 1")
-    parser.add_argument("--compiled", action="store_true", help="add compiled layers (slow start)")
+    parser.add_argument("--compiled", action="store_true", help="add int8 layers by torch.compile")
     return Config(**vars(parser.parse_args(arguments)))
 
 

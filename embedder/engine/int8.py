@@ -190,5 +190,6 @@ def _turn_and_round(rows: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
 
 def _round_rows(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return (N, in) as int8 and what a row is to be multiplied with, (N, 1) float32."""
+    values = values.float()  # autocast may have made bfloat16 of them, which rounds 127 up to 128
     scale = values.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12).div_(_LARGEST)
     return values.mul(scale.reciprocal()).round_().to(torch.int8), scale

@@ -53,14 +53,20 @@ class LeanLayer:
             whole = type(self.block).forward
             found: Tensor = whole(self.block, hidden_states, attention_mask, **settings)
             return found
-        states = hidden_states[0]
-        mixed = self._mix(_norm(states, self.block.input_layernorm), position_embeddings)
+        return self.compute(hidden_states[0], position_embeddings)[None]
+
+    def compute(self, states: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the layer's states (total, D) of those before it.
+
+        ``turns`` are the cosines and sines of the positions' angles, (1, total, head width) each.
+        """
+        mixed = self._mix(_norm(states, self.block.input_layernorm), turns)
         states = _add_linear(states, mixed, self.block.self_attn.o_proj)
         feed = self.block.mlp
         gate, up = _project(
             _norm(states, self.block.post_attention_layernorm), (feed.gate_proj, feed.up_proj)
         )
-        return _add_linear(states, feed.act_fn(gate).mul_(up), feed.down_proj)[None]
+        return _add_linear(states, feed.act_fn(gate).mul_(up), feed.down_proj)
 
     def turn_values(self) -> tuple[nn.Linear, int]:
         """Let values come turned from their layer, which makes the inputs of ``o_proj`` turned.

@@ -15,10 +15,13 @@ from embedder.engine.kernels import HALF_TOLERANCE, checked, find_kernels
 from embedder.engine.lean import LeanLayer, lean_in_place, lean_layers
 from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, packed
 
-__all__ = ["Packing", "choose_packing", "packed_states"]
+__all__ = ["Packing", "choose_packing", "layers_agree", "packed_states"]
 
 PROBE_LENGTHS = (7, 5, 5, 2, 1)
 _TOLERANCE = 1e-4
+_ROUNDING = 0.02
+"""How far int8 layers may be apart, over the largest number: some are rounded the other way."""
+
 _LONGEST_PROBED_WINDOW = 4096
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "local_attention")
 """Where configurations keep the number of tokens that some layers can look back."""
@@ -143,6 +146,40 @@ def _find_lean(
         return ()
     same = lean and _compare(model, kernel, is_causal, (), reference, lean) is not None
     return lean if same else ()
+
+
+@torch.no_grad()
+def layers_agree(
+    model: Any, is_causal: bool, layers: Sequence[LeanLayer], others: Sequence[LeanLayer]
+) -> bool:
+    """Whether each layer makes of the same states what its other does, but for rounding to int8."""
+    pairs = [_Pair(*pair) for pair in zip(layers, others, strict=True)]
+    generator = torch.Generator().manual_seed(0)
+    rows = [
+        torch.randint(0, int(model.config.vocab_size), (length,), generator=generator).tolist()
+        for length in PROBE_LENGTHS
+    ]
+    batch = PackedBatch.of(rows, next(model.parameters()).device)
+    try:
+        packed_states(model, batch, is_causal, GROUPS, pairs)
+    except Exception:  # such as a shape that the others were not made for
+        return False
+    return all(pair.apart <= _ROUNDING for pair in pairs)
+
+
+class _Pair(LeanLayer):
+    """A layer that takes note of how far another one is from it."""
+
+    def __init__(self, first: LeanLayer, second: LeanLayer) -> None:
+        super().__init__(first.block)
+        self._first, self._second = first, second
+        self.apart = 0.0
+
+    def compute(self, states: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+        expected = self._first.compute(states, turns)
+        apart = (self._second.compute(states, turns) - expected).abs().max()
+        self.apart = float(apart / (expected - states).abs().max())
+        return expected
 
 
 def _padded(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
 
 from embedder.backbone import Backbone
 from embedder.bases import Notify
+from embedder.engine.fused import BuildError, FusedLayer, fused_layers
 from embedder.engine.int8 import Int8Linear, cpu_has_vnni, quantize_linears
+from embedder.engine.lean import LeanLayer
+from embedder.engine.probe import layers_agree
 from embedder.lora import has_adapter
 from retrieval.errors import UsageError
 
-__all__ = ["SPEEDS", "Speed", "check_speed", "quantize_backbone"]
+__all__ = ["SPEEDS", "Speed", "check_speed", "is_fused", "quantize_backbone", "unfuse"]
 
 Speed = Literal["exact", "fast"]
 """``exact`` gives the model's own vectors. ``fast`` may compute in int8 and compile layers."""
@@ -43,9 +48,36 @@ def quantize_backbone(backbone: Backbone, notify: Notify) -> bool:
         if quantize_linears(backbone.blocks(), turned):
             for layer in lean:
                 layer.join_int8()
+            _fuse(backbone, lean, notify)
             return True
     notify(f"speed fast: {reason or 'the model has no layers for int8'}; computing in float32.")
     return False
+
+
+def _fuse(backbone: Backbone, lean: Sequence[LeanLayer], notify: Notify) -> None:
+    """Let fused layers compute packed texts, where there are some that give what lean ones do."""
+    try:
+        fused = fused_layers(lean)
+    except BuildError as error:
+        notify(f"speed fast: {error}; so layers are not fused, and slower.")
+        return
+    if not fused:
+        return
+    if layers_agree(backbone.model, backbone.attention.is_causal, lean, fused):
+        backbone.packing = replace(backbone.packing, layers=fused)
+    else:
+        notify("speed fast: fused layers differ from the base's own; going on without.")
+
+
+def is_fused(backbone: Backbone) -> bool:
+    """Whether packed texts are computed by fused layers, which torch.compile cannot take."""
+    return any(isinstance(layer, FusedLayer) for layer in backbone.packing.layers)
+
+
+def unfuse(backbone: Backbone) -> None:
+    """Let torch's own operations compute int8 layers again, as where there is no C compiler."""
+    layers = tuple(LeanLayer(layer.block) for layer in backbone.packing.layers)
+    backbone.packing = replace(backbone.packing, layers=layers)
 
 
 def _why_not(backbone: Backbone) -> str | None:

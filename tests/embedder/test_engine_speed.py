@@ -212,6 +212,7 @@ def test_compiled_layers_give_the_same_vectors_for_every_batch(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     monkeypatch.setattr("embedder.engine.compiling.LEAST_GAIN", 0.0)
     monkeypatch.setattr(VNNI, lambda: has_vnni)
+    monkeypatch.setattr("embedder.engine.speed.fused_layers", lambda layers: ())
     plain, notes = load(llama, [], "fast" if has_vnni else "exact"), list[str]()
     fast = load(llama, [])
     compiler = eager(fast, notes)

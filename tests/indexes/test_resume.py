@@ -213,7 +213,7 @@ for run in range(50):
     _, status = os.waitpid(child, 0)
     was_killed = os.WIFSIGNALED(status)
     killed += was_killed
-    longest *= 1.1 if was_killed else 0.8  # so that most are killed, however fast the machine is now
+    longest *= 1.1 if was_killed else 0.8  # most are killed, however fast the machine is now
     if not (path / "manifest.json").exists():
         known = []
         write_corpus(HashingEncoder(), documents, path, config, resumed=known.append)
