@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from cli._console import format_seconds, message, progress, warn
-from cli._models import ReportingEncoder, load_encoder, note_untrained
+from cli._models import ReportingEncoder, keep_memory, load_encoder, note_untrained
 from cli._options import DeviceOption, SpeedName, SpeedOption
 from cli._output import atomic_output, check_output, print_json
 
@@ -173,6 +173,7 @@ def _load(model: str, device: str | None, speed: str) -> Embedder:
     """Return the model; an unknown name is told of bm25 too."""
     from retrieval.errors import UnknownNameError
 
+    keep_memory()
     try:
         return load_encoder(model, device, speed)
     except UnknownNameError as error:

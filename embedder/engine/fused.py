@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedder.engine.fused_build import BuildError, load_functions
+from embedder.engine.fused_build import load_functions
 from embedder.engine.int8 import Int8Linear
 from embedder.engine.lean import LeanLayer
 from embedder.engine.packing import packed_attention
 
-__all__ = ["BuildError", "FusedLayer", "fused_layers"]
+__all__ = ["FusedLayer", "fused_layers"]
 
 
 class FusedLayer(LeanLayer):

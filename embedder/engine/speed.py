@@ -10,14 +10,23 @@ import torch
 
 from embedder.backbone import Backbone
 from embedder.bases import Notify
-from embedder.engine.fused import BuildError, FusedLayer, fused_layers
+from embedder.engine.fused import FusedLayer, fused_layers
+from embedder.engine.fused_build import BuildError, load_functions
 from embedder.engine.int8 import Int8Linear, cpu_has_vnni, quantize_linears
 from embedder.engine.lean import LeanLayer
 from embedder.engine.probe import layers_agree
 from embedder.lora import has_adapter
 from retrieval.errors import UsageError
 
-__all__ = ["SPEEDS", "Speed", "check_speed", "is_fused", "quantize_backbone", "unfuse"]
+__all__ = [
+    "SPEEDS",
+    "Speed",
+    "check_speed",
+    "describe_fast",
+    "is_fused",
+    "quantize_backbone",
+    "unfuse",
+]
 
 Speed = Literal["exact", "fast"]
 """``exact`` gives the model's own vectors. ``fast`` may compute in int8 and compile layers."""
@@ -78,6 +87,19 @@ def unfuse(backbone: Backbone) -> None:
     """Let torch's own operations compute int8 layers again, as where there is no C compiler."""
     layers = tuple(LeanLayer(layer.block) for layer in backbone.packing.layers)
     backbone.packing = replace(backbone.packing, layers=layers)
+
+
+def describe_fast(device: torch.device) -> str:
+    """Return in a few words what ``fast`` does with the usual bases on this machine."""
+    if device.type != "cpu":
+        return f"compiled layers in long runs (int8 is for CPUs, not {device.type})"
+    if not cpu_has_vnni():
+        return "compiled layers in long runs (no VNNI, which int8 needs)"
+    try:
+        load_functions()
+    except BuildError as error:
+        return f"int8 layers, not fused ({error})"
+    return "int8 layers, fused"
 
 
 def _why_not(backbone: Backbone) -> str | None:

@@ -138,12 +138,15 @@ def test_a_model_ranks_through_a_temporary_index(
 
     from cli.index import load_encoder as load_fake
 
-    monkeypatch.setattr("cli.mine.load_encoder", load_fake)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    args = ("--by", "my-model", "--device", "cpu", "--max-relative-score", 0.8)
+    speeds = []
+    monkeypatch.setattr(
+        "cli.mine.load_encoder", lambda *given: speeds.append(given[2]) or load_fake(*given)
+    )
+    args = ("--by", "my-model", "--device", "cpu", "--speed", "fast", "--max-relative-score", 0.8)
     result = millpond("mine", pairs, "--out", out, *WINDOW, *args)
     assert result.exit_code == 0, result.stderr
-    assert loaded == ["my-model"]
+    assert (loaded, speeds) == (["my-model"], ["fast"])
     # Cosines with "red apple pie", counted words of 3 and 4: itself 3 / sqrt(12) = 0.866; red
     # apple cake 2 / sqrt(12) = 0.577, which is 0.67 of it; red berry cake 0.289.
     assert read(out)[0]["negatives"][:2] == ["red apple cake cold", "red berry cake cold"]

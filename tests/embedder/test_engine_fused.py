@@ -22,7 +22,7 @@ from embedder.engine.int8 import _hadamard, _turn_and_round, quantize_linears
 from embedder.engine.lean import LeanLayer
 from embedder.engine.packing import GROUPS, PackedBatch
 from embedder.engine.probe import layers_agree, packed_states
-from embedder.engine.speed import is_fused, unfuse
+from embedder.engine.speed import describe_fast, is_fused, unfuse
 
 CPU = torch.device("cpu")
 TEXTS = ["a", "the mill by the pond", "", "mills grind slowly, ponds fill slower " * 2, "pond"]
@@ -433,3 +433,24 @@ def test_under_autocast_the_blocks_own_layers_run(
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = embedder.encode_documents(TEXTS)
     assert (found * before).sum(axis=1).min() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("device", "has_vnni", "error", "expected"),
+    [
+        ("cuda", True, None, "compiled layers in long runs (int8 is for CPUs, not cuda)"),
+        ("cpu", False, None, "compiled layers in long runs (no VNNI, which int8 needs)"),
+        ("cpu", True, "no C compiler 'cc'", "int8 layers, not fused (no C compiler 'cc')"),
+        ("cpu", True, None, "int8 layers, fused"),
+    ],
+)
+def test_what_fast_does_on_a_machine(
+    monkeypatch: pytest.MonkeyPatch, device: str, has_vnni: bool, error: str | None, expected: str
+) -> None:
+    def load() -> None:
+        if error is not None:
+            raise BuildError(error)
+
+    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
+    monkeypatch.setattr("embedder.engine.speed.load_functions", load)
+    assert describe_fast(torch.device(device)) == expected
