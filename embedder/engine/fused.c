@@ -8,7 +8,6 @@
 
 #include <math.h>
 #include <stdint.h>
-#include <string.h>
 
 #define LANES 16
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -154,6 +153,38 @@ static inline void rotate_head(float *head, const float *cosines, const float *s
     }
 }
 
+/* found[q] = sum over k of rows[q][k] * columns[k * stride + 0 .. 15], for 8 rows. */
+static inline void multiply_tile(const float *const rows[8], const float *columns, long stride,
+                                 long depth, lanes found[8])
+{
+    lanes sum[8] = {{0}};
+    for (long k = 0; k < depth; k++) {
+        const lanes column = *(const lanes *)(columns + k * stride);
+        for (int q = 0; q < 8; q++)
+            sum[q] += column * rows[q][k];
+    }
+    for (int q = 0; q < 8; q++)
+        found[q] = sum[q];
+}
+
+/* Weights of attention from scores: e ** (score - the largest), 0 from `seen` to `width`.
+ * Returns their sum. */
+static inline float weigh(float *scores, long seen, long width)
+{
+    float most = scores[0], sum = 0.0f;
+#pragma omp simd reduction(max : most)
+    for (long i = 0; i < seen; i++)
+        most = scores[i] > most ? scores[i] : most;
+#pragma omp simd reduction(+ : sum)
+    for (long i = 0; i < seen; i++) {
+        scores[i] = exponential(scores[i] - most);
+        sum += scores[i];
+    }
+    for (long i = seen; i < width; i++)
+        scores[i] = 0.0f;
+    return sum;
+}
+
 /* ---- all rows ---- */
 
 /* states (n, width) to int8 rows (n, width) and scales (n): normed, turned, rounded. */
@@ -260,5 +291,57 @@ void millpond_gate(const int32_t *sums, const float *row_scales, const float *co
         }
         turn(row, width, block);
         scales[t] = round_row(row, rows + t * width, width);
+    }
+}
+
+/* Attention within each text. Queries (heads, n, width), keys and values (key_heads, n, width), of
+ * which each serves heads / key_heads neighbouring heads; text b has the rows offsets[b] to
+ * offsets[b + 1]. To mixed (n, heads, width). The width is a multiple of 16. */
+void millpond_attend(const float *queries, const float *keys, const float *values,
+                     const int32_t *offsets, long texts, long n, long heads, long key_heads,
+                     long width, float scaling, int is_causal, float *mixed, int threads)
+{
+    const long shared = heads / key_heads;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (long task = 0; task < texts * key_heads; task++) {
+        const long start = offsets[task / key_heads], group = task % key_heads;
+        const long length = offsets[task / key_heads + 1] - start;
+        const long columns = (length + LANES - 1) / LANES * LANES;
+        const float *own_keys = keys + (group * n + start) * width;
+        const float *own_values = values + (group * n + start) * width;
+        float turned[width * columns], scores[8 * columns];
+        for (long j = 0; j < length; j++)
+            for (long d = 0; d < width; d++)
+                turned[d * columns + j] = own_keys[j * width + d] * scaling;
+        for (long d = 0; d < width; d++)
+            for (long j = length; j < columns; j++)
+                turned[d * columns + j] = 0.0f;
+        for (long head = group * shared; head < (group + 1) * shared; head++)
+            for (long first = 0; first < length; first += 8) {
+                const long found = length - first < 8 ? length - first : 8;
+                const long seen = is_causal ? first + found : length;
+                const float *rows[8];
+                float sums[8];
+                lanes tile[8];
+                for (int q = 0; q < 8; q++) /* the last one again where there are fewer */
+                    rows[q] = queries +
+                              (head * n + start + first + (q < found ? q : found - 1)) * width;
+                for (long j = 0; j < seen; j += LANES) {
+                    multiply_tile(rows, turned + j, columns, width, tile);
+                    for (int q = 0; q < 8; q++)
+                        *(lanes *)(scores + q * columns + j) = tile[q];
+                }
+                for (int q = 0; q < 8; q++) {
+                    rows[q] = scores + q * columns;
+                    sums[q] = weigh(scores + q * columns,
+                                    is_causal && first + q < seen ? first + q + 1 : seen, seen);
+                }
+                for (long d = 0; d < width; d += LANES) {
+                    multiply_tile(rows, own_values + d, width, seen, tile);
+                    for (long q = 0; q < found; q++)
+                        *(lanes *)(mixed + ((start + first + q) * heads + head) * width + d) =
+                            tile[q] / sums[q];
+                }
+            }
     }
 }

@@ -18,9 +18,12 @@ from torch import Tensor
 from embedder.engine.fused_build import load_functions
 from embedder.engine.int8 import Int8Linear
 from embedder.engine.lean import LeanLayer
-from embedder.engine.packing import packed_attention
+from embedder.engine.packing import attending_to, packed_attention
 
 __all__ = ["FusedLayer", "fused_layers"]
+
+_LONGEST_ATTENDED = 512
+"""Tokens of a text above which torch's attention is as fast as ours."""
 
 
 class FusedLayer(LeanLayer):
@@ -49,7 +52,8 @@ class FusedLayer(LeanLayer):
             *(_at(states), _at(before.weight), before.variance_epsilon, len(into_heads.turn)),
             *(n, width, _at(rows), _at(scales), threads),
         )
-        mixed = self._attend(_multiply(rows, into_heads), scales, into_heads, turns)
+        heads = self._project_heads(_multiply(rows, into_heads), scales, into_heads, turns)
+        mixed = self._attend(*heads)
 
         n, inner = mixed.shape
         rows, mixed_scales = _rounded(n, inner)
@@ -76,12 +80,12 @@ class FusedLayer(LeanLayer):
         )
         return out
 
-    def _attend(
+    def _project_heads(
         self, sums: Tensor, scales: Tensor, joined: Int8Linear, turns: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """Return what attention makes of sums (total, all heads x width): (total, heads x width).
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, (1, heads, total, width), of sums (total, all of them).
 
-        Values come turned (``turn_values``), so the result is as ``o_proj`` wants it.
+        Values come turned (``turn_values``), so what attention makes of them is, too.
         """
         attention = self.block.self_attn
         n, width = len(sums), attention.head_dim
@@ -100,9 +104,24 @@ class FusedLayer(LeanLayer):
             *(_at(cosines), _at(sines), n, heads, key_heads, width),
             *(_at(queries), _at(keys), _at(values), torch.get_num_threads()),
         )
-        scaling = attention.scaling
-        mixed, _ = packed_attention(attention, queries, keys, values, scaling=scaling)
-        return mixed.reshape(n, -1).contiguous()
+        return queries, keys, values
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return what attention makes of the heads: (total, heads x width)."""
+        attention = self.block.self_attn
+        batch, is_causal = attending_to()
+        _, heads, n, width = queries.shape
+        if batch.longest > _LONGEST_ATTENDED or width % 16:
+            scaling = attention.scaling
+            mixed, _ = packed_attention(attention, queries, keys, values, scaling=scaling)
+            return mixed.reshape(n, -1).contiguous()
+        mixed = torch.empty(n, heads * width)
+        self._functions.millpond_attend(
+            *(_at(queries), _at(keys), _at(values), _at(batch.offsets), len(batch.offsets) - 1),
+            *(n, heads, keys.shape[1], width, attention.scaling, is_causal),
+            *(_at(mixed), torch.get_num_threads()),
+        )
+        return mixed
 
 
 def fused_layers(layers: Sequence[LeanLayer]) -> tuple[FusedLayer, ...]:

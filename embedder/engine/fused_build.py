@@ -46,6 +46,7 @@ _ARGUMENTS = {
         *[*_SCALED, _POINTER, _POINTER, _FLOAT, _POINTER, _POINTER],
         *[*[_LONG] * 4, *[_POINTER] * 3, _INT],
     ],
+    "millpond_attend": [*[_POINTER] * 4, *[_LONG] * 5, _FLOAT, _INT, _POINTER, _INT],
     "millpond_round": [_POINTER, *[_LONG] * 2, *_ROUNDED, _INT],
     "millpond_gate": [*_SCALED, *[_LONG] * 3, *_ROUNDED, _INT],
 }

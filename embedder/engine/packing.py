@@ -33,6 +33,7 @@ __all__ = [
     "PackedBatch",
     "PackingError",
     "Pattern",
+    "attending_to",
     "packed",
     "packed_attention",
     "recompute_contexts",
@@ -190,6 +191,12 @@ def packed(
     _register()
     with _attending(_Boundaries(model.config, batch, is_causal, kernel or GROUPS)) as boundaries:
         yield boundaries.windows
+
+
+def attending_to() -> tuple[PackedBatch, bool]:
+    """Return the batch that this thread runs inside ``packed``, and whether attention is causal."""
+    now = _current()
+    return now.batch, now.is_causal
 
 
 def recompute_contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:

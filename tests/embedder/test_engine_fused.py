@@ -20,7 +20,7 @@ from embedder.engine.fused import fused_layers
 from embedder.engine.fused_build import BuildError, load_functions
 from embedder.engine.int8 import _hadamard, _turn_and_round, quantize_linears
 from embedder.engine.lean import LeanLayer
-from embedder.engine.packing import GROUPS, PackedBatch
+from embedder.engine.packing import GROUPS, PackedBatch, Pattern, packed_attention
 from embedder.engine.probe import layers_agree, packed_states
 from embedder.engine.speed import describe_fast, is_fused, unfuse
 
@@ -197,6 +197,24 @@ class TestFunctions:
         expected = nn.functional.silu(gates) * ups
         self.assert_rounded(found, _turn_and_round(expected, _hadamard(block)))
 
+    @pytest.mark.parametrize("is_causal", [True, False])
+    @pytest.mark.parametrize(("heads", "key_heads", "width"), [(6, 2, 64), (2, 2, 16), (3, 1, 80)])
+    def test_attend(self, is_causal: bool, heads: int, key_heads: int, width: int) -> None:
+        """Lengths around the 8 queries and 16 columns that are computed together."""
+        torch.manual_seed(0)
+        lengths = [40, 33, 32, 31, 17, 16, 15, 9, 8, 8, 7, 2, 1]
+        batch = PackedBatch.of([[1] * length for length in lengths], CPU)
+        n = sum(lengths)
+        queries = torch.randn(1, heads, n, width) * 3
+        keys, values = torch.randn(2, 1, key_heads, n, width)
+        found = torch.full((1, n, heads, width), float("nan"))
+        self.call(
+            *("millpond_attend", queries, keys, values, batch.offsets, len(lengths)),
+            *(n, heads, key_heads, width, 0.2, int(is_causal), found),
+        )
+        expected = GROUPS.run(queries, keys, values, batch, Pattern(is_causal, 0.2))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
     def test_what_is_not_finite_stays_so(self) -> None:
         """A model that gives NaN is to be told from one that does not."""
         sums = torch.zeros(3, 64, dtype=torch.int32)
@@ -219,6 +237,8 @@ class TestFunctions:
         {"mlp_bias": True},
         {"hidden_size": 192, "intermediate_size": 128, "head_dim": 64, "rms_norm_eps": 0.1},
         {"num_key_value_heads": 3},
+        {"head_dim": 16},
+        {"head_dim": 16, "num_key_value_heads": 3},
     ],
 )
 @pytest.mark.parametrize("is_causal", [True, False])
@@ -265,6 +285,26 @@ def test_every_variant_has_the_vectors_of_lean_layers(
     assert embedder.compiler is None
     found = embedder.encode_documents(TEXTS)
     np.testing.assert_allclose(found, unfused(embedder).encode_documents(TEXTS), atol=2e-2)
+
+
+@needs_functions
+def test_long_texts_are_left_to_torchs_attention(
+    base_folder: dict[str, Path], fast: Callable[..., Embedder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = fast(base_folder["llama"])
+    short = embedder.encode_documents(TEXTS)
+    calls: list[int] = []
+
+    def count(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        return packed_attention(*given, **named)
+
+    monkeypatch.setattr("embedder.engine.fused.packed_attention", count)
+    embedder.encode_documents(TEXTS)
+    before = len(calls)
+    monkeypatch.setattr("embedder.engine.fused._LONGEST_ATTENDED", 3)
+    np.testing.assert_allclose(embedder.encode_documents(TEXTS), short, atol=5e-3)
+    assert len(calls) == before + 4  # one a layer
 
 
 @needs_functions
