@@ -51,7 +51,7 @@ class Findings:
     faiss_wheels : version by installed distribution that provides ``faiss``; one is right.
     faiss : what importing it brings.
     device : where models run by default; None where torch cannot be imported.
-    fast : what ``--speed fast`` does there.
+    exact, fast : what the two of ``--speed`` do there.
     cache_bytes : size of everything in the cache folder.
     free_bytes : free space on the disk of the cache.
     modules : folder that each of our packages is imported from; None where it is not found.
@@ -68,6 +68,7 @@ class Findings:
     faiss: FaissBuild
     device: str | None
     device_error: str
+    exact: str
     fast: str
     threads: int
     cache: str
@@ -86,7 +87,7 @@ def examine() -> Findings:
     wheels, faiss = list_wheels(), probe_faiss()
     modules = {name: _folder_of(name) for name in OUR_PACKAGES}
     intruders = _find_intruders()
-    device, threads, fast, device_error = _find_device()
+    device, threads, (exact, fast), device_error = _find_device()
     cache = cache_folder()
     return Findings(
         millpond=read_version(),
@@ -98,6 +99,7 @@ def examine() -> Findings:
         faiss=faiss,
         device=device,
         device_error=device_error,
+        exact=exact,
         fast=fast,
         threads=threads,
         cache=str(cache),
@@ -151,6 +153,7 @@ def list_rows(found: Findings) -> list[tuple[str, str]]:
         ("python", f"{found.python}, {found.executable}"),
         ("platform", found.platform),
         ("device", f"{found.device}, {threads}" if found.device else "(unknown)"),
+        ("speed exact", found.exact or "(unknown)"),
         ("speed fast", found.fast or "(unknown)"),
         ("faiss", describe_faiss(found.faiss_wheels, found.faiss, found.device)),
         *((name, version or "(not installed)") for name, version in found.packages.items()),
@@ -167,20 +170,20 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _find_device() -> tuple[str | None, int, str, str]:
-    """Return device, CPU threads, what --speed fast does there, and what went wrong instead."""
+def _find_device() -> tuple[str | None, int, tuple[str, str], str]:
+    """Return device, CPU threads, what exact and fast do there, and what went wrong instead."""
     try:
         import torch
 
         from embedder.device import choose_device
-        from embedder.engine.speed import describe_fast
+        from embedder.engine.speed import describe_speeds
 
         device = choose_device()
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         described = f"{device} {name}".strip()
-        return described, torch.get_num_threads(), describe_fast(device), ""
+        return described, torch.get_num_threads(), describe_speeds(device), ""
     except (ImportError, OSError, RuntimeError) as error:
-        return None, 0, "", str(error).partition("\n")[0] or type(error).__name__
+        return None, 0, ("", ""), str(error).partition("\n")[0] or type(error).__name__
 
 
 def _folder_of(package: str) -> str | None:

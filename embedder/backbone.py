@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from embedder.attention import Attention, probe_attention
 from embedder.bases import LocatedBase, Notify, locate_base
+from embedder.engine.fused import FusedLayer
 from embedder.engine.packing import PackedBatch
 from embedder.engine.probe import choose_packing, packed_states
 from embedder.quiet import quiet_transformers
@@ -170,9 +171,14 @@ class Backbone(nn.Module):
             kept[self.layer_count] = reduce(last)
         return States(last, kept)
 
+    @property
+    def is_fused(self) -> bool:
+        """Whether packed texts are computed by fused layers, which torch.compile cannot take."""
+        return any(isinstance(layer, FusedLayer) for layer in self.packing.layers)
+
     def packed_layers(self) -> Iterable[Any]:
-        """What computes each decoder layer of packed texts: its ``forward`` may be compiled."""
-        return self.packing.layers or self.blocks()
+        """What computes each decoder layer of packed texts and has a ``forward`` to compile."""
+        return () if self.is_fused else self.packing.layers or self.blocks()
 
     def blocks(self) -> nn.ModuleList:
         """The decoder layers: the one module list as long as the model is deep."""

@@ -22,7 +22,7 @@ from embedder.engine.checks import check_texts as check_texts
 from embedder.engine.compiling import INT8_REPAID_SECONDS, REPAID_SECONDS, LayerCompiler
 from embedder.engine.packing import PackedBatch
 from embedder.engine.run import encode_texts
-from embedder.engine.speed import Speed, check_speed, is_fused, quantize_backbone
+from embedder.engine.speed import Speed, check_speed, quantize_backbone
 from embedder.fingerprint import describe_model
 from embedder.model_name import format_model_name, parse_model_name
 from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling
@@ -112,7 +112,7 @@ class Embedder(nn.Module):
         self.compiler: LayerCompiler | None = None
         if speed == "fast":
             self.is_int8 = quantize_backbone(backbone, notify or _silent)
-            if not is_fused(backbone):
+            if not backbone.is_fused:
                 self.compiler = LayerCompiler(
                     backbone.packed_layers,
                     notify or _silent,

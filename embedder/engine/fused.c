@@ -1,9 +1,9 @@
-/* What a decoder layer does between its int8 products, in one pass over memory each.
+/* What a decoder layer does between its matrix products, in one pass over memory each.
  *
- * fused_build.py compiles this file for the CPU at hand; fused.py calls it. Rows are tokens, arrays
- * are contiguous, and `sums` are the int32 results of a product of int8 rows with int8 weights: an
- * output is sum * row_scale * column_scale + bias, where bias may be NULL. Loops that may sum in
- * any order say so, so that the compiler need not be allowed to for all of them.
+ * fused_build.py compiles this file for the CPU at hand; fused.py and fused_int8.py call it. Rows
+ * are tokens, arrays are contiguous, and `sums` are the int32 results of a product of int8 rows
+ * with int8 weights: an output is sum * row_scale * column_scale + bias, where bias may be NULL.
+ * Loops that may sum in any order say so, so that the compiler need not be allowed to for all.
  */
 
 #include <math.h>
@@ -153,6 +153,15 @@ static inline void rotate_head(float *head, const float *cosines, const float *s
     }
 }
 
+/* Norm a head where gains are not NULL, and turn it by its position. */
+static inline void place_head(float *head, const float *gains, float epsilon, const float *cosines,
+                              const float *sines, long width)
+{
+    if (gains)
+        norm_row(head, gains, epsilon, head, width);
+    rotate_head(head, cosines, sines, width);
+}
+
 /* found[q] = sum over k of rows[q][k] * columns[k * stride + 0 .. 15], for 8 rows. */
 static inline void multiply_tile(const float *const rows[8], const float *columns, long stride,
                                  long depth, lanes found[8])
@@ -186,6 +195,39 @@ static inline float weigh(float *scores, long seen, long width)
 }
 
 /* ---- all rows ---- */
+
+/* states (n, width) normed. */
+void millpond_norm_float(const float *states, const float *gains, float epsilon, long n, long width,
+                         float *normed, int threads)
+{
+#pragma omp parallel for num_threads(threads)
+    for (long t = 0; t < n; t++)
+        norm_row(states + t * width, gains, epsilon, normed + t * width, width);
+}
+
+/* values (n, heads, width) in place: normed where gains are not NULL, turned by their positions. */
+void millpond_place(float *values, const float *gains, float epsilon, const float *cosines,
+                    const float *sines, long n, long heads, long width, int threads)
+{
+#pragma omp parallel for num_threads(threads)
+    for (long t = 0; t < n; t++)
+        for (long h = 0; h < heads; h++)
+            place_head(values + (t * heads + h) * width, gains, epsilon, cosines + t * width,
+                       sines + t * width, width);
+}
+
+/* gates (n, width) = silu(gates) * ups. */
+void millpond_gate_float(float *gates, const float *ups, long n, long width, int threads)
+{
+#pragma omp parallel for num_threads(threads)
+    for (long t = 0; t < n; t++) {
+        float *own = gates + t * width;
+        const float *up = ups + t * width;
+#pragma omp simd
+        for (long i = 0; i < width; i++)
+            own[i] = own[i] / (1.0f + exponential(-own[i])) * up[i];
+    }
+}
 
 /* states (n, width) to int8 rows (n, width) and scales (n): normed, turned, rounded. */
 void millpond_norm(const float *states, const float *gains, float epsilon, long block, long n,
@@ -228,9 +270,9 @@ void millpond_add_norm(const float *states, const int32_t *sums, const float *ro
     }
 }
 
-/* sums (n, heads + 2 * key_heads, width) of queries, keys and values side by side to float32, heads
- * first: queries (heads, n, width), keys and values (key_heads, n, width). Queries and keys are
- * normed where gains are not NULL, and turned by their positions, cosines and sines (n, width). */
+/* sums (n, heads + 2 * key_heads, width) of queries, keys and values side by side to float32:
+ * queries (n, heads, width), keys and values (n, key_heads, width). Queries and keys are normed
+ * where gains are not NULL, and turned by their positions, cosines and sines (n, width). */
 void millpond_heads(const int32_t *sums, const float *row_scales, const float *column_scales,
                     const float *bias, const float *query_gains, const float *key_gains,
                     float epsilon, const float *cosines, const float *sines, long n, long heads,
@@ -242,16 +284,14 @@ void millpond_heads(const int32_t *sums, const float *row_scales, const float *c
     for (long t = 0; t < n; t++)
         for (long h = 0; h < all; h++) {
             const int is_query = h < heads, is_key = !is_query && h < heads + key_heads;
-            float *own = is_query ? queries + (h * n + t) * width
-                         : is_key ? keys + ((h - heads) * n + t) * width
-                                  : values + ((h - heads - key_heads) * n + t) * width;
-            const float *gains = is_query ? query_gains : is_key ? key_gains : 0;
+            float *own = is_query ? queries + (t * heads + h) * width
+                         : is_key ? keys + (t * key_heads + h - heads) * width
+                                  : values + (t * key_heads + h - heads - key_heads) * width;
             scale_row(sums + (t * all + h) * width, row_scales[t], column_scales + h * width,
                       bias ? bias + h * width : 0, own, width);
-            if (gains)
-                norm_row(own, gains, epsilon, own, width);
             if (is_query || is_key)
-                rotate_head(own, cosines + t * width, sines + t * width, width);
+                place_head(own, is_query ? query_gains : key_gains, epsilon, cosines + t * width,
+                           sines + t * width, width);
         }
 }
 
@@ -294,25 +334,25 @@ void millpond_gate(const int32_t *sums, const float *row_scales, const float *co
     }
 }
 
-/* Attention within each text. Queries (heads, n, width), keys and values (key_heads, n, width), of
+/* Attention within each text. Queries (n, heads, width), keys and values (n, key_heads, width), of
  * which each serves heads / key_heads neighbouring heads; text b has the rows offsets[b] to
  * offsets[b + 1]. To mixed (n, heads, width). The width is a multiple of 16. */
 void millpond_attend(const float *queries, const float *keys, const float *values,
-                     const int32_t *offsets, long texts, long n, long heads, long key_heads,
-                     long width, float scaling, int is_causal, float *mixed, int threads)
+                     const int32_t *offsets, long texts, long heads, long key_heads, long width,
+                     float scaling, int is_causal, float *mixed, int threads)
 {
-    const long shared = heads / key_heads;
+    const long shared = heads / key_heads, step = heads * width, key_step = key_heads * width;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (long task = 0; task < texts * key_heads; task++) {
         const long start = offsets[task / key_heads], group = task % key_heads;
         const long length = offsets[task / key_heads + 1] - start;
         const long columns = (length + LANES - 1) / LANES * LANES;
-        const float *own_keys = keys + (group * n + start) * width;
-        const float *own_values = values + (group * n + start) * width;
+        const float *own_keys = keys + start * key_step + group * width;
+        const float *own_values = values + start * key_step + group * width;
         float turned[width * columns], scores[8 * columns];
         for (long j = 0; j < length; j++)
             for (long d = 0; d < width; d++)
-                turned[d * columns + j] = own_keys[j * width + d] * scaling;
+                turned[d * columns + j] = own_keys[j * key_step + d] * scaling;
         for (long d = 0; d < width; d++)
             for (long j = length; j < columns; j++)
                 turned[d * columns + j] = 0.0f;
@@ -324,8 +364,8 @@ void millpond_attend(const float *queries, const float *keys, const float *value
                 float sums[8];
                 lanes tile[8];
                 for (int q = 0; q < 8; q++) /* the last one again where there are fewer */
-                    rows[q] = queries +
-                              (head * n + start + first + (q < found ? q : found - 1)) * width;
+                    rows[q] = queries + head * width +
+                              (start + first + (q < found ? q : found - 1)) * step;
                 for (long j = 0; j < seen; j += LANES) {
                     multiply_tile(rows, turned + j, columns, width, tile);
                     for (int q = 0; q < 8; q++)
@@ -337,9 +377,9 @@ void millpond_attend(const float *queries, const float *keys, const float *value
                                     is_causal && first + q < seen ? first + q + 1 : seen, seen);
                 }
                 for (long d = 0; d < width; d += LANES) {
-                    multiply_tile(rows, own_values + d, width, seen, tile);
+                    multiply_tile(rows, own_values + d, key_step, seen, tile);
                     for (long q = 0; q < found; q++)
-                        *(lanes *)(mixed + ((start + first + q) * heads + head) * width + d) =
+                        *(lanes *)(mixed + (start + first + q) * step + head * width + d) =
                             tile[q] / sums[q];
                 }
             }

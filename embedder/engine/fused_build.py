@@ -35,18 +35,19 @@ _SECONDS = 60
 _POINTER, _FLOAT, _LONG, _INT = ctypes.c_void_p, ctypes.c_float, ctypes.c_long, ctypes.c_int
 _SCALED = [_POINTER] * 4  # sums, row scales, column scales, bias
 _ROUNDED = [_POINTER] * 2  # rows, scales
+_NORM = [_POINTER, _FLOAT]  # gains, epsilon
 _ARGUMENTS = {
-    "millpond_norm": [_POINTER, _POINTER, _FLOAT, *[_LONG] * 3, *_ROUNDED, _INT],
+    "millpond_norm_float": [_POINTER, *_NORM, *[_LONG] * 2, _POINTER, _INT],
+    "millpond_place": [_POINTER, *_NORM, *[_POINTER] * 2, *[_LONG] * 3, _INT],
+    "millpond_gate_float": [*[_POINTER] * 2, *[_LONG] * 2, _INT],
+    "millpond_attend": [*[_POINTER] * 4, *[_LONG] * 4, _FLOAT, _INT, _POINTER, _INT],
+    "millpond_norm": [_POINTER, *_NORM, *[_LONG] * 3, *_ROUNDED, _INT],
     "millpond_add": [_POINTER, *_SCALED, *[_LONG] * 2, _POINTER, _INT],
-    "millpond_add_norm": [
-        *[_POINTER, *_SCALED, _POINTER, _FLOAT],
-        *[*[_LONG] * 3, _POINTER, *_ROUNDED, _INT],
-    ],
+    "millpond_add_norm": [_POINTER, *_SCALED, *_NORM, *[_LONG] * 3, _POINTER, *_ROUNDED, _INT],
     "millpond_heads": [
-        *[*_SCALED, _POINTER, _POINTER, _FLOAT, _POINTER, _POINTER],
+        *[*_SCALED, _POINTER, *_NORM, *[_POINTER] * 2],
         *[*[_LONG] * 4, *[_POINTER] * 3, _INT],
     ],
-    "millpond_attend": [*[_POINTER] * 4, *[_LONG] * 5, _FLOAT, _INT, _POINTER, _INT],
     "millpond_round": [_POINTER, *[_LONG] * 2, *_ROUNDED, _INT],
     "millpond_gate": [*_SCALED, *[_LONG] * 3, *_ROUNDED, _INT],
 }

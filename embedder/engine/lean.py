@@ -20,7 +20,7 @@ from embedder.engine.hadamard import block_of
 from embedder.engine.int8 import Int8Linear, join_linears, turn_outputs
 from embedder.engine.packing import packed_attention
 
-__all__ = ["LeanLayer", "lean_in_place", "lean_layers"]
+__all__ = ["LeanLayer", "add_linear", "lean_in_place", "lean_layers", "project"]
 
 _BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -61,12 +61,12 @@ class LeanLayer:
         ``turns`` are the cosines and sines of the positions' angles, (1, total, head width) each.
         """
         mixed = self._mix(_norm(states, self.block.input_layernorm), turns)
-        states = _add_linear(states, mixed, self.block.self_attn.o_proj)
+        states = add_linear(states, mixed, self.block.self_attn.o_proj)
         feed = self.block.mlp
-        gate, up = _project(
+        gate, up = project(
             _norm(states, self.block.post_attention_layernorm), (feed.gate_proj, feed.up_proj)
         )
-        return _add_linear(states, feed.act_fn(gate).mul_(up), feed.down_proj)
+        return add_linear(states, feed.act_fn(gate).mul_(up), feed.down_proj)
 
     def turn_values(self) -> tuple[nn.Linear, int]:
         """Let values come turned from their layer, which makes the inputs of ``o_proj`` turned.
@@ -93,7 +93,7 @@ class LeanLayer:
         """Return what attention makes of (total, D): (total, heads x width)."""
         attention = self.block.self_attn
         shape = (len(normed), -1, attention.head_dim)
-        projected = _project(normed, (attention.q_proj, attention.k_proj, attention.v_proj))
+        projected = project(normed, (attention.q_proj, attention.k_proj, attention.v_proj))
         queries, keys, values = (each.view(shape) for each in projected)
         if hasattr(attention, "q_norm"):
             queries, keys = attention.q_norm(queries), attention.k_norm(keys)
@@ -163,7 +163,7 @@ def _rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     return turned
 
 
-def _project(states: Tensor, linears: Sequence[Any]) -> Sequence[Tensor]:
+def project(states: Tensor, linears: Sequence[Any]) -> Sequence[Tensor]:
     """Return what each linear layer makes of the states, by one product where they are joined."""
     joined = getattr(linears[0], "joined", None)
     if joined is None:
@@ -171,7 +171,7 @@ def _project(states: Tensor, linears: Sequence[Any]) -> Sequence[Tensor]:
     return torch.split(joined(states), [linear.out_features for linear in linears], dim=-1)
 
 
-def _add_linear(states: Tensor, inputs: Tensor, linear: Any) -> Tensor:
+def add_linear(states: Tensor, inputs: Tensor, linear: Any) -> Tensor:
     """Return states plus what the linear layer makes of the inputs."""
     plain = type(linear) is nn.Linear and not isinstance(linear.bias, Tensor)
     if plain:

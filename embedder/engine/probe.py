@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from embedder.engine.fused import fused_layers
+from embedder.engine.fused_build import BuildError
 from embedder.engine.kernels import HALF_TOLERANCE, checked, find_kernels
 from embedder.engine.lean import LeanLayer, lean_in_place, lean_layers
 from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, packed
@@ -133,7 +135,7 @@ def choose_packing(
 def _find_lean(
     model: Any, kernel: Kernel, is_causal: bool, blocks: Blocks, reference: _Reference
 ) -> tuple[LeanLayer, ...]:
-    """Return lean layers where they are for this device and dtype and give the same states.
+    """Return fused or else lean layers, where they are for this device and give the same states.
 
     They know of no windows, so they are for the kernel that is given no text longer than one.
     """
@@ -144,8 +146,14 @@ def _find_lean(
         lean = lean_layers(blocks())
     except Exception:  # a base without a list of layers
         return ()
-    same = lean and _compare(model, kernel, is_causal, (), reference, lean) is not None
-    return lean if same else ()
+    try:
+        fused = fused_layers(lean)
+    except BuildError:  # "doctor" says why
+        fused = ()
+    for layers in (fused, lean):
+        if layers and _compare(model, kernel, is_causal, (), reference, layers) is not None:
+            return layers
+    return ()
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ import torch
 
 from embedder.backbone import Backbone
 from embedder.bases import Notify
-from embedder.engine.fused import FusedLayer, fused_layers
 from embedder.engine.fused_build import BuildError, load_functions
+from embedder.engine.fused_int8 import fused_int8_layers
 from embedder.engine.int8 import Int8Linear, cpu_has_vnni, quantize_linears
 from embedder.engine.lean import LeanLayer
 from embedder.engine.probe import layers_agree
@@ -22,8 +22,7 @@ __all__ = [
     "SPEEDS",
     "Speed",
     "check_speed",
-    "describe_fast",
-    "is_fused",
+    "describe_speeds",
     "quantize_backbone",
     "unfuse",
 ]
@@ -52,6 +51,7 @@ def quantize_backbone(backbone: Backbone, notify: Notify) -> bool:
         return True  # done for another model on this base
     reason = _why_not(backbone)
     if reason is None:
+        unfuse(backbone)
         lean = backbone.packing.layers
         turned = dict(layer.turn_values() for layer in lean)
         if quantize_linears(backbone.blocks(), turned):
@@ -66,7 +66,7 @@ def quantize_backbone(backbone: Backbone, notify: Notify) -> bool:
 def _fuse(backbone: Backbone, lean: Sequence[LeanLayer], notify: Notify) -> None:
     """Let fused layers compute packed texts, where there are some that give what lean ones do."""
     try:
-        fused = fused_layers(lean)
+        fused = fused_int8_layers(lean)
     except BuildError as error:
         notify(f"speed fast: {error}; so layers are not fused, and slower.")
         return
@@ -78,28 +78,22 @@ def _fuse(backbone: Backbone, lean: Sequence[LeanLayer], notify: Notify) -> None
         notify("speed fast: fused layers differ from the base's own; going on without.")
 
 
-def is_fused(backbone: Backbone) -> bool:
-    """Whether packed texts are computed by fused layers, which torch.compile cannot take."""
-    return any(isinstance(layer, FusedLayer) for layer in backbone.packing.layers)
-
-
 def unfuse(backbone: Backbone) -> None:
-    """Let torch's own operations compute int8 layers again, as where there is no C compiler."""
+    """Let torch's own operations compute packed texts, as where there is no C compiler."""
     layers = tuple(LeanLayer(layer.block) for layer in backbone.packing.layers)
     backbone.packing = replace(backbone.packing, layers=layers)
 
 
-def describe_fast(device: torch.device) -> str:
-    """Return in a few words what ``fast`` does with the usual bases on this machine."""
+def describe_speeds(device: torch.device) -> tuple[str, str]:
+    """Return in a few words what ``exact`` and ``fast`` do with the usual bases on this machine."""
     if device.type != "cpu":
-        return f"compiled layers in long runs (int8 is for CPUs, not {device.type})"
-    if not cpu_has_vnni():
-        return "compiled layers in long runs (no VNNI, which int8 needs)"
+        return "torch's own layers", "compiled layers in long runs"
     try:
         load_functions()
+        exact = "fused layers"
     except BuildError as error:
-        return f"int8 layers, not fused ({error})"
-    return "int8 layers, fused"
+        exact = f"torch's own layers ({error})"
+    return exact, f"{exact}, int8" if cpu_has_vnni() else f"{exact} (int8 needs VNNI)"
 
 
 def _why_not(backbone: Backbone) -> str | None:

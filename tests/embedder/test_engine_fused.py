@@ -18,11 +18,13 @@ from embedder import Embedder, VariantSpec, list_variants
 from embedder.engine import fused_build
 from embedder.engine.fused import fused_layers
 from embedder.engine.fused_build import BuildError, load_functions
+from embedder.engine.fused_int8 import fused_int8_layers
 from embedder.engine.int8 import _hadamard, _turn_and_round, quantize_linears
 from embedder.engine.lean import LeanLayer
 from embedder.engine.packing import GROUPS, PackedBatch, Pattern, packed_attention
-from embedder.engine.probe import layers_agree, packed_states
-from embedder.engine.speed import describe_fast, is_fused, unfuse
+from embedder.engine.probe import Packing, layers_agree, packed_states
+from embedder.engine.speed import describe_speeds, unfuse
+from embedder.lora import LoraOptions, add_adapter
 
 CPU = torch.device("cpu")
 TEXTS = ["a", "the mill by the pond", "", "mills grind slowly, ponds fill slower " * 2, "pond"]
@@ -55,9 +57,9 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Embedder]:
 
 
 def unfused(embedder: Embedder) -> Embedder:
-    assert is_fused(embedder.backbone)
+    assert embedder.backbone.is_fused
     unfuse(embedder.backbone)
-    assert not is_fused(embedder.backbone)
+    assert not embedder.backbone.is_fused
     return embedder
 
 
@@ -170,20 +172,48 @@ class TestFunctions:
         bias = torch.randn(every) if has_bias else NO_OFFSET
         gains = [torch.rand(width) + 0.5 for _ in range(2)] if has_gains else [NO_OFFSET] * 2
         cosines, sines = torch.randn(2, n, width)
-        found = [torch.empty(count, n, width) for count in (heads, key_heads, key_heads)]
+        found = [torch.empty(n, count, width) for count in (heads, key_heads, key_heads)]
         self.call(
             *("millpond_heads", sums, rows, columns, bias, *gains, 1e-3, cosines, sines),
             *(n, heads, key_heads, width, *found),
         )
-        floats = (sums.float() * rows * columns + bias).view(n, -1, width).transpose(0, 1)
-        parts = torch.split(floats, [heads, key_heads, key_heads])
+        floats = (sums.float() * rows * columns + bias).view(n, -1, width)
+        parts = torch.split(floats, [heads, key_heads, key_heads], dim=1)
         for part, own, gain in zip(found, parts, [*gains, None], strict=True):
-            if gain is not None:
-                if has_gains:
-                    own = own * (own.square().mean(-1, keepdim=True) + 1e-3).rsqrt() * gain
-                first, second = own.chunk(2, dim=-1)
-                own = own * cosines + torch.cat([-second, first], dim=-1) * sines
-            torch.testing.assert_close(part, own, rtol=1e-4, atol=1e-4)
+            expected = own if gain is None else self.placed(own, gain, cosines, sines)
+            torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-4)
+
+    @staticmethod
+    def placed(heads: Tensor, gains: Tensor | int, cosines: Tensor, sines: Tensor) -> Tensor:
+        """Norm (n, heads, width) unless there are no gains, and turn it by its positions."""
+        if isinstance(gains, Tensor):
+            heads = heads * (heads.square().mean(-1, keepdim=True) + 1e-3).rsqrt() * gains
+        first, second = heads.chunk(2, dim=-1)
+        return heads * cosines[:, None] + torch.cat([-second, first], -1) * sines[:, None]
+
+    @pytest.mark.parametrize("has_gains", [False, True])
+    def test_place(self, n: int, has_gains: bool) -> None:
+        heads, width = 3, 16
+        values, (cosines, sines) = torch.randn(n, heads, width), torch.randn(2, n, width)
+        gains = torch.rand(width) + 0.5 if has_gains else NO_OFFSET
+        expected = self.placed(values, gains, cosines, sines)
+        self.call("millpond_place", values, gains, 1e-3, cosines, sines, n, heads, width)
+        torch.testing.assert_close(values, expected)
+
+    def test_norm_of_floats(self, n: int) -> None:
+        states, gains = torch.randn(n, 100) * 3, torch.rand(100) + 0.5
+        found = torch.empty(n, 100)
+        self.call("millpond_norm_float", states, gains, 1e-3, n, 100, found)
+        expected = states * (states.square().mean(1, keepdim=True) + 1e-3).rsqrt() * gains
+        torch.testing.assert_close(found, expected)
+
+    def test_gate_of_floats(self, n: int) -> None:
+        """Down to -200, where e to its power is no float32, and up to 200."""
+        gates, ups = torch.randn(n, 100) * 50, torch.randn(n, 100)
+        gates[0, :4] = torch.tensor([-200.0, 200.0, 0.0, -88.0])
+        expected = nn.functional.silu(gates) * ups
+        self.call("millpond_gate_float", gates, ups, n, 100)
+        torch.testing.assert_close(gates, expected, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("has_bias", [False, True])
     @pytest.mark.parametrize(("width", "block"), [(128, 64), (48, 16)])
@@ -205,14 +235,15 @@ class TestFunctions:
         lengths = [40, 33, 32, 31, 17, 16, 15, 9, 8, 8, 7, 2, 1]
         batch = PackedBatch.of([[1] * length for length in lengths], CPU)
         n = sum(lengths)
-        queries = torch.randn(1, heads, n, width) * 3
-        keys, values = torch.randn(2, 1, key_heads, n, width)
-        found = torch.full((1, n, heads, width), float("nan"))
+        queries = torch.randn(n, heads, width) * 3
+        keys, values = torch.randn(2, n, key_heads, width)
+        found = torch.full((n, heads, width), float("nan"))
         self.call(
             *("millpond_attend", queries, keys, values, batch.offsets, len(lengths)),
-            *(n, heads, key_heads, width, 0.2, int(is_causal), found),
+            *(heads, key_heads, width, 0.2, int(is_causal), found),
         )
-        expected = GROUPS.run(queries, keys, values, batch, Pattern(is_causal, 0.2))
+        parts = (each.transpose(0, 1)[None] for each in (queries, keys, values))
+        [expected] = GROUPS.run(*parts, batch, Pattern(is_causal, 0.2))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
     def test_what_is_not_finite_stays_so(self) -> None:
@@ -242,11 +273,14 @@ class TestFunctions:
     ],
 )
 @pytest.mark.parametrize("is_causal", [True, False])
-def test_each_layer_is_the_lean_one(settings: dict[str, Any], is_causal: bool) -> None:
+@pytest.mark.parametrize("is_int8", [True, False])
+def test_each_layer_is_the_lean_one(
+    settings: dict[str, Any], is_causal: bool, is_int8: bool
+) -> None:
     model = tiny(**settings)
     model.config.is_causal = is_causal
-    lean = quantized(model)
-    fused = fused_layers(lean)
+    lean = quantized(model) if is_int8 else [LeanLayer(block) for block in model.layers]
+    fused = fused_int8_layers(lean) if is_int8 else fused_layers(lean)
     assert [layer.block for layer in fused] == list(model.layers)
     assert layers_agree(model, is_causal, lean, fused)
     batch = PackedBatch.of([[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17], [18]], CPU)
@@ -254,14 +288,17 @@ def test_each_layer_is_the_lean_one(settings: dict[str, Any], is_causal: bool) -
         found, expected = (
             packed_states(model, batch, is_causal, GROUPS, layers)[0] for layers in (fused, lean)
         )
-    assert torch.cosine_similarity(found, expected).min() > 0.999
+    if is_int8:
+        assert torch.cosine_similarity(found, expected).min() > 0.999
+    else:
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @needs_functions
 def test_a_layer_that_computes_something_else_is_noticed() -> None:
     model = tiny()
     lean = quantized(model)
-    fused = fused_layers(lean)
+    fused = fused_int8_layers(lean)
     for layer, change in ((fused[1], 1.05), (fused[0], float("nan"))):
         right = layer.compute
         layer.compute = lambda *given, r=right, c=change: given[0] + (r(*given) - given[0]) * c  # type: ignore[method-assign]
@@ -273,7 +310,22 @@ def test_a_layer_that_computes_something_else_is_noticed() -> None:
 @needs_functions
 @pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
-def test_every_variant_has_the_vectors_of_lean_layers(
+def test_every_variant_has_the_vectors_of_the_bases_own_layers(
+    base_folder: dict[str, Path], architecture: str, pooling: str, attention: str
+) -> None:
+    embedder = load(base_folder[architecture], pooling, attention)
+    assert embedder.backbone.is_fused
+    assert list(embedder.backbone.packed_layers()) == []  # none to compile
+    found = embedder.encode_documents(TEXTS)
+    packing = embedder.backbone.packing
+    embedder.backbone.packing = Packing(packing.longest, packing.kernel)
+    np.testing.assert_allclose(found, embedder.encode_documents(TEXTS), atol=1e-6)
+
+
+@needs_functions
+@pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
+def test_every_variant_in_int8_has_the_vectors_of_lean_layers(
     base_folder: dict[str, Path],
     fast: Callable[..., Embedder],
     architecture: str,
@@ -281,7 +333,7 @@ def test_every_variant_has_the_vectors_of_lean_layers(
     attention: str,
 ) -> None:
     embedder = fast(base_folder[architecture], pooling, attention)
-    assert embedder.is_int8 and is_fused(embedder.backbone)
+    assert embedder.is_int8 and embedder.backbone.is_fused
     assert embedder.compiler is None
     found = embedder.encode_documents(TEXTS)
     np.testing.assert_allclose(found, unfused(embedder).encode_documents(TEXTS), atol=2e-2)
@@ -322,11 +374,11 @@ def test_another_activation_is_left_to_lean_layers(
     base_folder: dict[str, Path], fast: Callable[..., Embedder]
 ) -> None:
     lean = quantized(tiny(hidden_act="gelu"))
-    assert fused_layers(lean) == ()
-    assert fused_layers([LeanLayer(block) for block in tiny().layers]) == ()  # not int8
-    assert fused_layers([]) == ()
+    assert fused_int8_layers(lean) == fused_layers(lean) == ()
+    assert fused_int8_layers([LeanLayer(block) for block in tiny().layers]) == ()  # not int8
+    assert fused_int8_layers([]) == fused_layers([]) == ()
     gemma = fast(base_folder["gemma3"])
-    assert gemma.is_int8 and not is_fused(gemma.backbone)
+    assert gemma.is_int8 and not gemma.backbone.is_fused
     assert gemma.compiler is not None
 
 
@@ -424,10 +476,11 @@ class TestBuild:
         monkeypatch.setenv("CC", compiler)
         with pytest.raises(BuildError, match=message):
             self.build()
-        monkeypatch.setattr("embedder.engine.fused.load_functions", self.build)
+        for module in ("fused", "fused_int8"):
+            monkeypatch.setattr(f"embedder.engine.{module}.load_functions", self.build)
         notes: list[str] = []
         embedder = fast(base_folder["llama"], notify=notes.append)
-        assert embedder.is_int8 and not is_fused(embedder.backbone)
+        assert embedder.is_int8 and not embedder.backbone.is_fused
         assert embedder.compiler is not None
         assert notes == [f"speed fast: {message}; so layers are not fused, and slower."]
         assert np.isfinite(embedder.encode_documents(TEXTS)).all()
@@ -459,8 +512,31 @@ def test_fused_layers_that_differ_are_not_used(
     monkeypatch.setattr("embedder.engine.speed.layers_agree", lambda *given: False)
     notes: list[str] = []
     embedder = fast(base_folder["llama"], notify=notes.append)
-    assert not is_fused(embedder.backbone)
+    assert not embedder.backbone.is_fused
     assert notes == ["speed fast: fused layers differ from the base's own; going on without."]
+
+
+@needs_functions
+def test_an_adapter_that_is_added_later_counts(base_folder: dict[str, Path]) -> None:
+    """And with gradients the base's own layers run."""
+    embedder = load(base_folder["llama"])
+    before = embedder.encode_documents(TEXTS)
+    add_adapter(embedder.backbone, LoraOptions(rank=2, alpha=4))
+    for name, weights in embedder.backbone.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(weights, std=0.3)
+    embedder.eval()
+    assert embedder.backbone.is_fused
+    found = embedder.encode_documents(TEXTS)
+    assert np.abs(found - before).max() > 1e-2
+    batch = PackedBatch.of([[5, 6, 7, 8], [9, 10]], CPU)
+    graphed = embedder.backbone.packed_states(batch)
+    assert graphed.requires_grad
+    with torch.inference_mode():
+        plain = embedder.backbone.packed_states(batch)
+    torch.testing.assert_close(graphed.detach(), plain, atol=1e-5, rtol=1e-4)
+    embedder.packs = False
+    np.testing.assert_allclose(found, embedder.encode_documents(TEXTS), atol=1e-5)
 
 
 @needs_functions
@@ -478,14 +554,24 @@ def test_under_autocast_the_blocks_own_layers_run(
 @pytest.mark.parametrize(
     ("device", "has_vnni", "error", "expected"),
     [
-        ("cuda", True, None, "compiled layers in long runs (int8 is for CPUs, not cuda)"),
-        ("cpu", False, None, "compiled layers in long runs (no VNNI, which int8 needs)"),
-        ("cpu", True, "no C compiler 'cc'", "int8 layers, not fused (no C compiler 'cc')"),
-        ("cpu", True, None, "int8 layers, fused"),
+        ("cuda", True, None, ("torch's own layers", "compiled layers in long runs")),
+        ("cpu", False, None, ("fused layers", "fused layers (int8 needs VNNI)")),
+        ("cpu", True, None, ("fused layers", "fused layers, int8")),
+        (
+            *("cpu", True, "no C compiler 'cc'"),
+            (
+                "torch's own layers (no C compiler 'cc')",
+                "torch's own layers (no C compiler 'cc'), int8",
+            ),
+        ),
     ],
 )
-def test_what_fast_does_on_a_machine(
-    monkeypatch: pytest.MonkeyPatch, device: str, has_vnni: bool, error: str | None, expected: str
+def test_what_the_speeds_do_on_a_machine(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    has_vnni: bool,
+    error: str | None,
+    expected: tuple[str, str],
 ) -> None:
     def load() -> None:
         if error is not None:
@@ -493,4 +579,4 @@ def test_what_fast_does_on_a_machine(
 
     monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
     monkeypatch.setattr("embedder.engine.speed.load_functions", load)
-    assert describe_fast(torch.device(device)) == expected
+    assert describe_speeds(torch.device(device)) == expected

@@ -27,6 +27,13 @@ TEXTS = ["a", "the mill by the pond", "", "mills grind slowly, ponds fill slower
 VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
 
 
+@pytest.fixture(autouse=True)
+def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no C compiler; test_engine_fused.py has the other layers."""
+    for place in ("probe.fused_layers", "speed.fused_int8_layers"):
+        monkeypatch.setattr(f"embedder.engine.{place}", lambda layers: ())
+
+
 def load(folder: Path, pooling: str = "mean", attention: str = "causal", **how: Any) -> Embedder:
     spec = VariantSpec(base=str(folder), pooling=pooling, attention=attention, max_tokens=48)
     return Embedder.from_spec(spec, device="cpu", **how)

@@ -194,6 +194,13 @@ def test_an_unknown_speed_is_refused(llama: Path) -> None:
         load(llama, [], "ludicrous")
 
 
+@pytest.fixture
+def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no C compiler: torch.compile cannot take fused layers."""
+    for place in ("probe.fused_layers", "speed.fused_int8_layers"):
+        monkeypatch.setattr(f"embedder.engine.{place}", lambda layers: ())
+
+
 def eager(embedder: Embedder, notes: list[str], repaid_seconds: float = 0.0) -> LayerCompiler:
     """Put a compiler into the embedder that wants to compile as soon as it can."""
     compiler = LayerCompiler(
@@ -205,6 +212,7 @@ def eager(embedder: Embedder, notes: list[str], repaid_seconds: float = 0.0) -> 
 
 
 @pytest.mark.parametrize(("has_vnni", "tolerance"), [(False, 1e-5), (True, 2e-3)])
+@pytest.mark.usefixtures("unfused")
 def test_compiled_layers_give_the_same_vectors_for_every_batch(
     llama: Path, monkeypatch: pytest.MonkeyPatch, has_vnni: bool, tolerance: float
 ) -> None:
@@ -212,7 +220,6 @@ def test_compiled_layers_give_the_same_vectors_for_every_batch(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     monkeypatch.setattr("embedder.engine.compiling.LEAST_GAIN", 0.0)
     monkeypatch.setattr(VNNI, lambda: has_vnni)
-    monkeypatch.setattr("embedder.engine.speed.fused_layers", lambda layers: ())
     plain, notes = load(llama, [], "fast" if has_vnni else "exact"), list[str]()
     fast = load(llama, [])
     compiler = eager(fast, notes)
@@ -224,6 +231,7 @@ def test_compiled_layers_give_the_same_vectors_for_every_batch(
     assert all("forward" not in vars(block) for block in fast.backbone.blocks())
 
 
+@pytest.mark.usefixtures("unfused")
 def test_without_a_compiler_the_work_goes_on_with_plain_layers(
     llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +257,7 @@ def test_without_a_compiler_the_work_goes_on_with_plain_layers(
     ]
 
 
+@pytest.mark.usefixtures("unfused")
 def test_short_work_is_not_compiled(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fast, notes = load(llama, []), list[str]()
     compiler = eager(fast, notes, repaid_seconds=600)
@@ -292,6 +301,7 @@ def test_compiled_layers_go_where_they_gain_nothing(monkeypatch: pytest.MonkeyPa
     assert notes[1] == "Compiled layers run at 0.80 of the plain speed; going on with plain ones."
 
 
+@pytest.mark.usefixtures("unfused")
 def test_a_failure_that_is_not_the_compilers_is_not_hidden(
     llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
