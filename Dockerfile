@@ -31,7 +31,11 @@ RUN if [ -n "$CUDA" ]; then faiss=gpu; else faiss=cpu; fi \
 
 FROM python:3.11-slim
 
-RUN useradd --create-home --uid 10001 millpond \
+# The compiler is for layers that are compiled for the CPU at hand (docs/speed.md).
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 10001 millpond \
     && mkdir -p /home/millpond/.cache /indexes \
     && chown millpond: /home/millpond/.cache /indexes
 COPY --from=build /opt/millpond /opt/millpond

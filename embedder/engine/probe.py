@@ -20,10 +20,8 @@ from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, p
 __all__ = ["Packing", "choose_packing", "layers_agree", "packed_states"]
 
 PROBE_LENGTHS = (7, 5, 5, 2, 1)
+_LAYER_LENGTHS = (19, 7, 1)
 _TOLERANCE = 1e-4
-_ROUNDING = 0.02
-"""How far int8 layers may be apart, over the largest number: some are rounded the other way."""
-
 _LONGEST_PROBED_WINDOW = 4096
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "local_attention")
 """Where configurations keep the number of tokens that some layers can look back."""
@@ -146,33 +144,35 @@ def _find_lean(
         lean = lean_layers(blocks())
     except Exception:  # a base without a list of layers
         return ()
+    if not lean or _compare(model, kernel, is_causal, (), reference, lean) is None:
+        return ()
     try:
         fused = fused_layers(lean)
     except BuildError:  # "doctor" says why
         fused = ()
-    for layers in (fused, lean):
-        if layers and _compare(model, kernel, is_causal, (), reference, layers) is not None:
-            return layers
-    return ()
+    return fused if fused and layers_agree(model, is_causal, lean, fused, _TOLERANCE) else lean
 
 
 @torch.no_grad()
 def layers_agree(
-    model: Any, is_causal: bool, layers: Sequence[LeanLayer], others: Sequence[LeanLayer]
+    model: Any,
+    is_causal: bool,
+    layers: Sequence[LeanLayer],
+    others: Sequence[LeanLayer],
+    tolerance: float,
 ) -> bool:
-    """Whether each layer makes of the same states what its other does, but for rounding to int8."""
+    """Whether each layer makes of the same states what its other does.
+
+    ``tolerance`` is for the largest difference, over the largest change that the layer makes.
+    """
     pairs = [_Pair(*pair) for pair in zip(layers, others, strict=True)]
-    generator = torch.Generator().manual_seed(0)
-    rows = [
-        torch.randint(0, int(model.config.vocab_size), (length,), generator=generator).tolist()
-        for length in PROBE_LENGTHS
-    ]
+    rows = [row.tolist() for row in _random_rows(model, _LAYER_LENGTHS)]
     batch = PackedBatch.of(rows, next(model.parameters()).device)
     try:
         packed_states(model, batch, is_causal, GROUPS, pairs)
     except Exception:  # such as a shape that the others were not made for
         return False
-    return all(pair.apart <= _ROUNDING for pair in pairs)
+    return all(pair.apart <= tolerance for pair in pairs)
 
 
 class _Pair(LeanLayer):
@@ -198,11 +198,7 @@ def _padded(
 ) -> _Reference:
     """Return random texts of these lengths, and what the padded path makes of them."""
     device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    rows = [
-        torch.randint(0, int(model.config.vocab_size), (length,), generator=generator)
-        for length in lengths
-    ]
+    rows = _random_rows(model, lengths)
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
     real = (torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]).to(device)
     inputs: list[Tensor] = []
@@ -214,6 +210,13 @@ def _padded(
     with _at_inputs(layers, keep):
         states = padded_states(ids, real.long())[real]
     return _Reference([row.tolist() for row in rows], states, inputs)
+
+
+def _random_rows(model: Any, lengths: Sequence[int]) -> list[Tensor]:
+    """Return token ids (length,) int64 for each length, the same ones every time."""
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = int(model.config.vocab_size)
+    return [torch.randint(0, vocabulary, (length,), generator=generator) for length in lengths]
 
 
 def _compare(

@@ -33,6 +33,10 @@ Speed = Literal["exact", "fast"]
 SPEEDS: tuple[Speed, ...] = get_args(Speed)
 
 
+_ROUNDING = 0.02
+"""How far int8 layers may be apart, over what they change: some are rounded the other way."""
+
+
 def check_speed(speed: str) -> Speed:
     """Return the speed, or raise UsageError where there is none of this name."""
     for known in SPEEDS:
@@ -72,7 +76,8 @@ def _fuse(backbone: Backbone, lean: Sequence[LeanLayer], notify: Notify) -> None
         return
     if not fused:
         return
-    if layers_agree(backbone.model, backbone.attention.is_causal, lean, fused):
+    is_causal = backbone.attention.is_causal
+    if layers_agree(backbone.model, is_causal, lean, fused, _ROUNDING):
         backbone.packing = replace(backbone.packing, layers=fused)
     else:
         notify("speed fast: fused layers differ from the base's own; going on without.")

@@ -107,6 +107,20 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def adapt() -> Callable[[Embedder], None]:
+    """Put LoRA into an embedder that changes its vectors, in evaluation mode."""
+
+    def change(embedder: Embedder) -> None:
+        add_adapter(embedder.backbone, LoraOptions(rank=2, alpha=4))
+        for name, weights in embedder.backbone.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weights, std=0.3)
+        embedder.eval()
+
+    return change
+
+
+@pytest.fixture
 def trained(base_folder: dict[str, Path]) -> Callable[..., Embedder]:
     """Return a model on a tiny base as if trained: LoRA and pooling weights are not the first."""
 

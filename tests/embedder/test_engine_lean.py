@@ -18,7 +18,6 @@ from embedder.engine.int8 import Int8Linear, join_linears
 from embedder.engine.lean import LeanLayer, lean_in_place
 from embedder.engine.packing import GROUPS, PackedBatch
 from embedder.engine.probe import Packing, choose_packing, packed_states
-from embedder.lora import LoraOptions, add_adapter
 from embedder.text import pad_batch
 
 CPU = torch.device("cpu")
@@ -187,14 +186,12 @@ def test_gradients_flow_through_the_bases_own_layers(base_folder: dict[str, Path
         torch.testing.assert_close(backbone.packed_states(batch), found, atol=1e-5, rtol=1e-5)
 
 
-def test_an_adapter_that_is_added_later_counts(base_folder: dict[str, Path]) -> None:
+def test_an_adapter_that_is_added_later_counts(
+    base_folder: dict[str, Path], adapt: Callable[[Embedder], None]
+) -> None:
     embedder = load(base_folder["llama"])
     before = embedder.encode_documents(TEXTS)
-    add_adapter(embedder.backbone, LoraOptions(rank=2, alpha=4))
-    for name, weights in embedder.backbone.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(weights, std=0.3)
-    embedder.eval()
+    adapt(embedder)
     assert embedder.backbone.packing.layers
     found = embedder.encode_documents(TEXTS)
     assert np.abs(found - before).max() > 1e-2
