@@ -19,6 +19,7 @@ from embedder.cache import cache_folder
 __all__ = ["BuildError", "load_functions"]
 
 SOURCE = Path(__file__).with_name("fused.c")
+HEADER = Path(__file__).with_name("fused_rows.h")
 
 _FLAGS = (
     "-O3",
@@ -75,7 +76,7 @@ def load_functions() -> ctypes.CDLL:
     if shutil.which(compiler[0]) is None:
         raise BuildError(f"no C compiler {compiler[0]!r}")
     key = hashlib.sha256("\n".join([*_FLAGS, _run([*compiler, "--version"]), _cpu()]).encode())
-    key.update(SOURCE.read_bytes())
+    key.update(SOURCE.read_bytes() + HEADER.read_bytes())
     kept = cache_folder() / "compiled" / f"fused-{key.hexdigest()[:16]}.so"
     try:
         return _load(kept)

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from embedder import Embedder, VariantSpec
+from embedder.engine.fused_build import BuildError, load_functions
 from embedder.lora import LoraOptions, add_adapter
 
 # Threads cost more than they give on models this small, and make a busy machine crawl.
@@ -104,6 +105,29 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests out of the user's cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def functions() -> None:
+    """Skip where the functions of fused.c cannot be compiled."""
+    try:
+        load_functions()
+    except BuildError as error:
+        pytest.skip(f"layers are not fused here: {error}")
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Embedder]:
+    """Load mean+causal with int8 on any CPU; one without the instructions is slow at it."""
+    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: True)
+
+    def load(
+        folder: Path, pooling: str = "mean", attention: str = "causal", **how: Any
+    ) -> Embedder:
+        spec = VariantSpec(base=str(folder), pooling=pooling, attention=attention, max_tokens=48)
+        return Embedder.from_spec(spec, device="cpu", speed="fast", **how)
+
+    return load
 
 
 @pytest.fixture
