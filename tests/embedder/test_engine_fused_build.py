@@ -47,15 +47,16 @@ def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("functions")
-def test_a_damaged_file_is_made_again(tmp_path: Path) -> None:
+def test_a_damaged_file_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build()
     [library] = kept(tmp_path)
     whole = library.read_bytes()
-    library.unlink()  # a loaded file is not to be written over
-    library.write_bytes(whole[:100])
+    damaged = tmp_path / "other" / library.relative_to(tmp_path / "cache")
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(whole[:100])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     build()
-    assert library.read_bytes()[:100] == whole[:100]
-    assert library.stat().st_size > 1000
+    assert len(damaged.read_bytes()) == len(whole)
 
 
 @pytest.mark.usefixtures("functions")
