@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["cache_folder", "file_sha256", "weights_sha256"]
+__all__ = ["cache_folder", "file_sha256", "keep", "weights_sha256"]
 
 _READ_BYTES = 1 << 20
 
@@ -52,16 +52,16 @@ def weights_sha256(folder: Path) -> str:
     digest = hashlib.sha256()
     for path, _ in stamps:
         digest.update(f"{path.name}:{file_sha256(path)}\n".encode())
-    _remember(memory, digest.hexdigest())
+    keep(memory, json.dumps({"sha256": digest.hexdigest()}).encode())
     return digest.hexdigest()
 
 
-def _remember(memory: Path, sha256: str) -> None:
-    """Write the remembered hash; a cache that cannot be written costs only time."""
+def keep(path: Path, content: bytes) -> None:
+    """Write a file of the cache folder, whole or not at all; one that cannot be costs only time."""
     try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        beside = memory.with_suffix(f".{os.getpid()}.tmp")
-        beside.write_text(json.dumps({"sha256": sha256}))
-        beside.replace(memory)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(f".{os.getpid()}.tmp")
+        beside.write_bytes(content)
+        beside.replace(path)
     except OSError:
         return

@@ -44,8 +44,9 @@ class FusedLayer(LeanLayer):
             each.reshape(len(normed), -1, attention.head_dim).contiguous()
             for each in project(normed, (attention.q_proj, attention.k_proj, attention.v_proj))
         )
-        self._place(queries, getattr(attention, "q_norm", None), turns)
-        self._place(keys, getattr(attention, "k_norm", None), turns)
+        cosines, sines = (each[0].contiguous() for each in turns)
+        for heads, norm in ((queries, "q_norm"), (keys, "k_norm")):
+            self._place(heads, getattr(attention, norm, None), cosines, sines)
         states = add_linear(states, self.attend(queries, keys, values), attention.o_proj)
         normed = self._norm(states, self.block.post_attention_layernorm)
         gate, up = (each.contiguous() for each in project(normed, (feed.gate_proj, feed.up_proj)))
@@ -84,9 +85,8 @@ class FusedLayer(LeanLayer):
         )
         return normed
 
-    def _place(self, heads: Tensor, norm: Any | None, turns: tuple[Tensor, Tensor]) -> None:
+    def _place(self, heads: Tensor, norm: Any | None, cosines: Tensor, sines: Tensor) -> None:
         """Norm heads (total, count, width) where there is a norm, and turn them, in place."""
-        cosines, sines = (each[0].contiguous() for each in turns)
         self.functions.millpond_place(
             *(address(heads), address(None if norm is None else norm.weight)),
             *(0.0 if norm is None else norm.variance_epsilon, address(cosines), address(sines)),

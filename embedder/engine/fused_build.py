@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from embedder.cache import cache_folder
+from embedder.cache import cache_folder, keep
 
 __all__ = ["BuildError", "load_functions"]
 
@@ -91,7 +91,7 @@ def load_functions() -> ctypes.CDLL:
             loaded = _load(library)
         except OSError as error:
             raise BuildError(f"what was compiled cannot be loaded: {error}") from error
-        _keep(library, kept)
+        keep(kept, library.read_bytes())
     return loaded
 
 
@@ -127,14 +127,3 @@ def _cpu() -> str:
         next((line for line in lines if line.startswith(name)), "")
         for name in ("model name", "flags")
     )
-
-
-def _keep(library: Path, kept: Path) -> None:
-    """Copy into the cache folder, whole or not at all."""
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        beside = kept.with_suffix(f".{os.getpid()}.tmp")
-        shutil.copyfile(library, beside)
-        beside.replace(kept)
-    except OSError:
-        return

@@ -135,6 +135,14 @@ static inline float exponential(float x)
     return sum * power.value;
 }
 
+/* out = silu(gates) * ups; out may be one of them. */
+static inline void gate_row(const float *gates, const float *ups, float *out, long width)
+{
+#pragma omp simd
+    for (long i = 0; i < width; i++)
+        out[i] = gates[i] / (1.0f + exponential(-gates[i])) * ups[i];
+}
+
 /* Turn each pair (i, i + half) of a head by its position's angle. */
 static inline void rotate_head(float *head, const float *cosines, const float *sines, long width)
 {

@@ -62,17 +62,9 @@ def test_info_verify_finds_a_changed_byte(millpond, index_folder):
 
 def test_doctor_prints_versions_device_cache_and_import_places(millpond):
     result = millpond("doctor")
-    words = (
-        "torch",
-        "faiss",
-        "device",
-        "speed exact",
-        "speed fast",
-        "cache",
-        "disk",
-        "import retrieval",
-    )
-    for word in (*words, "import cli"):
+    for word in ("torch", "faiss", "device", "speed exact", "speed fast", "cache", "disk"):
+        assert word in result.stdout
+    for word in ("import retrieval", "import cli"):
         assert word in result.stdout
     found = json.loads(millpond("doctor", "--json").stdout)
     assert result.exit_code == (1 if found["problems"] else 0)

@@ -117,6 +117,13 @@ def functions() -> None:
 
 
 @pytest.fixture
+def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no C compiler."""
+    for place in ("probe.fused_layers", "speed.fused_int8_layers"):
+        monkeypatch.setattr(f"embedder.engine.{place}", lambda layers: ())
+
+
+@pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Embedder]:
     """Load mean+causal with int8 on any CPU; one without the instructions is slow at it."""
     monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: True)

@@ -23,14 +23,9 @@ from embedder.text import pad_batch
 CPU = torch.device("cpu")
 ROWS = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17], [18]]
 TEXTS = ["a", "the mill by the pond", "", "mills grind slowly, ponds fill slower " * 2, "pond"]
+pytestmark = pytest.mark.usefixtures("unfused")  # test_engine_fused.py has the others
+
 VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
-
-
-@pytest.fixture(autouse=True)
-def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where there is no C compiler; test_engine_fused.py has the other layers."""
-    for place in ("probe.fused_layers", "speed.fused_int8_layers"):
-        monkeypatch.setattr(f"embedder.engine.{place}", lambda layers: ())
 
 
 def load(folder: Path, pooling: str = "mean", attention: str = "causal", **how: Any) -> Embedder:

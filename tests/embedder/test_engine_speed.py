@@ -194,13 +194,6 @@ def test_an_unknown_speed_is_refused(llama: Path) -> None:
         load(llama, [], "ludicrous")
 
 
-@pytest.fixture
-def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where there is no C compiler: torch.compile cannot take fused layers."""
-    for place in ("probe.fused_layers", "speed.fused_int8_layers"):
-        monkeypatch.setattr(f"embedder.engine.{place}", lambda layers: ())
-
-
 def eager(embedder: Embedder, notes: list[str], repaid_seconds: float = 0.0) -> LayerCompiler:
     """Put a compiler into the embedder that wants to compile as soon as it can."""
     compiler = LayerCompiler(
