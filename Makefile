@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 REQUIREMENTS := pyproject.toml constraints.txt
 INDEX := demo-index
-MODEL := embedder/builtin_models/millpond-135m/millpond.json
+MODEL := embedder/models/builtin_models/millpond-135m/millpond.json
 # The default model, with less of each text: docstrings say most in their first sentence.
 DEMO_MODEL := millpond-135m,max_tokens=48
 SPEED_MODEL := millpond-135m,max_tokens=128
@@ -52,16 +52,16 @@ check: $(VENV)/.installed-dev
 # Messages go to stderr, tables to stdout: make -s bench-speed > tables.md
 bench-speed: $(VENV)/.installed-test
 	@if [ -f "$(DATA)/beir/scifact/corpus.jsonl" ]; then \
-	  $(BIN)/python -m benchmarks.speed.encode "$(DATA)" --seconds 200; \
+	  $(BIN)/python -m benchmarks.lab.speed.encode "$(DATA)" --seconds 200; \
 	else \
-	  echo "Left out: benchmarks.speed.encode, since $(DATA)/beir/scifact is not there; type DATA=FOLDER" >&2; \
+	  echo "Left out: benchmarks.lab.speed.encode, since $(DATA)/beir/scifact is not there; type DATA=FOLDER" >&2; \
 	fi
 	@echo
-	@$(BIN)/python -m benchmarks.speed.end_to_end python-stdlib --model $(SPEED_MODEL) --documents 500 --seconds 120
+	@$(BIN)/python -m benchmarks.lab.speed.end_to_end python-stdlib --model $(SPEED_MODEL) --documents 500 --seconds 120
 	@echo
-	@$(BIN)/python -m benchmarks.speed.indexing overhead --rounds 3 --seconds 30
+	@$(BIN)/python -m benchmarks.lab.speed.indexing overhead --rounds 3 --seconds 30
 	@echo
-	@$(BIN)/python -m benchmarks.speed.indexing throughput --documents 20000 --rounds 2 --seconds 40
+	@$(BIN)/python -m benchmarks.lab.speed.indexing throughput --documents 20000 --rounds 2 --seconds 40
 
 $(VENV)/.created:
 	@command -v "$(PYTHON)" >/dev/null || { \

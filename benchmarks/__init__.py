@@ -9,10 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks.comparing import CompareConfig, compare
-    from benchmarks.config import BenchConfig
-    from benchmarks.results import Result, read_results
-    from benchmarks.runner import run_benchmark
+    from benchmarks.scoring.config import BenchConfig
+    from benchmarks.scoring.results import Result, read_results
+    from benchmarks.scoring.runner import run_benchmark
+    from benchmarks.significance.compare import CompareConfig, compare
 
 __all__ = [
     "run_benchmark",
@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "run_benchmark": "benchmarks.runner",
-    "BenchConfig": "benchmarks.config",
-    "read_results": "benchmarks.results",
-    "Result": "benchmarks.results",
-    "compare": "benchmarks.comparing",
-    "CompareConfig": "benchmarks.comparing",
+    "run_benchmark": "benchmarks.scoring.runner",
+    "BenchConfig": "benchmarks.scoring.config",
+    "read_results": "benchmarks.scoring.results",
+    "Result": "benchmarks.scoring.results",
+    "compare": "benchmarks.significance.compare",
+    "CompareConfig": "benchmarks.significance.compare",
 }
 
 

@@ -6,26 +6,23 @@ from typing import Annotated
 
 import typer
 
-from cli._group import MillpondGroup
-from cli._panels import PanelCommand
-from cli.add import add
-from cli.bench import bench
-from cli.check import check
-from cli.compare import compare
-from cli.delete import delete
-from cli.embed import embed
-from cli.index import index
-from cli.inspect import doctor, info, models, variants
-from cli.merge import merge, soup
-from cli.mine import mine
-from cli.reindex import reindex
-from cli.report import report
-from cli.search import search
-from cli.serve import serve
-from cli.study import study
-from cli.train import train
-from cli.update import update
-from cli.whiten import whiten
+from cli.commands.bench import bench
+from cli.commands.change import add, delete, update
+from cli.commands.check import check
+from cli.commands.compare import compare
+from cli.commands.embed import embed
+from cli.commands.index import index
+from cli.commands.inspect import doctor, info, models, variants
+from cli.commands.merge import merge, soup
+from cli.commands.mine import mine
+from cli.commands.reindex import reindex
+from cli.commands.report import report
+from cli.commands.search import search
+from cli.commands.serve import serve
+from cli.commands.study import study
+from cli.commands.train import train
+from cli.commands.whiten import whiten
+from cli.errors import MillpondGroup, PanelCommand
 
 __all__ = ["app", "main"]
 
@@ -71,8 +68,7 @@ for command in COMMANDS:
 def _show_version(wanted: bool) -> None:
     if not wanted:
         return
-    from cli._output import print_line
-    from cli._version import read_version
+    from cli.output import print_line, read_version
 
     print_line(f"millpond {read_version()}")
     raise typer.Exit

@@ -9,10 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from embedder.bases import BaseModel, list_bases
-    from embedder.cache import cache_folder
-    from embedder.defaults import DEFAULT_MODEL
     from embedder.embedder import Embedder
+    from embedder.models.bases import BaseModel, list_bases
+    from embedder.models.cache import cache_folder
+    from embedder.models.names import DEFAULT_MODEL
     from embedder.variants import Variant, VariantSpec, get_variant, list_variants
 
 __all__ = [
@@ -29,14 +29,14 @@ __all__ = [
 
 _HOMES = {
     "Embedder": "embedder.embedder",
-    "DEFAULT_MODEL": "embedder.defaults",
+    "DEFAULT_MODEL": "embedder.models.names",
     "VariantSpec": "embedder.variants",
     "Variant": "embedder.variants",
     "get_variant": "embedder.variants",
     "list_variants": "embedder.variants",
-    "BaseModel": "embedder.bases",
-    "list_bases": "embedder.bases",
-    "cache_folder": "embedder.cache",
+    "BaseModel": "embedder.models.bases",
+    "list_bases": "embedder.models.bases",
+    "cache_folder": "embedder.models.cache",
 }
 
 

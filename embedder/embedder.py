@@ -11,24 +11,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedder.attention import get_attention
-from embedder.backbone import Backbone, States, load_backbone
-from embedder.bases import Notify
-from embedder.defaults import DEFAULT_VARIANT
-from embedder.device import choose_device, choose_dtype
+from embedder.engine.backbone import Backbone, States, load_backbone
 from embedder.engine.batches import token_batches as token_batches
 from embedder.engine.budget import CUDA_TOKENS
-from embedder.engine.checks import check_finite
-from embedder.engine.checks import check_texts as check_texts
-from embedder.engine.compiling import INT8_REPAID_SECONDS, REPAID_SECONDS, LayerCompiler
 from embedder.engine.packing import PackedBatch
 from embedder.engine.run import encode_texts
-from embedder.engine.speed import Speed, check_speed, quantize_backbone
-from embedder.fingerprint import describe_model
-from embedder.model_name import format_model_name, parse_model_name
+from embedder.engine.speed import (
+    INT8_REPAID_SECONDS,
+    REPAID_SECONDS,
+    LayerCompiler,
+    Speed,
+    check_speed,
+    quantize_backbone,
+)
+from embedder.engine.text import Frame, TextTokenizer, check_finite
+from embedder.engine.text import check_texts as check_texts
+from embedder.environment import choose_device, choose_dtype
+from embedder.models.bases import Notify
+from embedder.models.fingerprint import describe_model
+from embedder.models.names import DEFAULT_VARIANT, find_saved_model
 from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling
-from embedder.saved_name import find_saved_model
-from embedder.text import Frame, TextTokenizer
-from embedder.variants import VariantSpec, spec_to_json
+from embedder.variants import VariantSpec, format_model_name, parse_model_name, spec_to_json
 from retrieval.errors import UsageError
 from retrieval.fingerprint import Fingerprint
 from retrieval.protocols import Progress, Vectors
@@ -149,7 +152,7 @@ class Embedder(nn.Module):
         """
         saved = find_saved_model(model)
         if saved is not None:
-            from embedder.saved import load_model  # imports this module
+            from embedder.models.saved import load_model  # imports this module
 
             return load_model(
                 saved.folder,

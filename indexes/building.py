@@ -9,20 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes.backend import Backend, BuildRequest, BuildResult
-from indexes.documents import DocumentStore, check_unique_ids
+from indexes.backends.backend import Backend, BuildRequest, BuildResult
 from indexes.folder import Workspace
 from indexes.index import StoredIndex
-from indexes.manifest import (
-    BUILDING_NAME,
-    FileEntry,
-    Manifest,
-    base_libraries,
-    millpond_version,
-    now_utc,
-)
 from indexes.recall import RECALL_QUERIES, measure_recall
-from indexes.selection import (
+from indexes.search.selection import (
     DELETED_NAME,
     FIELDS_NAME,
     Rows,
@@ -30,8 +21,17 @@ from indexes.selection import (
     live_rows,
     write_fields,
 )
-from indexes.shards import Shards
-from indexes.staging import DONE_NAME, PLAN_NAME, SHARD_ROLES
+from indexes.storage.documents import DocumentStore, check_unique_ids
+from indexes.storage.manifest import (
+    BUILDING_NAME,
+    FileEntry,
+    Manifest,
+    base_libraries,
+    millpond_version,
+    now_utc,
+)
+from indexes.storage.staging import DONE_NAME, PLAN_NAME, SHARD_ROLES
+from indexes.storage.vectors import Shards
 from retrieval import Fingerprint, Scalar
 
 __all__ = ["RECALL", "Origin", "StoredRows", "build_index"]

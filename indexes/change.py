@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from indexes.manifest import Manifest
+from indexes.storage.manifest import Manifest
 from retrieval import Scalar
 from retrieval.errors import UsageError
 

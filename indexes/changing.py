@@ -17,20 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes.backend import Backend
+from indexes.backends.backend import Backend
 from indexes.change import Change, ChangeConfig, Tally
 from indexes.compaction import compact_if_needed
 from indexes.folder import Workspace, open_workspace, storage_errors
 from indexes.index import StoredIndex
-from indexes.lookup import IdLookup
-from indexes.manifest import MANIFEST_NAME, Manifest, read_manifest
 from indexes.opening import open_index
 from indexes.publishing import document_key, document_of, publish_change
-from indexes.selection import Mask
-from indexes.staging import Staging
+from indexes.search.selection import IdLookup, Mask
+from indexes.storage.manifest import MANIFEST_NAME, Manifest, read_manifest
+from indexes.storage.staging import Staging
 from indexes.write import check_encoded, read_chunks
 from retrieval import Document, Encoder, Progress, Vectors, check_fingerprints
-from retrieval.corpus.id_set import IdSet
+from retrieval.corpus.reading import IdSet
 from retrieval.errors import DuplicateIdError, UsageError
 from retrieval.passages import Splitter, read_passages
 

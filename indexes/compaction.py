@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes.backend import Backend
+from indexes.backends.backend import Backend
+from indexes.backends.registry import backend_of, get_backend
 from indexes.building import Origin, StoredRows, build_index
 from indexes.change import ChangeConfig
 from indexes.folder import Workspace, open_workspace, storage_errors
 from indexes.index import StoredIndex
-from indexes.manifest import BUILDING_NAME, FileEntry, Manifest, read_manifest
 from indexes.opening import open_index
-from indexes.registry import backend_of, get_backend
-from indexes.staging import SHARD_ROLES, Staging
+from indexes.storage.manifest import BUILDING_NAME, FileEntry, Manifest, read_manifest
+from indexes.storage.staging import SHARD_ROLES, Staging
 from retrieval import Document, Vectors
 
 __all__ = ["compact_if_needed", "compact_index", "reindex"]

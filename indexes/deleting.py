@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from itertools import chain, islice
 from pathlib import Path
 
-from indexes.backend import Backend
+from indexes.backends.backend import Backend
 from indexes.change import Change, ChangeConfig, Tally
 from indexes.compaction import compact_if_needed
 from indexes.folder import open_workspace
-from indexes.lookup import IdLookup
-from indexes.manifest import read_manifest
 from indexes.opening import open_index
 from indexes.publishing import document_key, publish_change
+from indexes.search.selection import IdLookup
+from indexes.storage.manifest import read_manifest
 from retrieval.errors import UsageError
 
 __all__ = ["delete_documents"]

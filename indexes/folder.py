@@ -26,10 +26,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from indexes.manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
-from indexes.registry import BACKENDS
-from indexes.selection import DELETED_NAME, FIELDS_NAME
-from indexes.staging import DOCUMENTS_NAME, DONE_NAME, VECTORS_NAME, has_finished_shards
+from indexes.backends.registry import BACKENDS
+from indexes.search.selection import DELETED_NAME, FIELDS_NAME
+from indexes.storage.manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, read_manifest
+from indexes.storage.staging import DOCUMENTS_NAME, DONE_NAME, VECTORS_NAME, has_finished_shards
 from retrieval.disk import FULL_DISK, sync_path, sync_tree
 from retrieval.errors import (
     DuplicateIdError,

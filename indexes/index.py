@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes.backend import Backend, OpenRequest, SearchEngine
-from indexes.documents import DocumentStore
-from indexes.manifest import Manifest
-from indexes.ranking import ExactScan, Found, make_hits, rank
-from indexes.selection import Rows, RowTable, Selection
-from indexes.shards import Shards, check_vectors
+from indexes.backends.backend import Backend, OpenRequest, SearchEngine
+from indexes.search.ranking import ExactScan, Found, make_hits, rank
+from indexes.search.selection import Rows, RowTable, Selection
+from indexes.storage.documents import DocumentStore
+from indexes.storage.manifest import Manifest
+from indexes.storage.vectors import Shards, check_vectors
 from retrieval import Fingerprint, Hit, Vectors
 from retrieval.errors import IndexCorruptError, UsageError
 from retrieval.filters import Expression

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from indexes.backends.registry import get_backend
 from indexes.index import StoredIndex
-from indexes.manifest import FileEntry, Manifest, read_manifest
-from indexes.registry import get_backend
+from indexes.storage.manifest import FileEntry, Manifest, read_manifest
 from retrieval.errors import IndexCorruptError
 
 __all__ = ["find_damage", "open_index", "verify_index"]

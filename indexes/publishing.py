@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from indexes.backend import Backend
+from indexes.backends.backend import Backend
+from indexes.backends.registry import backend_of
 from indexes.building import Origin, StoredRows, build_index
 from indexes.folder import Workspace, storage_errors
 from indexes.index import StoredIndex
-from indexes.manifest import Manifest
-from indexes.registry import backend_of
-from indexes.staging import Staging
+from indexes.storage.manifest import Manifest
+from indexes.storage.staging import Staging
 from retrieval.errors import UsageError
 from retrieval.passages import split_passage_id
 

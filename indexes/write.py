@@ -12,13 +12,13 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from indexes.backend import Backend
+from indexes.backends.backend import Backend
+from indexes.backends.registry import get_backend
 from indexes.building import Origin, StoredRows, build_index
 from indexes.folder import Workspace, check_target, open_workspace, storage_errors
-from indexes.manifest import Manifest
-from indexes.registry import get_backend
-from indexes.shards import VECTOR_TYPES, check_vectors, find_bad_row
-from indexes.staging import Staging
+from indexes.storage.manifest import Manifest
+from indexes.storage.staging import Staging
+from indexes.storage.vectors import VECTOR_TYPES, check_vectors, find_bad_row
 from retrieval import Document, Encoder, Progress, Scalar, Vectors
 from retrieval.errors import EmptyCorpusError, UnknownNameError, UsageError, VectorError
 from retrieval.passages import Splitter, read_passages
@@ -112,7 +112,7 @@ def write_corpus(
     documents : read once, a chunk at a time.
     path : the index folder, made if missing.
     config : the defaults of ``WriteConfig`` where None.
-    store : a backend with options of its own, such as the server of ``indexes.qdrant``; by default
+    store : a backend with options of its own, such as the server of ``indexes.backends.qdrant``; by default
         the one that the config names.
     engine : what runs the encoder; by default this thread, one chunk after the other.
     split : cuts each text into passages, which are embedded one by one; a search returns the

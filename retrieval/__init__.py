@@ -4,7 +4,7 @@ from retrieval.corpus import Corpus, read_corpus, read_queries
 from retrieval.errors import MillpondError
 from retrieval.fingerprint import Fingerprint, check_fingerprints
 from retrieval.protocols import Encoder, Progress, VectorIndex, Vectors
-from retrieval.search import Retriever
+from retrieval.retriever import Retriever
 from retrieval.types import Document, Hit, Query, Scalar
 
 __all__ = [

@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.comparison import Comparison
 from benchmarks.report.items import collect_items
 from benchmarks.report.leaderboard import FamilyTable, build_leaderboard
 from benchmarks.report.words import describe_tests, describe_values, sentence
-from benchmarks.results import Result
+from benchmarks.scoring.results import Result
+from benchmarks.significance.comparison import Comparison
 
 __all__ = ["Report", "collect", "rounded"]
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import QueryHits, Result, read_hits
+from benchmarks.scoring.results import QueryHits, Result, read_hits
 
 __all__ = ["collect_items", "most_different"]
 

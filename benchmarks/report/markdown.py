@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarks.comparison import Comparison, Difference, FamilyDifference
-from benchmarks.report.collect import Report
+from benchmarks.report.collect import COSTS, Report
 from benchmarks.report.leaderboard import Cell, FamilyTable
 from benchmarks.report.words import describe_tests, sentence
+from benchmarks.scoring.results import Result
+from benchmarks.significance.comparison import Comparison, Difference, FamilyDifference
 
-__all__ = ["render_markdown"]
+__all__ = ["render_markdown", "render_csv"]
 
 _MINUS = "−"  # noqa: RUF001 - the minus sign that tables are set with
 
@@ -139,3 +142,31 @@ def _has_all(report: Report, task: str, models: Sequence[str]) -> bool:
 
 def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+_FIELDS = ("model", "task", "family", "metric", "score", "is_main", "items")
+
+
+def render_csv(results: Sequence[Result]) -> str:
+    """Return lines of model, task, family, metric, score (empty: undefined), and the costs.
+
+    ``is_main`` is 1 for the metric that the task is reported by. The costs belong to the model
+    and the task, so they repeat from metric to metric; only those that some result has are there.
+    """
+    known = {name for result in results for name in result.costs}
+    costs = [name for name in COSTS if name in known] + sorted(known - set(COSTS))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_FIELDS, *costs, "created"])
+    for result in results:
+        shared = [_number(result.costs.get(name, math.nan)) for name in costs]
+        for metric, score in result.metrics.items():
+            row = [result.model, result.task, result.family, metric, _number(score)]
+            main = int(metric == result.main_metric)
+            writer.writerow([*row, main, len(result.item_ids), *shared, result.created])
+    return text.getvalue().encode("utf-8", "backslashreplace").decode()
+
+
+def _number(value: float) -> str:
+    """Return a number as Python reads it back, "" where it is undefined."""
+    return repr(value) if math.isfinite(value) else ""

@@ -6,13 +6,25 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.report.collect import Report, page_data
+from benchmarks.scoring.results import Result
+from benchmarks.significance.comparison import Comparison
 
-__all__ = ["embed_json", "fill_template", "policy_digest", "read_static", "render_page"]
+if TYPE_CHECKING:
+    from benchmarks.significance.compare import CompareConfig
+
+__all__ = [
+    "embed_json",
+    "fill_template",
+    "policy_digest",
+    "read_static",
+    "render_page",
+    "compare_nothing",
+]
 
 SCRIPTS = ("base.js", "charts.js", "leaderboard.js", "heatmap.js", "pair.js", "cost.js", "start.js")
 """Concatenated in this order into one function."""
@@ -80,3 +92,21 @@ def fill_template(template: str, parts: Mapping[str, str]) -> str:
     What is filled in is never searched for placeholders.
     """
     return re.sub("|".join(map(re.escape, parts)), lambda found: parts[found[0]], template)
+
+
+def compare_nothing(results: Sequence[Result], config: CompareConfig) -> Comparison:
+    """Return a comparison without a pair, so that the scores of one model make a report too."""
+    return Comparison(
+        alpha=config.alpha,
+        test=config.test,
+        correction=config.correction,
+        baseline="",
+        resamples=config.resamples,
+        seed=config.seed,
+        models=tuple(dict.fromkeys(one.model for one in results)),
+        tasks=tuple(dict.fromkeys(one.task for one in results)),
+        differences=(),
+        families=(),
+        notes=("One model has results, so there was no difference to test.",),
+        bootstrap_resamples=config.bootstrap_resamples,
+    )

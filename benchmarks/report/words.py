@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.comparison import Comparison
+from benchmarks.significance.comparison import Comparison
 
 __all__ = ["describe_tests", "describe_values", "number_text", "sentence"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.optional import import_optional
+from benchmarks.scoring.optional import import_optional
 
 __all__ = [
     "EXACT_ITEMS",

@@ -177,7 +177,7 @@ class StudyConfig:
     baseline : the name of the variant that the tables compare the others with.
     alpha : level of significance after correction; intervals have confidence 1 - alpha.
     margin : the least gain that matters, where scores go from 0 to 1.
-    resamples, bootstrap_resamples : see ``benchmarks.comparing.CompareConfig``.
+    resamples, bootstrap_resamples : see ``benchmarks.significance.compare.CompareConfig``.
     pooling : options of every pooling with weights, those that it accepts.
     sample_texts : how many texts the analysis of the layers reads.
     keep_adapters : whether trained models stay; else a cell's is deleted once it is scored.

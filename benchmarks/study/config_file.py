@@ -8,8 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from benchmarks.datasets import BEIR_PREFIX
 from benchmarks.study.config import StudyConfig
+from benchmarks.tasks.datasets import BEIR_PREFIX
 from embedder.training.typed import is_path, read_dataclass, read_toml
 
 __all__ = ["example_study", "load_study", "read_study"]

@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study.cells import StudyCell
-from embedder.training.folder import find_differences
+from benchmarks.study.runs import StudyCell
+from embedder.training.checkpoint import find_differences
 from retrieval.disk import make_folder, replace_file
 from retrieval.errors import FailureError, UsageError
 

@@ -2,20 +2,71 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor, nn
 
-from benchmarks.optional import import_optional
+from benchmarks.scoring.optional import import_optional
+from embedder.pooling.trainable import LatentQueryPooling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from embedder import Embedder
 
-__all__ = ["analyse_model", "correlate_layers", "count_flops", "mean_layer_states", "sample_texts"]
+__all__ = [
+    "change_without_attention",
+    "idle_parameters",
+    "analyse_model",
+    "correlate_layers",
+    "count_flops",
+    "mean_layer_states",
+    "sample_texts",
+]
+
+
+def _attention_parts(pooling: LatentQueryPooling) -> list[nn.Module]:
+    """Return the parts that only queries and keys go through; the context's norm feeds values."""
+    return [pooling.attend.query, pooling.attend.key, pooling.attend.query_norm]
+
+
+@torch.no_grad()
+def change_without_attention(
+    pooling: LatentQueryPooling, states: Tensor, mask: Tensor, *, seed: int = 0
+) -> float:
+    """Return how far the vectors move where query and key weights are drawn anew.
+
+    0 where every text has one key, whatever was trained; more where there are several.
+
+    Parameters
+    ----------
+    states, mask : (B, S, D) float32 and (B, S) bool, what the pooling reads.
+    seed : of the new weights, ten times as large as the usual start.
+
+    Returns
+    -------
+    The largest change of any coordinate, over the largest coordinate before.
+    """
+    before = pooling(states, mask)
+    other = copy.deepcopy(pooling)
+    generator = torch.Generator().manual_seed(seed)
+    for part in _attention_parts(other):
+        for parameter in part.parameters():
+            drawn = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(10 * drawn / parameter.shape[-1] ** 0.5)
+    after = other(states, mask)
+    return float((after - before).abs().max() / before.abs().max())
+
+
+def idle_parameters(pooling: LatentQueryPooling) -> int:
+    """Return how many weights decide nothing where there is one key."""
+    return sum(p.numel() for part in _attention_parts(pooling) for p in part.parameters())
+
 
 Floats = npt.NDArray[np.float64]
 
@@ -107,12 +158,12 @@ def correlate_layers(states: Floats) -> Floats:
 def count_flops(embedder: Embedder) -> int:
     """Return the arithmetic of embedding one text of 128 tokens, backbone and pooling.
 
-    Counted while the model runs, by the rule of ``benchmarks.costs.pooling_flops``.
+    Counted while the model runs, by the rule of ``benchmarks.scoring.costs.pooling_flops``.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from benchmarks.costs import FLOP_TOKENS, flop_counter
+    from benchmarks.scoring.costs import FLOP_TOKENS, flop_counter
 
     ids = torch.ones(1, FLOP_TOKENS, dtype=torch.int64, device=embedder.device)
     counter = flop_counter()
@@ -145,7 +196,6 @@ def _attention_matters(embedder: Embedder, texts: Sequence[str]) -> dict[str, An
     """Return whether queries and keys of a last_layer pooling decide anything."""
     import torch
 
-    from benchmarks.study.single_key import change_without_attention, idle_parameters
     from embedder.pooling.registry import get_pooling
     from embedder.pooling.tokens import last_token
     from embedder.pooling.whitening import without_whitening
@@ -180,7 +230,7 @@ def _copy_to_cpu(module: Any) -> Any:
 def _batches(embedder: Embedder, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield padded ids and mask, as documents of the model."""
     from embedder.embedder import token_batches
-    from embedder.text import pad_batch
+    from embedder.engine.text import pad_batch
 
     rows = embedder.tokenize(texts, embedder.spec.document_prompt)
     for chosen in token_batches([len(row) for row in rows], embedder.batch_tokens):

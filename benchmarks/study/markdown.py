@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.report.markdown import plain
 from benchmarks.study import words
+from benchmarks.study.config import StudyConfig
+from benchmarks.study.folder import StudyFolder
+from benchmarks.study.page import render_study_page
+from benchmarks.study.summary import summarise
+from indexes.storage.manifest import millpond_version, now_utc
 
-__all__ = ["render_study_markdown"]
+__all__ = ["render_study_markdown", "write_study_report"]
 
 
 def render_study_markdown(summary: Mapping[str, Any]) -> str:
@@ -95,3 +102,20 @@ def _row(cells: Sequence[str]) -> str:
 
 def _list(texts: Sequence[str]) -> Iterator[str]:
     return (f"- {plain(text)}" for text in texts)
+
+
+def write_study_report(config: StudyConfig, out: str | Path) -> dict[str, Any]:
+    """Write summary.json, report.html and report.md into the study, and return the summary.
+
+    Raises
+    ------
+    UsageError : no cell is done.
+    FailureError, RecordError, StorageError : a file of the study is damaged or not writable.
+    """
+    folder = StudyFolder(Path(out))
+    summary = summarise(config, folder, millpond_version(), now_utc())
+    text = json.dumps(summary, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    folder.write_text("summary.json", f"{text}\n")
+    folder.write_text("report.html", render_study_page(summary))
+    folder.write_text("report.md", render_study_markdown(summary))
+    return summary

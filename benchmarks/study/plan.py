@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.models import Notify
-from benchmarks.study.cells import StudyCell, list_cells
+from benchmarks.scoring.models import Notify
 from benchmarks.study.config import StudyConfig
 from benchmarks.study.folder import StudyFolder
 from benchmarks.study.layers import sample_texts
+from benchmarks.study.runs import StudyCell, list_cells
 from benchmarks.study.tasks import LoadedTask, embedded_texts, load_tasks
 from embedder.pooling import get_pooling
 from embedder.training.config import CheckpointConfig

@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.cache import ShowProgress
-from benchmarks.config import BenchConfig
-from benchmarks.costs import PeakMemory
-from benchmarks.models import LoadedModel, Notify, load_model
-from benchmarks.remembered import Remembered
-from benchmarks.runner import Failure, release_memory, run_benchmark
-from benchmarks.study.cells import StudyCell, list_cells
+from benchmarks.scoring.cache import ShowProgress
+from benchmarks.scoring.config import BenchConfig
+from benchmarks.scoring.costs import PeakMemory
+from benchmarks.scoring.models import LoadedModel, Notify, load_model
+from benchmarks.scoring.remembered import Remembered
+from benchmarks.scoring.runner import Failure, release_memory, run_benchmark
 from benchmarks.study.config import StudyConfig
 from benchmarks.study.folder import CellRecord, StudyFolder
 from benchmarks.study.layers import analyse_model, sample_texts
+from benchmarks.study.runs import StudyCell, list_cells
 from benchmarks.study.tasks import LoadedTask, embedded_texts, load_tasks
 from benchmarks.study.training import describe_training
 from benchmarks.tasks import task_files
@@ -149,7 +149,7 @@ class _Study:
 
     def _train(self, cell: StudyCell) -> Mapping[str, Any]:
         """Train a cell, or go on with it, and return what that cost."""
-        from embedder.device import choose_device
+        from embedder.environment import choose_device
         from embedder.training import train
 
         model = self.folder.model(cell)

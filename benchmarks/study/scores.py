@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.results import FAMILIES, Result
+from benchmarks.scoring.results import FAMILIES, Result
 from benchmarks.significance import (
     adjust_holm,
     bootstrap_means,
@@ -25,8 +25,8 @@ from benchmarks.significance import (
     randomisation_test,
     shifted_bootstrap_p,
 )
-from benchmarks.study.cells import StudyCell
 from benchmarks.study.config import StudyConfig
+from benchmarks.study.runs import StudyCell
 
 __all__ = ["ALL_FAMILIES", "BaseScores", "FamilyScore", "FamilyTest", "correct_tests"]
 

@@ -9,13 +9,12 @@ from statistics import fmean, median
 from typing import Any
 
 from benchmarks.report.collect import rounded
-from benchmarks.results import Result, read_results
-from benchmarks.study.cells import StudyCell, list_cells
+from benchmarks.scoring.results import Result, read_results
 from benchmarks.study.claims import CLAIMS, RULE, claim_pairs, judge_claim, paper_variants
 from benchmarks.study.config import StudyConfig
-from benchmarks.study.departures import list_departures
 from benchmarks.study.folder import CellRecord, StudyFolder
-from benchmarks.study.method import describe_gaps, describe_method
+from benchmarks.study.method import describe_gaps, describe_method, list_departures
+from benchmarks.study.runs import StudyCell, list_cells
 from benchmarks.study.scores import BaseScores, FamilyScore, FamilyTest, correct_tests
 from benchmarks.study.training import late_gain
 from embedder.attention import ATTENTIONS

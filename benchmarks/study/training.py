@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from embedder.manifest import ADAPTER_WEIGHTS, POOLING_WEIGHTS
+from embedder.models.manifest import ADAPTER_WEIGHTS, POOLING_WEIGHTS
 from embedder.training.config import TrainConfig
 
 __all__ = ["describe_training", "late_gain"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.optional import import_optional
+from benchmarks.scoring.optional import import_optional
 from benchmarks.tasks.tables import read_table
 from benchmarks.tasks.task import Embed, Scores, Task, TextFamily
 from retrieval.errors import RecordError, UsageError

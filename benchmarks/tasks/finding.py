@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.datasets import BEIR_PREFIX, fetch_beir
 from benchmarks.tasks import classification, sts
+from benchmarks.tasks.datasets import BEIR_PREFIX, fetch_beir
 from benchmarks.tasks.retrieval import find_splits
 from benchmarks.tasks.tables import read_header
 from benchmarks.tasks.task import Task

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.metrics import retrieval_metrics, score_run
-from benchmarks.results import QueryHits, TopHit
+from benchmarks.scoring.metrics import retrieval_metrics, score_run
+from benchmarks.scoring.results import QueryHits, TopHit
 from benchmarks.tasks.tables import read_table
 from benchmarks.tasks.task import Scores, Task
 from retrieval import Corpus, Hit, Query, read_corpus, read_queries

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.metrics import correlations, cosines, is_constant
+from benchmarks.scoring.metrics import correlations, cosines, is_constant
 from benchmarks.tasks.tables import read_table
 from benchmarks.tasks.task import Embed, Scores, Task, TextFamily
 from retrieval.errors import UsageError

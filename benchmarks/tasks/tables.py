@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval.corpus.lines import open_bytes, read_lines
+from retrieval.corpus.formats import open_bytes, read_lines
 from retrieval.errors import RecordError, UsageError
 
 __all__ = ["Table", "read_header", "read_table"]

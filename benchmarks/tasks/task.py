@@ -22,7 +22,7 @@ class Task:
     Attributes
     ----------
     name : of its file or folder; with "-SPLIT" for qrels other than test.
-    family : one of ``benchmarks.results.FAMILIES``.
+    family : one of ``benchmarks.scoring.results.FAMILIES``.
     path : its file or folder.
     split : of the qrels, where it is retrieval.
     """
@@ -35,7 +35,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model scored; the fields are those of ``benchmarks.results.Result``."""
+    """What a model scored; the fields are those of ``benchmarks.scoring.results.Result``."""
 
     main_metric: str
     metrics: Mapping[str, float]

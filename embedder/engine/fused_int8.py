@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from embedder.engine.fused import FusedLayer, address, is_silu
-from embedder.engine.fused_build import load_functions
+from embedder.engine.fused import FusedLayer, address, is_silu, load_functions
 from embedder.engine.int8 import Int8Linear
 from embedder.engine.lean import LeanLayer
 

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embedder.engine.buckets import Bucket, make_buckets
-from embedder.engine.transfer import to_device
+from embedder.engine.batches import Bucket, make_buckets
+from embedder.engine.budget import to_device
 
 __all__ = [
     "ATTENTION_NAME",

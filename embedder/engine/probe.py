@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedder.engine.fused import fused_layers
-from embedder.engine.fused_build import BuildError
+from embedder.engine.fused import BuildError, fused_layers
 from embedder.engine.kernels import HALF_TOLERANCE, checked, find_kernels
 from embedder.engine.lean import LeanLayer, lean_in_place, lean_layers
 from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, packed

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from embedder.engine.batches import mixed_batches, tokenized_ahead
-from embedder.engine.budget import budget_of, is_out_of_memory
-from embedder.engine.checks import check_texts
-from embedder.engine.compiling import LayerCompiler
+from embedder.engine.budget import Arrival, Meter, budget_of, is_out_of_memory, to_device
 from embedder.engine.packing import PackedBatch
-from embedder.engine.transfer import Arrival, Meter, to_device
-from embedder.text import pad_batch
+from embedder.engine.speed import LayerCompiler
+from embedder.engine.text import check_texts, pad_batch
 from retrieval.errors import ModelError
 from retrieval.protocols import Progress, Vectors
 

@@ -1,24 +1,29 @@
-"""The two speeds by name, and what ``fast`` can do on this machine."""
+"""Layers compiled by torch.compile while long work runs, and only where that is a gain."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
-from embedder.backbone import Backbone
-from embedder.bases import Notify
-from embedder.engine.fused_build import BuildError, load_functions
+from embedder.engine.backbone import Backbone
+from embedder.engine.fused import BuildError, load_functions
 from embedder.engine.fused_int8 import fused_int8_layers
 from embedder.engine.int8 import Int8Linear, cpu_has_vnni, quantize_linears
 from embedder.engine.lean import LeanLayer
 from embedder.engine.probe import layers_agree
-from embedder.lora import has_adapter
+from embedder.models.bases import Notify
+from embedder.models.lora import has_adapter
 from retrieval.errors import UsageError
 
 __all__ = [
+    "INT8_REPAID_SECONDS",
+    "REPAID_SECONDS",
+    "LayerCompiler",
     "SPEEDS",
     "Speed",
     "check_speed",
@@ -26,6 +31,121 @@ __all__ = [
     "quantize_backbone",
     "unfuse",
 ]
+
+REPAID_SECONDS = 600.0
+"""Compiling takes 10 to 60 s and gains a few per cent in float32: less work does not repay it."""
+
+INT8_REPAID_SECONDS = 180.0
+"""The same for int8 layers, where it gains a quarter."""
+
+LEAST_GAIN = 1.03
+_WARMING_BATCHES = 3
+_COMPARED_BATCHES = 4
+
+
+class LayerCompiler:
+    """Decides when decoder layers are compiled, and whether they stay so.
+
+    Nothing is compiled until the time spent, or the time that the tokens at hand will take, is
+    ``repaid_seconds``. Then compiled and plain batches take turns, so that both see the same
+    machine. Where the gain is below 3 per cent, or the compiler fails (none is installed, or it
+    cannot handle the layers), the layers stay as they were, and one line says so. Vectors are the
+    same to 1e-5 either way.
+
+    Parameters
+    ----------
+    layers : gives what has the ``forward`` to compile, once it is needed.
+    """
+
+    def __init__(
+        self,
+        layers: Callable[[], Iterable[Any]],
+        notify: Notify,
+        *,
+        repaid_seconds: float = REPAID_SECONDS,
+    ) -> None:
+        self._layers = layers
+        self._notify = notify
+        self._repaid_seconds = repaid_seconds
+        self._compiled: list[tuple[Any, Any]] = []
+        self._rates: dict[bool, list[float]] = {False: [], True: []}
+        self._seconds = 0.0
+        self._tried_batches = 0
+        self.state: Literal["waiting", "trying", "kept", "dropped"] = "waiting"
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the next batch runs compiled; in the trial the first ones, then every other."""
+        warming = self._tried_batches < _WARMING_BATCHES
+        turn = (self._tried_batches - _WARMING_BATCHES) % 2 == 0
+        return self.state == "kept" or (self.state == "trying" and (warming or turn))
+
+    def consider(self, tokens_left: int) -> None:
+        """Compile now if it will pay: called before each batch."""
+        plain = self._rates[False]
+        if self.state != "waiting" or len(plain) < _COMPARED_BATCHES:
+            return
+        ahead = tokens_left / statistics.median(plain)
+        if max(ahead, self._seconds) < self._repaid_seconds:
+            return
+        self._notify("Compiling the decoder layers, once for this run")
+        try:
+            self._compiled = [
+                (layer, torch.compile(layer.forward, dynamic=True)) for layer in self._layers()
+            ]
+        except Exception as error:  # torch.compile refuses platforms in several ways
+            self.give_up(error)
+        else:
+            self.state = "trying"
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Give the layers their compiled forward inside the block, where there is one."""
+        for layer, forward in self._compiled if self.is_on else []:
+            layer.forward = forward
+        try:
+            yield
+        finally:
+            for layer, _ in self._compiled:
+                vars(layer).pop("forward", None)
+
+    def record(self, tokens: int, seconds: float) -> None:
+        """Take note of a batch's time; after the trial, keep or drop the compiled layers."""
+        self._seconds += seconds
+        if self.state == "trying":
+            self._tried_batches += 1
+            if self._tried_batches <= _WARMING_BATCHES:  # these compiled, and say nothing
+                return
+        elif self.state != "waiting":
+            return
+        ran_compiled = self.state == "trying" and (self._tried_batches - _WARMING_BATCHES) % 2 == 1
+        rates = self._rates[ran_compiled]
+        rates.append(tokens / seconds)
+        del rates[:-_COMPARED_BATCHES]
+        if self._tried_batches == _WARMING_BATCHES + 2 * _COMPARED_BATCHES:
+            self._judge()
+
+    def give_up(self, error: Exception) -> None:
+        """Go on without compiling, and say why."""
+        cause = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        self._drop(f"The layers cannot be compiled here ({cause[:120]})")
+
+    def _judge(self) -> None:
+        plain, compiled = (statistics.median(self._rates[kind]) for kind in (False, True))
+        gain = compiled / plain
+        if gain < LEAST_GAIN:
+            self._drop(f"Compiled layers run at {gain:.2f} of the plain speed")
+        else:
+            self.state = "kept"
+
+    def _drop(self, reason: str) -> None:
+        # The list stays until in_place has taken the forwards back.
+        self.state = "dropped"
+        for layer, _ in self._compiled:
+            vars(layer).pop("forward", None)
+        self._compiled = []
+        self._notify(f"{reason}; going on with plain ones.")
+
 
 Speed = Literal["exact", "fast"]
 """``exact`` gives the model's own vectors. ``fast`` may compute in int8 and compile layers."""

@@ -10,23 +10,29 @@ from typing import Any
 
 import numpy as np
 
-from embedder.bases import BASES, converted_folder, is_converted
-from embedder.cache import file_sha256
-from embedder.engine.checks import check_finite, check_texts
-from embedder.fingerprint import describe_model
-from embedder.light.decoder import DecoderShape, LightDecoder
-from embedder.light.linear import FloatLinears, Int8Linears, LowRank
-from embedder.light.tensors import Array, TensorFile
-from embedder.model_files import (
+from embedder.engine.text import Frame, TextTokenizer, check_finite, check_texts
+from embedder.light.decoder import (
+    Array,
+    DecoderShape,
+    FloatLinears,
+    Int8Linears,
+    LightDecoder,
+    LowRank,
+    TensorFile,
+)
+from embedder.models.bases import BASES, converted_folder, is_converted
+from embedder.models.cache import file_sha256
+from embedder.models.fingerprint import describe_model
+from embedder.models.names import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     FORMAT_VERSION,
     MANIFEST_NAME,
     POOLING_WEIGHTS,
+    SavedName,
+    find_saved_model,
     join_sha256,
 )
-from embedder.saved_name import SavedName, find_saved_model
-from embedder.text import Frame, TextTokenizer
 from retrieval.fingerprint import Fingerprint
 from retrieval.protocols import Vectors
 

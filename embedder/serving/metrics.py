@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from datetime import UTC, datetime
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from embedder.serving.batching import Batcher, BatchReport
 
-__all__ = ["Metrics"]
+__all__ = ["JsonFormatter", "log_event", "Metrics"]
+
+_LOG = logging.getLogger("millpond.serve")
+
+
+def log_event(event: str, **facts: str | int | float | None) -> None:
+    """Log an event with its facts, at level INFO."""
+    _LOG.info(event, extra={"facts": facts})
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON: time, level, event, facts, and any traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        line = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536)

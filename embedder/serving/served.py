@@ -1,17 +1,69 @@
-"""What a server offers: models and indexes, each with what the protocols do not say."""
+"""An ``Embedder`` as a model to serve: texts measured uncut, token ids read back to text."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeAlias
 
+from embedder.embedder import Embedder
+from embedder.engine.text import Frame, TextTokenizer
+from embedder.models.manifest import read_manifest
+from embedder.models.names import find_saved_model
+from embedder.pooling import get_pooling
+from retrieval.errors import UsageError
 from retrieval.filters import Expression
 from retrieval.fingerprint import check_fingerprints
 from retrieval.protocols import Encoder, VectorIndex, Vectors
 from retrieval.types import Hit
 
-__all__ = ["Role", "ServedIndex", "ServedModel"]
+__all__ = ["ServerSettings", "Role", "ServedIndex", "ServedModel", "serve_embedder"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """How much a server takes on, and from whom.
+
+    Attributes
+    ----------
+    batch_tokens : most tokens, padding not counted, that are encoded together; a longer text goes
+        alone.
+    queue_tokens : most tokens that wait; a request that would go beyond is answered with 429,
+        unless nothing waits.
+    queue_requests : most requests that are worked on or wait.
+    body_bytes : longest request body; a longer one is answered with 413.
+    body_seconds : longest time that a client may take to send a body.
+    request_texts : most texts in one request.
+    search_hits : most hits of one search.
+    keys : bearer keys that open the server; empty for a server that is open to all.
+    local_only : whether requests have to name this machine as their host; for a server that only
+        this machine reaches and that has no keys.
+    origins : web origins whose pages may call the server (CORS); none by default.
+
+    Raises
+    ------
+    UsageError : a limit is below 1.
+    """
+
+    batch_tokens: int = 4096
+    queue_tokens: int = 131_072
+    queue_requests: int = 256
+    body_bytes: int = 8 * 2**20
+    body_seconds: float = 30.0
+    request_texts: int = 2048
+    search_hits: int = 1000
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    local_only: bool = False
+    origins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the limits."""
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if isinstance(value, int | float) and not isinstance(value, bool) and value < 1:
+                raise UsageError(f"{setting.name} is {value}; it must be 1 or more.")
+
 
 Role: TypeAlias = Literal["query", "document"]
 """Which of the model's two prompts goes with a text."""
@@ -77,3 +129,88 @@ class ServedIndex:
     def search(self, vectors: Vectors, k: int, where: Expression | None) -> list[list[Hit]]:
         """Return at most k hits for each row of ``vectors`` (Q, D), best first."""
         return self.index.search(vectors, k, where=where)
+
+
+_LONGEST_TOKEN_CHARACTERS = 64
+"""As in ``embedder.engine.text``, which reads no further than this times ``max_tokens``."""
+
+
+def serve_embedder(encoder: Embedder) -> ServedModel:
+    """Return the embedder with what a server has to know about it."""
+    tokens = _Tokens(encoder)
+    spec = encoder.spec
+    return ServedModel(
+        encoder.fingerprint.model,
+        encoder,
+        tokens.count,
+        spec.max_tokens,
+        tokens.decode,
+        _trained_dimensions(encoder),
+        spec.normalize,
+        {
+            "pooling": spec.pooling,
+            "attention": spec.attention,
+            "base": spec.base,
+            "dtype": str(next(encoder.parameters()).dtype).removeprefix("torch."),
+            "device": str(encoder.device),
+        },
+    )
+
+
+class _Tokens:
+    """Counts and decodes with a tokenizer of its own, so that it may run beside the encoder."""
+
+    def __init__(self, encoder: Embedder) -> None:
+        spec = encoder.spec
+        self._tokenizer: Any = copy.deepcopy(encoder.backbone.tokenizer)
+        self._limit = spec.max_tokens
+        self._tokenize = TextTokenizer.of_spec(
+            spec,
+            self._tokenizer,
+            max_tokens=spec.max_tokens + 1,  # one more shows that a text does not fit
+        )
+        template = Frame.parse(get_pooling(spec.pooling).template)
+        self._frames = {
+            "query": Frame.parse(spec.query_prompt).inside(template),
+            "document": Frame.parse(spec.document_prompt).inside(template),
+        }
+
+    def count(self, texts: Sequence[str], role: Role) -> list[int]:
+        """Return how many tokens the model sees of each text, or more than it can see."""
+        rows = self._tokenize(texts, self._frames[role])
+        longest = self._limit * _LONGEST_TOKEN_CHARACTERS
+        return [
+            self._limit + 1 if len(text) > longest else len(row)
+            for text, row in zip(texts, rows, strict=True)
+        ]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out.
+
+        Raises
+        ------
+        UsageError : an id that the model's vocabulary does not have.
+        """
+        size = len(self._tokenizer)
+        wrong = next((one for one in ids if not 0 <= one < size), None)
+        if wrong is not None:
+            raise UsageError(
+                f"Token {wrong} is not in the model's vocabulary of {size} tokens. Send the tokens "
+                f"of this model's own tokenizer, or send text."
+            )
+        return str(
+            self._tokenizer.decode(
+                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+
+
+def _trained_dimensions(encoder: Embedder) -> tuple[int, ...]:
+    """Return the Matryoshka lengths that a saved model was trained with, shortest first."""
+    saved = find_saved_model(encoder.fingerprint.model)
+    if saved is None:
+        return ()
+    config = read_manifest(saved.folder).record.get("config")
+    loss = config.get("loss") if isinstance(config, dict) else None
+    trained = loss.get("matryoshka_dimensions") if isinstance(loss, dict) else None
+    return tuple(sorted(length for length in trained or () if length < encoder.dimension))

@@ -13,12 +13,10 @@ from typing import Annotated, TypeVar, cast
 import numpy as np
 from fastapi import Depends, Request
 
-from embedder.serving.batching import Batcher, QueueFullError
-from embedder.serving.encoder_thread import EncoderThread
+from embedder.serving.batching import Batcher, EncoderThread, QueueFullError
 from embedder.serving.errors import ApiError, ClientGoneError
 from embedder.serving.metrics import Metrics
-from embedder.serving.served import Role, ServedIndex, ServedModel
-from embedder.serving.settings import ServerSettings
+from embedder.serving.served import Role, ServedIndex, ServedModel, ServerSettings
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
 from retrieval.protocols import Vectors

@@ -13,12 +13,12 @@ from torch import Tensor
 from embedder.embedder import Embedder
 from embedder.engine.batches import mixed_batches
 from embedder.engine.packing import PackedBatch
+from embedder.engine.text import Frame, TextTokenizer, pad_batch
 from embedder.pooling import get_pooling
-from embedder.text import Frame, TextTokenizer, pad_batch
 from embedder.training.config import DataSource, LossConfig
 from embedder.training.data import Pair, TrainingData
-from embedder.training.distributed import Processes, gather_rows
 from embedder.training.loss import info_nce, known_matches
+from embedder.training.processes import Processes, gather_rows
 
 __all__ = [
     "BatchLoss",

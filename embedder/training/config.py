@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from embedder.lora import LoraOptions
+from embedder.models.lora import LoraOptions
 from embedder.pooling import get_pooling
 from embedder.variants import VariantSpec
 from retrieval.errors import UsageError

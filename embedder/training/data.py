@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from embedder.cache import file_sha256
+from embedder.models.cache import file_sha256
 from embedder.training.beir import beir_files, beir_pairs
 from embedder.training.config import DataSource, TrainConfig
-from retrieval.corpus.lines import jsonl_rows
+from retrieval.corpus.formats import jsonl_rows, parquet_rows
 from retrieval.corpus.records import Fields, Row, find_unwritable, type_name
-from retrieval.corpus.tables import parquet_rows
 from retrieval.errors import RecordError, SourceNotFoundError, StorageError, UsageError
 
 __all__ = ["Pair", "PairSource", "TrainingData", "check_data"]

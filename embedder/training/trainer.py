@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from embedder.bases import Notify
-from embedder.saved import save_model
+from embedder.models.bases import Notify
+from embedder.models.saved import save_model
 from embedder.training.batch import (
     BatchLoss,
     SourceTokenizer,
@@ -20,6 +20,7 @@ from embedder.training.batch import (
     embed_chunk,
 )
 from embedder.training.checkpoint import (
+    RunFolder,
     RunState,
     checkpoint_path,
     latest_checkpoint,
@@ -31,29 +32,28 @@ from embedder.training.checkpoint import (
 )
 from embedder.training.config import TrainConfig
 from embedder.training.data import TrainingData, check_data
-from embedder.training.distributed import (
+from embedder.training.evaluate import DevSets
+from embedder.training.log import Meter, MetricsLog, StepReport
+from embedder.training.loss import cached_backward, plain_backward, seed_step
+from embedder.training.processes import (
     Processes,
+    StopRequest,
     join_processes,
     share_parameters,
     sum_gradients,
 )
-from embedder.training.evaluate import DevSets
-from embedder.training.folder import RunFolder
-from embedder.training.gradcache import cached_backward, plain_backward, seed_step
-from embedder.training.interrupt import StopRequest
-from embedder.training.log import Meter, MetricsLog, StepReport
-from embedder.training.memory import memory_note
-from embedder.training.sampler import BatchSampler
+from embedder.training.sampler import BatchSampler, memory_note
 from embedder.training.setup import (
     build_model,
     build_optimiser,
     build_schedule,
+    check_start,
+    describe_start,
     library_versions,
     trained_parameters,
     unwrap_model,
 )
 from embedder.training.typed import plain_data, without_folders
-from embedder.training.warm_start import check_start, describe_start
 from retrieval.disk import replace_file
 from retrieval.errors import ModelError, UsageError
 

@@ -5,9 +5,8 @@ of one index and returns the few plain conditions that backends carry out; ``eva
 the reference meaning, which every backend has to agree with.
 """
 
-from retrieval.filters.evaluate import evaluate_filter
 from retrieval.filters.parse import parse_filter
-from retrieval.filters.plan import Plan, plan_filter
+from retrieval.filters.plan import Plan, evaluate_filter, plan_filter
 from retrieval.filters.schema import FieldType, Schema, SchemaBuilder, infer_schema
 from retrieval.filters.tree import Expression
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.models import LoadedModel
+from benchmarks.scoring.models import LoadedModel
 from retrieval import Fingerprint
 from retrieval.errors import ModelError
 

@@ -82,8 +82,8 @@ def loaded(monkeypatch, embedded):
         names.append(model)
         return WordEncoder(model or "fake", embedded, speed)
 
-    for module in ("index", "search", "embed", "_change"):
-        monkeypatch.setattr(f"cli.{module}.load_encoder", load)
+    for module in ("index", "search", "embed", "change"):
+        monkeypatch.setattr(f"cli.commands.{module}.load_encoder", load)
     return names
 
 
@@ -133,13 +133,13 @@ def index_folder(millpond, corpus, tmp_path):
 @pytest.fixture
 def qdrant_server(monkeypatch):
     """The fake Qdrant server of tests/indexes; no key in the environment, no long waits."""
-    path = Path(__file__).parents[1] / "indexes" / "qdrant" / "fake_server.py"
+    path = Path(__file__).parents[1] / "indexes" / "backends" / "qdrant" / "fake_server.py"
     spec = importlib.util.spec_from_file_location("cli_fake_server", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     for name in ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("indexes.qdrant.connection.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("indexes.backends.qdrant.connection.FIRST_PAUSE_SECONDS", 0.001)
     running = module.FakeServer()
     yield running
     running.stop()

@@ -12,9 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cli._group import MillpondGroup
-from cli._table import layout_scores
-from cli.bench import bench as command
+from cli.commands.bench import bench as command
+from cli.errors import MillpondGroup
+from cli.output import layout_scores
 
 for module in ("pytrec_eval", "sklearn", "scipy", "bm25s", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
@@ -43,9 +43,9 @@ def data(fakes, tmp_path):
 def bench(fakes, tmp_path, monkeypatch):
     """Run the command with stand-ins for models."""
     models = fakes.Models()
-    run_benchmark = importlib.import_module("benchmarks.runner").run_benchmark
+    run_benchmark = importlib.import_module("benchmarks.scoring.runner").run_benchmark
     monkeypatch.setattr(
-        "benchmarks.runner.run_benchmark",
+        "benchmarks.scoring.runner.run_benchmark",
         lambda config, **settings: run_benchmark(config, **settings, load=models),
     )
     app = typer.Typer(cls=MillpondGroup)
@@ -158,8 +158,8 @@ def test_twelve_tasks_and_nine_long_names_fit_80_columns():
 SCRIPT = """
 import sys
 import typer
-from cli._group import MillpondGroup
-from cli.bench import bench
+from cli.errors import MillpondGroup
+from cli.commands.bench import bench
 app = typer.Typer(cls=MillpondGroup)
 app.command()(bench)
 app.command("other")(lambda: None)

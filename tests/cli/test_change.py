@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from cli import _change
+from cli.commands import change as _change
 from indexes import ChangeConfig, open_index, read_manifest
 from indexes.folder import open_workspace
 
@@ -228,7 +228,7 @@ def test_a_missing_index_is_not_made(millpond, tmp_path):
 def test_a_broken_add_goes_on_and_restart_begins_anew(
     restart, millpond, index_folder, write_jsonl, embedded, monkeypatch
 ):
-    monkeypatch.setattr("indexes.staging.SHARD_SECONDS", 0)  # a shard for each document
+    monkeypatch.setattr("indexes.storage.staging.SHARD_SECONDS", 0)  # a shard for each document
     monkeypatch.setattr("indexes.ChangeConfig", partial(ChangeConfig, batch_documents=1))
     rows = [{"_id": f"n{number}", "text": f"new {number}"} for number in range(4)]
     command = ("add", index_folder, write_jsonl("more.jsonl", *rows))

@@ -148,7 +148,7 @@ def test_a_flipped_byte_is_found_before_qdrants_engine_reads_it(
     def load(path):
         raise AssertionError("the engine may hang, or repair what it should not")
 
-    monkeypatch.setattr("indexes.qdrant.store.EdgeSearcher", load)
+    monkeypatch.setattr("indexes.backends.qdrant.store.EdgeSearcher", load)
     assert_error(millpond("check", folder), 1, f"{path} is damaged: its checksum", "--overwrite")
 
 

@@ -11,10 +11,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.comparing import CompareConfig
-from benchmarks.results import Result, write_result
-from cli._group import MillpondGroup
-from cli.compare import _letter, compare
+from benchmarks.scoring.results import Result, write_result
+from benchmarks.significance.compare import CompareConfig
+from cli.commands.compare import _letter, compare
+from cli.errors import MillpondGroup
 from retrieval import Fingerprint
 
 LONG = "smollm2-135m:weighted_mean+bidirectional-trained-on-squad-v2"  # 60 characters
@@ -185,7 +185,7 @@ def test_the_defaults_are_those_of_the_library():
 
 def test_neither_torch_nor_scipy_is_imported(results):
     code = (
-        "import sys; from pathlib import Path; from cli.compare import compare; "
+        "import sys; from pathlib import Path; from cli.commands.compare import compare; "
         f"compare(Path({str(results)!r}), resamples=999, bootstrap_resamples=200); "
         "assert {'torch', 'transformers', 'faiss', 'scipy'}.isdisjoint(sys.modules)"
     )

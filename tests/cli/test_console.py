@@ -1,5 +1,5 @@
-from cli._console import PlainProgress, format_seconds
-from cli._text import clean, truncate, wrap
+from cli.console import PlainProgress, format_seconds
+from cli.output import clean, truncate, wrap
 
 
 class Clock:

@@ -185,7 +185,7 @@ def test_a_full_disk_while_writing_a_run_keeps_the_old_one(
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("cli._output.os.fsync", full)
+    monkeypatch.setattr("cli.output.os.fsync", full)
     result = millpond("search", index_folder, "--queries", queries, "--run", run)
     assert result.exit_code == 1
     assert f"Error: {run}: cannot be written (No space left on device)" in result.stderr
@@ -217,7 +217,7 @@ def test_a_disk_that_is_full_while_indexing(millpond, corpus, tmp_path, monkeypa
     def full(self, chunk):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("indexes.staging.VectorWriter.append", full)
+    monkeypatch.setattr("indexes.storage.staging.VectorWriter.append", full)
     result = millpond("index", corpus, "--out", tmp_path / "out")
     assert_one_line(result, 1, "full", "Free some space")
     assert not (tmp_path / "out").exists()
@@ -229,7 +229,7 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_on_request(
     def fail(self, text, k, *, where):
         raise TypeError("no\nway")
 
-    monkeypatch.setattr("retrieval.search.Retriever.search", fail)
+    monkeypatch.setattr("retrieval.retriever.Retriever.search", fail)
     result = millpond("search", index_folder, "x")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith(
@@ -243,7 +243,7 @@ def test_ctrl_c_is_one_line_and_130(millpond, index_folder, monkeypatch):
     def interrupt(self, text, k, *, where):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("retrieval.search.Retriever.search", interrupt)
+    monkeypatch.setattr("retrieval.retriever.Retriever.search", interrupt)
     result = millpond("search", index_folder, "x")
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == "Interrupted."

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from cli._models import DEFAULT_MODEL_NAME
 from cli.app import app
+from cli.models import DEFAULT_MODEL_NAME
 from indexes import WriteConfig
 
 COMMANDS = [info.callback.__name__ for info in app.registered_commands]
@@ -75,7 +75,7 @@ def test_every_command_has_a_summary_and_an_example(command, millpond):
 
 def test_defaults_that_help_shows_are_those_of_the_libraries(millpond):
     from embedder import DEFAULT_MODEL
-    from embedder.whiten import POWER
+    from embedder.models.whiten import POWER
 
     assert DEFAULT_MODEL_NAME == DEFAULT_MODEL
     shown = " ".join(millpond("index", "--help").stdout.split())

@@ -21,7 +21,7 @@ def ray(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(importlib.import_module("indexes.ray"), "ray_engine", ray_engine)
+    monkeypatch.setattr(importlib.import_module("indexes.engines.ray"), "ray_engine", ray_engine)
     return made
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cli import _summary
-from cli._passages import choose_passages
+from cli import summary as _summary
+from cli.passages import choose_passages
 from indexes import read_manifest
 from indexes.building import RECALL
 

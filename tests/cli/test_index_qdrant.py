@@ -8,10 +8,10 @@ from dataclasses import fields
 
 import pytest
 
-from cli import _qdrant_options as qdrant
+from cli import qdrant_options as qdrant
 from indexes import open_index, read_manifest
-from indexes.qdrant import QdrantOptions
-from indexes.qdrant.options import QUANTIZATIONS
+from indexes.backends.qdrant import QdrantOptions
+from indexes.backends.qdrant.options import QUANTIZATIONS
 
 KEY = "s3cret-key"
 
@@ -77,7 +77,7 @@ def test_an_index_on_a_server_is_made_with_every_option_and_searched(
 
 def test_the_options_express_all_that_the_library_does(monkeypatch):
     made = []
-    monkeypatch.setattr("indexes.qdrant.configured_backend", made.append)
+    monkeypatch.setattr("indexes.backends.qdrant.configured_backend", made.append)
     monkeypatch.setattr("getpass.getpass", lambda prompt: KEY)
     flags = qdrant.QdrantFlags(
         url="https://host",

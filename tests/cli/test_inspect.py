@@ -2,10 +2,9 @@ import json
 
 import pytest
 
-from cli import _faiss
-from cli._doctor import find_problems
-from cli._faiss import FaissBuild, describe_faiss, find_faiss_problems
-from cli._text import format_size, format_table
+from cli.commands import doctor as _faiss
+from cli.commands.doctor import FaissBuild, describe_faiss, find_faiss_problems, find_problems
+from cli.output import format_size, format_table
 from embedder import list_variants
 
 GOOD_MODULES = {"cli": "/here/cli", "indexes": "/here/indexes"}
@@ -13,7 +12,7 @@ GOOD_MODULES = {"cli": "/here/cli", "indexes": "/here/indexes"}
 
 @pytest.fixture
 def packages():
-    from cli._doctor import REQUIRED
+    from cli.commands.doctor import REQUIRED
 
     return dict.fromkeys(REQUIRED, "1.0")
 

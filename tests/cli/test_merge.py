@@ -7,7 +7,8 @@ def calls(monkeypatch):
     found = []
     for name in ("merge_model", "soup_models"):
         monkeypatch.setattr(
-            f"embedder.merging.{name}", lambda *args, **settings: found.append((args, settings))
+            f"embedder.models.merge.{name}",
+            lambda *args, **settings: found.append((args, settings)),
         )
     return found
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.mining import MiningConfig
+from benchmarks.mining.mining import MiningConfig
 
 WINDOW = ("--from-rank", 2, "--to-rank", 4)
 PIES = (
@@ -136,12 +136,13 @@ def test_a_model_ranks_through_a_temporary_index(
 ):
     import tempfile
 
-    from cli.index import load_encoder as load_fake
+    from cli.commands.index import load_encoder as load_fake
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     speeds = []
     monkeypatch.setattr(
-        "cli.mine.load_encoder", lambda *given: speeds.append(given[2]) or load_fake(*given)
+        "cli.commands.mine.load_encoder",
+        lambda *given: speeds.append(given[2]) or load_fake(*given),
     )
     args = ("--by", "my-model", "--device", "cpu", "--speed", "fast", "--max-relative-score", 0.8)
     result = millpond("mine", pairs, "--out", out, *WINDOW, *args)
@@ -225,7 +226,7 @@ def test_the_result_has_a_name_that_training_reads(millpond, pairs, tmp_path):
 
 
 def test_an_interruption_leaves_what_was_there(millpond, write_jsonl, out, tmp_path, monkeypatch):
-    from benchmarks.mining_candidates import BM25Ranker
+    from benchmarks.mining.candidates import BM25Ranker
 
     pairs = write_jsonl("pairs.jsonl", *(PIES * 100))  # two batches
     out.write_text("before")

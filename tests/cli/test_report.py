@@ -5,10 +5,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.comparing import CompareConfig
-from benchmarks.results import QueryHits, Result, TopHit, write_result
-from cli._group import MillpondGroup
-from cli.report import report
+from benchmarks.scoring.results import QueryHits, Result, TopHit, write_result
+from benchmarks.significance.compare import CompareConfig
+from cli.commands.report import report
+from cli.errors import MillpondGroup
 from retrieval import Fingerprint
 
 QUERIES = [f"q{number}" for number in range(12)]

@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from cli._text import clean
-from cli.search import _layout
+from cli.commands.search import _layout
+from cli.output import clean
 from indexes import open_index
 from retrieval import Hit
 
@@ -163,7 +163,7 @@ def test_the_index_is_only_read(millpond, index_folder):
 @pytest.fixture
 def light(monkeypatch, loaded):
     """Let every model be had without torch; holds the names that were asked for, and int8."""
-    from cli.search import load_encoder
+    from cli.commands.search import load_encoder
 
     asked = []
 

@@ -4,15 +4,15 @@ import socket
 import pytest
 from starlette.testclient import TestClient
 
-import cli.index
-import cli.serve
+import cli.commands.index
+import cli.commands.serve
 from embedder.serving import ServedModel, ServerSettings, build_app
 
 
 @pytest.fixture
 def apps(monkeypatch, loaded):
     """Replace models by the fake encoder and the endless run by a list of what would run."""
-    encoders = cli.index.load_encoder  # the fake one of the fixture ``loaded``
+    encoders = cli.commands.index.load_encoder  # the fake one of the fixture ``loaded``
     ran = []
     names = []
 
@@ -31,9 +31,9 @@ def apps(monkeypatch, loaded):
         ran.append((app.state.server, listener.getsockname()))
         listener.close()
 
-    monkeypatch.setattr("cli.serve.load_encoder", load)
-    monkeypatch.setattr("cli.serve._log_as_json", lambda: None)
-    monkeypatch.setattr("embedder.serving.from_embedder.serve_embedder", describe)
+    monkeypatch.setattr("cli.commands.serve.load_encoder", load)
+    monkeypatch.setattr("cli.commands.serve._log_as_json", lambda: None)
+    monkeypatch.setattr("embedder.serving.served.serve_embedder", describe)
     monkeypatch.setattr("embedder.serving.run_app", run)
     monkeypatch.delenv("MILLPOND_KEYS", raising=False)
     return ran, names
@@ -111,8 +111,8 @@ def test_a_named_model_has_to_be_that_of_every_index(millpond, apps, build):
 
 def test_an_index_whose_model_has_changed_is_refused(millpond, apps, build, monkeypatch):
     folder = build("a", "m1")
-    load = cli.serve.load_encoder
-    monkeypatch.setattr("cli.serve.load_encoder", lambda name, *rest: load("other", *rest))
+    load = cli.commands.serve.load_encoder
+    monkeypatch.setattr("cli.commands.serve.load_encoder", lambda name, *rest: load("other", *rest))
     refused = millpond("serve", "--port", 0, "--index", folder)
     assert refused.exit_code == 2
     assert "cannot be compared" in refused.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from cli._options import SpeedName
+from cli.options import SpeedName
 from embedder.engine.speed import SPEEDS
 
 COMMANDS = ("embed", "index", "search", "bench", "serve", "add", "update")
@@ -67,7 +67,7 @@ def test_an_exact_index_is_not_searched_with_int8(millpond, index_folder):
 
 
 def test_where_the_cpu_has_no_int8_another_machine_is_named(millpond, fast_index, monkeypatch):
-    from cli import search
+    from cli.commands import search
 
     load = search.load_encoder
     monkeypatch.setattr(search, "load_encoder", lambda name, device, speed: load(name, device))
@@ -106,7 +106,7 @@ def tiny_base(tmp_path):
 def test_a_real_model_computes_in_int8_or_says_on_stderr_why_not(
     has_vnni, tmp_path, monkeypatch, capsys, tiny_base
 ):
-    from cli._models import is_int8, load_encoder
+    from cli.models import is_int8, load_encoder
 
     monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
     encoder = load_encoder(f"{tiny_base}:mean+causal", "cpu", "fast")

@@ -2,7 +2,7 @@ import pytest
 
 from benchmarks.study import load_study
 from benchmarks.study.plan import Plan, PlanRow
-from cli.study import _layout, _time, _tokens
+from cli.commands.study import _layout, _time, _tokens
 
 PLAN = """
 seeds = [0]

@@ -1,6 +1,6 @@
 import pytest
 
-from cli.train import step_reporter
+from cli.commands.train import step_reporter
 from embedder.training import StepReport, load_config
 
 PLAN = """

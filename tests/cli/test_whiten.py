@@ -8,7 +8,8 @@ def calls(monkeypatch):
     """Replace the library function; holds what it was called with."""
     found = []
     monkeypatch.setattr(
-        "embedder.whiten.whiten_model", lambda *args, **settings: found.append((args, settings))
+        "embedder.models.whiten.whiten_model",
+        lambda *args, **settings: found.append((args, settings)),
     )
     return found
 

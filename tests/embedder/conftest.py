@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from embedder import Embedder, VariantSpec
-from embedder.engine.fused_build import BuildError, load_functions
-from embedder.lora import LoraOptions, add_adapter
+from embedder.engine.fused import BuildError, load_functions
+from embedder.models.lora import LoraOptions, add_adapter
 
 # Threads cost more than they give on models this small, and make a busy machine crawl.
 torch.set_num_threads(1)

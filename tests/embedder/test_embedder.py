@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from embedder import Embedder, VariantSpec, list_variants
+from embedder.engine.text import pad_batch
 from embedder.pooling import PoolingOptions
-from embedder.text import pad_batch
 from retrieval import Encoder
 from retrieval.errors import ModelError, UsageError
 

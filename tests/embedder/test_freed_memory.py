@@ -8,7 +8,7 @@ import pytest
 
 CODE = """
 import resource, sys
-from embedder.freed_memory import keep_freed_memory
+from embedder.environment import keep_freed_memory
 if "keep" in sys.argv:
     assert keep_freed_memory()
 import numpy
@@ -42,7 +42,7 @@ def test_freed_memory_is_used_again_without_asking_the_system() -> None:
 
 @pytest.mark.skipif(not GLIBC, reason="the C library is not glibc")
 def test_what_the_environment_sets_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from embedder.freed_memory import keep_freed_memory
+    from embedder.environment import keep_freed_memory
 
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=4096")
     assert not keep_freed_memory()

@@ -12,12 +12,11 @@ import torch
 
 from embedder import Embedder
 from embedder.light import load_light_encoder
-from embedder.light.linear import Int8Linears, LowRank
-from embedder.light.tensors import TensorFile
-from embedder.manifest import read_manifest
-from embedder.merging import merge_model
+from embedder.light.decoder import Int8Linears, LowRank, TensorFile
+from embedder.models.manifest import read_manifest
+from embedder.models.merge import merge_model
+from embedder.models.saved import save_model
 from embedder.pooling import PoolingOptions
-from embedder.saved import save_model
 from retrieval.errors import ModelError, UnknownNameError, UsageError
 
 TEXTS = ["a", "the quick Brown FOX", "", "mills grind slowly, ponds fill slower " * 9, "Größe 漢字"]
@@ -180,7 +179,7 @@ def test_an_adapter_that_is_more_than_plain_lora_is_left_to_the_embedder(saved, 
     folder = saved()
     config = folder / "adapter/adapter_config.json"
     rewrite(config, lambda data: data.update(use_rslora=True))
-    from embedder.cache import file_sha256
+    from embedder.models.cache import file_sha256
 
     sha256 = {"adapter/adapter_config.json": file_sha256(config)}
     rewrite(folder / "millpond.json", lambda data: data["files"].update(sha256))

@@ -6,9 +6,8 @@ import pytest
 
 from embedder import VariantSpec, get_variant, list_variants
 from embedder.attention import ATTENTIONS
-from embedder.model_name import format_model_name, parse_model_name
 from embedder.pooling import POOLINGS, PoolingOptions
-from embedder.variants import spec_from_json, spec_to_json
+from embedder.variants import format_model_name, parse_model_name, spec_from_json, spec_to_json
 from retrieval.errors import UnknownNameError, UsageError
 
 

@@ -236,10 +236,10 @@ def test_any_changes_end_with_the_index_of_the_corpus_they_lead_to(
 KILLED = """
 import sys
 sys.path.insert(0, sys.argv[2])
-import indexes.folder, indexes.staging
+import indexes.folder, indexes.storage.staging
 from fakes import HashingEncoder, make_documents, die
 from indexes import ChangeConfig, add_documents
-indexes.staging.SHARD_SECONDS = 0.0
+indexes.storage.staging.SHARD_SECONDS = 0.0
 point, _, path = sys.argv[1:]
 if point == "publish":
     indexes.folder.commit = lambda *arguments: die()

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from pathlib import Path
-import indexes.building, indexes.folder, indexes.staging, indexes.write
+import indexes.building, indexes.folder, indexes.storage.staging, indexes.write
 from indexes import WriteConfig, write_corpus
 from fakes import HashingEncoder, die, make_documents
 
@@ -46,7 +46,7 @@ if point == "before the commit":
     dying(indexes.folder, "commit", before=True)
 if point == "after the commit":
     dying(indexes.folder, "commit", before=False)
-indexes.staging.SHARD_SECONDS = 0.0  # a shard for each chunk
+indexes.storage.staging.SHARD_SECONDS = 0.0  # a shard for each chunk
 config = WriteConfig(overwrite=True, batch_documents=10)
 write_corpus(encoder, make_documents(30, "new"), path, config)
 """

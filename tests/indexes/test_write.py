@@ -20,7 +20,7 @@ from indexes import (
 from indexes import (
     folder as folder_module,
 )
-from indexes import staging as staging_module
+from indexes.storage import staging as staging_module
 from retrieval import Document, Fingerprint
 from retrieval.errors import (
     DuplicateIdError,
@@ -376,9 +376,9 @@ def test_a_full_disk_says_how_much_is_free_and_was_needed(
         raise OSError(number, os.strerror(number))
 
     places = {
-        "shards": "indexes.shards.VectorWriter.append",
-        "documents": "indexes.documents.DocumentWriter._flush",
-        "index": "indexes.faiss_build._write_flat",
+        "shards": "indexes.storage.vectors.VectorWriter.append",
+        "documents": "indexes.storage.documents.DocumentWriter._flush",
+        "index": "indexes.backends.faiss.build._write_flat",
         "publish": "indexes.folder.sync_tree",
     }
     monkeypatch.setattr(places[target], full)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval import Document, Query, read_corpus, read_queries
-from retrieval.corpus.folder import find_title
-from retrieval.corpus.id_set import IdSet
+from retrieval.corpus.reading import IdSet
+from retrieval.corpus.sources import find_title
 from retrieval.errors import (
     DuplicateIdError,
     EmptyCorpusError,
@@ -256,7 +256,7 @@ class TestBadRecords:
         assert list(read_corpus(path, skip_bad=True)) == [A]
 
     def test_an_overlong_line_is_refused_and_passed_over(self, write, good_line, monkeypatch):
-        monkeypatch.setattr("retrieval.corpus.lines.MAX_RECORD_BYTES", 1 << 20)
+        monkeypatch.setattr("retrieval.corpus.formats.MAX_RECORD_BYTES", 1 << 20)
         path = write("c.jsonl", b'"' + b"x" * (3 << 20) + b'"\n' + good_line)
         corpus = read_corpus(path, skip_bad=True)
         assert list(corpus) == [A]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from retrieval.errors import UsageError
 from retrieval.filters import FieldType, Schema, SchemaBuilder, infer_schema
-from retrieval.filters.values import FIRST_DATE, LAST_DATE, format_date, parse_date
+from retrieval.filters.schema import FIRST_DATE, LAST_DATE, format_date, parse_date
 
 MIXED = "mixed"
 

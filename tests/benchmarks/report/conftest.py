@@ -7,9 +7,9 @@ from statistics import fmean, stdev
 import numpy as np
 import pytest
 
-from benchmarks.comparison import Comparison, Difference, FamilyDifference
 from benchmarks.report import collect
-from benchmarks.results import QueryHits, Result, TopHit, read_results, write_result
+from benchmarks.scoring.results import QueryHits, Result, TopHit, read_results, write_result
+from benchmarks.significance.comparison import Comparison, Difference, FamilyDifference
 from retrieval import Fingerprint
 
 MODELS = {

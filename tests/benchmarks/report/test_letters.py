@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from benchmarks.report.letters import share_letters
+from benchmarks.report.leaderboard import share_letters
 
 
 def joined(names, *different):

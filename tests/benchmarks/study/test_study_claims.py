@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.results import Result
-from benchmarks.study.cells import list_cells
+from benchmarks.scoring.results import Result
 from benchmarks.study.claims import CLAIMS, judge_claim, judge_test, paper_variants
+from benchmarks.study.runs import list_cells
 from benchmarks.study.scores import ALL_FAMILIES, BaseScores, FamilyTest, correct_tests
 from retrieval import Fingerprint
 

@@ -8,8 +8,7 @@ import pytest
 from benchmarks.study import example_study, list_cells, load_study
 from benchmarks.study.config import StudyConfig, choose_layers
 from benchmarks.study.config_file import read_study
-from benchmarks.study.departures import list_departures
-from benchmarks.study.method import describe_method
+from benchmarks.study.method import describe_method, list_departures
 from benchmarks.study.tasks import embedded_texts, load_tasks
 from benchmarks.study.training import late_gain
 from retrieval.errors import SourceNotFoundError, UnknownNameError, UsageError

@@ -6,12 +6,13 @@ import torch
 
 from benchmarks.study.layers import (
     analyse_model,
+    change_without_attention,
     correlate_layers,
     count_flops,
+    idle_parameters,
     mean_layer_states,
     sample_texts,
 )
-from benchmarks.study.single_key import change_without_attention, idle_parameters
 from embedder import Embedder, VariantSpec
 from embedder.pooling import PoolingOptions, build_pooling
 from embedder.pooling.registry import PoolingShape

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from embedder import Embedder
-from embedder.serving.from_embedder import serve_embedder
+from embedder.serving.served import serve_embedder
 from retrieval.errors import UsageError
 
 
@@ -72,7 +72,7 @@ def test_served_vectors_are_the_librarys_whatever_the_mix(load, serve):
 
 
 def test_only_lengths_that_a_saved_model_was_trained_for_are_offered(load, tmp_path):
-    from embedder.saved import save_model
+    from embedder.models.saved import save_model
 
     folder = tmp_path / "model"
     record = {"config": {"loss": {"matryoshka_dimensions": [16, 8, 32]}}}

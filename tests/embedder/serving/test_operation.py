@@ -147,7 +147,14 @@ def test_stopping_answers_what_was_accepted(serve, encoder, fakes):
 
 
 def test_a_terminated_process_ends_with_zero(fakes):
-    command = [sys.executable, "-m", "benchmarks.speed.serve_target", "millpond", "--model", "hash"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.lab.speed.serve_target",
+        "millpond",
+        "--model",
+        "hash",
+    ]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         url = f"http://127.0.0.1:{int(process.stdout.readline())}/health"
 

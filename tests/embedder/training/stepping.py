@@ -9,8 +9,8 @@ from torch import Tensor
 
 from embedder.training import TrainConfig, check_data
 from embedder.training.batch import BatchLoss, SourceTokenizer, draw_pairs, embed_chunk
-from embedder.training.distributed import Processes, sum_gradients
-from embedder.training.gradcache import cached_backward, plain_backward
+from embedder.training.loss import cached_backward, plain_backward
+from embedder.training.processes import Processes, sum_gradients
 from embedder.training.setup import build_model, trained_parameters
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from embedder.training import TrainConfig, train
 from embedder.training.config_file import read_config
-from embedder.training.distributed import Processes
+from embedder.training.processes import Processes
 from retrieval.errors import UsageError
 
 ALONE = Processes(torch.device("cpu"))

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from embedder.training.config import EvaluateConfig
-from embedder.training.curve import draw_curve
 from embedder.training.evaluate import DevSets, ndcg_at_10, spearman
+from embedder.training.log import draw_curve
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError
 
 

@@ -8,8 +8,8 @@ import torch
 
 from embedder.pooling import POOLINGS
 from embedder.training import TrainConfig
-from embedder.training.distributed import Processes
-from embedder.training.gradcache import cached_backward, plain_backward
+from embedder.training.loss import cached_backward, plain_backward
+from embedder.training.processes import Processes
 
 Config = Callable[..., TrainConfig]
 ALONE = Processes(torch.device("cpu"))

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from embedder import Embedder, VariantSpec
-from embedder.lora import LoraOptions, add_adapter
+from embedder.models.lora import LoraOptions, add_adapter
 from embedder.training import StepReport, TrainConfig, train
-from embedder.training import memory as memory_module
-from embedder.training.memory import graph_bytes
+from embedder.training import sampler as memory_module
+from embedder.training.sampler import graph_bytes
 
 Config = Callable[..., TrainConfig]
 

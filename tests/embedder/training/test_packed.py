@@ -11,7 +11,7 @@ from embedder.engine.packing import PackedBatch
 from embedder.pooling import POOLINGS
 from embedder.training import TrainConfig, check_data
 from embedder.training.batch import SourceTokenizer, draw_pairs
-from embedder.training.distributed import Processes
+from embedder.training.processes import Processes
 from embedder.training.setup import build_model
 
 Config = Callable[..., TrainConfig]

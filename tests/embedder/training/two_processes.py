@@ -16,7 +16,7 @@ from stepping import step_gradients  # noqa: E402
 
 from embedder.training import train  # noqa: E402
 from embedder.training.config_file import read_config  # noqa: E402
-from embedder.training.distributed import join_processes  # noqa: E402
+from embedder.training.processes import join_processes  # noqa: E402
 
 torch.set_num_threads(1)
 plans = json.loads(plan.read_text())

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from embedder.serving import pages
+from embedder.serving import app as pages
 
 SCRIPTS = sorted(path.name for path in pages.STATIC.glob("*.js"))
 

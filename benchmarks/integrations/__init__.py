@@ -1,0 +1,1 @@
+"""Other benchmark libraries."""

@@ -1,0 +1,110 @@
+"""What mteb is told of a model, and mteb itself, imported where it is used."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.scoring.models import PEER_PREFIX, LoadedModel
+from benchmarks.scoring.optional import import_optional
+from retrieval import Encoder
+from retrieval.errors import MissingDependencyError
+
+__all__ = ["ModelFacts", "describe_model", "find_facts", "import_mteb"]
+
+OWNER = "millpond"
+
+_DIGITS = 12
+_NAME_CHARACTERS = 100
+_PURPOSE = "A model for mteb.evaluate"
+_LICENCES = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma"}
+"""Of the built-in bases, as mteb spells them."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What mteb wants to know of a model and no ``Encoder`` tells; None where it is not known.
+
+    Attributes
+    ----------
+    parameters : their number.
+    licence : of the weights, one of mteb's names or a URL.
+    open_weights : whether anyone can have the weights.
+    frameworks : of mteb's names, what computes.
+    """
+
+    parameters: int | None = None
+    licence: str | None = None
+    open_weights: bool | None = None
+    frameworks: tuple[str, ...] = ()
+
+
+def import_mteb(module: str) -> Any:
+    """Return a module of mteb 2.
+
+    Raises
+    ------
+    MissingDependencyError : it is not installed.
+    """
+    try:
+        return import_optional(module, _PURPOSE)
+    except MissingDependencyError as error:
+        raise MissingDependencyError("mteb 2", _PURPOSE, 'pip install "millpond[mteb]"') from error
+
+
+def find_facts(model: str, loaded: LoadedModel) -> ModelFacts:
+    """Return what is known of a model that was just loaded."""
+    from embedder import Embedder
+    from embedder.models.bases import BASES
+
+    parameters = loaded.costs.get("parameters")
+    count = None if parameters is None else int(parameters)
+    if model.startswith(PEER_PREFIX):
+        return ModelFacts(count, frameworks=("Sentence Transformers",))
+    if not isinstance(loaded.encoder, Embedder):
+        return ModelFacts(count)
+    frameworks = ("PyTorch", "Transformers")
+    base = BASES.get(loaded.encoder.spec.base)
+    if base is None or loaded.encoder.trained:  # whoever trained it decides
+        return ModelFacts(count, frameworks=frameworks)
+    return ModelFacts(count, _LICENCES.get(base.licence), True, frameworks)
+
+
+def describe_model(encoder: Encoder, facts: ModelFacts) -> Any:
+    """Return a ``mteb.models.ModelMeta``; what is not known is None."""
+    settings = encoder.fingerprint.settings
+    prompts = [settings.get(f"{side}_prompt") for side in ("query", "document")]
+    return import_mteb("mteb.models.model_meta").ModelMeta(
+        loader=None,
+        name=_mteb_name(encoder.fingerprint.model),
+        revision=encoder.fingerprint.digest[:_DIGITS],
+        release_date=None,
+        languages=None,
+        n_parameters=facts.parameters,
+        memory_usage_mb=None,
+        max_tokens=settings.get("max_tokens"),
+        embed_dim=encoder.dimension,
+        license=facts.licence,
+        open_weights=facts.open_weights,
+        public_training_code=None,
+        public_training_data=None,
+        framework=list(facts.frameworks),
+        similarity_fn_name="dot" if settings.get("normalize") is False else "cosine",
+        use_instructions=None if None in prompts else any(prompts),
+        training_datasets=None,
+    )
+
+
+def _mteb_name(model: str) -> str:
+    """Return OWNER/NAME, of what files can be called; of a path only its last part."""
+    prefix = "st-" if model.startswith(PEER_PREFIX) else ""
+    model = model.removeprefix(PEER_PREFIX)
+    place = re.split(r"[:,]", model, maxsplit=1)[0]
+    rest = model[len(place) :]
+    path = Path(place).expanduser()
+    if place.startswith((".", "/", "~")) or path.exists():
+        place = path.resolve().name
+    plain = re.sub(r"[^A-Za-z0-9.+=_-]+", "-", place + rest)[:_NAME_CHARACTERS].strip("-.")
+    return f"{OWNER}/{prefix}{plain or 'model'}"

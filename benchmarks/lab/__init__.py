@@ -1,0 +1,1 @@
+"""How the figures in the docs are made; not part of the wheel."""

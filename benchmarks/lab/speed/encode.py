@@ -1,0 +1,266 @@
+"""Encoding speed against sentence-transformers and naive transformers, in one interleaved run.
+
+    python -m benchmarks.lab.speed.encode ../shared/data
+    python -m benchmarks.lab.speed.encode ../shared/data --texts 200 --threads 1 --rounds 2
+
+All contestants have the same weights, the same tokens (EOS at the end, no chat template) and mean
+pooling, without the whitening that a model may have, and take turns within a round; ratios are
+taken within rounds. Texts are SciFact documents and STS sentences. The naive ones, many times
+slower and indifferent to how many texts follow, embed the first eighth of 512 texts or more, and so
+does llama.cpp. That and OpenVINO take part where they are installed. Rounds stop before
+``--seconds`` are over, but one is always finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.lab.speed.interleaved import Contestant, Timings, format_table, say, take_turns
+from benchmarks.lab.speed.llama_cpp_peer import FORMATS, LlamaCppEncoder, has_llama_cpp, write_gguf
+from benchmarks.lab.speed.openvino_peer import OpenVinoEncoder, has_openvino
+from benchmarks.lab.speed.plain import NaiveEncoder, load_sentence_transformer, write_plain_base
+from benchmarks.scoring.optional import read_versions
+from embedder import Embedder
+from embedder.engine.speed import LayerCompiler, Speed, unfuse
+from embedder.environment import keep_freed_memory
+from embedder.pooling.whitening import without_whitening
+from retrieval.errors import MillpondError, ModelError, SourceNotFoundError
+from retrieval.protocols import Vectors
+
+Encode = Callable[[Sequence[str]], Vectors]
+
+PEER = "sentence-transformers, batches of 32"
+OPENVINO = "OpenVINO float32, batches of 32"
+_COMPILED = "millpond fast, not fused but compiled"
+REFERENCE_TEXTS = 24
+NAIVE_BATCHES = (32, 64)
+_SAMPLED_FROM_TEXTS = 512
+_WARMING_TEXTS = 8
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is run; see ``--help``."""
+
+    data: Path
+    model: str
+    texts: int
+    documents_share: float
+    rounds: int
+    seconds: float
+    threads: int | None
+    batch_tokens: int | None
+    compiled: bool
+    cpu_time: bool
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison and print its table; return the exit code."""
+    config = _parse(arguments)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    keep_freed_memory()  # as the commands that embed do; a gain for every contestant
+    try:
+        texts = read_texts(config.data, config.texts, config.documents_share)
+        with tempfile.TemporaryDirectory(prefix="millpond-speed-") as folder:
+            compare(config, texts, Path(folder))
+    except MillpondError as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+def compare(config: Config, texts: Sequence[str], folder: Path) -> None:
+    """Time all contestants on ``texts`` and print the machine and the table."""
+    packed = _load(config)
+    write_plain_base(packed, folder)
+    encoders = make_encoders(config, packed, folder)
+    tokens = sum(map(len, packed.tokenize(texts)))
+    say(f"{len(texts)} texts, {tokens} tokens; {len(encoders)} contestants")
+    for encode in encoders.values():
+        encode(texts[:_WARMING_TEXTS])
+    if config.compiled:
+        say("compiling the layers, and comparing them with plain ones, before the first round")
+        encoders[_COMPILED](texts)
+    cosines = lowest_cosines(encoders, texts, NaiveEncoder(folder, packed.spec.max_tokens, 1))
+    timings = take_turns(
+        [make_contestant(name, encode, packed, texts) for name, encode in encoders.items()],
+        rounds=config.rounds,
+        budget_seconds=config.seconds,
+        notify=say,
+        clock=time.process_time if config.cpu_time else time.perf_counter,
+    )
+    print(describe(packed, texts, tokens, timings, "CPU" if config.cpu_time else "wall"))
+    extra = {"lowest cosine to plain fp32": {n: f"{c:.7f}" for n, c in cosines.items()}}
+    print("\n".join(format_table(timings, tokens, [PEER, _naive(64)], extra)))
+
+
+def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, Encode]:
+    """Return the contestants: ours by setting, then the peers on the plain base in ``folder``."""
+    padded = _load(config)
+    padded.packs = False
+    fast = _load(config, "fast")
+    encoders: dict[str, Encode] = {
+        "millpond padded": padded.encode_documents,
+        "millpond exact (packed)": packed.encode_documents,
+    }
+    if fast.is_int8:
+        encoders["millpond fast (int8)"] = fast.encode_documents
+    if config.compiled:
+        compiled = _load(config, "fast")
+        unfuse(compiled.backbone)
+        compiled.compiler = LayerCompiler(compiled.backbone.packed_layers, say, repaid_seconds=0.0)
+        encoders[_COMPILED] = compiled.encode_documents
+    longest = packed.spec.max_tokens
+    plain = load_sentence_transformer(folder, longest)
+    encoders[PEER] = partial(plain.encode, batch_size=32, show_progress_bar=False)
+    if has_openvino():
+        encoders[OPENVINO] = OpenVinoEncoder(folder, longest, 32).encode
+    else:
+        say("not installed: openvino")
+    if has_llama_cpp():
+        encoders.update(_llama_cpp_encoders(packed, folder))
+    else:
+        say("not installed: llama-cpp-python")
+    for size in NAIVE_BATCHES:
+        encoders[_naive(size)] = NaiveEncoder(folder, longest, size).encode
+    return encoders
+
+
+def make_contestant(name: str, encode: Encode, model: Embedder, texts: Sequence[str]) -> Contestant:
+    """Return the encoder with its texts: all of them, or the first eighth in input order."""
+    part = texts
+    unsorted = {*map(_naive, NAIVE_BATCHES), *map(_llama_cpp, FORMATS)}
+    if name in unsorted and len(texts) >= _SAMPLED_FROM_TEXTS:
+        part = texts[: len(texts) // 8]
+    lengths = list(map(len, model.tokenize(texts)))
+    return Contestant(name, partial(encode, part), sum(lengths[: len(part)]) / sum(lengths))
+
+
+def _naive(batch_texts: int) -> str:
+    return f"naive, batches of {batch_texts}"
+
+
+def _llama_cpp_encoders(packed: Embedder, folder: Path) -> dict[str, Encode]:
+    """Return llama.cpp with each format of weights; none where it has no such base."""
+    try:
+        write_gguf(folder)
+    except ModelError as error:
+        say(str(error))
+        return {}
+    longest, lowercase = packed.spec.max_tokens, packed.spec.lowercase
+    return {
+        _llama_cpp(form): LlamaCppEncoder(folder, longest, form, lowercase=lowercase).encode
+        for form in FORMATS
+    }
+
+
+def _llama_cpp(form: str) -> str:
+    return f"llama.cpp {form}"
+
+
+def lowest_cosines(
+    encoders: dict[str, Encode], texts: Sequence[str], plain: NaiveEncoder
+) -> dict[str, float]:
+    """Return each contestant's lowest cosine to transformers in float32, one text at a time."""
+    step = max(1, len(texts) // REFERENCE_TEXTS)
+    sample = list(texts[::step][:REFERENCE_TEXTS])
+    expected = plain.encode(sample)
+    return {
+        name: float((np.asarray(encode(sample)) * expected).sum(axis=1).min())
+        for name, encode in encoders.items()
+    }
+
+
+def read_texts(data: Path, count: int, documents_share: float) -> list[str]:
+    """Return SciFact documents and STS sentences, shuffled by a fixed seed.
+
+    Raises
+    ------
+    SourceNotFoundError : the folder lacks beir/scifact/corpus.jsonl or sts/STSB-train.tsv.
+    """
+    corpus, pairs = data / "beir/scifact/corpus.jsonl", data / "sts/STSB-train.tsv"
+    for path in (corpus, pairs):
+        if not path.is_file():
+            raise SourceNotFoundError(f"{path} is not there; name the folder of shared data.")
+    with corpus.open(encoding="utf-8") as lines:
+        documents = [f"{row['title']} {row['text']}" for row in map(json.loads, lines)]
+    with pairs.open(encoding="utf-8", newline="") as lines:
+        rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        sentences = [row[side] for row in rows for side in ("sentence1", "sentence2")]
+    generator = random.Random(0)
+    wanted = min(len(documents), round(count * documents_share))
+    texts = generator.sample(documents, wanted)
+    texts += generator.sample(sentences, min(len(sentences), count - wanted))
+    generator.shuffle(texts)
+    return texts
+
+
+def describe(
+    model: Embedder, texts: Sequence[str], tokens: int, timings: Timings, clock: str
+) -> str:
+    """Return one paragraph on what was run where."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    versions = read_versions(
+        "torch", "transformers", "sentence-transformers", "openvino", "llama-cpp-python"
+    )
+    return (
+        f"{model.name}, {len(texts)} texts, {tokens} tokens, {timings.rounds} interleaved rounds "
+        f"in {clock} time, batches of {model.batch_tokens} tokens; {_processor()}, "
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, load {load:.1f}; "
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}\n"
+    )
+
+
+def _processor() -> str:
+    """Return the processor's name, and the instructions that matter for speed."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    name = str(capabilities.get("cpu_name") or platform.processor() or platform.machine())
+    telling = ("avx2", "avx512_f", "avx512_vnni", "avx_vnni", "amx_int8")
+    return " ".join([name, *(word for word in telling if capabilities.get(word))])
+
+
+def _load(config: Config, speed: Speed = "exact") -> Embedder:
+    embedder = Embedder.load(
+        config.model,
+        device="cpu",
+        batch_tokens=config.batch_tokens,
+        speed=speed,
+        notify=say,
+    )
+    embedder.pooling = without_whitening(embedder.pooling)  # the peers have none
+    return embedder
+
+
+def _parse(arguments: Sequence[str] | None) -> Config:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("data", type=Path, help="the folder with beir/scifact and sts")
+    parser.add_argument("--model", default="millpond-135m", help="mean+causal without prompts")
+    parser.add_argument("--texts", type=int, default=2000)
+    parser.add_argument("--documents-share", type=float, default=0.05)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=480.0, help="of all rounds")
+    parser.add_argument("--threads", type=int, help="torch's own choice by default")
+    parser.add_argument("--batch-tokens", type=int, help="of ours; its own choice by default")
+    parser.add_argument("--cpu-time", action="store_true", help="for a busy machine; --threads 1")
+    parser.add_argument("--compiled", action="store_true", help="add int8 layers by torch.compile")
+    return Config(**vars(parser.parse_args(arguments)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,97 @@
+"""How long the first answer takes: ``millpond search`` from the command line, and its peers.
+
+    python -m benchmarks.lab.speed.first_answer demo-index
+    python -m benchmarks.lab.speed.first_answer demo-index --peer ALL_MINILM_FOLDER
+
+Each contestant is a new process, so imports and the loading of the model are in its time. They
+take turns within a round; ratios are taken within rounds. The peer embeds one text with
+sentence-transformers and searches nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from benchmarks.lab.speed.index_work import describe_machine
+from benchmarks.lab.speed.interleaved import Contestant, Timings, ratios, say, take_turns
+
+__all__ = ["main"]
+
+QUESTION = "delete a folder and everything in it"
+LIGHT = "millpond search"
+WHOLE = "millpond search, by torch and transformers"
+PEER = "sentence-transformers, one vector, no search"
+
+_WHOLE = """
+import sys, embedder.light
+embedder.light.load_light_encoder = lambda model, **how: None
+from cli.app import app
+app(sys.argv[1:])
+"""
+_PEER = """
+import sys
+from sentence_transformers import SentenceTransformer
+model = SentenceTransformer(sys.argv[1], device="cpu", local_files_only=True)
+print(model.encode([sys.argv[2]]).shape)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison and print its table; return the exit code."""
+    options = _parse(arguments)
+    python = [sys.executable]
+    search = ["search", str(options.index), options.question, "-k", "3"]
+    commands = {LIGHT: [*python, "-m", "cli", *search], WHOLE: [*python, "-c", _WHOLE, *search]}
+    if options.peer is not None:
+        commands[PEER] = [*python, "-c", _PEER, str(options.peer), options.question]
+    for name, command in commands.items():  # files come into the system's cache
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            say(f"error: {name} failed: {done.stderr.strip()[-2000:]}")
+            return 1
+    timings = take_turns(
+        [
+            Contestant(name, partial(subprocess.run, command, capture_output=True, check=True))
+            for name, command in commands.items()
+        ],
+        rounds=options.rounds,
+        budget_seconds=options.seconds,
+        notify=say,
+    )
+    print(f"{options.index}, {timings.rounds} interleaved rounds; {describe_machine()}\n")
+    print("\n".join(_table(timings)))
+    return 0
+
+
+def _table(timings: Timings) -> list[str]:
+    """Return the lines of a table in Markdown: medians, with the lowest and highest round."""
+    lines = [f"| contestant | seconds | x {WHOLE} |", "| --- | --- | --- |"]
+    for name, seconds in timings.seconds.items():
+        found = ratios(timings, name, WHOLE)
+        lines.append(f"| {name} | {_spread(seconds, 1)} | {_spread(found, 2)} |")
+    return lines
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("index", type=Path, help="an index that millpond-135m made")
+    parser.add_argument("--peer", type=Path, help="a folder that SentenceTransformer loads")
+    parser.add_argument("--question", default=QUESTION)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=240.0, help="of all rounds")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,148 @@
+"""What a whole build costs beside embedding: against a bare loop that only fills a FAISS index.
+
+The bare loop, in batches of as many documents as ``write_corpus`` takes: joins title and text,
+encodes, ``IndexFlatIP.add``; at the end one ``faiss.write_index``. It keeps no document and no id,
+checks nothing, waits for no disk and holds all vectors in memory. Both are handed the same
+documents, which lie in memory, and the same encoder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks.lab.speed.index_work import ENCODERS, make_documents
+from benchmarks.lab.speed.interleaved import Contestant, Timings, ratios, take_turns
+from indexes import WriteConfig, write_corpus
+from indexes.backends.faiss.build import load_faiss
+from retrieval import Document, Encoder
+
+__all__ = ["BARE", "TARGET", "OverheadConfig", "measure_overhead", "overhead_lines"]
+
+BARE = "bare loop"
+PLAIN = "write_corpus"
+FIELDS = "write_corpus, 2 fields"
+TARGET = 0.80
+
+
+@dataclass(frozen=True)
+class OverheadConfig:
+    """What is compared; see ``python -m benchmarks.lab.speed.indexing overhead --help``."""
+
+    documents: int = 40_000
+    dimension: int = 576
+    characters: int = 600
+    rounds: int = 5
+    seconds: float = 600.0
+
+
+@dataclass
+class _Stopwatch:
+    """Runs contestants and keeps both clocks, the cleaning up after them left out."""
+
+    wall: Timings
+    processor: Timings
+
+    def time(self, name: str, run: Callable[[Path], None], folder: Path) -> None:
+        if hasattr(os, "sync"):
+            os.sync()  # nobody waits for what the one before has written
+        folder.mkdir()
+        began, busy = time.perf_counter(), time.process_time()
+        run(folder)
+        self.processor.seconds.setdefault(name, []).append(time.process_time() - busy)
+        self.wall.seconds.setdefault(name, []).append(time.perf_counter() - began)
+        shutil.rmtree(folder)
+
+
+def measure_overhead(
+    encoder: Encoder, config: OverheadConfig, folder: Path, notify: Callable[[str], None]
+) -> tuple[Timings, Timings]:
+    """Return wall seconds and processor seconds (user and system, all threads) of each contestant.
+
+    ``folder`` is where all of them write, and empty again afterwards.
+    """
+    plain = list(make_documents(config.documents, config.characters, with_metadata=False))
+    fields = list(make_documents(config.documents, config.characters))
+    watch = _Stopwatch(Timings(), Timings())
+    runs: dict[str, Callable[[Path], None]] = {
+        BARE: partial(run_bare, encoder, plain),
+        PLAIN: partial(run_pipeline, encoder, plain),
+        FIELDS: partial(run_pipeline, encoder, fields),
+    }
+    _warm_up(encoder, fields, folder)
+    take_turns(
+        [
+            Contestant(name, partial(watch.time, name, run, folder / "work"))
+            for name, run in runs.items()
+        ],
+        rounds=config.rounds,
+        budget_seconds=config.seconds,
+        notify=notify,
+    )
+    return watch.wall, watch.processor
+
+
+def _warm_up(encoder: Encoder, documents: Sequence[Document], folder: Path) -> None:
+    """Load what is loaded once."""
+    for number, run in enumerate((run_bare, run_pipeline)):
+        place = folder / f"warm{number}"
+        place.mkdir()
+        run(encoder, documents[:64], place)
+        shutil.rmtree(place)
+
+
+def run_bare(encoder: Encoder, documents: Sequence[Document], folder: Path) -> None:
+    """Encode and add, a batch at a time, then write the index."""
+    faiss = load_faiss()
+    batch = WriteConfig().batch_documents
+    index = faiss.IndexFlatIP(encoder.dimension)
+    for start in range(0, len(documents), batch):
+        texts = [document.content for document in documents[start : start + batch]]
+        index.add(encoder.encode_documents(texts))
+    faiss.write_index(index, str(folder / "index.faiss"))
+
+
+def run_pipeline(encoder: Encoder, documents: Sequence[Document], folder: Path) -> None:
+    """Build an index folder."""
+    write_corpus(encoder, documents, folder / "index")
+
+
+def overhead_lines(
+    config: OverheadConfig, folder: Path, notify: Callable[[str], None]
+) -> list[str]:
+    """Measure with every encoder, and return a table in Markdown.
+
+    Ratios are those of documents a second to the bare loop's, medians over rounds with the lowest
+    and the highest round in brackets.
+    """
+    lines = [
+        "| encoder | contestant | documents/s | x bare loop | documents/s of processor time "
+        "| x bare loop |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, make in ENCODERS.items():
+        notify(f"Encoder {name}")
+        wall, processor = measure_overhead(make(config.dimension), config, folder, notify)
+        for contestant in wall.seconds:
+            cells = [name, contestant]
+            for timings in (wall, processor):
+                median = statistics.median(timings.seconds[contestant])
+                cells += [f"{config.documents / median:,.0f}", _ratio(timings, contestant)]
+            lines.append(f"| {' | '.join(cells)} |")
+        reached = statistics.median(ratios(processor, PLAIN, BARE))
+        verdict = "reached" if reached >= TARGET else "not reached"
+        notify(f"{name}: {reached:.2f} of the bare loop by processor time, {TARGET} {verdict}")
+    return lines
+
+
+def _ratio(timings: Timings, contestant: str) -> str:
+    if contestant == BARE:
+        return "1"
+    found = ratios(timings, contestant, BARE)
+    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"

@@ -1,0 +1,97 @@
+"""What indexing costs beside embedding: memory, overhead, and the speed of the index types.
+
+    python -m benchmarks.lab.speed.indexing memory
+    python -m benchmarks.lab.speed.indexing overhead
+    python -m benchmarks.lab.speed.indexing throughput
+
+Each prints the machine and a table in Markdown; docs/index-speed.md shows and explains them.
+``--quick`` does the same in small, in seconds; its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.lab.speed.index_memory import MemoryConfig, memory_lines
+from benchmarks.lab.speed.index_overhead import OverheadConfig, overhead_lines
+from benchmarks.lab.speed.index_throughput import ThroughputConfig, throughput_lines
+from benchmarks.lab.speed.index_work import describe_machine
+from benchmarks.lab.speed.interleaved import say
+from retrieval.errors import MillpondError
+
+__all__ = ["main"]
+
+
+@dataclass(frozen=True)
+class _Command:
+    """One benchmark: its options, and what they are under ``--quick``."""
+
+    config: Any
+    quick: Any
+    summary: str
+
+
+COMMANDS = {
+    "memory": _Command(
+        MemoryConfig(),
+        MemoryConfig(small=1_000, large=3_000, dimension=16),
+        "memory of a build, small corpus against large",
+    ),
+    "overhead": _Command(
+        OverheadConfig(),
+        OverheadConfig(documents=1_000, dimension=64, rounds=2),
+        "documents a second against a bare loop of faiss add",
+    ),
+    "throughput": _Command(
+        ThroughputConfig(),
+        ThroughputConfig(documents=1_000, dimension=32, queries=16, lists=8, rounds=1),
+        "documents and queries a second of the index types",
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one benchmark and print its table; return the exit code."""
+    name, config, place = _parse(arguments)
+    try:
+        with tempfile.TemporaryDirectory(prefix="millpond-indexing-", dir=place) as temporary:
+            folder = Path(temporary)
+            if name == "memory":
+                lines = memory_lines(config, folder)
+            elif name == "overhead":
+                lines = overhead_lines(config, folder, say)
+            else:
+                lines = throughput_lines(config, folder, say)
+    except MillpondError as error:
+        say(f"error: {error}")
+        return 1
+    chosen = ", ".join(f"{option} {value}" for option, value in asdict(config).items())
+    print("\n".join([f"{name}: {chosen}", describe_machine(), "", *lines]))
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> tuple[str, Any, Path | None]:
+    """Return the benchmark's name, its config, and where it may write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="name", required=True)
+    for name, command in COMMANDS.items():
+        options = commands.add_parser(name, help=command.summary, description=command.summary)
+        for item in fields(command.config):
+            value = getattr(command.config, item.name)
+            options.add_argument(f"--{item.name}", type=type(value), help=f"default: {value}")
+        options.add_argument("--folder", type=Path, help="where to write; default: TMPDIR")
+        options.add_argument("--quick", action="store_true", help="in small, to see that it runs")
+    found = vars(parser.parse_args(arguments))
+    name, place, quick = found.pop("name"), found.pop("folder"), found.pop("quick")
+    command = COMMANDS[name]
+    given = {option: value for option, value in found.items() if value is not None}
+    return name, replace(command.quick if quick else command.config, **given), place
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

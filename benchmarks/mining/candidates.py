@@ -1,0 +1,232 @@
+"""The texts that ``mining`` draws from, and what ranks them: BM25, or a model and an index."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.scoring.bm25 import K1, B, split_words
+from benchmarks.scoring.optional import import_optional
+from embedder.training.data import Pair
+from indexes import WriteConfig, open_index, write_corpus
+from retrieval import Document, Encoder, check_fingerprints
+from retrieval.errors import UsageError
+
+__all__ = [
+    "BM25Ranker",
+    "Candidates",
+    "KnownPairs",
+    "ModelRanker",
+    "Ranker",
+    "Ranking",
+    "hash_text",
+    "index_candidates",
+]
+
+Keys = npt.NDArray[np.uint64]
+
+_STRIDE = 16
+
+
+def hash_text(text: str) -> int:
+    """Return 64 bits that are equal for texts that differ in case and blanks only."""
+    plain = " ".join(text.split()).casefold()
+    return int.from_bytes(blake2b(plain.encode(), digest_size=8).digest(), "little")
+
+
+class KnownPairs:
+    """What answers which query, over all pairs; 16 bytes a pair.
+
+    Texts are compared without regard to case and blanks, by 64-bit hashes. Two texts that share
+    a hash by chance would cost one candidate, never make a wrong negative.
+    """
+
+    def __init__(self, pairs: Iterable[Pair]) -> None:
+        keys = np.fromiter(
+            (hash_text(text) for pair in pairs for text in (pair.query, pair.positive)), np.uint64
+        ).reshape(-1, 2)
+        keys = keys[np.argsort(keys[:, 0], kind="stable")]
+        self._queries = np.ascontiguousarray(keys[:, 0])
+        self._positives = np.ascontiguousarray(keys[:, 1])
+
+    def positives(self, query: int) -> Keys:
+        """Return the hashes of every positive of a query, itself named by its hash."""
+        key = np.uint64(query)
+        start = np.searchsorted(self._queries, key, side="left")
+        end = np.searchsorted(self._queries, key, side="right")
+        return self._positives[start:end]
+
+
+class Candidates:
+    """The distinct texts that negatives are drawn from; in memory.
+
+    Attributes
+    ----------
+    texts : the candidates, then the positives that are none (see ``collect``).
+    keys : uint64, the hash of each of ``texts``.
+    count : N, how many of ``texts`` are candidates.
+    """
+
+    def __init__(self, texts: Sequence[str], count: int | None = None) -> None:
+        self.texts = texts
+        self.keys = np.fromiter(map(hash_text, texts), np.uint64, len(texts))
+        self.count = len(texts) if count is None else count
+        self._rows = {key: row for row, key in enumerate(self.keys.tolist())}
+
+    @classmethod
+    def collect(cls, pairs: Iterable[Pair], corpus: Iterable[Document] | None = None) -> Candidates:
+        """Return the documents of a corpus, without one the positives of the pairs.
+
+        Of texts that differ in case and blanks only, the first is kept; empty ones are not.
+        Positives that a corpus lacks stand behind it in ``texts``: BM25 needs them to score
+        them, and they are never drawn.
+        """
+        chosen: dict[int, str] = {}
+        for document in corpus or ():
+            if document.content.strip():
+                chosen.setdefault(hash_text(document.content), document.content)
+        count = None if corpus is None else len(chosen)
+        for pair in pairs:
+            chosen.setdefault(hash_text(pair.positive), pair.positive)
+        return cls(list(chosen.values()), count)
+
+    def row(self, text: str) -> int:
+        """Return where a candidate or a positive stands in ``texts``."""
+        return self._rows[hash_text(text)]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best candidates for one query.
+
+    Attributes
+    ----------
+    rows : int64 (K,), into ``Candidates.texts``, best first; equal scores by row.
+    scores : float64 (K,), falling.
+    positive : the score of the pair's own positive, whatever its rank.
+    """
+
+    rows: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+    positive: float
+
+
+class Ranker(Protocol):
+    """Ranks all candidates for a query."""
+
+    def rank(self, queries: Sequence[str], positives: Sequence[str], k: int) -> list[Ranking]:
+        """Return, for each query and its positive, the k best candidates or fewer."""
+        ...
+
+
+class BM25Ranker:
+    """Ranks by BM25 with the words and the constants of the benchmark's ``bm25``.
+
+    Scores every text for a query, so the positive's score is at hand whatever its rank. A
+    candidate without a word of the query is not ranked.
+
+    Raises
+    ------
+    MissingDependencyError : bm25s is not installed.
+    UsageError : no candidate holds a word.
+    """
+
+    def __init__(self, candidates: Candidates) -> None:
+        bm25s = import_optional("bm25s", "Mining by BM25")
+        self._candidates = candidates
+        self._vocabulary: dict[str, int] = {}
+        number = self._vocabulary.setdefault
+        rows = [
+            array("i", [number(word, len(self._vocabulary)) for word in split_words(text)])
+            for text in candidates.texts
+        ]
+        if not self._vocabulary:
+            raise UsageError(
+                "No candidate holds a word that BM25 could find. Rank by a model: --by MODEL"
+            )
+        self._index: Any = bm25s.BM25(k1=K1, b=B, method="lucene")
+        self._index.index((rows, self._vocabulary), show_progress=False)
+
+    def rank(self, queries: Sequence[str], positives: Sequence[str], k: int) -> list[Ranking]:
+        """Return, for each query and its positive, the k best candidates or fewer."""
+        rankings = []
+        for query, positive in zip(queries, positives, strict=True):
+            found = (self._vocabulary.get(word) for word in split_words(query))
+            scores = self._index.get_scores_from_ids([row for row in found if row is not None])
+            own = float(scores[self._candidates.row(positive)])
+            rows = _best_rows(scores[: self._candidates.count], k)
+            rankings.append(Ranking(rows, scores[rows].astype(np.float64), own))
+        return rankings
+
+
+def _best_rows(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+    """Return the rows of the k highest scores above 0, best first, ties by row.
+
+    The kth best of a part is no better than the kth best of all, so what lies below it can be
+    left out: sorting then sees a few percent of the rows.
+    """
+    part = scores[::_STRIDE]
+    floor = np.partition(part, len(part) - k)[len(part) - k] if len(part) >= k else 0
+    rows = np.flatnonzero((scores >= floor) & (scores > 0))
+    order = np.argsort(-scores[rows], kind="stable")
+    return rows[order[:k]].astype(np.int64)
+
+
+def index_candidates(candidates: Candidates, encoder: Encoder, folder: Path) -> None:
+    """Write the index that a ``ModelRanker`` searches; raises as ``indexes.write_corpus``."""
+    # Ids of one width, so that equal scores are ordered by row.
+    documents = (
+        Document(f"{row:012d}", text)
+        for row, text in enumerate(candidates.texts[: candidates.count])
+    )
+    write_corpus(encoder, documents, folder, WriteConfig(corpus_name="candidates"))
+
+
+class ModelRanker:
+    """Ranks by the cosine of a model's vectors, exactly.
+
+    A positive that is not among the k best is embedded once more and scored against its query.
+
+    Parameters
+    ----------
+    folder : what ``index_candidates`` wrote with the same candidates and model.
+
+    Raises
+    ------
+    FingerprintError : another model wrote the index.
+    """
+
+    def __init__(self, candidates: Candidates, encoder: Encoder, folder: Path) -> None:
+        self._candidates = candidates
+        self._encoder = encoder
+        self._index = open_index(folder)
+        check_fingerprints(self._index.fingerprint, encoder.fingerprint)
+
+    def rank(self, queries: Sequence[str], positives: Sequence[str], k: int) -> list[Ranking]:
+        """Return, for each query and its positive, the k best candidates or fewer."""
+        vectors = self._encoder.encode_queries(queries)
+        found = self._index.search(vectors, k, with_text=False)
+        rows = [np.array([int(hit.doc_id) for hit in hits], np.int64) for hits in found]
+        scores = [np.array([hit.score for hit in hits], np.float64) for hits in found]
+        own = [self._candidates.row(text) for text in positives]
+        deep = [i for i, row in enumerate(own) if row not in rows[i]]
+        reached = {}
+        if deep:
+            embedded = self._encoder.encode_documents([positives[i] for i in deep])
+            products = (vectors[deep].astype(np.float64) * embedded).sum(axis=1)
+            reached = dict(zip(deep, products.tolist(), strict=True))
+        return [
+            Ranking(
+                rows[i],
+                scores[i],
+                reached[i] if i in reached else float(scores[i][rows[i] == own[i]][0]),
+            )
+            for i in range(len(queries))
+        ]

@@ -1,0 +1,1 @@
+"""Models are scored on tasks: metrics, results, what is remembered."""

@@ -1,0 +1,286 @@
+"""Vectors and indexes that are made once and shared by all tasks and metrics of a results folder.
+
+::
+
+    RESULTS/.cache/
+      vectors/<key>.npy, <key>.json    vectors of a list of texts, and what making them cost
+      indexes/<key>/, <key>.costs.json an index of a corpus, and what making it cost
+      shared/                          vectors that one model's pass made for another
+      known/                           see ``benchmarks.scoring.remembered``
+
+All of it can be deleted; it will be made again when it is needed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.scoring.costs import PeakMemory, resident_bytes
+from benchmarks.scoring.models import LoadedModel
+from benchmarks.scoring.remembered import digest
+from benchmarks.scoring.sharing import SharedVectors, WaitingVectors, encode_shared
+from indexes import WriteConfig, open_index, write_corpus
+from indexes.storage.vectors import check_vectors
+from retrieval import Corpus, Encoder, Fingerprint, Progress, VectorIndex, Vectors
+from retrieval.disk import make_folder, replace_file
+from retrieval.errors import IndexCorruptError, SourceNotFoundError
+
+__all__ = ["Cache", "CachedIndex", "IndexRequest", "ShowProgress", "Work"]
+
+BATCH_TEXTS = 1024
+
+ShowProgress = Callable[[str, int | None, str], AbstractContextManager[Progress]]
+"""Label, total and unit to a context that gives a function to call with finished items."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What embedding something cost, when it was done.
+
+    Attributes
+    ----------
+    tokens : that the model read, padding not counted; None where that is not known.
+    encode_seconds : within the encoder.
+    seconds : of the whole, such as building the index.
+    waited_seconds : the part of both that an earlier pass for another model took.
+    """
+
+    tokens: int | None
+    encode_seconds: float
+    seconds: float
+    peak_memory_bytes: int
+    waited_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class IndexRequest:
+    """Which index is wanted: of what documents, and of what kind."""
+
+    corpus_sha256: str
+    documents: Corpus
+    count: int
+    backend: str
+    factory: str
+
+
+@dataclass(frozen=True)
+class CachedIndex:
+    """An index of a corpus.
+
+    Attributes
+    ----------
+    bytes : on disk.
+    work : what making it cost; None where a kill at the very end left that unknown.
+    is_new : whether it was made just now.
+    """
+
+    index: VectorIndex
+    bytes: int
+    work: Work | None
+    is_new: bool
+
+
+class Cache:
+    """The shared vectors and indexes of a results folder.
+
+    Parameters
+    ----------
+    folder : made when something is first kept.
+    progress : shows how far embedding is.
+    """
+
+    def __init__(self, folder: Path, progress: ShowProgress) -> None:
+        self._folder = folder
+        self._progress = progress
+        self._shared = SharedVectors(folder / "shared")
+
+    def embed(self, model: LoadedModel, texts: Sequence[str]) -> tuple[Vectors, Work, bool]:
+        """Return float32 (N, D) with the query prompt, what it cost, and whether it is new.
+
+        Raises
+        ------
+        ModelError, VectorError : the model gave NaN, infinity or a wrong shape.
+        StorageError : the vectors cannot be kept.
+        """
+        encoder = model.encoder
+        key = digest([encoder.fingerprint.digest, "query", digest(list(texts))])[:32]
+        path = self._folder / "vectors" / f"{key}.npy"
+        kept = _read_vectors(path, len(texts), encoder.dimension)
+        if kept is not None:
+            return *kept, False
+        meter = _Meter(model, "query", self._shared)
+        vectors = np.empty((len(texts), encoder.dimension), dtype=np.float32)
+        started = time.perf_counter()
+        with (
+            PeakMemory(model.device) as memory,
+            self._progress("Embedding texts", len(texts), "texts") as advance,
+        ):
+            for start in range(0, len(texts), BATCH_TEXTS):
+                batch = texts[start : start + BATCH_TEXTS]
+                found = check_vectors(
+                    meter.encode_queries(batch),
+                    encoder.dimension,
+                    source=f"Texts {start} to {start + len(batch) - 1}",
+                )
+                vectors[start : start + len(batch)] = found
+                advance(len(batch))
+        work = meter.work(time.perf_counter() - started, memory.bytes)
+        _write_vectors(path, vectors, work)
+        return vectors, work, True
+
+    def index(self, model: LoadedModel, request: IndexRequest) -> CachedIndex:
+        """Return the index of a corpus, made unless it is there.
+
+        Raises
+        ------
+        MillpondError : as ``indexes.write_corpus``.
+        """
+        parts = [
+            model.encoder.fingerprint.digest,
+            request.corpus_sha256,
+            request.backend,
+            request.factory,
+        ]
+        folder = self._folder / "indexes" / digest(parts)[:32]
+        costs = folder.with_name(f"{folder.name}.costs.json")
+        try:
+            return CachedIndex(open_index(folder), _folder_bytes(folder), _read_work(costs), False)
+        except SourceNotFoundError:
+            damaged = False
+        except IndexCorruptError:
+            damaged = True
+        make_folder(folder.parent)
+        costs.unlink(missing_ok=True)
+        meter = _Meter(model, "document", self._shared)
+        started = time.perf_counter()
+        with (
+            PeakMemory(model.device) as memory,
+            self._progress("Indexing", request.count, "documents") as advance,
+        ):
+            write_corpus(
+                meter,
+                request.documents,
+                folder,
+                WriteConfig(
+                    backend=request.backend,
+                    factory=request.factory,
+                    overwrite=damaged and (folder / "manifest.json").exists(),
+                    corpus_name=request.documents.name,
+                    batch_documents=BATCH_TEXTS,
+                ),
+                progress=advance,
+            )
+        work = meter.work(time.perf_counter() - started, memory.bytes)
+        replace_file(costs, _to_json(work))
+        return CachedIndex(open_index(folder), _folder_bytes(folder), work, True)
+
+
+class _Meter:
+    """An encoder that counts the tokens and the seconds of what it encodes.
+
+    Where the model has sharers, one pass makes their vectors too, and they find them waiting. A
+    pass counts in full for each model that it served.
+    """
+
+    def __init__(self, model: LoadedModel, side: str, shared: SharedVectors) -> None:
+        self._model = model
+        self._encoder: Encoder = model.encoder
+        self._side = side
+        self._shared = shared
+        self._tokens = 0
+        self._seconds = 0.0
+        self._waited_seconds = 0.0
+        self._waited_memory = 0
+
+    @property
+    def dimension(self) -> int:
+        return self._encoder.dimension
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        return self._encoder.fingerprint
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        return self._measure(self._encoder.encode_queries, texts)
+
+    def encode_documents(self, texts: Sequence[str]) -> Vectors:
+        return self._measure(self._encoder.encode_documents, texts)
+
+    def _measure(self, encode: Callable[[Sequence[str]], Vectors], texts: Sequence[str]) -> Vectors:
+        waiting = self._shared.take(self._model, self._side, texts)
+        if waiting is not None:
+            vectors = waiting.vectors
+            self._seconds += waiting.seconds
+            self._waited_seconds += waiting.seconds
+            self._waited_memory = max(self._waited_memory, waiting.peak_memory_bytes)
+        else:
+            started = time.perf_counter()
+            if self._model.sharers:
+                vectors, *others = encode_shared(self._model, self._side, texts)
+            else:
+                vectors, others = encode(texts), []
+            seconds = time.perf_counter() - started
+            self._seconds += seconds
+            for sharer, theirs in zip(self._model.sharers, others, strict=True):
+                made = WaitingVectors(theirs, seconds, resident_bytes())
+                self._shared.keep(sharer, self._side, texts, made)
+        if self._model.count_tokens is not None:
+            self._tokens += self._model.count_tokens(texts, self._side)
+        return vectors
+
+    def work(self, seconds: float, peak_memory_bytes: int) -> Work:
+        """Return what was counted."""
+        tokens = None if self._model.count_tokens is None else self._tokens
+        return Work(
+            tokens,
+            self._seconds,
+            seconds + self._waited_seconds,
+            max(peak_memory_bytes, self._waited_memory),
+            self._waited_seconds,
+        )
+
+
+def _read_vectors(path: Path, rows: int, dimension: int) -> tuple[Vectors, Work] | None:
+    """Return what was kept, None where there is nothing whole."""
+    work = _read_work(path.with_suffix(".json"))
+    if work is None:
+        return None
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if vectors.shape != (rows, dimension) or vectors.dtype != np.float32:
+        return None
+    return vectors, work
+
+
+def _write_vectors(path: Path, vectors: Vectors, work: Work) -> None:
+    """Keep vectors; their cost is written first, so that it is there whenever they are."""
+    make_folder(path.parent)
+    replace_file(path.with_suffix(".json"), _to_json(work))
+    buffer = io.BytesIO()
+    np.save(buffer, vectors, allow_pickle=False)
+    replace_file(path, buffer.getvalue())
+
+
+def _read_work(path: Path) -> Work | None:
+    try:
+        return Work(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _to_json(work: Work) -> bytes:
+    return (json.dumps(asdict(work)) + "\n").encode()
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

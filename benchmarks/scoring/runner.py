@@ -1,0 +1,274 @@
+"""Runs a table of models x tasks, cell by cell, keeping each as soon as it is done."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+from benchmarks.scoring.bm25 import BM25_NAME, bm25_fingerprint
+from benchmarks.scoring.cache import Cache, ShowProgress
+from benchmarks.scoring.config import BenchConfig
+from benchmarks.scoring.evaluation import Cell, evaluate_bm25, evaluate_model
+from benchmarks.scoring.models import Load, LoadedModel, Notify, check_model_name, load_model
+from benchmarks.scoring.remembered import Remembered
+from benchmarks.scoring.results import Result, read_result, result_path, write_result
+from benchmarks.scoring.sharing import find_sharers, load_sharer
+from benchmarks.tasks import RetrievalData, Task, TaskData, find_tasks, load_task, task_files
+from retrieval import Fingerprint, Progress
+from retrieval.errors import FailureError, MillpondError, StorageError, UsageError
+
+__all__ = ["Failure", "release_memory", "run_benchmark"]
+
+CACHE_NAME = ".cache"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be scored; ``task`` is "" where the model could not be loaded."""
+
+    model: str
+    task: str
+    error: Exception
+
+    def __str__(self) -> str:
+        where = f"{self.model} on {self.task}" if self.task else self.model
+        text = str(self.error) or type(self.error).__name__
+        kind = "" if isinstance(self.error, MillpondError) else f"{type(self.error).__name__}: "
+        return f"{where}: {kind}{text}"
+
+
+def _silent(message: str) -> None:
+    """Drop a message."""
+
+
+@contextmanager
+def _no_progress(label: str, total: int | None, unit: str) -> Iterator[Progress]:
+    yield lambda count: None
+
+
+def run_benchmark(
+    config: BenchConfig,
+    *,
+    notify: Notify = _silent,
+    progress: ShowProgress = _no_progress,
+    on_failure: Callable[[Failure], None] | None = None,
+    load: Load = load_model,
+) -> list[Result]:
+    """Return the result of every model on every task, models first, in the order typed.
+
+    All data are read and checked before a model is loaded. A cell whose model, data and settings
+    are those of an earlier run is read back, not computed; where that holds for all cells of a
+    model, it is not even loaded. A cell that fails does not stop the others.
+
+    Parameters
+    ----------
+    notify : receives one line for each slow or notable step.
+    progress : shows how far a long step is.
+    on_failure : receives each cell that failed; without it a FailureError names them at the end.
+    load : makes a model from its name; every name but "bm25" goes there. One other than the
+        default chooses its own speed.
+
+    Raises
+    ------
+    UsageError : a model, a task or a record of its data is not as it must be.
+    DownloadError, StorageError : a data set cannot be fetched, or the results folder not be
+        written.
+    FailureError : cells failed, and there is no ``on_failure``.
+    """
+    failures: list[Failure] = []
+    run = _Run(config, notify, progress, load, on_failure or failures.append)
+    results = run.results()
+    if failures:
+        raise FailureError("; ".join(str(failure) for failure in failures))
+    return results
+
+
+class _Run:
+    """The state of one ``run_benchmark``."""
+
+    def __init__(
+        self,
+        config: BenchConfig,
+        notify: Notify,
+        progress: ShowProgress,
+        load: Load,
+        fail: Callable[[Failure], None],
+    ) -> None:
+        self._config = config
+        self._notify = notify
+        self._progress = progress
+        self._is_ours = load is load_model
+        self._load = partial(load_model, speed=config.speed) if self._is_ours else load
+        self._fail = fail
+        self._cache = Cache(config.out / CACHE_NAME, progress)
+        self._remembered = Remembered(config.out / CACHE_NAME / "known")
+        self._hashes: dict[str, Mapping[str, str]] = {}
+        self._data: dict[str, TaskData] = {}
+        self._ready: dict[str, LoadedModel] = {}
+
+    def results(self) -> list[Result]:
+        """Do everything that is missing."""
+        tasks = find_tasks(self._config.tasks, self._config.split, self._notify)
+        if not any(self._fitting(model, tasks) for model in self._config.models):
+            families = ", ".join(dict.fromkeys(task.family for task in tasks))
+            raise UsageError(
+                f"bm25 only retrieves, and no task here is retrieval but {families}. Name a BEIR "
+                f"folder, or another model."
+            )
+        _make_folder(self._config.out)
+        for task in tasks:
+            self._hashes[task.name] = self._remembered.hash_files(task_files(task))
+        known = {model: self._known(model) for model in self._config.models}
+        for model, fingerprint in known.items():
+            if fingerprint is None and self._is_ours:
+                check_model_name(model)
+            for task in self._fitting(model, tasks):
+                if self._finished(model, fingerprint, task) is None:
+                    self._read(task)
+        results: list[Result] = []
+        for model, fingerprint in known.items():
+            results += self._score(model, fingerprint, self._fitting(model, tasks))
+        return results
+
+    def _known(self, model: str) -> Fingerprint | None:
+        """Return the model's fingerprint where it is known without loading."""
+        if model == BM25_NAME:
+            return bm25_fingerprint()
+        if self._config.speed != "exact":  # what is remembered is of exact models
+            return None
+        return self._remembered.find_fingerprint(model)
+
+    def _fitting(self, model: str, tasks: Sequence[Task]) -> list[Task]:
+        """Return the tasks that this model can do."""
+        if model != BM25_NAME:
+            return list(tasks)
+        return [task for task in tasks if task.family == "retrieval"]
+
+    def _cell(self, model: str, fingerprint: Fingerprint, task: Task) -> Cell:
+        return Cell(model, fingerprint, task, self._hashes[task.name], self._config)
+
+    def _finished(self, model: str, fingerprint: Fingerprint | None, task: Task) -> Result | None:
+        """Return the result that is there already, None where it must be computed."""
+        if fingerprint is None:
+            return None
+        try:
+            result = read_result(result_path(self._config.out, model, task.name))
+        except MillpondError:  # absent, damaged or of an older format: all are computed again
+            return None
+        return result if result.cell == self._cell(model, fingerprint, task).digest else None
+
+    def _read(self, task: Task) -> TaskData:
+        """Return the task's data, read once in a run."""
+        if task.name not in self._data:
+            self._data[task.name] = load_task(task, self._config.skip_bad)
+        return self._data[task.name]
+
+    def _score(
+        self, model: str, fingerprint: Fingerprint | None, tasks: Sequence[Task]
+    ) -> Iterator[Result]:
+        """Yield the results of one model; it is loaded for the first that is missing."""
+        loaded: LoadedModel | None = None
+        if model == BM25_NAME and len(tasks) < len(self._hashes):
+            left_out = [name for name in self._hashes if name not in {t.name for t in tasks}]
+            self._notify(f"Passed over for bm25, which only retrieves: {', '.join(left_out)}.")
+        for task in tasks:
+            result = self._finished(model, fingerprint, task)
+            if result is not None:
+                yield result
+                continue
+            if loaded is None and model != BM25_NAME:
+                loaded = self._load_model(model)
+                if loaded is None:
+                    return
+                fingerprint = loaded.encoder.fingerprint
+                result = self._finished(model, fingerprint, task)
+                if result is not None:
+                    yield result
+                    continue
+            assert fingerprint is not None
+            if loaded is not None:
+                loaded = replace(loaded, sharers=self._waiting(model, task))
+            result = self._compute(self._cell(model, fingerprint, task), loaded)
+            if result is not None:
+                yield result
+        if loaded is not None:
+            del loaded
+            release_memory()
+
+    def _load_model(self, model: str) -> LoadedModel | None:
+        try:
+            loaded = self._ready.pop(model, None)
+            if loaded is None:
+                self._ready.clear()
+                loaded = self._load(model, self._config.device, self._notify)
+                self._ready_sharers(model, loaded)
+        except (MillpondError, MemoryError, RuntimeError, OSError) as error:
+            self._fail(Failure(model, "", error))
+            return None
+        self._remembered.keep_model(model, loaded)
+        return loaded
+
+    @cached_property
+    def _sharers(self) -> dict[str, list[str]]:
+        """Who shares a forward pass with whom; found late, since it imports torch."""
+        return find_sharers(self._config.models) if self._is_ours else {}
+
+    def _ready_sharers(self, model: str, loaded: LoadedModel) -> None:
+        """Make the models that can share a forward pass with a loaded one and come after it."""
+        names = list(self._config.models)
+        later = set(names[names.index(model) + 1 :])
+        for name in self._sharers.get(model, ()):
+            if name in later:
+                with suppress(MillpondError):  # told when it is that model's turn
+                    self._ready[name] = load_sharer(name, loaded)
+        if self._ready:
+            self._notify(f"Embedded in the same pass: {', '.join(self._ready)}")
+
+    def _waiting(self, model: str, task: Task) -> list[LoadedModel]:
+        """Return the models whose vectors of this task are made in the same pass."""
+        return [
+            self._ready[name]
+            for name in self._sharers.get(model, ())
+            if name in self._ready
+            and self._finished(name, self._ready[name].encoder.fingerprint, task) is None
+        ]
+
+    def _compute(self, cell: Cell, loaded: LoadedModel | None) -> Result | None:
+        """Return a new result, written; None where it failed."""
+        self._notify(f"Scoring {cell.model} on {cell.task.name}")
+        try:
+            data = self._read(cell.task)
+            if loaded is not None:
+                result, hits = evaluate_model(cell, loaded, data, self._cache)
+            else:
+                assert isinstance(data, RetrievalData)
+                result, hits = evaluate_bm25(cell, data, self._progress)
+            path = result_path(self._config.out, result.model, result.task)
+            _make_folder(path.parent)
+            write_result(self._config.out, result, hits)
+        except (MillpondError, MemoryError, RuntimeError, OSError) as error:
+            self._fail(Failure(cell.model, cell.task.name, error))
+            return None
+        return result
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: the results folder cannot be made ({error.strerror}). Name another --out."
+        ) from error
+
+
+def release_memory() -> None:
+    """Give back what the last model held, before the next one is loaded."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

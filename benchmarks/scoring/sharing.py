@@ -1,0 +1,153 @@
+"""Models that share a forward pass: which may, and the vectors that one made for the others.
+
+Variants of one base with one attention read the same states, so texts go through the base once.
+What the pass gave for the other models waits on disk until they ask for it.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.scoring.bm25 import BM25_NAME
+from benchmarks.scoring.models import PEER_PREFIX, LoadedModel, wrap_embedder
+from benchmarks.scoring.remembered import digest
+from retrieval import Vectors
+from retrieval.disk import make_folder, replace_file
+from retrieval.errors import MillpondError
+
+if TYPE_CHECKING:
+    from embedder.variants import VariantSpec
+
+__all__ = ["SharedVectors", "WaitingVectors", "encode_shared", "find_sharers", "load_sharer"]
+
+
+def find_sharers(models: Sequence[str]) -> dict[str, list[str]]:
+    """Return, for each model, the others that can be embedded in the same forward pass.
+
+    Trained models have weights of their own and share with none; nor do names that say nothing.
+    """
+    from embedder.engine.shared_pass import can_share
+
+    specs = {name: spec for name in models if (spec := _untrained_spec(name)) is not None}
+    return {
+        name: [
+            other
+            for other, theirs in specs.items()
+            if other != name and name in specs and can_share(specs[name], theirs)
+        ]
+        for name in models
+    }
+
+
+def _untrained_spec(name: str) -> VariantSpec | None:
+    from embedder.models.names import DEFAULT_VARIANT, find_saved_model
+    from embedder.variants import parse_model_name
+
+    if name == BM25_NAME or name.startswith(PEER_PREFIX):
+        return None
+    try:
+        if find_saved_model(name) is not None:
+            return None
+        return parse_model_name(name, DEFAULT_VARIANT)
+    except MillpondError:  # told to the user when the model is loaded
+        return None
+
+
+def load_sharer(name: str, loaded: LoadedModel) -> LoadedModel:
+    """Return the model called ``name`` over the base that ``loaded`` holds already.
+
+    Raises
+    ------
+    MillpondError : as loading it by itself.
+    """
+    from embedder import Embedder
+
+    assert isinstance(loaded.encoder, Embedder)
+    spec = _untrained_spec(name)
+    assert spec is not None
+    first = loaded.encoder
+    sharer = Embedder(spec, first.backbone, batch_tokens=first.batch_tokens)
+    sharer.is_int8 = first.is_int8  # the layers, which both have
+    return wrap_embedder(name, sharer)
+
+
+def encode_shared(model: LoadedModel, side: str, texts: Sequence[str]) -> list[Vectors]:
+    """Return float32 (N, D) of ``model`` and then of each of its sharers, in one pass.
+
+    Raises
+    ------
+    UsageError, ModelError : as ``Embedder.encode_queries``.
+    """
+    from embedder import Embedder
+    from embedder.engine.shared_pass import SharedPass
+
+    encoders = [one.encoder for one in (model, *model.sharers)]
+    embedders = [encoder for encoder in encoders if isinstance(encoder, Embedder)]
+    return SharedPass(embedders).encode(texts, "query" if side == "query" else "document")
+
+
+@dataclass(frozen=True)
+class WaitingVectors:
+    """Vectors that a pass made for a model, and what the pass took.
+
+    Attributes
+    ----------
+    vectors : float32 (N, D).
+    seconds : of the whole pass.
+    peak_memory_bytes : that the process held after it.
+    """
+
+    vectors: Vectors
+    seconds: float
+    peak_memory_bytes: int
+
+
+class SharedVectors:
+    """A folder of vectors that wait for the models they belong to.
+
+    Parameters
+    ----------
+    folder : made when something is first kept; can be deleted at any time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(
+        self, model: LoadedModel, side: str, texts: Sequence[str], waiting: WaitingVectors
+    ) -> None:
+        """Keep vectors of ``texts`` until ``take`` asks for them.
+
+        Raises
+        ------
+        StorageError : the disk refuses.
+        """
+        buffer = io.BytesIO()
+        cost = np.array([waiting.seconds, waiting.peak_memory_bytes])
+        np.savez(buffer, vectors=waiting.vectors, cost=cost)
+        make_folder(self._folder)
+        replace_file(self._path(model, side, texts), buffer.getvalue())
+
+    def take(self, model: LoadedModel, side: str, texts: Sequence[str]) -> WaitingVectors | None:
+        """Return what was kept for these texts, and forget it; None where there is nothing."""
+        path = self._path(model, side, texts)
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
+                vectors, cost = kept["vectors"], kept["cost"]
+            path.unlink()
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+        if vectors.shape != (len(texts), model.encoder.dimension) or vectors.dtype != np.float32:
+            return None
+        return WaitingVectors(vectors, float(cost[0]), int(cost[1]))
+
+    def _path(self, model: LoadedModel, side: str, texts: Sequence[str]) -> Path:
+        key = digest([model.encoder.fingerprint.digest, side, digest(list(texts))])
+        return self._folder / f"{key[:32]}.npz"

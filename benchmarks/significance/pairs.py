@@ -1,0 +1,230 @@
+"""Compares two models on one task: scores, interval, effect and p-value, before any correction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.scoring.results import Result
+from benchmarks.significance import (
+    bootstrap_means,
+    bootstrap_spearman,
+    effect_size,
+    paired_t_test,
+    percentile_interval,
+    randomisation_test,
+    shifted_bootstrap_p,
+    smallest_wilcoxon_p,
+    spearman,
+    wilcoxon_test,
+)
+from benchmarks.significance.comparison import Difference
+from retrieval.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchmarks.significance.compare import CompareConfig
+
+__all__ = ["SIGN_TESTS", "TESTS", "TaskPairs"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ids: TypeAlias = tuple[str, ...]
+
+TESTS: Mapping[str, Callable[[Floats, CompareConfig], float]] = {
+    "randomisation": lambda values, config: randomisation_test(
+        values, resamples=config.resamples, seed=config.seed
+    ),
+    "wilcoxon": lambda values, config: wilcoxon_test(values),
+    "t": lambda values, config: paired_t_test(values),
+}
+"""By name: from the differences of paired scores, (n,), to a two-sided p-value."""
+
+SIGN_TESTS = ("randomisation", "wilcoxon")
+"""Those whose p-values cannot be below ``smallest_wilcoxon_p`` of the number of items."""
+
+_NAN = math.nan
+
+
+class TaskPairs:
+    """Compares pairs of models on one task. A model is resampled once for all its pairs.
+
+    Parameters
+    ----------
+    results : by model; all of one task and one metric.
+    metric : what is compared.
+    config : test, level, resamples and seed.
+    """
+
+    def __init__(self, results: Mapping[str, Result], metric: str, config: CompareConfig) -> None:
+        self._results = results
+        self._metric = metric
+        self._config = config
+        self._sts = next(iter(results.values())).family == "sts"
+        self._samples: dict[Ids, dict[str, Floats]] = {}
+
+    def compare(self, first: str, second: str) -> Difference:
+        """Return the difference, its ``p_corrected`` NaN.
+
+        Raises
+        ------
+        UsageError : the two have no item in common, or different gold scores.
+        """
+        found = self._describe(first, second)
+        reason = self._find_obstacle(self._results[first], self._results[second])
+        if reason:
+            return replace(found, note=reason)
+        ids = _common_ids(self._results[first], self._results[second])
+        left, right = (self._take(model, ids) for model in (first, second))
+        found = replace(found, items=len(ids))
+        if not (np.isfinite(left).all() and np.isfinite(right).all()):
+            return replace(found, note="the score of an item is undefined, so there is no test")
+        if self._sts:
+            return self._test_sts(found, ids, left, right)
+        return self._test_items(found, ids, left, right)
+
+    def _describe(self, first: str, second: str) -> Difference:
+        """Return what is known without a test."""
+        one, other = (self._results[model] for model in (first, second))
+        scores = one.metrics[self._metric], other.metrics[self._metric]
+        return Difference(
+            task=one.task,
+            family=one.family,
+            metric=self._metric,
+            first=first,
+            second=second,
+            first_score=scores[0],
+            second_score=scores[1],
+            difference=scores[0] - scores[1],
+            low=_NAN,
+            high=_NAN,
+            effect_size=_NAN,
+            items=min(len(one.item_ids), len(other.item_ids)),
+            p=_NAN,
+            p_corrected=_NAN,
+            significant=False,
+        )
+
+    def _find_obstacle(self, first: Result, second: Result) -> str:
+        """Return why there can be no test, "" where nothing is seen yet."""
+        if self._sts and self._metric != "spearman":
+            return "on STS tasks only 'spearman' is tested"
+        if any(not math.isfinite(result.metrics[self._metric]) for result in (first, second)):
+            return "a score is undefined, so there is no test"
+        needed = ("cosine", "gold") if self._sts else (self._metric,)
+        if any(not result.items.get(name) for name in needed for result in (first, second)):
+            return "no scores of single items were kept, so there is no test"
+        return ""
+
+    def _take(self, model: str, ids: Ids) -> Floats:
+        return _align(self._results[model], "cosine" if self._sts else self._metric, ids)
+
+    def _test_items(self, found: Difference, ids: Ids, left: Floats, right: Floats) -> Difference:
+        """Return the difference with a test of the mean over items."""
+        found = self._restrict(found, float(left.mean()), float(right.mean()))
+        if len(ids) == 1:
+            return _add_note(found, "one item, so there is no test")
+        values = left - right
+        p = TESTS[self._config.test](values, self._config)
+        found = self._with_interval(replace(found, p=p, effect_size=effect_size(values)), ids)
+        if math.isnan(p):
+            return _add_note(found, "all differences are equal, so t is undefined")
+        least = smallest_wilcoxon_p(len(ids))
+        if self._config.test in SIGN_TESTS and least >= self._config.alpha:
+            found = _add_note(found, f"{len(ids)} items: p cannot be below {least:.3g}")
+        return found
+
+    def _test_sts(self, found: Difference, ids: Ids, left: Floats, right: Floats) -> Difference:
+        """Return the difference with a bootstrap test of two correlations."""
+        gold = self._gold(found, ids)
+        one, other = spearman(left, gold), spearman(right, gold)
+        found = self._restrict(found, one, other)
+        if math.isnan(one) or math.isnan(other):
+            reason = "a score is undefined" if len(ids) > 1 else "one item"
+            return _add_note(found, f"{reason}, so there is no test")
+        samples = self._resample(ids)
+        p = shifted_bootstrap_p(one - other, samples[found.first] - samples[found.second])
+        return self._with_interval(replace(found, p=p), ids)
+
+    def _gold(self, found: Difference, ids: Ids) -> Floats:
+        """Return the gold scores, which two models must share."""
+        first, second = (
+            _align(self._results[model], "gold", ids) for model in (found.first, found.second)
+        )
+        if not np.array_equal(first, second):
+            raise UsageError(
+                f"{found.first!r} and {found.second!r} have different gold scores for "
+                f"{found.task!r}, so they cannot be compared. Run 'millpond bench' again for both."
+            )
+        return first
+
+    def _restrict(self, found: Difference, first: float, second: float) -> Difference:
+        """Return the scores of the common items where a model has others too, and say so."""
+        counts = [len(self._results[model].item_ids) for model in (found.first, found.second)]
+        if set(counts) == {found.items}:
+            return found
+        note = (
+            f"only {found.items:,} items are in common, of {counts[0]:,} and {counts[1]:,}; "
+            f"scores and test are of these"
+        )
+        return _add_note(
+            replace(found, first_score=first, second_score=second, difference=first - second), note
+        )
+
+    def _with_interval(self, found: Difference, ids: Ids) -> Difference:
+        samples = self._resample(ids)
+        low, high = percentile_interval(
+            samples[found.first] - samples[found.second], self._config.alpha
+        )
+        return replace(found, low=low, high=high)
+
+    def _resample(self, ids: Ids) -> Mapping[str, Floats]:
+        """Return the bootstrapped score of every model that has these items."""
+        if ids not in self._samples:
+            wanted = set(ids)
+            rows = {
+                model: self._take(model, ids)
+                for model, result in self._results.items()
+                if not self._find_obstacle(result, result) and wanted <= set(result.item_ids)
+            }
+            rows = {model: row for model, row in rows.items() if np.isfinite(row).all()}
+            scores = np.stack(list(rows.values()))
+            count, seed = self._config.bootstrap_resamples, self._config.seed
+            if self._sts:
+                gold = _align(self._results[next(iter(rows))], "gold", ids)
+                samples = bootstrap_spearman(scores, gold, resamples=count, seed=seed)
+            else:
+                samples = bootstrap_means(scores, resamples=count, seed=seed)
+            self._samples[ids] = dict(zip(rows, samples, strict=True))
+        return self._samples[ids]
+
+
+def _common_ids(first: Result, second: Result) -> Ids:
+    """Return the ids of both, in the order of the first."""
+    ids = tuple(first.item_ids)
+    if ids == tuple(second.item_ids):
+        return ids
+    others = set(second.item_ids)
+    common = tuple(item for item in ids if item in others)
+    if not common:
+        raise UsageError(
+            f"{first.model!r} and {second.model!r} have no item of {first.task!r} in common, so "
+            f"they cannot be compared. Run 'millpond bench' again for both on the same data."
+        )
+    return common
+
+
+def _align(result: Result, name: str, ids: Ids) -> Floats:
+    """Return a row of items in the order of the ids."""
+    values = np.asarray(result.items[name], dtype=np.float64)
+    if tuple(result.item_ids) == ids:
+        return values
+    position = {item: number for number, item in enumerate(result.item_ids)}
+    return values[[position[item] for item in ids]]
+
+
+def _add_note(found: Difference, note: str) -> Difference:
+    return replace(found, note=f"{found.note}; {note}" if found.note else note)

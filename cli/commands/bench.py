@@ -1,0 +1,141 @@
+"""``millpond bench``: models x tasks to scores, kept in a folder."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.console import message, progress, warn, write_error
+from cli.models import keep_memory, say_once
+from cli.options import DeviceOption, JsonOption, SkipBadOption, SpeedName, SpeedOption
+from cli.output import layout_scores, print_json, print_line, stdout_width
+
+if TYPE_CHECKING:
+    from benchmarks.scoring.results import Result
+    from benchmarks.scoring.runner import Failure
+
+__all__ = ["bench"]
+
+_PIPED_WIDTH = 80
+
+
+def bench(
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="As for 'millpond index', or bm25. Repeat it for several.",
+        ),
+    ],
+    task: Annotated[
+        list[str],
+        typer.Option(
+            "--task",
+            "-t",
+            metavar="TASK",
+            help="beir:NAME, a BEIR folder, a .tsv file (score, sentence1, sentence2, or label, "
+            "text), a folder with train.tsv and test.tsv, or a folder of such tasks. Repeat it "
+            "for several.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The results folder.")],
+    k: Annotated[int, typer.Option("-k", "--k", metavar="K", help="The cut of nDCG@K.")] = 10,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Which qrels of a BEIR folder.")] = (
+        "test"
+    ),
+    backend: Annotated[str, typer.Option(metavar="NAME", help="What stores the vectors.")] = (
+        "faiss"
+    ),
+    factory: Annotated[
+        str, typer.Option(metavar="TYPE", help="A FAISS factory string: Flat is exact.")
+    ] = "Flat",
+    skip_bad: SkipBadOption = False,
+    device: DeviceOption = None,
+    speed: SpeedOption = SpeedName.EXACT,
+    json: JsonOption = False,
+) -> None:
+    """Score models on tasks: retrieval, STS, classification, clustering.
+
+    Finished scores are never computed again unless model, data or settings changed, and a run
+    that was killed goes on where it stopped. With --json one object a result: model, task,
+    family, main_score, metrics, path.
+
+    \b
+    Examples:
+      millpond bench --model bm25 --model smollm2-135m --task beir:scifact --out results
+      millpond bench -m smollm2-135m:model1 -t my-beir-folder -t pairs.tsv -o results
+    """
+    from benchmarks import BenchConfig, run_benchmark
+
+    config = BenchConfig(
+        models=model,
+        tasks=task,
+        out=out,
+        k=k,
+        split=split,
+        backend=backend,
+        factory=factory,
+        skip_bad=skip_bad,
+        device=device,
+        speed=speed,
+    )
+    failures: list[Failure] = []
+    keep_memory()
+    results = run_benchmark(
+        config, notify=say_once(), progress=progress, on_failure=failures.append
+    )
+    for note in _notes(results):
+        warn(note)
+    if json:
+        _print_json(out, results)
+    elif results:
+        _print_table(model, results)
+    _finish(out, results, failures)
+
+
+def _notes(results: Sequence[Result]) -> list[str]:
+    """Return every note once for a task, with the model where it is about that one alone."""
+    models: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for note in result.notes:
+            models.setdefault((result.task, note), []).append(result.model)
+    scored = {result.task: 0 for result in results}
+    for result in results:
+        scored[result.task] += 1
+    return [
+        f"{task}: {note}" if len(names) == scored[task] else f"{', '.join(names)} on {task}: {note}"
+        for (task, note), names in models.items()
+    ]
+
+
+def _print_json(out: Path, results: Sequence[Result]) -> None:
+    from benchmarks.scoring.results import result_path
+
+    for result in results:
+        data = result.to_json()
+        kept = {key: data[key] for key in ("model", "task", "family", "main_score", "metrics")}
+        print_json(kept | {"path": str(result_path(out, result.model, result.task))})
+
+
+def _print_table(models: Sequence[str], results: Sequence[Result]) -> None:
+    rows = list(dict.fromkeys((result.task, result.main_metric) for result in results))
+    scores = {(result.model, result.task): result.main_score for result in results}
+    for line in layout_scores(models, rows, scores, stdout_width() or _PIPED_WIDTH):
+        print_line(line)
+
+
+def _finish(out: Path, results: Sequence[Result], failures: Sequence[Failure]) -> None:
+    """Say what comes next, or what failed; a failure is exit code 1."""
+    if failures:
+        count = "1 failure" if len(failures) == 1 else f"{len(failures)} failures"
+        write_error(f"{count}; the scores of everything else are in {out}:")
+        for failure in failures:
+            message(f"  {failure}")
+        raise typer.Exit(1)
+    message(f"Next: millpond compare {shlex.quote(str(out))}")

@@ -1,0 +1,340 @@
+"""``millpond delete``: documents leave an index."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from cli.console import message, progress, warn
+from cli.models import (
+    ReportingEncoder,
+    check_index_speed,
+    choose_speed,
+    keep_memory,
+    load_encoder,
+    note_untrained,
+)
+from cli.options import (
+    DeviceOption,
+    IndexSpeedOption,
+    SkipBadOption,
+    StoredKeyOption,
+    use_asked_key,
+)
+from cli.passages import Reading, load_splitter
+from cli.summary import report_change
+
+if TYPE_CHECKING:
+    from embedder import Embedder
+    from indexes import Change, Manifest
+    from retrieval.corpus.records import Row
+
+__all__ = [
+    "COMPACT_SHARE",
+    "CompactAtOption",
+    "CorpusArgument",
+    "Embedding",
+    "FolderArgument",
+    "IndexModelOption",
+    "RestartOption",
+    "embed_change",
+    "add",
+    "update",
+    "delete",
+]
+
+COMPACT_SHARE = 0.25
+"""What --help shows; a test holds it equal to ``ChangeConfig.compact_share``."""
+
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")]
+CorpusArgument = Annotated[
+    str, typer.Argument(metavar="CORPUS", help="Anything that millpond index reads; - for stdin.")
+]
+IndexModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="MODEL", show_default="the model that made the index"),
+]
+RestartOption = Annotated[
+    bool, typer.Option("--restart", help="Drop what an unfinished run embedded; begin anew.")
+]
+CompactAtOption = Annotated[
+    float,
+    typer.Option(
+        "--compact-at",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="Clear deleted rows away when they are more than this share, 0 to 1.",
+    ),
+]
+
+Carry: TypeAlias = "Callable[..., Change]"
+"""``add_documents`` or ``update_documents``, with what they alone are given."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """An add or update as it was typed."""
+
+    folder: Path
+    corpus: str
+    model: str | None
+    device: str | None
+    speed: str | None
+    skip_bad: bool
+    restart: bool
+    compact_at: float
+    ask_key: bool
+
+
+def embed_change(asked: Embedding, carry: Carry) -> None:
+    """Read the corpus, load the model of the index, let ``carry`` change it, say what was done.
+
+    What can be refused without the model is refused before it is loaded.
+    """
+    from indexes import ChangeConfig, read_manifest
+    from retrieval import read_corpus
+
+    use_asked_key(asked.folder, asked.ask_key)
+    source = read_corpus(asked.corpus, skip_bad=asked.skip_bad)
+    config = ChangeConfig(
+        corpus_name=source.name,
+        reading={"skip_bad": asked.skip_bad},
+        restart=asked.restart,
+        compact_share=asked.compact_at,
+    )
+    manifest = read_manifest(asked.folder)
+    if asked.corpus != "-":
+        next(iter(source), None)  # an empty or wholly unreadable corpus shows here
+    made = manifest.fingerprint
+    speed = choose_speed(asked.speed, made)
+    keep_memory()
+    encoder = load_encoder(asked.model or made.model, asked.device, speed)
+    check_index_speed(made, encoder.fingerprint, speed, str(asked.folder))
+    _check_model(asked, manifest, encoder)
+    split = load_splitter(encoder, manifest.passages)
+    noun = "passages" if split else "documents"
+    started = time.monotonic()
+    with progress("Embedding", None, noun) as advance:
+        reading = Reading(source, encoder, manifest.passages)
+        change = carry(
+            ReportingEncoder(encoder, advance),
+            reading,
+            asked.folder,
+            config,
+            split=split,
+            resumed=lambda rows: message(f"Going on: {rows:,} {noun} were stored before."),
+        )
+    report_change(change, asked.folder, time.monotonic() - started)
+    if source.skipped:
+        warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")
+    note_untrained(encoder)
+
+
+def _check_model(asked: Embedding, manifest: Manifest, encoder: Embedder) -> None:
+    """Raise FingerprintError unless this model made the index."""
+    from retrieval.errors import FingerprintError
+
+    made, found = manifest.fingerprint, encoder.fingerprint
+    if made.digest == found.digest:
+        return
+    advice = f"Leave --model out, or type --model {made.model}"
+    if asked.model is None:
+        advice = f"{made.model!r} has changed since; bring the old one back"
+    raise FingerprintError(
+        f"{asked.folder} was made with {made.model!r}, and {found.model!r} makes other vectors: "
+        f"{'; '.join(made.differences(found))}. {advice}, or index the corpus again."
+    )
+
+
+def add(
+    folder: FolderArgument,
+    corpus: CorpusArgument,
+    model: IndexModelOption = None,
+    skip_bad: SkipBadOption = False,
+    restart: RestartOption = False,
+    compact_at: CompactAtOption = COMPACT_SHARE,
+    device: DeviceOption = None,
+    speed: IndexSpeedOption = None,
+    ask_key: StoredKeyOption = False,
+) -> None:
+    """Add new documents to an index.
+
+    The document id decides. A document that the index holds already, with the same text and
+    metadata, is left alone; with others it is an error, and nothing is added: see millpond
+    update. Readers see all of the change or nothing. A run that was killed goes on, when the same
+    command is typed again, from what it had embedded.
+
+    \b
+    Examples:
+      millpond add my-index new.jsonl
+      cat new.jsonl | millpond add my-index -
+    """
+    from indexes import add_documents
+
+    asked = Embedding(folder, corpus, model, device, speed, skip_bad, restart, compact_at, ask_key)
+    embed_change(asked, add_documents)
+
+
+def update(
+    folder: FolderArgument,
+    corpus: CorpusArgument,
+    delete_missing: Annotated[
+        bool,
+        typer.Option(
+            "--delete-missing", help="Delete every document that CORPUS does not hold as well."
+        ),
+    ] = False,
+    model: IndexModelOption = None,
+    skip_bad: SkipBadOption = False,
+    restart: RestartOption = False,
+    compact_at: CompactAtOption = COMPACT_SHARE,
+    device: DeviceOption = None,
+    speed: IndexSpeedOption = None,
+    ask_key: StoredKeyOption = False,
+) -> None:
+    """Add new documents and replace changed ones.
+
+    The document id decides. What has the text it had is not embedded again; where only metadata
+    changed, the document is relabelled and keeps its vector. Readers see all of the change or
+    nothing. A run that was killed goes on, when the same command is typed again, from what it had
+    embedded.
+
+    \b
+    Examples:
+      millpond update my-index changed.jsonl
+      millpond update my-index corpus.jsonl --delete-missing
+    """
+    from indexes import update_documents
+    from retrieval.errors import UsageError
+
+    if delete_missing and skip_bad:
+        raise UsageError(
+            "--delete-missing would delete the documents whose records --skip-bad skips. Leave "
+            "one of them out."
+        )
+
+    asked = Embedding(folder, corpus, model, device, speed, skip_bad, restart, compact_at, ask_key)
+    embed_change(asked, partial(update_documents, delete_missing=delete_missing))
+
+
+ID_FIELDS = ("doc_id", "_id", "docid", "id")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+
+
+def delete(
+    folder: FolderArgument,
+    doc_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="Ids of documents.")
+    ] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option(
+            "--ids",
+            metavar="FILE",
+            help="One id a line, or a .jsonl file whose records have one in doc_id, _id or id; "
+            "- for lines on stdin.",
+        ),
+    ] = None,
+    ignore_missing: Annotated[
+        bool, typer.Option("--ignore-missing", help="Count ids that are not there, and go on.")
+    ] = False,
+    compact_at: CompactAtOption = COMPACT_SHARE,
+    ask_key: StoredKeyOption = False,
+) -> None:
+    """Delete documents from an index by id.
+
+    No model is loaded. Readers see all of the change or nothing. An id that begins with a dash
+    goes after --.
+
+    \b
+    Examples:
+      millpond delete my-index doc-17 doc-18
+      millpond delete my-index --ids gone.txt --ignore-missing
+    """
+    from indexes import ChangeConfig, delete_documents
+    from retrieval.errors import UsageError
+
+    if not doc_ids and ids is None:
+        place = shlex.quote(str(folder))
+        raise UsageError(
+            f"No id arrived. Type: millpond delete {place} ID ..., or: "
+            f"millpond delete {place} --ids FILE"
+        )
+    use_asked_key(folder, ask_key)
+    config = ChangeConfig(compact_share=compact_at)
+    wanted = [*(doc_ids or ()), *(_read_ids(ids) if ids is not None else ())]
+    started = time.monotonic()
+    change = delete_documents(folder, wanted, config, ignore_missing=ignore_missing)
+    report_change(change, folder, time.monotonic() - started)
+
+
+def _read_ids(name: str) -> list[str]:
+    """Return the ids of a file, one or more.
+
+    Raises
+    ------
+    SourceNotFoundError : there is no such file.
+    RecordError : a line is not UTF-8 or, in a .jsonl file, holds no id.
+    EmptyCorpusError : it holds no id.
+    StorageError : it cannot be read.
+    """
+    from retrieval.errors import EmptyCorpusError, SourceNotFoundError, UsageError
+
+    path = None if name == "-" else Path(name)
+    source = "stdin" if path is None else name
+    if path is not None and not path.exists():
+        raise SourceNotFoundError(
+            f"{name}: there is no such file; accepted is a file of ids, one a line, or - for stdin."
+        )
+    if path is not None and path.is_dir():
+        raise UsageError(f"{name}: this is a folder; accepted is a file of ids, one a line.")
+    as_json = name.lower().endswith(JSON_SUFFIXES)
+    found = [*(_json_ids(path, source) if as_json else _plain_ids(path, source))]
+    if not found:
+        raise EmptyCorpusError(
+            f"{source}: it holds no id; accepted is one or more, one a line. Check that this is "
+            f"the file you meant."
+        )
+    return found
+
+
+def _plain_ids(path: Path | None, source: str) -> Iterator[str]:
+    """Yield the lines that are not blank, without the blanks around them."""
+    from retrieval.corpus.formats import open_bytes, read_lines
+    from retrieval.errors import RecordError
+
+    with open_bytes(path, source) as stream:
+        for number, text, problem in read_lines(stream):
+            if problem:
+                raise RecordError(source, number, problem)
+            if text.strip():
+                yield text.strip()
+
+
+def _json_ids(path: Path | None, source: str) -> Iterator[str]:
+    from retrieval.corpus.formats import jsonl_rows
+    from retrieval.errors import RecordError
+
+    for row in jsonl_rows(path, source):
+        if isinstance(row, RecordError):
+            raise row
+        yield _id_of(row)
+
+
+def _id_of(row: Row) -> str:
+    """Return the id of a record, as the corpus reader would."""
+    name = next((name for name in ID_FIELDS if name in row.values), None)
+    if name is None:
+        raise row.error(f"no id; accepted is one of {', '.join(ID_FIELDS)}")
+    value = row.values[name]
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise row.error(f"{name!r} is {value!r}; accepted is a string or an integer")
+    return str(value)

@@ -1,0 +1,232 @@
+"""``millpond check``: is an index folder what was written?"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.console import message, warn
+from cli.options import JsonOption, StoredKeyOption, use_asked_key
+from cli.output import clean, format_size, format_table, print_json, print_line, stdout_width
+
+if TYPE_CHECKING:
+    from indexes import Manifest
+    from indexes.backends.qdrant.store import CollectionState
+    from retrieval.errors import FailureError
+
+__all__ = ["check"]
+
+SLOW_BYTES = 10**9
+BLOCK_BYTES = 512
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")],
+    json: JsonOption = False,
+    ask_key: StoredKeyOption = False,
+) -> None:
+    """Compare an index with what was written.
+
+    Reads every file and compares its checksum; opens the index, which compares the numbers of
+    ids and vectors with the manifest; asks the server, where one holds the vectors. Exits with 1
+    where something is damaged or unfinished.
+
+    \b
+    Examples:
+      millpond check demo-index
+      millpond check demo-index --json
+    """
+    from indexes import open_index
+    from indexes.backends.qdrant.store import read_collection_state
+    from retrieval.errors import FailureError
+
+    use_asked_key(folder, ask_key)
+    manifest: Manifest | None = None
+    damaged: dict[str, str] = {}
+    try:
+        manifest = _read_manifest(folder)
+        # Before it is opened: Qdrant's engine may never return from a damaged file.
+        manifest, damaged = _compare_files(folder, manifest)
+        _refuse_damaged(folder, damaged)
+        open_index(folder)
+        collection = read_collection_state(manifest)
+        _check_status(collection)
+    except FailureError as error:
+        _report_damage(folder, manifest, damaged, error, as_json=json)
+        raise
+    if json:
+        print_json(_to_json(folder, manifest, collection))
+    else:
+        _print_table([*_describe(folder, manifest, collection), ("state", "whole")])
+    _note_unfinished(folder)
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    """Return the manifest; an unfinished first build is an error that tells how far it got."""
+    from indexes import read_manifest
+    from indexes.storage.staging import read_unfinished
+    from retrieval.errors import IndexCorruptError
+
+    try:
+        return read_manifest(folder)
+    except IndexCorruptError:
+        if (folder / "manifest.json").exists():
+            raise
+        unfinished = read_unfinished(folder)
+        if unfinished is None:
+            raise
+        raise IndexCorruptError(
+            f"{folder} holds no finished index: a build is running or was interrupted, "
+            f"{_how_far(unfinished.documents, unfinished.shards)}. "
+            f"{_go_on(folder, unfinished.corpus)}"
+        ) from None
+
+
+def _check_status(collection: CollectionState | None) -> None:
+    """Raise StorageError where the server itself calls the collection broken."""
+    from retrieval.errors import StorageError
+
+    if collection is not None and collection.status == "red":
+        raise StorageError(
+            f"The Qdrant server {collection.url} says that the collection {collection.name!r} is "
+            f"red: {collection.problem or 'it gives no reason'}. See the server's log."
+        )
+
+
+def _report_damage(
+    folder: Path,
+    manifest: Manifest | None,
+    damaged: Mapping[str, str],
+    error: FailureError,
+    *,
+    as_json: bool,
+) -> None:
+    """Print what is known of a damaged index; the error itself goes to stderr."""
+    if as_json:
+        known = {} if manifest is None else _to_json(folder, manifest, None)
+        state = {"index": str(folder), "whole": False}
+        print_json({**known, **state, "problem": str(error), "damaged": [*damaged]})
+    elif manifest is not None:
+        rows = [("damaged", f"{name}: {reason}") for name, reason in damaged.items()]
+        _print_table([*_describe(folder, manifest, None), *rows, ("state", "not whole")])
+
+
+def _compare_files(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str, str]]:
+    """Return the manifest and, by name, what is wrong with each file that is not as it lists."""
+    from indexes import read_manifest
+    from indexes.opening import find_damage
+
+    size = sum(entry.bytes for entry in manifest.files.values())
+    if size >= SLOW_BYTES:
+        message(f"Reading {format_size(size)}, to compare every checksum.")
+    damaged = find_damage(folder, manifest)
+    if damaged and (newer := read_manifest(folder)) != manifest:
+        return newer, find_damage(folder, newer)  # a writer replaced the index meanwhile
+    return manifest, damaged
+
+
+def _refuse_damaged(folder: Path, damaged: Mapping[str, str]) -> None:
+    """Raise IndexCorruptError that names the first damaged file, and how many there are more."""
+    from retrieval.errors import IndexCorruptError
+
+    if damaged:
+        name, fault = next(iter(damaged.items()))
+        others = len(damaged) - 1
+        more = f" So {'is 1 other file' if others == 1 else f'are {others} others'}."
+        raise IndexCorruptError(
+            f"{folder / name} is damaged: {fault}.{more if others else ''} "
+            f"Index the corpus again with --overwrite."
+        )
+
+
+def _describe(
+    folder: Path, manifest: Manifest, collection: CollectionState | None
+) -> list[tuple[str, str]]:
+    rows = [
+        ("index", str(folder)),
+        ("backend", f"{manifest.backend}, {manifest.factory}{_place(manifest)}"),
+        ("documents", f"{manifest.documents:,}"),
+        ("dimension", f"{manifest.dimension}"),
+        ("model", manifest.fingerprint.model),
+        ("created", f"{manifest.created} by millpond {manifest.millpond}"),
+        ("on disk", f"{format_size(_size_on_disk(folder))} in {len(manifest.files)} files"),
+    ]
+    if collection is not None:
+        points = f"{collection.points:,} point{'' if collection.points == 1 else 's'}"
+        rows.append(("collection", f"{collection.name} at {collection.url}"))
+        rows.append(("holds", f"{points}, {collection.status}"))
+    return rows
+
+
+def _place(manifest: Manifest) -> str:
+    """Return where Qdrant keeps the vectors."""
+    places = {"embedded": ", in the folder", "memory": ", in memory", "server": ", on a server"}
+    mode = manifest.settings.get("mode") if manifest.backend == "qdrant" else None
+    return places.get(str(mode), "")
+
+
+def _to_json(
+    folder: Path, manifest: Manifest, collection: CollectionState | None
+) -> dict[str, Any]:
+    return {
+        "index": str(folder),
+        "whole": True,
+        "backend": manifest.backend,
+        "factory": manifest.factory,
+        "documents": manifest.documents,
+        "dimension": manifest.dimension,
+        "model": manifest.fingerprint.model,
+        "created": manifest.created,
+        "millpond": manifest.millpond,
+        "disk_bytes": _size_on_disk(folder),
+        "files": len(manifest.files),
+        "collection": None if collection is None else asdict(collection),
+    }
+
+
+def _size_on_disk(folder: Path) -> int:
+    """Return the bytes that the folder takes; holes in its files take none."""
+    found = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return sum(
+        BLOCK_BYTES * stat.st_blocks if hasattr(stat, "st_blocks") else stat.st_size
+        for stat in found
+    )
+
+
+def _note_unfinished(folder: Path) -> None:
+    """Say on stderr that a new version of a whole index was begun beside it."""
+    from indexes.storage.staging import read_unfinished
+
+    unfinished = read_unfinished(folder)
+    if unfinished is not None:
+        warn(
+            f"A new version of it is being built or was interrupted, "
+            f"{_how_far(unfinished.documents, unfinished.shards)}. "
+            f"{_go_on(folder, unfinished.corpus, '--overwrite')}"
+        )
+
+
+def _how_far(documents: int, shards: int) -> str:
+    if not shards:
+        return "before any document was saved"
+    nouns = ("document" if documents == 1 else "documents", "shard" if shards == 1 else "shards")
+    return f"with {documents:,} {nouns[0]} embedded in {shards:,} finished {nouns[1]}"
+
+
+def _go_on(folder: Path, corpus: str, *options: str) -> str:
+    source = shlex.quote(corpus) if corpus else "CORPUS"
+    command = " ".join(["millpond index", source, "--out", shlex.quote(str(folder)), *options])
+    return (
+        f"Wait for it, or type the command that began it, with the same options: {command}. "
+        "It goes on from there."
+    )
+
+
+def _print_table(rows: Sequence[tuple[str, str]]) -> None:
+    for line in format_table([(name, clean(value)) for name, value in rows], stdout_width()):
+        print_line(line)

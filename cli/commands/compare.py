@@ -1,0 +1,260 @@
+"""``millpond compare``: which differences between models are significant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from cli.console import message, progress, warn
+from cli.options import JsonOption
+from cli.output import clean, format_table, print_json, print_line, stdout_width, wrap
+
+if TYPE_CHECKING:
+    from benchmarks.significance.comparison import Comparison, Difference, FamilyDifference
+
+__all__ = ["compare"]
+
+_Row = TypeVar("_Row", bound="Difference | FamilyDifference")
+
+_WIDTH = 80
+_TESTS = {
+    "randomisation": "Fisher's randomisation test with {resamples:,} random signs",
+    "wilcoxon": "Wilcoxon's signed-rank test",
+    "t": "Student's t-test of pairs",
+}
+_CORRECTIONS = {"holm": "Holm", "benjamini-hochberg": "BH"}
+_ITEMS = {
+    "retrieval": "queries",
+    "sts": "pairs of texts",
+    "classification": "draws",
+    "clustering": "splits",
+}
+
+
+def compare(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="The folder that 'millpond bench' filled.")
+    ],
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What is compared.", show_default="each task's main metric"
+        ),
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option(metavar="P", help="The level of significance, after correction.")
+    ] = 0.05,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Compare the others with this one.", show_default="all pairs"
+        ),
+    ] = None,
+    test: Annotated[
+        str, typer.Option(metavar="NAME", help="randomisation, wilcoxon or t.")
+    ] = "randomisation",
+    correction: Annotated[
+        str, typer.Option(metavar="NAME", help="holm or benjamini-hochberg.")
+    ] = "holm",
+    resamples: Annotated[
+        int, typer.Option(metavar="N", help="Random signs of the randomisation test.")
+    ] = 100_000,
+    bootstrap_resamples: Annotated[
+        int, typer.Option(metavar="N", help="For the intervals, and for STS tasks.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of what is random.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Test which differences between models are significant.
+
+    Every pair of models on every task, and over each family of tasks.
+
+    \b
+    Examples:
+      millpond compare results
+      millpond compare results --baseline bm25 --metric recall@100 --json
+    """
+    from benchmarks.scoring.results import read_results
+    from benchmarks.significance.compare import CompareConfig
+    from benchmarks.significance.compare import compare as compare_results
+
+    config = CompareConfig(
+        metric=metric,
+        alpha=alpha,
+        baseline=baseline,
+        test=test,
+        correction=correction,
+        resamples=resamples,
+        bootstrap_resamples=bootstrap_resamples,
+        seed=seed,
+    )
+    with progress("Comparing", None, "pairs") as advance:
+        found = compare_results(read_results(results), config, progress=advance)
+    if json:
+        for kind, rows in (("difference", found.differences), ("family", found.families)):
+            for row in rows:
+                print_json({"type": kind, **_null_for_nan(asdict(row))})
+    else:
+        _print_report(found)
+    for note in found.notes:
+        warn(f"{note}.")
+    for line in _summarise(found):
+        (message if json else print_line)(line)
+
+
+def _print_report(found: Comparison) -> None:
+    letters = {model: _letter(number) for number, model in enumerate(found.models)}
+    print_line("Models")
+    for line in format_table([(f"  {letter}", clean(m)) for m, letter in letters.items()], None):
+        print_line(line)
+    for task in found.tasks:
+        rows = [one for one in found.differences if one.task == task]
+        if rows:
+            _print_task(rows, letters, found)
+    for family in dict.fromkeys(one.family for one in found.families):
+        _print_family([one for one in found.families if one.family == family], letters, found)
+    print_line()
+    _print_prose(_explain(found))
+    print_line()
+
+
+def _print_task(rows: Sequence[Difference], letters: Mapping[str, str], found: Comparison) -> None:
+    counts = sorted({one.items for one in rows})
+    items = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    metrics = ", ".join(dict.fromkeys(one.metric for one in rows))
+    print_line()
+    print_line(f"{clean(rows[0].task)}: {clean(metrics)}, {items} {_ITEMS[rows[0].family]}")
+    level = f"{100 * (1 - found.alpha):g}% interval"
+    head = ("scores", "difference", level, "effect", "p", f"{_CORRECTIONS[found.correction]} p")
+    _print_table(
+        rows,
+        letters,
+        head,
+        lambda one: (
+            f"{_score(one.first_score)} {_score(one.second_score)}",
+            _score(one.difference, "+"),
+            f"{_score(one.low, '+')} {_score(one.high, '+')}",
+            "-" if math.isnan(one.effect_size) else f"{one.effect_size:+.2f}",
+            _p_value(one.p),
+            _p_value(one.p_corrected) + (" *" if one.significant else "  "),
+        ),
+    )
+
+
+def _print_family(
+    rows: Sequence[FamilyDifference], letters: Mapping[str, str], found: Comparison
+) -> None:
+    print_line()
+    print_line(f"{rows[0].family}, all tasks that both models have")
+    head = ("tasks", "mean scores", "difference", "p", f"{_CORRECTIONS[found.correction]} p")
+    _print_table(
+        rows,
+        letters,
+        head,
+        lambda one: (
+            str(len(one.tasks)),
+            f"{_score(one.first_mean)} {_score(one.second_mean)}",
+            _score(one.difference, "+"),
+            _p_value(one.p),
+            _p_value(one.p_corrected) + (" *" if one.significant else "  "),
+        ),
+    )
+
+
+def _print_table(
+    rows: Sequence[_Row],
+    letters: Mapping[str, str],
+    head: Sequence[str],
+    cells: Callable[[_Row], Sequence[str]],
+) -> None:
+    """Print one line a pair, the largest difference first, and then the notes on pairs."""
+    ordered = sorted(rows, key=lambda one: -_magnitude(one.difference))
+    table = [["", *head], *([_pair(one, letters), *cells(one)] for one in ordered)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for first, *rest in table:
+        padded = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        print_line("  ".join([f"  {first}".ljust(widths[0] + 2), *padded]).rstrip())
+    noted: dict[str, list[str]] = {}
+    for one in ordered:
+        if one.note:
+            noted.setdefault(one.note, []).append(_pair(one, letters))
+    for note, pairs in noted.items():
+        of_all = len(pairs) == len(rows) > 1
+        _print_prose(f"{'All pairs' if of_all else ', '.join(pairs)}: {note}.", "  ")
+
+
+def _magnitude(difference: float) -> float:
+    """Return how large a difference is; an undefined one is below all others."""
+    return -1.0 if math.isnan(difference) else abs(difference)
+
+
+def _pair(one: Difference | FamilyDifference, letters: Mapping[str, str]) -> str:
+    return f"{letters[one.first]}-{letters[one.second]}"
+
+
+def _explain(found: Comparison) -> str:
+    corrected = [one.p_corrected for one in found.differences]
+    corrected += [one.p_corrected for one in found.families]
+    tests = sum(not math.isnan(p) for p in corrected)
+    parts = [f"p: {_TESTS[found.test].format(resamples=found.resamples)}, two-sided"]
+    if any(one.family == "sts" for one in found.differences):
+        parts.append(f"for STS a paired bootstrap with {found.bootstrap_resamples:,} resamples")
+    if found.families:
+        parts.append("for all tasks Wilcoxon's signed-rank test")
+    return (
+        f"{'; '.join(parts)}. {_CORRECTIONS[found.correction]} p: corrected for {tests:,} "
+        f"tests; * is below {found.alpha:g}. Difference: first minus second, with a paired "
+        f"bootstrap interval that is not corrected. Effect: Cohen's d for pairs."
+    )
+
+
+def _summarise(found: Comparison) -> list[str]:
+    """Return how many differences are significant, and how many over whole families."""
+    name = "Holm" if found.correction == "holm" else "Benjamini-Hochberg"
+    real = sum(one.significant for one in found.differences)
+    total = len(found.differences)
+    untested = total - len(_tested(found.differences))
+    lines = [
+        f"{real:,} of {total:,} {'difference' if total == 1 else 'differences'} "
+        f"{'is' if real == 1 else 'are'} significant at {found.alpha:g} after {name}"
+        f"{f'; {untested:,} could not be tested' if untested else ''}."
+    ]
+    if found.families:
+        real = sum(one.significant for one in found.families)
+        lines.append(f"Over whole families of tasks: {real:,} of {len(found.families):,}.")
+    return lines
+
+
+def _tested(rows: Sequence[_Row]) -> list[_Row]:
+    return [one for one in rows if not math.isnan(one.p)]
+
+
+def _print_prose(text: str, indent: str = "") -> None:
+    width = min(_WIDTH, stdout_width() or _WIDTH)
+    for line in wrap(clean(text), width - len(indent), len(text)):
+        print_line(indent + line)
+
+
+def _letter(number: int) -> str:
+    """Return A to Z, then AA, AB and so on."""
+    before, last = divmod(number, 26)
+    return (_letter(before - 1) if before else "") + chr(ord("A") + last)
+
+
+def _score(value: float, sign: str = "") -> str:
+    return "-" if math.isnan(value) else f"{value:{sign}.4f}"
+
+
+def _p_value(p: float) -> str:
+    if math.isnan(p):
+        return "-"
+    return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
+
+
+def _null_for_nan(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}

@@ -1,0 +1,313 @@
+"""What ``millpond doctor`` finds out about this machine and installation."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+from cli.output import format_size, read_version
+
+__all__ = [
+    "FaissBuild",
+    "describe_faiss",
+    "find_faiss_problems",
+    "list_wheels",
+    "probe_faiss",
+    "OUR_PACKAGES",
+    "Findings",
+    "examine",
+    "find_problems",
+    "list_rows",
+]
+
+PROBE = """
+import json, faiss
+gpu = hasattr(faiss, "StandardGpuResources")
+print(json.dumps([faiss.__version__, gpu, faiss.get_num_gpus() if gpu else 0]))
+"""
+PROBE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class FaissBuild:
+    """What ``import faiss`` brings.
+
+    Attributes
+    ----------
+    version : empty where it cannot be imported.
+    gpu : it was built for CUDA.
+    gpus : how many GPUs it sees.
+    error : why it cannot be imported; else empty.
+    """
+
+    version: str = ""
+    gpu: bool = False
+    gpus: int = 0
+    error: str = ""
+
+
+def list_wheels() -> dict[str, str]:
+    """Return version by installed distribution that ships ``faiss``; one is right."""
+    owners = sorted(set(metadata.packages_distributions().get("faiss", ())))
+    return {name: metadata.version(name) for name in owners}
+
+
+def probe_faiss() -> FaissBuild:
+    """Return what a fresh process finds; CUDA may end the process that asks for GPUs."""
+    command = [sys.executable, "-W", "ignore", "-c", PROBE]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return FaissBuild(error=f"it did not answer in {PROBE_SECONDS} seconds")
+    if done.returncode == 0:
+        version, gpu, gpus = json.loads(done.stdout.splitlines()[-1])
+        return FaissBuild(version, gpu, gpus)
+    said = done.stderr.strip().splitlines()
+    return FaissBuild(error=said[-1] if said else f"it ended with {done.returncode}")
+
+
+def describe_faiss(wheels: Mapping[str, str], build: FaissBuild, device: str | None) -> str:
+    """Return the wheels and what they can do, for people."""
+    if not wheels and build.error:
+        return "(not installed)"
+    names = " and ".join(f"{name} {version}" for name, version in wheels.items())
+    names = names or f"faiss {build.version}, not from a wheel"
+    if build.error:
+        return f"{names}; it cannot be imported"
+    if build.gpu:
+        seen = {0: "no GPU", 1: "1 GPU"}.get(build.gpus, f"{build.gpus} GPUs")
+        return f"{names}; built for GPUs, sees {seen}"
+    hint = ""
+    if _is_cuda(device):
+        hint = "; for the GPU: pip uninstall faiss-cpu, then pip install 'millpond[gpu]'"
+    return f"{names}; for CPUs{hint}"
+
+
+def find_faiss_problems(
+    wheels: Mapping[str, str], build: FaissBuild, device: str | None
+) -> list[str]:
+    """Return what is wrong with faiss, one sentence each with what to type."""
+    if not wheels and build.error:
+        return ["faiss is not installed. Type: pip install 'millpond[cpu]', or 'millpond[gpu]'"]
+    names = " ".join(wheels) or "faiss"
+    if len(wheels) > 1:
+        wins = "" if build.error else f"; now the {'GPU' if build.gpu else 'CPU'} build is in force"
+        return [
+            f"{' and '.join(wheels)} are installed together and overwrite each other's files"
+            f"{wins}. Type: pip uninstall {names}, then pip install 'millpond[cpu]' or "
+            f"'millpond[gpu]'"
+        ]
+    if build.error:
+        return [
+            f"faiss cannot be imported: {build.error}. Type: pip install --force-reinstall {names}"
+        ]
+    if build.gpu and not build.gpus and _is_cuda(device):
+        return [
+            f"{names} sees no GPU, though torch sees one. Type nvidia-smi: its driver has to "
+            f"know CUDA 12; or type: pip uninstall {names}, then pip install 'millpond[cpu]'"
+        ]
+    return []
+
+
+def _is_cuda(device: str | None) -> bool:
+    return device is not None and device.startswith("cuda")
+
+
+OUR_PACKAGES = ("retrieval", "embedder", "indexes", "benchmarks", "cli")
+REQUIRED = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "peft",
+    "safetensors",
+    "gguf",
+    "numpy",
+    "pyarrow",
+    "filelock",
+    "requests",
+    "rich",
+    "typer",
+)
+OPTIONAL = ("qdrant-client", "qdrant-edge-py", "beir")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The report of ``millpond doctor``.
+
+    Attributes
+    ----------
+    packages : version by distribution; None where it is not installed.
+    faiss_wheels : version by installed distribution that provides ``faiss``; one is right.
+    faiss : what importing it brings.
+    device : where models run by default; None where torch cannot be imported.
+    exact, fast : what the two of ``--speed`` do there.
+    cache_bytes : size of everything in the cache folder.
+    free_bytes : free space on the disk of the cache.
+    modules : folder that each of our packages is imported from; None where it is not found.
+    intruders : other distributions that ship a package of our name, by name.
+    problems : what is wrong and what to type, a sentence each.
+    """
+
+    millpond: str
+    python: str
+    executable: str
+    platform: str
+    packages: Mapping[str, str | None]
+    faiss_wheels: Mapping[str, str]
+    faiss: FaissBuild
+    device: str | None
+    device_error: str
+    exact: str
+    fast: str
+    threads: int
+    cache: str
+    cache_bytes: int
+    free_bytes: int
+    modules: Mapping[str, str | None]
+    intruders: Mapping[str, Sequence[str]]
+    problems: Sequence[str]
+
+
+def examine() -> Findings:
+    """Return what there is on this machine."""
+    from embedder import cache_folder
+
+    packages = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
+    wheels, faiss = list_wheels(), probe_faiss()
+    modules = {name: _folder_of(name) for name in OUR_PACKAGES}
+    intruders = _find_intruders()
+    device, threads, (exact, fast), device_error = _find_device()
+    cache = cache_folder()
+    return Findings(
+        millpond=read_version(),
+        python=platform.python_version(),
+        executable=sys.executable,
+        platform=platform.platform(),
+        packages=packages,
+        faiss_wheels=wheels,
+        faiss=faiss,
+        device=device,
+        device_error=device_error,
+        exact=exact,
+        fast=fast,
+        threads=threads,
+        cache=str(cache),
+        cache_bytes=_size_of(cache),
+        free_bytes=_free_on(cache),
+        modules=modules,
+        intruders=intruders,
+        problems=[
+            *find_problems(packages, modules, intruders),
+            *find_faiss_problems(wheels, faiss, device),
+            *([f"torch cannot be imported: {device_error}"] if device_error else []),
+        ],
+    )
+
+
+def find_problems(
+    packages: Mapping[str, str | None],
+    modules: Mapping[str, str | None],
+    intruders: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """Return what is wrong with packages, one sentence each with what to type."""
+    problems = [
+        f"{name} is not installed. Type: pip install {name}"
+        for name in REQUIRED
+        if packages.get(name) is None
+    ]
+    problems += [
+        f"our package {name!r} cannot be imported. Install millpond again"
+        for name, folder in modules.items()
+        if folder is None
+    ]
+    homes = {str(Path(folder).parent) for folder in modules.values() if folder}
+    if len(homes) > 1:
+        problems.append(
+            f"our packages come from {len(homes)} places ({', '.join(sorted(homes))}), so another "
+            f"package of the same name is in the way. Use a fresh virtual environment"
+        )
+    problems += [
+        f"the package {name!r} is shipped by {', '.join(owners)} too, which overwrites ours. "
+        f"Uninstall it, or use a fresh virtual environment"
+        for name, owners in intruders.items()
+    ]
+    return problems
+
+
+def list_rows(found: Findings) -> list[tuple[str, str]]:
+    """Return the report as pairs of name and value."""
+    threads = f"{found.threads} thread{'' if found.threads == 1 else 's'}"
+    return [
+        ("millpond", found.millpond),
+        ("python", f"{found.python}, {found.executable}"),
+        ("platform", found.platform),
+        ("device", f"{found.device}, {threads}" if found.device else "(unknown)"),
+        ("speed exact", found.exact or "(unknown)"),
+        ("speed fast", found.fast or "(unknown)"),
+        ("faiss", describe_faiss(found.faiss_wheels, found.faiss, found.device)),
+        *((name, version or "(not installed)") for name, version in found.packages.items()),
+        ("cache", f"{found.cache}, {format_size(found.cache_bytes)}"),
+        ("disk", f"{format_size(found.free_bytes)} free"),
+        *((f"import {name}", folder or "(not found)") for name, folder in found.modules.items()),
+    ]
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _find_device() -> tuple[str | None, int, tuple[str, str], str]:
+    """Return device, CPU threads, what exact and fast do there, and what went wrong instead."""
+    try:
+        import torch
+
+        from embedder.engine.speed import describe_speeds
+        from embedder.environment import choose_device
+
+        device = choose_device()
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+        described = f"{device} {name}".strip()
+        return described, torch.get_num_threads(), describe_speeds(device), ""
+    except (ImportError, OSError, RuntimeError) as error:
+        return None, 0, ("", ""), str(error).partition("\n")[0] or type(error).__name__
+
+
+def _folder_of(package: str) -> str | None:
+    spec = util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return str(Path(next(iter(spec.submodule_search_locations))).resolve())
+
+
+def _find_intruders() -> dict[str, list[str]]:
+    """Return, for each of our package names, the other distributions that ship it too."""
+    shipped = metadata.packages_distributions()
+    found = {
+        name: sorted({owner for owner in shipped.get(name, ()) if owner.lower() != "millpond"})
+        for name in OUR_PACKAGES
+    }
+    return {name: owners for name, owners in found.items() if owners}
+
+
+def _size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _free_on(path: Path) -> int:
+    """Return the free bytes where ``path`` is or would be."""
+    here = next(parent for parent in (path, *path.parents) if parent.exists())
+    return shutil.disk_usage(here).free

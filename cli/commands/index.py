@@ -1,0 +1,179 @@
+"""``millpond index``: a corpus becomes an index folder."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import qdrant_options as qdrant
+from cli.console import format_seconds, message, progress, warn
+from cli.engine import AddressOption, EngineOption, WorkersOption, choose_engine
+from cli.models import ReportingEncoder, keep_memory, load_encoder, note_untrained
+from cli.options import DeviceOption, ModelOption, SkipBadOption, SpeedName, SpeedOption
+from cli.passages import OverlapOption, PassagesOption, Reading, choose_passages, load_splitter
+from cli.summary import count_rows, report_recall
+
+if TYPE_CHECKING:
+    from indexes import Manifest
+
+__all__ = ["index"]
+
+EXAMPLE_QUESTION = "delete a folder and everything in it"
+
+
+def index(
+    corpus: Annotated[
+        str,
+        typer.Argument(
+            metavar="CORPUS",
+            help="A .jsonl, .csv, .tsv or .parquet file, a BEIR folder, a folder of .txt, .md "
+            "and .rst files, - for JSON lines on stdin, or python-stdlib (built in).",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The index folder.")],
+    model: ModelOption = None,
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help="What stores the vectors: faiss or qdrant.")
+    ] = "faiss",
+    factory: Annotated[
+        str,
+        typer.Option(
+            metavar="TYPE",
+            help="Flat is exact, HNSW32 quick for millions. FAISS takes any of its factory strings "
+            "(IVF256,Flat, SQ8), Qdrant Flat, HNSW, HNSW32 (edges) and HNSW32,ef200 (breadth).",
+        ),
+    ] = "Flat",
+    vectors: Annotated[
+        str,
+        typer.Option(
+            metavar="TYPE", help="float32, or float16 for half the size and three digits."
+        ),
+    ] = "float32",
+    passages: PassagesOption = None,
+    overlap: OverlapOption = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Read only the first N documents.")
+    ] = None,
+    skip_bad: SkipBadOption = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the index that DIR holds.")
+    ] = False,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Drop what an unfinished run embedded; begin anew."),
+    ] = False,
+    device: DeviceOption = None,
+    speed: SpeedOption = SpeedName.EXACT,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    url: qdrant.UrlOption = None,
+    memory: qdrant.MemoryOption = False,
+    collection: qdrant.CollectionOption = None,
+    ask_key: qdrant.AskKeyOption = False,
+    grpc: qdrant.GrpcOption = False,
+    parallel: qdrant.ParallelOption = None,
+    shards: qdrant.ShardsOption = None,
+    replicas: qdrant.ReplicasOption = None,
+    quantization: qdrant.QuantizationOption = None,
+    vectors_on_disk: qdrant.VectorsOnDiskOption = False,
+    payload_on_disk: qdrant.PayloadOnDiskOption = False,
+    graph_on_disk: qdrant.GraphOnDiskOption = False,
+    timeout_seconds: qdrant.TimeoutSecondsOption = None,
+    green_seconds: qdrant.GreenSecondsOption = None,
+) -> None:
+    """Read a corpus, embed every document, write an index folder.
+
+    The index appears whole or not at all. A run that was killed goes on, when the same command is
+    typed again, from what it had embedded.
+
+    \b
+    Examples:
+      millpond index python-stdlib --out demo-index
+      millpond index corpus.jsonl --out my-index --model smollm2-135m:mean+bidirectional
+      millpond index corpus.jsonl --out my-index --backend qdrant --factory HNSW
+    """
+    from indexes import WriteConfig, check_target, write_corpus
+    from retrieval import read_corpus
+
+    flags = qdrant.QdrantFlags(
+        url=url,
+        memory=memory,
+        collection=collection,
+        ask_key=ask_key,
+        grpc=grpc,
+        parallel=parallel,
+        shards=shards,
+        replicas=replicas,
+        quantization=quantization,
+        vectors_on_disk=vectors_on_disk,
+        payload_on_disk=payload_on_disk,
+        graph_on_disk=graph_on_disk,
+        timeout_seconds=timeout_seconds,
+        green_seconds=green_seconds,
+    )
+    store = qdrant.choose_store(backend, factory, overwrite, flags)
+    source = read_corpus(corpus, skip_bad=skip_bad, limit=limit)
+    config = WriteConfig(
+        backend=backend,
+        factory=factory,
+        overwrite=overwrite,
+        restart=restart,
+        corpus_name=source.name,
+        reading={"limit": limit, "skip_bad": skip_bad},
+        vector_type=vectors,
+        passages=choose_passages(passages, overlap),
+    )
+    check_target(out, overwrite)
+    chosen = choose_engine(engine, address, workers, model, device, speed)
+    if store is not None:
+        store.check(
+            qdrant.ANY_DIMENSION, factory
+        )  # a server that is down shows before a model loads
+    if corpus != "-":
+        next(iter(source), None)  # an empty or wholly unreadable corpus shows before a model loads
+    on = "cpu" if chosen else device  # the GPU is the workers'
+    keep_memory()
+    encoder = load_encoder(model, on, speed)
+    split = load_splitter(encoder, config.passages)
+    reading = Reading(source, encoder, config.passages)
+    total, noun = (None, "passages") if split else (source.count_hint, "documents")
+    started = time.monotonic()
+    with progress("Indexing", total, noun) as advance:
+
+        def going_on(documents: int) -> None:
+            message(f"Going on: {documents:,} {noun} were embedded before.")
+            if chosen is None:
+                advance(documents)
+
+        manifest = write_corpus(
+            encoder if chosen else ReportingEncoder(encoder, advance),
+            reading,
+            out,
+            config,
+            store=store,
+            engine=chosen,
+            progress=advance if chosen else None,
+            split=split,
+            skipped=lambda: source.skipped,
+            resumed=going_on,
+        )
+    _summarise(manifest, reading.count, out, time.monotonic() - started)
+    if source.skipped:
+        warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")
+    report_recall(manifest, out)
+    note_untrained(encoder)
+    message(f'Next: millpond search {shlex.quote(str(out))} "{EXAMPLE_QUESTION}"')
+
+
+def _summarise(manifest: Manifest, count: int, out: Path, seconds: float) -> None:
+    noun = "document" if count == 1 else "documents"
+    cut = f" as {count_rows(manifest)}" if manifest.passages else ""
+    rate = manifest.documents / seconds if seconds else 0.0
+    message(
+        f"Indexed {count:,} {noun}{cut} in {format_seconds(seconds)} ({rate:,.1f} a second): {out}"
+    )

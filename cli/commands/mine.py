@@ -1,0 +1,232 @@
+"""``millpond mine``: training pairs get hard negatives."""
+
+from __future__ import annotations
+
+import json as json_format
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from cli.console import format_seconds, message, progress, warn
+from cli.models import ReportingEncoder, keep_memory, load_encoder, note_untrained
+from cli.options import DeviceOption, SpeedName, SpeedOption
+from cli.output import atomic_output, check_output, print_json
+
+if TYPE_CHECKING:
+    from benchmarks.mining.candidates import Candidates, Ranker
+    from benchmarks.mining.mining import MiningConfig, MiningSummary
+    from embedder import Embedder
+    from embedder.training.data import PairSource
+
+__all__ = ["mine"]
+
+BM25 = "bm25"
+"""The value of --by that is no model; a model folder of this name is ./bm25."""
+
+_GUARD_WORDS = {
+    "positive": "positives of the query",
+    "query": "equal to the query",
+    "present": "present already",
+    "score": "scored too near the positive",
+}
+
+
+def mine(
+    pairs: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PAIRS",
+            help="A .jsonl, .jsonl.gz or .parquet file of query, positive and negatives, or a "
+            "BEIR folder with qrels/train.tsv.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="The .jsonl file to write.")
+    ],
+    by: Annotated[
+        str,
+        typer.Option(metavar="bm25|MODEL", help="What ranks: BM25, or the model of that name."),
+    ] = BM25,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Where negatives are drawn from; accepted as by 'millpond index'.",
+            show_default="the positives of all pairs",
+        ),
+    ] = None,
+    negatives: Annotated[
+        int, typer.Option(metavar="N", help="Most negatives added to a pair.")
+    ] = 4,
+    from_rank: Annotated[int, typer.Option(metavar="R", help="Where the window begins.")] = 10,
+    to_rank: Annotated[int, typer.Option(metavar="R", help="Where it ends, included.")] = 100,
+    max_relative_score: Annotated[
+        float,
+        typer.Option(
+            metavar="X", help="Leave out what scores above X times the positive; inf for nothing."
+        ),
+    ] = 0.95,
+    min_gap: Annotated[
+        float | None,
+        typer.Option(metavar="G", help="Leave out what scores less than G below the positive."),
+    ] = None,
+    pick: Annotated[
+        str, typer.Option(metavar="top|random", help="The best of what is left, or a sample.")
+    ] = "top",
+    seed: Annotated[int, typer.Option(metavar="S", help="Of the sample.")] = 0,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Drop the negatives that the pairs have.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    device: DeviceOption = None,
+    speed: SpeedOption = SpeedName.EXACT,
+) -> None:
+    """Add hard negatives to training pairs.
+
+    A negative ranks high for the query and is not its answer: it stands in a window of ranks,
+    scores clearly below the positive, and is no known positive of the query.
+
+    \b
+    Examples:
+      millpond mine pairs.jsonl --out mined.jsonl
+      millpond mine pairs.jsonl --out mined.jsonl --by my-model --negatives 8
+    """
+    from benchmarks.mining.mining import MiningConfig, check_window
+
+    config = MiningConfig(
+        negatives=negatives,
+        from_rank=from_rank,
+        to_rank=to_rank,
+        max_relative_score=max_relative_score,
+        min_gap=min_gap,
+        pick=cast("Literal['top', 'random']", pick),
+        seed=seed,
+        replace=replace,
+    )
+    _check_out(out, pairs, corpus)
+    source = _read_pairs(pairs)
+    candidates = _collect(source, corpus)
+    check_window(config, candidates)
+    started = time.monotonic()
+    with _ranker(by, candidates, device, speed) as ranker:
+        summary = _write(source, ranker, candidates, config, out)
+    _report(summary, out, time.monotonic() - started)
+    if json:
+        print_json(summary.to_json())
+
+
+def _check_out(out: Path, pairs: Path, corpus: str | None) -> None:
+    """Raise UsageError where the result would replace what it is made from, or be unreadable."""
+    from retrieval.errors import SourceNotFoundError, UsageError
+
+    if not pairs.exists():
+        raise SourceNotFoundError(f"{pairs}: there is no such file or folder.")
+    if out.suffix.lower() != ".jsonl":
+        raise UsageError(f"{out}: accepted is a name that ends in .jsonl, for 'millpond train'.")
+    check_output(out)
+    for source in (pairs, *([Path(corpus)] if corpus else [])):
+        inside = source.is_dir() and source.resolve() in out.resolve().parents
+        if out.exists() and source.exists() and (inside or out.samefile(source)):
+            raise UsageError(f"{out}: this is the input. Name another file with --out.")
+
+
+def _read_pairs(path: Path) -> PairSource:
+    from embedder.training.config import DataSource
+    from embedder.training.data import PairSource
+
+    with progress("Checking", None, "pairs") as advance:
+        return PairSource(DataSource(path=path), advance)
+
+
+def _collect(source: PairSource, corpus: str | None) -> Candidates:
+    from benchmarks.mining.candidates import Candidates
+    from retrieval import read_corpus
+
+    return Candidates.collect(source, None if corpus is None else read_corpus(corpus))
+
+
+@contextmanager
+def _ranker(by: str, candidates: Candidates, device: str | None, speed: str) -> Iterator[Ranker]:
+    """Give what ranks the candidates; a model's index is temporary."""
+    from benchmarks.mining.candidates import BM25Ranker, ModelRanker, index_candidates
+
+    if by == BM25:
+        message(f"Indexing {candidates.count:,} candidates by BM25.")
+        yield BM25Ranker(candidates)
+        return
+    encoder = _load(by, device, speed)
+    with TemporaryDirectory(prefix="millpond-mine-") as folder:
+        index = Path(folder) / "index"
+        with progress("Indexing", candidates.count, "candidates") as advance:
+            index_candidates(candidates, ReportingEncoder(encoder, advance), index)
+        note_untrained(encoder)
+        yield ModelRanker(candidates, encoder, index)
+
+
+def _load(model: str, device: str | None, speed: str) -> Embedder:
+    """Return the model; an unknown name is told of bm25 too."""
+    from retrieval.errors import UnknownNameError
+
+    keep_memory()
+    try:
+        return load_encoder(model, device, speed)
+    except UnknownNameError as error:
+        raise UnknownNameError(error.kind, error.name, (BM25, *error.known)) from None
+
+
+def _write(
+    source: PairSource,
+    ranker: Ranker,
+    candidates: Candidates,
+    config: MiningConfig,
+    out: Path,
+) -> MiningSummary:
+    """Write every pair with its negatives, in the order of the input; return what was found."""
+    from benchmarks.mining.candidates import KnownPairs
+    from benchmarks.mining.mining import MiningSummary, mine
+
+    summary = MiningSummary(candidates.count)
+    with (
+        atomic_output(out) as path,
+        path.open("w", encoding="utf-8", newline="\n") as stream,
+        progress("Mining", len(source), "pairs") as advance,
+    ):
+        for mined in mine(source, KnownPairs(source), candidates, ranker, config):
+            pair = mined.pair
+            record = {"query": pair.query, "positive": pair.positive, "negatives": pair.negatives}
+            stream.write(json_format.dumps(record, ensure_ascii=False) + "\n")
+            summary.add(mined)
+            advance(1)
+    return summary
+
+
+def _report(summary: MiningSummary, out: Path, seconds: float) -> None:
+    """Say on stderr what was found, what was left out and why."""
+    rate = summary.pairs / seconds if seconds else 0.0
+    message(
+        f"Mined {summary.negatives:,} negatives for {_pairs(summary.pairs)} in "
+        f"{format_seconds(seconds)} ({rate:,.{0 if rate >= 10 else 1}f} pairs/s): {out}"
+    )
+    counts = sorted(summary.by_negatives.items(), reverse=True)
+    message("Negatives a pair: " + "; ".join(f"{n}: {_pairs(count)}" for n, count in counts) + ".")
+    if summary.mean_rank is not None:
+        message(f"Mean rank {summary.mean_rank:.1f} of {summary.candidates:,} candidates.")
+    left_out = ", ".join(f"{summary.dropped[g]:,} {words}" for g, words in _GUARD_WORDS.items())
+    message(f"Left out of the windows: {left_out}.")
+    without = summary.by_negatives[0]
+    if without:
+        warn(
+            f"{_pairs(without)} got no negative. A higher --max-relative-score, a lower "
+            f"--from-rank or a higher --to-rank leaves more."
+        )
+    message(f"Next: name {shlex.quote(str(out))} as data.path in the config of 'millpond train'.")
+
+
+def _pairs(count: int) -> str:
+    return f"{count:,} {'pair' if count == 1 else 'pairs'}"

@@ -1,0 +1,162 @@
+"""``millpond report``: results and their significance as a page, as Markdown or as CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.console import message, progress, warn
+from cli.output import atomic_output, check_output, format_size, read_version
+
+if TYPE_CHECKING:
+    from benchmarks.scoring.results import Result
+    from benchmarks.significance.comparison import Comparison
+
+__all__ = ["report"]
+
+DEFAULT_ALPHA = 0.05
+DEFAULT_TEST = "randomisation"
+DEFAULT_CORRECTION = "holm"
+FORMATS = (".html", ".md", ".csv")
+
+
+def report(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="The folder that 'millpond bench' wrote.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="FILE", help="report.html, report.md or report.csv."),
+    ],
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            "--alpha",
+            metavar="P",
+            help="A difference is significant below this corrected p.",
+            show_default=str(DEFAULT_ALPHA),
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="MODEL",
+            help="Compare every model with this one only.",
+            show_default="all pairs",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="Compare by this metric, such as ndcg@10.",
+            show_default="each task's own",
+        ),
+    ] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(
+            "--test",
+            metavar="NAME",
+            help="randomisation, wilcoxon or t.",
+            show_default=DEFAULT_TEST,
+        ),
+    ] = None,
+    correction: Annotated[
+        str | None,
+        typer.Option(
+            "--correction",
+            metavar="NAME",
+            help="holm or benjamini-hochberg.",
+            show_default=DEFAULT_CORRECTION,
+        ),
+    ] = None,
+) -> None:
+    """Write results and what is significant in them as a page.
+
+    The page is one .html file that works offline: leaderboards with significance letters, all
+    pairs of models, two models item by item, cost against quality. The .md file has the
+    leaderboards and the significant differences, the .csv file one line a model, task and metric.
+
+    \b
+    Examples:
+      millpond report results --out report.html
+      millpond report results --out report.md --baseline bm25
+    """
+    from benchmarks.scoring.results import read_results
+
+    kind = _read_kind(out)
+    choices: dict[str, Any] = {"alpha": alpha, "baseline": baseline, "metric": metric}
+    choices |= {"test": test, "correction": correction}
+    given = {name: value for name, value in choices.items() if value is not None}
+    _check_choices(kind, given)
+    check_output(out)
+    found = read_results(results)
+    text = _render(kind, results, found, given).encode()
+    with atomic_output(out) as path:
+        path.write_bytes(text)
+    models, tasks = len({one.model for one in found}), len({one.task for one in found})
+    message(
+        f"Wrote {out} ({format_size(len(text))}): {_count(models, 'model')}, "
+        f"{_count(tasks, 'task')}, {_count(len(found), 'result')}"
+    )
+
+
+def _read_kind(out: Path) -> str:
+    """Return the ending that chooses the format."""
+    from retrieval.errors import UsageError
+
+    kind = out.suffix.lower()
+    if kind not in FORMATS:
+        ending = f"ends in {out.suffix!r}" if out.suffix else "has no ending"
+        raise UsageError(
+            f"--out is {str(out)!r}, which {ending}; accepted are {', '.join(FORMATS)}. "
+            f"Type: millpond report RESULTS --out {out.stem or 'report'}.html"
+        )
+    return kind
+
+
+def _check_choices(kind: str, given: dict[str, Any]) -> None:
+    """Raise UsageError for what a table of scores has no use for."""
+    from retrieval.errors import UsageError
+
+    if kind == ".csv" and given:
+        names = ", ".join(f"--{name}" for name in given)
+        raise UsageError(
+            f"{names} {'goes' if len(given) == 1 else 'go'} with .html and .md; a .csv report has "
+            f"every metric and no tests. Leave it out, or name another ending with --out."
+        )
+
+
+def _render(kind: str, folder: Path, results: list[Result], given: dict[str, Any]) -> str:
+    from datetime import UTC, datetime
+
+    from benchmarks.report import collect, render_csv, render_markdown, render_page
+
+    if kind == ".csv":
+        return render_csv(results)
+    comparison = _compare(results, given)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    made = collect(folder, results, comparison, read_version(), created)
+    return render_markdown(made) if kind == ".md" else render_page(made)
+
+
+def _compare(results: list[Result], given: dict[str, Any]) -> Comparison:
+    """Return the comparison; of a single model an empty one, with a note."""
+    from benchmarks.report import compare_nothing
+    from benchmarks.significance.compare import CompareConfig, compare
+
+    config = CompareConfig(**given)
+    if len({one.model for one in results}) == 1 and not given.keys() & {"baseline", "metric"}:
+        warn("One model has results, so there is no difference to test.")
+        return compare_nothing(results, config)
+    with progress("Comparing", None, "pairs") as advance:
+        return compare(results, config, progress=advance)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

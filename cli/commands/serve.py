@@ -1,0 +1,268 @@
+"""``millpond serve``: models and indexes for other programs, over HTTP."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.console import message, warn
+from cli.models import check_index_speed, choose_speed, load_encoder, note_untrained, say_once
+from cli.options import DeviceOption, IndexSpeedOption
+from cli.output import read_version
+
+if TYPE_CHECKING:
+    from embedder.serving import ServedIndex, ServedModel
+    from indexes import StoredIndex
+    from retrieval.errors import UsageError
+
+__all__ = ["KEYS_VARIABLE", "serve"]
+
+KEYS_VARIABLE = "MILLPOND_KEYS"
+
+_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
+_NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<folder>.+)")
+BATCH_TOKENS = 4096
+_CUDA_BATCH_TOKENS = 65_536
+
+
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="The model to serve; every index has to be made with it.",
+            show_default="the models of the indexes, else millpond-135m",
+        ),
+    ] = None,
+    index: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--index", "-i", metavar="DIR", help="An index to search, or NAME=DIR; repeatable."
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(metavar="HOST", help="The address to listen at.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="0 for any free one.")
+    ] = 8400,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"Bearer keys, one a line; or put them in {KEYS_VARIABLE}, with blanks between.",
+        ),
+    ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="A web origin whose pages may call; repeatable."),
+    ] = None,
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Most tokens that are encoded together.",
+            show_default=f"{BATCH_TOKENS}, or {_CUDA_BATCH_TOKENS} on cuda",
+        ),
+    ] = None,
+    queue_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Most tokens that wait; beyond is 429.")
+    ] = 131_072,
+    queue_requests: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Most requests at a time; beyond is 429.")
+    ] = 256,
+    body_bytes: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Longest request; beyond is 413.")
+    ] = 8 * 2**20,
+    device: DeviceOption = None,
+    speed: IndexSpeedOption = None,
+) -> None:
+    """Serve embeddings and search over HTTP.
+
+    OpenAI's /v1/embeddings and /v1/models, TEI's /embed and /info, and /v1/search. Ctrl-C or
+    SIGTERM ends it when what was accepted is answered. Logs are JSON lines on stderr.
+
+    \b
+    Examples:
+      millpond serve
+      millpond serve --index demo-index --port 8400
+      millpond serve --index old=index-1 --index new=index-2 --keys keys.txt
+    """
+    _check_packages()
+    from embedder.serving import (
+        EncoderThread,
+        Server,
+        ServerSettings,
+        build_app,
+        is_loopback,
+        run_app,
+    )
+
+    accepted_keys = _find_keys(keys)
+    with _bind(host, port) as listener:
+        thread = EncoderThread()
+        opened = _open_indexes(index or ())
+        models, served = thread.call(lambda: _load(model, opened, device, speed))
+        on_cuda = models[0].details.get("device", "").startswith("cuda")
+        settings = ServerSettings(
+            batch_tokens=batch_tokens or (_CUDA_BATCH_TOKENS if on_cuda else BATCH_TOKENS),
+            queue_tokens=queue_tokens,
+            queue_requests=queue_requests,
+            body_bytes=body_bytes,
+            keys=accepted_keys,
+            local_only=is_loopback(host) and not accepted_keys,
+            origins=tuple(cors or ()),
+        )
+        server = Server(models, served, settings, read_version(), thread)
+        server.warm_up()
+        _warn_if_open(host, accepted_keys)
+        _log_as_json()
+        message(f"Serving {', '.join(one.name for one in models)} at {_format_url(listener)}")
+        run_app(build_app(server), listener)
+    message("Stopped; everything that was accepted is answered.")
+
+
+def _check_packages() -> None:
+    """Raise MissingDependencyError where a package of the extra is not installed."""
+    from retrieval.errors import MissingDependencyError
+
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(package, "millpond serve", 'pip install "millpond[serve]"')
+
+
+def _find_keys(file: Path | None) -> tuple[str, ...]:
+    """Return the keys of the file, else those of the environment, else none."""
+    from embedder.serving import parse_keys, read_keys
+
+    if file is not None:
+        return read_keys(file)
+    given = os.environ.get(KEYS_VARIABLE)
+    return () if given is None else parse_keys(given.split(), f"The variable {KEYS_VARIABLE}")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a socket at the address that does not listen yet."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise _cannot_listen(host, port, error) from None
+    return listener
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> UsageError:
+    from retrieval.errors import UsageError
+
+    return UsageError(
+        f"The server cannot listen at {host}, port {port} ({error.strerror}). Name an address of "
+        f"this machine and a free port, or --port 0 for any free one."
+    )
+
+
+def _format_url(listener: socket.socket) -> str:
+    place, port = listener.getsockname()[:2]
+    return f"http://[{place}]:{port}" if ":" in place else f"http://{place}:{port}"
+
+
+def _open_indexes(places: Sequence[str]) -> list[tuple[str, StoredIndex]]:
+    """Return name and index for each ``DIR`` or ``NAME=DIR``."""
+    from indexes import open_index
+
+    opened: list[tuple[str, StoredIndex]] = []
+    for place in places:
+        named = None if Path(place).exists() else _NAMED.fullmatch(place)
+        folder = Path(named["folder"] if named else place)
+        name = named["name"] if named else folder.resolve().name
+        opened.append((name, open_index(folder)))
+    return opened
+
+
+def _load(
+    model: str | None,
+    indexes: Sequence[tuple[str, StoredIndex]],
+    device: str | None,
+    asked_speed: str | None,
+) -> tuple[list[ServedModel], list[ServedIndex]]:
+    """Return the models, each loaded once, and the indexes with theirs.
+
+    A named model has to be that of every index. Otherwise each index gets the model that made it,
+    shared by those with the same fingerprint. The speed that was asked for holds for all; by
+    default each index has its own, and a named model that of the first.
+
+    Raises
+    ------
+    FingerprintError : the model that was loaded did not make the index.
+    """
+    from embedder.serving import ServedIndex
+
+    load = partial(_load_model, device=device, notify=say_once())
+    first = choose_speed(asked_speed, indexes[0][1].fingerprint) if indexes else asked_speed
+    named = load(model, speed=first or "exact") if model is not None or not indexes else None
+    models = {} if named is None else {named.encoder.fingerprint.digest: named}
+    served = []
+    for name, index in indexes:
+        made_by = index.fingerprint
+        speed = choose_speed(asked_speed, made_by)
+        if named is None and made_by.digest not in models:
+            models[made_by.digest] = load(made_by.model, speed=speed)
+        chosen = named or models[made_by.digest]
+        check_index_speed(made_by, chosen.encoder.fingerprint, speed, name)
+        fields = {field: str(kind) for field, kind in index.rows.schema.types.items()}
+        served.append(ServedIndex(name, index, chosen, fields))
+    return list(models.values()), served
+
+
+def _load_model(
+    name: str | None, *, device: str | None, speed: str, notify: Callable[[str], None]
+) -> ServedModel:
+    from embedder.serving.served import serve_embedder
+
+    encoder = load_encoder(name, device, speed, notify)
+    encoder.compiler = None  # nobody is answered while layers compile, a minute or more
+    note_untrained(encoder)
+    return serve_embedder(encoder)
+
+
+def _warn_if_open(host: str, keys: Sequence[str]) -> None:
+    from embedder.serving import is_loopback
+
+    if not keys and not is_loopback(host):
+        warn(
+            f"everyone who can reach {host} may use this server: it asks for no key. Set keys "
+            f"with --keys FILE, or listen at 127.0.0.1."
+        )
+
+
+def _log_as_json() -> None:
+    """Send the server's log, and what uvicorn warns of, to stderr as JSON lines."""
+    from embedder.serving import JsonFormatter
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    for name, level in (("millpond.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(level)
+        logger.propagate = False

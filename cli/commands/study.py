@@ -1,0 +1,181 @@
+"""``millpond study``: every variant x seed trained alike, scored, compared and judged."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.commands.train import step_reporter
+from cli.console import format_seconds, message, progress, warn, write_error
+from cli.models import keep_memory
+from cli.options import ConfigArgument, DeviceOption
+from cli.output import clean, format_size, print_line, stdout_width, truncate, wrap
+
+if TYPE_CHECKING:
+    from benchmarks.study import Plan, StudyConfig
+
+__all__ = ["study"]
+
+_WIDTH = 80
+
+
+def study(
+    config: ConfigArgument = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="STUDY", help="Its folder.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what there is to do and what it takes, only.")
+    ] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate/--no-calibrate",
+            help="With --dry-run: run a few steps of a cell of each base to know the times.",
+        ),
+    ] = True,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print the paper's own setting as a config, only.")
+    ] = False,
+    device: DeviceOption = None,
+) -> None:
+    """Train, score and compare every variant with several seeds.
+
+    The same data order and budget for all. What is done is kept cell by cell: the same command
+    goes on after a kill and tries failed cells again. STUDY then holds report.html, report.md and
+    summary.json: tables, a verdict for each of the paper's claims, layers, costs.
+
+    \b
+    Examples:
+      millpond study --example > study.toml
+      millpond study study.toml --out my-study --dry-run
+      millpond study study.toml --out my-study
+    """
+    from benchmarks.study import example_study, load_study
+    from retrieval.errors import UsageError
+
+    if example:
+        print_line(example_study().rstrip("\n"))
+        return
+    if config is None:
+        raise UsageError(
+            "No config is named. Type: millpond study CONFIG --out STUDY; 'millpond study "
+            "--example' prints a config."
+        )
+    loaded = load_study(config)
+    for caution in loaded.cautions:
+        warn(caution)
+    if dry_run:
+        _plan(loaded, out, calibrate, device)
+        return
+    if out is None:
+        raise UsageError(f"No folder is named. Type: millpond study {config} --out STUDY")
+    _run(loaded, out, device)
+
+
+def _plan(config: StudyConfig, out: Path | None, calibrate: bool, device: str | None) -> None:
+    from benchmarks.study import plan_study
+
+    plan = plan_study(config, out, calibrate=calibrate, device=device, notify=message)
+    for line in _layout(plan):
+        print_line(line)
+
+
+def _layout(plan: Plan) -> list[str]:
+    """Return the plan as a table that fits 80 columns, with totals and notes."""
+    heads = ("base", "variant", "cells", "train tok.", "score tok.", "time")
+    body = [
+        (
+            truncate(clean(row.base), 14),
+            truncate(clean(row.variant), 24),
+            f"{row.cells:,}",
+            _tokens(row.train_tokens),
+            _tokens(row.score_tokens),
+            _time(row.seconds),
+        )
+        for row in plan.rows
+    ]
+    total = (
+        "all",
+        "",
+        f"{sum(row.cells for row in plan.rows):,}",
+        _tokens(sum(row.train_tokens for row in plan.rows)),
+        _tokens(sum(row.score_tokens for row in plan.rows)),
+        _time(plan.seconds),
+    )
+    widths = [max(map(len, column)) for column in zip(heads, *body, total, strict=True)]
+    lines = [_row(cells, widths) for cells in (heads, *body, total)]
+    disk = format_size(plan.disk_bytes) if plan.calibrated else "not known"
+    basis = (
+        "Times and bytes are those of one real cell of each base, with a pooling that has weights."
+        if plan.calibrated
+        else "Tokens are guessed at four characters each; nothing was run, so times are not known."
+    )
+    notes = (
+        f"{plan.done:,} cells are done. Each cell embeds {plan.texts:,} texts to be scored. "
+        f"Disk at most: {disk}. {basis}"
+    )
+    return [*lines, "", *wrap(notes, min(_WIDTH, stdout_width() or _WIDTH), 9)]
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Return two names to the left and numbers to the right."""
+    padded = [
+        cell.ljust(width) if place < 2 else cell.rjust(width)
+        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def _tokens(count: int) -> str:
+    for unit, factor in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.1f}{unit}"
+    return str(count)
+
+
+def _time(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "-"
+    return f"{seconds / 3600:.1f} h" if seconds >= 2 * 3600 else format_seconds(seconds)
+
+
+def _run(config: StudyConfig, out: Path, device: str | None) -> None:
+    from benchmarks.study import run_study, write_study_report
+
+    keep_memory()
+    outcome = run_study(
+        config,
+        out,
+        device=device,
+        notify=message,
+        progress=progress,
+        on_step=step_reporter(),
+    )
+    if outcome.done:
+        summary = write_study_report(config, out)
+        for base in summary["bases"]:
+            _print_verdicts(base)
+        message(f"Wrote {shlex.quote(str(out / 'report.html'))}, report.md and summary.json")
+    if outcome.failed:
+        count = "1 cell" if len(outcome.failed) == 1 else f"{len(outcome.failed)} cells"
+        write_error(f"{count} failed; the same command tries them again:")
+        for name, error in outcome.failed.items():
+            message(f"  {name}: {error}")
+        raise typer.Exit(1)
+
+
+def _print_verdicts(base: dict[str, Any]) -> None:
+    print_line(clean(base["name"]))
+    for claim in base["claims"]:
+        words = [one["word"] for one in claim["judgements"]]
+        counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+        text = f"{claim['number']}. {claim['word']} ({counts}): {claim['text']}"
+        for number, line in enumerate(wrap(clean(text), _WIDTH - 5, 9)):
+            print_line(f"{'     ' if number else '  '}{line}")

@@ -1,0 +1,128 @@
+"""``millpond train``: a config and pairs become a model folder."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.console import format_seconds, message, progress
+from cli.models import keep_memory
+from cli.options import ConfigArgument, DeviceOption
+from cli.output import print_line
+
+if TYPE_CHECKING:
+    from embedder.training import StepReport, TrainConfig
+
+__all__ = ["step_reporter", "train"]
+
+_LINE_SECONDS = 5.0
+
+
+def train(
+    config: ConfigArgument = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="The model folder.", show_default=False),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that DIR holds, if it holds one.")
+    ] = False,
+    finish: Annotated[
+        bool,
+        typer.Option("--finish", help="End the run that DIR holds now, with its last checkpoint."),
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the config and every record of the data, only.")
+    ] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a commented config that runs, only.")
+    ] = False,
+    device: DeviceOption = None,
+) -> None:
+    """Train an embedding model on pairs of query and positive.
+
+    All data is checked before anything is computed. A run that was killed goes on with --resume
+    and reaches the same weights; Ctrl-C writes a checkpoint first. Several GPUs:
+    torchrun --nproc-per-node N -m cli train ...
+
+    \b
+    Examples:
+      millpond train --example > train.toml
+      millpond train train.toml --check
+      millpond train train.toml --out my-model
+    """
+    from embedder.training import example_config, load_config
+    from retrieval.errors import UsageError
+
+    if example:
+        print_line(example_config().rstrip("\n"))
+        return
+    if config is None:
+        raise UsageError(
+            "No config is named. Type: millpond train CONFIG --out DIR; 'millpond train --example' "
+            "prints a config."
+        )
+    loaded = load_config(config)
+    if check:
+        _check(loaded)
+        return
+    if out is None:
+        raise UsageError(f"No model folder is named. Type: millpond train {config} --out DIR")
+    _train(loaded, out, resume, finish, device)
+
+
+def _check(config: TrainConfig) -> None:
+    """Read all data and say what there is."""
+    from embedder.training import check_data
+
+    with progress("Checking", None, "pairs") as advance:
+        data = check_data(config, progress=advance)
+    for source in data.record():
+        message(
+            f"{source['path']}: {source['pairs']:,} pairs, {source['negatives']:,} negatives, "
+            f"weight {source['weight']:g}"
+        )
+    message(f"The config and all {data.pairs:,} pairs are good.")
+
+
+def _train(config: TrainConfig, out: Path, resume: bool, finish: bool, device: str | None) -> None:
+    from embedder.training import train as run
+
+    keep_memory()
+    started = time.monotonic()
+    run(
+        config,
+        out,
+        resume=resume,
+        finish=finish,
+        device=device,
+        notify=message,
+        progress=step_reporter(),
+    )
+    message(f"Trained in {format_seconds(time.monotonic() - started)}: {out}")
+    message(f"Next: millpond index python-stdlib --model {shlex.quote(str(out))} --out my-index")
+
+
+def step_reporter(
+    clock: Callable[[], float] = time.monotonic, show: Callable[[str], None] = message
+) -> Callable[[StepReport], None]:
+    """Return a function that prints the first and the last step, and one every few seconds."""
+    shown = float("-inf")
+
+    def report(step: StepReport) -> None:
+        nonlocal shown
+        if clock() - shown < _LINE_SECONDS and step.step < step.steps:
+            return
+        shown = clock()
+        show(
+            f"Step {step.step:,} of {step.steps:,}: loss {step.loss:.4f}, "
+            f"{step.pairs_per_second:,.1f} pairs/s, {step.tokens_per_second:,.0f} tokens/s, "
+            f"{format_seconds(step.eta_seconds)} left"
+        )
+
+    return report

@@ -1,0 +1,139 @@
+"""``millpond whiten``: fit a whitening on texts and save it with a model."""
+
+from __future__ import annotations
+
+import random
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from cli.commands.embed import Texts
+from cli.commands.merge import OutOption
+from cli.console import message, progress
+from cli.models import keep_memory
+from cli.options import DeviceOption
+
+if TYPE_CHECKING:
+    from embedder.models.saved import WeightsDtype
+
+__all__ = ["whiten"]
+
+
+def whiten(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="As --model of 'millpond index'; untrained or not."),
+    ],
+    out: OutOption,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Documents to fit on: what 'millpond embed' reads. May be repeated.",
+        ),
+    ] = None,
+    pairs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Queries and positives to fit on: what 'millpond train' reads. May be repeated.",
+        ),
+    ] = None,
+    power: Annotated[
+        float,
+        typer.Option(
+            metavar="P", help="0 takes off the mean alone, 0.5 makes every variance equal."
+        ),
+    ] = 0.25,
+    mean_share: Annotated[
+        float,
+        typer.Option(metavar="S", help="How much of the mean is taken off, 0 to 1."),
+    ] = 1.0,
+    texts: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Fit on N texts at most, drawn evenly from all."),
+    ] = 8192,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the draw.")] = 0,
+    weights_dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DTYPE", help="float32 or bfloat16.", show_default="as the model was saved"
+        ),
+    ] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Even out a model's vectors by texts alone, without training.
+
+    The states of a decoder point much the same way whatever the text says. A whitening takes off
+    their mean and evens out their variances, which mostly helps an untrained model much and a
+    trained one a little. It needs no labels, only texts like those that will be searched.
+
+    \b
+    Examples:
+      millpond whiten smollm2-135m:mean+causal --corpus corpus.jsonl --out my-model
+      millpond whiten millpond-135m --pairs pairs.jsonl --power 0.1 --out my-model
+    """
+    from embedder.models.new_folder import check_new_folder
+    from embedder.models.whiten import whiten_model
+    from retrieval.errors import UsageError
+
+    if not corpus and not pairs:
+        raise UsageError("There is nothing to fit on. Add --corpus CORPUS or --pairs FILE.")
+    check_new_folder(out)
+    share = max(1, texts // (len(corpus or []) + len(pairs or [])))
+    queries, documents, record = _draw(corpus or [], pairs or [], share, random.Random(seed))
+    keep_memory()
+    with progress("Embedding", len(queries) + len(documents), "texts") as advance:
+        whiten_model(
+            model,
+            queries,
+            documents,
+            out,
+            power=power,
+            mean_share=mean_share,
+            record={"sources": record, "seed": seed},
+            weights_dtype=cast("WeightsDtype | None", weights_dtype),
+            device=device,
+            notify=message,
+            progress=advance,
+        )
+    message(f"Wrote the model {out}, whitened on {len(queries) + len(documents):,} texts.")
+    message(f"Next: millpond index python-stdlib --out demo-index --model {shlex.quote(str(out))}")
+
+
+def _draw(
+    corpora: Iterable[str], pairs: Iterable[Path], share: int, dice: random.Random
+) -> tuple[list[str], list[str], list[dict[str, Any]]]:
+    """Return distinct queries, distinct documents, and what identifies the sources."""
+    from embedder.training.config import DataSource
+    from embedder.training.data import PairSource
+
+    queries: list[str] = []
+    documents: list[str] = []
+    record: list[dict[str, Any]] = []
+    for name in corpora:
+        drawn = _reservoir((text for _, text in Texts(name, skip_bad=False)), share, dice)
+        documents += drawn
+        record.append({"path": name, "texts": len(drawn)})
+    for path in pairs:
+        source = PairSource(DataSource(path=path))
+        chosen = sorted(dice.sample(range(len(source)), min(len(source), (share + 1) // 2)))
+        for pair in (source[index] for index in chosen):
+            queries.append(pair.query)
+            documents.append(pair.positive)
+        record.append({"path": path.name, "sha256": source.sha256, "texts": 2 * len(chosen)})
+    return list(dict.fromkeys(queries)), list(dict.fromkeys(documents)), record
+
+
+def _reservoir(texts: Iterable[str], count: int, dice: random.Random) -> list[str]:
+    """Return ``count`` of the non-empty texts, each as likely as another, or all if fewer."""
+    kept: list[str] = []
+    for number, text in enumerate(text for text in texts if text.strip()):
+        if number < count:
+            kept.append(text)
+        elif (place := dice.randrange(number + 1)) < count:
+            kept[place] = text
+    return kept

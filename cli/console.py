@@ -1,0 +1,150 @@
+"""What goes to stderr: messages, and the progress of long work."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cli.output import clean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+__all__ = ["PlainProgress", "format_seconds", "message", "progress", "warn", "write_error"]
+
+_PLAIN_INTERVAL_SECONDS = 5.0
+
+
+def message(text: str) -> None:
+    """Print one line to stderr."""
+    _print("", "", text)
+
+
+def warn(text: str) -> None:
+    """Print one line to stderr that begins with "Note: "."""
+    _print("Note: ", "yellow", text)
+
+
+def write_error(text: str) -> None:
+    """Print one line to stderr that begins with "Error: "."""
+    _print("Error: ", "bold red", text)
+
+
+def _print(label: str, style: str, text: str) -> None:
+    """Print one line; on a terminal it is wrapped between words."""
+    if not sys.stderr.isatty():
+        encoding = sys.stderr.encoding or "utf-8"
+        line = (label + clean(text)).encode(encoding, "backslashreplace").decode(encoding)
+        print(line, file=sys.stderr, flush=True)
+        return
+    from rich.text import Text
+
+    _stderr_console().print(Text.assemble((label, style), clean(text)))
+
+
+def _stderr_console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+@contextmanager
+def progress(label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    """Give a function that is told how many more items are finished.
+
+    Shows a bar with rate and time left on a terminal, else one plain line every 5 seconds.
+
+    Parameters
+    ----------
+    label : what is being done, such as "Indexing".
+    total : how many items there are, None where that is not known.
+    unit : what the items are, such as "documents".
+    """
+    console = _stderr_console() if sys.stderr.isatty() else None
+    if console is None or console.is_dumb_terminal:
+        yield PlainProgress(label, total, unit, message)
+        return
+    bar = _build_bar(console, unit)
+    with bar:
+        task = bar.add_task(label, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+class PlainProgress:
+    """Prints how far the work is, one line every few seconds.
+
+    Parameters
+    ----------
+    label, total, unit : as in ``progress``.
+    show : receives each line.
+    clock : returns seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        total: int | None,
+        unit: str,
+        show: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._label = label
+        self._total = total
+        self._unit = unit
+        self._show = show
+        self._clock = clock
+        self._done = 0
+        self._start = self._shown = clock()
+
+    def __call__(self, count: int) -> None:
+        """Count finished items, and print a line where the last one is 5 seconds old."""
+        self._done += count
+        now = self._clock()
+        if now - self._shown >= _PLAIN_INTERVAL_SECONDS:
+            self._shown = now
+            self._show(self._line(now - self._start))
+
+    def _line(self, seconds: float) -> str:
+        rate = self._done / seconds
+        if self._total is None:
+            return f"{self._label}: {self._done:,} {self._unit}, {rate:,.1f}/s"
+        left = max(0, self._total - self._done) / rate if rate else 0.0
+        return (
+            f"{self._label}: {self._done:,} of {self._total:,} {self._unit}, {rate:,.1f}/s, "
+            f"{format_seconds(left)} left"
+        )
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration such as "4.2 s", "75 s" or "12 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 180 else f"{seconds / 60:.0f} min"
+
+
+def _build_bar(console: Console, unit: str) -> Progress:
+    """Return a bar: label, bar, count, rate, time left."""
+    from rich import progress as rich_progress
+    from rich.text import Text
+
+    class RateColumn(rich_progress.ProgressColumn):
+        """Finished items, and how many a second."""
+
+        def render(self, task: rich_progress.Task) -> Text:
+            total = "" if task.total is None else f"/{task.total:,.0f}"
+            rate = "" if task.speed is None else f", {task.speed:,.1f}/s"
+            return Text(f"{task.completed:,.0f}{total} {unit}{rate}")
+
+    return rich_progress.Progress(
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(bar_width=None),
+        RateColumn(),
+        rich_progress.TimeRemainingColumn(compact=True),
+        console=console,
+        expand=True,
+        transient=True,
+    )

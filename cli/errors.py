@@ -1,0 +1,177 @@
+"""One table from error class to exit code, and the one line that each error prints.
+
+Exit codes: 0 success, 2 the request cannot be carried out as typed, 1 the request was sound but
+the machine or the data was not (or a bug), 130 interrupted, 141 the reader of a pipe left.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from cli.console import message, write_error
+
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "EXIT_PIPE",
+    "EXIT_USAGE",
+    "report",
+    "silence_stdout",
+    "MillpondGroup",
+    "PanelCommand",
+]
+
+EXIT_USAGE = 2
+EXIT_FAILURE = 1
+EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
+
+_OS_ADVICE = {
+    errno.ENOSPC: "Free some space or name a place on another disk, and run the command again.",
+    errno.EDQUOT: "Free some of your quota or name another place, and run the command again.",
+    errno.EFBIG: "Name a place that holds larger files, and run the command again.",
+    errno.EACCES: "Name a place that you may read and write, or change its permissions.",
+    errno.EPERM: "Name a place that you may read and write, or change its permissions.",
+    errno.EROFS: "Name a place that can be written.",
+}
+"""Errors of the operating system that are no bug of ours: what to do next."""
+
+
+def _exit_codes() -> tuple[tuple[type[BaseException], int], ...]:
+    """Return the table; the first class that fits counts."""
+    from retrieval.errors import FailureError, MillpondError, UsageError
+
+    return (
+        (UsageError, EXIT_USAGE),
+        (FailureError, EXIT_FAILURE),
+        (MillpondError, EXIT_FAILURE),
+    )
+
+
+def report(error: BaseException, *, with_traceback: bool = False) -> int:
+    """Print what the user has to know about an error on stderr; return the exit code."""
+    if isinstance(error, BrokenPipeError):
+        silence_stdout()
+        return EXIT_PIPE
+    if isinstance(error, KeyboardInterrupt):
+        message("Interrupted.")
+        return EXIT_INTERRUPTED
+    if with_traceback:
+        traceback.print_exception(error, file=sys.stderr)
+    text, code = _describe(error)
+    write_error(text)
+    return code
+
+
+def _describe(error: BaseException) -> tuple[str, int]:
+    for kind, code in _exit_codes():
+        if isinstance(error, kind):
+            return str(error), code
+    if isinstance(error, OSError) and error.errno in _OS_ADVICE:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror}. {_OS_ADVICE[error.errno]}", EXIT_FAILURE
+    if isinstance(error, MemoryError):
+        return "Out of memory. Close other programs, or use a smaller base.", EXIT_FAILURE
+    detail = f": {error}" if str(error) else ""
+    return (
+        f"millpond failed unexpectedly ({type(error).__name__}{detail}). This is a bug; run it "
+        f"again as 'millpond --traceback COMMAND ...' and report what it prints.",
+        EXIT_FAILURE,
+    )
+
+
+def silence_stdout() -> None:
+    """Send what is still unwritten nowhere, so that Python does not complain at exit."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+class MillpondGroup(TyperGroup):
+    """A group whose ``main`` always exits, and never with a traceback nobody asked for."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command and exit; the arguments are Typer's own."""
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            sys.stdout.flush()
+        except Exception as error:
+            code = _report_parsing(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error that is ours or a bug prints its line here."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except (typer.Exit, typer.Abort):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if _is_parsing_error(error):
+                raise
+            code = report(error, with_traceback=bool(ctx.params.get("traceback")))
+            raise typer.Exit(code) from error
+        return result
+
+
+_CHECKED_BY = ": Value error, "
+"""What newer Typer puts before a refusal, from the library that it checks values with."""
+
+
+def _is_parsing_error(error: BaseException) -> bool:
+    """Whether Typer raised this itself about what was typed; the class has moved over time."""
+    return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)
+
+
+def _report_parsing(error: Exception) -> int:
+    """Print what Typer found wrong with the command line, on one line."""
+    if not _is_parsing_error(error):
+        return report(error)
+    shown: Any = error
+    if type(error).__name__ == "NoArgsIsHelpError":
+        shown.show()
+        return int(shown.exit_code)
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "millpond"
+    text = " ".join(str(shown.format_message()).split()).replace(_CHECKED_BY, ": ")
+    end = "" if text.endswith((".", "?")) else "."
+    write_error(f"{text}{end} Type '{command} --help' for what is accepted.")
+    return int(shown.exit_code)
+
+
+class PanelCommand(TyperCommand):
+    """A command whose plain help honours ``rich_help_panel``, which Typer does in boxes only."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, options, and then each panel in the order of its first option."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            heading = getattr(parameter, "rich_help_panel", None) or usual
+            sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)

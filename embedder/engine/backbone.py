@@ -1,0 +1,276 @@
+"""The decoder that turns token ids into states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embedder.attention import Attention, probe_attention
+from embedder.engine.fused import FusedLayer
+from embedder.engine.packing import PackedBatch
+from embedder.engine.probe import choose_packing, packed_states
+from embedder.environment import quiet_transformers
+from embedder.models.bases import LocatedBase, Notify, locate_base
+from embedder.variants import VariantSpec
+from retrieval.errors import MillpondError, ModelError, UsageError
+
+__all__ = ["Backbone", "States", "load_backbone"]
+
+
+@dataclass(frozen=True)
+class States:
+    """What poolings read of one forward pass.
+
+    Attributes
+    ----------
+    tokens : of the last layer after the final norm, (B, T, D) or packed (total, D), in the
+        model's dtype.
+    layers : a vector per text, (B, D) float32, of each layer that was asked for, from 1 on.
+    """
+
+    tokens: Tensor
+    layers: Mapping[int, Tensor]
+
+    def stack(self, layers: Sequence[int]) -> Tensor:
+        """Return the vectors of these layers, (B, len(layers), D) float32."""
+        return torch.stack([self.layers[layer] for layer in layers], dim=1)
+
+
+class Backbone(nn.Module):
+    """A loaded decoder, probed to attend as asked.
+
+    Parameters
+    ----------
+    model : what ``AutoModel`` loads: ids and mask to ``last_hidden_state``.
+    tokenizer : the base's own.
+    attention : the pattern that ``model.config.is_causal`` was set for.
+    identity : names the weights beyond doubt.
+    described : the name to use in messages.
+
+    Attributes
+    ----------
+    packing : how texts go through the model packed.
+    longest_packed : texts of up to so many tokens may; 0 for none.
+
+    Raises
+    ------
+    AttentionProbeError : the model does not attend as asked.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, attention: Attention, identity: str, described: str
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.attention = attention
+        self.identity = identity
+        config: Any = model.config
+        self.width = int(config.hidden_size)
+        self.layer_count = int(config.num_hidden_layers)
+        was_training = model.training
+        model.eval()
+        probe_attention(
+            self.token_states,
+            attention,
+            vocabulary=int(config.vocab_size),
+            device=self.device,
+            described=described,
+        )
+        self.packing = choose_packing(model, self.token_states, attention.is_causal, self.blocks)
+        self.longest_packed = self.packing.longest
+        model.train(was_training)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def token_states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the last layer's states (B, T, D), after the final norm, in the model's dtype.
+
+        ``ids`` and ``mask`` are (B, T) int64, 1 in the mask at real tokens, padding on either
+        side.
+        """
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        out = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
+        )
+        states: Tensor = out.last_hidden_state
+        return states
+
+    def packed_states(self, batch: PackedBatch) -> Tensor:
+        """Return what ``token_states`` does for packed texts, (total, D)."""
+        packing = self.packing
+        lean = () if self.training or torch.is_grad_enabled() else packing.layers
+        is_causal = self.attention.is_causal
+        return packed_states(self.model, batch, is_causal, packing.kernel, lean)[0]
+
+    def layer_states(self, ids: Tensor, mask: Tensor, layers: Sequence[int]) -> Tensor:
+        """Return one vector per layer and text, (B, len(layers), D) float32.
+
+        ``layers`` counts from 1 (the first decoder layer's output) to L (after the final norm).
+        Each layer is reduced by ``attention.layer_summary`` as soon as it is computed, so no more
+        than one layer's token states are held.
+        """
+        return self.read(ids, mask, layers).stack(layers)
+
+    def read(self, ids: Tensor, mask: Tensor, layers: Collection[int]) -> States:
+        """Return the last layer's token states (B, T, D), and a vector per layer asked for."""
+        real = mask.bool()
+        return self._read(
+            lambda: self.token_states(ids, mask),
+            lambda states: self.attention.layer_summary(states, real),
+            layers,
+        )
+
+    def read_packed(self, batch: PackedBatch, layers: Collection[int]) -> States:
+        """Return what ``read`` does for packed texts, tokens (total, D)."""
+        return self._read(
+            lambda: self.packed_states(batch),
+            lambda states: batch.reduce(states.flatten(0, -2), self.attention.layer_summary),
+            layers,
+        )
+
+    def _read(
+        self,
+        run: Callable[[], Tensor],
+        summary: Callable[[Tensor], Tensor],
+        layers: Collection[int],
+    ) -> States:
+        """Read the last layer's states, which ``run`` gives, and others while it runs."""
+        kept: dict[int, Tensor] = {}
+
+        def reduce(states: Tensor) -> Tensor:
+            with torch.autocast(states.device.type, enabled=False):  # a mean in bf16 loses digits
+                return summary(states.float())
+
+        def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                kept[layer] = reduce(output[0] if isinstance(output, tuple) else output)
+
+            return hook
+
+        inner = {layer for layer in layers if layer < self.layer_count}
+        hooks = [
+            block.register_forward_hook(keep(layer))
+            for layer, block in enumerate(self.blocks() if inner else (), start=1)
+            if layer in inner
+        ]
+        try:
+            last = run()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if self.layer_count in layers:
+            kept[self.layer_count] = reduce(last)
+        return States(last, kept)
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether packed texts are computed by fused layers, which torch.compile cannot take."""
+        return any(isinstance(layer, FusedLayer) for layer in self.packing.layers)
+
+    def packed_layers(self) -> Iterable[Any]:
+        """What computes each decoder layer of packed texts and has a ``forward`` to compile."""
+        return () if self.is_fused else self.packing.layers or self.blocks()
+
+    def blocks(self) -> nn.ModuleList:
+        """The decoder layers: the one module list as long as the model is deep."""
+        for module in self.model.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == self.layer_count:
+                return module
+        raise ModelError(
+            f"{type(self.model).__name__} shows no list of {self.layer_count} decoder layers, "
+            f"which a pooling over layers reads. Use a pooling over tokens, such as mean."
+        )
+
+
+def load_backbone(
+    spec: VariantSpec,
+    attention: Attention,
+    device: torch.device,
+    dtype: torch.dtype,
+    notify: Notify,
+) -> Backbone:
+    """Return the spec's base on ``device`` in ``dtype``, in evaluation mode.
+
+    Weights are read from safetensors only, and no code from a model folder is run.
+
+    Raises
+    ------
+    UnknownNameError, UsageError : no such base, or more layers asked for than it has.
+    DownloadError, ModelError, StorageError : it cannot be fetched or loaded.
+    AttentionProbeError : it does not attend as asked.
+    """
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    located = locate_base(spec.base, spec.revision, notify)
+    with quiet_transformers():
+        try:
+            # One commit for every file: a branch can move between two of them.
+            revision = None if located.identity else _hub_commit(located, notify)
+            config = AutoConfig.from_pretrained(located.path, revision=revision)
+            _prepare(config, spec, attention)
+            tokenizer = AutoTokenizer.from_pretrained(located.path, revision=revision)
+            model = AutoModel.from_pretrained(
+                located.path,
+                config=config,
+                revision=revision,
+                dtype=dtype,
+                use_safetensors=True,
+            )
+        except MillpondError:
+            raise
+        except Exception as error:  # every library below raises its own kinds
+            raise _load_error(spec.base, located, error) from error
+    identity = located.identity or str(revision)
+    return Backbone(model.to(device).eval(), tokenizer, attention, identity, spec.base)
+
+
+def _hub_commit(located: LocatedBase, notify: Notify) -> str:
+    """Return the commit that a hub id's revision names now, or named when last fetched."""
+    from transformers.utils.hub import cached_file
+
+    notify(f"Asking the model hub for {located.path} (fetched once, then read from its cache)")
+    found = cached_file(located.path, "config.json", revision=located.revision)
+    return Path(str(found)).parent.name  # .../snapshots/COMMIT/config.json
+
+
+def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
+    """Set attention and depth on a configuration before the weights are read."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{spec.base} is an encoder-decoder; a decoder is accepted.")
+    for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
+        if not isinstance(getattr(config, name, None), int):
+            raise ModelError(
+                f"{spec.base} has no {name} in its configuration; a text decoder is accepted."
+            )
+    config.is_causal = attention.is_causal
+    depth = config.num_hidden_layers
+    if spec.base_layers is not None:
+        if spec.base_layers > depth:
+            raise UsageError(f"base_layers is {spec.base_layers}, but {spec.base} has {depth}.")
+        config.num_hidden_layers = spec.base_layers
+        if getattr(config, "layer_types", None):
+            config.layer_types = list(config.layer_types)[: spec.base_layers]
+
+
+def _load_error(base: str, located: LocatedBase, error: Exception) -> ModelError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if "use_safetensors" in str(error):
+        return ModelError(
+            f"The base {base!r} has no safetensors weights; those alone are read, since pickle "
+            f"files can run code. Save it with transformers' save_pretrained, or use another base."
+        )
+    if located.identity:
+        return ModelError(f"The base {base!r} cannot be loaded: {lines[0]}")
+    return ModelError(
+        f"The base {base!r} cannot be loaded from the model hub: {lines[0]} Check the name and "
+        f"the network, or use a built-in base (millpond models) or a model folder."
+    )

@@ -1,0 +1,205 @@
+"""Text to token ids: prompts, truncation that keeps EOS, and padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from retrieval.errors import ModelError, UsageError
+from retrieval.protocols import Vectors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from embedder.variants import VariantSpec
+
+__all__ = ["check_finite", "check_texts", "Frame", "TextTokenizer", "pad_batch"]
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raise UsageError unless this is a list of valid texts."""
+    if isinstance(texts, str):
+        raise UsageError("texts is one string; a list of strings is accepted. Put it in a list.")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UsageError(f"text {index} is {type(text).__name__}; a string is accepted.")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"text {index} holds half a surrogate pair, which is no text."
+            ) from None
+
+
+def check_finite(vectors: Vectors, texts: Sequence[str], model: str) -> None:
+    """Raise ModelError where a vector of (N, D) holds NaN or infinity; name its text."""
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if wrong.size:
+        bad = int(wrong[0])
+        raise ModelError(
+            f"{model} gave NaN or infinity for text {bad}: {texts[bad][:60]!r}. The weights may "
+            f"be damaged, or overflow in this dtype."
+        )
+
+
+_LONGEST_TOKEN_CHARACTERS = 64
+_SENTINEL = "\u2063text\u2063"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around a text.
+
+    Attributes
+    ----------
+    prefix : put before the text and tokenised with it, as one string.
+    suffix : put after the text; always kept whole when the text is cut.
+    """
+
+    prefix: str = ""
+    suffix: str = ""
+
+    @classmethod
+    def parse(cls, prompt: str) -> Frame:
+        """Split a prompt at ``{text}``; without it the whole prompt is a prefix."""
+        prefix, _, suffix = prompt.partition("{text}")
+        return cls(prefix, suffix)
+
+    def inside(self, outer: Frame) -> Frame:
+        """Return this frame with another one around it."""
+        return Frame(outer.prefix + self.prefix, self.suffix + outer.suffix)
+
+
+class TextTokenizer:
+    """Turns texts into token ids that never exceed ``max_tokens`` and always keep their end.
+
+    The order is BOS where the tokenizer itself would put one, the chat template's head if asked
+    for, prefix and text, suffix, the template's tail, EOS. Where that is too long, tokens are cut
+    from the end of the text alone. Text that spells a special token ("<|endoftext|>") stays text.
+
+    Parameters
+    ----------
+    tokenizer : a fast transformers tokenizer.
+    appends_eos : whether EOS ends every sequence.
+    chat_template : whether the tokenizer's chat template goes around the text.
+    lowercase : whether the text is put in lower case; what stands around it never is.
+
+    Raises
+    ------
+    ModelError : the tokenizer is not a fast one, has no EOS, or has no chat template to apply.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        max_tokens: int,
+        appends_eos: bool = True,
+        chat_template: bool = False,
+        lowercase: bool = False,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self._lowercase = lowercase
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ModelError("The base has no fast tokenizer (tokenizer.json); one is needed.")
+        self._backend = backend
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        eos = tokenizer.eos_token_id
+        if appends_eos and eos is None:
+            raise ModelError("The base's tokenizer names no EOS token; the variant needs one.")
+        self._tail = [int(eos)] if appends_eos else []
+        self._head = self._leading_specials()
+        if chat_template:
+            head, tail = self._chat_frame()
+            # The template spells its own BOS where it wants one.
+            self._head, self._tail = head, tail + self._tail
+        self.pad_id = int(tokenizer.pad_token_id or 0)
+
+    @classmethod
+    def of_spec(
+        cls, spec: VariantSpec, tokenizer: Any, *, max_tokens: int | None = None
+    ) -> TextTokenizer:
+        """Return the one that a spec asks for, with another ``max_tokens`` where that is given."""
+        from embedder.pooling import get_pooling  # imports torch
+
+        return cls(
+            tokenizer,
+            max_tokens=max_tokens or spec.max_tokens,
+            appends_eos=get_pooling(spec.pooling).appends_eos,
+            chat_template=spec.chat_template,
+            lowercase=spec.lowercase,
+        )
+
+    def __call__(self, texts: Sequence[str], frame: Frame) -> list[list[int]]:
+        """Return one list of 1 to ``max_tokens`` token ids per text."""
+        tail = self._plain([frame.suffix])[0] + self._tail if frame.suffix else self._tail
+        room = self.max_tokens - len(self._head) - len(tail)
+        prefix_tokens = len(self._plain([frame.prefix])[0]) if frame.prefix else 0
+        if room < prefix_tokens + 1:
+            raise UsageError(
+                f"The prompt takes {self.max_tokens - room + prefix_tokens} of max_tokens "
+                f"{self.max_tokens} and leaves none for the text; shorten it or raise max_tokens."
+            )
+        # Longer text cannot reach the vector, and a tokenizer takes seconds for megabytes.
+        characters = room * _LONGEST_TOKEN_CHARACTERS
+        texts = [text[:characters] for text in texts]
+        if self._lowercase:
+            texts = [text.lower() for text in texts]
+        bodies = self._plain([frame.prefix + text for text in texts])
+        rows = [self._head + body[:room] + tail for body in bodies]
+        # A template without EOS around an empty text could leave nothing to pool.
+        return [row or [self.pad_id] for row in rows]
+
+    def _plain(self, texts: list[str]) -> list[list[int]]:
+        """Tokenise without special tokens, and without reading any out of the text."""
+        if not self._backend.encode_special_tokens:  # setting it fails while a thread encodes
+            self._backend.encode_special_tokens = True
+        if len(texts) == 1:  # a batch would go to another thread
+            return [list(self._backend.encode(texts[0], add_special_tokens=False).ids)]
+        encoded = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [list(row.ids) for row in encoded]
+
+    def _leading_specials(self) -> list[int]:
+        """Return what the tokenizer itself puts before a text: its BOS, or nothing."""
+        with_specials = list(self._tokenizer("a")["input_ids"])
+        without = self._plain(["a"])[0]
+        for start in range(len(with_specials) - len(without) + 1):
+            if with_specials[start : start + len(without)] == without:
+                return with_specials[:start]
+        return []
+
+    def _chat_frame(self) -> tuple[list[int], list[int]]:
+        if not self._tokenizer.chat_template:
+            raise ModelError("The spec asks for a chat template, but the base has none.")
+        message = [{"role": "user", "content": _SENTINEL}]
+        rendered = self._tokenizer.apply_chat_template(message, tokenize=False)
+        head, found, tail = rendered.partition(_SENTINEL)
+        if not found:
+            raise ModelError("The base's chat template does not show the user's text unchanged.")
+        self._backend.encode_special_tokens = False
+        ids = [
+            list(self._backend.encode(part, add_special_tokens=False).ids) for part in (head, tail)
+        ]
+        return ids[0], ids[1]
+
+
+def pad_batch(
+    rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "right"
+) -> tuple[Tensor, Tensor]:
+    """Return ids (B, T) int64 and mask (B, T) int64, 1 at real tokens, padded on one side."""
+    import torch  # texts are also tokenised where torch is not needed
+
+    tokens = max(len(row) for row in rows)
+    ids = torch.full((len(rows), tokens), pad_id, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        start = tokens - len(row) if side == "left" else 0
+        ids[index, start : start + len(row)] = torch.tensor(row, dtype=torch.int64)
+        mask[index, start : start + len(row)] = 1
+    return ids, mask

@@ -1,0 +1,1 @@
+"""Models by name, their files, and what is made of them."""

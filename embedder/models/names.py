@@ -1,0 +1,219 @@
+"""The text that names a trained model: ``NAME|MODEL_DIR[,OPTION=VALUE...]``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import UnknownNameError, UsageError
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "DEFAULT_VARIANT",
+    "OPTIONS",
+    "SPEC_OPTIONS",
+    "parse_option",
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "POOLING_WEIGHTS",
+    "is_saved_model",
+    "join_sha256",
+    "TrainedModel",
+    "builtin_folder",
+    "list_builtin_models",
+    "SavedName",
+    "find_saved_model",
+]
+
+DEFAULT_VARIANT = "mean+causal"
+"""The variant of a base that is named alone."""
+
+DEFAULT_MODEL = "millpond-135m"
+"""The model where none is named: the trained one that comes with millpond."""
+
+
+SPEC_OPTIONS: dict[str, type] = {
+    "base_layers": int,
+    "query_prompt": str,
+    "document_prompt": str,
+    "max_tokens": int,
+    "dimension": int,
+    "normalize": bool,
+    "chat_template": bool,
+    "lowercase": bool,
+}
+OPTIONS: dict[str, type] = SPEC_OPTIONS | {
+    "latents": int,
+    "heads": int,
+    "head_width": int,
+    "feedforward_multiple": int,
+    "layers": tuple,
+    "layer_weights": bool,
+    "match_layers": bool,
+    "reads": str,
+    "init": str,
+    "seed": int,
+}
+
+
+def parse_option(name: str, value: str) -> Any:
+    """Return an option's value, read by the kind of its field.
+
+    Raises
+    ------
+    UsageError : the value is of another kind.
+    """
+    kind = OPTIONS[name]
+    if kind is str:
+        return value
+    if kind is bool and value in ("true", "false"):
+        return value == "true"
+    try:
+        if kind is int:
+            return int(value)
+        if kind is tuple:
+            return tuple(int(part) for part in value.split("/"))
+    except ValueError:
+        pass
+    accepted = {int: "a whole number", bool: "true or false", tuple: "whole numbers as 1/2/3"}
+    raise UsageError(f"The model option {name} is {value!r}; {accepted[kind]} is accepted.")
+
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "millpond.json"
+ADAPTER_CONFIG = "adapter/adapter_config.json"
+ADAPTER_WEIGHTS = "adapter/adapter_model.safetensors"
+POOLING_WEIGHTS = "pooling.safetensors"
+
+
+def is_saved_model(name: Path | str) -> bool:
+    """Whether this is a folder that holds a model that millpond saved; any text may be asked."""
+    try:
+        return (Path(name).expanduser() / MANIFEST_NAME).is_file()
+    except (OSError, ValueError, RuntimeError):  # a name too long, or with "~nobody", is no path
+        return False
+
+
+def join_sha256(files: Mapping[str, str]) -> str:
+    """Return one SHA-256 over the names and SHA-256s of the files with trained weights."""
+    listed = json.dumps(dict(files), sort_keys=True)
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+_HOME = Path(__file__).resolve().parent / "builtin_models"
+_MANIFEST = "millpond.json"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One trained model of ``millpond models``.
+
+    Attributes
+    ----------
+    name : what a user types.
+    base : the built-in base it was trained on.
+    variant : POOLING+ATTENTION.
+    base_layers : how many of the base's layers it keeps; None for all.
+    weights_bytes : of the files with trained weights.
+    """
+
+    name: str
+    base: str
+    variant: str
+    base_layers: int | None
+    weights_bytes: int
+
+    @property
+    def summary(self) -> str:
+        """One phrase on what it is."""
+        depth = f"the first {self.base_layers} layers of " if self.base_layers else ""
+        return f"{self.variant} on {depth}{self.base}"
+
+
+def builtin_folder(name: str) -> Path | None:
+    """Return the folder of the built-in model of this name, None where there is no such model."""
+    return {folder.name: folder for folder in _folders()}.get(name)
+
+
+def list_builtin_models() -> list[TrainedModel]:
+    """Return the models that come with millpond, by name."""
+    return [_read(folder) for folder in _folders()]
+
+
+def _folders() -> list[Path]:
+    return sorted(path.parent for path in _HOME.glob(f"*/{_MANIFEST}"))
+
+
+def _read(folder: Path) -> TrainedModel:
+    data = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    spec = data["spec"]
+    return TrainedModel(
+        folder.name,
+        data["base"]["name"],
+        f"{spec['pooling']}+{spec['attention']}",
+        spec.get("base_layers"),
+        sum(path.stat().st_size for path in folder.rglob("*.safetensors")),
+    )
+
+
+_OPTIONS = ("max_tokens", "dimension", "query_prompt", "document_prompt")
+"""What may differ from training without the weights losing their place."""
+_NAME = re.compile(r"(?P<name>.+?)(?P<options>(?:,[a-z_]+=[^,]*)+)")
+
+
+@dataclass(frozen=True)
+class SavedName:
+    """A trained model that a user named.
+
+    Attributes
+    ----------
+    folder : the MODEL_DIR.
+    name : what names the model from any folder, options included.
+    options : fields of VariantSpec that replace the saved ones.
+    """
+
+    folder: Path
+    name: str
+    options: Mapping[str, Any]
+
+
+def find_saved_model(text: str) -> SavedName | None:
+    """Return the trained model called ``text``, None where it names something else.
+
+    A built-in model's name goes before a folder's; write ``./NAME`` for a folder of that name.
+
+    Raises
+    ------
+    UnknownNameError : the model takes no such option.
+    UsageError : an option's value is not of its type.
+    """
+    match = None if _find(text) else _NAME.fullmatch(text)
+    plain, written = (match["name"], match["options"]) if match else (text, "")
+    found = _find(plain)
+    if found is None:
+        return None
+    folder, name = found
+    options = {}
+    for option, value in (part.split("=", 1) for part in written.split(",")[1:]):
+        if option not in _OPTIONS:
+            raise UnknownNameError("option of a trained model", option, _OPTIONS)
+        options[option] = parse_option(option, value)
+    return SavedName(folder, name + written, options)
+
+
+def _find(name: str) -> tuple[Path, str] | None:
+    """Return the folder and the lasting name of a trained model."""
+    builtin = builtin_folder(name)
+    if builtin is not None:
+        return builtin, name
+    if is_saved_model(name):
+        folder = Path(name).expanduser().resolve()
+        return folder, str(folder)
+    return None

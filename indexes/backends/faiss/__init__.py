@@ -1,0 +1,1 @@
+"""FAISS: any factory string, memory-mapped."""

@@ -1,0 +1,257 @@
+"""Builds a FAISS index file from vector shards."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from indexes.backends.backend import BuildRequest, BuildResult
+from indexes.storage.vectors import Shards
+from retrieval import Scalar
+from retrieval.errors import MissingDependencyError, StorageError, UsageError
+
+__all__ = [
+    "MOST_CANDIDATES",
+    "copy_to_gpus",
+    "from_gpus",
+    "INDEX_NAME",
+    "build",
+    "check_factory",
+    "load_faiss",
+    "read_faiss",
+]
+
+MOST_CANDIDATES = 2048
+"""A GPU search returns no more than this for a query."""
+
+
+def copy_to_gpus(faiss: ModuleType, index: Any) -> Any | None:
+    """Return a copy of the index on all GPUs; None without a GPU, or for a kind that stays on CPUs.
+
+    FAISS has Flat, IVF and a few more kinds on GPUs, and no HNSW. A copy that does not fit into
+    the GPUs' memory is no error: the index is searched where it is.
+    """
+    if getattr(faiss, "get_num_gpus", int)() == 0:
+        return None
+    try:
+        return faiss.index_cpu_to_all_gpus(index)
+    except RuntimeError:
+        return None
+
+
+def from_gpus(faiss: ModuleType, index: Any) -> Any:
+    """Return what ``copy_to_gpus`` made as an index of the CPU."""
+    return faiss.index_gpu_to_cpu(index)
+
+
+INDEX_NAME = "index.faiss"
+BLAS_QUERIES = 20
+"""From so many queries at once on, FAISS compares by matrix products."""
+EXAMPLES = "Flat, HNSW32, IVF256,Flat, SQ8"
+TRAINING_SEED = 0
+TRAINING_ROWS = 65_536
+TRAINING_ROWS_PER_LIST = 64
+HNSW_SEARCH_BREADTH = 64
+
+# fourcc, D, N, two reserved words, is_trained, metric, number of floats that follow.
+FLAT_HEADER = struct.Struct("<4siqqq?iQ")
+
+
+def load_faiss() -> ModuleType:
+    """Return the faiss module.
+
+    Raises
+    ------
+    MissingDependencyError : neither faiss-cpu nor faiss-gpu is installed.
+    """
+    try:
+        import faiss
+    except ModuleNotFoundError as error:
+        if error.name != "faiss":
+            raise
+        install = "pip install 'millpond[cpu]' (NVIDIA GPU: pip install 'millpond[gpu]')"
+        raise MissingDependencyError("faiss", "The faiss index", install) from None
+    # faiss 1.15 starts with 128,000, and takes ten times as long for a batch of exact searches.
+    settings = faiss.cvar
+    settings.distance_compute_blas_threshold = min(
+        settings.distance_compute_blas_threshold, BLAS_QUERIES
+    )
+    return faiss
+
+
+def check_factory(dimension: int, factory: str) -> None:
+    """Raise UsageError unless FAISS can make an index of this kind for vectors of length D."""
+    _new_index(dimension, factory)
+
+
+def build(request: BuildRequest) -> BuildResult:
+    """Write ``request.folder/index.faiss``, trained on a sample of the vectors where needed.
+
+    Raises
+    ------
+    UsageError : FAISS cannot build this factory, or not from so few documents.
+    StorageError : what was written cannot be read back.
+    OSError : the disk refuses.
+    """
+    faiss = load_faiss()
+    vectors = request.vectors
+    index = _new_index(vectors.dimension, request.factory)
+    path = request.folder / INDEX_NAME
+    settings: dict[str, Scalar] = {}
+    with _one_line_errors(request.factory, len(vectors)):
+        if not _write_flat(index, vectors, path):
+            extended = _extend(request)
+            if extended is None:
+                fast = copy_to_gpus(load_faiss(), index)
+                filled = index if fast is None else fast
+                settings |= _train(filled, vectors)
+                for block in vectors:
+                    filled.add(block)
+                index = filled if fast is None else from_gpus(load_faiss(), filled)
+            else:
+                index = extended
+                settings["extended"] = True
+            settings |= _set_search_breadth(index)
+            _write(index, path)
+    exact = is_exact(index)
+    del index
+    stored = read_faiss(path).ntotal
+    if stored != len(vectors):
+        raise StorageError(f"{path} holds {stored} vectors after {len(vectors)} were written.")
+    return BuildResult(settings, {"faiss": str(faiss.__version__)}, exact)
+
+
+def read_faiss(path: Path) -> Any:
+    """Return the index in this file, memory-mapped where its type allows (Flat, HNSW, IVF, SQ, PQ).
+
+    Raises
+    ------
+    RuntimeError : FAISS cannot read the file.
+    """
+    faiss = load_faiss()
+    # FAISS before 1.11 maps inverted lists only.
+    flag = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP)
+    return faiss.read_index(str(path), flag)
+
+
+def is_exact(index: Any) -> bool:
+    """Whether a search of this index compares every vector as it is."""
+    faiss = load_faiss()
+    return type(index) in (faiss.IndexFlat, faiss.IndexFlatIP)
+
+
+def condense(error: Exception) -> str:
+    """Return the last clause of a FAISS error, without the C++ function, file and line."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^Error in .*? at \S+:\d+: ", "", text)
+    return re.sub(r"^Error: '.*?' failed:? ?", "", text).strip() or text
+
+
+def _new_index(dimension: int, factory: str) -> Any:
+    faiss = load_faiss()
+    try:
+        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        raise _refused(factory, dimension, condense(error)) from None
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise _refused(factory, dimension, "it cannot search by inner product")
+    if isinstance(index, (faiss.IndexIDMap, faiss.IndexIDMap2)):
+        raise _refused(factory, dimension, "IDMap is not needed: rows are numbered already")
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None and ivf.nlist < 1:
+        raise _refused(factory, dimension, "IVF needs at least one list")
+    return index
+
+
+def _refused(factory: str, dimension: int, reason: str) -> UsageError:
+    return UsageError(
+        f"FAISS cannot make the index {factory!r} for vectors of length {dimension}: {reason}. "
+        f"Examples that work: {EXAMPLES}"
+    )
+
+
+@contextmanager
+def _one_line_errors(factory: str, documents: int) -> Iterator[None]:
+    """Turn a FAISS error into one line that says how to go on."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UsageError(
+            f"FAISS cannot build {factory!r} from {documents} documents: {condense(error)}. "
+            f"Use more documents, fewer lists, or an index without training (Flat, HNSW32)."
+        ) from None
+
+
+def _train(index: Any, vectors: Shards) -> dict[str, Scalar]:
+    """Train the index on a seeded sample if it asks for it; return what was done."""
+    if index.is_trained:
+        return {}
+    ivf = load_faiss().try_extract_index_ivf(index)
+    lists = 0 if ivf is None else ivf.nlist
+    sample = vectors.sample(max(TRAINING_ROWS, TRAINING_ROWS_PER_LIST * lists), seed=TRAINING_SEED)
+    index.train(sample)
+    return {"training_rows": len(sample), "training_seed": TRAINING_SEED}
+
+
+def _extend(request: BuildRequest) -> Any | None:
+    """Return the previous index with the rows that it lacks, or None where there is none."""
+    if request.previous is None:
+        return None
+    faiss = load_faiss()
+    index = faiss.read_index(str(request.previous))
+    start = 0
+    for block in request.vectors:
+        missing = block[max(0, index.ntotal - start) :]
+        start += len(block)
+        if len(missing):
+            index.add(missing)
+    return index
+
+
+def _set_search_breadth(index: Any) -> dict[str, Scalar]:
+    """Raise FAISS' defaults (1 list, 16 candidates), which lose most neighbours in small lists."""
+    faiss = load_faiss()
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None:
+        ivf.nprobe = min(ivf.nlist, max(8, ivf.nlist // 16))
+        return {"nprobe": int(ivf.nprobe)}
+    if isinstance(index, faiss.IndexHNSW):
+        index.hnsw.efSearch = HNSW_SEARCH_BREADTH
+        return {"efSearch": HNSW_SEARCH_BREADTH}
+    return {}
+
+
+def _write(index: Any, path: Path) -> None:
+    """Write through a Python file, so that a full disk raises OSError with its number."""
+    faiss = load_faiss()
+    with path.open("wb") as stream:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write, 1 << 20))
+
+
+def _write_flat(index: Any, vectors: Shards, path: Path) -> bool:
+    """Stream a Flat index to disk without holding it in memory; False if it is another kind.
+
+    The bytes are those of ``faiss.write_index``. Should a later FAISS lay the header out in
+    another way, the answer is False as well.
+    """
+    faiss = load_faiss()
+    if not is_exact(index):
+        return False
+    empty = faiss.serialize_index(index).tobytes()
+    if len(empty) != FLAT_HEADER.size:
+        return False
+    fourcc, dimension, count, *reserved, trained, metric, floats = FLAT_HEADER.unpack(empty)
+    if (fourcc, dimension, count, floats) != (b"IxFI", vectors.dimension, 0, 0):
+        return False
+    count = len(vectors)
+    header = (fourcc, dimension, count, *reserved, trained, metric, count * dimension)
+    with path.open("wb") as stream:
+        stream.write(FLAT_HEADER.pack(*header))
+        for block in vectors:
+            stream.write(block.astype("<f4", copy=False).data)
+    return True

@@ -1,0 +1,210 @@
+"""A connection to a Qdrant server: the key, retries, and errors in one line of ours."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from types import ModuleType, TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+from indexes.backends.qdrant.options import MEMORY, MEMORY_URL, QdrantOptions
+from retrieval.errors import MillpondError, MissingDependencyError, StorageError, UsageError
+
+__all__ = ["API_KEY_VARIABLES", "Connection", "find_api_key", "load_client"]
+
+T = TypeVar("T")
+
+API_KEY_VARIABLES = ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY")
+ATTEMPTS = 6
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+
+TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
+TRANSIENT_GRPC = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED")
+REFUSED_STATUS = (401, 403)
+REFUSED_GRPC = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+
+
+def load_client() -> ModuleType:
+    """Return the qdrant_client module, or raise MissingDependencyError."""
+    try:
+        import qdrant_client
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "qdrant_client":
+            raise
+        install = "pip install 'millpond[qdrant]'"
+        raise MissingDependencyError("qdrant-client", "A Qdrant server", install) from None
+    return qdrant_client
+
+
+def find_api_key(options: QdrantOptions) -> str:
+    """Return the key of the options, or of the environment; empty if there is none.
+
+    Raises
+    ------
+    UsageError : it holds a character that no key has, such as the line break of a file.
+    """
+    key, variable = _find_key(options)
+    if key.isascii() and key.isprintable() and " " not in key:
+        return key
+    place = f"in the environment variable {variable}" if variable else "that was given"
+    raise UsageError(
+        f"The Qdrant API key {place} holds a blank, a line break or a character that is not "
+        "ASCII, so no server takes it. Copy it again, without what surrounds it."
+    )
+
+
+def _find_key(options: QdrantOptions) -> tuple[str, str]:
+    """Return the key, and the environment variable it comes from; both may be empty."""
+    if options.api_key:
+        return options.api_key, ""
+    named = ((os.environ.get(name, ""), name) for name in API_KEY_VARIABLES)
+    return next((found for found in named if found[0]), ("", ""))
+
+
+class Connection:
+    """A Qdrant client whose calls are repeated where that may help.
+
+    Every request we send may be sent twice: points keep their ids.
+
+    Parameters
+    ----------
+    options : of a server, or of ``:memory:``.
+    pause : waits so many seconds between two attempts.
+    """
+
+    def __init__(
+        self, options: QdrantOptions, *, pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.place = options.url
+        self.in_memory = options.mode == MEMORY
+        self._pause = pause
+        key, self._key_variable = find_api_key(options), _find_key(options)[1]
+        self._has_key = bool(key)
+        client = load_client()
+        if self.in_memory:
+            self.client: Any = client.QdrantClient(MEMORY_URL)
+            return
+        with warnings.catch_warnings():
+            if urlsplit(options.url).hostname in ("localhost", "127.0.0.1", "::1"):
+                # The key does not leave the machine; elsewhere the warning is the user's.
+                warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
+            self.client = client.QdrantClient(
+                url=options.url,
+                api_key=key or None,
+                prefer_grpc=options.grpc,
+                timeout=options.timeout_seconds,
+                check_compatibility=False,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the sockets; does nothing the second time."""
+        with suppress(Exception):  # a channel that is broken already
+            self.client.close()
+
+    def run(self, request: Callable[[Any], T], *, attempts: int = ATTEMPTS) -> T:
+        """Return ``request(client)``, tried again after errors that may pass.
+
+        Raises
+        ------
+        StorageError : the server is down, refuses the key, or refuses the request.
+        """
+        wait = FIRST_PAUSE_SECONDS
+        for left in reversed(range(attempts)):
+            try:
+                return request(self.client)
+            except MillpondError:
+                raise
+            except Exception as error:
+                if not left or not _is_transient(error):
+                    raise self._explain(error) from None
+                asked = getattr(error, "retry_after_s", 0)
+                self._pause(min(max(wait, asked), LONGEST_PAUSE_SECONDS))
+                wait *= 2
+        raise AssertionError("attempts is below 1")
+
+    def _explain(self, error: Exception) -> Exception:
+        """Return an error of ours, or the same error if it does not come from a server."""
+        status = getattr(error, "status_code", None)
+        code = _grpc_code(error)
+        if status in REFUSED_STATUS or code in REFUSED_GRPC:
+            return StorageError(self._explain_refusal(str(status or code)))
+        source = getattr(error, "source", None)
+        if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") or _is_unreachable(source):
+            reason = _first_line(source) if source is not None else code
+            return StorageError(
+                f"No Qdrant server answers at {self.place} ({reason}). Start it, or correct "
+                "--url (Qdrant listens at port 6333, gRPC at 6334)."
+            )
+        if source is not None or isinstance(error, ValueError):
+            return StorageError(
+                f"{self.place} does not answer like a Qdrant server ({_first_line(source or error)}"
+                "). Correct --url."
+            )
+        if status is None and code is None and not hasattr(error, "retry_after_s"):
+            return error
+        return StorageError(
+            f"The Qdrant server {self.place} cannot do this: {_reason(error, status or code)}."
+        )
+
+    def _explain_refusal(self, code: str) -> str:
+        """Return which key the server refused, and where the right one belongs."""
+        problem = "refuses this API key" if self._has_key else "wants an API key"
+        source = f"; it comes from {self._key_variable}" if self._key_variable else ""
+        variable = self._key_variable or API_KEY_VARIABLES[1]
+        return (
+            f"The Qdrant server {self.place} {problem} ({code}){source}. Put the right key into "
+            f"the environment variable {variable}, and run the command again."
+        )
+
+
+def _is_transient(error: Exception) -> bool:
+    status = getattr(error, "status_code", None)
+    return (
+        hasattr(error, "retry_after_s")
+        or status in TRANSIENT_STATUS
+        or _grpc_code(error) in TRANSIENT_GRPC
+        or _is_unreachable(getattr(error, "source", None))
+    )
+
+
+def _is_unreachable(source: object) -> bool:
+    """Return whether httpx got no answer (as opposed to one that cannot be read)."""
+    import httpx
+
+    return isinstance(source, httpx.TransportError)
+
+
+def _grpc_code(error: Exception) -> str | None:
+    code = getattr(error, "code", None)
+    return getattr(code(), "name", None) if callable(code) else None
+
+
+def _reason(error: Exception, status: object) -> str:
+    """Return what the server says is wrong, without HTTP around it."""
+    structured = getattr(error, "structured", None)
+    if callable(structured):
+        with suppress(ValueError, KeyError, TypeError):
+            return f"{structured()['status']['error']} ({status})".replace("\n", " ")
+    details = getattr(error, "details", None)
+    return f"{details() if callable(details) else _first_line(error)} ({status})"
+
+
+def _first_line(error: object) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -1,0 +1,315 @@
+"""Qdrant's own engine in this process, its files in the index folder.
+
+Found with qdrant-edge-py 0.9.0, and relied on here:
+
+- The write-ahead log is what locks a shard, against readers too. We build in a staging folder
+  that is renamed when it is whole, so the log protects nothing; without it any number of
+  processes read the same index.
+- Opening a shard writes: its JSON files are replaced, mapped files are opened for writing. Hence
+  ``indexes.backends.qdrant.edge``.
+- The folder may be deleted under an open shard; it goes on answering.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from indexes.backends.qdrant.options import SEARCH_BREADTH, Factory
+from indexes.backends.qdrant.points import (
+    ROW,
+    Payload,
+    list_payload_indexes,
+    make_edge_filter,
+    make_filter,
+    read_batches,
+)
+from indexes.search.ranking import Found
+from indexes.search.selection import Selection
+from indexes.storage.documents import DocumentStore
+from indexes.storage.vectors import Shards
+from retrieval import Vectors
+from retrieval.errors import IndexCorruptError, MissingDependencyError, StorageError
+
+__all__ = [
+    "make_overlay",
+    "remove_overlay",
+    "EdgeSearcher",
+    "build_shard",
+    "edge_version",
+    "load_edge",
+]
+
+SEGMENTS = "segments"
+COPIED_SUFFIXES = (".json", ".info")
+
+
+def make_overlay(shard: Path) -> Path:
+    """Return a new temporary folder that shows the files of ``shard``.
+
+    What this user may not write is copied: the engine opens all its files for writing. So is
+    everything where the system allows no links.
+
+    Raises
+    ------
+    OSError : a file cannot be read, or the temporary folder is full or not writable.
+    """
+    shard = shard.resolve()
+    overlay = Path(tempfile.mkdtemp(prefix="millpond-qdrant-"))
+    try:
+        _show(shard, overlay)
+        for segment in (shard / SEGMENTS).iterdir():
+            (overlay / SEGMENTS / segment.name).mkdir(parents=True)
+            _show(segment, overlay / SEGMENTS / segment.name)
+    except BaseException:
+        remove_overlay(overlay)
+        raise
+    return overlay
+
+
+def remove_overlay(overlay: Path) -> None:
+    """Delete the view; what it shows stays."""
+    shutil.rmtree(overlay, ignore_errors=True)
+
+
+def _show(folder: Path, target: Path) -> None:
+    """Link or copy each entry of ``folder`` into ``target``, but for the segments' folder."""
+    for source in folder.iterdir():
+        if source.name == SEGMENTS:
+            continue
+        place = target / source.name
+        if source.suffix not in COPIED_SUFFIXES and _link(source, place):
+            continue
+        if source.is_dir():
+            shutil.copytree(source, place, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(source, place)
+
+
+def _link(source: Path, place: Path) -> bool:
+    inside = list(source.rglob("*")) if source.is_dir() else [source]
+    if not inside or not all(_is_writable(path) for path in inside):
+        return False
+    with suppress(OSError):
+        place.symlink_to(source, target_is_directory=source.is_dir())
+        return True
+    return False
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.W_OK)
+
+
+FLUSH_BATCHES = 64
+INDEXING_THRESHOLD_KB = 1
+FULL_SCAN_THRESHOLD_KB = 10
+SPARE_BYTES = 16 * 2**20
+POINT_OVERHEAD_BYTES = 300
+
+
+def load_edge() -> ModuleType:
+    """Return the qdrant_edge module, or raise MissingDependencyError."""
+    try:
+        import qdrant_edge
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "qdrant_edge":
+            raise
+        install = "pip install 'millpond[qdrant]'"
+        raise MissingDependencyError(
+            "qdrant-edge-py", "The Qdrant index in a folder", install
+        ) from None
+    return qdrant_edge
+
+
+def edge_version() -> str:
+    """Return the version of the installed engine."""
+    return metadata.version("qdrant-edge-py")
+
+
+def build_shard(
+    path: Path,
+    factory: Factory,
+    vectors: Shards,
+    documents: DocumentStore,
+    payload: Payload | None = None,
+) -> None:
+    """Write all live documents as a Qdrant shard to the new folder ``path``.
+
+    Raises
+    ------
+    StorageError : the engine refuses, or does not hold what was written.
+    OSError : the disk is too full; the engine maps its files, so that running out of disk while
+        it writes would kill the process.
+    """
+    edge = load_edge()
+    carried = payload or Payload()
+    expected = 0
+    _check_space(path.parent, factory, vectors, documents)
+    with _engine_errors(path, reading=False):
+        shard = edge.EdgeShard.create(str(path), _config(edge, factory, vectors.dimension))
+        try:
+            for name, kind in list_payload_indexes(carried.schema).items():
+                index = getattr(edge.PayloadSchemaType, kind.capitalize())
+                shard.update(edge.UpdateOperation.create_field_index(name, index))
+            for number, batch in enumerate(read_batches(vectors, documents, carried), start=1):
+                expected += len(batch.rows)
+                points = [edge.Point(*point) for point in batch]
+                shard.update(edge.UpdateOperation.upsert_points(points))
+                if number % FLUSH_BATCHES == 0:
+                    shard.flush()
+            shard.flush()
+            if not factory.exact:
+                shard.optimize()
+                shard.flush()
+        finally:
+            shard.close()
+    stored = EdgeSearcher(path).count()
+    if stored != expected:
+        raise StorageError(f"{path} holds {stored} points after {expected} were written.")
+
+
+class EdgeSearcher:
+    """Asks the shard in folder ``path`` for candidates; implements ``Candidates``.
+
+    Raises
+    ------
+    StorageError : another process holds the shard, or a file cannot be opened.
+    IndexCorruptError : the engine cannot read its files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._edge = load_edge()
+        self._path = path
+        try:
+            overlay = make_overlay(path)
+        except FileNotFoundError as error:
+            raise IndexCorruptError(
+                f"{error.filename} is missing. Index the corpus again with --overwrite."
+            ) from None
+        except OSError as error:
+            raise StorageError(
+                f"The Qdrant index {path} cannot be opened: {error.filename or 'temporary folder'}:"
+                f" {error.strerror}. Free some space there, or name another place in TMPDIR."
+            ) from error
+        try:
+            with _engine_errors(path, reading=True):
+                self._shard = self._edge.EdgeShard.load(str(overlay))
+        except BaseException:
+            remove_overlay(overlay)
+            raise
+        weakref.finalize(self, _release, self._shard, overlay, os.getpid())
+
+    def __call__(
+        self, queries: Vectors, wanted: int, *, exact: bool, selection: Selection
+    ) -> list[Found]:
+        """Return, for each query, at most ``wanted`` scores and rows, best first."""
+        edge = self._edge
+        matching = None
+        if selection.plan is not None:
+            matching = make_edge_filter(make_filter(selection.plan))
+        params = edge.SearchParams(exact=exact, hnsw_ef=max(SEARCH_BREADTH, wanted))
+        requests = [
+            edge.QueryRequest(
+                limit=wanted,
+                query=edge.Query.Nearest(vector),
+                params=params,
+                filter=matching,
+                with_payload=[ROW],
+            )
+            for vector in queries.tolist()
+        ]
+        with _engine_errors(self._path, reading=True):
+            answers = self._shard.query_batch(edge.QueryBatchRequest(requests))
+        return [
+            (
+                np.array([point.score for point in points], dtype=np.float32),
+                np.array([point.payload[ROW] for point in points], dtype=np.int64),
+            )
+            for points in answers
+        ]
+
+    def count(self) -> int:
+        """Return how many points the shard holds."""
+        return int(self._shard.count(self._edge.CountRequest(exact=True)))
+
+
+def _release(shard: Any, overlay: Path, owner: int) -> None:
+    if os.getpid() != owner:
+        return  # a forked child; its parent still reads
+    with suppress(Exception):  # nothing was changed, so there is nothing to lose
+        shard.close()
+    remove_overlay(overlay)
+
+
+def _config(edge: ModuleType, factory: Factory, dimension: int) -> Any:
+    # Dot and not Cosine: the numbers stay as the encoder made them, and for vectors of length 1
+    # the two are the same. Cosine would rank other vectors unlike the FAISS backend does.
+    params = edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Dot)
+    if factory.exact:
+        return edge.EdgeConfig(vectors=params, wal_enabled=False)
+    graph = edge.HnswIndexConfig(
+        m=factory.m,
+        ef_construct=factory.ef_construct,
+        full_scan_threshold=FULL_SCAN_THRESHOLD_KB,
+    )
+    # One segment, indexed from 1 kB on: who types HNSW gets a graph, of a small corpus too.
+    optimizers = edge.EdgeOptimizersConfig(
+        indexing_threshold=INDEXING_THRESHOLD_KB, default_segment_number=1
+    )
+    return edge.EdgeConfig(
+        vectors=params, hnsw_config=graph, optimizers=optimizers, wal_enabled=False
+    )
+
+
+def _check_space(folder: Path, factory: Factory, vectors: Shards, documents: DocumentStore) -> None:
+    """Raise OSError (ENOSPC) where the disk cannot hold the shard."""
+    copies = 1 if factory.exact else 2  # the optimizer writes a second segment
+    links = 8 * factory.m
+    ids = documents.bytes // max(1, len(documents))  # an id is no longer than this
+    point = 4 * vectors.dimension + links + POINT_OVERHEAD_BYTES + min(ids, 128)
+    if shutil.disk_usage(folder).free < copies * point * len(vectors) + SPARE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+@contextmanager
+def _engine_errors(path: Path, *, reading: bool) -> Iterator[None]:
+    """Turn what the engine raises, bare Exceptions and panics, into one line of ours."""
+    try:
+        yield
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"
+        if type(error) is not Exception and not panic:
+            raise
+        reason = " ".join(str(error).split()).removeprefix("Service runtime error: ")
+        raise _explain(path, reason, reading) from None
+
+
+def _explain(path: Path, reason: str, reading: bool) -> Exception:
+    if "WouldBlock" in reason:
+        return StorageError(
+            f"Another process has the Qdrant index {path} open, and it was made so that only one "
+            "may. End the other process, or index the corpus again with --overwrite."
+        )
+    if "os error 28" in reason or "os error 122" in reason:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    if "os error 13" in reason or "os error 30" in reason:
+        return StorageError(
+            f"The Qdrant engine may not open its files in {path}: {reason}. Change their "
+            "permissions, or search a copy of the index."
+        )
+    if reading:
+        return IndexCorruptError(
+            f"{path} is damaged: {reason}. Index the corpus again with --overwrite."
+        )
+    return StorageError(f"The Qdrant engine could not write {path}: {reason}.")

@@ -1,0 +1,294 @@
+"""Ties the three places of a Qdrant index to the seam ``indexes.backends.backend.Backend``.
+
+Beside the documents and vectors that every index folder holds, ours has::
+
+    FOLDER/qdrant/store.json    where the points are
+    FOLDER/qdrant/shard/        the engine's files, if they live in the folder
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexes.backends.backend import Backend, BuildRequest, BuildResult, OpenRequest, SearchEngine
+from indexes.backends.qdrant.connection import Connection, load_client
+from indexes.backends.qdrant.edge import EdgeSearcher, build_shard, edge_version, load_edge
+from indexes.backends.qdrant.options import (
+    EMBEDDED,
+    MEMORY,
+    SEARCH_BREADTH,
+    SERVER,
+    Factory,
+    QdrantOptions,
+)
+from indexes.backends.qdrant.points import ROW, Payload, make_filter, read_batches
+from indexes.backends.qdrant.server import (
+    build_collection,
+    check_collection,
+    check_name,
+    client_version,
+    create_collection,
+    upload,
+)
+from indexes.search.ranking import Candidates, Found
+from indexes.search.selection import Selection
+from indexes.storage.manifest import Manifest, read_manifest
+from retrieval import Scalar, Vectors
+from retrieval.errors import IndexCorruptError, MillpondError, UsageError
+
+__all__ = ["ServerSearcher", "configured_backend", "CollectionState", "read_collection_state"]
+
+OVERSAMPLING = 2.0
+QUERIES_AT_ONCE = 64
+
+
+class ServerSearcher:
+    """Asks a collection for candidates; implements ``Candidates``."""
+
+    def __init__(self, connection: Connection, name: str, *, quantized: bool = False) -> None:
+        self._connection = connection
+        self._name = name
+        self._quantized = quantized
+
+    def __call__(
+        self, queries: Vectors, wanted: int, *, exact: bool, selection: Selection
+    ) -> list[Found]:
+        """Return, for each query, at most ``wanted`` scores and rows, best first."""
+        from qdrant_client import models
+
+        params = self._params(wanted, exact)
+        matching = None
+        if selection.plan is not None:
+            matching = models.Filter.model_validate(make_filter(selection.plan))
+        found: list[Found] = []
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            requests = [
+                models.QueryRequest(
+                    query=vector, filter=matching, limit=wanted, params=params, with_payload=[ROW]
+                )
+                for vector in queries[start : start + QUERIES_AT_ONCE].tolist()
+            ]
+            answers = self._connection.run(_query(self._name, requests))
+            found.extend(_read_answer(answer.points) for answer in answers)
+        return found
+
+    def _params(self, wanted: int, exact: bool) -> Any:
+        from qdrant_client import models
+
+        if self._connection.in_memory:
+            return None  # always exact there, and warns about parameters
+        if exact:
+            ignored = models.QuantizationSearchParams(ignore=True) if self._quantized else None
+            return models.SearchParams(exact=True, quantization=ignored)
+        rescored = None
+        if self._quantized:
+            rescored = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+        breadth = max(SEARCH_BREADTH, wanted)
+        return models.SearchParams(hnsw_ef=breadth, quantization=rescored)
+
+
+def _query(name: str, requests: list[Any]) -> Callable[[Any], list[Any]]:
+    return lambda client: list(client.query_batch_points(name, requests=requests))
+
+
+def _read_answer(points: list[Any]) -> Found:
+    scores = np.array([point.score for point in points], dtype=np.float32)
+    return scores, np.array([point.payload[ROW] for point in points], dtype=np.int64)
+
+
+FOLDER_NAME = "qdrant"
+STORE_ROLE = "qdrant/store"
+STORE_NAME = "store.json"
+SHARD_NAME = "shard"
+MEMORY_COLLECTION = "millpond"
+STORED_COLLECTION = "stored_collection"
+
+
+def configured_backend(options: QdrantOptions | None = None) -> Backend:
+    """Return the Qdrant backend for these options; by default the engine in the folder."""
+    chosen = options or QdrantOptions()
+    return Backend(
+        # The first is the role of a file in the manifest, the second its top-level name.
+        files={STORE_ROLE: FOLDER_NAME},
+        check=partial(_check, chosen),
+        build=partial(_build, chosen),
+        open=partial(_open, chosen),
+        like=_like,
+    )
+
+
+def _like(manifest: Manifest) -> Backend:
+    """Return the backend that an index was built with, to build its next version."""
+    return configured_backend(replace(QdrantOptions.from_manifest(manifest), overwrite=True))
+
+
+def _check(options: QdrantOptions, dimension: int, factory: str) -> None:
+    """Raise what can be known before anything is embedded."""
+    Factory.parse(factory, dimension)
+    if options.mode == EMBEDDED:
+        load_edge()
+        return
+    load_client()
+    if options.mode == SERVER:
+        with Connection(options) as connection:
+            check_name(connection, options)
+
+
+def _build(options: QdrantOptions, request: BuildRequest) -> BuildResult:
+    """Fill the engine or the server, and write ``qdrant/`` in the folder."""
+    vectors = request.vectors
+    factory = Factory.parse(request.factory, vectors.dimension)
+    folder = request.folder / FOLDER_NAME
+    folder.mkdir()
+    settings: dict[str, Scalar] = {**options.settings(), **factory.settings()}
+    libraries = {}
+    if options.mode == EMBEDDED:
+        payload = Payload(request.schema, request.live)
+        build_shard(folder / SHARD_NAME, factory, vectors, request.documents, payload)
+        libraries["qdrant-edge-py"] = edge_version()
+    else:
+        libraries["qdrant-client"] = client_version()
+    if options.mode == SERVER:
+        settings[STORED_COLLECTION] = _fill_server(options, factory, request)
+    content = json.dumps({"settings": settings}, indent=2, ensure_ascii=False) + "\n"
+    (folder / STORE_NAME).write_text(content, encoding="utf-8")
+    return BuildResult(settings, libraries, exact=factory.exact)
+
+
+def _fill_server(options: QdrantOptions, factory: Factory, request: BuildRequest) -> str:
+    if request.fingerprint is None:
+        raise UsageError(
+            "A collection on a Qdrant server carries the fingerprint of its model, and the build "
+            "request has none. Pass BuildRequest(fingerprint=encoder.fingerprint)."
+        )
+    keep: frozenset[str] = frozenset()
+    try:
+        current = read_manifest(request.folder.parent).settings.get(STORED_COLLECTION)
+        keep = frozenset({str(current)})
+    except MillpondError:
+        pass  # the folder holds no index yet
+    with Connection(options) as connection:
+        return build_collection(
+            connection, options, factory, request, request.fingerprint, keep=keep
+        )
+
+
+def _open(configured: QdrantOptions, request: OpenRequest) -> SearchEngine:
+    """Return what answers searches; a key that was configured is used again.
+
+    Raises
+    ------
+    IndexCorruptError : the files, the server and the manifest disagree.
+    FingerprintError : the server's collection was made by another model.
+    StorageError : the server is down or refuses the key; the engine cannot open its files.
+    MissingDependencyError : the library is not installed.
+    """
+    manifest = request.manifest
+    options = replace(QdrantOptions.from_manifest(manifest), api_key=configured.api_key)
+    factory = Factory.parse(manifest.factory, manifest.dimension)
+    candidates: Candidates
+    if options.mode == EMBEDDED:
+        candidates = _open_embedded(request.folder, manifest)
+    elif options.mode == MEMORY:
+        candidates = _load_into_memory(options, factory, request)
+    else:
+        candidates = _open_server(options, manifest)
+    return SearchEngine(candidates, factory.exact)
+
+
+def _open_embedded(folder: Path, manifest: Manifest) -> EdgeSearcher:
+    place = (folder / manifest.files[STORE_ROLE].name).parent
+    path = place / SHARD_NAME
+    load_edge()
+    searcher = EdgeSearcher(path)
+    if searcher.count() != manifest.documents:
+        raise IndexCorruptError(
+            f"{path} holds {searcher.count()} points, the manifest states {manifest.documents}. "
+            "Index the corpus again with --overwrite."
+        )
+    return searcher
+
+
+def _load_into_memory(
+    options: QdrantOptions, factory: Factory, request: OpenRequest
+) -> ServerSearcher:
+    """Upload the folder's vectors to a Qdrant in this process; for tests and small corpora."""
+    manifest = request.manifest
+    payload = Payload(manifest.schema, request.live)
+    connection = Connection(options)
+    create_collection(connection, MEMORY_COLLECTION, options, factory, manifest.dimension, {})
+    batches = read_batches(request.vectors, request.documents, payload)
+    upload(connection, MEMORY_COLLECTION, batches)
+    return ServerSearcher(connection, MEMORY_COLLECTION)
+
+
+def _open_server(options: QdrantOptions, manifest: Manifest) -> ServerSearcher:
+    name = str(manifest.settings.get(STORED_COLLECTION))
+    connection = Connection(options)
+    try:
+        check_collection(connection, name, manifest)
+    except BaseException:
+        connection.close()
+        raise
+    return ServerSearcher(connection, name, quantized=options.quantization != "none")
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionState:
+    """A collection at one moment.
+
+    Attributes
+    ----------
+    url, name : where it is; the name is that of the collection and not of its alias.
+    points : counted exactly.
+    status : "green"; "yellow" while the server indexes; "grey" until it begins to, after it was
+        started again; "red" where it cannot.
+    problem : what the server says about a "red" one; else empty.
+    indexed_vectors : how many the graph holds; None where the server does not tell.
+    """
+
+    url: str
+    name: str
+    points: int
+    status: str
+    problem: str = ""
+    indexed_vectors: int | None = None
+
+
+def read_collection_state(manifest: Manifest) -> CollectionState | None:
+    """Return the state of the collection that holds this index; None if no server holds it.
+
+    Raises
+    ------
+    StorageError : the server is down, refuses the key, or has no such collection.
+    IndexCorruptError : the manifest does not tell where the vectors are.
+    """
+    if manifest.backend != "qdrant":
+        return None
+    options = QdrantOptions.from_manifest(manifest)
+    if options.mode != SERVER:
+        return None
+    name = manifest.settings.get(STORED_COLLECTION)
+    if not isinstance(name, str):
+        raise IndexCorruptError(
+            f"The manifest names no collection at {options.url}. Index the corpus again with "
+            "--overwrite."
+        )
+    with Connection(options) as connection:
+        info = connection.run(lambda client: client.get_collection(name), attempts=2)
+        points = connection.run(lambda client: client.count(name, exact=True).count)
+    return CollectionState(
+        url=options.url,
+        name=name,
+        points=points,
+        status=str(getattr(info.status, "value", info.status)),
+        problem=str(getattr(info.optimizer_status, "error", None) or ""),
+        indexed_vectors=getattr(info, "indexed_vectors_count", None),
+    )

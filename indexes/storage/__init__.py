@@ -1,0 +1,1 @@
+"""What lies in an index folder: documents, vectors, the manifest, builds in progress."""

@@ -1,0 +1,286 @@
+"""The manifest: what an index folder holds, who made it, and how to tell that it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from retrieval import Fingerprint, Scalar
+from retrieval.errors import IndexCorruptError, SourceNotFoundError, UsageError
+from retrieval.filters import Schema
+
+__all__ = [
+    "BUILDING_NAME",
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "METRICS",
+    "FileEntry",
+    "Manifest",
+    "read_manifest",
+]
+
+FORMAT = "millpond-index"
+FORMAT_VERSION = 3
+MANIFEST_NAME = "manifest.json"
+BUILDING_NAME = ".building"
+METRICS = ("cosine", "inner_product")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of an index: its path relative to the folder, its size and its checksum."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        """Refuse a path that leaves the folder."""
+        path = PurePosixPath(self.name)
+        if not self.name or path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"file name {self.name!r} is not inside the index folder")
+
+    @classmethod
+    def of(cls, path: Path, name: str) -> FileEntry:
+        """Return the entry of the file at ``path``, to be published as ``name``."""
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return cls(name, path.stat().st_size, digest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything that is known about an index without opening it.
+
+    Attributes
+    ----------
+    backend : name in ``indexes.backends.registry.BACKENDS``.
+    factory : the backend's own description of the index type (a FAISS factory string).
+    metric : "cosine", the inner product of unit vectors, or "inner_product" of others.
+    dimension : D.
+    documents : how many documents can be found.
+    rows : how many are stored; deleted ones are, until the index is compacted.
+    fingerprint : of the encoder that made the vectors.
+    created : UTC, ISO 8601.
+    millpond : the version that wrote the index.
+    libraries : version by library name.
+    files : by role: "documents/00000" and "vectors/00000" and up, "fields" (typed metadata) and
+        "deleted" (row numbers) where there are any, and the backend's own ("index").
+    corpus_name : as the user named it; may be empty.
+    skipped : how many records the corpus reader left out.
+    settings : what the backend chose while building (training sample, seed, search breadth).
+    fields : the kinds of value of each metadata field; see ``retrieval.filters.Schema``.
+    vector_type : what the numbers of a vector are stored as, "float32" or "float16".
+    passages : how documents were cut ("tokens", "overlap"), each row being a passage; empty where
+        each row is a document.
+    """
+
+    backend: str
+    factory: str
+    metric: str
+    dimension: int
+    documents: int
+    rows: int
+    fingerprint: Fingerprint
+    created: str
+    millpond: str
+    libraries: Mapping[str, str]
+    files: Mapping[str, FileEntry]
+    corpus_name: str = ""
+    skipped: int = 0
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+    fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    vector_type: str = "float32"
+    passages: Mapping[str, int] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that no index can have."""
+        if self.metric not in METRICS:
+            raise ValueError(f"metric is {self.metric!r}; accepted: {', '.join(METRICS)}")
+        for name, least in (("dimension", 1), ("documents", 1), ("skipped", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+        if self.rows < self.documents:
+            raise ValueError(f"rows is {self.rows}, less than the {self.documents} documents")
+
+    def place(self, folder: Path, role: str) -> Path:
+        """Return the file of a role.
+
+        Raises
+        ------
+        KeyError : no file has this role.
+        """
+        return folder / self.files[role].name
+
+    def shards(self, folder: Path, role: str) -> list[Path]:
+        """Return the numbered files of "documents" or "vectors", in the order of their rows."""
+        listed = sorted(name for name in self.files if name.startswith(f"{role}/"))
+        return [folder / self.files[name].name for name in listed]
+
+    @property
+    def schema(self) -> Schema:
+        """The types of the metadata fields."""
+        return Schema.from_json(self.fields)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary that ``from_json`` reads."""
+        return {
+            "format": FORMAT,
+            "format_version": self.format_version,
+            "backend": self.backend,
+            "factory": self.factory,
+            "metric": self.metric,
+            "dimension": self.dimension,
+            "documents": self.documents,
+            "rows": self.rows,
+            "skipped": self.skipped,
+            "corpus_name": self.corpus_name,
+            "created": self.created,
+            "millpond": self.millpond,
+            "libraries": dict(self.libraries),
+            "settings": dict(self.settings),
+            "fields": {name: list(kinds) for name, kinds in self.fields.items()},
+            "vector_type": self.vector_type,
+            "passages": dict(self.passages),
+            "fingerprint": self.fingerprint.to_json(),
+            "files": {role: asdict(entry) for role, entry in self.files.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: object) -> Manifest:
+        """Read what ``to_json`` wrote.
+
+        Raises
+        ------
+        ValueError : a key is missing or its value is of the wrong type.
+        UsageError : a newer millpond wrote it.
+        IndexCorruptError : an older one did.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError(f'it is not an object with "format": "{FORMAT}"')
+        version = _value(data, "format_version", int)
+        if version > FORMAT_VERSION:
+            raise UsageError(
+                f"it has format {version}, written by a newer millpond; this one reads up to "
+                f"format {FORMAT_VERSION}. Type: pip install --upgrade millpond"
+            )
+        if version < FORMAT_VERSION:
+            raise IndexCorruptError(
+                f"it has format {version}, written by an older millpond; this one reads format "
+                f"{FORMAT_VERSION}. Index the corpus again with --overwrite."
+            )
+        files = {
+            role: FileEntry(
+                _value(e, "name", str), _value(e, "bytes", int), _value(e, "sha256", str)
+            )
+            for role, e in _value(data, "files", dict).items()
+        }
+        return cls(
+            format_version=version,
+            backend=_value(data, "backend", str),
+            factory=_value(data, "factory", str),
+            metric=_value(data, "metric", str),
+            dimension=_value(data, "dimension", int),
+            documents=_value(data, "documents", int),
+            rows=_value(data, "rows", int),
+            skipped=_value(data, "skipped", int),
+            corpus_name=_value(data, "corpus_name", str),
+            created=_value(data, "created", str),
+            millpond=_value(data, "millpond", str),
+            libraries=_value(data, "libraries", dict),
+            settings=_value(data, "settings", dict),
+            fields=_value(data, "fields", dict),
+            vector_type=_value(data, "vector_type", str),
+            passages=_value(data, "passages", dict),
+            fingerprint=Fingerprint.from_json(_value(data, "fingerprint", dict)),
+            files=files,
+        )
+
+
+def read_manifest(path: Path | str) -> Manifest:
+    """Return the manifest of the index in folder ``path``.
+
+    Raises
+    ------
+    SourceNotFoundError : there is no such folder, or it holds no index.
+    IndexCorruptError : the build was interrupted, the manifest is malformed, or an older millpond
+        wrote it.
+    UsageError : a newer millpond wrote the index.
+    """
+    folder = Path(path)
+    file = folder / MANIFEST_NAME
+    try:
+        content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise _missing(folder) from None
+    except OSError as error:
+        raise IndexCorruptError(f"{file} cannot be read: {error.strerror}.") from error
+    try:
+        return Manifest.from_json(json.loads(content))
+    except (UsageError, IndexCorruptError) as error:
+        raise type(error)(f"The index {folder} cannot be read: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise IndexCorruptError(
+            f"{file} is damaged: {error}. Index the corpus again with --overwrite."
+        ) from error
+
+
+def now_utc() -> str:
+    """Return the time as UTC in ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def millpond_version() -> str:
+    """Return the installed version, or "not installed" when run from a source folder."""
+    try:
+        return metadata.version("millpond")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def base_libraries() -> dict[str, str]:
+    """Return the versions of the libraries that every index depends on."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "pyarrow": str(pa.__version__),
+    }
+
+
+def _missing(folder: Path) -> SourceNotFoundError | IndexCorruptError:
+    if not folder.exists():
+        return SourceNotFoundError(
+            f"There is no index at {folder}. Make one with: millpond index CORPUS --out {folder}"
+        )
+    if (folder / BUILDING_NAME).exists():
+        return IndexCorruptError(
+            f"{folder} holds no finished index: a build is running or was interrupted. "
+            f"Wait for it, or run the same command again: it goes on from where it stopped."
+        )
+    return SourceNotFoundError(
+        f"{folder} is not an index: it has no {MANIFEST_NAME}. "
+        f"Make an index with: millpond index CORPUS --out FOLDER"
+    )
+
+
+def _value(data: object, key: str, kind: type[T]) -> T:
+    """Return ``data[key]`` if it is of this very type (a bool is not an int)."""
+    if not isinstance(data, dict) or key not in data:
+        raise ValueError(f"key {key!r} is missing")
+    value = data[key]
+    if type(value) is not kind:
+        raise ValueError(f"{key!r} is {value!r}, which is not of type {kind.__name__}")
+    return value

@@ -1,0 +1,341 @@
+"""Our models in mteb: what mteb computes is what ``run_benchmark`` computes.
+
+The data leave out what the two score differently on purpose: no document has the id of a query
+(mteb may drop equal ids, we also ask for equal texts), every query has a relevant document, and no
+cosine occurs twice.
+"""
+
+import importlib.util
+import json
+import socket
+import sys
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mteb", reason="mteb is optional")
+
+import mteb
+from datasets import Dataset, DatasetDict
+from mteb.abstasks import AbsTaskClassification, AbsTaskRetrieval
+from mteb.abstasks.sts import AbsTaskSTS
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.models import SearchProtocol
+
+from benchmarks import BenchConfig, run_benchmark
+from benchmarks.integrations.mteb import MtebEncoder, MtebSearch, load_for_mteb
+from benchmarks.scoring.models import LoadedModel, load_model
+from retrieval import Fingerprint
+
+DIMENSION = 24
+WORDS = [f"word{number}" for number in range(80)]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch, tmp_path):
+    """Refuse every connection, and keep caches out of the user's folders."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"a connection was tried: {args[1:]}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+class ProjectionEncoder:
+    """A text is the sum of a random vector for each of its words and one for its side.
+
+    The side's vector makes scores depend on which side a text is encoded as. The sum has length
+    1 unless the settings have "normalize" as False.
+    """
+
+    dimension = DIMENSION
+
+    def __init__(self, model="projection", settings=None):
+        self.fingerprint = Fingerprint(model, {"model": model} | (settings or {}))
+        self.calls = []
+
+    def encode_documents(self, texts):
+        return self._encode(texts, "document")
+
+    def encode_queries(self, texts):
+        return self._encode(texts, "query")
+
+    def _encode(self, texts, side):
+        self.calls.append((side, list(texts)))
+        vectors = np.stack([self._sum([side, *text.split()]) for text in texts])
+        if self.fingerprint.settings.get("normalize", True):
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors.astype(np.float32)
+
+    def _sum(self, words):
+        seeds = [int.from_bytes(blake2b(word.encode(), digest_size=4).digest()) for word in words]
+        rows = [np.random.default_rng(seed).standard_normal(self.dimension) for seed in seeds]
+        return np.sum(rows, axis=0)
+
+
+def draw(random, count):
+    return " ".join(random.choice(WORDS, count, replace=False))
+
+
+@pytest.fixture(scope="module")
+def library():
+    """130 documents, half of them with a title, and 20 queries that share words with one."""
+    random = np.random.default_rng(1)
+    documents = {
+        f"d{number}": {"title": draw(random, 2) if number % 2 else "", "text": draw(random, 8)}
+        for number in range(130)
+    }
+    queries, qrels = {}, {}
+    for number in range(20):
+        best, other = (f"d{place}" for place in random.choice(130, 2, replace=False))
+        words = [*documents[best]["text"].split()[:3], draw(random, 3)]
+        queries[f"q{number}"] = " ".join(words)
+        qrels[f"q{number}"] = {best: 2, other: 1}
+    return documents, queries, qrels
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    random = np.random.default_rng(2)
+    rows = []
+    for _ in range(40):
+        first, second = draw(random, 6).split(), draw(random, 6).split()
+        shared = int(random.integers(0, 6))
+        rows.append((shared, " ".join(first), " ".join(first[:shared] + second[shared:])))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    """Three labels with 20 words of their own and noise, 12 examples each; 30 to classify."""
+    random = np.random.default_rng(3)
+
+    def example(label):
+        own = random.choice(WORDS[label * 20 : label * 20 + 20], 4, replace=False)
+        return f"{' '.join(own)} {draw(random, 3)}"
+
+    train = [(label, example(label)) for _ in range(12) for label in range(3)]
+    return train, [(label, example(label)) for _ in range(10) for label in range(3)]
+
+
+def describe(name, kind, main_score):
+    return TaskMetadata(
+        name=name,
+        description="Made in a test.",
+        dataset={"path": "millpond/nowhere", "revision": "none"},
+        type=kind,
+        category="t2c" if kind == "Classification" else "t2t",
+        eval_splits=["test"],
+        eval_langs=["eng-Latn"],
+        main_score=main_score,
+    )
+
+
+def rows_of(mapping):
+    return [
+        {"id": key, **(value if isinstance(value, dict) else {"text": value})}
+        for key, value in mapping.items()
+    ]
+
+
+def retrieval_task(library, kind="Retrieval", top_ranked=None):
+    documents, queries, qrels = library
+
+    class Local(AbsTaskRetrieval):
+        metadata = describe(f"Local{kind}", kind, "ndcg_at_10")
+
+        def load_data(self, num_proc=None, **kwargs):
+            split = {
+                "corpus": Dataset.from_list(rows_of(documents)),
+                "queries": Dataset.from_list(rows_of(queries)),
+                "relevant_docs": {key: dict(row) for key, row in qrels.items()},
+                "top_ranked": top_ranked,
+            }
+            self.dataset = {"default": {"test": split}}
+            self.data_loaded = True
+
+    return Local()
+
+
+def sts_task(pairs):
+    class Local(AbsTaskSTS):
+        metadata = describe("LocalSTS", "STS", "cosine_spearman")
+
+        def load_data(self, num_proc=None, **kwargs):
+            score, first, second = zip(*pairs, strict=True)
+            columns = {"score": score, "sentence1": first, "sentence2": second}
+            self.dataset = DatasetDict(test=Dataset.from_dict(columns))
+            self.data_loaded = True
+
+    return Local()
+
+
+def classification_task(labelled):
+    class Local(AbsTaskClassification):
+        metadata = describe("LocalClassification", "Classification", "accuracy")
+
+        def load_data(self, num_proc=None, **kwargs):
+            parts = zip(("train", "test"), labelled, strict=True)
+            self.dataset = DatasetDict(
+                {
+                    name: Dataset.from_list([{"label": row[0], "text": row[1]} for row in rows])
+                    for name, rows in parts
+                }
+            )
+            self.data_loaded = True
+
+    return Local()
+
+
+def mteb_scores(model, task, cache=None):
+    """Return what mteb gives for the test split."""
+    found = mteb.evaluate(
+        model, task, cache=cache, co2_tracker=False, show_progress_bar=False, num_proc=None
+    )
+    return found.task_results[0].scores["test"][0]
+
+
+@pytest.fixture
+def our_scores(tmp_path):
+    """Score a file or folder as ``millpond bench`` does; return the metrics."""
+
+    def run(path, model="projection", load=None):
+        config = BenchConfig(
+            models=[model], tasks=[str(path)], out=tmp_path / "results", device="cpu"
+        )
+        make = load or (lambda name, device, notify: LoadedModel(ProjectionEncoder(name)))
+        [result] = run_benchmark(config, load=make)
+        return result.metrics
+
+    return run
+
+
+@pytest.fixture
+def beir(fakes, tmp_path, library):
+    """The library as a BEIR folder."""
+    documents, queries, qrels = library
+    judged = [(q, d, score) for q, row in qrels.items() for d, score in row.items()]
+    folder = fakes.write_beir(tmp_path / "library", {}, queries, judged)
+    lines = [json.dumps({"_id": key, **document}) for key, document in documents.items()]
+    (folder / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A folder with a random llama of two layers, width 32."""
+    path = Path(__file__).parents[2] / "embedder" / "stand_ins.py"
+    spec = importlib.util.spec_from_file_location("mteb_stand_ins", path)
+    stand_ins = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = stand_ins
+    spec.loader.exec_module(stand_ins)
+    folder = tmp_path_factory.mktemp("home") / "tiny"
+    stand_ins.write_model_folder(folder)
+    return folder
+
+
+both = pytest.mark.parametrize("make", [MtebEncoder, MtebSearch])
+
+
+@both
+@pytest.mark.parametrize("normalize", [True, False])
+def test_mteb_scores_retrieval_as_our_bench_does(make, normalize, library, beir, our_scores):
+    encoder = ProjectionEncoder(settings={"normalize": normalize})
+    theirs = mteb_scores(make(encoder), retrieval_task(library))
+    ours = our_scores(beir, load=lambda *args: LoadedModel(encoder))
+    names = {
+        "ndcg@10": "ndcg_at_10",
+        "map": "map_at_100",
+        "recall@10": "recall_at_10",
+        "recall@100": "recall_at_100",
+        "mrr@10": "mrr_at_10",
+    }
+    assert {theirs[name] for name in names.values()}.isdisjoint({0, 1})  # nothing is trivial
+    assert {name: theirs[key] for name, key in names.items()} == pytest.approx(ours, abs=1e-4)
+
+
+@both
+def test_mteb_scores_pairs_as_our_bench_does(make, pairs, fakes, tmp_path, our_scores):
+    path = fakes.write_tsv(tmp_path / "pairs.tsv", "score\tsentence1\tsentence2", *pairs)
+    theirs, ours = mteb_scores(make(ProjectionEncoder()), sts_task(pairs)), our_scores(path)
+    assert 0.2 < ours["spearman"] < 0.99
+    for kind in ("cosine_", ""):  # of mteb's own cosine, and of ours
+        assert theirs[f"{kind}spearman"] == pytest.approx(ours["spearman"], abs=1e-4)
+        assert theirs[f"{kind}pearson"] == pytest.approx(ours["pearson"], abs=1e-4)
+
+
+@both
+def test_mteb_scores_classification_as_our_bench_does(make, labelled, fakes, tmp_path, our_scores):
+    for name, rows in zip(("train", "test"), labelled, strict=True):
+        fakes.write_tsv(tmp_path / "labels" / f"{name}.tsv", "label\ttext", *rows)
+    theirs = mteb_scores(make(ProjectionEncoder()), classification_task(labelled))
+    ours = our_scores(tmp_path / "labels")
+    assert 0.4 < ours["accuracy"] < 0.99
+    assert theirs["accuracy"] == pytest.approx(ours["accuracy"], abs=1e-4)
+    assert theirs["f1"] == pytest.approx(ours["macro_f1"], abs=1e-4)
+
+
+@pytest.mark.parametrize("backend", [None, "faiss"])
+def test_a_named_model_scores_in_mteb_as_in_our_bench(
+    backend, tiny, library, beir, pairs, fakes, tmp_path, our_scores
+):
+    name = f"{tiny}:mean+causal,query_prompt=ask: ,max_tokens=48"
+    model = load_for_mteb(name, backend=backend, device="cpu")
+    assert isinstance(model, SearchProtocol) == (backend is not None)
+    path = fakes.write_tsv(tmp_path / "pairs.tsv", "score\tsentence1\tsentence2", *pairs)
+    ours = our_scores(path, name, load_model)
+    assert mteb_scores(model, sts_task(pairs))["cosine_spearman"] == pytest.approx(
+        ours["spearman"], abs=1e-4
+    )
+    theirs = mteb_scores(model, retrieval_task(library))
+    assert theirs["ndcg_at_10"] == pytest.approx(
+        our_scores(beir, name, load_model)["ndcg@10"], abs=1e-4
+    )
+
+
+def test_what_mteb_is_told_of_a_named_model_is_what_is_known_of_it(tiny):
+    model = load_for_mteb(f"{tiny}:mean+causal,query_prompt=ask: ,max_tokens=48", device="cpu")
+    meta = model.mteb_model_meta
+    assert meta.name == "millpond/tiny-mean+causal-query_prompt=ask-max_tokens=48"
+    assert meta.revision == model.encoder.fingerprint.digest[:12]
+    assert (meta.embed_dim, meta.max_tokens, meta.use_instructions) == (32, 48, True)
+    assert meta.n_parameters == sum(weight.numel() for weight in model.encoder.parameters())
+    assert meta.framework == ["PyTorch", "Transformers"]
+    unknown = (meta.license, meta.open_weights, meta.training_datasets, meta.adapted_from)
+    assert unknown == (None, None, None, None)
+
+
+def test_a_kept_result_is_read_back_for_the_same_kind_of_index_only(library, tmp_path):
+    cache = mteb.ResultCache(tmp_path / "mteb")
+    task = retrieval_task(library)
+    first = mteb_scores(MtebSearch(ProjectionEncoder()), task, cache)["ndcg_at_10"]
+    again = MtebSearch(ProjectionEncoder())
+    assert mteb_scores(again, task, cache)["ndcg_at_10"] == first
+    assert again.encoder.calls == []
+    for other in (
+        MtebSearch(ProjectionEncoder(), factory="HNSW8"),
+        MtebEncoder(ProjectionEncoder()),
+        MtebSearch(ProjectionEncoder("another")),
+    ):
+        mteb_scores(other, task, cache)
+        assert other.encoder.calls != []
+
+
+def test_candidates_are_ranked_anew_alike_by_both(library):
+    documents, queries, _ = library
+    random = np.random.default_rng(4)
+    candidates = {
+        key: [str(doc_id) for doc_id in random.choice(list(documents), 12, replace=False)]
+        for key in queries
+    }
+    task = retrieval_task(library, "Reranking", candidates)
+    search = MtebSearch(ProjectionEncoder())
+    scores = mteb_scores(search, task)
+    assert scores["ndcg_at_10"] == mteb_scores(MtebEncoder(ProjectionEncoder()), task)["ndcg_at_10"]
+    # Each document once and each query once: no index was built beside.
+    assert sum(len(texts) for _, texts in search.encoder.calls) == len(documents) + len(queries)

@@ -1,0 +1,128 @@
+import math
+import random
+import warnings
+
+import numpy as np
+import pytest
+
+from benchmarks.scoring.metrics import (
+    correlations,
+    cosines,
+    is_constant,
+    retrieval_metrics,
+    score_run,
+)
+
+pytest.importorskip("pytrec_eval", reason="the bench extra is not installed")
+
+
+def run_of(*doc_ids):
+    """A ranking: scores fall by one from 100."""
+    return {doc_id: 100.0 - rank for rank, doc_id in enumerate(doc_ids)}
+
+
+def test_two_relevant_documents_at_ranks_2_and_3():
+    scores = score_run({"q": {"b": 1, "c": 1}}, {"q": run_of("a", "b", "c")}, 10)
+    # DCG 1/log2(3) + 1/log2(4), ideal 1/log2(2) + 1/log2(3)
+    ideal = 1 + 1 / math.log2(3)
+    assert scores["ndcg@10"]["q"] == pytest.approx((1 / math.log2(3) + 1 / 2) / ideal)
+    assert scores["map"]["q"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert scores["recall@10"]["q"] == scores["recall@100"]["q"] == 1
+    assert scores["mrr@10"]["q"] == pytest.approx(1 / 2)
+
+
+def test_graded_judgements_are_the_gains():
+    scores = score_run({"q": {"a": 1, "b": 3}}, {"q": run_of("a", "b")}, 10)
+    assert scores["ndcg@10"]["q"] == pytest.approx((1 + 3 / math.log2(3)) / (3 + 1 / math.log2(3)))
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(1, 1.0), (9, 1 / 9), (10, 0.1), (11, 0.0)])
+def test_mrr_sees_ten_ranks(rank, expected):
+    ids = [f"d{number}" for number in range(1, 20)]
+    scores = score_run({"q": {f"d{rank}": 1}}, {"q": run_of(*ids)}, 10)
+    assert scores["mrr@10"]["q"] == pytest.approx(expected)
+
+
+def test_a_query_that_found_nothing_scores_zero_and_is_not_left_out():
+    qrels = {"q1": {"a": 1}, "q2": {"a": 1}, "q3": {"a": 1}}
+    scores = score_run(qrels, {"q1": run_of("a"), "q2": {}}, 10)
+    assert scores["ndcg@10"] == {"q1": 1.0, "q2": 0.0, "q3": 0.0}
+    assert all(set(rows) == set(qrels) for rows in scores.values())
+
+
+def test_k_names_and_cuts_the_first_metrics():
+    ids = [f"d{number}" for number in range(1, 20)]
+    scores = score_run({"q": {"d4": 1}}, {"q": run_of(*ids)}, 3)
+    assert (
+        tuple(scores)
+        == retrieval_metrics(3)
+        == (
+            "ndcg@3",
+            "map",
+            "recall@3",
+            "recall@100",
+            "mrr@10",
+        )
+    )
+    assert scores["ndcg@3"]["q"] == scores["recall@3"]["q"] == 0
+    assert scores["recall@100"]["q"] == 1
+    assert scores["mrr@10"]["q"] == pytest.approx(1 / 4)
+
+
+def test_recall_at_100_is_named_once():
+    assert retrieval_metrics(100) == ("ndcg@100", "map", "recall@100", "mrr@10")
+
+
+def test_scores_agree_with_beir_to_1e_5():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm calls its notebook bar experimental
+        evaluation = pytest.importorskip("beir.retrieval.evaluation")
+    chance = random.Random(0)
+    documents = [f"d{number}" for number in range(300)]
+    qrels = {
+        f"q{number}": {
+            doc_id: chance.choice((0, 1, 1, 2)) for doc_id in chance.sample(documents, 12)
+        }
+        for number in range(40)
+    }
+    run = {
+        query: {doc_id: chance.random() for doc_id in chance.sample(documents, 100)}
+        for query in qrels
+    }
+    evaluate = evaluation.EvaluateRetrieval
+    ndcg, average, recall, _ = evaluate.evaluate(qrels, run, [10, 100])
+    mrr = evaluate.evaluate_custom(qrels, run, [10], "mrr")
+    ours = {name: np.mean(list(rows.values())) for name, rows in score_run(qrels, run, 10).items()}
+    theirs = {
+        "ndcg@10": ndcg["NDCG@10"],
+        "map": average["MAP@100"],
+        "recall@10": recall["Recall@10"],
+        "recall@100": recall["Recall@100"],
+        "mrr@10": mrr["MRR@10"],
+    }
+    # beir rounds to five digits
+    assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_cosine_of_rows_and_of_a_zero_vector():
+    left = np.array([[1, 0], [3, 4], [0, 0]], dtype=np.float32)
+    right = np.array([[1, 1], [6, 8], [1, 0]], dtype=np.float32)
+    np.testing.assert_allclose(cosines(left, right), [1 / math.sqrt(2), 1, 0], atol=1e-7)
+
+
+def test_spearman_shares_ranks_among_equal_values():
+    # ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: deviations (-1.5, 0, 0, 1.5), (-1.5, -.5, .5, 1.5)
+    spearman, pearson = correlations([0.1, 0.5, 0.5, 0.9], [1, 2, 3, 4])
+    assert spearman == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+    # deviations (-.4, 0, 0, .4): the product is 1.2, the squares .32 and 5
+    assert pearson == pytest.approx(1.2 / math.sqrt(0.32 * 5))
+
+
+@pytest.mark.parametrize("sides", [([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [0.5, 0.5, 0.5])])
+def test_a_constant_side_has_no_correlation(sides):
+    assert all(math.isnan(value) for value in correlations(*sides))
+
+
+def test_rounding_of_float32_is_constant_and_a_real_difference_is_not():
+    assert is_constant([1.0, 1.0 - 6e-8, 1.0 + 1.2e-7])
+    assert not is_constant([0.99999, 1.0])

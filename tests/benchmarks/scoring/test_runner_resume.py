@@ -1,0 +1,86 @@
+"""A benchmark that is killed goes on cell by cell, and a finished one imports no torch."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks.scoring.results import read_results
+
+for module in ("pytrec_eval", "sklearn", "scipy", "faiss"):
+    pytest.importorskip(module, reason="the bench extra is not installed")
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
+
+ROOT = Path(__file__).parents[3]
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from bench_fakes import Models, WordEncoder
+from benchmarks import BenchConfig, run_benchmark
+
+data, out, log, die_at = sys.argv[1:]
+load = Models(lambda name: WordEncoder(name, log, int(die_at)))
+run_benchmark(BenchConfig(models=["one"], tasks=[data], out=Path(out)), load=load)
+print(*load.loaded)
+assert "torch" not in sys.modules
+"""
+
+
+@pytest.fixture
+def run(fakes, tmp_path):
+    """Run every family in a child; returns its exit code and the encoder calls it finished."""
+    data, log = fakes.write_all(tmp_path / "data"), tmp_path / "calls"
+
+    def start(die_at=0):
+        log.write_text("")
+        paths = os.pathsep.join([str(ROOT), str(Path(__file__).parents[1])])
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, data, tmp_path / "out", log, str(die_at)],
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        return done.returncode, log.read_text().splitlines()
+
+    return start
+
+
+UNBROKEN = [
+    "document 3",  # the corpus of ponds
+    "query 2",
+    *["query 1"] * 3,  # latency: one to warm up, then each query alone
+    "query 18",  # the drawn training texts, all of them drawn at some time
+    "query 2",  # the test texts
+    "query 40",  # the clusters
+    "query 6",  # the pairs
+]
+
+
+def test_an_unbroken_run_embeds_every_text_list_once(run):
+    assert run() == (0, UNBROKEN)
+    assert run() == (0, [])
+
+
+@pytest.mark.parametrize("die_at", [1, 2, 6, 7, 9])
+def test_a_killed_run_goes_on_with_the_cells_and_vectors_it_lacks(run, tmp_path, die_at):
+    code, before = run(die_at)
+    assert code == -signal.SIGKILL
+    assert before == UNBROKEN[: die_at - 1]
+    code, after = run()
+    assert code == 0
+    # What an earlier run kept is not embedded again; latency is measured with its own cell.
+    kept = [call for call in before if call != "query 1"]
+    unfinished = [call for call in UNBROKEN if call != "query 1"]
+    assert Counter(call for call in after if call != "query 1") == Counter(unfinished) - Counter(
+        kept
+    )
+    assert after.count("query 1") == (0 if die_at > 5 else 3)
+    assert len(read_results(tmp_path / "out")) == 4
+    assert run() == (0, [])

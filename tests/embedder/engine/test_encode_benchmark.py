@@ -1,0 +1,254 @@
+"""benchmarks/speed/encode.py: fair peers, and arithmetic worked by hand."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFReader
+from transformers import AutoModel
+
+from benchmarks.lab.speed import encode
+from benchmarks.lab.speed.interleaved import Contestant, Timings, format_table, ratios, take_turns
+from benchmarks.lab.speed.llama_cpp_peer import LlamaCppEncoder, write_gguf
+from benchmarks.lab.speed.openvino_peer import OpenVinoEncoder, has_openvino
+from benchmarks.lab.speed.plain import NaiveEncoder, load_sentence_transformer, write_plain_base
+from embedder import Embedder
+from retrieval.errors import ModelError, UsageError
+
+TEXTS = ["pond", "the mill by the pond turns, and turns again all day", "", "a b c"]
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def contestant(name: str, clock: Clock, seconds: float, order: list[str]) -> Contestant:
+    def run() -> None:
+        order.append(name)
+        clock.now += seconds
+
+    return Contestant(name, run)
+
+
+def test_contestants_take_turns_and_the_first_one_changes() -> None:
+    clock, order = Clock(), list[str]()
+    pair = [contestant("a", clock, 1, order), contestant("b", clock, 2, order)]
+    timings = take_turns(pair, rounds=3, budget_seconds=100, notify=str, clock=clock)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert timings.seconds == {"a": [1, 1, 1], "b": [2, 2, 2]}
+
+
+@pytest.mark.parametrize(("budget", "rounds"), [(1, 1), (9, 3), (8, 2)])
+def test_no_round_begins_that_would_end_after_the_budget(budget: float, rounds: int) -> None:
+    """A round takes 3 s: 9 s hold three of them, 8 s two, and one is always run."""
+    clock = Clock()
+    pair = [contestant("a", clock, 1, []), contestant("b", clock, 2, [])]
+    timings = take_turns(pair, rounds=9, budget_seconds=budget, notify=str, clock=clock)
+    assert timings.rounds == rounds
+
+
+def test_a_contestant_of_a_part_is_counted_as_if_it_did_all() -> None:
+    """2 s for a quarter of the work are 8 s for all of it."""
+    clock = Clock()
+    part = Contestant("a", contestant("a", clock, 2, []).run, share=0.25)
+    timings = take_turns([part], rounds=1, budget_seconds=100, notify=str, clock=clock)
+    assert timings.seconds == {"a": [8]}
+
+
+def test_only_the_naive_embed_an_eighth_and_only_of_many_texts(
+    base_folder: dict[str, Path],
+) -> None:
+    """A text of 1 byte has 2 tokens with EOS, one of 3 bytes 4: 64 x 2 of 64 x 2 + 448 x 4."""
+    model = Embedder.load(f"{base_folder['llama']}:mean+causal", device="cpu")
+    texts = ["a"] * 64 + ["abc"] * 448
+    seen: list[int] = []
+
+    def count(part: Any) -> Any:
+        seen.append(len(part))
+
+    for name, many in (("naive, batches of 64", texts), (encode.PEER, texts)):
+        encode.make_contestant(name, count, model, many).run()
+    assert seen == [64, 512]
+    share = encode.make_contestant("naive, batches of 64", count, model, texts).share
+    assert share == pytest.approx(128 / (128 + 1792))
+    assert encode.make_contestant("naive, batches of 64", count, model, texts[:511]).share == 1
+
+
+def test_ratios_are_taken_within_rounds_and_the_table_shows_their_median() -> None:
+    """The second round was slow for both: 4/2, 12/4, 5/1 are 2, 3, 5; 30/2 tokens a second."""
+    timings = Timings({"ours": [2, 4, 1], "theirs": [4, 12, 5]})
+    assert ratios(timings, "ours", "theirs") == [2, 3, 5]
+    assert format_table(timings, 30, ["theirs"], {"cosine": {"ours": "1.0"}}) == [
+        "| contestant | tokens/s | x theirs            | cosine |",
+        "| ---        | ---      | ---                 | ---    |",
+        "| ours       | 15       | 3.00 (2.00 to 5.00) | 1.0    |",
+        "| theirs     | 6        | 1.00                |        |",
+    ]
+
+
+@pytest.mark.parametrize("lowercase", ["true", "false"])
+def test_the_peers_embed_the_same_tokens_to_the_same_vectors(
+    base_folder: dict[str, Path], tmp_path: Path, lowercase: str
+) -> None:
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    options = f"max_tokens=24,lowercase={lowercase}"
+    model = Embedder.load(f"{base_folder['llama']}:mean+causal,{options}", device="cpu")
+    model.backbone.tokenizer.chat_template = "never {{ messages[0]['content'] }} to be applied"
+    write_plain_base(model, tmp_path)
+    expected = model.encode_documents(TEXTS)
+    naive = NaiveEncoder(tmp_path, 24, batch_texts=3).encode(TEXTS)
+    np.testing.assert_allclose(naive, expected, atol=1e-5)
+    peer = load_sentence_transformer(tmp_path, 24)
+    np.testing.assert_allclose(peer.encode(TEXTS), expected, atol=1e-5)
+
+
+def test_openvino_embeds_the_same_tokens_to_the_same_vectors(
+    base_folder: dict[str, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    model = Embedder.load(f"{base_folder['llama']}:mean+causal,max_tokens=24", device="cpu")
+    write_plain_base(model, tmp_path)
+    texts = [*TEXTS, *TEXTS[::-1], "one more, of another length"]  # 9: a batch of 4, 4 and 1
+    found = OpenVinoEncoder(tmp_path, 24, batch_texts=4).encode(texts)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, model.encode_documents(texts), atol=1e-5)
+
+
+@pytest.fixture
+def merging(base_folder: dict[str, Path], tmp_path: Path) -> Embedder:
+    """A Llama whose tokenizer makes one token of "po"; llama.cpp wants a merge at least."""
+    folder = tmp_path / "merging"
+    shutil.copytree(base_folder["llama"], folder)
+    tokens = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = tokens["model"]["vocab"]
+    vocabulary["po"] = vocabulary.pop(max(vocabulary))  # of a byte that no text here has
+    tokens["model"]["merges"] = [["p", "o"]]
+    (folder / "tokenizer.json").write_text(json.dumps(tokens), encoding="utf-8")
+    return Embedder.load(f"{folder}:mean+causal,max_tokens=24,lowercase=true", device="cpu")
+
+
+def test_llama_cpp_gets_the_same_weights_and_tokens(merging: Embedder, tmp_path: Path) -> None:
+    """Read back by transformers, which knows llama.cpp's names and its order of rows."""
+    write_plain_base(merging, tmp_path)
+    write_gguf(tmp_path)
+    read = AutoModel.from_pretrained(tmp_path, gguf_file="F32.gguf")
+    expected = dict(merging.backbone.model.named_parameters())
+    for name, weights in read.named_parameters():
+        assert torch.equal(weights, expected.pop(name)), name
+    assert expected == {}
+    fields = GGUFReader(tmp_path / "F32.gguf").fields
+    names = fields["tokenizer.ggml.tokens"].contents()
+    assert names == merging.backbone.tokenizer.convert_ids_to_tokens(range(len(names)))
+    assert names.index("po") == merging.tokenize(["po"])[0][0]
+    ends = [fields[f"tokenizer.ggml.add_{kind}_token"].contents() for kind in ("bos", "eos")]
+    assert ends == [False, True]
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == 2
+
+
+def test_llama_cpp_embeds_the_same_tokens_to_the_same_vectors(
+    merging: Embedder, tmp_path: Path
+) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    write_plain_base(merging, tmp_path)
+    write_gguf(tmp_path)
+    texts = [*TEXTS, "A Text In CAPITALS, longer than what is read", "pond " * 9]
+    for form, least in (("F32", 0.99999), ("Q8_0", 0.999)):
+        peer = LlamaCppEncoder(tmp_path, 24, form, lowercase=True)
+        assert (peer.encode(texts) * merging.encode_documents(texts)).sum(axis=1).min() > least
+
+
+def test_llama_cpp_is_refused_a_base_that_it_would_read_wrongly(
+    base_folder: dict[str, Path], tmp_path: Path
+) -> None:
+    write_plain_base(Embedder.load(f"{base_folder['qwen3']}:mean+causal", device="cpu"), tmp_path)
+    with pytest.raises(ModelError, match="no Llama"):
+        write_gguf(tmp_path)
+
+
+def test_where_a_peer_is_not_installed_one_line_says_so(
+    base_folder: dict[str, Path], data: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    monkeypatch.setattr(encode, "has_openvino", lambda: False)
+    monkeypatch.setattr(encode, "has_llama_cpp", lambda: False)
+    model = f"{base_folder['llama']}:mean+causal,max_tokens=24"
+    assert encode.main([str(data), "--model", model, "--texts", "4", "--rounds", "1"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("not installed: openvino") == 1
+    assert printed.err.count("not installed: llama-cpp-python") == 1
+    assert encode.OPENVINO not in printed.out
+    assert "llama.cpp" not in printed.out
+
+
+def test_a_model_that_the_peers_could_not_repeat_is_refused(
+    base_folder: dict[str, Path], tmp_path: Path
+) -> None:
+    model = Embedder.load(f"{base_folder['llama']}:eos+causal", device="cpu")
+    with pytest.raises(UsageError, match=r"is not mean\+causal"):
+        write_plain_base(model, tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three documents and four sentences, laid out as the shared data are."""
+    scifact, sts = tmp_path / "beir/scifact", tmp_path / "sts"
+    scifact.mkdir(parents=True)
+    sts.mkdir()
+    rows = [{"title": f"T{n}", "text": "long text " * 5} for n in range(3)]
+    (scifact / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = ["score\tsentence1\tsentence2", '1.0\ta "quoted\tb', "2.0\tc\td"]
+    (sts / "STSB-train.tsv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_texts_are_documents_and_sentences_the_same_each_time(data: Path) -> None:
+    texts = encode.read_texts(data, count=5, documents_share=0.4)
+    assert texts == encode.read_texts(data, count=5, documents_share=0.4)
+    assert sum(text.startswith("T") for text in texts) == 2  # 0.4 of 5
+    assert len(set(texts) & {'a "quoted', "b", "c", "d"}) == 3
+
+
+@pytest.mark.parametrize("has_vnni", [False, True])
+def test_the_command_prints_a_table_of_all_contestants(
+    base_folder: dict[str, Path],
+    data: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    has_vnni: bool,
+) -> None:
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
+    model = f"{base_folder['llama']}:mean+causal,max_tokens=24"
+    options = ["--model", model, "--texts", "6", "--documents-share", "0.5", "--rounds", "2"]
+    assert encode.main([str(data), *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "6 texts" in lines[0]
+    assert "2 interleaved rounds in wall time" in lines[0]
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    assert table[0][1] == "tokens/s"
+    assert [row[0] for row in table[2:]] == [
+        "millpond padded",
+        "millpond exact (packed)",
+        *(["millpond fast (int8)"] if has_vnni else []),
+        "sentence-transformers, batches of 32",
+        *([encode.OPENVINO] if has_openvino() else []),
+        "naive, batches of 32",
+        "naive, batches of 64",
+    ]
+    for row in table[2:]:
+        assert float(row[-1]) >= (0.98 if "int8" in row[0] else 0.99999)
+
+
+def test_a_missing_data_folder_is_named(tmp_path: Path, capsys: Any) -> None:
+    assert encode.main([str(tmp_path)]) == 1
+    assert "corpus.jsonl is not there" in capsys.readouterr().err

@@ -1,0 +1,190 @@
+"""The functions of fused.c, each against what torch makes of the same numbers, over two threads."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from embedder.engine.fused import load_functions
+from embedder.engine.int8 import _hadamard, _turn_and_round
+from embedder.engine.packing import GROUPS, PackedBatch, Pattern
+
+pytestmark = pytest.mark.usefixtures("functions")
+
+CPU = torch.device("cpu")
+NO_OFFSET = 0  # a null pointer: no bias, no gains
+
+
+@pytest.fixture(params=[1, 5, 8])
+def n(request: pytest.FixtureRequest) -> int:
+    torch.manual_seed(request.param)
+    return int(request.param)
+
+
+def call(name: str, *values: Any) -> None:
+    pointers = (v.data_ptr() if isinstance(v, Tensor) else v for v in values)
+    getattr(load_functions(), name)(*pointers, 2)
+
+
+def rows_of(n: int, width: int) -> tuple[Tensor, Tensor]:
+    return torch.full((n, width), 99, dtype=torch.int8), torch.empty(n, 1)
+
+
+def sums_of(n: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.randint(-60_000, 60_000, (n, width), dtype=torch.int32),
+        torch.rand(n, 1) * 0.01 + 0.001,
+        torch.rand(1, width) * 0.01 + 0.001,
+    )
+
+
+def assert_rounded(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-5, atol=0)
+    apart = (found[0].int() - expected[0].int()).abs()
+    assert apart.max() <= 1
+    assert apart.float().mean() < 0.01  # only what lay between two steps
+
+
+@pytest.mark.parametrize(("width", "block"), [(576, 64), (64, 64), (48, 16), (40, 8), (7, 1)])
+def test_norm(n: int, width: int, block: int) -> None:
+    states, gains = torch.randn(n, width) * 3, torch.rand(width) + 0.5
+    states[:, 0] *= 50
+    found = rows_of(n, width)
+    call("millpond_norm", states, gains, 1e-3, block, n, width, *found)
+    normed = states * (states.square().mean(1, keepdim=True) + 1e-3).rsqrt() * gains
+    assert_rounded(found, _turn_and_round(normed, _hadamard(block)))
+
+
+def test_zeros_stay_zeros() -> None:
+    found = rows_of(2, 64)
+    call("millpond_round", torch.zeros(2, 64), 2, 64, *found)
+    assert not found[0].any()
+    assert torch.isfinite(found[1]).all()
+
+
+def test_round(n: int) -> None:
+    values = torch.randn(n, 100)
+    found = rows_of(n, 100)
+    call("millpond_round", values, n, 100, *found)
+    assert_rounded(found, _turn_and_round(values, _hadamard(1)))
+    assert (found[0].abs().amax(1) == 127).all()
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_add_and_norm(n: int, has_bias: bool) -> None:
+    width = 192
+    states, gains = torch.randn(n, width), torch.rand(width) + 0.5
+    sums, rows, columns = sums_of(n, width)
+    bias = torch.randn(width) if has_bias else NO_OFFSET
+    expected = states + sums.float() * rows * columns + bias
+    after, alone, found = torch.empty(n, width), states.clone(), rows_of(n, width)
+    scaled = (sums, rows, columns, bias)
+    call("millpond_add_norm", states, *scaled, gains, 1e-5, 64, n, width, after, *found)
+    torch.testing.assert_close(after, expected)
+    normed = expected * (expected.square().mean(1, keepdim=True) + 1e-5).rsqrt() * gains
+    assert_rounded(found, _turn_and_round(normed, _hadamard(64)))
+    call("millpond_add", alone, *scaled, n, width, alone)  # in place
+    torch.testing.assert_close(alone, expected)
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("has_gains", [False, True])
+def test_heads(n: int, has_bias: bool, has_gains: bool) -> None:
+    heads, key_heads, width = 3, 2, 16
+    every = (heads + 2 * key_heads) * width
+    sums, rows, columns = sums_of(n, every)
+    bias = torch.randn(every) if has_bias else NO_OFFSET
+    gains = [torch.rand(width) + 0.5 for _ in range(2)] if has_gains else [NO_OFFSET] * 2
+    cosines, sines = torch.randn(2, n, width)
+    found = [torch.empty(n, count, width) for count in (heads, key_heads, key_heads)]
+    call(
+        *("millpond_heads", sums, rows, columns, bias, *gains, 1e-3, cosines, sines),
+        *(n, heads, key_heads, width, *found),
+    )
+    floats = (sums.float() * rows * columns + bias).view(n, -1, width)
+    parts = torch.split(floats, [heads, key_heads, key_heads], dim=1)
+    for part, own, gain in zip(found, parts, [*gains, None], strict=True):
+        expected = own if gain is None else placed(own, gain, cosines, sines)
+        torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-4)
+
+
+def placed(heads: Tensor, gains: Tensor | int, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Norm (n, heads, width) unless there are no gains, and turn it by its positions."""
+    if isinstance(gains, Tensor):
+        heads = heads * (heads.square().mean(-1, keepdim=True) + 1e-3).rsqrt() * gains
+    first, second = heads.chunk(2, dim=-1)
+    return heads * cosines[:, None] + torch.cat([-second, first], -1) * sines[:, None]
+
+
+@pytest.mark.parametrize("has_gains", [False, True])
+def test_place(n: int, has_gains: bool) -> None:
+    heads, width = 3, 16
+    values, (cosines, sines) = torch.randn(n, heads, width), torch.randn(2, n, width)
+    gains = torch.rand(width) + 0.5 if has_gains else NO_OFFSET
+    expected = placed(values, gains, cosines, sines)
+    call("millpond_place", values, gains, 1e-3, cosines, sines, n, heads, width)
+    torch.testing.assert_close(values, expected)
+
+
+def test_norm_of_floats(n: int) -> None:
+    states, gains = torch.randn(n, 100) * 3, torch.rand(100) + 0.5
+    found = torch.empty(n, 100)
+    call("millpond_norm_float", states, gains, 1e-3, n, 100, found)
+    expected = states * (states.square().mean(1, keepdim=True) + 1e-3).rsqrt() * gains
+    torch.testing.assert_close(found, expected)
+
+
+def test_gate_of_floats(n: int) -> None:
+    """Down to -200, where e to its power is no float32, and up to 200."""
+    gates, ups = torch.randn(n, 100) * 50, torch.randn(n, 100)
+    gates[0, :4] = torch.tensor([-200.0, 200.0, 0.0, -88.0])
+    expected = nn.functional.silu(gates) * ups
+    call("millpond_gate_float", gates, ups, n, 100)
+    torch.testing.assert_close(gates, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize(("width", "block"), [(128, 64), (48, 16)])
+def test_gate(n: int, has_bias: bool, width: int, block: int) -> None:
+    """Gates reach -600 and 600, where e to their power is no float32."""
+    sums, rows, columns = sums_of(n, 2 * width)
+    bias = torch.randn(2 * width) if has_bias else NO_OFFSET
+    found = rows_of(n, width)
+    call("millpond_gate", sums, rows, columns, bias, block, n, width, *found)
+    gates, ups = (sums.float() * rows * columns + bias).chunk(2, dim=1)
+    expected = nn.functional.silu(gates) * ups
+    assert_rounded(found, _turn_and_round(expected, _hadamard(block)))
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize(("heads", "key_heads", "width"), [(6, 2, 64), (2, 2, 16), (3, 1, 80)])
+def test_attend(is_causal: bool, heads: int, key_heads: int, width: int) -> None:
+    """Lengths around the 8 queries and 16 columns that are computed together."""
+    torch.manual_seed(0)
+    lengths = [40, 33, 32, 31, 17, 16, 15, 9, 8, 8, 7, 2, 1]
+    batch = PackedBatch.of([[1] * length for length in lengths], CPU)
+    n = sum(lengths)
+    queries = torch.randn(n, heads, width) * 3
+    keys, values = torch.randn(2, n, key_heads, width)
+    found = torch.full((n, heads, width), float("nan"))
+    call(
+        *("millpond_attend", queries, keys, values, batch.offsets, len(lengths)),
+        *(heads, key_heads, width, 0.2, int(is_causal), found),
+    )
+    parts = (each.transpose(0, 1)[None] for each in (queries, keys, values))
+    [expected] = GROUPS.run(*parts, batch, Pattern(is_causal, 0.2))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    """A model that gives NaN is to be told from one that does not."""
+    sums = torch.zeros(3, 64, dtype=torch.int32)
+    states, ones = torch.zeros(3, 64), torch.ones(64)
+    states[0, 5], states[1, 5] = float("nan"), float("inf")
+    found, after = rows_of(3, 64), torch.empty(3, 64)
+    call(
+        *("millpond_add_norm", states, sums, torch.ones(3), ones, NO_OFFSET, ones, 1e-5),
+        *(64, 3, 64, after, *found),
+    )
+    assert torch.isfinite(after).all(dim=1).tolist() == [False, False, True]

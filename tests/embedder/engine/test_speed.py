@@ -1,0 +1,309 @@
+"""``fast``: int8 layers and compiled layers, each with what happens where it cannot be had."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from embedder import Embedder, VariantSpec
+from embedder.engine import int8
+from embedder.engine.int8 import Int8Linear, quantize_linears
+from embedder.engine.speed import LayerCompiler
+from embedder.models.lora import LoraOptions, add_adapter
+from embedder.models.saved import save_model
+from retrieval.errors import UsageError
+
+TEXTS = ["pond", "the mill by the pond turns", "mills grind slowly", "", "a b c d e f g"]
+VNNI = "embedder.engine.speed.cpu_has_vnni"
+
+
+def load(folder: Path, notes: list[str], speed: Any = "fast", **settings: Any) -> Embedder:
+    spec = VariantSpec(base=str(folder), pooling="mean", attention="causal", max_tokens=48)
+    return Embedder.from_spec(spec, device="cpu", speed=speed, notify=notes.append, **settings)
+
+
+@pytest.fixture
+def llama(base_folder: dict[str, Path]) -> Path:
+    return base_folder["llama"]
+
+
+def test_an_int8_layer_worked_by_hand() -> None:
+    """Three inputs are an odd number, so none is turned.
+
+    Weights 127, -2 and 0 are 1 a step; inputs 2, 1 and 0 are 2/127 a step: 127, 63.5, so 64, and 0.
+    The sum of products is 127 * 127 - 64 * 2 = 16001, times 2/127 and plus 5.
+    """
+    linear = nn.Linear(3, 1)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[127.0, -2.0, 0.0]]))
+        linear.bias.fill_(5.0)
+    layer = Int8Linear.of(linear)
+    assert layer.weight.tolist() == [[127, -2, 0]]
+    found = layer(torch.tensor([[[2.0, 1.0, 0.0]]]))
+    assert found.shape == (1, 1, 1)
+    assert found.item() == pytest.approx(16001 * 2 / 127 + 5)
+
+
+def test_inputs_and_weights_are_turned_worked_by_hand() -> None:
+    """Weights 4 and 2 turn into 6 and 2, over the root of 2; inputs 1 and 1 into 2 and 0.
+
+    In steps of 6/127 and 2/127 over that root: 127 and 42.3, so 42; 127 and 0.
+    """
+    linear = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[4.0, 2.0]]))
+    layer = Int8Linear.of(linear)
+    assert layer.weight.tolist() == [[127, 42]]
+    found = layer(torch.tensor([[1.0, 1.0]]))
+    assert found.item() == pytest.approx(127 * 127 * (6 / 127) * (2 / 127) / 2)
+
+
+@pytest.mark.parametrize("width", [32, 48, 64, 80, 192])
+def test_an_int8_layer_is_near_its_float_layer_and_takes_zeros(width: int) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(width, 96, bias=False)
+    states = torch.randn(3, 7, width)
+    expected, found = linear(states), Int8Linear.of(linear)(states)
+    assert torch.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.9999
+    assert not Int8Linear.of(linear)(torch.zeros(1, width)).any()
+
+
+def test_one_large_input_leaves_the_others_their_digits() -> None:
+    """Rounded as they are, all inputs below 200 / 127 / 2 would be 0."""
+    torch.manual_seed(0)
+    linear = nn.Linear(128, 64, bias=False)
+    states = torch.rand(50, 128) - 0.5
+    states[:, 3] = 200.0
+    with torch.no_grad():
+        linear.weight[:, 3] = 0.0
+        expected = linear(states)
+    layer = Int8Linear.of(linear)
+    found = torch.cosine_similarity(layer(states), expected, dim=1).min()
+    unturned = Int8Linear.of(linear)
+    unturned.turn = torch.ones(1, 1)
+    unturned.weight = torch.round(linear.weight / unturned.scale.T).to(torch.int8)
+    lost = torch.cosine_similarity(unturned(states), expected, dim=1).max()
+    assert lost < 0.5 < 0.8 < found
+
+
+def test_layers_of_one_input_have_it_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gate and up read the same states; down reads others, in the same shape or not."""
+    rounded: list[Tensor] = []
+    round_rows = int8._round_rows
+
+    def count(values: Tensor) -> tuple[Tensor, Tensor]:
+        rounded.append(values)
+        return round_rows(values)
+
+    torch.manual_seed(0)
+    names = ("gate", "up", "down")
+    plain = {name: nn.Linear(16, 16, bias=False) for name in names}
+    block = nn.ModuleDict(plain)
+    assert quantize_linears(nn.ModuleList([block])) == 3
+    assert {type(layer) for layer in block.values()} == {Int8Linear}
+    monkeypatch.setattr(int8, "_round_rows", count)
+    first, second = torch.randn(2, 5, 16)
+    inputs = {"gate": first, "up": first, "down": second}
+    for name in names:
+        found, expected = block[name](inputs[name]), plain[name](inputs[name])
+        assert torch.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.999
+    assert len(rounded) == 2
+    block["up"](first)
+    assert len(rounded) == 3  # the last input alone is kept
+
+
+def test_fast_without_vnni_computes_the_exact_vectors_and_says_why(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VNNI, lambda: False)
+    notes: list[str] = []
+    fast, exact = load(llama, notes), load(llama, [], "exact")
+    assert np.array_equal(fast.encode_documents(TEXTS), exact.encode_documents(TEXTS))
+    assert fast.fingerprint == exact.fingerprint
+    assert [note for note in notes if "speed fast" in note] == [
+        "speed fast: int8 needs a CPU with VNNI, which this one lacks (there int8 is slower); "
+        "computing in float32."
+    ]
+
+
+def test_fast_with_vnni_computes_near_vectors_under_another_fingerprint(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VNNI, lambda: True)
+    notes: list[str] = []
+    fast, exact = load(llama, notes), load(llama, [], "exact")
+    assert fast.is_int8
+    assert not [note for note in notes if "speed fast" in note]
+    found, expected = fast.encode_documents(TEXTS), exact.encode_documents(TEXTS)
+    assert np.abs(found - expected).max() > 1e-5
+    assert ((found * expected).sum(axis=1) > 0.98).all()
+    assert fast.fingerprint.digest != exact.fingerprint.digest
+    settings = dict(fast.fingerprint.settings)
+    assert settings.pop("linear_layers") == "int8 turned"
+    assert settings == dict(exact.fingerprint.settings)
+
+
+def test_int8_is_the_same_alone_and_in_any_batch_to_the_rounding_of_a_step(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VNNI, lambda: True)
+    fast = load(llama, [])
+    alone = np.concatenate([fast.encode_documents([text]) for text in TEXTS])
+    np.testing.assert_allclose(fast.encode_documents(TEXTS), alone, atol=2e-3)
+
+
+def test_int8_is_not_for_half_precision_nor_under_lora(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VNNI, lambda: True)
+    notes: list[str] = []
+    assert not load(llama, notes, dtype=torch.bfloat16).is_int8
+    assert "int8 layers take float32" in notes[-1]
+    exact = load(llama, [], "exact")
+    add_adapter(exact.backbone, LoraOptions(rank=2, alpha=4))
+    assert not Embedder(exact.spec, exact.backbone, speed="fast", notify=notes.append).is_int8
+    assert "under LoRA" in notes[-1]
+
+
+def test_a_base_is_made_int8_once_for_all_its_models(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VNNI, lambda: True)
+    first = load(llama, [])
+    expected = first.encode_documents(TEXTS)
+    second = Embedder(first.spec, first.backbone, speed="fast")
+    assert second.is_int8
+    assert np.array_equal(second.encode_documents(TEXTS), expected)
+
+
+def test_an_int8_model_is_not_saved(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VNNI, lambda: True)
+    with pytest.raises(UsageError, match="speed='exact'"):
+        save_model(load(llama, []), tmp_path / "out", record={})
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_speed_is_refused(llama: Path) -> None:
+    with pytest.raises(UsageError, match="speed is 'ludicrous'; accepted: exact, fast"):
+        load(llama, [], "ludicrous")
+
+
+def eager(embedder: Embedder, notes: list[str], repaid_seconds: float = 0.0) -> LayerCompiler:
+    """Put a compiler into the embedder that wants to compile as soon as it can."""
+    compiler = LayerCompiler(
+        embedder.backbone.packed_layers, notes.append, repaid_seconds=repaid_seconds
+    )
+    embedder.compiler = compiler
+    embedder.batch_tokens = 8
+    return compiler
+
+
+@pytest.mark.parametrize(("has_vnni", "tolerance"), [(False, 1e-5), (True, 2e-3)])
+@pytest.mark.usefixtures("unfused")
+def test_compiled_layers_give_the_same_vectors_for_every_batch(
+    llama: Path, monkeypatch: pytest.MonkeyPatch, has_vnni: bool, tolerance: float
+) -> None:
+    """torch's own tracer without its C++ step; the packed attention must survive it."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr("embedder.engine.speed.LEAST_GAIN", 0.0)
+    monkeypatch.setattr(VNNI, lambda: has_vnni)
+    plain, notes = load(llama, [], "fast" if has_vnni else "exact"), list[str]()
+    fast = load(llama, [])
+    compiler = eager(fast, notes)
+    texts = TEXTS * 8
+    found = fast.encode_documents(texts)
+    assert compiler.state == "kept"
+    assert notes == ["Compiling the decoder layers, once for this run"]
+    np.testing.assert_allclose(found, plain.encode_documents(texts), atol=tolerance)
+    assert all("forward" not in vars(block) for block in fast.backbone.blocks())
+
+
+@pytest.mark.usefixtures("unfused")
+def test_without_a_compiler_the_work_goes_on_with_plain_layers(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(function: Any, **settings: Any) -> Any:
+        def call(*args: Any, **named: Any) -> Any:
+            raise RuntimeError("No working C++ compiler found")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(VNNI, lambda: False)
+    plain, notes = load(llama, [], "exact"), list[str]()
+    fast = load(llama, [])
+    compiler = eager(fast, notes)
+    texts = TEXTS * 8
+    np.testing.assert_allclose(
+        fast.encode_documents(texts), plain.encode_documents(texts), atol=1e-5
+    )
+    assert compiler.state == "dropped"
+    assert notes[1:] == [
+        "The layers cannot be compiled here (No working C++ compiler found); "
+        "going on with plain ones."
+    ]
+
+
+@pytest.mark.usefixtures("unfused")
+def test_short_work_is_not_compiled(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, notes = load(llama, []), list[str]()
+    compiler = eager(fast, notes, repaid_seconds=600)
+    fast.encode_documents(TEXTS * 4)
+    assert compiler.state == "waiting"
+    assert notes == []
+
+
+def trial(monkeypatch: pytest.MonkeyPatch, compiled_seconds: float) -> tuple[str, list[str]]:
+    """Return how a compiler ends whose plain batches of 100 tokens take 1 second."""
+    monkeypatch.setattr(torch, "compile", lambda forward, **settings: forward)
+    notes: list[str] = []
+    compiler = LayerCompiler(lambda: [nn.Identity()], notes.append, repaid_seconds=100.0)
+    for _ in range(4):
+        compiler.consider(tokens_left=1_000_000)
+        assert compiler.state == "waiting"  # too few batches to know the speed
+        compiler.record(100, 1.0)
+    compiler.consider(tokens_left=9_900)  # 99 s of work at 100 tokens/s
+    assert compiler.state == "waiting"
+    compiler.consider(tokens_left=10_000)  # 100 s
+    assert compiler.state == "trying"
+    # The first three compile; then a compiled one and a plain one take turns.
+    for seconds in (50.0, 20.0, 5.0, *[compiled_seconds, 1.0] * 4):
+        assert compiler.state == "trying"
+        assert compiler.is_on == (seconds != 1.0)
+        compiler.record(100, seconds)
+    return compiler.state, notes
+
+
+def test_compiled_layers_stay_where_they_gain_three_per_cent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """100 tokens in 0.8 s are 125 a second: 1.25 times the plain 100."""
+    assert trial(monkeypatch, 0.8) == ("kept", ["Compiling the decoder layers, once for this run"])
+
+
+def test_compiled_layers_go_where_they_gain_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 tokens in 1.25 s are 80 a second: 0.80 of the plain speed."""
+    state, notes = trial(monkeypatch, 1.25)
+    assert state == "dropped"
+    assert notes[1] == "Compiled layers run at 0.80 of the plain speed; going on with plain ones."
+
+
+@pytest.mark.usefixtures("unfused")
+def test_a_failure_that_is_not_the_compilers_is_not_hidden(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = load(llama, [])
+    eager(fast, [])
+
+    def fail(batch: Any) -> Any:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(fast, "forward_packed", fail)
+    with pytest.raises(MemoryError, match="no room"):
+        fast.encode_documents(TEXTS)

@@ -1,0 +1,58 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from indexes import WriteConfig, open_index, write_corpus
+from indexes.backends.qdrant import QdrantOptions, configured_backend
+from indexes.backends.qdrant import connection as connection_module
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A fake Qdrant server; no key in the environment, no long waits."""
+    path = Path(__file__).with_name("fake_server.py")
+    spec = importlib.util.spec_from_file_location("indexes_fake_server", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(connection_module, "FIRST_PAUSE_SECONDS", 0.001)
+    running = module.FakeServer()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def options(server):
+    return QdrantOptions(url=server.url, collection="docs")
+
+
+@pytest.fixture
+def write_with():
+    """Return write_corpus with a backend that was configured by options."""
+
+    def write(options, encoder, documents, folder, **config):
+        settings = WriteConfig(backend="qdrant", **config)
+        store = configured_backend(options)
+        return write_corpus(encoder, documents, folder, settings, store=store)
+
+    return write
+
+
+@pytest.fixture
+def index_of(fakes, write_with):
+    """Return a function that indexes vectors: document number n has the n-th."""
+    from retrieval import Document
+
+    def make(vectors, folder, *, ids=None, factory="Flat", backend="qdrant", url=""):
+        ids = ids or [f"d{n}" for n in range(len(vectors))]
+        documents = [Document(doc_id, str(n)) for n, doc_id in enumerate(ids)]
+        encoder = fakes.TableEncoder(vectors)
+        if backend == "faiss":
+            write_corpus(encoder, documents, folder, WriteConfig(factory=factory))
+        else:
+            write_with(QdrantOptions(url=url), encoder, documents, folder, factory=factory)
+        return open_index(folder)
+
+    return make

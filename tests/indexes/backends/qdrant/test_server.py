@@ -1,0 +1,403 @@
+"""What is sent to a Qdrant server, over HTTP to a fake one, and what its answers become."""
+
+import json
+import socket
+
+import numpy as np
+import pytest
+
+from indexes import open_index, read_manifest, verify_index
+from indexes.backends.qdrant import QdrantOptions, configured_backend
+from indexes.backends.qdrant import points as points_module
+from indexes.backends.qdrant.connection import Connection, find_api_key
+from indexes.backends.qdrant.points import point_id
+from retrieval.errors import (
+    FingerprintError,
+    IndexCorruptError,
+    IndexExistsError,
+    StorageError,
+    UsageError,
+)
+
+
+def with_changes(options, **changes):
+    from dataclasses import replace
+
+    return replace(options, **changes)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def folder(tmp_path, write_with, options, encoder, documents):
+    """An index of 25 documents on the server."""
+    write_with(options, encoder, documents, tmp_path / "i")
+    return tmp_path / "i"
+
+
+def one_collection(server):
+    [name] = server.collections
+    return name, server.collections[name]
+
+
+def test_an_index_on_a_server_finds_its_documents(folder, server, encoder, documents):
+    index = open_index(folder)
+    hits = index.search(encoder.encode_queries([d.content for d in documents]), 2)
+    assert [(h[0].doc_id, h[0].text) for h in hits] == [(d.doc_id, d.text) for d in documents]
+    assert verify_index(folder).documents == 25
+    name, _ = one_collection(server)
+    assert server.aliases == {"docs": name}
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "documents",
+        "fields.arrow",
+        "manifest.json",
+        "qdrant",
+        "vectors",
+    ]
+    assert [path.name for path in (folder / "qdrant").iterdir()] == ["store.json"]
+
+
+def test_the_collection_is_made_for_exact_search_and_carries_the_fingerprint(
+    folder, server, encoder
+):
+    name, collection = one_collection(server)
+    body = dict(collection["body"])
+    ours = body.pop("metadata")["millpond"]
+    assert body == {"vectors": {"size": 16, "distance": "Dot"}, "hnsw_config": {"m": 0}}
+    assert ours == {
+        "name": "docs",
+        "documents": 25,
+        "fingerprint": encoder.fingerprint.to_json(),
+        "complete": True,
+    }
+    assert read_manifest(folder).settings["stored_collection"] == name
+
+
+def test_every_option_reaches_the_server(tmp_path, write_with, server, options, encoder, documents):
+    chosen = with_changes(
+        options,
+        shard_number=3,
+        replication_factor=2,
+        quantization="int8",
+        on_disk_vectors=True,
+        on_disk_payload=True,
+        on_disk_graph=True,
+    )
+    write_with(chosen, encoder, documents, tmp_path / "i", factory="HNSW32,ef200")
+    body = dict(one_collection(server)[1]["body"])
+    del body["metadata"]
+    assert body == {
+        "vectors": {"size": 16, "distance": "Dot", "on_disk": True},
+        "hnsw_config": {"m": 32, "ef_construct": 200, "on_disk": True},
+        "quantization_config": {"scalar": {"type": "int8", "always_ram": True}},
+        "shard_number": 3,
+        "replication_factor": 2,
+        "on_disk_payload": True,
+    }
+    index = open_index(tmp_path / "i")
+    query = encoder.encode_queries([documents[0].content])
+    index.search(query, 3)
+    index.as_exact().search(query, 3)
+    params = [r.body["searches"][0]["params"] for r in server.sent("POST", "/query/batch")]
+    assert params[-2:] == [
+        {"hnsw_ef": 128, "quantization": {"rescore": True, "oversampling": 2.0}},
+        {"exact": True, "quantization": {"ignore": True}},
+    ]
+
+
+def test_binary_quantization_is_asked_for(
+    tmp_path, write_with, server, options, encoder, documents
+):
+    chosen = with_changes(options, quantization="binary")
+    write_with(chosen, encoder, documents, tmp_path / "i", factory="HNSW")
+    body = one_collection(server)[1]["body"]
+    assert body["quantization_config"] == {"binary": {"always_ram": True}}
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_points_arrive_once_in_batches_below_the_limit(
+    tmp_path, write_with, server, options, encoder, documents, monkeypatch, parallel
+):
+    monkeypatch.setattr(points_module, "BATCH_BYTES", 3000)
+    write_with(with_changes(options, parallel=parallel), encoder, documents, tmp_path / "i")
+    batches = server.sent("PUT", "/points")
+    # A point takes at most 120 + 16 * 25 + 5 = 525 bytes by our estimate, so 5 fit into 3000.
+    assert sorted(len(batch.body["points"]) for batch in batches) == [5] * 5
+    assert all(batch.size <= 3000 and "wait=true" in batch.query for batch in batches)
+    points = sorted(
+        (p for batch in batches for p in batch.body["points"]), key=lambda p: p["payload"]["row"]
+    )
+    assert [p["payload"] for p in points] == [
+        {"doc_id": d.doc_id, "row": n, "fields": dict(d.metadata)} for n, d in enumerate(documents)
+    ]
+    assert [p["id"] for p in points] == [point_id(d.doc_id) for d in documents]
+    stored = np.array([p["vector"] for p in points], dtype=np.float32)
+    assert np.array_equal(stored, encoder.encode_documents([d.content for d in documents]))
+
+
+def test_the_longest_points_stay_below_the_limit_of_a_server(tmp_path, fakes):
+    # The estimate must not be too small: floats with all their digits, ids of escaped letters.
+    from indexes.storage.documents import DocumentStore, DocumentWriter
+    from indexes.storage.vectors import Shards, VectorWriter
+    from retrieval import Document
+
+    vectors = np.full((40, 500), -1.2345678806304932e-05, dtype=np.float32)
+    for name in ("d", "v"):
+        (tmp_path / name).mkdir()
+    with VectorWriter(tmp_path / "v" / "00000.npy", 500) as shards:
+        shards.append(vectors)
+    with DocumentWriter(tmp_path / "d" / "00000.arrow") as writer:
+        for number in range(40):
+            writer.append(Document("🦆" * 100 + str(number), ""))
+    batches = list(
+        points_module.read_batches(
+            Shards(tmp_path / "v", 500), DocumentStore(tmp_path / "d"), most_bytes=100_000
+        )
+    )
+    sizes = [
+        len(json.dumps({"points": [{"id": i, "vector": v, "payload": p} for i, v, p in batch]}))
+        for batch in batches
+    ]
+    assert len(sizes) > 1
+    assert max(sizes) <= 100_000
+    assert sum(len(batch.doc_ids) for batch in batches) == 40
+
+
+def test_a_busy_server_is_asked_again(tmp_path, write_with, server, options, encoder, documents):
+    server.failures.append(["PUT", "/points", 503, 2, {}])
+    server.failures.append(["GET", "/collections", 429, 1, {"Retry-After": "0"}])
+    write_with(options, encoder, documents, tmp_path / "i")
+    assert len(server.sent("PUT", "/points")) == 3
+    assert verify_index(tmp_path / "i").documents == 25
+
+
+def test_pauses_double_and_end_in_one_line(server, options):
+    server.failures.append(["GET", "/collections", 503, 99, {}])
+    pauses = []
+    connection = Connection(options, pause=pauses.append)
+    with connection, pytest.raises(StorageError, match=r"cannot do this: not now \(503\)"):
+        connection.run(lambda client: client.get_collections())
+    # Six attempts, five pauses: 1, 2, 4, 8, 16 times the first.
+    assert pauses == pytest.approx([0.001, 0.002, 0.004, 0.008, 0.016])
+
+
+def test_the_upload_ends_when_the_server_has_indexed(
+    tmp_path, write_with, server, options, encoder, documents
+):
+    # The first status is read with the metadata, right after the collection was made.
+    server.statuses = ["green", "yellow", "grey", "green"]
+    write_with(options, encoder, documents, tmp_path / "i")
+    assert server.statuses == []
+
+
+def test_a_server_that_fails_to_index_is_named_and_the_collection_removed(
+    tmp_path, write_with, server, options, encoder, documents
+):
+    server.statuses = ["green", "red"]
+    with pytest.raises(StorageError, match="cannot index 'docs-.*server's log"):
+        write_with(options, encoder, documents, tmp_path / "i")
+    assert (server.collections, server.aliases) == ({}, {})
+    assert not (tmp_path / "i" / "manifest.json").exists()
+
+
+def test_a_server_that_never_ends_indexing_is_given_up(
+    tmp_path, write_with, server, options, encoder, documents
+):
+    server.statuses = ["green", *["yellow"] * 9]
+    with pytest.raises(StorageError, match="still indexing .* after 0 seconds"):
+        write_with(with_changes(options, green_seconds=0), encoder, documents, tmp_path / "i")
+    assert server.collections == {}
+
+
+def test_lost_points_are_noticed(tmp_path, write_with, server, options, encoder, documents):
+    server.loses_points = 2
+    with pytest.raises(IndexCorruptError, match="holds 23 points, 25 were expected"):
+        write_with(options, encoder, documents, tmp_path / "i")
+    assert server.collections == {}
+
+
+def test_a_name_that_is_taken_is_refused_before_anything_is_encoded(
+    folder, tmp_path, write_with, options, fakes, documents
+):
+    encoder = fakes.HashingEncoder()
+    with pytest.raises(IndexExistsError, match="'docs' of 25 documents by 'hash'.*--overwrite"):
+        write_with(options, encoder, documents, tmp_path / "other")
+    assert encoder.calls == 0
+
+
+def test_a_collection_of_somebody_else_is_left_alone(
+    tmp_path, write_with, server, options, encoder, documents
+):
+    server.collections["docs"] = {"body": {"vectors": {"size": 4, "distance": "Dot"}}, "points": {}}
+    with pytest.raises(UsageError, match="millpond did not make; it is left alone"):
+        write_with(with_changes(options, overwrite=True), encoder, documents, tmp_path / "i")
+    assert list(server.collections) == ["docs"]
+
+
+def test_readers_keep_the_replaced_collection_until_the_next_build(
+    folder, server, write_with, options, encoder, documents
+):
+    first, _ = one_collection(server)
+    reader = open_index(folder)
+    replacing = with_changes(options, overwrite=True)
+    write_with(replacing, encoder, documents[:5], folder, overwrite=True)
+    second = server.aliases["docs"]
+    query = encoder.encode_queries([documents[20].content])
+    assert reader.search(query, 1)[0][0].doc_id == "d20"
+    assert len(open_index(folder)) == 5
+    assert set(server.collections) == {first, second}
+    write_with(replacing, encoder, documents[:6], folder, overwrite=True)
+    assert set(server.collections) == {second, server.aliases["docs"]}
+
+
+def test_what_a_killed_build_left_is_removed_and_other_collections_are_not(
+    tmp_path, write_with, server, options, encoder, documents
+):
+    def leave(name, metadata):
+        body = {"vectors": {"size": 4, "distance": "Dot"}, "metadata": metadata}
+        server.collections[name] = {"body": body, "points": {}}
+
+    leave("docs-0123abcd", {"millpond": {"name": "docs", "complete": False}})
+    leave("docs-0123abce", {})
+    leave("docs-x-0123abcd", {"millpond": {"name": "docs-x", "complete": False}})
+    write_with(options, encoder, documents, tmp_path / "i")
+    assert set(server.collections) == {"docs-0123abce", "docs-x-0123abcd", server.aliases["docs"]}
+
+
+def test_a_server_that_keeps_no_metadata_is_refused(
+    tmp_path, write_with, server, options, encoder, documents
+):
+    server.keeps_metadata = False
+    with pytest.raises(UsageError, match="Update the server to 1.16"):
+        write_with(options, encoder, documents, tmp_path / "i")
+    assert server.collections == {}
+
+
+def change(collection, **changes):
+    collection["body"]["metadata"]["millpond"].update(changes)
+
+
+def test_a_collection_of_another_model_is_refused(folder, server, fakes):
+    other = fakes.HashingEncoder(model="other").fingerprint
+    change(one_collection(server)[1], fingerprint=other.to_json())
+    with pytest.raises(FingerprintError, match="'other'.*model 'other' against 'hash'"):
+        open_index(folder)
+
+
+def test_a_collection_that_is_gone_unfinished_or_of_another_size_is_corrupt(folder, server):
+    name, collection = one_collection(server)
+    collection["body"]["vectors"]["size"] = 8
+    with pytest.raises(IndexCorruptError, match="vectors of length 8, the manifest states 16"):
+        open_index(folder)
+    collection["body"]["vectors"]["size"] = 16
+    collection["points"].popitem()
+    with pytest.raises(IndexCorruptError, match="holds 24 points, 25 were expected"):
+        open_index(folder)
+    change(collection, fingerprint={"model": "x"})
+    with pytest.raises(IndexCorruptError, match="damaged metadata"):
+        open_index(folder)
+    change(collection, complete=False)
+    with pytest.raises(IndexCorruptError, match="not a finished index"):
+        open_index(folder)
+    del server.collections[name]
+    with pytest.raises(IndexCorruptError, match="is gone.*--overwrite"):
+        open_index(folder)
+
+
+@pytest.mark.parametrize("variable", ["QDRANT_API_KEY", "MILLPOND_QDRANT_API_KEY"])
+def test_the_key_comes_from_the_environment_and_is_kept_nowhere(
+    tmp_path, write_with, server, options, encoder, documents, monkeypatch, variable
+):
+    server.key = "s3cret"
+    monkeypatch.setenv(variable, "s3cret")
+    write_with(options, encoder, documents, tmp_path / "i")
+    open_index(tmp_path / "i")
+    assert {request.headers["api-key"] for request in server.requests} == {"s3cret"}
+    for path in (tmp_path / "i").rglob("*"):
+        assert path.is_dir() or b"s3cret" not in path.read_bytes()
+    assert "s3cret" not in json.dumps([c["body"] for c in server.collections.values()])
+
+
+def test_the_key_of_the_options_goes_before_ours_before_qdrants(options, monkeypatch):
+    monkeypatch.setenv("QDRANT_API_KEY", "qdrant")
+    assert find_api_key(options) == "qdrant"
+    monkeypatch.setenv("MILLPOND_QDRANT_API_KEY", "millpond")
+    assert find_api_key(options) == "millpond"
+    assert find_api_key(with_changes(options, api_key="mine")) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [("", r"wants an API key \(401\)"), ("wrong", r"refuses this API key \(403\)")],
+)
+def test_a_wrong_key_is_one_line_and_not_tried_again(folder, server, monkeypatch, key, message):
+    server.key = "s3cret"
+    monkeypatch.setenv("QDRANT_API_KEY", key)
+    server.requests.clear()
+    with pytest.raises(StorageError, match=message) as caught:
+        open_index(folder)
+    assert "environment variable QDRANT_API_KEY" in str(caught.value)
+    assert "wrong" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_server_that_is_down_is_one_line_before_anything_is_encoded(
+    tmp_path, write_with, encoder, documents, grpc
+):
+    url = f"http://127.0.0.1:{free_port()}"
+    options = QdrantOptions(url=url, collection="docs", grpc=grpc, timeout_seconds=2)
+    with pytest.raises(StorageError, match=f"No Qdrant server answers at {url} .*--url") as caught:
+        write_with(options, encoder, documents, tmp_path / "i")
+    assert "\n" not in str(caught.value)
+    assert encoder.calls == 0
+    assert not (tmp_path / "i" / "manifest.json").exists()
+
+
+def test_a_server_that_went_down_is_one_line_on_search(folder, server, encoder):
+    index = open_index(folder)
+    server.stop()
+    with pytest.raises(StorageError, match="No Qdrant server answers"):
+        index.search(encoder.encode_queries(["x"]), 1)
+
+
+def test_a_refused_request_tells_what_the_server_says(server, options):
+    server.failures.append(["PUT", "/points", 400, 1, {}])
+    with Connection(options) as connection, pytest.raises(StorageError, match=r"not now \(400\)"):
+        connection.run(lambda client: client.upsert("docs", points=[]))
+    assert len(server.sent("PUT", "/points")) == 1
+
+
+def test_a_build_without_a_fingerprint_is_refused(tmp_path, options, encoder, documents):
+    from indexes.backends.backend import BuildRequest
+    from indexes.storage.documents import DocumentStore, DocumentWriter
+    from indexes.storage.vectors import Shards, VectorWriter
+
+    for name in ("documents", "vectors"):
+        (tmp_path / name).mkdir()
+    with VectorWriter(tmp_path / "vectors" / "00000.npy", 16) as shards:
+        shards.append(encoder.encode_documents(["x"]))
+    with DocumentWriter(tmp_path / "documents" / "00000.arrow") as writer:
+        writer.append(documents[0])
+    store = DocumentStore(tmp_path / "documents")
+    request = BuildRequest(tmp_path, "Flat", Shards(tmp_path / "vectors", 16), store)
+    with pytest.raises(UsageError, match="fingerprint"):
+        configured_backend(options).build(request)
+
+
+def test_a_fingerprint_survives_grpc():
+    from qdrant_client import grpc
+    from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+
+    from retrieval import Fingerprint
+
+    sent = Fingerprint("m", {"a": 1, "b": 1.0, "c": None, "d": True, "e": "ü", "f": 10**12})
+    metadata = RestToGrpc.convert_payload({"millpond": {"fingerprint": sent.to_json()}})
+    message = grpc.CreateCollection(collection_name="x", metadata=metadata).SerializeToString()
+    stored = GrpcToRest.convert_payload(grpc.CreateCollection.FromString(message).metadata)
+    assert Fingerprint.from_json(stored["millpond"]["fingerprint"]).digest == sent.digest

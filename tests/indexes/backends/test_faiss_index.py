@@ -1,0 +1,262 @@
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexes import WriteConfig, open_index, write_corpus
+from indexes.backends.faiss.build import INDEX_NAME, _write_flat, load_faiss
+from indexes.storage.vectors import Shards, VectorWriter
+from retrieval import Document, Retriever, VectorIndex
+from retrieval.errors import MissingDependencyError, UsageError, VectorError
+
+FACTORIES = [
+    "Flat",
+    "HNSW32",
+    "IVF4,Flat",
+    "SQ8",
+    "PQ4x4",
+    "PCA8,Flat",
+    "IVF4,SQ8",
+    "PCA8,IVF4,PQ4x4",
+]
+
+
+def index_of(fakes, vectors, folder, *, ids=None, factory="Flat"):
+    """Write an index whose document number n has the n-th vector."""
+    ids = ids or [f"d{n}" for n in range(len(vectors))]
+    documents = [Document(doc_id, str(n)) for n, doc_id in enumerate(ids)]
+    write_corpus(fakes.TableEncoder(vectors), documents, folder, WriteConfig(factory=factory))
+    return open_index(folder)
+
+
+def pairs(hits):
+    return [(hit.doc_id, hit.score) for hit in hits]
+
+
+def test_search_orders_by_inner_product_and_returns_the_documents(tmp_path, fakes):
+    vectors = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
+    index = index_of(fakes, vectors, tmp_path / "i", ids=["east", "north", "between"])
+    assert isinstance(index, VectorIndex)
+    assert (len(index), index.dimension) == (3, 2)
+    hits = index.search(np.array([[0, 1]], dtype=np.float32), 2)[0]
+    # (0, 1) against (0, 1) is 1; against (0.6, 0.8) it is 0.8.
+    assert [(hit.rank, hit.doc_id, hit.text) for hit in hits] == [
+        (1, "north", "1"),
+        (2, "between", "2"),
+    ]
+    assert [hit.score for hit in hits] == pytest.approx([1, 0.8])
+
+
+def test_hits_carry_title_text_and_metadata_only_when_asked(tmp_path, fakes, encoder, documents):
+    write_corpus(encoder, documents, tmp_path / "i")
+    index = open_index(tmp_path / "i")
+    query = encoder.encode_queries([documents[7].content])
+    [hit] = index.search(query, 1)[0]
+    assert (hit.doc_id, hit.title, hit.text, hit.metadata) == (
+        "d7",
+        documents[7].title,
+        documents[7].text,
+        {"n": 7},
+    )
+    [bare] = index.search(query, 1, with_text=False)[0]
+    assert (bare.doc_id, bare.title, bare.text, bare.metadata) == ("d7", "", "", {})
+
+
+def test_a_retriever_finds_a_document_by_its_own_text(tmp_path, encoder, documents):
+    write_corpus(encoder, documents, tmp_path / "i")
+    assert (
+        Retriever(encoder, open_index(tmp_path / "i")).search(documents[3].content)[0].doc_id
+        == "d3"
+    )
+
+
+def test_k_may_exceed_the_number_of_documents(tmp_path, fakes):
+    index = index_of(fakes, np.eye(3, dtype=np.float32), tmp_path / "i")
+    hits = index.search(np.eye(3, dtype=np.float32)[:1], 100)[0]
+    assert pairs(hits) == [("d0", 1.0), ("d1", 0.0), ("d2", 0.0)]
+
+
+def test_no_query_gives_no_list(tmp_path, fakes):
+    index = index_of(fakes, np.eye(3, dtype=np.float32), tmp_path / "i")
+    assert index.search(np.empty((0, 3), dtype=np.float32), 5) == []
+
+
+@pytest.mark.parametrize("count", [3, 50, 300])
+def test_among_equal_scores_at_the_cut_off_the_smallest_ids_win(tmp_path, fakes, count):
+    # All vectors are equal, rows run against the order of ids: the last rows must be returned.
+    vectors = np.tile(np.array([[1, 0]], dtype=np.float32), (count, 1))
+    ids = [f"{number:04d}" for number in reversed(range(count))]
+    index = index_of(fakes, vectors, tmp_path / "i", ids=ids)
+    hits = index.search(vectors[:1], 2)[0]
+    assert [hit.doc_id for hit in hits] == ["0000", "0001"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 80),
+    dimension=st.integers(1, 5),
+    queries=st.integers(1, 30),
+    k=st.integers(1, 90),
+    levels=st.integers(0, 3),
+)
+def test_flat_search_equals_brute_force_with_ties(
+    fakes, seed, count, dimension, queries, k, levels
+):
+    # Entries from a few whole numbers force ties; levels=0 makes every score 0.
+    random = np.random.default_rng(seed)
+    vectors = random.integers(-levels, levels + 1, (count, dimension)).astype(np.float32)
+    asked = random.integers(-levels, levels + 1, (queries, dimension)).astype(np.float32)
+    ids = [str(number) for number in random.permutation(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        index = index_of(fakes, vectors, Path(folder) / "i", ids=ids)
+        found = index.search(asked, k)
+    for query, hits in zip(asked, found, strict=True):
+        scores = vectors @ query
+        best = sorted(zip(-scores, ids, strict=True))[:k]
+        assert pairs(hits) == [(doc_id, -score) for score, doc_id in best]
+        assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
+
+
+def test_scores_and_order_do_not_depend_on_how_many_queries_are_asked_at_once(tmp_path, fakes):
+    # Float32 sums differ in the last digit between faiss' kernels for one and for many queries.
+    random = np.random.default_rng(1)
+    vectors = random.standard_normal((40, 96)).astype(np.float32)
+    index = index_of(fakes, np.concatenate([vectors] * 5), tmp_path / "i")
+    asked = random.standard_normal((64, 96)).astype(np.float32)
+    together = index.search(asked, 12)
+    assert together == [index.search(asked[n : n + 1], 12)[0] for n in range(64)]
+    for hits in together:
+        # Each vector is there five times: scores come in blocks of five, ids in order.
+        assert [hit.score for hit in hits[:5]] == [hits[0].score] * 5
+        assert [h.doc_id for h in hits[:5]] == sorted(h.doc_id for h in hits[:5])
+
+
+@pytest.mark.parametrize(
+    "queries",
+    [
+        np.zeros((1, 3), dtype=np.float32),
+        np.zeros(4, dtype=np.float32),
+        np.zeros((1, 4)),
+        np.array([[0, np.nan, 0, 0]], dtype=np.float32),
+        np.array([[0, np.inf, 0, 0]], dtype=np.float32),
+        [[0.0, 0.0, 0.0, 0.0]],
+    ],
+    ids=["dimension", "one row", "float64", "nan", "infinity", "list"],
+)
+def test_queries_that_are_not_finite_float32_of_the_right_shape_are_refused(
+    tmp_path, fakes, queries
+):
+    index = index_of(fakes, np.eye(4, dtype=np.float32), tmp_path / "i")
+    with pytest.raises(VectorError, match="queries"):
+        index.search(queries, 1)
+
+
+def test_k_below_one_is_refused(tmp_path, fakes):
+    index = index_of(fakes, np.eye(4, dtype=np.float32), tmp_path / "i")
+    with pytest.raises(UsageError, match="k is 0"):
+        index.search(np.eye(4, dtype=np.float32), 0)
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_every_kind_of_index_finds_most_documents_by_their_own_vectors(tmp_path, fakes, factory):
+    encoder = fakes.HashingEncoder()
+    documents = fakes.make_documents(200)
+    manifest = write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory=factory))
+    assert manifest.factory == factory
+    index = open_index(tmp_path / "i")
+    queries = encoder.encode_queries([document.content for document in documents])
+    found = index.search(queries, 5)
+    assert all(len({hit.doc_id for hit in hits}) == 5 for hits in found)
+    assert all(hits == sorted(hits, key=lambda h: (-h.score, h.doc_id)) for hits in found)
+    hit = [d.doc_id in {h.doc_id for h in hits} for d, hits in zip(documents, found, strict=True)]
+    assert np.mean(hit) > (0.99 if "PQ" not in factory and "PCA" not in factory else 0.5)
+
+
+def test_training_and_search_breadth_are_kept_in_the_manifest(tmp_path, fakes):
+    documents = fakes.make_documents(200)
+    manifest = write_corpus(
+        fakes.HashingEncoder(), documents, tmp_path / "i", WriteConfig(factory="IVF16,Flat")
+    )
+    recall = manifest.settings["recall@10"]
+    assert 0.8 < recall < 1.0  # 8 of 16 lists are searched
+    assert manifest.settings == {
+        "training_rows": 200,
+        "training_seed": 0,
+        "nprobe": 8,
+        "recall@10": recall,
+        "recall_queries": 200,
+    }
+
+
+def test_rows_that_an_approximate_index_does_not_fill_are_left_out(tmp_path, fakes):
+    vectors = np.repeat(np.eye(32, dtype=np.float32), 2, axis=0)
+    index = index_of(fakes, vectors, tmp_path / "i", factory="IVF32,Flat")
+    hits = index.search(vectors[:1], 64)[0]  # 8 of the 32 lists are visited
+    assert 2 <= len(hits) < 64
+    assert [hit.doc_id for hit in hits[:2]] == ["d0", "d1"]
+
+
+@pytest.mark.parametrize(
+    "factory", ["", "Flt", "IVF0,Flat", "PQ7", "LSH", "IDMap,Flat", "Flat,", "IVF,Flat"]
+)
+def test_a_bad_factory_string_is_refused_in_one_line_before_anything_is_encoded(
+    tmp_path, encoder, documents, factory
+):
+    with pytest.raises(UsageError, match="Examples that work: Flat, HNSW32, IVF256,Flat, SQ8") as e:
+        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory=factory))
+    assert "\n" not in str(e.value)
+    assert ".cpp" not in str(e.value)
+    assert encoder.calls == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("factory", ["IVF256,Flat", "PQ4", "NSG32"])
+def test_too_few_documents_to_build_are_refused_in_one_line(tmp_path, encoder, documents, factory):
+    with pytest.raises(UsageError, match=r"from 25 documents: .*Flat, HNSW32") as caught:
+        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory=factory))
+    assert "\n" not in str(caught.value)
+    assert ".cpp" not in str(caught.value)
+    # With another factory the same documents need not be embedded again.
+    calls = encoder.calls
+    write_corpus(encoder, documents, tmp_path / "i")
+    assert encoder.calls == calls
+
+
+def test_a_streamed_flat_file_has_the_bytes_that_faiss_writes(tmp_path):
+    faiss = load_faiss()
+    vectors = np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32)
+    (tmp_path / "v").mkdir()
+    for number in range(3):
+        with VectorWriter(tmp_path / "v" / f"{number:05d}.npy", 6) as writer:
+            writer.append(vectors[10 * number : 10 * number + 10])
+    index = faiss.index_factory(6, "Flat", faiss.METRIC_INNER_PRODUCT)
+    assert _write_flat(index, Shards(tmp_path / "v", 6), tmp_path / "streamed")
+    index.add(vectors)
+    faiss.write_index(index, str(tmp_path / "whole"))
+    assert (tmp_path / "streamed").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
+@pytest.mark.parametrize("factory", ["Flat", "HNSW32", "IVF4,Flat", "SQ8"])
+def test_the_index_file_is_memory_mapped(tmp_path, fakes, factory):
+    folder = tmp_path / "i"
+    write_corpus(
+        fakes.HashingEncoder(), fakes.make_documents(200), folder, WriteConfig(factory=factory)
+    )
+    index = open_index(folder)
+    mapped = Path("/proc/self/maps").read_text()
+    assert str(folder / INDEX_NAME) in mapped
+    assert str(folder / "documents" / "00000.arrow") in mapped
+    assert len(index) == 200
+
+
+def test_a_missing_faiss_names_both_extras(tmp_path, encoder, documents, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MissingDependencyError, match=r"millpond\[cpu\].*millpond\[gpu\]"):
+        write_corpus(encoder, documents, tmp_path / "i")
+    assert encoder.calls == 0

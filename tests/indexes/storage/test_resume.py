@@ -1,0 +1,244 @@
+"""A build that was broken off goes on from its last finished shard, or says why it cannot."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexes import WriteConfig, open_index, verify_index, write_corpus
+from indexes.storage import staging as staging_module
+from retrieval import Document
+from retrieval.errors import DuplicateIdError, UsageError, VectorError
+
+ROOT = Path(__file__).parents[3]
+CONFIG = WriteConfig(batch_documents=5, corpus_name="corpus.jsonl")
+
+
+@pytest.fixture(autouse=True)
+def a_shard_for_each_chunk(monkeypatch):
+    monkeypatch.setattr(staging_module, "SHARD_SECONDS", 0.0)
+
+
+class StopError(Exception):
+    """Ends a build from outside."""
+
+
+def break_off(encoder, documents, path, after, config=CONFIG):
+    """Index until so many documents have been read."""
+
+    def stream():
+        for number, document in enumerate(documents):
+            if number == after:
+                raise StopError
+            yield document
+
+    with pytest.raises(StopError):
+        write_corpus(encoder, stream(), path, config)
+
+
+def contents(path):
+    """Ids in order, and the bytes of all vectors."""
+    index = open_index(path)
+    ids = [doc_id for batch in index.documents.iterate_ids() for doc_id in batch]
+    parts = [np.load(part) for part in sorted((path / "vectors").glob("*.npy"))]
+    return ids, np.concatenate(parts).tobytes()
+
+
+def test_a_broken_build_goes_on_with_the_same_chunks(tmp_path, fakes, documents):
+    whole = fakes.HashingEncoder()
+    write_corpus(whole, documents, tmp_path / "whole", CONFIG)
+    break_off(fakes.HashingEncoder(), documents, tmp_path / "i", 13)  # 2 shards of 5
+    encoder, known, finished = fakes.HashingEncoder(), [], []
+    write_corpus(
+        encoder, documents, tmp_path / "i", CONFIG, resumed=known.append, progress=finished.append
+    )
+    assert known == [10]
+    assert finished == [5, 5, 5, 5, 5]
+    assert (whole.calls, encoder.calls) == (5, 3)
+    assert contents(tmp_path / "i") == contents(tmp_path / "whole")
+    assert not (tmp_path / "i" / ".building").exists()
+
+
+def test_a_published_index_is_read_while_the_next_one_is_half_done(tmp_path, encoder, documents):
+    write_corpus(encoder, documents, tmp_path / "i", CONFIG)
+    newer = [Document(f"n{n}", f"new {n}") for n in range(20)]
+    again = WriteConfig(batch_documents=5, corpus_name="newer.jsonl", overwrite=True)
+    break_off(encoder, newer, tmp_path / "i", 12, again)
+    assert verify_index(tmp_path / "i").documents == 25
+    write_corpus(encoder, newer, tmp_path / "i", again)
+    assert verify_index(tmp_path / "i").documents == 20
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"corpus_name": "other.jsonl"}, "corpus was 'corpus.jsonl' and is 'other.jsonl'"),
+        ({"batch_documents": 6}, "batch_documents was 5 and is 6"),
+        ({"reading": {"limit": 9}}, "limit was None and is 9"),
+    ],
+)
+def test_another_option_is_refused_and_named(tmp_path, encoder, documents, change, message):
+    break_off(encoder, documents, tmp_path / "i", 13)
+    settings = {"batch_documents": 5, "corpus_name": "corpus.jsonl", **change}
+    with pytest.raises(UsageError, match=message):
+        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(**settings))
+    write_corpus(encoder, documents, tmp_path / "i", CONFIG)  # the shards were left alone
+    assert verify_index(tmp_path / "i").documents == 25
+
+
+def test_another_model_of_the_same_dimension_is_refused(tmp_path, fakes, encoder, documents):
+    break_off(encoder, documents, tmp_path / "i", 13)
+    with pytest.raises(UsageError, match=r"model was 'hash' and is 'other'.*--restart"):
+        write_corpus(fakes.HashingEncoder(model="other"), documents, tmp_path / "i", CONFIG)
+
+
+@pytest.mark.parametrize("change", ["text", "title", "doc_id", "metadata", "order", "fewer"])
+def test_a_changed_corpus_is_refused_with_the_documents_that_changed(
+    tmp_path, encoder, documents, change
+):
+    break_off(encoder, documents, tmp_path / "i", 13)
+    changed = list(documents)
+    old = changed[7]
+    if change == "order":
+        changed[7], changed[8] = changed[8], changed[7]
+    elif change == "fewer":
+        changed = changed[:7]
+    else:
+        parts = {"doc_id": old.doc_id, "text": old.text, "title": old.title}
+        new = {**parts, "metadata": {"n": -1}} if change == "metadata" else {**parts, change: "x"}
+        changed[7] = Document(**new)
+    with pytest.raises(UsageError, match=r"corpus.jsonl has changed .* documents 6 to 10 are"):
+        write_corpus(encoder, changed, tmp_path / "i", CONFIG)
+    calls = encoder.calls
+    write_corpus(encoder, documents, tmp_path / "i", CONFIG)
+    assert encoder.calls == calls + 3
+
+
+def test_restart_embeds_everything_again(tmp_path, fakes, encoder, documents):
+    break_off(encoder, documents, tmp_path / "i", 13)
+    other = fakes.HashingEncoder(model="other")
+    config = WriteConfig(batch_documents=5, corpus_name="corpus.jsonl", restart=True)
+    write_corpus(other, documents, tmp_path / "i", config)
+    assert other.calls == 5
+    assert open_index(tmp_path / "i").fingerprint.model == "other"
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "record"])
+def test_a_damaged_shard_and_what_follows_it_is_embedded_again(
+    tmp_path, fakes, encoder, documents, damage
+):
+    whole = tmp_path / "whole"
+    write_corpus(encoder, documents, whole, CONFIG)
+    break_off(encoder, documents, tmp_path / "i", 18)  # shards 0, 1 and 2
+    staging = tmp_path / "i" / ".building"
+    target = staging / "vectors" / "00001.npy"
+    if damage == "truncate":
+        os.truncate(target, 150)
+    elif damage == "flip":
+        content = bytearray(target.read_bytes())
+        content[-3] ^= 1
+        target.write_bytes(content)
+    elif damage == "delete":
+        (staging / "documents" / "00001.arrow").unlink()
+    else:
+        (staging / "done" / "00001.json").write_text("{")
+    resumed = fakes.HashingEncoder()
+    write_corpus(resumed, documents, tmp_path / "i", CONFIG)
+    assert resumed.calls == 4  # all but shard 0
+    assert contents(tmp_path / "i") == contents(whole)
+
+
+def test_an_error_of_the_encoder_keeps_what_came_before(tmp_path, fakes, documents):
+    encoder = fakes.HashingEncoder()
+    encode = encoder.encode_documents
+
+    def spoiled(texts):
+        vectors = encode(texts)
+        if encoder.calls == 4:
+            vectors[0, 0] = np.nan
+        return vectors
+
+    encoder.encode_documents = spoiled
+    with pytest.raises(VectorError, match="'d15'"):
+        write_corpus(encoder, documents, tmp_path / "i", CONFIG)
+    known = []
+    write_corpus(fakes.HashingEncoder(), documents, tmp_path / "i", CONFIG, resumed=known.append)
+    assert known == [15]
+
+
+def test_a_corpus_with_a_repeated_id_leaves_nothing_to_go_on_from(tmp_path, encoder, documents):
+    with pytest.raises(DuplicateIdError):
+        write_corpus(encoder, [*documents, documents[0]], tmp_path / "i", CONFIG)
+    assert not (tmp_path / "i").exists()
+
+
+FIFTY_KILLS = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+from indexes import WriteConfig, staging, verify_index, write_corpus
+from fakes import HashingEncoder, make_documents
+
+folder, seed = Path(sys.argv[1]), int(sys.argv[2])
+chance = random.Random(seed)
+staging.SHARD_SECONDS = 0.0
+documents = make_documents(60)
+config = WriteConfig(batch_documents=3)
+
+def write(path, calls):
+    encoder = HashingEncoder()
+    write_corpus(encoder, documents, path, config)
+    return encoder.calls
+
+def in_child(work):
+    child = os.fork()
+    if child == 0:
+        work()
+        os._exit(0)
+    return child
+
+started = time.monotonic()
+os.waitpid(in_child(lambda: write(folder / "timing", [])), 0)
+longest = time.monotonic() - started
+
+killed = taken_up = 0
+for run in range(50):
+    path = folder / str(run)
+    child = in_child(lambda: write(path, []))
+    time.sleep(chance.uniform(0, longest))
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    was_killed = os.WIFSIGNALED(status)
+    killed += was_killed
+    longest *= 1.1 if was_killed else 0.8  # most are killed, however fast the machine is now
+    if not (path / "manifest.json").exists():
+        known = []
+        write_corpus(HashingEncoder(), documents, path, config, resumed=known.append)
+        taken_up += bool(known)
+    verify_index(path)
+print(json.dumps({"killed": killed, "taken_up": taken_up}))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+def test_fifty_kills_at_random_moments_lose_and_double_nothing(tmp_path, fakes):
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parents[1]}"}
+    seed = int.from_bytes(os.urandom(4), "little")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FIFTY_KILLS, str(tmp_path), str(seed)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+    counts = json.loads(done.stdout)
+    assert counts["killed"] >= 10, f"seed {seed}: {counts}"
+    assert counts["taken_up"] >= 5, f"seed {seed}: {counts}"
+    config = WriteConfig(batch_documents=3)
+    write_corpus(fakes.HashingEncoder(), fakes.make_documents(60), tmp_path / "whole", config)
+    expected = contents(tmp_path / "whole")
+    for run in range(50):
+        assert contents(tmp_path / str(run)) == expected, f"seed {seed}, run {run}"
