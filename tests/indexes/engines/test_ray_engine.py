@@ -46,9 +46,10 @@ def a_shard_for_each_chunk(monkeypatch):
 def encoders():
     """The encoders of ray_encoders.py, importable in workers, with Ray running for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(ROOT)]))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent), str(ROOT)]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "token")  # Ray would set it, and leave it
+        patch.syspath_prepend(str(HERE.parent))
         patch.syspath_prepend(str(HERE))
         ray = importlib.import_module("ray")
         with warnings.catch_warnings():
@@ -235,7 +236,7 @@ def start_build(path, address=""):
     token = {"RAY_AUTH_MODE": "token"} if address else {}  # what Ray asks of who joins
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", SCRIPT, str(path), str(folder), address],
-        env={**clean, **token, "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}"},
+        env={**clean, **token, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}{os.pathsep}{ROOT}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
