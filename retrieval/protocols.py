@@ -12,13 +12,44 @@ from retrieval.filters.tree import Expression
 from retrieval.fingerprint import Fingerprint
 from retrieval.types import Hit
 
-__all__ = ["Encoder", "Progress", "VectorIndex", "Vectors"]
+__all__ = [
+    "Encoder",
+    "Floats",
+    "Mask",
+    "Notify",
+    "Progress",
+    "Rows",
+    "VectorIndex",
+    "Vectors",
+    "no_progress",
+    "silent",
+]
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
 """Float32, shape (N, D), one row per text."""
 
+Floats: TypeAlias = npt.NDArray[np.float32]
+"""Float32 of any shape."""
+
+Rows: TypeAlias = npt.NDArray[np.int64]
+"""Row numbers of an index, int64, counted from 0."""
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+"""One bool per row or token, True for those that count."""
+
 Progress: TypeAlias = Callable[[int], None]
-"""Called with how many more items are finished since the last call."""
+"""Called with the number of items finished since the last call."""
+
+Notify: TypeAlias = Callable[[str], None]
+"""Called with one line for the user."""
+
+
+def no_progress(count: int) -> None:
+    """Ignore progress."""
+
+
+def silent(line: str) -> None:
+    """Ignore a line for the user."""
 
 
 @runtime_checkable
