@@ -1,7 +1,5 @@
 """The real base and real corpora, skipped with a reason where they cannot be had."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -22,7 +20,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "beir"
 REAL_SETS = {"scifact": (5183, 1109), "cranfield": (1400, 225), "xquad-en": (240, 1190)}
 
 
-def load(model: str) -> Embedder:
+def load(model):
     try:
         return Embedder.load(model, device="cpu", notify=print)
     except (DownloadError, MissingDependencyError) as error:
@@ -31,7 +29,7 @@ def load(model: str) -> Embedder:
 
 @pytest.mark.base
 @pytest.mark.network
-def test_the_default_model_finds_real_documents_by_their_own_text(tmp_path: Path) -> None:
+def test_the_default_model_finds_real_documents_by_their_own_text(tmp_path):
     embedder = load(DEFAULT_MODEL)
     documents = list(islice(read_corpus("python-stdlib"), 0, 400, 10))
     write_corpus(embedder, documents, tmp_path / "index")
@@ -45,7 +43,7 @@ def test_the_default_model_finds_real_documents_by_their_own_text(tmp_path: Path
 
 @pytest.mark.base
 @pytest.mark.network
-def test_the_default_model_puts_meaning_before_words() -> None:
+def test_the_default_model_puts_meaning_before_words():
     embedder = load(DEFAULT_MODEL)
     assert embedder.trained
     queries = ["How do I delete a folder?", "a drug against high blood pressure"]
@@ -62,7 +60,7 @@ def test_the_default_model_puts_meaning_before_words() -> None:
 
 @pytest.mark.base
 @pytest.mark.network
-def test_one_text_is_searched_for_without_torch_and_finds_the_same(tmp_path: Path) -> None:
+def test_one_text_is_searched_for_without_torch_and_finds_the_same(tmp_path):
     embedder = load(f"{DEFAULT_MODEL},max_tokens=32")
     documents = list(islice(read_corpus("python-stdlib"), 0, 300, 10))
     write_corpus(embedder, documents, tmp_path / "index")
@@ -87,7 +85,7 @@ def test_one_text_is_searched_for_without_torch_and_finds_the_same(tmp_path: Pat
 @pytest.mark.base
 @pytest.mark.network
 @pytest.mark.parametrize("variant", ["model1", "model5", "weighted_mean+bidirectional"])
-def test_real_texts_embed_the_same_alone_and_in_a_batch(variant: str) -> None:
+def test_real_texts_embed_the_same_alone_and_in_a_batch(variant):
     embedder = load(f"smollm2-135m:{variant},base_layers=6,max_tokens=64")
     texts = [document.content for document in islice(read_corpus("python-stdlib"), 500, 506)]
     together = embedder.encode_documents([*texts, ""])
@@ -97,7 +95,7 @@ def test_real_texts_embed_the_same_alone_and_in_a_batch(variant: str) -> None:
 
 
 @pytest.mark.parametrize("name", REAL_SETS)
-def test_real_beir_folders_are_read_whole(name: str) -> None:
+def test_real_beir_folders_are_read_whole(name):
     folder = SHARED / name
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")

@@ -1,11 +1,5 @@
 """Tiny random decoders, built here, so that no test needs a download."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -16,7 +10,6 @@ from transformers import (
     GPTNeoConfig,
     LlamaConfig,
     MistralConfig,
-    PretrainedConfig,
     PreTrainedTokenizerFast,
     Qwen3Config,
 )
@@ -31,7 +24,7 @@ torch.set_num_threads(1)
 SPECIALS = ["<pad>", "<bos>", "<eos>"]
 
 
-def byte_tokenizer(*, pad: str = "<pad>", adds_bos: bool = False) -> PreTrainedTokenizerFast:
+def byte_tokenizer(*, pad="<pad>", adds_bos=False):
     """One token a byte after three specials; ids 3 to 258."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate([*SPECIALS, *alphabet])}
@@ -62,7 +55,7 @@ _SIZES = {
 }
 _GPT = {"vocab_size": 259, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
-ARCHITECTURES: dict[str, PretrainedConfig] = {
+ARCHITECTURES = {
     "llama": LlamaConfig(**_SIZES),
     "qwen3": Qwen3Config(**_SIZES),
     "mistral": MistralConfig(**_SIZES, sliding_window=8),
@@ -83,7 +76,7 @@ FOLLOWING = ("llama", "qwen3", "mistral", "gemma3")
 
 
 @pytest.fixture(scope="session")
-def base_folder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def base_folder(tmp_path_factory):
     """One saved tiny base per architecture; gemma3's tokenizer adds BOS, llama's pad is EOS."""
     folders = {}
     for name, config in ARCHITECTURES.items():
@@ -102,13 +95,13 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_cache(tmp_path, monkeypatch):
     """Keep tests out of the user's cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
-def functions() -> None:
+def functions():
     """Skip where the functions of fused.c cannot be compiled."""
     try:
         load_functions()
@@ -117,20 +110,18 @@ def functions() -> None:
 
 
 @pytest.fixture
-def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
+def unfused(monkeypatch):
     """As where there is no C compiler."""
     for place in ("probe.fused_layers", "speed.fused_int8_layers"):
         monkeypatch.setattr(f"embedder.engine.{place}", lambda layers: ())
 
 
 @pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Embedder]:
+def fast(monkeypatch):
     """Load mean+causal with int8 on any CPU; one without the instructions is slow at it."""
     monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: True)
 
-    def load(
-        folder: Path, pooling: str = "mean", attention: str = "causal", **how: Any
-    ) -> Embedder:
+    def load(folder, pooling="mean", attention="causal", **how):
         spec = VariantSpec(base=str(folder), pooling=pooling, attention=attention, max_tokens=48)
         return Embedder.from_spec(spec, device="cpu", speed="fast", **how)
 
@@ -138,10 +129,10 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Embedder]:
 
 
 @pytest.fixture
-def adapt() -> Callable[[Embedder], None]:
+def adapt():
     """Put LoRA into an embedder that changes its vectors, in evaluation mode."""
 
-    def change(embedder: Embedder) -> None:
+    def change(embedder):
         add_adapter(embedder.backbone, LoraOptions(rank=2, alpha=4))
         for name, weights in embedder.backbone.named_parameters():
             if "lora_B" in name:
@@ -152,18 +143,18 @@ def adapt() -> Callable[[Embedder], None]:
 
 
 @pytest.fixture
-def trained(base_folder: dict[str, Path]) -> Callable[..., Embedder]:
+def trained(base_folder):
     """Return a model on a tiny base as if trained: LoRA and pooling weights are not the first."""
 
     def build(
-        pooling: str = "mean",
-        attention: str = "causal",
+        pooling="mean",
+        attention="causal",
         *,
-        base: Path | str = base_folder["llama"],
-        seed: int = 0,
-        lora: LoraOptions | None = SMALL_LORA,
-        **settings: Any,
-    ) -> Embedder:
+        base=base_folder["llama"],
+        seed=0,
+        lora=SMALL_LORA,
+        **settings,
+    ):
         spec = VariantSpec(
             base=str(base),
             pooling=pooling,

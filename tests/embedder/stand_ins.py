@@ -1,7 +1,5 @@
 """Small local stand-ins for a GGUF file, a package index's wheels and a model hub."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import http.server

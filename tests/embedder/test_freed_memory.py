@@ -22,7 +22,7 @@ assert "torch" not in sys.modules
 GLIBC = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
 
 
-def pages(*arguments: str) -> int:
+def pages(*arguments):
     """Return how many pages were mapped while 20 MB were filled and freed 20 times."""
     done = subprocess.run(
         [sys.executable, "-c", CODE, *arguments],
@@ -36,12 +36,12 @@ def pages(*arguments: str) -> int:
 
 
 @pytest.mark.skipif(not GLIBC, reason="the C library is not glibc")
-def test_freed_memory_is_used_again_without_asking_the_system() -> None:
+def test_freed_memory_is_used_again_without_asking_the_system():
     assert pages("keep") < 100 < pages()
 
 
 @pytest.mark.skipif(not GLIBC, reason="the C library is not glibc")
-def test_what_the_environment_sets_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_environment_sets_is_left_alone(monkeypatch):
     from embedder.environment import keep_freed_memory
 
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=4096")

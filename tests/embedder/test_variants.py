@@ -11,7 +11,7 @@ from embedder.variants import format_model_name, parse_model_name, spec_from_jso
 from retrieval.errors import UnknownNameError, UsageError
 
 
-def test_the_papers_models_are_the_pairs_of_its_table() -> None:
+def test_the_papers_models_are_the_pairs_of_its_table():
     pairs = {f"model{n}": get_variant(f"model{n}") for n in range(1, 6)}
     assert {name: (v.pooling, v.attention) for name, v in pairs.items()} == {
         "model1": ("eos", "causal"),
@@ -22,15 +22,15 @@ def test_the_papers_models_are_the_pairs_of_its_table() -> None:
     }
 
 
-def test_every_pooling_x_attention_pair_is_listed_once() -> None:
+def test_every_pooling_x_attention_pair_is_listed_once():
     pairs = [(variant.pooling, variant.attention) for variant in list_variants()]
     assert sorted(pairs) == sorted((p, a) for p in POOLINGS for a in ATTENTIONS)
 
 
 @pytest.mark.parametrize("variant", list_variants(), ids=lambda variant: variant.name)
-def test_a_variant_is_found_by_its_name_and_by_its_pair(variant: object) -> None:
-    assert get_variant(variant.name) == variant  # type: ignore[attr-defined]
-    assert get_variant(f"{variant.pooling}+{variant.attention}") == variant  # type: ignore[attr-defined]
+def test_a_variant_is_found_by_its_name_and_by_its_pair(variant):
+    assert get_variant(variant.name) == variant
+    assert get_variant(f"{variant.pooling}+{variant.attention}") == variant
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,13 @@ def test_a_variant_is_found_by_its_name_and_by_its_pair(variant: object) -> None
         "smollm2-135m:weighted_mean+causal,base_layers=12,dimension=64,normalize=false",
     ],
 )
-def test_a_model_name_comes_back_as_it_was_written(name: str) -> None:
+def test_a_model_name_comes_back_as_it_was_written(name):
     spec = parse_model_name(name, "max+causal")
     assert sorted(format_model_name(spec).split(",")) == sorted(name.split(","))
     assert parse_model_name(format_model_name(spec), "max+causal") == spec
 
 
-def test_a_base_alone_gets_the_default_variant() -> None:
+def test_a_base_alone_gets_the_default_variant():
     spec = parse_model_name("smollm2-135m", "mean+causal")
     assert (spec.base, spec.pooling, spec.attention) == ("smollm2-135m", "mean", "causal")
 
@@ -69,14 +69,12 @@ def test_a_base_alone_gets_the_default_variant() -> None:
         ("", UsageError, "names no base"),
     ],
 )
-def test_a_wrong_model_name_says_what_is_accepted(
-    name: str, error: type[Exception], message: str
-) -> None:
+def test_a_wrong_model_name_says_what_is_accepted(name, error, message):
     with pytest.raises(error, match=message):
         parse_model_name(name, "mean+causal")
 
 
-def test_a_spec_survives_json() -> None:
+def test_a_spec_survives_json():
     spec = VariantSpec(
         base="smollm2-135m",
         pooling="multi_layer",
@@ -98,11 +96,11 @@ def test_a_spec_survives_json() -> None:
         ),
     ],
 )
-def test_a_wrong_spec_file_names_the_key(data: dict[str, object], message: str) -> None:
+def test_a_wrong_spec_file_names_the_key(data, message):
     with pytest.raises(UsageError, match=message):
         spec_from_json(data)
 
 
-def test_a_prompt_has_one_place_for_the_text() -> None:
+def test_a_prompt_has_one_place_for_the_text():
     with pytest.raises(UsageError, match="more than once"):
         VariantSpec(base="a", pooling="mean", attention="causal", query_prompt="{text} {text}")

@@ -3,12 +3,11 @@
 
 import os
 import signal
-from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
 
-from retrieval import Document, Fingerprint, Vectors
+from retrieval import Document, Fingerprint
 
 
 class HashingEncoder:
@@ -17,13 +16,13 @@ class HashingEncoder:
     ``die_at`` kills the process, as ``kill -9`` does, when that chunk (from 1) is asked for.
     """
 
-    def __init__(self, dimension: int = 16, model: str = "hash", die_at: int = 0) -> None:
+    def __init__(self, dimension=16, model="hash", die_at=0):
         self.dimension = dimension
         self.fingerprint = Fingerprint(model, {"model": model, "dimension": dimension})
         self.die_at = die_at
         self.calls = 0
 
-    def encode_documents(self, texts: Sequence[str]) -> Vectors:
+    def encode_documents(self, texts):
         self.calls += 1
         if self.calls == self.die_at:
             die()
@@ -40,18 +39,18 @@ class HashingEncoder:
 class TableEncoder:
     """Looks the vector of a text up in a table, so that a test chooses every score."""
 
-    def __init__(self, vectors: Vectors) -> None:
+    def __init__(self, vectors):
         self.table = vectors
         self.dimension = vectors.shape[1]
         self.fingerprint = Fingerprint("table", {"model": "table"})
 
-    def encode_documents(self, texts: Sequence[str]) -> Vectors:
+    def encode_documents(self, texts):
         return self.table[[int(text) for text in texts]]
 
     encode_queries = encode_documents
 
 
-def make_documents(count: int, prefix: str = "d") -> list[Document]:
+def make_documents(count, prefix="d"):
     return [
         Document(
             f"{prefix}{number}", f"text {number} of {prefix}", f"title {number}", {"n": number}
@@ -60,5 +59,5 @@ def make_documents(count: int, prefix: str = "d") -> list[Document]:
     ]
 
 
-def die() -> None:
+def die():
     os.kill(os.getpid(), signal.SIGKILL)

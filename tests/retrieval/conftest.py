@@ -1,9 +1,6 @@
 import io
 import json
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,13 +8,13 @@ GOOD = b'{"_id": "a", "text": "first"}\n'
 
 
 @pytest.fixture
-def good_line() -> bytes:
+def good_line():
     return GOOD
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[[str, bytes], Path]:
-    def write_bytes(name: str, data: bytes) -> Path:
+def write(tmp_path):
+    def write_bytes(name, data):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -27,8 +24,8 @@ def write(tmp_path: Path) -> Callable[[str, bytes], Path]:
 
 
 @pytest.fixture
-def write_jsonl(tmp_path: Path) -> Callable[..., Path]:
-    def write_records(*records: Any, name: str = "corpus.jsonl") -> Path:
+def write_jsonl(tmp_path):
+    def write_records(*records, name="corpus.jsonl"):
         path = tmp_path / name
         path.write_text("".join(json.dumps(record) + "\n" for record in records))
         return path
@@ -37,8 +34,8 @@ def write_jsonl(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
-    def fill(data: bytes) -> None:
+def stdin(monkeypatch):
+    def fill(data):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
 
     return fill

@@ -1,8 +1,6 @@
 """benchmarks/speed/gpu.py: the whole command on a CPU in small, and its arithmetic by hand."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,7 +21,7 @@ from retrieval.errors import UsageError
 CPU = torch.device("cpu")
 
 
-def test_operations_worked_by_hand() -> None:
+def test_operations_worked_by_hand():
     """Width 4, 2 heads of 2, 1 of keys: q 16, k 8, v 8, o 16; three of 4 x 6: 120 a layer.
 
     Texts of 2 and 4 tokens: 2 x 240 weights x 6 tokens = 2,880. Attention: (4 + 16) / 2 = 10
@@ -37,12 +35,12 @@ def test_operations_worked_by_hand() -> None:
 @pytest.mark.parametrize(
     ("name", "millions"), [("smollm2-135m", 106), ("llama-0.5b", 440), ("llama-7b", 6476)]
 )
-def test_the_shapes_are_as_large_as_they_are_called(name: str, millions: int) -> None:
+def test_the_shapes_are_as_large_as_they_are_called(name, millions):
     """Without embeddings; 135M and 0.5B have 28M and 50M of those, 7B 131M (and a head)."""
     assert round(SHAPES[name].layer_parameters / 1e6) == millions
 
 
-def test_a_shapes_count_is_that_of_the_model_built_from_it() -> None:
+def test_a_shapes_count_is_that_of_the_model_built_from_it():
     shape = TINY["llama-7b"]
     embedder = build_embedder(shape, CPU, torch.float32)
     layers = embedder.backbone.blocks()
@@ -50,7 +48,7 @@ def test_a_shapes_count_is_that_of_the_model_built_from_it() -> None:
     assert found == shape.layer_parameters
 
 
-def test_texts_have_the_lengths_asked_for_with_the_eos() -> None:
+def test_texts_have_the_lengths_asked_for_with_the_eos():
     lengths = [1, 2, 30]
     embedder = build_embedder(TINY["llama-7b"], CPU, torch.float32)
     rows = embedder.tokenize(make_texts(lengths, 200))
@@ -59,7 +57,7 @@ def test_texts_have_the_lengths_asked_for_with_the_eos() -> None:
     assert [len(row) for row in gpu_work.random_rows(lengths, embedder)] == lengths
 
 
-def test_mixed_lengths_are_mostly_short_and_the_same_each_time() -> None:
+def test_mixed_lengths_are_mostly_short_and_the_same_each_time():
     lengths = gpu_work.mixed_lengths(200_000, 2048)
     assert lengths == gpu_work.mixed_lengths(200_000, 2048)
     assert 200_000 <= sum(lengths) < 200_000 + 2048
@@ -68,18 +66,18 @@ def test_mixed_lengths_are_mostly_short_and_the_same_each_time() -> None:
     assert 1000 < max(lengths) <= 2048
 
 
-def test_naive_and_ours_embed_the_same() -> None:
+def test_naive_and_ours_embed_the_same():
     embedder = build_embedder(TINY["llama-0.5b"], CPU, torch.float32)
     rows = gpu_work.random_rows([3, 17, 5, 64] * 20, embedder)
     ours, naive = gpu_work.encode_ids(embedder, rows), gpu_work.encode_naively(embedder, rows)
     assert abs(ours - naive).max() < 1e-5
 
 
-def make_cell(seconds: dict[str, list[float]]) -> Cell:
+def make_cell(seconds):
     return Cell("s", "32", 10, 320, 640_000.0, 16, Timings(seconds), 0.99)
 
 
-def test_rates_ratios_and_mfu_worked_by_hand() -> None:
+def test_rates_ratios_and_mfu_worked_by_hand():
     """320 tokens in a median of 2 s: 160/s; 2,000 operations each; of a peak of 640,000 half."""
     cell = make_cell({OURS: [1, 2, 4], NAIVE: [4, 4, 4]})
     assert cell.rate(OURS) == 160
@@ -89,7 +87,7 @@ def test_rates_ratios_and_mfu_worked_by_hand() -> None:
     assert cell.rate(PADDED) == 0
 
 
-def test_tables_say_what_was_left_out() -> None:
+def test_tables_say_what_was_left_out():
     results = Results({"device": "a card"}, peak_flops=640_000.0, skipped=["llama-7b: no time"])
     results.cells.append(make_cell({OURS: [2], NAIVE: [4]}))
     text = results.to_markdown()
@@ -97,15 +95,13 @@ def test_tables_say_what_was_left_out() -> None:
     assert text.endswith("Left out:\n\n- llama-7b: no time")
 
 
-def test_a_base_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+def test_a_base_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"has no config\.json"):
         find_base("smollm2-135m", tmp_path)
     assert find_base("llama-7b", None) is None
 
 
-def test_the_whole_command_runs_on_a_cpu_in_small(
-    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_whole_command_runs_on_a_cpu_in_small(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("benchmarks.lab.speed.gpu_run.Run.turn_seconds", 0.001)
     monkeypatch.setattr("benchmarks.lab.speed.gpu_parts._ROUNDS", 1)
     monkeypatch.setattr("benchmarks.lab.speed.gpu_parts._SORTED_TEXTS", 64)
@@ -132,7 +128,7 @@ def test_the_whole_command_runs_on_a_cpu_in_small(
         assert "sentence-transformers, batches of 32" in shown
 
 
-def test_parts_without_time_are_left_out_with_a_line(tmp_path: Path, capsys: Any) -> None:
+def test_parts_without_time_are_left_out_with_a_line(tmp_path, capsys):
     out = tmp_path / "gpu.json"
     assert gpu.main(["--out", str(out), "--quick", "--device", "cpu", "--seconds", "0"]) == 0
     found = json.loads(out.read_text())
@@ -141,12 +137,10 @@ def test_parts_without_time_are_left_out_with_a_line(tmp_path: Path, capsys: Any
     assert "s are left, about" in capsys.readouterr().err
 
 
-def test_a_part_that_fails_does_not_lose_the_others(
-    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_that_fails_does_not_lose_the_others(tmp_path, capsys, monkeypatch):
     real = gpu.measure_shape
 
-    def measure(run: Any, shape: Shape, base: Path | None) -> None:
+    def measure(run, shape, base):
         if shape.name == "llama-7b":
             raise ValueError("of no use")
         real(run, shape, base)

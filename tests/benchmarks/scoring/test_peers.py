@@ -1,7 +1,5 @@
 """Models of sentence-transformers, measured beside ours."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

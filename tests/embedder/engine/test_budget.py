@@ -1,8 +1,5 @@
 """Tokens per batch: found on a GPU, halved where memory is short, and the vectors the same."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +9,6 @@ from embedder.embedder import _BATCH_TOKENS
 from embedder.engine import budget as module
 from embedder.engine.batches import packed_batches, token_batches
 from embedder.engine.budget import CUDA_TOKENS, TokenBudget, budget_of, is_out_of_memory
-from embedder.engine.packing import PackedBatch
 from retrieval.errors import ModelError
 
 TEXTS = [letter * length for letter, length in zip("abcdefg", (3, 11, 7, 1, 7, 5, 2), strict=True)]
@@ -20,28 +16,28 @@ TEXTS = [letter * length for letter, length in zip("abcdefg", (3, 11, 7, 1, 7, 5
 
 
 @pytest.fixture
-def embedder(base_folder: dict[str, Path]) -> Embedder:
+def embedder(base_folder):
     spec = VariantSpec(
         base=str(base_folder["llama"]), pooling="mean", attention="causal", max_tokens=96
     )
     return Embedder.from_spec(spec, device="cpu", batch_tokens=64)
 
 
-def lack_memory(monkeypatch: pytest.MonkeyPatch, embedder: Embedder, most: int) -> list[int]:
+def lack_memory(monkeypatch, embedder, most):
     """Let batches of more than ``most`` tokens fail; return the sizes that are tried."""
-    tried: list[int] = []
+    tried = []
     packed, padded = embedder.forward_packed, embedder.forward
 
-    def check(tokens: int) -> None:
+    def check(tokens):
         tried.append(tokens)
         if tokens > most:
             raise torch.OutOfMemoryError(f"tried to allocate {tokens} tokens")
 
-    def small_packed(batch: PackedBatch) -> Any:
+    def small_packed(batch):
         check(batch.ids.numel())
         return packed(batch)
 
-    def small_padded(ids: torch.Tensor, mask: torch.Tensor) -> Any:
+    def small_padded(ids, mask):
         check(ids.numel())
         return padded(ids, mask)
 
@@ -50,9 +46,7 @@ def lack_memory(monkeypatch: pytest.MonkeyPatch, embedder: Embedder, most: int) 
     return tried
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_the_vectors_are_the_same(
-    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_does_not_fit_is_halved_and_the_vectors_are_the_same(embedder, monkeypatch):
     """43 tokens fail; of the halves 12+8+8 fail, 12 fit, 8+8 fit; 6+4+3+2 fit."""
     expected = embedder.encode_documents(TEXTS)
     tried = lack_memory(monkeypatch, embedder, most=20)
@@ -60,9 +54,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_vectors_are_the_same(
     assert tried == [43, 28, 12, 16, 15]
 
 
-def test_after_a_lack_of_memory_batches_stay_small(
-    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_lack_of_memory_batches_stay_small(embedder, monkeypatch):
     """43 and then 28 failed, so that 28 // 2 = 14 tokens are left: 12, 8, 8+6, 4+3+2."""
     tried = lack_memory(monkeypatch, embedder, most=20)
     embedder.encode_documents(TEXTS)
@@ -75,7 +67,7 @@ def test_after_a_lack_of_memory_batches_stay_small(
     assert tried == [12, 16, 15]
 
 
-def test_padded_batches_are_halved_too(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padded_batches_are_halved_too(embedder, monkeypatch):
     """5 rows x 12 are 60; 2 x 12 fail, so 12 and 8; 3 x 8 fail, so 8 and 2 x 6; last 2 x 3."""
     expected = embedder.encode_documents(TEXTS)
     embedder.packs = False
@@ -84,18 +76,14 @@ def test_padded_batches_are_halved_too(embedder: Embedder, monkeypatch: pytest.M
     assert tried == [60, 24, 12, 8, 24, 8, 12, 6]
 
 
-def test_a_text_that_does_not_fit_alone_is_named_by_its_length(
-    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_that_does_not_fit_alone_is_named_by_its_length(embedder, monkeypatch):
     lack_memory(monkeypatch, embedder, most=10)
     with pytest.raises(ModelError, match=r"One text of 12 tokens does not fit .* memory of cpu"):
         embedder.encode_documents(TEXTS)
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(
-    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(batch: PackedBatch) -> Any:
+def test_other_errors_are_not_taken_for_a_lack_of_memory(embedder, monkeypatch):
+    def broken(batch):
         raise RuntimeError("an illegal memory access was encountered")
 
     monkeypatch.setattr(embedder, "forward_packed", broken)
@@ -105,11 +93,11 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(
     assert not is_out_of_memory(MemoryError())
 
 
-def growing(asked: int = 400, free: int = 10**9) -> TokenBudget:
+def growing(asked=400, free=10**9):
     return TokenBudget(asked, grows=True, free=lambda: free)
 
 
-def run_batches(budget: TokenBudget, rates: dict[int, float], bytes_each: int = 1) -> None:
+def run_batches(budget, rates, bytes_each=1):
     """Run full batches at these tokens a second by size, till the budget settles."""
     for _ in range(100):
         if budget.is_settled:
@@ -118,7 +106,7 @@ def run_batches(budget: TokenBudget, rates: dict[int, float], bytes_each: int = 
         budget.record(tokens, tokens / rates[tokens], tokens * bytes_each)
 
 
-def test_tokens_double_until_that_no_longer_pays() -> None:
+def test_tokens_double_until_that_no_longer_pays():
     """A quarter of 400 is 100. 200 is twice as fast, 400 1.5 times, 800 1.02 times: 800 stays."""
     budget = growing()
     run_batches(budget, {100: 1000, 200: 2000, 400: 3000, 800: 3060})
@@ -128,7 +116,7 @@ def test_tokens_double_until_that_no_longer_pays() -> None:
     assert budget.tokens == 200
 
 
-def test_tokens_do_not_double_into_memory_that_is_not_there() -> None:
+def test_tokens_do_not_double_into_memory_that_is_not_there():
     """400 tokens of 10 bytes are 4,000: more than four fifths of 4,999, not of 5,000."""
     always_faster = {size: size for size in (100, 200, 400, 800)}
     for free, expected in ((4999, 200), (5000, 400)):
@@ -137,14 +125,14 @@ def test_tokens_do_not_double_into_memory_that_is_not_there() -> None:
         assert budget.tokens == expected
 
 
-def test_tokens_have_an_upper_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_have_an_upper_limit(monkeypatch):
     monkeypatch.setattr(module, "MOST_TOKENS", 400)
     budget = growing()
     run_batches(budget, {size: size for size in (100, 200, 400, 800)})
     assert budget.tokens == 400
 
 
-def test_the_first_batch_of_a_size_and_batches_not_full_say_nothing() -> None:
+def test_the_first_batch_of_a_size_and_batches_not_full_say_nothing():
     """74 of 100 tokens are below three quarters; 101 are a text longer than the budget."""
     budget = growing()
     for tokens in (74, 101):
@@ -159,7 +147,7 @@ def test_the_first_batch_of_a_size_and_batches_not_full_say_nothing() -> None:
     assert budget.tokens == 400
 
 
-def test_a_size_that_a_user_asks_for_never_grows() -> None:
+def test_a_size_that_a_user_asks_for_never_grows():
     budget = TokenBudget(100, grows=False, free=lambda: 10**9)
     for _ in range(9):
         budget.record(100, 1.0, 0)
@@ -172,12 +160,12 @@ def test_a_size_that_a_user_asks_for_never_grows() -> None:
 
 
 class Settings:
-    def __init__(self, device: str, batch_tokens: int) -> None:
+    def __init__(self, device, batch_tokens):
         self.device = torch.device(device)
         self.batch_tokens = batch_tokens
 
 
-def test_only_a_gpu_that_was_asked_for_no_number_finds_its_own() -> None:
+def test_only_a_gpu_that_was_asked_for_no_number_finds_its_own():
     assert _BATCH_TOKENS["cuda"] == CUDA_TOKENS  # what an Embedder sets where none is asked for
     assert budget_of(Settings("cuda", CUDA_TOKENS)).tokens == CUDA_TOKENS // 4
     for settings in (Settings("cuda", 5000), Settings("cpu", CUDA_TOKENS)):
@@ -186,7 +174,7 @@ def test_only_a_gpu_that_was_asked_for_no_number_finds_its_own() -> None:
         assert budget_of(settings) is budget_of(settings)
 
 
-def test_batches_follow_a_budget_that_changes() -> None:
+def test_batches_follow_a_budget_that_changes():
     sizes = iter([4, 8, 2])
     assert list(packed_batches([2] * 7, lambda: next(sizes))) == [[0, 1], [2, 3, 4, 5], [6]]
     sizes = iter([4, 9, 2])
@@ -195,9 +183,7 @@ def test_batches_follow_a_budget_that_changes() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-def test_on_a_gpu_vectors_come_out_in_input_order_from_batches_that_overlap(
-    base_folder: dict[str, Path],
-) -> None:
+def test_on_a_gpu_vectors_come_out_in_input_order_from_batches_that_overlap(base_folder):
     spec = VariantSpec(base=str(base_folder["llama"]), pooling="mean", attention="causal")
     embedder = Embedder.from_spec(spec, device="cuda", dtype=torch.float32)
     expected = np.concatenate([embedder.encode_documents([text]) for text in TEXTS])
@@ -209,7 +195,7 @@ def test_on_a_gpu_vectors_come_out_in_input_order_from_batches_that_overlap(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-def test_a_gpu_that_is_nearly_full_halves_its_batches(base_folder: dict[str, Path]) -> None:
+def test_a_gpu_that_is_nearly_full_halves_its_batches(base_folder):
     spec = VariantSpec(base=str(base_folder["llama"]), pooling="mean", attention="causal")
     embedder = Embedder.from_spec(spec, device="cuda", dtype=torch.float32, batch_tokens=1 << 22)
     texts = ["the mill by the pond " * 4] * 30_000

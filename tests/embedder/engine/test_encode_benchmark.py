@@ -2,8 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,22 +23,22 @@ TEXTS = ["pond", "the mill by the pond turns, and turns again all day", "", "a b
 class Clock:
     """A clock that moves when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 0.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
 
-def contestant(name: str, clock: Clock, seconds: float, order: list[str]) -> Contestant:
-    def run() -> None:
+def contestant(name, clock, seconds, order):
+    def run():
         order.append(name)
         clock.now += seconds
 
     return Contestant(name, run)
 
 
-def test_contestants_take_turns_and_the_first_one_changes() -> None:
+def test_contestants_take_turns_and_the_first_one_changes():
     clock, order = Clock(), list[str]()
     pair = [contestant("a", clock, 1, order), contestant("b", clock, 2, order)]
     timings = take_turns(pair, rounds=3, budget_seconds=100, notify=str, clock=clock)
@@ -49,7 +47,7 @@ def test_contestants_take_turns_and_the_first_one_changes() -> None:
 
 
 @pytest.mark.parametrize(("budget", "rounds"), [(1, 1), (9, 3), (8, 2)])
-def test_no_round_begins_that_would_end_after_the_budget(budget: float, rounds: int) -> None:
+def test_no_round_begins_that_would_end_after_the_budget(budget, rounds):
     """A round takes 3 s: 9 s hold three of them, 8 s two, and one is always run."""
     clock = Clock()
     pair = [contestant("a", clock, 1, []), contestant("b", clock, 2, [])]
@@ -57,7 +55,7 @@ def test_no_round_begins_that_would_end_after_the_budget(budget: float, rounds: 
     assert timings.rounds == rounds
 
 
-def test_a_contestant_of_a_part_is_counted_as_if_it_did_all() -> None:
+def test_a_contestant_of_a_part_is_counted_as_if_it_did_all():
     """2 s for a quarter of the work are 8 s for all of it."""
     clock = Clock()
     part = Contestant("a", contestant("a", clock, 2, []).run, share=0.25)
@@ -65,15 +63,13 @@ def test_a_contestant_of_a_part_is_counted_as_if_it_did_all() -> None:
     assert timings.seconds == {"a": [8]}
 
 
-def test_only_the_naive_embed_an_eighth_and_only_of_many_texts(
-    base_folder: dict[str, Path],
-) -> None:
+def test_only_the_naive_embed_an_eighth_and_only_of_many_texts(base_folder):
     """A text of 1 byte has 2 tokens with EOS, one of 3 bytes 4: 64 x 2 of 64 x 2 + 448 x 4."""
     model = Embedder.load(f"{base_folder['llama']}:mean+causal", device="cpu")
     texts = ["a"] * 64 + ["abc"] * 448
-    seen: list[int] = []
+    seen = []
 
-    def count(part: Any) -> Any:
+    def count(part):
         seen.append(len(part))
 
     for name, many in (("naive, batches of 64", texts), (encode.PEER, texts)):
@@ -84,7 +80,7 @@ def test_only_the_naive_embed_an_eighth_and_only_of_many_texts(
     assert encode.make_contestant("naive, batches of 64", count, model, texts[:511]).share == 1
 
 
-def test_ratios_are_taken_within_rounds_and_the_table_shows_their_median() -> None:
+def test_ratios_are_taken_within_rounds_and_the_table_shows_their_median():
     """The second round was slow for both: 4/2, 12/4, 5/1 are 2, 3, 5; 30/2 tokens a second."""
     timings = Timings({"ours": [2, 4, 1], "theirs": [4, 12, 5]})
     assert ratios(timings, "ours", "theirs") == [2, 3, 5]
@@ -97,9 +93,7 @@ def test_ratios_are_taken_within_rounds_and_the_table_shows_their_median() -> No
 
 
 @pytest.mark.parametrize("lowercase", ["true", "false"])
-def test_the_peers_embed_the_same_tokens_to_the_same_vectors(
-    base_folder: dict[str, Path], tmp_path: Path, lowercase: str
-) -> None:
+def test_the_peers_embed_the_same_tokens_to_the_same_vectors(base_folder, tmp_path, lowercase):
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     options = f"max_tokens=24,lowercase={lowercase}"
     model = Embedder.load(f"{base_folder['llama']}:mean+causal,{options}", device="cpu")
@@ -112,9 +106,7 @@ def test_the_peers_embed_the_same_tokens_to_the_same_vectors(
     np.testing.assert_allclose(peer.encode(TEXTS), expected, atol=1e-5)
 
 
-def test_openvino_embeds_the_same_tokens_to_the_same_vectors(
-    base_folder: dict[str, Path], tmp_path: Path
-) -> None:
+def test_openvino_embeds_the_same_tokens_to_the_same_vectors(base_folder, tmp_path):
     pytest.importorskip("openvino", reason="openvino is not installed")
     model = Embedder.load(f"{base_folder['llama']}:mean+causal,max_tokens=24", device="cpu")
     write_plain_base(model, tmp_path)
@@ -125,7 +117,7 @@ def test_openvino_embeds_the_same_tokens_to_the_same_vectors(
 
 
 @pytest.fixture
-def merging(base_folder: dict[str, Path], tmp_path: Path) -> Embedder:
+def merging(base_folder, tmp_path):
     """A Llama whose tokenizer makes one token of "po"; llama.cpp wants a merge at least."""
     folder = tmp_path / "merging"
     shutil.copytree(base_folder["llama"], folder)
@@ -137,7 +129,7 @@ def merging(base_folder: dict[str, Path], tmp_path: Path) -> Embedder:
     return Embedder.load(f"{folder}:mean+causal,max_tokens=24,lowercase=true", device="cpu")
 
 
-def test_llama_cpp_gets_the_same_weights_and_tokens(merging: Embedder, tmp_path: Path) -> None:
+def test_llama_cpp_gets_the_same_weights_and_tokens(merging, tmp_path):
     """Read back by transformers, which knows llama.cpp's names and its order of rows."""
     write_plain_base(merging, tmp_path)
     write_gguf(tmp_path)
@@ -155,9 +147,7 @@ def test_llama_cpp_gets_the_same_weights_and_tokens(merging: Embedder, tmp_path:
     assert fields["tokenizer.ggml.eos_token_id"].contents() == 2
 
 
-def test_llama_cpp_embeds_the_same_tokens_to_the_same_vectors(
-    merging: Embedder, tmp_path: Path
-) -> None:
+def test_llama_cpp_embeds_the_same_tokens_to_the_same_vectors(merging, tmp_path):
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     write_plain_base(merging, tmp_path)
     write_gguf(tmp_path)
@@ -167,17 +157,13 @@ def test_llama_cpp_embeds_the_same_tokens_to_the_same_vectors(
         assert (peer.encode(texts) * merging.encode_documents(texts)).sum(axis=1).min() > least
 
 
-def test_llama_cpp_is_refused_a_base_that_it_would_read_wrongly(
-    base_folder: dict[str, Path], tmp_path: Path
-) -> None:
+def test_llama_cpp_is_refused_a_base_that_it_would_read_wrongly(base_folder, tmp_path):
     write_plain_base(Embedder.load(f"{base_folder['qwen3']}:mean+causal", device="cpu"), tmp_path)
     with pytest.raises(ModelError, match="no Llama"):
         write_gguf(tmp_path)
 
 
-def test_where_a_peer_is_not_installed_one_line_says_so(
-    base_folder: dict[str, Path], data: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_a_peer_is_not_installed_one_line_says_so(base_folder, data, capsys, monkeypatch):
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     monkeypatch.setattr(encode, "has_openvino", lambda: False)
     monkeypatch.setattr(encode, "has_llama_cpp", lambda: False)
@@ -190,16 +176,14 @@ def test_where_a_peer_is_not_installed_one_line_says_so(
     assert "llama.cpp" not in printed.out
 
 
-def test_a_model_that_the_peers_could_not_repeat_is_refused(
-    base_folder: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_model_that_the_peers_could_not_repeat_is_refused(base_folder, tmp_path):
     model = Embedder.load(f"{base_folder['llama']}:eos+causal", device="cpu")
     with pytest.raises(UsageError, match=r"is not mean\+causal"):
         write_plain_base(model, tmp_path)
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(tmp_path):
     """Three documents and four sentences, laid out as the shared data are."""
     scifact, sts = tmp_path / "beir/scifact", tmp_path / "sts"
     scifact.mkdir(parents=True)
@@ -211,7 +195,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_texts_are_documents_and_sentences_the_same_each_time(data: Path) -> None:
+def test_texts_are_documents_and_sentences_the_same_each_time(data):
     texts = encode.read_texts(data, count=5, documents_share=0.4)
     assert texts == encode.read_texts(data, count=5, documents_share=0.4)
     assert sum(text.startswith("T") for text in texts) == 2  # 0.4 of 5
@@ -220,12 +204,8 @@ def test_texts_are_documents_and_sentences_the_same_each_time(data: Path) -> Non
 
 @pytest.mark.parametrize("has_vnni", [False, True])
 def test_the_command_prints_a_table_of_all_contestants(
-    base_folder: dict[str, Path],
-    data: Path,
-    capsys: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    has_vnni: bool,
-) -> None:
+    base_folder, data, capsys, monkeypatch, has_vnni
+):
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
     model = f"{base_folder['llama']}:mean+causal,max_tokens=24"
@@ -249,6 +229,6 @@ def test_the_command_prints_a_table_of_all_contestants(
         assert float(row[-1]) >= (0.98 if "int8" in row[0] else 0.99999)
 
 
-def test_a_missing_data_folder_is_named(tmp_path: Path, capsys: Any) -> None:
+def test_a_missing_data_folder_is_named(tmp_path, capsys):
     assert encode.main([str(tmp_path)]) == 1
     assert "corpus.jsonl is not there" in capsys.readouterr().err

@@ -1,13 +1,8 @@
 """Fused layers against lean ones and the base's own, in float32 and int8."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from transformers import AutoModel, LlamaConfig
 
 from embedder import Embedder, VariantSpec, list_variants
@@ -26,19 +21,19 @@ pytestmark = pytest.mark.usefixtures("functions")
 VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
 
 
-def load(folder: Path, pooling: str = "mean", attention: str = "causal", **how: Any) -> Embedder:
+def load(folder, pooling="mean", attention="causal", **how):
     spec = VariantSpec(base=str(folder), pooling=pooling, attention=attention, max_tokens=48)
     return Embedder.from_spec(spec, device="cpu", **how)
 
 
-def unfused(embedder: Embedder) -> Embedder:
+def unfused(embedder):
     assert embedder.backbone.is_fused
     unfuse(embedder.backbone)
     assert not embedder.backbone.is_fused
     return embedder
 
 
-def tiny(**settings: Any) -> Any:
+def tiny(**settings):
     """Return a random Llama whose norms and biases are random too."""
     torch.manual_seed(0)
     shape = {
@@ -58,7 +53,7 @@ def tiny(**settings: Any) -> Any:
     return model
 
 
-def quantized(model: Any) -> list[LeanLayer]:
+def quantized(model):
     """Make a model's layers int8 as ``quantize_backbone`` does, and return them lean."""
     lean = [LeanLayer(block) for block in model.layers]
     quantize_linears(model.layers, dict(layer.turn_values() for layer in lean))
@@ -81,9 +76,7 @@ def quantized(model: Any) -> list[LeanLayer]:
 )
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize("is_int8", [True, False])
-def test_each_layer_is_the_lean_one(
-    settings: dict[str, Any], is_causal: bool, is_int8: bool
-) -> None:
+def test_each_layer_is_the_lean_one(settings, is_causal, is_int8):
     model = tiny(**settings)
     model.config.is_causal = is_causal
     lean = quantized(model) if is_int8 else [LeanLayer(block) for block in model.layers]
@@ -101,23 +94,23 @@ def test_each_layer_is_the_lean_one(
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_layer_that_computes_something_else_is_noticed() -> None:
+def test_a_layer_that_computes_something_else_is_noticed():
     model = tiny()
     lean = quantized(model)
     fused = fused_int8_layers(lean)
     for layer, change in ((fused[1], 1.05), (fused[0], float("nan"))):
         right = layer.compute
-        layer.compute = lambda *given, r=right, c=change: given[0] + (r(*given) - given[0]) * c  # type: ignore[method-assign]
+        layer.compute = lambda *given, r=right, c=change: given[0] + (r(*given) - given[0]) * c
         assert not layers_agree(model, True, lean, fused, 0.02)
-        layer.compute = right  # type: ignore[method-assign]
+        layer.compute = right
     assert layers_agree(model, True, lean, fused, 0.02)
 
 
 @pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
 def test_every_variant_has_the_vectors_of_the_bases_own_layers(
-    base_folder: dict[str, Path], architecture: str, pooling: str, attention: str
-) -> None:
+    base_folder, architecture, pooling, attention
+):
     embedder = load(base_folder[architecture], pooling, attention)
     assert embedder.backbone.is_fused
     assert list(embedder.backbone.packed_layers()) == []  # none to compile
@@ -130,12 +123,8 @@ def test_every_variant_has_the_vectors_of_the_bases_own_layers(
 @pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
 def test_every_variant_in_int8_has_the_vectors_of_lean_layers(
-    base_folder: dict[str, Path],
-    fast: Callable[..., Embedder],
-    architecture: str,
-    pooling: str,
-    attention: str,
-) -> None:
+    base_folder, fast, architecture, pooling, attention
+):
     embedder = fast(base_folder[architecture], pooling, attention)
     assert embedder.is_int8 and embedder.backbone.is_fused
     assert embedder.compiler is None
@@ -143,14 +132,12 @@ def test_every_variant_in_int8_has_the_vectors_of_lean_layers(
     np.testing.assert_allclose(found, unfused(embedder).encode_documents(TEXTS), atol=2e-2)
 
 
-def test_long_texts_are_left_to_torchs_attention(
-    base_folder: dict[str, Path], fast: Callable[..., Embedder], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_texts_are_left_to_torchs_attention(base_folder, fast, monkeypatch):
     embedder = fast(base_folder["llama"])
     short = embedder.encode_documents(TEXTS)
-    calls: list[int] = []
+    calls = []
 
-    def count(*given: Any, **named: Any) -> Any:
+    def count(*given, **named):
         calls.append(1)
         return packed_attention(*given, **named)
 
@@ -162,18 +149,14 @@ def test_long_texts_are_left_to_torchs_attention(
     assert len(calls) == before + 4  # one a layer
 
 
-def test_a_text_has_one_vector_in_every_batch(
-    base_folder: dict[str, Path], fast: Callable[..., Embedder]
-) -> None:
+def test_a_text_has_one_vector_in_every_batch(base_folder, fast):
     embedder = fast(base_folder["llama"])
     together = embedder.encode_documents(TEXTS)
     alone = np.concatenate([embedder.encode_documents([text]) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_another_activation_is_left_to_lean_layers(
-    base_folder: dict[str, Path], fast: Callable[..., Embedder]
-) -> None:
+def test_another_activation_is_left_to_lean_layers(base_folder, fast):
     lean = quantized(tiny(hidden_act="gelu"))
     assert fused_int8_layers(lean) == fused_layers(lean) == ()
     assert fused_int8_layers([LeanLayer(block) for block in tiny().layers]) == ()  # not int8
@@ -183,13 +166,11 @@ def test_another_activation_is_left_to_lean_layers(
     assert gemma.compiler is not None
 
 
-def test_fused_layers_that_differ_are_not_used(
-    base_folder: dict[str, Path], fast: Callable[..., Embedder], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fused_layers_that_differ_are_not_used(base_folder, fast, monkeypatch):
     """In float32 by more than 1e-4 of what a layer changes, and in int8."""
 
     class Other(FusedLayer):
-        def compute(self, states: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+        def compute(self, states, turns):
             return states + (super().compute(states, turns) - states) * 1.001
 
     with monkeypatch.context() as changed:
@@ -197,15 +178,13 @@ def test_fused_layers_that_differ_are_not_used(
         layers = load(base_folder["llama"]).backbone.packing.layers
         assert {type(layer) for layer in layers} == {LeanLayer}
     monkeypatch.setattr("embedder.engine.speed.layers_agree", lambda *given: False)
-    notes: list[str] = []
+    notes = []
     embedder = fast(base_folder["llama"], notify=notes.append)
     assert not embedder.backbone.is_fused
     assert notes == ["speed fast: fused layers differ from the base's own; going on without."]
 
 
-def test_an_adapter_that_is_added_later_counts(
-    base_folder: dict[str, Path], adapt: Callable[[Embedder], None]
-) -> None:
+def test_an_adapter_that_is_added_later_counts(base_folder, adapt):
     """And with gradients the base's own layers run."""
     embedder = load(base_folder["llama"])
     before = embedder.encode_documents(TEXTS)
@@ -223,9 +202,7 @@ def test_an_adapter_that_is_added_later_counts(
     np.testing.assert_allclose(found, embedder.encode_documents(TEXTS), atol=1e-5)
 
 
-def test_under_autocast_the_blocks_own_layers_run(
-    base_folder: dict[str, Path], fast: Callable[..., Embedder]
-) -> None:
+def test_under_autocast_the_blocks_own_layers_run(base_folder, fast):
     """Rounded from bfloat16, the largest input of a row would become 128, which int8 lacks."""
     embedder = fast(base_folder["llama"])
     before = embedder.encode_documents(TEXTS)

@@ -1,42 +1,39 @@
 """How the functions of fused.c are compiled and kept, and every way out."""
 
-import ctypes
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from embedder import Embedder
 from embedder.engine import fused as fused_build
 from embedder.engine.fused import BuildError, load_functions
 from embedder.engine.speed import describe_speeds
 
 
 @pytest.fixture(autouse=True)
-def anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def anew(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(fused_build, "load_functions", load_functions.__wrapped__)
 
 
-def build() -> ctypes.CDLL:
+def build():
     return fused_build.load_functions()
 
 
-def kept(tmp_path: Path) -> list[Path]:
+def kept(tmp_path):
     return sorted((tmp_path / "cache").rglob("*.so"))
 
 
 @pytest.mark.usefixtures("functions")
-def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_compiled_once(tmp_path, monkeypatch):
     build()
     [library] = kept(tmp_path)
-    commands: list[str] = []
+    commands = []
     run = fused_build._run
     monkeypatch.setattr(
         fused_build, "_run", lambda command: commands.append(command[-1]) or run(command)
@@ -47,7 +44,7 @@ def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("functions")
-def test_a_damaged_file_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_is_made_again(tmp_path, monkeypatch):
     build()
     [library] = kept(tmp_path)
     whole = library.read_bytes()
@@ -60,15 +57,13 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("functions")
-def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path):
     (tmp_path / "cache").write_text("a file in its place")
     build()
 
 
 @pytest.mark.usefixtures("functions")
-def test_flags_and_cpu_are_part_of_the_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flags_and_cpu_are_part_of_the_name(tmp_path, monkeypatch):
     build()
     monkeypatch.setattr(fused_build, "_cpu", lambda: "another")
     build()
@@ -82,13 +77,7 @@ def test_flags_and_cpu_are_part_of_the_name(
         ("false", "false ended with 1: no message"),
     ],
 )
-def test_without_a_compiler(
-    base_folder: dict[str, Path],
-    fast: Callable[..., Embedder],
-    monkeypatch: pytest.MonkeyPatch,
-    compiler: str,
-    message: str,
-) -> None:
+def test_without_a_compiler(base_folder, fast, monkeypatch, compiler, message):
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip("tells of the platform first")
     monkeypatch.setenv("CC", compiler)
@@ -96,7 +85,7 @@ def test_without_a_compiler(
         build()
     for module in ("fused", "fused_int8"):
         monkeypatch.setattr(f"embedder.engine.{module}.load_functions", build)
-    notes: list[str] = []
+    notes = []
     embedder = fast(base_folder["llama"], notify=notes.append)
     assert embedder.is_int8 and not embedder.backbone.is_fused
     assert embedder.compiler is not None
@@ -104,9 +93,7 @@ def test_without_a_compiler(
     assert np.isfinite(embedder.encode_documents(["a", "the mill"])).all()
 
 
-def test_a_compiler_that_refuses_the_source_is_quoted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiler_that_refuses_the_source_is_quoted(tmp_path, monkeypatch):
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip("tells of the platform first")
     refuses = tmp_path / "cc"
@@ -118,7 +105,7 @@ def test_a_compiler_that_refuses_the_source_is_quoted(
     assert kept(tmp_path) == []
 
 
-def test_other_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_platforms(monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     with pytest.raises(BuildError, match="only for Linux on x86-64, not linux on aarch64"):
         monkeypatch.setattr(sys, "platform", "linux")
@@ -126,7 +113,7 @@ def test_other_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("functions")
-def test_no_second_openmp_library_is_loaded() -> None:
+def test_no_second_openmp_library_is_loaded():
     """Two would keep twice as many threads spinning as there are cores."""
     script = (
         "import torch\n"
@@ -157,14 +144,8 @@ def test_no_second_openmp_library_is_loaded() -> None:
         ),
     ],
 )
-def test_what_the_speeds_do_on_a_machine(
-    monkeypatch: pytest.MonkeyPatch,
-    device: str,
-    has_vnni: bool,
-    error: str | None,
-    expected: tuple[str, str],
-) -> None:
-    def load() -> None:
+def test_what_the_speeds_do_on_a_machine(monkeypatch, device, has_vnni, error, expected):
+    def load():
         if error is not None:
             raise BuildError(error)
 

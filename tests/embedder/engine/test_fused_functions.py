@@ -1,7 +1,5 @@
 """The functions of fused.c, each against what torch makes of the same numbers, over two threads."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,21 +15,21 @@ NO_OFFSET = 0  # a null pointer: no bias, no gains
 
 
 @pytest.fixture(params=[1, 5, 8])
-def n(request: pytest.FixtureRequest) -> int:
+def n(request):
     torch.manual_seed(request.param)
     return int(request.param)
 
 
-def call(name: str, *values: Any) -> None:
+def call(name, *values):
     pointers = (v.data_ptr() if isinstance(v, Tensor) else v for v in values)
     getattr(load_functions(), name)(*pointers, 2)
 
 
-def rows_of(n: int, width: int) -> tuple[Tensor, Tensor]:
+def rows_of(n, width):
     return torch.full((n, width), 99, dtype=torch.int8), torch.empty(n, 1)
 
 
-def sums_of(n: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def sums_of(n, width):
     return (
         torch.randint(-60_000, 60_000, (n, width), dtype=torch.int32),
         torch.rand(n, 1) * 0.01 + 0.001,
@@ -39,7 +37,7 @@ def sums_of(n: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def assert_rounded(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
+def assert_rounded(found, expected):
     torch.testing.assert_close(found[1], expected[1], rtol=1e-5, atol=0)
     apart = (found[0].int() - expected[0].int()).abs()
     assert apart.max() <= 1
@@ -47,7 +45,7 @@ def assert_rounded(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]
 
 
 @pytest.mark.parametrize(("width", "block"), [(576, 64), (64, 64), (48, 16), (40, 8), (7, 1)])
-def test_norm(n: int, width: int, block: int) -> None:
+def test_norm(n, width, block):
     states, gains = torch.randn(n, width) * 3, torch.rand(width) + 0.5
     states[:, 0] *= 50
     found = rows_of(n, width)
@@ -56,14 +54,14 @@ def test_norm(n: int, width: int, block: int) -> None:
     assert_rounded(found, _turn_and_round(normed, _hadamard(block)))
 
 
-def test_zeros_stay_zeros() -> None:
+def test_zeros_stay_zeros():
     found = rows_of(2, 64)
     call("millpond_round", torch.zeros(2, 64), 2, 64, *found)
     assert not found[0].any()
     assert torch.isfinite(found[1]).all()
 
 
-def test_round(n: int) -> None:
+def test_round(n):
     values = torch.randn(n, 100)
     found = rows_of(n, 100)
     call("millpond_round", values, n, 100, *found)
@@ -72,7 +70,7 @@ def test_round(n: int) -> None:
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_add_and_norm(n: int, has_bias: bool) -> None:
+def test_add_and_norm(n, has_bias):
     width = 192
     states, gains = torch.randn(n, width), torch.rand(width) + 0.5
     sums, rows, columns = sums_of(n, width)
@@ -90,7 +88,7 @@ def test_add_and_norm(n: int, has_bias: bool) -> None:
 
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("has_gains", [False, True])
-def test_heads(n: int, has_bias: bool, has_gains: bool) -> None:
+def test_heads(n, has_bias, has_gains):
     heads, key_heads, width = 3, 2, 16
     every = (heads + 2 * key_heads) * width
     sums, rows, columns = sums_of(n, every)
@@ -109,7 +107,7 @@ def test_heads(n: int, has_bias: bool, has_gains: bool) -> None:
         torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-4)
 
 
-def placed(heads: Tensor, gains: Tensor | int, cosines: Tensor, sines: Tensor) -> Tensor:
+def placed(heads, gains, cosines, sines):
     """Norm (n, heads, width) unless there are no gains, and turn it by its positions."""
     if isinstance(gains, Tensor):
         heads = heads * (heads.square().mean(-1, keepdim=True) + 1e-3).rsqrt() * gains
@@ -118,7 +116,7 @@ def placed(heads: Tensor, gains: Tensor | int, cosines: Tensor, sines: Tensor) -
 
 
 @pytest.mark.parametrize("has_gains", [False, True])
-def test_place(n: int, has_gains: bool) -> None:
+def test_place(n, has_gains):
     heads, width = 3, 16
     values, (cosines, sines) = torch.randn(n, heads, width), torch.randn(2, n, width)
     gains = torch.rand(width) + 0.5 if has_gains else NO_OFFSET
@@ -127,7 +125,7 @@ def test_place(n: int, has_gains: bool) -> None:
     torch.testing.assert_close(values, expected)
 
 
-def test_norm_of_floats(n: int) -> None:
+def test_norm_of_floats(n):
     states, gains = torch.randn(n, 100) * 3, torch.rand(100) + 0.5
     found = torch.empty(n, 100)
     call("millpond_norm_float", states, gains, 1e-3, n, 100, found)
@@ -135,7 +133,7 @@ def test_norm_of_floats(n: int) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_gate_of_floats(n: int) -> None:
+def test_gate_of_floats(n):
     """Down to -200, where e to its power is no float32, and up to 200."""
     gates, ups = torch.randn(n, 100) * 50, torch.randn(n, 100)
     gates[0, :4] = torch.tensor([-200.0, 200.0, 0.0, -88.0])
@@ -146,7 +144,7 @@ def test_gate_of_floats(n: int) -> None:
 
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize(("width", "block"), [(128, 64), (48, 16)])
-def test_gate(n: int, has_bias: bool, width: int, block: int) -> None:
+def test_gate(n, has_bias, width, block):
     """Gates reach -600 and 600, where e to their power is no float32."""
     sums, rows, columns = sums_of(n, 2 * width)
     bias = torch.randn(2 * width) if has_bias else NO_OFFSET
@@ -159,7 +157,7 @@ def test_gate(n: int, has_bias: bool, width: int, block: int) -> None:
 
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize(("heads", "key_heads", "width"), [(6, 2, 64), (2, 2, 16), (3, 1, 80)])
-def test_attend(is_causal: bool, heads: int, key_heads: int, width: int) -> None:
+def test_attend(is_causal, heads, key_heads, width):
     """Lengths around the 8 queries and 16 columns that are computed together."""
     torch.manual_seed(0)
     lengths = [40, 33, 32, 31, 17, 16, 15, 9, 8, 8, 7, 2, 1]
@@ -177,7 +175,7 @@ def test_attend(is_causal: bool, heads: int, key_heads: int, width: int) -> None
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_not_finite_stays_so() -> None:
+def test_what_is_not_finite_stays_so():
     """A model that gives NaN is to be told from one that does not."""
     sums = torch.zeros(3, 64, dtype=torch.int32)
     states, ones = torch.zeros(3, 64), torch.ones(64)

@@ -1,18 +1,13 @@
 """Attention kernels for a GPU, with stand-ins on the CPU that take the real ones' arguments."""
 
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from embedder import Embedder, VariantSpec, list_variants
 from embedder.engine import kernels
-from embedder.engine.backbone import Backbone
 from embedder.engine.kernels import BUCKETS, checked, find_kernels, flash_kernel, varlen_kernel
 from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, Pattern
 from embedder.engine.probe import Packing, choose_packing
@@ -22,9 +17,7 @@ VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
 TEXTS = ["a", "mill", "the quick brown fox jumps over the lazy dog", "", "pond", "mills " * 8]
 
 
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scale: float, reach: tuple[int, int]
-) -> Tensor:
+def attend(query, key, value, bounds, scale, reach):
     """Attention over texts of varying length as flash attention defines it, (total, heads, d)."""
     assert bounds.dtype == torch.int32
     found = torch.full_like(query, float("nan"))
@@ -42,43 +35,43 @@ def attend(
     return found
 
 
-def longest(bounds: Tensor) -> int:
+def longest(bounds):
     return int(bounds.diff().max())
 
 
-def torch_2_10(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, same: Tensor, most: int, other: int,
-               is_causal: bool = False, return_aux: Any = None) -> Tensor:  # fmt: skip
+def torch_2_10(q, k, v, bounds, same, most, other,
+               is_causal = False, return_aux = None):  # fmt: skip
     assert same is bounds
     assert most == other == longest(bounds)
     return attend(q, k, v, bounds, q.shape[-1] ** -0.5, (-1, 0 if is_causal else -1))
 
 
-def torch_2_11(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, same: Tensor, most: int, other: int,
-               *, scale: float | None = None, window_size: tuple[int, int] = (-1, -1)
-               ) -> Tensor:  # fmt: skip
+def torch_2_11(q, k, v, bounds, same, most, other,
+               *, scale = None, window_size = (-1, -1)
+               ):  # fmt: skip
     assert same is bounds
     assert most == other == longest(bounds)
     return attend(q, k, v, bounds, scale or q.shape[-1] ** -0.5, window_size)
 
 
-def torch_2_13(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, same: Tensor, most: int, other: int,
-               *, scale: float | None = None, window_size: tuple[int, int] = (-1, -1),
-               enable_gqa: bool = False) -> Tensor:  # fmt: skip
+def torch_2_13(q, k, v, bounds, same, most, other,
+               *, scale = None, window_size = (-1, -1),
+               enable_gqa = False):  # fmt: skip
     if not enable_gqa and q.shape[1] != k.shape[1]:
         raise ValueError("as many heads are expected")
     return torch_2_11(q, k, v, bounds, same, most, other, scale=scale, window_size=window_size)
 
 
-def flash_2(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, same: Tensor, most: int, other: int,
-            dropout_p: float = 0.0, softmax_scale: float | None = None, causal: bool = False,
-            window_size: tuple[int, int] = (-1, -1)) -> Tensor:  # fmt: skip
+def flash_2(q, k, v, bounds, same, most, other,
+            dropout_p = 0.0, softmax_scale = None, causal = False,
+            window_size = (-1, -1)):  # fmt: skip
     assert most == other == longest(bounds)
     left, right = window_size
     scale = softmax_scale or q.shape[-1] ** -0.5
     return attend(q, k, v, bounds, scale, (left, 0 if causal else right))
 
 
-STAND_INS: dict[str, Kernel] = {
+STAND_INS = {
     "torch 2.10": varlen_kernel(torch_2_10),
     "torch 2.11": varlen_kernel(torch_2_11),
     "torch 2.13": varlen_kernel(torch_2_13),
@@ -88,12 +81,12 @@ STAND_INS: dict[str, Kernel] = {
 }
 
 
-def load(folder: Path, pooling: str, attention: str) -> Embedder:
+def load(folder, pooling, attention):
     spec = VariantSpec(base=str(folder), pooling=pooling, attention=attention, max_tokens=64)
     return Embedder.from_spec(spec, device="cpu")
 
 
-def choose(backbone: Backbone, *choice: Kernel) -> Packing:
+def choose(backbone, *choice):
     return choose_packing(
         backbone.model,
         backbone.token_states,
@@ -103,7 +96,7 @@ def choose(backbone: Backbone, *choice: Kernel) -> Packing:
     )
 
 
-def pack_with(embedder: Embedder, kernel: Kernel) -> Packing:
+def pack_with(embedder, kernel):
     """Let the embedder pack with this kernel, as far as the probe allows."""
     backbone = embedder.backbone
     packing = choose(backbone, kernel)
@@ -114,9 +107,7 @@ def pack_with(embedder: Embedder, kernel: Kernel) -> Packing:
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral", "gemma3"])
 @pytest.mark.parametrize("name", STAND_INS)
-def test_every_kernel_gives_the_padded_vectors(
-    base_folder: dict[str, Path], name: str, architecture: str, attention: str
-) -> None:
+def test_every_kernel_gives_the_padded_vectors(base_folder, name, architecture, attention):
     """All have 4 heads over 2 of keys; the windows of mistral and gemma3 are 8 tokens."""
     embedder = load(base_folder[architecture], "mean", attention)
     kernel = STAND_INS[name]
@@ -131,8 +122,8 @@ def test_every_kernel_gives_the_padded_vectors(
 
 @pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
 def test_every_variant_pooled_in_buckets_gives_its_padded_vectors(
-    base_folder: dict[str, Path], monkeypatch: pytest.MonkeyPatch, pooling: str, attention: str
-) -> None:
+    base_folder, monkeypatch, pooling, attention
+):
     embedder = load(base_folder["llama"], pooling, attention)
     embedder.packs = False
     padded = embedder.encode_documents(TEXTS)
@@ -142,7 +133,7 @@ def test_every_variant_pooled_in_buckets_gives_its_padded_vectors(
     np.testing.assert_allclose(embedder.encode_documents(TEXTS), padded, atol=1e-5)
 
 
-def test_buckets_worked_by_hand() -> None:
+def test_buckets_worked_by_hand():
     """5, 4, 4 take 15 places for 13 tokens, at most 1.25; with 2 they would take 20 for 15."""
     batch = PackedBatch.of([[1] * 5, [2] * 4, [3] * 4, [4] * 2, [5] * 2], CPU)
     first, second = batch.buckets
@@ -158,48 +149,44 @@ def test_buckets_worked_by_hand() -> None:
     assert sums.flatten().tolist() == [5, 8, 12, 8, 10]
 
 
-def test_the_bounds_of_a_packed_batch_are_counted_in_32_bits() -> None:
+def test_the_bounds_of_a_packed_batch_are_counted_in_32_bits():
     batch = PackedBatch.of([[7, 8, 9], [4, 5, 6], [1], [2, 3]], CPU)
     assert batch.offsets.tolist() == [0, 3, 6, 7, 9]
     assert batch.offsets.dtype == torch.int32
     assert batch.longest == 3
 
 
-def altered(change: Callable[..., Tensor]) -> Kernel:
+def altered(change):
     return Kernel("altered", change, takes_windows=True)
 
 
-def scaled(query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, how: Pattern) -> Tensor:
+def scaled(query, key, value, batch, how):
     return 1.02 * BUCKETS.run(query, key, value, batch, how)
 
 
-def leaking(query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, how: Pattern) -> Tensor:
+def leaking(query, key, value, batch, how):
     whole = PackedBatch.of([[0] * query.shape[2]], CPU)
     return BUCKETS.run(query, key, value, whole, how)
 
 
-def crashing(query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, how: Pattern) -> Tensor:
+def crashing(query, key, value, batch, how):
     raise RuntimeError("FlashAttention only supports head dimensions that are multiples of 8")
 
 
 @pytest.mark.parametrize("wrong", [scaled, leaking, crashing])
-def test_a_kernel_that_computes_something_else_gives_way_to_the_next(
-    base_folder: dict[str, Path], wrong: Callable[..., Tensor]
-) -> None:
+def test_a_kernel_that_computes_something_else_gives_way_to_the_next(base_folder, wrong):
     backbone = load(base_folder["llama"], "mean", "causal").backbone
     assert choose(backbone, altered(wrong), GROUPS) == Packing(sys.maxsize, GROUPS)
     assert choose(backbone, altered(wrong)) == Packing(0)
 
 
-def test_a_kernel_that_is_told_of_windows_and_forgets_them_is_used_below_the_window(
-    base_folder: dict[str, Path],
-) -> None:
+def test_a_kernel_that_is_told_of_windows_and_forgets_them_is_used_below_the_window(base_folder):
     backbone = load(base_folder["mistral"], "mean", "causal").backbone
     forgetful = altered(BUCKETS.run)
     assert choose(backbone, forgetful) == Packing(8, forgetful)
 
 
-def test_in_half_precision_each_call_is_compared_with_attention_in_float32() -> None:
+def test_in_half_precision_each_call_is_compared_with_attention_in_float32():
     """5 per cent is more than bfloat16 rounds; a window of 3 forgotten in 6 tokens is more yet."""
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, 10, 8).bfloat16() for heads in (4, 2, 2))
@@ -217,9 +204,7 @@ def test_in_half_precision_each_call_is_compared_with_attention_in_float32() -> 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
-def test_a_base_in_half_precision_is_packed_where_a_kernel_is_named(
-    base_folder: dict[str, Path], attention: str, dtype: torch.dtype
-) -> None:
+def test_a_base_in_half_precision_is_packed_where_a_kernel_is_named(base_folder, attention, dtype):
     backbone = load(base_folder["llama"], "mean", attention).backbone
     backbone.model.to(dtype)
     for kernel, expected in ((BUCKETS, sys.maxsize), (altered(leaking), 0)):
@@ -227,9 +212,7 @@ def test_a_base_in_half_precision_is_packed_where_a_kernel_is_named(
     assert choose(backbone) == Packing(0)
 
 
-def test_a_base_that_mixes_neighbouring_tokens_in_half_precision_is_padded(
-    base_folder: dict[str, Path],
-) -> None:
+def test_a_base_that_mixes_neighbouring_tokens_in_half_precision_is_padded(base_folder):
     """Each token takes something of the one before, as a convolution would do it."""
     backbone = load(base_folder["llama"], "mean", "causal").backbone
     backbone.model.to(torch.bfloat16)
@@ -238,11 +221,11 @@ def test_a_base_that_mixes_neighbouring_tokens_in_half_precision_is_padded(
     assert choose(backbone, BUCKETS) == Packing(0)
 
 
-def test_the_kernels_of_each_device_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    there: dict[str, Callable[..., Any]] = {"varlen_attn": torch_2_11}
+def test_the_kernels_of_each_device_in_order(monkeypatch):
+    there = {"varlen_attn": torch_2_11}
     monkeypatch.setattr(kernels, "_imported", lambda module, name: there.get(name))
 
-    def names(device: torch.device, dtype: torch.dtype) -> list[str]:
+    def names(device, dtype):
         return [kernel.name for kernel in find_kernels(device, dtype)]
 
     assert names(CPU, torch.float32) == [GROUPS.name]
@@ -256,7 +239,7 @@ def test_the_kernels_of_each_device_in_order(monkeypatch: pytest.MonkeyPatch) ->
     assert names(CUDA, torch.float16) == ["padded buckets"]
 
 
-def test_a_package_that_is_missing_or_broken_is_passed_over() -> None:
+def test_a_package_that_is_missing_or_broken_is_passed_over():
     assert kernels._imported("no_such_package_anywhere", "function") is None
     assert kernels._imported("torch", "no_such_function") is None
     assert kernels._imported("torch", "cat") is torch.cat
@@ -268,8 +251,8 @@ def test_a_package_that_is_missing_or_broken_is_passed_over() -> None:
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral", "gemma3"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_on_a_gpu_each_kernel_at_hand_gives_the_padded_vectors(
-    base_folder: dict[str, Path], architecture: str, attention: str, dtype: torch.dtype
-) -> None:
+    base_folder, architecture, attention, dtype
+):
     spec = VariantSpec(
         base=str(base_folder[architecture]), pooling="mean", attention=attention, max_tokens=64
     )

@@ -1,15 +1,12 @@
 """Lean layers: what transformers' own layers compute, on the bases that have such layers."""
 
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from types import MethodType
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModel, LlamaConfig
 
 from embedder import Embedder, VariantSpec, list_variants
@@ -28,12 +25,12 @@ pytestmark = pytest.mark.usefixtures("unfused")  # test_engine_fused.py has the 
 VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
 
 
-def load(folder: Path, pooling: str = "mean", attention: str = "causal", **how: Any) -> Embedder:
+def load(folder, pooling="mean", attention="causal", **how):
     spec = VariantSpec(base=str(folder), pooling=pooling, attention=attention, max_tokens=48)
     return Embedder.from_spec(spec, device="cpu", **how)
 
 
-def tiny(**settings: Any) -> Any:
+def tiny(**settings):
     """Return a random Llama whose norms and biases are random too."""
     torch.manual_seed(0)
     model = AutoModel.from_config(
@@ -56,11 +53,11 @@ def tiny(**settings: Any) -> Any:
 
 
 @torch.no_grad()
-def choose(model: Any, is_causal: bool = True) -> Packing:
+def choose(model, is_causal=True):
     """Return how a model is packed, by the padded path as ``Backbone`` has it."""
     model.config.is_causal = is_causal
 
-    def padded(ids: Tensor, mask: Tensor) -> Tensor:
+    def padded(ids, mask):
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
         out = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
         return out.last_hidden_state
@@ -69,7 +66,7 @@ def choose(model: Any, is_causal: bool = True) -> Packing:
 
 
 @torch.no_grad()
-def states(model: Any, layers: Any = (), is_causal: bool = True) -> Tensor:
+def states(model, layers=(), is_causal=True):
     return packed_states(model, PackedBatch.of(ROWS, CPU), is_causal, GROUPS, layers)[0]
 
 
@@ -77,9 +74,7 @@ def states(model: Any, layers: Any = (), is_causal: bool = True) -> Tensor:
     ("architecture", "expected"),
     [("llama", 4), ("mistral", 4), ("qwen3", 4), ("gemma3", 0), ("gpt2", 0), ("gpt_neo", 0)],
 )
-def test_bases_with_the_parts_of_a_llama_have_lean_layers(
-    base_folder: dict[str, Path], architecture: str, expected: int
-) -> None:
+def test_bases_with_the_parts_of_a_llama_have_lean_layers(base_folder, architecture, expected):
     backbone = load(base_folder[architecture]).backbone
     assert len(backbone.packing.layers) == expected
     assert list(backbone.packed_layers()) == list(backbone.packing.layers or backbone.blocks())
@@ -88,8 +83,8 @@ def test_bases_with_the_parts_of_a_llama_have_lean_layers(
 @pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
 def test_every_variant_has_the_vectors_of_the_bases_own_layers(
-    base_folder: dict[str, Path], architecture: str, pooling: str, attention: str
-) -> None:
+    base_folder, architecture, pooling, attention
+):
     embedder = load(base_folder[architecture], pooling, attention)
     found = embedder.encode_documents(TEXTS)
     packing = embedder.backbone.packing
@@ -102,9 +97,7 @@ def test_every_variant_has_the_vectors_of_the_bases_own_layers(
 @pytest.mark.parametrize(
     "settings", [{}, {"attention_bias": True}, {"mlp_bias": True}, {"hidden_act": "gelu"}]
 )
-def test_states_with_biases_and_other_activations(
-    settings: dict[str, Any], is_causal: bool
-) -> None:
+def test_states_with_biases_and_other_activations(settings, is_causal):
     model = tiny(**settings)
     layers = choose(model, is_causal).layers
     assert len(layers) == 3
@@ -113,31 +106,29 @@ def test_states_with_biases_and_other_activations(
     )
 
 
-def doubled_sum(block: Any) -> None:
+def doubled_sum(block):
     """Let a block add its feed-forward part twice, as no Llama does."""
     real = block.forward
 
-    def forward(self: Any, hidden_states: Tensor, *given: Any, **named: Any) -> Tensor:
+    def forward(self, hidden_states, *given, **named):
         return 2 * real(hidden_states, *given, **named) - hidden_states
 
     block.forward = MethodType(forward, block)
 
 
-def other_norm(block: Any) -> None:
+def other_norm(block):
     """Let a block norm its states as Gemma does: times 1 more than the weights."""
     norm = block.input_layernorm
     norm.forward = MethodType(lambda self, x: type(self).forward(self, x) * 1.5, norm)
 
 
-def further_part(block: Any) -> None:
+def further_part(block):
     """Give a block a part of which nothing is known."""
     block.self_attn.gate = nn.Identity()
 
 
 @pytest.mark.parametrize("change", [doubled_sum, other_norm, further_part])
-def test_a_layer_that_computes_something_else_is_left_as_it_is(
-    change: Callable[[Any], None],
-) -> None:
+def test_a_layer_that_computes_something_else_is_left_as_it_is(change):
     model = tiny()
     change(model.layers[1])
     packing = choose(model)
@@ -145,11 +136,11 @@ def test_a_layer_that_computes_something_else_is_left_as_it_is(
     assert packing.layers == ()
 
 
-def test_half_precision_keeps_its_own_layers() -> None:
+def test_half_precision_keeps_its_own_layers():
     assert choose(tiny().bfloat16(), True).layers == ()
 
 
-def test_the_blocks_get_their_own_forward_back() -> None:
+def test_the_blocks_get_their_own_forward_back():
     """Also one that training had put there, and when the pass fails."""
     model = tiny()
     layers = choose(model).layers
@@ -162,7 +153,7 @@ def test_the_blocks_get_their_own_forward_back() -> None:
     assert "forward" not in vars(model.layers[1])
 
 
-def test_under_autocast_a_layer_computes_as_the_base_does() -> None:
+def test_under_autocast_a_layer_computes_as_the_base_does():
     """Sums must stay in float32 there, which a product that adds would not do."""
     model = tiny()
     layers = choose(model).layers
@@ -171,7 +162,7 @@ def test_under_autocast_a_layer_computes_as_the_base_does() -> None:
     assert torch.equal(found, expected)
 
 
-def test_gradients_flow_through_the_bases_own_layers(base_folder: dict[str, Path]) -> None:
+def test_gradients_flow_through_the_bases_own_layers(base_folder):
     backbone = load(base_folder["llama"]).backbone
     batch = PackedBatch.of(ROWS, CPU)
     found = backbone.packed_states(batch)
@@ -181,9 +172,7 @@ def test_gradients_flow_through_the_bases_own_layers(base_folder: dict[str, Path
         torch.testing.assert_close(backbone.packed_states(batch), found, atol=1e-5, rtol=1e-5)
 
 
-def test_an_adapter_that_is_added_later_counts(
-    base_folder: dict[str, Path], adapt: Callable[[Embedder], None]
-) -> None:
+def test_an_adapter_that_is_added_later_counts(base_folder, adapt):
     embedder = load(base_folder["llama"])
     before = embedder.encode_documents(TEXTS)
     adapt(embedder)
@@ -195,9 +184,7 @@ def test_an_adapter_that_is_added_later_counts(
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral", "gemma3"])
-def test_int8_packed_is_int8_padded(
-    base_folder: dict[str, Path], architecture: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_int8_packed_is_int8_padded(base_folder, architecture, monkeypatch):
     """Joined products and turned values give what each layer gives alone, to a rounding step."""
     monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: True)
     fast = load(base_folder[architecture], speed="fast")
@@ -207,9 +194,7 @@ def test_int8_packed_is_int8_padded(
     np.testing.assert_allclose(found, fast.encode_documents(TEXTS), atol=5e-3)
 
 
-def test_layers_of_one_input_are_one_product(
-    base_folder: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_layers_of_one_input_are_one_product(base_folder, monkeypatch):
     """4 products a layer instead of 7, from weights that are in memory once."""
     monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: True)
     fast = load(base_folder["llama"], speed="fast")
@@ -219,10 +204,10 @@ def test_layers_of_one_input_are_one_product(
             joined = first.joined
             assert joined.weight.data_ptr() == first.weight.data_ptr()
             assert second.weight.data_ptr() == first.weight.data_ptr() + first.weight.numel()
-    products: list[tuple[int, ...]] = []
+    products = []
     multiply = torch._int_mm
 
-    def count(rows: Tensor, weights: Tensor) -> Tensor:
+    def count(rows, weights):
         products.append(tuple(weights.shape))
         return multiply(rows, weights)
 
@@ -231,7 +216,7 @@ def test_layers_of_one_input_are_one_product(
     assert products == [(32, 64), (32, 32), (32, 96), (48, 32)] * 4
 
 
-def test_joined_layers_keep_their_biases() -> None:
+def test_joined_layers_keep_their_biases():
     torch.manual_seed(0)
     linears = [nn.Linear(16, size) for size in (4, 6)]
     parts = [Int8Linear.of(linear) for linear in linears]
@@ -243,13 +228,13 @@ def test_joined_layers_keep_their_biases() -> None:
     torch.testing.assert_close(parts[1](inputs), alone[1])
 
 
-def test_layers_are_not_joined_where_one_alone_has_a_bias() -> None:
+def test_layers_are_not_joined_where_one_alone_has_a_bias():
     parts = [Int8Linear.of(nn.Linear(16, 4, bias=bias)) for bias in (True, False)]
     join_linears(parts)
     assert parts[0].joined is None
 
 
-def test_turned_values_change_nothing_in_float32(base_folder: dict[str, Path]) -> None:
+def test_turned_values_change_nothing_in_float32(base_folder):
     """``o_proj`` is told of the blocks; turned back by them, its inputs are the old ones."""
     backbone = load(base_folder["qwen3"]).backbone
     ids, mask = pad_batch(ROWS, 0)
@@ -265,12 +250,12 @@ def test_turned_values_change_nothing_in_float32(base_folder: dict[str, Path]) -
     torch.testing.assert_close(backbone.token_states(ids, mask), before, atol=1e-5, rtol=1e-5)
 
 
-def test_a_lean_layer_without_rotations_leaves_it_to_its_block() -> None:
+def test_a_lean_layer_without_rotations_leaves_it_to_its_block():
     """Bases that call their layers in another way than Llama are computed as they are."""
-    calls: list[dict[str, Any]] = []
+    calls = []
 
     class Block(nn.Module):
-        def forward(self, hidden_states: Tensor, *given: Any, **named: Any) -> Tensor:
+        def forward(self, hidden_states, *given, **named):
             calls.append(named)
             return hidden_states + 1
 
@@ -279,7 +264,7 @@ def test_a_lean_layer_without_rotations_leaves_it_to_its_block() -> None:
     assert calls == [{"use_cache": False, "position_embeddings": None}]
 
 
-def test_the_attention_probe_sees_through_lean_layers(base_folder: dict[str, Path]) -> None:
+def test_the_attention_probe_sees_through_lean_layers(base_folder):
     """A later token changes the first one's state without a causal mask, and only then."""
     for attention in ("causal", "bidirectional"):
         backbone = load(base_folder["llama"], attention=attention).backbone

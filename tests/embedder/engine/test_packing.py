@@ -4,9 +4,6 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +30,7 @@ TEXTS = [
 CPU = torch.device("cpu")
 
 
-def load(folder: Path, pooling: str, attention: str, **settings: Any) -> Embedder:
+def load(folder, pooling, attention, **settings):
     batch_tokens = settings.pop("batch_tokens", None)
     spec = VariantSpec(
         base=str(folder), pooling=pooling, attention=attention, **{"max_tokens": 96, **settings}
@@ -41,14 +38,14 @@ def load(folder: Path, pooling: str, attention: str, **settings: Any) -> Embedde
     return Embedder.from_spec(spec, device="cpu", batch_tokens=batch_tokens)
 
 
-def count_calls(monkeypatch: pytest.MonkeyPatch, embedder: Embedder) -> dict[str, int]:
+def count_calls(monkeypatch, embedder):
     """Count forward passes by kind from now on."""
     calls = {"forward": 0, "forward_packed": 0}
 
-    def counting(name: str) -> Callable[..., Any]:
+    def counting(name):
         real = getattr(embedder, name)
 
-        def call(*args: Any) -> Any:
+        def call(*args):
             calls[name] += 1
             return real(*args)
 
@@ -62,12 +59,8 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, embedder: Embedder) -> dict[str
 @pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral", "gemma3"])
 def test_packed_vectors_are_the_padded_ones(
-    base_folder: dict[str, Path],
-    monkeypatch: pytest.MonkeyPatch,
-    architecture: str,
-    pooling: str,
-    attention: str,
-) -> None:
+    base_folder, monkeypatch, architecture, pooling, attention
+):
     embedder = load(base_folder[architecture], pooling, attention)
     calls = count_calls(monkeypatch, embedder)
     found = embedder.encode_documents(TEXTS)
@@ -83,9 +76,7 @@ def test_packed_vectors_are_the_padded_ones(
 
 
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
-def test_a_text_is_packed_with_any_others_to_the_same_vector(
-    base_folder: dict[str, Path], attention: str
-) -> None:
+def test_a_text_is_packed_with_any_others_to_the_same_vector(base_folder, attention):
     embedder = load(base_folder["llama"], "mean", attention)
     alone = np.concatenate([embedder.encode_documents([text]) for text in TEXTS])
     for budget in (1, 64, 100_000):
@@ -104,17 +95,15 @@ def test_a_text_is_packed_with_any_others_to_the_same_vector(
         ("gpt_neo", 0),  # takes no attention from transformers' interface
     ],
 )
-def test_each_architecture_is_packed_as_far_as_it_may_be(
-    base_folder: dict[str, Path], architecture: str, expected: int
-) -> None:
+def test_each_architecture_is_packed_as_far_as_it_may_be(base_folder, architecture, expected):
     embedder = load(base_folder[architecture], "mean", "causal", max_tokens=32)
     assert embedder.longest_packed == expected
     assert np.isfinite(embedder.encode_documents(TEXTS)).all()
 
 
 def test_texts_longer_than_the_sliding_window_are_padded_and_the_rest_packed(
-    base_folder: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    base_folder, monkeypatch
+):
     """A byte is a token and EOS ends a text, so 7 bytes fill mistral's window of 8."""
     embedder = load(base_folder["mistral"], "mean", "causal")
     calls = count_calls(monkeypatch, embedder)
@@ -126,7 +115,7 @@ def test_texts_longer_than_the_sliding_window_are_padded_and_the_rest_packed(
     assert calls == {"forward": 2, "forward_packed": 2}
 
 
-def tiny_llama() -> torch.nn.Module:
+def tiny_llama():
     torch.manual_seed(0)
     return AutoModel.from_config(
         LlamaConfig(
@@ -140,10 +129,10 @@ def tiny_llama() -> torch.nn.Module:
     ).eval()
 
 
-def test_a_base_that_mixes_neighbouring_tokens_is_padded() -> None:
+def test_a_base_that_mixes_neighbouring_tokens_is_padded():
     """As a convolution or a recurrence would: each token takes something of the one before."""
 
-    def mix(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    def mix(module, inputs, output):
         return output + 0.1 * output.roll(1, dims=1)
 
     for mixes, expected in ((False, sys.maxsize), (True, 0)):
@@ -155,7 +144,7 @@ def test_a_base_that_mixes_neighbouring_tokens_is_padded() -> None:
         assert Backbone(model, None, attention, "id", "tiny").longest_packed == expected
 
 
-def test_half_precision_is_padded() -> None:
+def test_half_precision_is_padded():
     model = tiny_llama().to(torch.bfloat16)
     backbone = Backbone(model, None, get_attention("causal"), "id", "tiny")
     assert backbone.longest_packed == 0
@@ -164,14 +153,14 @@ def test_half_precision_is_padded() -> None:
 @pytest.mark.parametrize(
     "settings", [{"softcap": 50.0}, {"s_aux": torch.ones(1)}, {"dropout": 0.1}]
 )
-def test_attention_that_would_compute_something_else_is_refused(settings: dict[str, Any]) -> None:
+def test_attention_that_would_compute_something_else_is_refused(settings):
     states = torch.zeros(1, 1, 2, 4)
     with pytest.raises(PackingError, match="knows no mask, dropout"):
         packed_attention(None, states, states, states, **settings)
 
 
-def test_the_bases_own_attention_is_back_after_packing_even_where_it_fails() -> None:
-    model: Any = tiny_llama()
+def test_the_bases_own_attention_is_back_after_packing_even_where_it_fails():
+    model = tiny_llama()
     before = model.config._attn_implementation
     batch = PackedBatch.of([[1, 2]], CPU)
     with pytest.raises(ZeroDivisionError), packed(model, batch, True):
@@ -183,12 +172,12 @@ def test_the_bases_own_attention_is_back_after_packing_even_where_it_fails() -> 
         packed_attention(None, states, states, states)
 
 
-def test_packed_attention_sees_its_own_text_only_worked_by_hand() -> None:
+def test_packed_attention_sees_its_own_text_only_worked_by_hand():
     """Queries of 0 weigh all keys alike, so each token gets the mean of the values it sees.
 
     Two texts of 2 tokens, values 1 3 and 5 9: causal 1, (1+3)/2, 5, (5+9)/2; else 2 2 7 7.
     """
-    model: Any = tiny_llama()
+    model = tiny_llama()
     query = torch.zeros(1, 1, 4, 1)
     value = torch.tensor([1.0, 3.0, 5.0, 9.0]).view(1, 1, 4, 1)
     for is_causal, expected in ((True, [1, 2, 5, 7]), (False, [2, 2, 7, 7])):
@@ -197,7 +186,7 @@ def test_packed_attention_sees_its_own_text_only_worked_by_hand() -> None:
         assert found.flatten().tolist() == expected
 
 
-def test_a_packed_batch_worked_by_hand() -> None:
+def test_a_packed_batch_worked_by_hand():
     batch = PackedBatch.of([[7, 8, 9], [4, 5, 6], [1], [2, 3]], CPU)
     assert batch.ids.tolist() == [[7, 8, 9, 4, 5, 6, 1, 2, 3]]
     assert batch.positions.tolist() == [[0, 1, 2, 0, 1, 2, 0, 0, 1]]
@@ -206,23 +195,23 @@ def test_a_packed_batch_worked_by_hand() -> None:
     assert sums.tolist() == [[24], [15], [1], [5]]
 
 
-def test_packed_batches_stay_in_the_budget_longest_first() -> None:
+def test_packed_batches_stay_in_the_budget_longest_first():
     """12 alone is over the budget of 10; 6 + 4 fill it; 4 + 3 leave room, but 3 more do not fit."""
     assert list(packed_batches([4, 12, 3, 6, 4, 1], 10)) == [[1], [3, 0], [4, 2, 5]]
     assert list(packed_batches([], 10)) == []
 
 
-def test_tokenising_is_ahead_by_a_bounded_number_of_windows_and_keeps_the_order() -> None:
-    asked: list[str] = []
+def test_tokenising_is_ahead_by_a_bounded_number_of_windows_and_keeps_the_order():
+    asked = []
     threads = set()
 
-    def tokenize(texts: Any) -> list[list[int]]:
+    def tokenize(texts):
         asked.extend(texts)
         threads.add(threading.get_ident())
         return [[int(text)] for text in texts]
 
     texts = [str(number) for number in range(20)]
-    taken: list[int] = []
+    taken = []
     for first, rows in tokenized_ahead(tokenize, texts, 2):
         assert first == len(taken)
         taken += [row[0] for row in rows]
@@ -232,17 +221,15 @@ def test_tokenising_is_ahead_by_a_bounded_number_of_windows_and_keeps_the_order(
     assert threading.get_ident() not in threads
 
 
-def test_an_error_of_the_tokenising_thread_reaches_the_caller() -> None:
-    def tokenize(texts: Any) -> list[list[int]]:
+def test_an_error_of_the_tokenising_thread_reaches_the_caller():
+    def tokenize(texts):
         raise ValueError(f"cannot read {texts[0]}")
 
     with pytest.raises(ValueError, match="cannot read x"):
         list(tokenized_ahead(tokenize, ["x", "y"], 1))
 
 
-def test_many_windows_of_texts_come_out_in_input_order(
-    base_folder: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_windows_of_texts_come_out_in_input_order(base_folder, monkeypatch):
     embedder = load(base_folder["llama"], "mean", "causal", batch_tokens=8)
     expected = embedder.encode_documents(TEXTS)
     monkeypatch.setattr("embedder.engine.run._LEAST_WINDOW_TEXTS", 2)
@@ -252,19 +239,19 @@ def test_many_windows_of_texts_come_out_in_input_order(
 class LiveBytes(TorchDispatchMode):
     """Follows the storages that operations make; ``peak`` is the most that lived at one time."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.live = self.peak = 0
-        self._seen: set[int] = set()
+        self._seen = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, tuple | list) else (out,):
             if isinstance(tensor, torch.Tensor):
                 self._follow(tensor.untyped_storage())
         return out
 
-    def _follow(self, storage: torch.UntypedStorage) -> None:
+    def _follow(self, storage):
         key, size = storage._cdata, storage.nbytes()
         if key in self._seen:
             return
@@ -273,14 +260,12 @@ class LiveBytes(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
         weakref.finalize(storage, self._forget, key, size)
 
-    def _forget(self, key: int, size: int) -> None:
+    def _forget(self, key, size):
         self._seen.discard(key)
         self.live -= size
 
 
-def test_model5_needs_no_more_than_a_tenth_more_memory_than_model1(
-    base_folder: dict[str, Path],
-) -> None:
+def test_model5_needs_no_more_than_a_tenth_more_memory_than_model1(base_folder):
     """One vector a layer and text is kept, never the states of all layers."""
     peaks = {}
     for pooling, attention in (("eos", "causal"), ("multi_layer", "bidirectional")):

@@ -1,8 +1,6 @@
 """Variants of one base and attention in one forward pass: the vectors of each by itself."""
 
 from itertools import groupby
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,22 +15,20 @@ TEXTS = ["a", "mill", "the quick brown fox jumps", "", "pond", "mills grind slow
 POOLINGS = [v.pooling for v in list_variants() if v.attention == "causal"]
 
 
-def make(folder: Path, pooling: str, attention: str = "causal", **settings: Any) -> VariantSpec:
+def make(folder, pooling, attention="causal", **settings):
     return VariantSpec(
         base=str(folder), pooling=pooling, attention=attention, **{"max_tokens": 96, **settings}
     )
 
 
-def over(first: Embedder, *specs: VariantSpec) -> list[Embedder]:
+def over(first, *specs):
     return [first, *(Embedder(spec, first.backbone) for spec in specs)]
 
 
 @pytest.mark.parametrize("packs", [True, False], ids=["packed", "padded"])
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("side", ["query", "document"])
-def test_each_variant_gets_the_vectors_that_it_gives_alone(
-    base_folder: dict[str, Path], attention: str, side: str, packs: bool
-) -> None:
+def test_each_variant_gets_the_vectors_that_it_gives_alone(base_folder, attention, side, packs):
     prompts = {"query_prompt": "find: ", "document_prompt": "text: "}
     specs = [make(base_folder["llama"], p, attention, **prompts) for p in POOLINGS]
     specs.append(make(base_folder["llama"], "mean", attention, **prompts, dimension=8))
@@ -44,7 +40,7 @@ def test_each_variant_gets_the_vectors_that_it_gives_alone(
     assert {spec.pooling for spec in shared} == set(POOLINGS) - {"prompt_eos"}
     embedders = over(Embedder.from_spec(shared[0], device="cpu", batch_tokens=64), *shared[1:])
     embedders[0].packs = packs
-    found = SharedPass(embedders).encode(TEXTS, side)  # type: ignore[arg-type]
+    found = SharedPass(embedders).encode(TEXTS, side)
     for spec, vectors in zip(shared, found, strict=True):
         alone = Embedder.from_spec(spec, device="cpu")
         encode = alone.encode_queries if side == "query" else alone.encode_documents
@@ -52,9 +48,7 @@ def test_each_variant_gets_the_vectors_that_it_gives_alone(
         assert vectors.dtype == np.float32 and vectors.shape == (len(TEXTS), alone.dimension)
 
 
-def test_the_base_runs_once_whatever_the_number_of_variants(
-    base_folder: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_base_runs_once_whatever_the_number_of_variants(base_folder, monkeypatch):
     first = Embedder.from_spec(make(base_folder["llama"], "eos"), device="cpu")
     embedders = over(first, *(make(base_folder["llama"], p) for p in ("mean", "multi_layer")))
     runs = []
@@ -81,30 +75,28 @@ def test_the_base_runs_once_whatever_the_number_of_variants(
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_variants_that_see_other_states_do_not_share(
-    base_folder: dict[str, Path], changes: dict[str, Any]
-) -> None:
+def test_variants_that_see_other_states_do_not_share(base_folder, changes):
     settings = {"pooling": "mean", "attention": "causal"}
-    one = make(base_folder["llama"], **settings)  # type: ignore[arg-type]
+    one = make(base_folder["llama"], **settings)
     other = make(base_folder["llama"], **{**settings, **changes})
     assert can_share(one, one)
     assert not can_share(one, other)
 
 
-def test_embedders_over_two_loaded_bases_are_refused(base_folder: dict[str, Path]) -> None:
+def test_embedders_over_two_loaded_bases_are_refused(base_folder):
     two = [Embedder.from_spec(make(base_folder["llama"], "mean"), device="cpu") for _ in range(2)]
     with pytest.raises(UsageError, match="cannot share a forward pass"):
         SharedPass(two)
 
 
-def test_groups_are_the_paper_models_by_attention(base_folder: dict[str, Path]) -> None:
+def test_groups_are_the_paper_models_by_attention(base_folder):
     specs = [make(base_folder["llama"], v.pooling, v.attention) for v in list_variants()[:5]]
     groups = [len(list(group)) for _, group in groupby(specs, key=lambda s: s.attention)]
     assert groups == [3, 2]
     assert all(can_share(a, b) == (a.attention == b.attention) for a in specs for b in specs)
 
 
-def test_nan_is_refused_and_names_the_model(base_folder: dict[str, Path]) -> None:
+def test_nan_is_refused_and_names_the_model(base_folder):
     first = Embedder.from_spec(make(base_folder["llama"], "mean"), device="cpu")
     broken = Embedder(make(base_folder["llama"], "multi_layer"), first.backbone)
     next(broken.pooling.parameters()).data.fill_(float("nan"))

@@ -1,13 +1,11 @@
 """``fast``: int8 layers and compiled layers, each with what happens where it cannot be had."""
 
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from embedder import Embedder, VariantSpec
 from embedder.engine import int8
@@ -21,17 +19,17 @@ TEXTS = ["pond", "the mill by the pond turns", "mills grind slowly", "", "a b c 
 VNNI = "embedder.engine.speed.cpu_has_vnni"
 
 
-def load(folder: Path, notes: list[str], speed: Any = "fast", **settings: Any) -> Embedder:
+def load(folder, notes, speed="fast", **settings):
     spec = VariantSpec(base=str(folder), pooling="mean", attention="causal", max_tokens=48)
     return Embedder.from_spec(spec, device="cpu", speed=speed, notify=notes.append, **settings)
 
 
 @pytest.fixture
-def llama(base_folder: dict[str, Path]) -> Path:
+def llama(base_folder):
     return base_folder["llama"]
 
 
-def test_an_int8_layer_worked_by_hand() -> None:
+def test_an_int8_layer_worked_by_hand():
     """Three inputs are an odd number, so none is turned.
 
     Weights 127, -2 and 0 are 1 a step; inputs 2, 1 and 0 are 2/127 a step: 127, 63.5, so 64, and 0.
@@ -48,7 +46,7 @@ def test_an_int8_layer_worked_by_hand() -> None:
     assert found.item() == pytest.approx(16001 * 2 / 127 + 5)
 
 
-def test_inputs_and_weights_are_turned_worked_by_hand() -> None:
+def test_inputs_and_weights_are_turned_worked_by_hand():
     """Weights 4 and 2 turn into 6 and 2, over the root of 2; inputs 1 and 1 into 2 and 0.
 
     In steps of 6/127 and 2/127 over that root: 127 and 42.3, so 42; 127 and 0.
@@ -63,7 +61,7 @@ def test_inputs_and_weights_are_turned_worked_by_hand() -> None:
 
 
 @pytest.mark.parametrize("width", [32, 48, 64, 80, 192])
-def test_an_int8_layer_is_near_its_float_layer_and_takes_zeros(width: int) -> None:
+def test_an_int8_layer_is_near_its_float_layer_and_takes_zeros(width):
     torch.manual_seed(0)
     linear = nn.Linear(width, 96, bias=False)
     states = torch.randn(3, 7, width)
@@ -72,7 +70,7 @@ def test_an_int8_layer_is_near_its_float_layer_and_takes_zeros(width: int) -> No
     assert not Int8Linear.of(linear)(torch.zeros(1, width)).any()
 
 
-def test_one_large_input_leaves_the_others_their_digits() -> None:
+def test_one_large_input_leaves_the_others_their_digits():
     """Rounded as they are, all inputs below 200 / 127 / 2 would be 0."""
     torch.manual_seed(0)
     linear = nn.Linear(128, 64, bias=False)
@@ -90,12 +88,12 @@ def test_one_large_input_leaves_the_others_their_digits() -> None:
     assert lost < 0.5 < 0.8 < found
 
 
-def test_layers_of_one_input_have_it_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_of_one_input_have_it_rounded_once(monkeypatch):
     """Gate and up read the same states; down reads others, in the same shape or not."""
-    rounded: list[Tensor] = []
+    rounded = []
     round_rows = int8._round_rows
 
-    def count(values: Tensor) -> tuple[Tensor, Tensor]:
+    def count(values):
         rounded.append(values)
         return round_rows(values)
 
@@ -116,11 +114,9 @@ def test_layers_of_one_input_have_it_rounded_once(monkeypatch: pytest.MonkeyPatc
     assert len(rounded) == 3  # the last input alone is kept
 
 
-def test_fast_without_vnni_computes_the_exact_vectors_and_says_why(
-    llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fast_without_vnni_computes_the_exact_vectors_and_says_why(llama, monkeypatch):
     monkeypatch.setattr(VNNI, lambda: False)
-    notes: list[str] = []
+    notes = []
     fast, exact = load(llama, notes), load(llama, [], "exact")
     assert np.array_equal(fast.encode_documents(TEXTS), exact.encode_documents(TEXTS))
     assert fast.fingerprint == exact.fingerprint
@@ -130,11 +126,9 @@ def test_fast_without_vnni_computes_the_exact_vectors_and_says_why(
     ]
 
 
-def test_fast_with_vnni_computes_near_vectors_under_another_fingerprint(
-    llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fast_with_vnni_computes_near_vectors_under_another_fingerprint(llama, monkeypatch):
     monkeypatch.setattr(VNNI, lambda: True)
-    notes: list[str] = []
+    notes = []
     fast, exact = load(llama, notes), load(llama, [], "exact")
     assert fast.is_int8
     assert not [note for note in notes if "speed fast" in note]
@@ -147,20 +141,16 @@ def test_fast_with_vnni_computes_near_vectors_under_another_fingerprint(
     assert settings == dict(exact.fingerprint.settings)
 
 
-def test_int8_is_the_same_alone_and_in_any_batch_to_the_rounding_of_a_step(
-    llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_int8_is_the_same_alone_and_in_any_batch_to_the_rounding_of_a_step(llama, monkeypatch):
     monkeypatch.setattr(VNNI, lambda: True)
     fast = load(llama, [])
     alone = np.concatenate([fast.encode_documents([text]) for text in TEXTS])
     np.testing.assert_allclose(fast.encode_documents(TEXTS), alone, atol=2e-3)
 
 
-def test_int8_is_not_for_half_precision_nor_under_lora(
-    llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_int8_is_not_for_half_precision_nor_under_lora(llama, monkeypatch):
     monkeypatch.setattr(VNNI, lambda: True)
-    notes: list[str] = []
+    notes = []
     assert not load(llama, notes, dtype=torch.bfloat16).is_int8
     assert "int8 layers take float32" in notes[-1]
     exact = load(llama, [], "exact")
@@ -169,9 +159,7 @@ def test_int8_is_not_for_half_precision_nor_under_lora(
     assert "under LoRA" in notes[-1]
 
 
-def test_a_base_is_made_int8_once_for_all_its_models(
-    llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_base_is_made_int8_once_for_all_its_models(llama, monkeypatch):
     monkeypatch.setattr(VNNI, lambda: True)
     first = load(llama, [])
     expected = first.encode_documents(TEXTS)
@@ -180,21 +168,19 @@ def test_a_base_is_made_int8_once_for_all_its_models(
     assert np.array_equal(second.encode_documents(TEXTS), expected)
 
 
-def test_an_int8_model_is_not_saved(
-    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_int8_model_is_not_saved(llama, tmp_path, monkeypatch):
     monkeypatch.setattr(VNNI, lambda: True)
     with pytest.raises(UsageError, match="speed='exact'"):
         save_model(load(llama, []), tmp_path / "out", record={})
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_speed_is_refused(llama: Path) -> None:
+def test_an_unknown_speed_is_refused(llama):
     with pytest.raises(UsageError, match="speed is 'ludicrous'; accepted: exact, fast"):
         load(llama, [], "ludicrous")
 
 
-def eager(embedder: Embedder, notes: list[str], repaid_seconds: float = 0.0) -> LayerCompiler:
+def eager(embedder, notes, repaid_seconds=0.0):
     """Put a compiler into the embedder that wants to compile as soon as it can."""
     compiler = LayerCompiler(
         embedder.backbone.packed_layers, notes.append, repaid_seconds=repaid_seconds
@@ -207,8 +193,8 @@ def eager(embedder: Embedder, notes: list[str], repaid_seconds: float = 0.0) -> 
 @pytest.mark.parametrize(("has_vnni", "tolerance"), [(False, 1e-5), (True, 2e-3)])
 @pytest.mark.usefixtures("unfused")
 def test_compiled_layers_give_the_same_vectors_for_every_batch(
-    llama: Path, monkeypatch: pytest.MonkeyPatch, has_vnni: bool, tolerance: float
-) -> None:
+    llama, monkeypatch, has_vnni, tolerance
+):
     """torch's own tracer without its C++ step; the packed attention must survive it."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     monkeypatch.setattr("embedder.engine.speed.LEAST_GAIN", 0.0)
@@ -225,11 +211,9 @@ def test_compiled_layers_give_the_same_vectors_for_every_batch(
 
 
 @pytest.mark.usefixtures("unfused")
-def test_without_a_compiler_the_work_goes_on_with_plain_layers(
-    llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(function: Any, **settings: Any) -> Any:
-        def call(*args: Any, **named: Any) -> Any:
+def test_without_a_compiler_the_work_goes_on_with_plain_layers(llama, monkeypatch):
+    def broken(function, **settings):
+        def call(*args, **named):
             raise RuntimeError("No working C++ compiler found")
 
         return call
@@ -251,7 +235,7 @@ def test_without_a_compiler_the_work_goes_on_with_plain_layers(
 
 
 @pytest.mark.usefixtures("unfused")
-def test_short_work_is_not_compiled(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_work_is_not_compiled(llama, monkeypatch):
     fast, notes = load(llama, []), list[str]()
     compiler = eager(fast, notes, repaid_seconds=600)
     fast.encode_documents(TEXTS * 4)
@@ -259,10 +243,10 @@ def test_short_work_is_not_compiled(llama: Path, monkeypatch: pytest.MonkeyPatch
     assert notes == []
 
 
-def trial(monkeypatch: pytest.MonkeyPatch, compiled_seconds: float) -> tuple[str, list[str]]:
+def trial(monkeypatch, compiled_seconds):
     """Return how a compiler ends whose plain batches of 100 tokens take 1 second."""
     monkeypatch.setattr(torch, "compile", lambda forward, **settings: forward)
-    notes: list[str] = []
+    notes = []
     compiler = LayerCompiler(lambda: [nn.Identity()], notes.append, repaid_seconds=100.0)
     for _ in range(4):
         compiler.consider(tokens_left=1_000_000)
@@ -280,14 +264,12 @@ def trial(monkeypatch: pytest.MonkeyPatch, compiled_seconds: float) -> tuple[str
     return compiler.state, notes
 
 
-def test_compiled_layers_stay_where_they_gain_three_per_cent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_compiled_layers_stay_where_they_gain_three_per_cent(monkeypatch):
     """100 tokens in 0.8 s are 125 a second: 1.25 times the plain 100."""
     assert trial(monkeypatch, 0.8) == ("kept", ["Compiling the decoder layers, once for this run"])
 
 
-def test_compiled_layers_go_where_they_gain_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_layers_go_where_they_gain_nothing(monkeypatch):
     """100 tokens in 1.25 s are 80 a second: 0.80 of the plain speed."""
     state, notes = trial(monkeypatch, 1.25)
     assert state == "dropped"
@@ -295,13 +277,11 @@ def test_compiled_layers_go_where_they_gain_nothing(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("unfused")
-def test_a_failure_that_is_not_the_compilers_is_not_hidden(
-    llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_that_is_not_the_compilers_is_not_hidden(llama, monkeypatch):
     fast = load(llama, [])
     eager(fast, [])
 
-    def fail(batch: Any) -> Any:
+    def fail(batch):
         raise MemoryError("no room")
 
     monkeypatch.setattr(fast, "forward_packed", fail)

@@ -1,8 +1,5 @@
 """Token ids: prompts, truncation, special tokens, chat templates, padding."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 from transformers import AutoTokenizer
 
@@ -17,22 +14,20 @@ CHAT = (
 
 
 @pytest.fixture
-def mistral(base_folder: dict[str, Path]) -> Any:
+def mistral(base_folder):
     return AutoTokenizer.from_pretrained(base_folder["mistral"])
 
 
 @pytest.fixture
-def gemma(base_folder: dict[str, Path]) -> Any:
+def gemma(base_folder):
     return AutoTokenizer.from_pretrained(base_folder["gemma3"])
 
 
-def text(tokenizer: Any, row: list[int]) -> str:
+def text(tokenizer, row):
     return str(tokenizer.decode(row))
 
 
-def test_eos_ends_every_text_and_bos_starts_it_where_the_tokenizer_says_so(
-    mistral: Any, gemma: Any
-) -> None:
+def test_eos_ends_every_text_and_bos_starts_it_where_the_tokenizer_says_so(mistral, gemma):
     without = TextTokenizer(mistral, max_tokens=8)(["ab", ""], Frame())
     assert without[0][-1] == EOS
     assert len(without[0]) == 3
@@ -43,12 +38,12 @@ def test_eos_ends_every_text_and_bos_starts_it_where_the_tokenizer_says_so(
     assert with_bos[1] == [BOS, EOS]
 
 
-def test_only_the_text_is_cut_never_prompt_suffix_or_eos(mistral: Any) -> None:
+def test_only_the_text_is_cut_never_prompt_suffix_or_eos(mistral):
     rows = TextTokenizer(mistral, max_tokens=10)(["x" * 50], Frame("q:", "!?"))
     assert text(mistral, rows[0]) == "q:xxxxx!?<eos>"
 
 
-def test_texts_are_put_in_lower_case_and_what_stands_around_them_is_not(mistral: Any) -> None:
+def test_texts_are_put_in_lower_case_and_what_stands_around_them_is_not(mistral):
     lowers = TextTokenizer(mistral, max_tokens=32, lowercase=True)
     frame = Frame("Q: ", " END")
     assert text(mistral, lowers(["One İ Ä"], frame)[0]) == "Q: one i\u0307 ä END<eos>"
@@ -56,18 +51,18 @@ def test_texts_are_put_in_lower_case_and_what_stands_around_them_is_not(mistral:
     assert text(mistral, keeps(["One"], frame)[0]) == "Q: One END<eos>"
 
 
-def test_a_text_that_spells_a_special_token_stays_text(mistral: Any) -> None:
+def test_a_text_that_spells_a_special_token_stays_text(mistral):
     row = TextTokenizer(mistral, max_tokens=32)(["a<eos>b<pad>"], Frame())[0]
     assert row.count(EOS) == 1
     assert PAD not in row
 
 
-def test_a_prompt_that_leaves_no_room_is_refused(mistral: Any) -> None:
+def test_a_prompt_that_leaves_no_room_is_refused(mistral):
     with pytest.raises(UsageError, match="leaves none for the text"):
         TextTokenizer(mistral, max_tokens=8)(["x"], Frame("a long prompt: "))
 
 
-def test_the_chat_template_is_applied_only_when_asked_for(mistral: Any) -> None:
+def test_the_chat_template_is_applied_only_when_asked_for(mistral):
     mistral.chat_template = CHAT
     plain = TextTokenizer(mistral, max_tokens=32)(["hi"], Frame())[0]
     assert text(mistral, plain) == "hi<eos>"
@@ -78,30 +73,30 @@ def test_the_chat_template_is_applied_only_when_asked_for(mistral: Any) -> None:
     assert framed[-2:] == [EOS, EOS]
 
 
-def test_asking_for_a_chat_template_that_is_not_there_is_refused(mistral: Any) -> None:
+def test_asking_for_a_chat_template_that_is_not_there_is_refused(mistral):
     with pytest.raises(ModelError, match="the base has none"):
         TextTokenizer(mistral, max_tokens=32, chat_template=True)
 
 
-def test_a_tokenizer_without_eos_is_refused_unless_none_is_appended(mistral: Any) -> None:
+def test_a_tokenizer_without_eos_is_refused_unless_none_is_appended(mistral):
     mistral.eos_token = None
     with pytest.raises(ModelError, match="no EOS"):
         TextTokenizer(mistral, max_tokens=8)
     assert TextTokenizer(mistral, max_tokens=8, appends_eos=False)([""], Frame()) == [[PAD]]
 
 
-def test_a_megabyte_is_cut_without_being_tokenised_whole(mistral: Any) -> None:
+def test_a_megabyte_is_cut_without_being_tokenised_whole(mistral):
     row = TextTokenizer(mistral, max_tokens=16)(["ab " * 400_000], Frame())[0]
     assert len(row) == 16
 
 
-def test_a_prompt_splits_at_its_placeholder() -> None:
+def test_a_prompt_splits_at_its_placeholder():
     assert Frame.parse("before {text} after") == Frame("before ", " after")
     assert Frame.parse("query: ") == Frame("query: ", "")
     assert Frame("a", "b").inside(Frame("<", ">")) == Frame("<a", "b>")
 
 
-def test_padding_goes_to_the_side_asked_for() -> None:
+def test_padding_goes_to_the_side_asked_for():
     ids, mask = pad_batch([[5], [6, 7]], pad_id=9, side="left")
     assert ids.tolist() == [[9, 5], [6, 7]]
     assert mask.tolist() == [[0, 1], [1, 1]]

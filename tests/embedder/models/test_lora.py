@@ -1,7 +1,6 @@
 """LoRA on the backbone: what moves, what stays, and folding it in."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,13 +25,13 @@ VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
 SMALL = LoraOptions(rank=2, alpha=4)
 
 
-def load(folder: Path, pooling: str = "mean", attention: str = "causal", **settings) -> Embedder:
+def load(folder, pooling="mean", attention="causal", **settings):
     spec = VariantSpec(base=str(folder), pooling=pooling, attention=attention, max_tokens=96)
     return Embedder.from_spec(spec, device="cpu", **settings)
 
 
 @pytest.fixture
-def llama(base_folder: dict[str, Path]) -> Path:
+def llama(base_folder):
     return base_folder["llama"]
 
 
@@ -63,7 +62,7 @@ def test_targets_name_the_layers_that_are_wrapped(llama):
 
 
 def test_the_first_weights_depend_on_the_seed_alone_and_the_random_state_stays(llama):
-    def first(seed: int) -> torch.Tensor:
+    def first(seed):
         torch.rand(7)
         backbone = load(llama).backbone
         state = torch.get_rng_state()

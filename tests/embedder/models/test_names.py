@@ -1,7 +1,6 @@
 """Trained models by name: built-in ones, folders, and options after them."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from retrieval.errors import UnknownNameError, UsageError
 
 
 @pytest.fixture
-def model(trained, tmp_path, monkeypatch) -> Path:
+def model(trained, tmp_path, monkeypatch):
     """A trained model of which a copy is built in under the name "tiny"."""
     embedder = trained("mean", "causal", max_tokens=64)
     save_model(embedder, tmp_path / "model", record={})

@@ -3,7 +3,6 @@
 import json
 import resource
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ RECORD = {"seed": 3, "steps": 7, "data": [{"path": "pairs.jsonl", "sha256": {"pa
 
 
 @pytest.fixture
-def llama(base_folder: dict[str, Path]) -> Path:
+def llama(base_folder):
     return base_folder["llama"]
 
 
@@ -33,7 +32,7 @@ def llama(base_folder: dict[str, Path]) -> Path:
 def saved(trained, tmp_path):
     """Save a trained model; return its folder."""
 
-    def save(name="model", *args, weights_dtype="float32", **settings) -> Path:
+    def save(name="model", *args, weights_dtype="float32", **settings):
         embedder = trained(*args, **settings)
         save_model(embedder, tmp_path / name, record=RECORD, weights_dtype=weights_dtype)
         return tmp_path / name
@@ -41,17 +40,17 @@ def saved(trained, tmp_path):
     return save
 
 
-def names(folder: Path) -> set[str]:
+def names(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def edit(path: Path, **changes) -> None:
+def edit(path, **changes):
     """Change a JSON file's keys; None removes one."""
     data = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({k: v for k, v in data.items() if v is not None}))
 
 
-def replace_tensors(folder: Path, name: str, tensors) -> None:
+def replace_tensors(folder, name, tensors):
     """Write other tensors, and list them in millpond.json as if they belonged."""
     safetensors.torch.save_file(tensors, folder / name)
     files = json.loads((folder / "millpond.json").read_text())["files"]

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,20 +29,20 @@ RECORD = {"seed": 3}
 def saved(trained, tmp_path):
     """Save a trained model; return its folder."""
 
-    def save(*args, **settings) -> Path:
+    def save(*args, **settings):
         save_model(trained(*args, **settings), tmp_path / "model", record=RECORD)
         return tmp_path / "model"
 
     return save
 
 
-def load(folder: Path, **settings) -> SentenceTransformer:
+def load(folder, **settings):
     return SentenceTransformer(
         str(folder), device="cpu", trust_remote_code=True, local_files_only=True, **settings
     )
 
 
-def assert_same(model: SentenceTransformer, folder: Path) -> None:
+def assert_same(model, folder):
     """Compare encode_query, encode_document and encode with millpond's own vectors."""
     own = Embedder.load(str(folder), device="cpu")
     documents = own.encode_documents(TEXTS)
@@ -112,7 +111,7 @@ def test_what_sentence_transformers_saves_both_load_again(saved, tmp_path, merge
     assert len(digests) == 1
 
 
-def again_of(folder: Path) -> Path:
+def again_of(folder):
     return folder / "again"
 
 

@@ -19,23 +19,23 @@ EXPECTED = {
 }
 
 
-def pool(name: str, states: torch.Tensor, mask: list[list[int]]) -> torch.Tensor:
+def pool(name, states, mask):
     module = build_pooling(name, PoolingShape(states.shape[-1], 1), PoolingOptions())
     return module(states, torch.tensor(mask).bool())
 
 
-def test_every_parameter_free_pooling_has_an_expected_value() -> None:
+def test_every_parameter_free_pooling_has_an_expected_value():
     assert set(EXPECTED) == {name for name, entry in POOLINGS.items() if not entry.trainable}
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_pooling_gives_the_value_worked_by_hand(name: str) -> None:
+def test_pooling_gives_the_value_worked_by_hand(name):
     torch.testing.assert_close(pool(name, STATES, [[1, 1, 1]]), torch.tensor([EXPECTED[name]]))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("name", EXPECTED)
-def test_padding_is_ignored_even_where_it_holds_nan(name: str, side: str) -> None:
+def test_padding_is_ignored_even_where_it_holds_nan(name, side):
     padding = torch.full((1, 2, 2), NAN)
     parts = [padding, STATES] if side == "left" else [STATES, padding]
     mask = [0, 0, 1, 1, 1] if side == "left" else [1, 1, 1, 0, 0]
@@ -43,7 +43,7 @@ def test_padding_is_ignored_even_where_it_holds_nan(name: str, side: str) -> Non
     torch.testing.assert_close(found, torch.tensor([EXPECTED[name]]))
 
 
-def test_rows_of_different_length_are_pooled_independently() -> None:
+def test_rows_of_different_length_are_pooled_independently():
     states = torch.stack([STATES[0], STATES[0]])
     found = pool("mean", states, [[1, 1, 1], [1, 1, 0]])
     torch.testing.assert_close(found, torch.tensor([[4.0, 3.0], [2.5, 5.0]]))

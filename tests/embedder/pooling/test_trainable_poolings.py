@@ -13,15 +13,15 @@ SHAPE = PoolingShape(WIDTH, 3)
 TRAINABLE = [name for name, entry in POOLINGS.items() if entry.trainable]
 
 
-def states(length: int = 3) -> torch.Tensor:
+def states(length=3):
     return torch.randn(2, length, WIDTH, generator=torch.Generator().manual_seed(1))
 
 
-def everywhere(x: torch.Tensor) -> torch.Tensor:
+def everywhere(x):
     return torch.ones(x.shape[:2], dtype=torch.bool)
 
 
-def test_identity_start_of_a_latent_query_pooling_reads_one_key_unchanged() -> None:
+def test_identity_start_of_a_latent_query_pooling_reads_one_key_unchanged():
     """One key: softmax is 1, value and output are the identity, the latents' mean is added."""
     module = build_pooling("last_layer", SHAPE, PoolingOptions(latents=4, head_width=4))
     x = states(1)
@@ -29,7 +29,7 @@ def test_identity_start_of_a_latent_query_pooling_reads_one_key_unchanged() -> N
     torch.testing.assert_close(module(x, everywhere(x)), expected)
 
 
-def test_equal_keys_average_the_context() -> None:
+def test_equal_keys_average_the_context():
     """Zeroed keys make every score 0, so each of the three positions weighs 1/3."""
     module = build_pooling("multi_layer", SHAPE, PoolingOptions(latents=2, head_width=8))
     torch.nn.init.zeros_(module.attend.key.weight)
@@ -39,7 +39,7 @@ def test_equal_keys_average_the_context() -> None:
     torch.testing.assert_close(module(x, everywhere(x)), expected)
 
 
-def test_the_layer_weight_matrix_is_added_to_its_layer() -> None:
+def test_the_layer_weight_matrix_is_added_to_its_layer():
     module = build_pooling("multi_layer", SHAPE, PoolingOptions(latents=2))
     x = states()
     shifted = x.clone()
@@ -50,14 +50,14 @@ def test_the_layer_weight_matrix_is_added_to_its_layer() -> None:
     torch.testing.assert_close(module(x, everywhere(x)), before)
 
 
-def test_identity_start_of_latent_attention_is_the_mean_over_tokens() -> None:
+def test_identity_start_of_latent_attention_is_the_mean_over_tokens():
     module = build_pooling("latent_attention", SHAPE, PoolingOptions())
     x = states(5)
     torch.testing.assert_close(module(x, everywhere(x)), x.mean(dim=1))
 
 
 @pytest.mark.parametrize("name", ["last_layer", "latent_attention"])
-def test_masked_tokens_do_not_reach_the_vector(name: str) -> None:
+def test_masked_tokens_do_not_reach_the_vector(name):
     module = build_pooling(name, SHAPE, PoolingOptions(init="random"))
     x = states(5)
     mask = everywhere(x)
@@ -68,8 +68,8 @@ def test_masked_tokens_do_not_reach_the_vector(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_the_seed_alone_decides_the_first_weights(name: str) -> None:
-    def weights(seed: int) -> torch.Tensor:
+def test_the_seed_alone_decides_the_first_weights(name):
+    def weights(seed):
         options = PoolingOptions(init="random", seed=seed)
         module = build_pooling(name, SHAPE, options)
         return torch.cat([p.flatten() for p in module.parameters()])
@@ -81,7 +81,7 @@ def test_the_seed_alone_decides_the_first_weights(name: str) -> None:
     assert not torch.equal(first, weights(2))
 
 
-def test_building_a_pooling_leaves_the_random_state_as_it_was() -> None:
+def test_building_a_pooling_leaves_the_random_state_as_it_was():
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
@@ -90,7 +90,7 @@ def test_building_a_pooling_leaves_the_random_state_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_every_weight_gets_a_gradient(name: str) -> None:
+def test_every_weight_gets_a_gradient(name):
     sizes = {"latents": 3, "head_width": 4}
     used = {key: value for key, value in sizes.items() if key in POOLINGS[name].accepts}
     module = build_pooling(name, SHAPE, PoolingOptions(init="random", **used))
@@ -100,7 +100,7 @@ def test_every_weight_gets_a_gradient(name: str) -> None:
     assert silent == []
 
 
-def test_the_number_of_latents_heads_and_layer_weights_are_options() -> None:
+def test_the_number_of_latents_heads_and_layer_weights_are_options():
     options = PoolingOptions(latents=5, heads=2, head_width=6, feedforward_multiple=3)
     module = build_pooling("multi_layer", SHAPE, options)
     assert module.latents.shape == (5, WIDTH)
@@ -111,13 +111,13 @@ def test_the_number_of_latents_heads_and_layer_weights_are_options() -> None:
     assert build_pooling("multi_layer", SHAPE, without).layer_weights is None
 
 
-def test_layer_weights_start_as_the_plain_mean_over_layers() -> None:
+def test_layer_weights_start_as_the_plain_mean_over_layers():
     module = build_pooling("layer_weights", SHAPE, PoolingOptions())
     x = states()
     torch.testing.assert_close(module(x, everywhere(x)), x.mean(dim=1))
 
 
-def test_layer_weights_are_a_softmax_of_one_scalar_per_layer() -> None:
+def test_layer_weights_are_a_softmax_of_one_scalar_per_layer():
     """Scalars 0, ln 2 and ln 5 give weights 1/8, 2/8 and 5/8."""
     module = build_pooling("layer_weights", SHAPE, PoolingOptions())
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_layer_weights_are_a_softmax_of_one_scalar_per_layer() -> None:
     assert module.shares(x, everywhere(x))[0].tolist() == pytest.approx([0.125, 0.25, 0.625])
 
 
-def test_shares_are_the_attention_that_made_the_vector() -> None:
+def test_shares_are_the_attention_that_made_the_vector():
     """Values that only name their layer: the output is the share of each layer."""
     options = PoolingOptions(latents=2, heads=1, head_width=WIDTH, init="random", seed=3)
     module = build_pooling("multi_layer", SHAPE, options)
@@ -145,17 +145,17 @@ def test_shares_are_the_attention_that_made_the_vector() -> None:
     torch.testing.assert_close(each.mean(dim=1), shares)
 
 
-def test_equal_keys_share_alike() -> None:
+def test_equal_keys_share_alike():
     module = build_pooling("multi_layer", SHAPE, PoolingOptions(latents=2))
     torch.nn.init.zeros_(module.attend.key.weight)
     x = states()
     torch.testing.assert_close(module.shares(x, everywhere(x)), torch.full((2, 3), 1 / 3))
 
 
-def test_matched_layers_give_last_layer_as_many_parameters_as_multi_layer() -> None:
+def test_matched_layers_give_last_layer_as_many_parameters_as_multi_layer():
     """multi_layer has L x D layer weights more; L = 3 more latents of width D weigh the same."""
 
-    def count(name: str, **options: bool) -> int:
+    def count(name, **options):
         module = build_pooling(name, SHAPE, PoolingOptions(latents=5, **options))
         return sum(p.numel() for p in module.parameters())
 
@@ -174,9 +174,7 @@ def test_matched_layers_give_last_layer_as_many_parameters_as_multi_layer() -> N
         ("latent_attention", {"reads": "eos"}, "has no option reads"),
     ],
 )
-def test_an_option_that_the_pooling_does_not_use_is_refused(
-    pooling: str, options: dict[str, object], message: str
-) -> None:
+def test_an_option_that_the_pooling_does_not_use_is_refused(pooling, options, message):
     with pytest.raises(UsageError, match=message):
         build_pooling(pooling, SHAPE, PoolingOptions(**options))
 
@@ -190,7 +188,7 @@ def test_an_option_that_the_pooling_does_not_use_is_refused(
         ({"reads": "all"}, "accepted: auto, eos, tokens"),
     ],
 )
-def test_an_impossible_option_is_refused(options: dict[str, object], message: str) -> None:
+def test_an_impossible_option_is_refused(options, message):
     with pytest.raises(UsageError, match=message):
         PoolingOptions(**options)
 
@@ -198,7 +196,7 @@ def test_an_impossible_option_is_refused(options: dict[str, object], message: st
 LATENT = ["last_layer", "multi_layer", "latent_attention"]
 
 
-def fresh(name: str, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+def fresh(name, weights):
     """Return a pooling that has computed nothing yet, with these weights."""
     module = build_pooling(name, SHAPE, PoolingOptions(latents=4, head_width=4, init="random"))
     module.load_state_dict(weights)
@@ -206,9 +204,7 @@ def fresh(name: str, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("name", LATENT)
-def test_what_follows_from_the_latents_is_computed_once(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_follows_from_the_latents_is_computed_once(name, monkeypatch):
     """The latents are normed once, for three calls of any number of texts."""
     module = build_pooling(name, SHAPE, PoolingOptions(latents=4, head_width=4))
     of_latents = module.attend.context_norm if name == "latent_attention" else None
@@ -224,7 +220,7 @@ def test_what_follows_from_the_latents_is_computed_once(
 
 @pytest.mark.parametrize("name", LATENT)
 @pytest.mark.parametrize("change", ["step", "load", "moved", "half and back"])
-def test_changed_weights_count_at_once(name: str, change: str) -> None:
+def test_changed_weights_count_at_once(name, change):
     module = build_pooling(name, SHAPE, PoolingOptions(latents=4, head_width=4, init="random"))
     x = states()
     with torch.no_grad():
@@ -247,7 +243,7 @@ def test_changed_weights_count_at_once(name: str, change: str) -> None:
 
 
 @pytest.mark.parametrize("name", LATENT)
-def test_gradients_reach_the_latents_after_an_inference(name: str) -> None:
+def test_gradients_reach_the_latents_after_an_inference(name):
     module = build_pooling(name, SHAPE, PoolingOptions(latents=4, head_width=4, init="random"))
     x = states()
     with torch.inference_mode():
@@ -258,7 +254,7 @@ def test_gradients_reach_the_latents_after_an_inference(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LATENT)
-def test_a_pooling_made_in_inference_mode_works(name: str) -> None:
+def test_a_pooling_made_in_inference_mode_works(name):
     x = states()
     with torch.inference_mode():
         module = build_pooling(name, SHAPE, PoolingOptions(latents=4, head_width=4))

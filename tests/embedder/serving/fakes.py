@@ -1,7 +1,5 @@
 """An encoder that hashes texts, an index in a list, and a real uvicorn server on loopback."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

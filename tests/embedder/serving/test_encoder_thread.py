@@ -7,9 +7,9 @@ import pytest
 from embedder.serving import EncoderThread
 
 
-def test_calls_run_in_one_thread_in_order_and_give_their_results() -> None:
+def test_calls_run_in_one_thread_in_order_and_give_their_results():
     thread = EncoderThread()
-    order: list[int] = []
+    order = []
     release = threading.Event()
     first = thread.post(release.wait)
     later = [thread.post(lambda n=n: order.append(n)) for n in range(3)]
@@ -22,7 +22,7 @@ def test_calls_run_in_one_thread_in_order_and_give_their_results() -> None:
     assert len(names) == 1 and names.pop() is not threading.current_thread()
 
 
-def test_an_error_reaches_the_caller_and_the_thread_goes_on() -> None:
+def test_an_error_reaches_the_caller_and_the_thread_goes_on():
     thread = EncoderThread()
     with pytest.raises(ZeroDivisionError):
         thread.call(lambda: 1 / 0)

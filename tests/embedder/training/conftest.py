@@ -1,25 +1,20 @@
 """Tiny training data and configs."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from embedder.pooling import POOLINGS
-from embedder.training.config import TrainConfig
 from embedder.training.config_file import read_config
 
 WORDS = ("mill", "pond", "water", "wheel", "flour", "grain", "stone", "river", "race", "weir")
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread():
     """Tiny tensors gain nothing from threads, and wait for each other where cores are busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -28,21 +23,21 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def step_gradients() -> Callable[..., Any]:
+def step_gradients():
     """The function of stepping.py beside this file."""
     path = Path(__file__).with_name("stepping.py")
     spec = importlib.util.spec_from_file_location("training_stepping", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.step_gradients  # type: ignore[no-any-return]
+    return module.step_gradients
 
 
 @pytest.fixture
-def write_pairs(tmp_path: Path) -> Callable[..., Path]:
+def write_pairs(tmp_path):
     """Write JSON lines; a bytes row is written as it is."""
 
-    def write(*rows: Any, name: str = "pairs.jsonl") -> Path:
+    def write(*rows, name="pairs.jsonl"):
         path = tmp_path / name
         path.write_bytes(
             b"".join((r if isinstance(r, bytes) else json.dumps(r).encode()) + b"\n" for r in rows)
@@ -52,7 +47,7 @@ def write_pairs(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def some_pairs(count: int = 12, negatives: int = 1) -> list[dict[str, Any]]:
+def some_pairs(count=12, negatives=1):
     """Pairs of different lengths, each with its own words."""
     return [
         {
@@ -65,16 +60,16 @@ def some_pairs(count: int = 12, negatives: int = 1) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def pairs_file(write_pairs: Callable[..., Path]) -> Path:
+def pairs_file(write_pairs):
     return write_pairs(*some_pairs())
 
 
 @pytest.fixture
-def plan(base_folder: dict[str, Path], pairs_file: Path) -> Callable[..., dict[str, Any]]:
+def plan(base_folder, pairs_file):
     """Return the data of a tiny config, changed by dotted keys written with two underscores."""
 
-    def build(**changes: Any) -> dict[str, Any]:
-        data: dict[str, Any] = {
+    def build(**changes):
+        data = {
             "batch_pairs": 4,
             "steps": 4,
             "forward_tokens": 64,
@@ -103,16 +98,16 @@ def plan(base_folder: dict[str, Path], pairs_file: Path) -> Callable[..., dict[s
 
 
 @pytest.fixture
-def config(plan: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., TrainConfig]:
+def config(plan, tmp_path):
     return lambda **changes: read_config(plan(**changes), tmp_path)
 
 
 @pytest.fixture
-def variant_config(config: Callable[..., TrainConfig]) -> Callable[..., TrainConfig]:
+def variant_config(config):
     """Make a config of a pooling and attention, with tiny random weights where it has any."""
 
-    def build(pooling: str, attention: str, **changes: Any) -> TrainConfig:
-        options: dict[str, Any] = {"init": "random", "latents": 4, "head_width": 8}
+    def build(pooling, attention, **changes):
+        options = {"init": "random", "latents": 4, "head_width": 8}
         accepted = POOLINGS[pooling].accepts
         return config(
             model__pooling=pooling,
@@ -125,10 +120,10 @@ def variant_config(config: Callable[..., TrainConfig]) -> Callable[..., TrainCon
 
 
 @pytest.fixture(scope="session")
-def assert_same() -> Callable[..., None]:
+def assert_same():
     """Compare gradients by name, each by its own largest number where that is above 1."""
 
-    def compare(first: dict[str, Any], second: dict[str, Any], tolerance: float) -> None:
+    def compare(first, second, tolerance):
         assert first.keys() == second.keys()
         for name, gradient in first.items():
             largest = gradient.abs().max().clamp(min=1.0)

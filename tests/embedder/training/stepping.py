@@ -1,22 +1,17 @@
 """One step's gradients, for tests of any number of processes."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch
-from torch import Tensor
 
-from embedder.training import TrainConfig, check_data
+from embedder.training import check_data
 from embedder.training.batch import BatchLoss, SourceTokenizer, draw_pairs, embed_chunk
 from embedder.training.loss import cached_backward, plain_backward
-from embedder.training.processes import Processes, sum_gradients
+from embedder.training.processes import sum_gradients
 from embedder.training.setup import build_model, trained_parameters
 
 
-def step_gradients(
-    config: TrainConfig, processes: Processes, *, cached: bool, packs: bool = True
-) -> tuple[dict[str, Tensor], int]:
+def step_gradients(config, processes, *, cached, packs=True):
     """Return the gradients by parameter name with the loss under "loss", and the chunks made."""
 
     embedder = build_model(config, processes.device, lambda _: None)

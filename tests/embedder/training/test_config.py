@@ -1,9 +1,8 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from embedder.training import TrainConfig, example_config, load_config
+from embedder.training import example_config, load_config
 from retrieval.errors import SourceNotFoundError, UnknownNameError, UsageError
 
 SMALL = """
@@ -18,30 +17,30 @@ path = "pairs.jsonl"
 """
 
 
-def load(folder: Path, text: str) -> TrainConfig:
+def load(folder, text):
     path = folder / "train.toml"
     path.write_text(text)
     return load_config(path)
 
 
-def test_a_short_config_has_the_papers_defaults(tmp_path: Path) -> None:
+def test_a_short_config_has_the_papers_defaults(tmp_path):
     config = load(tmp_path, SMALL)
     assert (config.adapter.rank, config.adapter.alpha, config.adapter.dropout) == (16, 32, 0.1)
     assert (config.loss.scale, config.optimiser.learning_rate) == (50, 1e-5)
 
 
-def test_paths_are_relative_to_the_configs_folder(tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_configs_folder(tmp_path):
     config = load(tmp_path, SMALL + '[evaluate]\nsts = "dev/sts.tsv"\n')
     assert config.data[0].path == tmp_path / "pairs.jsonl"
     assert config.evaluate.sts == tmp_path / "dev" / "sts.tsv"
 
 
-def test_the_example_is_a_config(tmp_path: Path) -> None:
+def test_the_example_is_a_config(tmp_path):
     config = load(tmp_path, example_config())
     assert config.epochs == 1
 
 
-def test_every_commented_key_of_the_example_is_one_that_exists(tmp_path: Path) -> None:
+def test_every_commented_key_of_the_example_is_one_that_exists(tmp_path):
     head, keys = example_config().split("batch_pairs", 1)
     assert all(line.startswith("#") or not line for line in head.splitlines())
     text = "batch_pairs" + keys.replace("\n# ", "\n")
@@ -63,9 +62,7 @@ def test_every_commented_key_of_the_example_is_one_that_exists(tmp_path: Path) -
         ("[losss]\nscale = 3", r"Unknown config key 'losss'. Did you mean 'loss'"),
     ],
 )
-def test_an_unknown_key_is_named_with_the_nearest_one(
-    tmp_path: Path, line: str, message: str
-) -> None:
+def test_an_unknown_key_is_named_with_the_nearest_one(tmp_path, line, message):
     with pytest.raises(UnknownNameError, match=message):
         load(tmp_path, SMALL + line)
 
@@ -86,21 +83,19 @@ def test_an_unknown_key_is_named_with_the_nearest_one(
         ("[[data]]\npath = 'x'\nmax_query_tokens = 900", r"data\[1\]\.max_query_tokens is 900"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_accepted(
-    tmp_path: Path, line: str, message: str
-) -> None:
+def test_a_wrong_value_is_named_with_what_is_accepted(tmp_path, line, message):
     with pytest.raises(UsageError, match=message):
         load(tmp_path, SMALL + line)
 
 
-def test_steps_and_epochs_exclude_each_other(tmp_path: Path) -> None:
+def test_steps_and_epochs_exclude_each_other(tmp_path):
     with pytest.raises(UsageError, match="either steps or epochs, and not both"):
         load(tmp_path, "epochs = 1\n" + SMALL)
     with pytest.raises(UsageError, match="either steps or epochs, and not both"):
         load(tmp_path, SMALL.replace("steps = 2", ""))
 
 
-def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path):
     with pytest.raises(SourceNotFoundError, match="millpond train --example"):
         load_config(tmp_path / "none.toml")
     with pytest.raises(UsageError, match="this is not TOML"):

@@ -1,8 +1,6 @@
 import gzip
 import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,11 +14,11 @@ Config = Callable[..., TrainConfig]
 GOOD = {"query": "q", "positive": "p"}
 
 
-def sources(*paths: Path) -> dict[str, Any]:
+def sources(*paths):
     return {"data": [{"path": str(path)} for path in paths], "batch_pairs": 2}
 
 
-def test_negatives_may_be_one_a_list_or_none(config: Config, write_pairs: Any) -> None:
+def test_negatives_may_be_one_a_list_or_none(config, write_pairs):
     path = write_pairs(
         GOOD, GOOD | {"negative": "n"}, GOOD | {"negatives": ["a", "b"]}, GOOD | {"negatives": None}
     )
@@ -36,7 +34,7 @@ def test_negatives_may_be_one_a_list_or_none(config: Config, write_pairs: Any) -
     assert len(record["sha256"]["pairs.jsonl"]) == 64
 
 
-def test_parquet_and_gzip_hold_pairs_too(config: Config, tmp_path: Path) -> None:
+def test_parquet_and_gzip_hold_pairs_too(config, tmp_path):
     rows = [GOOD | {"negatives": ["ä"]}, {"query": "q2", "positive": "p2", "negatives": []}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
     with gzip.open(tmp_path / "pairs.jsonl.gz", "wt") as stream:
@@ -47,7 +45,7 @@ def test_parquet_and_gzip_hold_pairs_too(config: Config, tmp_path: Path) -> None
 
 
 @pytest.fixture
-def beir(tmp_path: Path) -> Path:
+def beir(tmp_path):
     folder = tmp_path / "beir"
     (folder / "qrels").mkdir(parents=True)
     documents = [("d1", "T", "one"), ("d2", "", "two"), ("d3", "", "three")]
@@ -61,7 +59,7 @@ def beir(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_beir_folder_gives_a_pair_for_each_relevant_document(config: Config, beir: Path) -> None:
+def test_a_beir_folder_gives_a_pair_for_each_relevant_document(config, beir):
     data = check_data(config(**sources(beir)))
     assert data.sources[0][:] == [
         Pair("first?", "T one", ("two",)),
@@ -70,7 +68,7 @@ def test_a_beir_folder_gives_a_pair_for_each_relevant_document(config: Config, b
     assert set(data.sources[0].sha256) == {"corpus.jsonl", "queries.jsonl", "train.tsv"}
 
 
-def test_a_beir_folder_is_checked_by_the_lines_of_its_qrels(config: Config, beir: Path) -> None:
+def test_a_beir_folder_is_checked_by_the_lines_of_its_qrels(config, beir):
     qrels = beir / "qrels" / "train.tsv"
     qrels.write_text("query-id\tcorpus-id\tscore\n1\td1\t1\n1\td9\t1\n")
     with pytest.raises(RecordError, match=r"train\.tsv:3: the document 'd9' does not exist"):
@@ -103,16 +101,14 @@ def test_a_beir_folder_is_checked_by_the_lines_of_its_qrels(config: Config, beir
         (b"\xff", "not UTF-8"),
     ],
 )
-def test_a_bad_record_is_named_by_file_and_line(
-    config: Config, write_pairs: Any, row: Any, message: str
-) -> None:
+def test_a_bad_record_is_named_by_file_and_line(config, write_pairs, row, message):
     path = write_pairs(GOOD, b"", row, GOOD)
     with pytest.raises(RecordError, match=message) as caught:
         check_data(config(**sources(path)))
     assert (caught.value.source, caught.value.line) == (str(path), 3)
 
 
-def test_a_parquet_file_needs_its_columns(config: Config, tmp_path: Path) -> None:
+def test_a_parquet_file_needs_its_columns(config, tmp_path):
     pq.write_table(pa.table({"question": ["q"], "positive": ["p"]}), tmp_path / "a.parquet")
     with pytest.raises(RecordError, match="the columns query and positive are needed"):
         check_data(config(**sources(tmp_path / "a.parquet")))
@@ -121,7 +117,7 @@ def test_a_parquet_file_needs_its_columns(config: Config, tmp_path: Path) -> Non
         check_data(config(**sources(tmp_path / "b.parquet")))
 
 
-def test_a_batch_larger_than_the_data_is_refused(config: Config, write_pairs: Any) -> None:
+def test_a_batch_larger_than_the_data_is_refused(config, write_pairs):
     path = write_pairs(GOOD, GOOD, GOOD)
     with pytest.raises(UsageError, match="batch_pairs is 4, but the data holds 3 pairs"):
         check_data(config(**sources(path) | {"batch_pairs": 4}))
@@ -130,9 +126,7 @@ def test_a_batch_larger_than_the_data_is_refused(config: Config, write_pairs: An
         check_data(config(**sources(path, other), loss__one_source_per_batch=True))
 
 
-def test_a_source_that_is_missing_empty_or_of_another_kind_is_named(
-    config: Config, write_pairs: Any, tmp_path: Path
-) -> None:
+def test_a_source_that_is_missing_empty_or_of_another_kind_is_named(config, write_pairs, tmp_path):
     with pytest.raises(SourceNotFoundError, match=r"none\.jsonl: there is no such file"):
         check_data(config(**sources(tmp_path / "none.jsonl")))
     with pytest.raises(UsageError, match="it holds no pair"):

@@ -1,21 +1,17 @@
 """Two processes on one batch do what one process does with all of it."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from embedder.training import TrainConfig, train
+from embedder.training import train
 from embedder.training.config_file import read_config
 from embedder.training.processes import Processes
 from retrieval.errors import UsageError
@@ -23,7 +19,7 @@ from retrieval.errors import UsageError
 ALONE = Processes(torch.device("cpu"))
 
 
-def launch(*args: Path) -> list[str]:
+def launch(*args):
     """Run two_processes.py as torchrun would; return what each process prints."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -52,11 +48,8 @@ def launch(*args: Path) -> list[str]:
 
 
 def test_two_processes_have_the_gradients_and_the_weights_of_one_with_the_joined_batch(
-    plan: Callable[..., dict[str, Any]],
-    write_pairs: Callable[..., Path],
-    tmp_path: Path,
-    step_gradients: Callable[..., Any],
-) -> None:
+    plan, write_pairs, tmp_path, step_gradients
+):
     # Unequal numbers of negatives and of chunks, a duplicate across the halves, unused layers.
     rows = [
         {
@@ -99,9 +92,7 @@ def test_two_processes_have_the_gradients_and_the_weights_of_one_with_the_joined
         torch.testing.assert_close(both[key], tensor, atol=1e-4, rtol=0, msg=key)
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(
-    config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_processes_cannot_share_is_refused(config, tmp_path, monkeypatch):
     three = Processes(torch.device("cpu"), 0, 3)
     monkeypatch.setattr("embedder.training.trainer.join_processes", lambda _: three)
     with pytest.raises(UsageError, match="batch_pairs is 4, which 3 processes cannot share"):

@@ -24,25 +24,21 @@ Gradients = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def gradients(step_gradients: Callable[..., Any]) -> Gradients:
+def gradients(step_gradients):
     """Return the loss under "loss", and every trained parameter's gradient by its name."""
 
-    def compute(config: TrainConfig, *, cached: bool, chunks_at_least: int = 3) -> dict[str, Any]:
+    def compute(config, *, cached, chunks_at_least=3):
         found, chunks = step_gradients(config, ALONE, cached=cached)
         assert chunks >= chunks_at_least
-        return found  # type: ignore[no-any-return]
+        return found
 
     return compute
 
 
 @pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
 def test_gradients_equal_the_plain_steps_with_dropout(
-    variant_config: Config,
-    gradients: Gradients,
-    assert_same: Callable[..., None],
-    pooling: str,
-    attention: str,
-) -> None:
+    variant_config, gradients, assert_same, pooling, attention
+):
     variant = variant_config(
         pooling, attention, adapter__dropout=0.3, loss__matryoshka_dimensions=[8, 32]
     )
@@ -53,9 +49,7 @@ def test_gradients_equal_the_plain_steps_with_dropout(
     assert any("lora_B" in name and gradient.any() for name, gradient in plain.items())
 
 
-def test_dropout_was_on_and_other_chunks_draw_other_masks(
-    config: Config, gradients: Gradients
-) -> None:
+def test_dropout_was_on_and_other_chunks_draw_other_masks(config, gradients):
     dropped = gradients(config(adapter__dropout=0.5), cached=True)
     whole = gradients(config(adapter__dropout=0.0), cached=True)
     # Before training B is zero, so the loss is the same, but B's gradient passes through dropout.
@@ -63,18 +57,14 @@ def test_dropout_was_on_and_other_chunks_draw_other_masks(
     assert not torch.allclose(dropped[name], whole[name], rtol=1e-2)
 
 
-def test_without_dropout_the_chunks_make_no_difference(
-    config: Config, gradients: Gradients, assert_same: Callable[..., None]
-) -> None:
+def test_without_dropout_the_chunks_make_no_difference(config, gradients, assert_same):
     small = config(adapter__dropout=0.0, forward_tokens=32)
     large = config(adapter__dropout=0.0, forward_tokens=4096)
     first = gradients(small, cached=True)
     assert_same(first, gradients(large, cached=False, chunks_at_least=1), 1e-5)
 
 
-def test_full_training_has_gradients_everywhere(
-    config: Config, gradients: Gradients, assert_same: Callable[..., None]
-) -> None:
+def test_full_training_has_gradients_everywhere(config, gradients, assert_same):
     full = config(adapter={"kind": "full"})
     plain = gradients(full, cached=False)
     assert_same(plain, gradients(full, cached=True), 1e-5)
@@ -82,16 +72,14 @@ def test_full_training_has_gradients_everywhere(
 
 
 @pytest.mark.parametrize("pooling", ["mean", "multi_layer"])
-def test_gradient_checkpointing_changes_no_gradient(
-    config: Config, gradients: Gradients, pooling: str, assert_same: Callable[..., None]
-) -> None:
+def test_gradient_checkpointing_changes_no_gradient(config, gradients, pooling, assert_same):
     model = {"model__pooling": pooling, "adapter__dropout": 0.3}
     kept = gradients(config(**model), cached=False)
     again = gradients(config(**model, gradient_checkpointing=True), cached=False)
     assert_same(kept, again, 1e-5)
 
 
-def test_a_loss_that_is_not_finite_leaves_no_gradient() -> None:
+def test_a_loss_that_is_not_finite_leaves_no_gradient():
     weight = torch.nn.Parameter(torch.ones(2, 2))
     for backward in (plain_backward, lambda *a: cached_backward(*a, device=ALONE.device)):
         value = backward(

@@ -1,18 +1,14 @@
 """The note that a step may not fit into memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
 from embedder import Embedder, VariantSpec
 from embedder.models.lora import LoraOptions, add_adapter
-from embedder.training import StepReport, TrainConfig, train
+from embedder.training import TrainConfig, train
 from embedder.training import sampler as memory_module
 from embedder.training.sampler import graph_bytes
 
@@ -20,28 +16,26 @@ Config = Callable[..., TrainConfig]
 
 
 @pytest.fixture
-def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def free(monkeypatch):
     """Let the machine have so many bytes of memory left."""
 
-    def leave(count: int) -> None:
+    def leave(count):
         left = SimpleNamespace(available=count)
         monkeypatch.setattr(memory_module.psutil, "virtual_memory", lambda: left)
 
     return leave
 
 
-def notes_of(config: TrainConfig, out: Path, **options: Any) -> list[str]:
-    said: list[str] = []
+def notes_of(config, out, **options):
+    said = []
     train(config, out, device="cpu", notify=said.append, **options)
     return [line for line in said if line.startswith("Note: steps of up to")]
 
 
-def test_a_batch_that_does_not_fit_is_told_before_the_first_step(
-    config: Config, tmp_path: Path, free: Callable[[int], None]
-) -> None:
+def test_a_batch_that_does_not_fit_is_told_before_the_first_step(config, tmp_path, free):
     free(1_000_000)
-    seen: list[StepReport] = []
-    said: list[str] = []
+    seen = []
+    said = []
     train(
         config(batch_pairs=8, steps=1),
         tmp_path / "out",
@@ -57,8 +51,8 @@ def test_a_batch_that_does_not_fit_is_told_before_the_first_step(
 
 
 def test_nothing_is_said_where_memory_does_not_grow_with_the_batch_or_is_enough(
-    config: Config, tmp_path: Path, free: Callable[[int], None]
-) -> None:
+    config, tmp_path, free
+):
     free(10**12)
     assert not notes_of(config(steps=1), tmp_path / "enough")
     free(1000)
@@ -67,13 +61,11 @@ def test_nothing_is_said_where_memory_does_not_grow_with_the_batch_or_is_enough(
     assert notes_of(config(steps=1), tmp_path / "little")
 
 
-def test_the_tokens_told_are_those_of_the_largest_step(
-    config: Config, tmp_path: Path, free: Callable[[int], None]
-) -> None:
+def test_the_tokens_told_are_those_of_the_largest_step(config, tmp_path, free):
     free(1000)
-    tokens: list[int] = []
+    tokens = []
 
-    def count(report: StepReport) -> None:
+    def count(report):
         tokens.append(round(4 * report.tokens_per_second / report.pairs_per_second))
 
     (note,) = notes_of(config(batch_pairs=4, steps=3), tmp_path / "out", progress=count)
@@ -81,9 +73,7 @@ def test_the_tokens_told_are_those_of_the_largest_step(
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
-def test_the_estimate_is_near_what_autograd_holds(
-    base_folder: dict[str, Path], family: str
-) -> None:
+def test_the_estimate_is_near_what_autograd_holds(base_folder, family):
     embedder = Embedder.from_spec(
         VariantSpec(base=str(base_folder[family]), pooling="mean", attention="causal"),
         device="cpu",
@@ -91,9 +81,9 @@ def test_the_estimate_is_near_what_autograd_holds(
     embedder.backbone.requires_grad_(False)
     add_adapter(embedder.backbone, LoraOptions(rank=2, alpha=4), seed=0)
     weights = {weight.untyped_storage().data_ptr() for weight in embedder.parameters()}
-    held: dict[int, int] = {}
+    held = {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def keep(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             held[storage.data_ptr()] = storage.nbytes()

@@ -1,8 +1,6 @@
 """Training on packed texts: the padded step's gradients, also where layers are computed again."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -26,13 +24,8 @@ VARIANTS = [
 @pytest.mark.parametrize("kind", ["lora", "full"])
 @pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
 def test_gradients_are_those_of_padded_texts(
-    variant_config: Config,
-    step_gradients: Callable[..., Any],
-    assert_same: Callable[..., None],
-    pooling: str,
-    attention: str,
-    kind: str,
-) -> None:
+    variant_config, step_gradients, assert_same, pooling, attention, kind
+):
     """Without dropout, whose masks fall on other places in another layout."""
     variant = variant_config(pooling, attention, adapter__dropout=0.0, adapter__kind=kind)
     padded, _ = step_gradients(variant, ALONE, cached=False, packs=False)
@@ -44,15 +37,10 @@ def test_gradients_are_those_of_padded_texts(
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize(("pooling", "attention"), [("mean", "causal"), ("multi_layer", "causal")])
 def test_layers_that_are_computed_again_attend_within_each_text(
-    variant_config: Config,
-    step_gradients: Callable[..., Any],
-    assert_same: Callable[..., None],
-    pooling: str,
-    attention: str,
-    cached: bool,
-) -> None:
+    variant_config, step_gradients, assert_same, pooling, attention, cached
+):
     """The gradient asks for them when the pass is over; dropout is on, and repeated."""
-    settings: dict[str, Any] = {"adapter__dropout": 0.3}
+    settings = {"adapter__dropout": 0.3}
     held = variant_config(pooling, attention, **settings)
     again = variant_config(pooling, attention, gradient_checkpointing=True, **settings)
     assert_same(
@@ -64,13 +52,8 @@ def test_layers_that_are_computed_again_attend_within_each_text(
 
 @pytest.mark.parametrize(("architecture", "packed", "padded"), [("llama", 9, 0), ("mistral", 3, 6)])
 def test_texts_are_packed_as_far_as_the_base_may_be(
-    config: Config,
-    base_folder: dict[str, Path],
-    tmp_path: Path,
-    architecture: str,
-    packed: int,
-    padded: int,
-) -> None:
+    config, base_folder, tmp_path, architecture, packed, padded
+):
     """A byte is a token and EOS ends a text; mistral packs up to 8, the longer ones are padded."""
     path = tmp_path / "pairs.jsonl"
     lines = ['{"query": "%s", "positive": "%s", "negatives": ["%s"]}'] * 3

@@ -1,7 +1,5 @@
 """Whole runs on a tiny decoder: what they leave, and what they survive."""
 
-from __future__ import annotations
-
 import json
 import random
 import resource
@@ -10,23 +8,22 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from embedder import Embedder
-from embedder.training import StepReport, TrainConfig, example_config, load_config, train
+from embedder.training import TrainConfig, example_config, load_config, train
 from embedder.training import checkpoint as checkpoint_module
 from retrieval.errors import MillpondError, ModelError, RecordError, StorageError, UsageError
 
 Config = Callable[..., TrainConfig]
 
 
-def tensors(folder: Path) -> Mapping[str, torch.Tensor]:
+def tensors(folder):
     found = {
         f"{path.relative_to(folder)}:{name}": tensor
         for path in sorted(folder.rglob("*.safetensors"))
@@ -36,34 +33,34 @@ def tensors(folder: Path) -> Mapping[str, torch.Tensor]:
     return found
 
 
-def assert_equal(first: Path, second: Path) -> None:
+def assert_equal(first, second):
     one, other = tensors(first), tensors(second)
     assert one.keys() == other.keys()
     for name, tensor in one.items():
         assert torch.equal(tensor, other[name]), name
 
 
-def entries(folder: Path) -> list[dict[str, Any]]:
+def entries(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def record_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "millpond.json").read_text())["record"]  # type: ignore[no-any-return]
+def record_of(folder):
+    return json.loads((folder / "millpond.json").read_text())["record"]
 
 
 class StopError(Exception):
     """Ends a run from outside."""
 
 
-def stop_after(step: int) -> Callable[[StepReport], None]:
-    def progress(report: StepReport) -> None:
+def stop_after(step):
+    def progress(report):
         if report.step == step:
             raise StopError
 
     return progress
 
 
-def test_a_run_leaves_a_model_its_metrics_and_its_curve(config: Config, tmp_path: Path) -> None:
+def test_a_run_leaves_a_model_its_metrics_and_its_curve(config, tmp_path):
     run = config(optimiser__learning_rate=1e-2, steps=8)
     out = train(run, tmp_path / "out", device="cpu")
     assert not (out / "checkpoints").exists()
@@ -95,9 +92,7 @@ def test_a_run_leaves_a_model_its_metrics_and_its_curve(config: Config, tmp_path
     assert tensors(out)
 
 
-def test_the_example_config_trains(
-    base_folder: dict[str, Path], write_pairs: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_the_example_config_trains(base_folder, write_pairs, tmp_path):
     write_pairs(*[{"query": f"q {i}", "positive": f"p {i}"} for i in range(130)])
     path = tmp_path / "train.toml"
     text = example_config().replace('"smollm2-135m"', f'"{base_folder["llama"]}"')
@@ -118,9 +113,7 @@ def test_the_example_config_trains(
         {"dtype": "bfloat16"},
     ],
 )
-def test_a_stopped_run_goes_on_to_exactly_the_same_weights(
-    config: Config, tmp_path: Path, changes: dict[str, Any]
-) -> None:
+def test_a_stopped_run_goes_on_to_exactly_the_same_weights(config, tmp_path, changes):
     run = config(steps=5, **changes)
     whole = train(run, tmp_path / "whole", device="cpu")
     out = tmp_path / "stopped"
@@ -144,9 +137,7 @@ train(load_config({config!r}), {out!r}, resume=True, device="cpu", progress=prog
 """
 
 
-def test_a_run_killed_at_a_random_moment_reaches_the_unbroken_runs_weights(
-    config: Config, plan: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
+def test_a_run_killed_at_a_random_moment_reaches_the_unbroken_runs_weights(config, plan, tmp_path):
     changes = {"steps": 20, "adapter__dropout": 0.2, "model__pooling": "last_layer"}
     whole = train(config(**changes), tmp_path / "whole", device="cpu")
     toml = tmp_path / "train.toml"
@@ -168,7 +159,7 @@ def test_a_run_killed_at_a_random_moment_reaches_the_unbroken_runs_weights(
     assert [line["step"] for line in entries(out)] == list(range(1, 21))
 
 
-def to_toml(data: Mapping[str, Any]) -> str:
+def to_toml(data):
     """Write plain values, then tables; enough for a test's config."""
     lines = [f"{k} = {json.dumps(v)}" for k, v in data.items() if not isinstance(v, dict | list)]
     for key, value in data.items():
@@ -180,12 +171,12 @@ def to_toml(data: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def test_ctrl_c_finishes_the_step_and_keeps_it(config: Config, tmp_path: Path) -> None:
+def test_ctrl_c_finishes_the_step_and_keeps_it(config, tmp_path):
     run = config(steps=6, checkpoint__every_steps=100)
     whole = train(run, tmp_path / "whole", device="cpu")
-    lines: list[str] = []
+    lines = []
 
-    def interrupt(report: StepReport) -> None:
+    def interrupt(report):
         if report.step == 3:
             signal.raise_signal(signal.SIGINT)
 
@@ -204,9 +195,7 @@ def test_ctrl_c_finishes_the_step_and_keeps_it(config: Config, tmp_path: Path) -
     assert_equal(whole, out)
 
 
-def test_a_run_can_be_finished_early_with_its_last_checkpoint(
-    config: Config, tmp_path: Path
-) -> None:
+def test_a_run_can_be_finished_early_with_its_last_checkpoint(config, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(StopError):
         train(config(steps=9), out, device="cpu", progress=stop_after(5))
@@ -217,7 +206,7 @@ def test_a_run_can_be_finished_early_with_its_last_checkpoint(
     assert Embedder.load(str(out), device="cpu").trained
 
 
-def test_a_run_without_a_checkpoint_cannot_be_finished(config: Config, tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_cannot_be_finished(config, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(StopError):
         train(config(steps=9), out, device="cpu", progress=stop_after(1))
@@ -225,8 +214,8 @@ def test_a_run_without_a_checkpoint_cannot_be_finished(config: Config, tmp_path:
         train(config(steps=9), out, device="cpu", finish=True)
 
 
-def test_training_goes_on_from_a_trained_model(config: Config, tmp_path: Path) -> None:
-    lines: list[str] = []
+def test_training_goes_on_from_a_trained_model(config, tmp_path):
+    lines = []
     first = train(config(steps=3), tmp_path / "first", device="cpu")
     again = config(steps=1, optimiser__learning_rate=1e-12, adapter__start=str(first))
     second = train(again, tmp_path / "second", device="cpu", notify=lines.append)
@@ -248,25 +237,21 @@ def test_training_goes_on_from_a_trained_model(config: Config, tmp_path: Path) -
         ({"adapter__kind": "full"}, r"holds LoRA weights. Set adapter.kind to \"lora\""),
     ],
 )
-def test_a_start_of_another_variant_is_refused(
-    config: Config, tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
+def test_a_start_of_another_variant_is_refused(config, tmp_path, changes, message):
     first = train(config(steps=1), tmp_path / "first", device="cpu")
     run = config(steps=1, adapter__start=str(first), **changes)
     with pytest.raises(UsageError, match=message):
         train(run, tmp_path / "second", device="cpu")
 
 
-def test_a_start_that_is_not_there_is_refused_before_a_folder_is_made(
-    config: Config, tmp_path: Path
-) -> None:
+def test_a_start_that_is_not_there_is_refused_before_a_folder_is_made(config, tmp_path):
     run = config(steps=1, adapter__start=str(tmp_path / "none"))
     with pytest.raises(MillpondError, match="none: there is no millpond.json"):
         train(run, tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_from_before_an_option_existed_goes_on(config: Config, tmp_path: Path) -> None:
+def test_a_run_from_before_an_option_existed_goes_on(config, tmp_path):
     out = tmp_path / "out"
     whole = train(config(steps=4), tmp_path / "whole", device="cpu")
     with pytest.raises(StopError):
@@ -283,12 +268,12 @@ def test_a_run_from_before_an_option_existed_goes_on(config: Config, tmp_path: P
         train(config(steps=4), out, device="cpu", resume=True)
 
 
-def test_a_full_disk_leaves_the_last_good_checkpoint(config: Config, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_last_good_checkpoint(config, tmp_path):
     run, out = config(steps=6), tmp_path / "out"
     whole = train(run, tmp_path / "whole", device="cpu")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill(report: StepReport) -> None:
+    def fill(report):
         if report.step == 3:  # from here on no file may grow beyond 4 kB
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
 
@@ -302,7 +287,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(config: Config, tmp_path: P
     assert_equal(whole, out)
 
 
-def test_only_the_last_checkpoints_are_kept(config: Config, tmp_path: Path) -> None:
+def test_only_the_last_checkpoints_are_kept(config, tmp_path):
     run = config(steps=6, checkpoint__every_steps=1, checkpoint__keep=2)
     with pytest.raises(StopError):
         train(run, tmp_path / "out", device="cpu", progress=stop_after(5))
@@ -310,9 +295,7 @@ def test_only_the_last_checkpoints_are_kept(config: Config, tmp_path: Path) -> N
     assert names == ["step-00000004", "step-00000005"]
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_step_and_batch(
-    config: Config, tmp_path: Path, pairs_file: Path
-) -> None:
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_batch(config, tmp_path, pairs_file):
     run = config(optimiser__learning_rate=1e30, optimiser__warmup_ratio=0.0, steps=6)
     with pytest.raises(ModelError, match=r"Step (\d): the (loss|gradient norm) is nan") as caught:
         train(run, tmp_path / "out", device="cpu")
@@ -323,9 +306,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_batch(
     assert {json.loads(line)["query"] for line in batch} <= known
 
 
-def test_data_is_checked_before_a_model_is_loaded(
-    config: Config, write_pairs: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_data_is_checked_before_a_model_is_loaded(config, write_pairs, tmp_path):
     path = write_pairs({"query": "q", "positive": "p"}, {"query": "q"}, name="bad.jsonl")
     run = config(data=[{"path": str(path)}], batch_pairs=2, model__base="no-such-base")
     with pytest.raises(RecordError, match=r"bad\.jsonl:2"):
@@ -333,9 +314,7 @@ def test_data_is_checked_before_a_model_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
-def test_resuming_with_another_config_or_data_names_what_changed(
-    config: Config, pairs_file: Path, tmp_path: Path
-) -> None:
+def test_resuming_with_another_config_or_data_names_what_changed(config, pairs_file, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(StopError):
         train(config(), out, device="cpu", progress=stop_after(3))
@@ -351,7 +330,7 @@ def test_resuming_with_another_config_or_data_names_what_changed(
     train(config(checkpoint__every_steps=3), out, device="cpu", resume=True)
 
 
-def test_a_folder_that_holds_something_is_not_overwritten(config: Config, tmp_path: Path) -> None:
+def test_a_folder_that_holds_something_is_not_overwritten(config, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("precious")
     with pytest.raises(UsageError, match="the folder is not empty"):
@@ -360,20 +339,16 @@ def test_a_folder_that_holds_something_is_not_overwritten(config: Config, tmp_pa
         train(config(), tmp_path / "out", device="cpu", resume=True)
 
 
-def test_resuming_a_finished_run_says_so_and_changes_nothing(
-    config: Config, tmp_path: Path
-) -> None:
+def test_resuming_a_finished_run_says_so_and_changes_nothing(config, tmp_path):
     out = train(config(), tmp_path / "out", device="cpu")
     before = tensors(out)
-    said: list[str] = []
+    said = []
     train(config(), out, device="cpu", resume=True, notify=said.append)
     assert said == [f"{out}: this run has finished already."]
     assert all(torch.equal(before[name], tensor) for name, tensor in tensors(out).items())
 
 
-def test_a_base_that_changed_under_its_name_is_refused(
-    config: Config, base_folder: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_base_that_changed_under_its_name_is_refused(config, base_folder, tmp_path):
     base = tmp_path / "base"
     base.mkdir()
     for path in base_folder["llama"].iterdir():
@@ -387,7 +362,7 @@ def test_a_base_that_changed_under_its_name_is_refused(
         train(run, tmp_path / "out", device="cpu", resume=True)
 
 
-def test_weights_of_another_spec_or_width_do_not_load(tmp_path: Path) -> None:
+def test_weights_of_another_spec_or_width_do_not_load(tmp_path):
     module = torch.nn.Linear(4, 2, bias=False)
     with pytest.raises(ModelError, match=r"'weight' has shape \(2, 3\), but \(2, 4\) is needed"):
         checkpoint_module.load_weights(module, {"weight": torch.ones(2, 3)}, tmp_path)
@@ -397,7 +372,7 @@ def test_weights_of_another_spec_or_width_do_not_load(tmp_path: Path) -> None:
         )
 
 
-def test_a_damaged_checkpoint_is_named(config: Config, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named(config, tmp_path):
     with pytest.raises(StopError):
         train(config(), tmp_path / "out", device="cpu", progress=stop_after(3))
     path = tmp_path / "out" / "checkpoints" / "step-00000002" / "weights.safetensors"
@@ -406,15 +381,13 @@ def test_a_damaged_checkpoint_is_named(config: Config, tmp_path: Path) -> None:
         train(config(), tmp_path / "out", device="cpu", resume=True)
 
 
-def test_matryoshka_dimensions_beyond_the_vector_are_refused(
-    config: Config, tmp_path: Path
-) -> None:
+def test_matryoshka_dimensions_beyond_the_vector_are_refused(config, tmp_path):
     with pytest.raises(UsageError, match="names 64, but the vectors have 32"):
         train(config(loss__matryoshka_dimensions=[16, 64]), tmp_path / "out", device="cpu")
 
 
 @pytest.fixture
-def dev(tmp_path: Path) -> dict[str, Any]:
+def dev(tmp_path):
     sts = tmp_path / "dev.tsv"
     sts.write_text(
         "score\tsentence1\tsentence2\n5\ta mill\ta mill\n3\ta pond\ta mill\n0\tx\tflour\n"
@@ -430,8 +403,8 @@ def dev(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_scores_on_held_out_data_are_logged_and_the_best_weights_kept(
-    config: Config, tmp_path: Path, dev: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    config, tmp_path, dev, monkeypatch
+):
     run = config(steps=6, checkpoint__keep=1, **dev)
     out = train(run, tmp_path / "plain", device="cpu")
     scored = [line for line in entries(out) if "sts" in line]
