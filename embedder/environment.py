@@ -1,4 +1,4 @@
-"""Memory that a process keeps between batches. Imports no torch."""
+"""The device, its dtype, freed memory, and quiet libraries; torch is imported where it is used."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["choose_device", "choose_dtype", "keep_freed_memory", "quiet_transformers"]
 
@@ -24,6 +25,8 @@ def choose_device(name: str | None = None) -> torch.device:
     ------
     UsageError : the name is not a torch device, or this machine has none of that kind.
     """
+    import torch
+
     present = ["cpu"]
     if torch.backends.mps.is_available():
         present.insert(0, "mps")
@@ -44,6 +47,8 @@ def choose_device(name: str | None = None) -> torch.device:
 
 def choose_dtype(device: torch.device) -> torch.dtype:
     """Return bfloat16 on a GPU that computes in it, else float32."""
+    import torch
+
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float32
