@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from embedder.models.cache import file_sha256
-from embedder.training.beir import beir_files, beir_pairs
 from embedder.training.config import DataSource, TrainConfig
+from retrieval import read_corpus, read_queries
 from retrieval.corpus.formats import jsonl_rows, parquet_rows
+from retrieval.corpus.qrels import Judgement, find_beir, read_qrels
 from retrieval.corpus.records import Fields, Row, find_unwritable, type_name
 from retrieval.errors import RecordError, SourceNotFoundError, StorageError, UsageError
 
 __all__ = ["Pair", "PairSource", "TrainingData", "check_data"]
 
 _NEGATIVE_FIELDS = ("negatives", "negative")
-_ACCEPTED = (
+_SPLIT = "train"
+_EXPECTED = (
     "a .jsonl, .jsonl.gz or .parquet file of query, positive and negatives, or a BEIR folder "
     "with qrels/train.tsv"
 )
@@ -69,7 +71,7 @@ class PairSource(Sequence[Pair]):
                 f"({error.strerror}). Free some space, or name another folder in TMPDIR."
             ) from error
         if not len(self):
-            raise UsageError(f"{config.path}: it holds no pair; one or more is accepted.")
+            raise UsageError(f"{config.path}: it holds no pair; expected one or more.")
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -147,11 +149,12 @@ def check_data(
 def _files(path: Path) -> list[Path]:
     """Return the files that a source consists of."""
     if path.is_dir():
-        return beir_files(path, "train")
+        found = find_beir(path, _SPLIT)
+        return [found.corpus, found.queries, found.qrels]
     if not path.exists():
         raise SourceNotFoundError(f"{path}: there is no such file or folder; see data.path.")
     if not path.name.lower().endswith((".jsonl", ".jsonl.gz", ".parquet")):
-        raise UsageError(f"{path}: accepted is {_ACCEPTED}.")
+        raise UsageError(f"{path}: expected {_EXPECTED}.")
     return [path]
 
 
@@ -164,13 +167,47 @@ def _hash(path: Path) -> str:
 
 def _read(path: Path) -> Iterator[Pair]:
     if path.is_dir():
-        for query, positive, negatives in beir_pairs(path, "train"):
-            yield Pair(query, positive, negatives)
+        yield from _beir_pairs(path)
         return
     for row in _rows(path):
         if isinstance(row, RecordError):
             raise row
         yield _to_pair(row)
+
+
+def _beir_pairs(folder: Path) -> Iterator[Pair]:
+    """Yield a pair for each document judged above 0; the others judged for its query are negatives.
+
+    Only judged documents are kept in memory.
+    """
+    path = find_beir(folder, _SPLIT).qrels
+    judged = read_qrels(path).judgements
+    wanted = {judgement.doc_id for judgement in judged}
+    documents = {d.doc_id: d.content for d in read_corpus(folder) if d.doc_id in wanted}
+    queries = {query.query_id: query.text for query in read_queries(folder)}
+    wrong: dict[str, list[Judgement]] = {}
+    for judgement in judged:
+        for kind, identifier, texts in (
+            ("query", judgement.query_id, queries),
+            ("document", judgement.doc_id, documents),
+        ):
+            if not texts.get(identifier, "").strip():
+                state = "is empty" if identifier in texts else "does not exist"
+                problem = f"the {kind} {identifier!r} {state}"
+                raise RecordError(str(path), judgement.line, problem)
+        if judgement.score <= 0:
+            wrong.setdefault(judgement.query_id, []).append(judgement)
+    for judgement in judged:
+        if judgement.score <= 0:
+            continue
+        positive = documents[judgement.doc_id]
+        others = wrong.get(judgement.query_id, [])
+        for other in others:
+            if documents[other.doc_id].strip() == positive.strip():
+                problem = f"the negative {other.doc_id!r} equals the positive"
+                raise RecordError(str(path), other.line, problem)
+        negatives = tuple(documents[other.doc_id] for other in others)
+        yield Pair(queries[judgement.query_id], positive, negatives)
 
 
 def _rows(path: Path) -> Iterator[Row | RecordError]:
@@ -183,7 +220,7 @@ def _rows(path: Path) -> Iterator[Row | RecordError]:
         if error.line is not None:
             raise
         raise RecordError(
-            str(path), None, "the columns query and positive are needed, and negatives accepted"
+            str(path), None, "the columns query and positive are needed; negatives is optional"
         ) from error
 
 
@@ -192,13 +229,13 @@ def _to_pair(row: Row) -> Pair:
     query, positive = (_text(row, name, row.values.get(name)) for name in ("query", "positive"))
     named = [name for name in _NEGATIVE_FIELDS if row.values.get(name) is not None]
     if len(named) > 1:
-        raise row.error("'negative' and 'negatives' are both given; accepted is one of them")
+        raise row.error("'negative' and 'negatives' are both given; expected one of them")
     found = row.values[named[0]] if named else []
     if isinstance(found, str):
         found = [found]
     if not isinstance(found, list):
         raise row.error(
-            f"{named[0]!r} is {type_name(found)}; accepted is a string or a list of strings"
+            f"{named[0]!r} is {type_name(found)}; expected a string or a list of strings"
         )
     negatives = tuple(_text(row, f"{named[0]}[{i}]", text) for i, text in enumerate(found))
     for index, text in enumerate(negatives):
@@ -212,9 +249,9 @@ def _text(row: Row, name: str, value: object) -> str:
         keys = ", ".join(repr(key) for key in list(row.values)[:8]) or "nothing"
         raise row.error(f"the pair has no {name!r}; it has {keys}")
     if not isinstance(value, str):
-        raise row.error(f"{name!r} is {type_name(value)}; accepted is a string")
+        raise row.error(f"{name!r} is {type_name(value)}; expected a string")
     if not value.strip():
-        raise row.error(f"{name!r} is empty; accepted is text")
+        raise row.error(f"{name!r} is empty; expected text")
     problem = find_unwritable(value)
     if problem:
         raise row.error(f"{name!r} holds {problem}")

@@ -313,7 +313,7 @@ class _Run:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in self.scores.items())
             self.notify(f"Step {step}: {shown}")
             log.append({"step": step, **self.scores})
-            score = self.scores[config.evaluate.best] if config.evaluate.best else None
+            score = self.scores.get(config.evaluate.best or "")
             if score is not None and (best[1] is None or score > best[1]):
                 best, writing = (step, score), True
             self.meter.started += time.monotonic() - pause

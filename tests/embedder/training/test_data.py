@@ -1,16 +1,14 @@
 import gzip
 import json
-from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedder.training import TrainConfig, check_data
+from embedder.training import check_data
 from embedder.training.data import Pair
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError
 
-Config = Callable[..., TrainConfig]
 GOOD = {"query": "q", "positive": "p"}
 
 
@@ -74,7 +72,7 @@ def test_a_beir_folder_is_checked_by_the_lines_of_its_qrels(config, beir):
     with pytest.raises(RecordError, match=r"train\.tsv:3: the document 'd9' does not exist"):
         check_data(config(**sources(beir)))
     qrels.write_text("query-id\tcorpus-id\tscore\n1\td1\tyes\n")
-    with pytest.raises(RecordError, match=r"train\.tsv:2: .*whole-number score"):
+    with pytest.raises(RecordError, match=r"train\.tsv:2: .*expected a whole number"):
         check_data(config(**sources(beir)))
     qrels.rename(qrels.with_name("test.tsv"))
     with pytest.raises(SourceNotFoundError, match="the splits of this folder are: test"):
@@ -94,7 +92,7 @@ def test_a_beir_folder_is_checked_by_the_lines_of_its_qrels(config, beir):
         (GOOD | {"negative": "p"}, "negative 1 equals the positive: 'p'"),
         (GOOD | {"negative": "a", "negatives": ["b"]}, "both given"),
         (GOOD | {"negatives": 3}, "'negatives' is an integer"),
-        ({"query": 3, "positive": "p"}, "'query' is an integer; accepted is a string"),
+        ({"query": 3, "positive": "p"}, "'query' is an integer; expected a string"),
         ({"query": "q", "positive": "half \ud800"}, "half of a surrogate pair"),
         (b"{oops", "not valid JSON at column 2"),
         (b"[1]", "the line is a list"),
@@ -131,5 +129,5 @@ def test_a_source_that_is_missing_empty_or_of_another_kind_is_named(config, writ
         check_data(config(**sources(tmp_path / "none.jsonl")))
     with pytest.raises(UsageError, match="it holds no pair"):
         check_data(config(**sources(write_pairs())))
-    with pytest.raises(UsageError, match=r"accepted is a \.jsonl"):
+    with pytest.raises(UsageError, match=r"expected a \.jsonl"):
         check_data(config(**sources(write_pairs(name="pairs.txt"))))

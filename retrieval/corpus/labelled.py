@@ -1,0 +1,169 @@
+"""Tab-separated files of labelled texts: any named columns, and pairs of sentences with a score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval.corpus.formats import open_bytes, read_lines
+from retrieval.errors import RecordError, UsageError
+
+__all__ = ["STS_COLUMNS", "StsPairs", "Table", "read_header", "read_sts", "read_table"]
+
+STS_COLUMNS = ("score", "sentence1", "sentence2")
+
+_SKIP_ADVICE = ". Fix it, or pass --skip-bad to count such rows and go on"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The good rows of a file.
+
+    Attributes
+    ----------
+    rows : the columns that were asked for, in that order.
+    lines : the 1-based line of each row.
+    notes : a sentence on the bad rows that were left out, if there were any.
+    """
+
+    rows: Sequence[tuple[str, ...]]
+    lines: Sequence[int]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StsPairs:
+    """Pairs of sentences with the similarity that people gave them.
+
+    Attributes
+    ----------
+    first, second : the two sentences of each pair.
+    scores : one finite number per pair; a higher one means more alike.
+    notes : as of ``Table``.
+    """
+
+    first: Sequence[str]
+    second: Sequence[str]
+    scores: Sequence[float]
+    notes: tuple[str, ...] = ()
+
+
+def read_header(path: Path) -> tuple[str, ...]:
+    """Return the cells of a file's first line; empty where it is not text."""
+    with open_bytes(path, str(path)) as stream:
+        line = next(read_lines(stream), None)
+    return () if line is None or line.problem else _split(line.text)
+
+
+def read_table(
+    path: Path,
+    columns: Sequence[str],
+    check: Callable[[Sequence[str]], str],
+    *,
+    skip_bad: bool | None = None,
+    positional: bool = False,
+) -> Table:
+    """Return the named columns of every row. A quote is text, a row is a line.
+
+    Parameters
+    ----------
+    check : returns what is wrong with a row's columns, "" for nothing.
+    skip_bad : True leaves bad rows out. False raises and mentions ``--skip-bad``; None raises
+        without it, for commands that lack the flag.
+    positional : the columns are the first ones, and a first line whose last cell is not
+        "score" is a row.
+
+    Raises
+    ------
+    RecordError : the header lacks a column, or a row is bad.
+    UsageError : no row is left.
+    StorageError : the file cannot be read.
+    """
+    source = str(path)
+    places: list[int] | None = None
+    width, rows, lines, problems = 0, [], [], []
+    with open_bytes(path, source) as stream:
+        for line in read_lines(stream):
+            cells = _split(line.text)
+            if places is None and positional:
+                places, width = list(range(len(columns))), len(columns)
+                if not line.problem and cells[-1].strip().lower() == "score":
+                    continue
+            if places is None:
+                places, width = _find_columns(source, cells, columns), len(cells)
+                continue
+            if not line.text.strip() and not line.problem:
+                continue
+            row, problem = _pick(cells, places, width)
+            problem = line.problem or problem or check(row)
+            if not problem:
+                rows.append(row)
+                lines.append(line.number)
+            elif skip_bad:
+                problems.append(f"line {line.number}: {problem}")
+            else:
+                advice = "" if skip_bad is None else _SKIP_ADVICE
+                raise RecordError(source, line.number, problem + advice)
+    if not rows:
+        raise UsageError(f"{source}: no row is left; expected one or more.")
+    return Table(rows, lines, _notes(path, problems))
+
+
+def read_sts(path: Path, *, skip_bad: bool | None = None) -> StsPairs:
+    """Return the pairs of a file whose header names score, sentence1 and sentence2.
+
+    Parameters
+    ----------
+    skip_bad : as for ``read_table``.
+
+    Raises
+    ------
+    RecordError : the header lacks a column, or a row is bad: its score is no finite number, say.
+    UsageError : fewer than two pairs.
+    StorageError : the file cannot be read.
+    """
+    table = read_table(path, STS_COLUMNS, _check_score, skip_bad=skip_bad)
+    if len(table.rows) < 2:
+        raise UsageError(f"{path}: it holds 1 pair; expected 2 or more.")
+    scores, first, second = zip(*table.rows, strict=True)
+    return StsPairs(first, second, [float(score) for score in scores], table.notes)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(text.rstrip("\r\n").split("\t"))
+
+
+def _find_columns(source: str, header: Sequence[str], columns: Sequence[str]) -> list[int]:
+    missing = [name for name in columns if name not in header]
+    if missing:
+        expected = ", ".join(columns)
+        raise RecordError(
+            source, 1, f"the header has no {missing[0]!r}; expected {expected}, separated by tabs"
+        )
+    return [header.index(name) for name in columns]
+
+
+def _pick(cells: Sequence[str], places: Sequence[int], width: int) -> tuple[tuple[str, ...], str]:
+    if len(cells) != width:
+        noun = "column" if len(cells) == 1 else "columns"
+        return (), f"the row has {len(cells)} {noun}; expected {width}, separated by tabs"
+    return tuple(cells[place] for place in places), ""
+
+
+def _notes(path: Path, problems: Sequence[str]) -> tuple[str, ...]:
+    if not problems:
+        return ()
+    count = len(problems)
+    rows = "1 bad row was" if count == 1 else f"{count:,} bad rows were"
+    return (f"{rows} left out of {path.name}; the first: {problems[0]}.",)
+
+
+def _check_score(row: Sequence[str]) -> str:
+    try:
+        if math.isfinite(float(row[0])):
+            return ""
+    except ValueError:
+        pass
+    return f"the score is {row[0][:40]!r}; expected a number"
