@@ -1,4 +1,7 @@
-"""The device, its dtype, freed memory, and quiet libraries; torch is imported where it is used."""
+"""The machine and the process: device, dtype, memory that is kept, and quiet libraries.
+
+torch is imported where devices are asked for: commands set memory up without it.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def choose_device(name: str | None = None) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in present:
-        raise UsageError(f"The device {name!r} is not here; accepted: {', '.join(present)}.")
+        raise UsageError(f"The device {name!r} is not here; expected {' or '.join(present)}.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"The device {name!r} is not here; {torch.cuda.device_count()} GPUs are.")
     return device

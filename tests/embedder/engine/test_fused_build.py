@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from embedder.engine import fused as fused_build
+from embedder.engine import fused
 from embedder.engine.fused import BuildError, load_functions
 from embedder.engine.speed import describe_speeds
 
@@ -18,11 +18,10 @@ from embedder.engine.speed import describe_speeds
 def anew(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(fused_build, "load_functions", load_functions.__wrapped__)
 
 
 def build():
-    return fused_build.load_functions()
+    return load_functions.__wrapped__()  # not what an earlier call has built
 
 
 def kept(tmp_path):
@@ -34,10 +33,8 @@ def test_it_is_compiled_once(tmp_path, monkeypatch):
     build()
     [library] = kept(tmp_path)
     commands = []
-    run = fused_build._run
-    monkeypatch.setattr(
-        fused_build, "_run", lambda command: commands.append(command[-1]) or run(command)
-    )
+    run = fused._run
+    monkeypatch.setattr(fused, "_run", lambda command: commands.append(command[-1]) or run(command))
     build()
     assert commands == ["--version"]
     assert kept(tmp_path) == [library]
@@ -65,7 +62,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path):
 @pytest.mark.usefixtures("functions")
 def test_flags_and_cpu_are_part_of_the_name(tmp_path, monkeypatch):
     build()
-    monkeypatch.setattr(fused_build, "_cpu", lambda: "another")
+    monkeypatch.setattr(fused, "_cpu", lambda: "another")
     build()
     assert len(kept(tmp_path)) == 2
 
