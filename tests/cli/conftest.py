@@ -1,9 +1,7 @@
 """A fake encoder in place of a model, and a small corpus with an index of it."""
 
-import importlib.util
 import json
 from hashlib import blake2b
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,16 +11,9 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from retrieval import Fingerprint
+from tests.indexes.backends.qdrant.fake_server import FakeServer
 
 DIMENSION = 32
-
-
-def pytest_configure(config):
-    # faiss' SWIG wrappers, on import: their types have no __module__ (SWIG before 4.4).
-    config.addinivalue_line(
-        "filterwarnings",
-        "ignore:builtin type (SwigPy|swigvarlink).* has no __module__ attribute:DeprecationWarning",
-    )
 
 
 def word_tokenizer():
@@ -133,13 +124,9 @@ def index_folder(millpond, corpus, tmp_path):
 @pytest.fixture
 def qdrant_server(monkeypatch):
     """The fake Qdrant server of tests/indexes; no key in the environment, no long waits."""
-    path = Path(__file__).parents[1] / "indexes" / "backends" / "qdrant" / "fake_server.py"
-    spec = importlib.util.spec_from_file_location("cli_fake_server", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     for name in ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("indexes.backends.qdrant.connection.FIRST_PAUSE_SECONDS", 0.001)
-    running = module.FakeServer()
+    running = FakeServer()
     yield running
     running.stop()

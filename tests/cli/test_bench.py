@@ -1,6 +1,6 @@
 """``millpond bench``: the command line over a tiny real model, and over stand-ins."""
 
-import importlib.util
+import importlib
 import json
 import os
 import resource
@@ -15,32 +15,20 @@ from typer.testing import CliRunner
 from cli.commands.bench import bench as command
 from cli.errors import MillpondGroup
 from cli.output import layout_scores
+from tests.benchmarks import fakes
+from tests.embedder import stand_ins
 
 for module in ("pytrec_eval", "sklearn", "scipy", "bm25s", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
 
-ROOT = Path(__file__).parents[2]
-
-
-def load_module(folder, name):
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", ROOT / folder / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def fakes():
-    return load_module("tests/benchmarks", "bench_fakes")
-
 
 @pytest.fixture
-def data(fakes, tmp_path):
+def data(tmp_path):
     return fakes.write_all(tmp_path / "data")
 
 
 @pytest.fixture
-def bench(fakes, tmp_path, monkeypatch):
+def bench(tmp_path, monkeypatch):
     """Run the command with stand-ins for models."""
     models = fakes.Models()
     run_benchmark = importlib.import_module("benchmarks.scoring.runner").run_benchmark
@@ -76,9 +64,9 @@ def test_json_is_one_object_a_result(bench, data, tmp_path):
     result = bench("-m", "fake", "-t", data / "beir", "-t", data / "sts", "--json")
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [set(row) for row in rows] == [
-        {"model", "task", "family", "main_score", "metrics", "path"}
+        {"model", "task", "task_type", "main_score", "metrics", "path"}
     ] * 2
-    assert [(row["task"], row["family"]) for row in rows] == [
+    assert [(row["task"], row["task_type"]) for row in rows] == [
         ("ponds", "retrieval"),
         ("pairs", "sts"),
     ]
@@ -102,7 +90,7 @@ def test_failures_are_listed_at_the_end_and_exit_with_1(bench, data):
     assert result.stdout.splitlines()[1].split() == ["pairs", "spearman", "-", "1.000"]
 
 
-def test_an_undefined_score_is_shown_and_explained(bench, fakes, tmp_path):
+def test_an_undefined_score_is_shown_and_explained(bench, tmp_path):
     path = fakes.write_tsv(
         tmp_path / "flat.tsv", "score\tsentence1\tsentence2", (1, "a b", "a c"), (1, "a", "b")
     )
@@ -171,11 +159,10 @@ finally:
 
 
 def test_a_real_model_end_to_end_and_again_in_a_moment_without_torch(data, tmp_path):
-    stand_ins = load_module("tests/embedder", "stand_ins")
     stand_ins.write_model_folder(tmp_path / "base")
     args = ["-m", f"{tmp_path / 'base'}:mean+causal", "-m", "bm25", "-t", str(data)]
     args += ["-o", str(tmp_path / "out")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
 
     def run(*more):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

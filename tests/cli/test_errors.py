@@ -170,8 +170,7 @@ def assert_failed(result, code):
     ],
 )
 def test_usage_errors_of_a_real_process(args, tmp_path):
-    here = str(Path.cwd())
-    result = run_process(*args, cwd=tmp_path, env={**os.environ, "PYTHONPATH": here})
+    result = run_process(*args, cwd=tmp_path)
     assert_failed(result, 2)
 
 

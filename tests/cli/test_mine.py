@@ -1,12 +1,10 @@
-import importlib.util
 import json
 import os
-import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks.mining.mining import MiningConfig
+from tests.embedder import stand_ins
 
 WINDOW = ("--from-rank", 2, "--to-rank", 4)
 PIES = (
@@ -156,11 +154,6 @@ def test_a_model_ranks_through_a_temporary_index(
 
 
 def test_a_tiny_llama_mines_what_training_accepts(millpond, pairs, out, tmp_path, monkeypatch):
-    path = Path(__file__).parents[1] / "embedder" / "stand_ins.py"
-    spec = importlib.util.spec_from_file_location("cli_stand_ins", path)
-    stand_ins = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = stand_ins
-    spec.loader.exec_module(stand_ins)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     stand_ins.write_model_folder(tmp_path / "tiny")
     model = f"{tmp_path / 'tiny'}:mean+causal"

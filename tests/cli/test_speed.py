@@ -1,14 +1,11 @@
 """``--speed`` of embed, index and search: what reaches the model, and what keeps two apart."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pyarrow.parquet
 import pytest
 
 from cli.options import SpeedName
 from embedder.engine.speed import SPEEDS
+from tests.embedder import stand_ins
 
 COMMANDS = ("embed", "index", "search", "bench", "serve", "add", "update")
 
@@ -93,11 +90,6 @@ def test_embed_keeps_in_the_file_that_int8_made_it(millpond, corpus, tmp_path):
 @pytest.fixture
 def tiny_base(tmp_path):
     """A folder with a random llama of two layers."""
-    path = Path(__file__).parents[1] / "embedder" / "stand_ins.py"
-    spec = importlib.util.spec_from_file_location("speed_stand_ins", path)
-    stand_ins = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = stand_ins
-    spec.loader.exec_module(stand_ins)
     stand_ins.write_model_folder(tmp_path / "tiny")
     return tmp_path / "tiny"
 

@@ -2,74 +2,12 @@
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import (
-    AutoModel,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPTNeoConfig,
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-)
 
 from embedder import Embedder, VariantSpec
 from embedder.engine.fused import BuildError, load_functions
 from embedder.models.lora import LoraOptions, add_adapter
+from tests.embedder.tiny_decoders import ARCHITECTURES, write_base
 
-# Threads cost more than they give on models this small, and make a busy machine crawl.
-torch.set_num_threads(1)
-
-SPECIALS = ["<pad>", "<bos>", "<eos>"]
-
-
-def byte_tokenizer(*, pad="<pad>", adds_bos=False):
-    """One token a byte after three specials; ids 3 to 258."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*SPECIALS, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    if adds_bos:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 1)]
-        )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=pad, bos_token="<bos>", eos_token="<eos>"
-    )
-
-
-_SIZES = {
-    "vocab_size": 259,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-_GPT = {"vocab_size": 259, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-
-ARCHITECTURES = {
-    "llama": LlamaConfig(**_SIZES),
-    "qwen3": Qwen3Config(**_SIZES),
-    "mistral": MistralConfig(**_SIZES, sliding_window=8),
-    "gemma3": Gemma3TextConfig(**_SIZES, sliding_window=8),
-    "gpt2": GPT2Config(**_GPT, n_embd=32, n_layer=2, n_head=4),
-    "gpt_neo": GPTNeoConfig(
-        **_GPT,
-        hidden_size=32,
-        num_layers=2,
-        num_heads=4,
-        attention_types=[[["global", "local"], 1]],
-        max_position_embeddings=64,
-    ),
-}
 SMALL_LORA = LoraOptions(rank=2, alpha=4)
 FOLLOWING = ("llama", "qwen3", "mistral", "gemma3")
 """The architectures on which every variant must work."""
@@ -78,20 +16,7 @@ FOLLOWING = ("llama", "qwen3", "mistral", "gemma3")
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory):
     """One saved tiny base per architecture; gemma3's tokenizer adds BOS, llama's pad is EOS."""
-    folders = {}
-    for name, config in ARCHITECTURES.items():
-        folder = tmp_path_factory.mktemp(name)
-        torch.manual_seed(0)
-        model = AutoModel.from_config(config)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.dim() > 1:  # larger than the usual start, so attention matters
-                    parameter.mul_(4)
-        model.save_pretrained(folder)
-        pad = "<eos>" if name == "llama" else "<pad>"
-        byte_tokenizer(pad=pad, adds_bos=name == "gemma3").save_pretrained(folder)
-        folders[name] = folder
-    return folders
+    return {name: write_base(tmp_path_factory.mktemp(name), name) for name in ARCHITECTURES}
 
 
 @pytest.fixture(autouse=True)

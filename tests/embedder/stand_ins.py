@@ -7,7 +7,6 @@ import json
 import os
 import threading
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -235,9 +234,7 @@ def _refusal(status, code, message):
 
 
 def python_environment(cache, **more):
-    """Return the environment of a child Python that imports this checkout."""
-    roots = [Path(__file__).parents[2], Path(__file__).parent]
+    """Return the environment of a child Python with a cache folder of its own, and no proxy."""
     proxies = ("http_proxy", "https_proxy", "all_proxy")
     kept = {name: value for name, value in os.environ.items() if name.lower() not in proxies}
-    paths = os.pathsep.join(map(str, roots))
-    return kept | {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(cache), **more}
+    return kept | {"XDG_CACHE_HOME": str(cache), **more}

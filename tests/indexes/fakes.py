@@ -1,5 +1,4 @@
-"""A deterministic encoder without a model, and documents to feed it. Loaded by the fixture
-``fakes``, and imported by the scripts that are killed."""
+"""A deterministic encoder without a model, and documents to feed it."""
 
 import os
 import signal

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +30,7 @@ from retrieval.errors import (
     UsageError,
     VectorError,
 )
+from tests.indexes import fakes
 
 BACKENDS = [("faiss", "Flat"), ("faiss", "HNSW16"), ("faiss", "IVF4,Flat"), ("qdrant", "Flat")]
 KEEP = ChangeConfig(compact_share=1.0)
@@ -68,7 +68,7 @@ class Counting:
 
 @pytest.mark.parametrize(("backend", "factory"), BACKENDS)
 def test_added_documents_are_found_and_only_they_are_embedded(
-    tmp_path, fakes, encoder, documents, backend, factory
+    tmp_path, encoder, documents, backend, factory
 ):
     config = WriteConfig(backend=backend, factory=factory)
     write_corpus(encoder, documents, tmp_path / "i", config)
@@ -126,7 +126,7 @@ def test_an_update_embeds_changed_texts_and_keeps_vectors_of_changed_metadata(
 
 
 def test_an_update_with_delete_missing_leaves_the_corpus_and_nothing_else(
-    tmp_path, fakes, encoder, documents
+    tmp_path, encoder, documents
 ):
     write_corpus(encoder, documents, tmp_path / "i")
     corpus = [*documents[10:20], *fakes.make_documents(3, "new")]
@@ -159,7 +159,7 @@ def test_compacting_changes_no_hit(tmp_path, encoder, documents):
 
 @pytest.mark.parametrize("changes", [["add", "delete", "add"], ["update", "update", "delete"]])
 def test_a_change_after_a_change_finds_the_shards_of_all_generations(
-    tmp_path, fakes, encoder, documents, changes
+    tmp_path, encoder, documents, changes
 ):
     write_corpus(encoder, documents, tmp_path / "i")
     expected = as_stored(documents)
@@ -198,7 +198,7 @@ OPERATIONS = st.lists(
 @given(first=DOCUMENTS.filter(bool), operations=OPERATIONS)
 @pytest.mark.parametrize("backend", ["faiss", "qdrant"])
 def test_any_changes_end_with_the_index_of_the_corpus_they_lead_to(
-    tmp_path_factory, fakes, backend, first, operations
+    tmp_path_factory, backend, first, operations
 ):
     folder = tmp_path_factory.mktemp("changes")
     encoder = fakes.HashingEncoder(4)
@@ -235,12 +235,11 @@ def test_any_changes_end_with_the_index_of_the_corpus_they_lead_to(
 
 KILLED = """
 import sys
-sys.path.insert(0, sys.argv[2])
 import indexes.folder, indexes.storage.staging
-from fakes import HashingEncoder, make_documents, die
+from tests.indexes.fakes import HashingEncoder, make_documents, die
 from indexes import ChangeConfig, add_documents
 indexes.storage.staging.SHARD_SECONDS = 0.0
-point, _, path = sys.argv[1:]
+point, path = sys.argv[1:]
 if point == "publish":
     indexes.folder.commit = lambda *arguments: die()
 encoder = HashingEncoder(die_at=3 if point == "encode" else 0)
@@ -250,13 +249,12 @@ add_documents(encoder, make_documents(40, "new"), path, ChangeConfig(batch_docum
 
 @pytest.mark.parametrize("point", ["encode", "publish"])
 def test_a_killed_change_leaves_the_index_as_it_was_and_goes_on(
-    tmp_path, fakes, encoder, documents, point
+    tmp_path, encoder, documents, point
 ):
     path = tmp_path / "i"
     write_corpus(encoder, documents, path)
-    here = Path(__file__).parent
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, point, str(here), str(path)], capture_output=True, text=True
+        [sys.executable, "-c", KILLED, point, str(path)], capture_output=True, text=True
     )
     assert done.returncode == -9, done.stderr
     assert everything(open_index(path)) == as_stored(documents)
@@ -268,13 +266,10 @@ def test_a_killed_change_leaves_the_index_as_it_was_and_goes_on(
     assert everything(open_index(path)) == as_stored([*documents, *new])
 
 
-def test_another_change_than_the_killed_one_is_refused_until_restart(
-    tmp_path, fakes, encoder, documents
-):
+def test_another_change_than_the_killed_one_is_refused_until_restart(tmp_path, encoder, documents):
     path = tmp_path / "i"
     write_corpus(encoder, documents, path)
-    here = Path(__file__).parent
-    subprocess.run([sys.executable, "-c", KILLED, "encode", str(here), str(path)], check=False)
+    subprocess.run([sys.executable, "-c", KILLED, "encode", str(path)], check=False)
     other = fakes.make_documents(5, "other")
     with pytest.raises(UsageError, match=r"begun otherwise: change was 'add' and is 'update'"):
         update_documents(encoder, other, path, ChangeConfig(batch_documents=10))
@@ -324,7 +319,7 @@ def test_float16_vectors_take_half_the_room_and_survive_changes(tmp_path, encode
     assert hit.score == pytest.approx(1, abs=1e-3)
 
 
-def test_a_vector_too_large_for_float16_is_refused(tmp_path, fakes):
+def test_a_vector_too_large_for_float16_is_refused(tmp_path):
     vectors = np.array([[1.0, 70_000.0]], dtype=np.float32)
     with pytest.raises(VectorError, match=r"7e\+04, and float16 ends at 65,504"):
         write_corpus(
@@ -335,9 +330,7 @@ def test_a_vector_too_large_for_float16_is_refused(tmp_path, fakes):
         )
 
 
-def test_changes_that_cannot_be_made_say_why_and_change_nothing(
-    tmp_path, fakes, encoder, documents
-):
+def test_changes_that_cannot_be_made_say_why_and_change_nothing(tmp_path, encoder, documents):
     path = tmp_path / "i"
     write_corpus(encoder, documents, path)
     before = (path / "manifest.json").read_bytes()

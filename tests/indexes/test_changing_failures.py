@@ -16,6 +16,7 @@ from indexes import (
 )
 from retrieval import Document
 from retrieval.errors import StorageError, VectorError
+from tests.indexes import fakes
 
 CHANGES = {
     "add": lambda encoder, path: add_documents(encoder, [Document("new", "x")], path),
@@ -39,7 +40,7 @@ def test_a_second_writer_is_told_to_wait(tmp_path, encoder, documents, kind):
     assert verify_index(tmp_path / "i").documents == 25
 
 
-def test_a_full_disk_during_an_add_keeps_the_index_and_what_was_embedded(small_disk, fakes):
+def test_a_full_disk_during_an_add_keeps_the_index_and_what_was_embedded(small_disk):
     # A vector takes 1 KB: 700 more do not fit into 1 MB beside 100 twice.
     encoder = fakes.HashingEncoder(256)
     write_corpus(encoder, fakes.make_documents(100), small_disk / "i")
@@ -66,7 +67,7 @@ def test_a_vector_that_is_no_number_stops_an_add_by_name(tmp_path, encoder, docu
     assert verify_index(tmp_path / "i").documents == 25
 
 
-def test_a_vector_of_another_length_stops_an_add(tmp_path, fakes, encoder, documents):
+def test_a_vector_of_another_length_stops_an_add(tmp_path, encoder, documents):
     write_corpus(encoder, documents, tmp_path / "i")
 
     class Short:

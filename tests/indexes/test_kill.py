@@ -4,23 +4,22 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from indexes import WriteConfig, open_index, read_manifest, verify_index, write_corpus
 from retrieval.errors import IndexCorruptError, SourceNotFoundError
+from tests.indexes import fakes
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
 
-ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
 import sys
 from pathlib import Path
 import indexes.building, indexes.folder, indexes.storage.staging, indexes.write
 from indexes import WriteConfig, write_corpus
-from fakes import HashingEncoder, die, make_documents
+from tests.indexes.fakes import HashingEncoder, die, make_documents
 
 point, path = sys.argv[1:]
 encoder = HashingEncoder(die_at=int(point) if point.isdigit() else 0)
@@ -65,10 +64,7 @@ POINTS = [
 
 
 def write_until_killed(point, path):
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, point, str(path)], env=environment, capture_output=True
-    )
+    done = subprocess.run([sys.executable, "-c", SCRIPT, point, str(path)], capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
@@ -112,7 +108,7 @@ def test_a_kill_during_an_overwrite_leaves_the_old_index_or_the_new_one(
 
 
 @pytest.mark.parametrize("point", POINTS[:-1])
-def test_a_killed_build_goes_on_and_embeds_nothing_twice(tmp_path, fakes, point):
+def test_a_killed_build_goes_on_and_embeds_nothing_twice(tmp_path, point):
     path, documents = tmp_path / "i", fakes.make_documents(30, "new")
     write_until_killed(point, path)
     encoder, known = fakes.HashingEncoder(), []

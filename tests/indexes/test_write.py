@@ -32,6 +32,7 @@ from retrieval.errors import (
     UsageError,
     VectorError,
 )
+from tests.indexes import fakes
 
 
 def names(folder):
@@ -94,7 +95,7 @@ def test_the_kept_shards_hold_the_vectors_of_all_documents(
     assert np.array_equal(stored, encoder.encode_documents([d.content for d in documents]))
 
 
-def test_titles_are_encoded_with_texts(tmp_path, fakes):
+def test_titles_are_encoded_with_texts(tmp_path):
     seen = []
     encoder = fakes.HashingEncoder()
     encode = encoder.encode_documents
@@ -126,7 +127,7 @@ def test_long_documents_make_shorter_chunks(tmp_path, encoder):
     assert [len(hit.text) for hit in hits] == [6_000_000] * 4
 
 
-def test_an_existing_index_is_refused_before_anything_is_encoded(tmp_path, fakes, documents):
+def test_an_existing_index_is_refused_before_anything_is_encoded(tmp_path, documents):
     write_corpus(fakes.HashingEncoder(), documents, tmp_path / "i")
     encoder = fakes.HashingEncoder()
     with pytest.raises(IndexExistsError, match=r"25 documents by 'hash'.*--overwrite"):
@@ -148,7 +149,7 @@ def test_overwrite_replaces_the_index_by_the_next_generation(tmp_path, encoder, 
     assert verify_index(path).documents == 6
 
 
-def test_a_reader_that_has_the_old_index_open_keeps_it(tmp_path, fakes, encoder, documents):
+def test_a_reader_that_has_the_old_index_open_keeps_it(tmp_path, encoder, documents):
     write_corpus(encoder, documents, tmp_path / "i")
     reader = open_index(tmp_path / "i")
     write_corpus(
@@ -350,7 +351,7 @@ def test_a_second_writer_is_refused(tmp_path, encoder, documents):
 
 
 def test_a_writer_inside_a_writer_is_refused_and_the_outer_one_finishes(
-    tmp_path, fakes, encoder, documents
+    tmp_path, encoder, documents
 ):
     def nested():
         yield from documents[:10]
@@ -391,7 +392,7 @@ def test_a_full_disk_says_how_much_is_free_and_was_needed(
 
 
 @pytest.mark.parametrize(("count", "factory"), [(400, "Flat"), (400, "HNSW16"), (3000, "Flat")])
-def test_a_disk_that_is_really_full_keeps_the_earlier_index(small_disk, fakes, count, factory):
+def test_a_disk_that_is_really_full_keeps_the_earlier_index(small_disk, count, factory):
     # Vectors of 1 KB: 400 fit as shards but not a second time as an index, 3000 not even as shards.
     encoder = fakes.HashingEncoder(256)
     write_corpus(encoder, fakes.make_documents(100), small_disk / "i")

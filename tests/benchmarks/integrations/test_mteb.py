@@ -5,12 +5,9 @@ The data leave out what the two score differently on purpose: no document has th
 cosine occurs twice.
 """
 
-import importlib.util
 import json
 import socket
-import sys
 from hashlib import blake2b
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +25,8 @@ from benchmarks import BenchConfig, run_benchmark
 from benchmarks.integrations.mteb import MtebEncoder, MtebSearch, load_for_mteb
 from benchmarks.scoring.models import LoadedModel, load_model
 from retrieval import Fingerprint
+from tests.benchmarks import fakes
+from tests.embedder import stand_ins
 
 DIMENSION = 24
 WORDS = [f"word{number}" for number in range(80)]
@@ -216,7 +215,7 @@ def our_scores(tmp_path):
 
 
 @pytest.fixture
-def beir(fakes, tmp_path, library):
+def beir(tmp_path, library):
     """The library as a BEIR folder."""
     documents, queries, qrels = library
     judged = [(q, d, score) for q, row in qrels.items() for d, score in row.items()]
@@ -229,11 +228,6 @@ def beir(fakes, tmp_path, library):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A folder with a random llama of two layers, width 32."""
-    path = Path(__file__).parents[2] / "embedder" / "stand_ins.py"
-    spec = importlib.util.spec_from_file_location("mteb_stand_ins", path)
-    stand_ins = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = stand_ins
-    spec.loader.exec_module(stand_ins)
     folder = tmp_path_factory.mktemp("home") / "tiny"
     stand_ins.write_model_folder(folder)
     return folder
@@ -260,7 +254,7 @@ def test_mteb_scores_retrieval_as_our_bench_does(make, normalize, library, beir,
 
 
 @both
-def test_mteb_scores_pairs_as_our_bench_does(make, pairs, fakes, tmp_path, our_scores):
+def test_mteb_scores_pairs_as_our_bench_does(make, pairs, tmp_path, our_scores):
     path = fakes.write_tsv(tmp_path / "pairs.tsv", "score\tsentence1\tsentence2", *pairs)
     theirs, ours = mteb_scores(make(ProjectionEncoder()), sts_task(pairs)), our_scores(path)
     assert 0.2 < ours["spearman"] < 0.99
@@ -270,7 +264,7 @@ def test_mteb_scores_pairs_as_our_bench_does(make, pairs, fakes, tmp_path, our_s
 
 
 @both
-def test_mteb_scores_classification_as_our_bench_does(make, labelled, fakes, tmp_path, our_scores):
+def test_mteb_scores_classification_as_our_bench_does(make, labelled, tmp_path, our_scores):
     for name, rows in zip(("train", "test"), labelled, strict=True):
         fakes.write_tsv(tmp_path / "labels" / f"{name}.tsv", "label\ttext", *rows)
     theirs = mteb_scores(make(ProjectionEncoder()), classification_task(labelled))
@@ -282,7 +276,7 @@ def test_mteb_scores_classification_as_our_bench_does(make, labelled, fakes, tmp
 
 @pytest.mark.parametrize("backend", [None, "faiss"])
 def test_a_named_model_scores_in_mteb_as_in_our_bench(
-    backend, tiny, library, beir, pairs, fakes, tmp_path, our_scores
+    backend, tiny, library, beir, pairs, tmp_path, our_scores
 ):
     name = f"{tiny}:mean+causal,query_prompt=ask: ,max_tokens=48"
     model = load_for_mteb(name, backend=backend, device="cpu")

@@ -5,6 +5,7 @@ import pytest
 from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.runner import run_benchmark
 from retrieval.errors import UsageError
+from tests.benchmarks import fakes
 
 for module in ("pytrec_eval", "sklearn", "scipy", "bm25s", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
@@ -13,7 +14,7 @@ SCORING = "Scoring "
 
 
 @pytest.fixture
-def data(fakes, tmp_path):
+def data(tmp_path):
     return fakes.write_all(tmp_path / "data")
 
 
@@ -68,7 +69,7 @@ def test_models_that_share_int8_layers_share_a_pass_and_say_so(bench, tiny_base)
     assert layers(together) == {"int8 turned"}
     assert any("in the same pass" in line and names[1] in line for line in lines)
     alone = [one for name in names for one in bench([name], speed="fast", out="alone")[0]]
-    assert [one.cell for one in together] == [one.cell for one in alone]
+    assert [one.run_digest for one in together] == [one.run_digest for one in alone]
     exact, _ = bench([names[1]], speed="exact", out="together")
     assert layers(exact) == {None}
 

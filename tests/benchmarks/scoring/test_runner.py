@@ -9,13 +9,14 @@ from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.results import read_hits, read_result, read_results, result_path
 from benchmarks.scoring.runner import run_benchmark
 from retrieval.errors import FailureError, RecordError, UnknownNameError, UsageError
+from tests.benchmarks import fakes
 
 for module in ("pytrec_eval", "sklearn", "scipy", "bm25s", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
 
 
 @pytest.fixture
-def bench(fakes, tmp_path):
+def bench(tmp_path):
     """Run a benchmark into one folder, with stand-ins for models that count their calls."""
 
     class Bench:
@@ -41,11 +42,11 @@ def bench(fakes, tmp_path):
 
 
 @pytest.fixture
-def data(fakes, tmp_path):
+def data(tmp_path):
     return fakes.write_all(tmp_path / "data")
 
 
-def test_every_cell_is_scored_and_kept_models_first(bench, data):
+def test_every_run_is_scored_and_kept_models_first(bench, data):
     results = bench(["one", "two"], data)
     names = ["ponds", "wetness", "weather", "pairs"]
     assert [(r.model, r.task) for r in results] == [(m, t) for m in ("one", "two") for t in names]
@@ -80,7 +81,7 @@ def test_costs_are_measured(bench, data):
     assert "query_p50_seconds" not in pairs.costs
 
 
-def test_finished_cells_are_read_back_and_the_model_is_not_loaded(bench, data):
+def test_finished_runs_are_read_back_and_the_model_is_not_loaded(bench, data):
     first = bench(["one"], data)
     again = bench(["one"], data)
     assert again == first
@@ -111,7 +112,7 @@ def test_a_model_whose_files_are_not_known_is_loaded_each_time(bench, data):
     assert bench.models.calls == []
 
 
-def test_another_fingerprint_is_computed_anew(bench, data, fakes, tmp_path):
+def test_another_fingerprint_is_computed_anew(bench, data, tmp_path):
     weights = tmp_path / "weights"
     weights.write_text("1")
     old = bench(["one"], data / "sts", sources=[weights])
@@ -120,10 +121,10 @@ def test_another_fingerprint_is_computed_anew(bench, data, fakes, tmp_path):
         ["one"], data / "sts", sources=[weights], make=lambda name: fakes.WordEncoder("other")
     )
     assert bench.models.calls != []
-    assert new[0].cell != old[0].cell
+    assert new[0].run_digest != old[0].run_digest
 
 
-def test_changed_data_are_computed_anew_and_the_rest_is_not(bench, data, fakes):
+def test_changed_data_are_computed_anew_and_the_rest_is_not(bench, data):
     bench(["one"], data)
     path = data / "sts" / "pairs.tsv"
     path.write_text(path.read_text() + "1\tone more\tpair\n")
@@ -147,7 +148,7 @@ def test_another_factory_builds_another_index(bench, data):
     assert ("document", 3) in bench.models.calls
 
 
-def test_two_tasks_over_one_corpus_embed_it_once(bench, data, fakes):
+def test_two_tasks_over_one_corpus_embed_it_once(bench, data):
     ponds = data / "beir" / "ponds"
     other = data / "beir" / "puddles"
     fakes.write_ponds(other)
@@ -156,7 +157,7 @@ def test_two_tasks_over_one_corpus_embed_it_once(bench, data, fakes):
     assert [call for call in bench.models.calls if call[0] == "document"] == [("document", 3)]
 
 
-def test_costs_of_what_was_kept_are_those_of_when_it_was_made(bench, data, fakes):
+def test_costs_of_what_was_kept_are_those_of_when_it_was_made(bench, data):
     class Slow(fakes.WordEncoder):
         def _encode(self, texts, side):
             import time
@@ -207,14 +208,14 @@ def test_one_bad_model_does_not_stop_the_others(bench, data):
     assert shown[4] == "broken: broken cannot be loaded."
 
 
-def test_without_on_failure_the_failures_are_raised_at_the_end(fakes, data, tmp_path):
+def test_without_on_failure_the_failures_are_raised_at_the_end(data, tmp_path):
     config = BenchConfig(models=["nan", "good"], tasks=[str(data / "sts")], out=tmp_path / "out")
     with pytest.raises(FailureError, match="nan on pairs: Texts 0 to 5"):
         run_benchmark(config, load=fakes.Models())
     assert [result.model for result in read_results(tmp_path / "out")] == ["good"]
 
 
-def test_bad_data_are_found_before_any_model_is_loaded(bench, data, fakes):
+def test_bad_data_are_found_before_any_model_is_loaded(bench, data):
     qrels = data / "beir" / "ponds" / "qrels" / "test.tsv"
     qrels.write_text(qrels.read_text() + "q1\tgone\t1\n")
     with pytest.raises(RecordError, match="1 row names a query or document that does not exist"):
@@ -225,7 +226,7 @@ def test_bad_data_are_found_before_any_model_is_loaded(bench, data, fakes):
     assert results[0].notes[0].startswith("1 judgement was left out")
 
 
-def test_an_undefined_correlation_is_nan_in_the_result_and_null_in_its_file(bench, fakes, tmp_path):
+def test_an_undefined_correlation_is_nan_in_the_result_and_null_in_its_file(bench, tmp_path):
     path = fakes.write_tsv(
         tmp_path / "flat.tsv", "score\tsentence1\tsentence2", (1, "a b", "a c"), (1, "a", "b")
     )

@@ -1,27 +1,26 @@
-"""A benchmark that is killed goes on cell by cell, and a finished one imports no torch."""
+"""A benchmark that is killed goes on run by run, and a finished one imports no torch."""
 
 import os
 import signal
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from benchmarks.scoring.results import read_results
+from tests.benchmarks import fakes
 
 for module in ("pytrec_eval", "sklearn", "scipy", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
 
-ROOT = Path(__file__).parents[3]
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from bench_fakes import Models, WordEncoder
+from tests.benchmarks.fakes import Models, WordEncoder
 from benchmarks import BenchConfig, run_benchmark
 
 data, out, log, die_at = sys.argv[1:]
@@ -33,16 +32,14 @@ assert "torch" not in sys.modules
 
 
 @pytest.fixture
-def run(fakes, tmp_path):
-    """Run every family in a child; returns its exit code and the encoder calls it finished."""
+def run(tmp_path):
+    """Run every task type in a child; returns its exit code and the encoder calls it finished."""
     data, log = fakes.write_all(tmp_path / "data"), tmp_path / "calls"
 
     def start(die_at=0):
         log.write_text("")
-        paths = os.pathsep.join([str(ROOT), str(Path(__file__).parents[1])])
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT, data, tmp_path / "out", log, str(die_at)],
-            env={**os.environ, "PYTHONPATH": paths},
             capture_output=True,
             text=True,
         )
@@ -69,13 +66,13 @@ def test_an_unbroken_run_embeds_every_text_list_once(run):
 
 
 @pytest.mark.parametrize("die_at", [1, 2, 6, 7, 9])
-def test_a_killed_run_goes_on_with_the_cells_and_vectors_it_lacks(run, tmp_path, die_at):
+def test_a_killed_run_goes_on_with_the_runs_and_vectors_it_lacks(run, tmp_path, die_at):
     code, before = run(die_at)
     assert code == -signal.SIGKILL
     assert before == UNBROKEN[: die_at - 1]
     code, after = run()
     assert code == 0
-    # What an earlier run kept is not embedded again; latency is measured with its own cell.
+    # What an earlier run kept is not embedded again; latency is measured with its own run.
     kept = [call for call in before if call != "query 1"]
     unfinished = [call for call in UNBROKEN if call != "query 1"]
     assert Counter(call for call in after if call != "query 1") == Counter(unfinished) - Counter(

@@ -8,6 +8,7 @@ from benchmarks.scoring.models import LoadedModel
 from benchmarks.scoring.results import read_results
 from benchmarks.scoring.runner import run_benchmark
 from benchmarks.scoring.sharing import SharedVectors, WaitingVectors, find_sharers
+from tests.benchmarks import fakes
 
 for module in ("pytrec_eval", "sklearn", "scipy", "bm25s", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
@@ -23,7 +24,7 @@ def names(tiny_base):
 
 
 @pytest.fixture
-def data(fakes, tmp_path):
+def data(tmp_path):
     return fakes.write_all(tmp_path / "data")
 
 
@@ -67,20 +68,20 @@ def test_shared_passes_give_the_scores_of_each_model_alone(names, data, tmp_path
         alone += bench([name], data, tmp_path / "alone")[0]
     assert shared * 3 == sum(count > 1 for count in forwards)  # two groups for six models
     assert any("in the same pass" in line and names["mean+causal"] in line for line in lines)
-    assert [(r.model, r.task, r.cell) for r in together] == [
-        (r.model, r.task, r.cell) for r in alone
+    assert [(r.model, r.task, r.run_digest) for r in together] == [
+        (r.model, r.task, r.run_digest) for r in alone
     ]
     for one, other in zip(together, alone, strict=True):
         for metric, value in other.metrics.items():
             assert one.metrics[metric] == pytest.approx(value, abs=1e-6), (one.model, metric)
         assert one.costs["tokens_per_second"] > 0
-    by_cell = {(r.model, r.task): r.costs for r in together}
+    by_run = {(r.model, r.task): r.costs for r in together}
     for task in {r.task for r in together}:
-        first, second = (by_cell[names[n], task]["tokens_per_second"] for n in CAUSAL[:2])
+        first, second = (by_run[names[n], task]["tokens_per_second"] for n in CAUSAL[:2])
         assert first == pytest.approx(second, rel=1e-6)  # one pass counts in full for both
 
 
-def test_nothing_waits_when_all_are_done_and_finished_cells_are_left_out(
+def test_nothing_waits_when_all_are_done_and_finished_runs_are_left_out(
     names, data, tmp_path, forwards
 ):
     out = tmp_path / "results"
@@ -95,22 +96,22 @@ def test_nothing_waits_when_all_are_done_and_finished_cells_are_left_out(
     assert list((out / ".cache" / "shared").iterdir()) == []
 
 
-def test_a_pass_made_for_another_model_counts_in_full(fakes, data, tmp_path, monkeypatch):
+def test_a_pass_made_for_another_model_counts_in_full(data, tmp_path, monkeypatch):
     def take(self, model, side, texts):
         return WaitingVectors(model.encoder.encode_queries(texts), 1000.0, 1 << 50)
 
     monkeypatch.setattr(SharedVectors, "take", take)
     config = BenchConfig(models=["one"], tasks=[str(data)], out=tmp_path / "results")
     for result in run_benchmark(config, load=fakes.Models()):
-        # documents and queries are two passes, the texts of other families one
-        passes = 2 if result.family == "retrieval" else 1
-        if result.family != "classification":
+        # documents and queries are two passes, the texts of other task types one
+        passes = 2 if result.task_type == "retrieval" else 1
+        if result.task_type != "classification":
             assert 1000 * passes < result.costs["seconds"] < 1000 * passes + 100
         assert result.costs["peak_memory_bytes"] == 1 << 50
         assert result.costs["tokens_per_second"] < 1
 
 
-def test_vectors_are_taken_once_and_damage_is_passed_over(fakes, tmp_path):
+def test_vectors_are_taken_once_and_damage_is_passed_over(tmp_path):
     store = SharedVectors(tmp_path / "shared")
     model = LoadedModel(fakes.WordEncoder("one"))
     texts = ["still water", "mill"]

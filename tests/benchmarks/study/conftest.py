@@ -3,16 +3,16 @@
 import json
 
 import pytest
-import torch
 
 from benchmarks.study.config_file import read_study
+from tests.benchmarks import fakes
 
 WORDS = ("mill", "pond", "water", "wheel", "flour", "grain", "stone", "river", "race", "weir")
 
 
 @pytest.fixture(scope="session")
-def study_data(tmp_path_factory, fakes):
-    """A folder with pairs.jsonl and tasks/, one of each family."""
+def study_data(tmp_path_factory):
+    """A folder with pairs.jsonl and tasks/, one of each task type."""
     folder = tmp_path_factory.mktemp("study-data")
     fakes.write_all(folder / "tasks")
     rows = [
@@ -55,11 +55,3 @@ def study_plan(tiny_base, study_data):
 @pytest.fixture(scope="session")
 def study_config(study_plan, study_data):
     return lambda **changes: read_study(study_plan(**changes), study_data)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -10,6 +10,7 @@ from benchmarks.tasks.classification import (
     score_classification,
 )
 from retrieval.errors import RecordError, UsageError
+from tests.benchmarks import fakes
 
 pytest.importorskip("sklearn", reason="the bench extra is not installed")
 
@@ -54,14 +55,14 @@ def test_the_draws_are_those_of_mteb():
     assert draw_examples(labels) == theirs
 
 
-def test_labels_that_vectors_decide_are_all_found(fakes, tmp_path):
+def test_labels_that_vectors_decide_are_all_found(tmp_path):
     scores = score_classification(load(fakes.write_labels(tmp_path)), embed_first_word)
     assert scores.metrics == {"accuracy": 1.0, "macro_f1": 1.0}
     assert scores.items == {"accuracy": [1.0] * 10, "macro_f1": [1.0] * 10}
     assert scores.item_ids == [str(number) for number in range(10)]
 
 
-def test_macro_f1_weighs_labels_alike_and_accuracy_weighs_texts(fakes, tmp_path):
+def test_macro_f1_weighs_labels_alike_and_accuracy_weighs_texts(tmp_path):
     fakes.write_labels(tmp_path)
     # Three texts are found, the fourth is called wet but reads dry:
     # f1 of dry: 2 * 1 / (2 + 1 + 0) = 2/3, of wet: 2 * 2 / (4 + 0 + 1) = 4/5
@@ -72,7 +73,7 @@ def test_macro_f1_weighs_labels_alike_and_accuracy_weighs_texts(fakes, tmp_path)
     assert scores.metrics["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
 
 
-def test_only_drawn_examples_are_embedded(fakes, tmp_path):
+def test_only_drawn_examples_are_embedded(tmp_path):
     fakes.write_labels(tmp_path, per_label=200)
     counts = []
 
@@ -86,7 +87,7 @@ def test_only_drawn_examples_are_embedded(fakes, tmp_path):
     assert test == 2
 
 
-def test_a_label_with_too_few_examples_is_named_or_drawn_whole_when_asked(fakes, tmp_path):
+def test_a_label_with_too_few_examples_is_named_or_drawn_whole_when_asked(tmp_path):
     fakes.write_labels(tmp_path, per_label=7)
     with pytest.raises(RecordError) as caught:
         load(tmp_path)
@@ -99,14 +100,14 @@ def test_a_label_with_too_few_examples_is_named_or_drawn_whole_when_asked(fakes,
     assert score_classification(data, embed_first_word).metrics["accuracy"] == 1
 
 
-def test_a_label_that_only_the_test_set_has_is_one_with_no_example(fakes, tmp_path):
+def test_a_label_that_only_the_test_set_has_is_one_with_no_example(tmp_path):
     fakes.write_labels(tmp_path)
     fakes.write_tsv(tmp_path / "test.tsv", "label\ttext", ("damp", "damp thing"))
     with pytest.raises(RecordError, match=r"too few examples of 1 label: 'damp' \(0\)"):
         load(tmp_path)
 
 
-def test_a_single_label_and_an_empty_one_are_refused(fakes, tmp_path):
+def test_a_single_label_and_an_empty_one_are_refused(tmp_path):
     fakes.write_labels(tmp_path)
     with (tmp_path / "train.tsv").open("a") as stream:
         stream.write("\tno label\n")

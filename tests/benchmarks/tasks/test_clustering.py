@@ -4,6 +4,7 @@ import pytest
 from benchmarks.tasks import Task
 from benchmarks.tasks.clustering import load_clustering, score_clustering, split_rows
 from retrieval.errors import UsageError
+from tests.benchmarks import fakes
 
 pytest.importorskip("sklearn", reason="the bench extra is not installed")
 
@@ -28,7 +29,7 @@ def test_rows_are_shuffled_before_they_are_split():
     assert split_rows(160, 2)[0] != list(range(16))
 
 
-def test_clusters_that_are_the_labels_have_v_measure_1(fakes, tmp_path):
+def test_clusters_that_are_the_labels_have_v_measure_1(tmp_path):
     data = load(fakes.write_clusters(tmp_path / "c.tsv", per_label=40))
     axes = {"wet": [1.0, 0.0], "dry": [0.0, 1.0]}
     scores = score_clustering(
@@ -39,13 +40,13 @@ def test_clusters_that_are_the_labels_have_v_measure_1(fakes, tmp_path):
     assert scores.items["v_measure"] == pytest.approx([1.0] * 5)
 
 
-def test_vectors_that_are_all_equal_have_v_measure_0(fakes, tmp_path):
+def test_vectors_that_are_all_equal_have_v_measure_0(tmp_path):
     data = load(fakes.write_clusters(tmp_path / "c.tsv", per_label=10))
     scores = score_clustering(data, lambda texts: np.ones((len(texts), 3), dtype=np.float32))
     assert scores.metrics["v_measure"] == pytest.approx(0, abs=1e-9)
 
 
-def test_the_score_is_that_of_mteb_s_evaluator_on_each_split(fakes, tmp_path):
+def test_the_score_is_that_of_mteb_s_evaluator_on_each_split(tmp_path):
     cluster = pytest.importorskip("sklearn.cluster")
     metrics = pytest.importorskip("sklearn.metrics")
     data = load(fakes.write_clusters(tmp_path / "c.tsv", per_label=40))
@@ -63,7 +64,7 @@ def test_the_score_is_that_of_mteb_s_evaluator_on_each_split(fakes, tmp_path):
     assert scores.items["v_measure"] == pytest.approx(expected)
 
 
-def test_a_single_label_is_refused(fakes, tmp_path):
+def test_a_single_label_is_refused(tmp_path):
     path = fakes.write_tsv(tmp_path / "c.tsv", "label\ttext", ("wet", "a"), ("wet", "b"))
     with pytest.raises(UsageError, match="its only label is 'wet'; 2 or more are accepted"):
         load(path)

@@ -2,6 +2,7 @@ import pytest
 
 from benchmarks.tasks import find_tasks
 from retrieval.errors import SourceNotFoundError, UsageError
+from tests.benchmarks import fakes
 
 
 @pytest.fixture
@@ -16,9 +17,9 @@ def find():
     return run
 
 
-def test_a_folder_of_folders_is_expanded_by_family_and_name(find, fakes, tmp_path):
+def test_a_folder_of_folders_is_expanded_by_task_type_and_name(find, tmp_path):
     tasks, lines = find(fakes.write_all(tmp_path))
-    assert [(task.name, task.family) for task in tasks] == [
+    assert [(task.name, task.task_type) for task in tasks] == [
         ("ponds", "retrieval"),
         ("wetness", "classification"),
         ("weather", "clustering"),
@@ -27,7 +28,7 @@ def test_a_folder_of_folders_is_expanded_by_family_and_name(find, fakes, tmp_pat
     assert lines == []
 
 
-def test_each_task_can_be_named_by_itself(find, fakes, tmp_path):
+def test_each_task_can_be_named_by_itself(find, tmp_path):
     fakes.write_all(tmp_path)
     for source, name in (
         ("beir/ponds", "ponds"),
@@ -39,7 +40,7 @@ def test_each_task_can_be_named_by_itself(find, fakes, tmp_path):
         assert [task.name for task in tasks] == [name]
 
 
-def test_what_is_no_task_is_passed_over_with_a_message(find, fakes, tmp_path):
+def test_what_is_no_task_is_passed_over_with_a_message(find, tmp_path):
     fakes.write_pairs(tmp_path / "pairs.tsv")
     (tmp_path / "INDEX.md").write_text("notes")
     (tmp_path / "train").mkdir()
@@ -55,9 +56,7 @@ def test_what_is_no_task_is_passed_over_with_a_message(find, fakes, tmp_path):
     assert lines[0] == f"Passed over {tmp_path / 'INDEX.md'}: it is no task."
 
 
-def test_a_beir_folder_without_the_split_is_passed_over_in_a_folder_of_several(
-    find, fakes, tmp_path
-):
+def test_a_beir_folder_without_the_split_is_passed_over_in_a_folder_of_several(find, tmp_path):
     fakes.write_ponds(tmp_path / "ponds")
     fakes.write_beir(tmp_path / "trained", {"a": "x"}, {"q": "x"}, [("q", "a", 1)], split="train")
     tasks, lines = find(tmp_path)
@@ -65,13 +64,13 @@ def test_a_beir_folder_without_the_split_is_passed_over_in_a_folder_of_several(
     assert lines == [f"Passed over {tmp_path / 'trained'}: it has no qrels/test.tsv."]
 
 
-def test_another_split_is_part_of_the_name(find, fakes, tmp_path):
+def test_another_split_is_part_of_the_name(find, tmp_path):
     fakes.write_beir(tmp_path / "ponds", {"a": "x"}, {"q": "x"}, [("q", "a", 1)], split="dev")
     tasks, _ = find(tmp_path / "ponds", split="dev")
     assert [(task.name, task.split) for task in tasks] == [("ponds-dev", "dev")]
 
 
-def test_a_beir_name_is_fetched(find, fakes, tmp_path):
+def test_a_beir_name_is_fetched(find, tmp_path):
     folder = fakes.write_ponds(tmp_path / "scifact")
     asked = []
 
@@ -84,7 +83,7 @@ def test_a_beir_name_is_fetched(find, fakes, tmp_path):
     assert [(task.name, task.path) for task in tasks] == [("scifact", folder)]
 
 
-def test_two_tasks_of_one_name_are_refused_and_one_named_twice_is_one(find, fakes, tmp_path):
+def test_two_tasks_of_one_name_are_refused_and_one_named_twice_is_one(find, tmp_path):
     one = fakes.write_pairs(tmp_path / "one" / "pairs.tsv")
     other = fakes.write_pairs(tmp_path / "other" / "pairs.tsv")
     with pytest.raises(UsageError, match=r"Two tasks are called 'pairs': .*one.*other"):

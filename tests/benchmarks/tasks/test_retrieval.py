@@ -6,12 +6,13 @@ from benchmarks.tasks import Task
 from benchmarks.tasks.retrieval import load_retrieval, score_retrieval
 from retrieval import Hit
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError
+from tests.benchmarks import fakes
 
 pytest.importorskip("pytrec_eval", reason="the bench extra is not installed")
 
 
 @pytest.fixture
-def load(fakes, tmp_path):
+def load(tmp_path):
     """Write three documents, two queries and the given judgements, and load them."""
 
     def run(*qrels, skip_bad=False, split="test"):
@@ -59,7 +60,7 @@ def test_hits_beyond_the_depth_do_not_count(load):
     assert scores.metrics["recall@100"] == 0
 
 
-def test_a_query_that_finds_itself_is_dropped_and_an_equal_id_alone_is_not(fakes, tmp_path):
+def test_a_query_that_finds_itself_is_dropped_and_an_equal_id_alone_is_not(tmp_path):
     documents = {"1": "is a pond still", "2": "a pond is still"}
     fakes.write_beir(tmp_path, documents, {"1": "is a  pond still"}, [("1", "2", 1)])
     data = load_retrieval(Task("t", "retrieval", tmp_path), False)
@@ -121,13 +122,13 @@ def test_a_bad_row_stops_with_its_line_and_is_skipped_when_asked(load, row, prob
     assert data.notes[0].startswith("1 bad row was left out of test.tsv; the first: line 3: ")
 
 
-def test_qrels_without_a_header_are_read_from_the_first_line(fakes, tmp_path):
+def test_qrels_without_a_header_are_read_from_the_first_line(tmp_path):
     fakes.write_beir(tmp_path, {"a": "x"}, {"q": "x"}, [])
     (tmp_path / "qrels" / "test.tsv").write_text("q\ta\t1\n")
     assert load_retrieval(Task("t", "retrieval", tmp_path), False).qrels == {"q": {"a": 1}}
 
 
-def test_data_that_cannot_be_scored_are_refused(load, fakes, tmp_path):
+def test_data_that_cannot_be_scored_are_refused(load, tmp_path):
     with pytest.raises(UsageError, match="no query has a relevant document"):
         load(("q1", "b", 0))
     with pytest.raises(UsageError, match="no row is left"):

@@ -6,6 +6,7 @@ import pytest
 from benchmarks.tasks import Task
 from benchmarks.tasks.sts import load_sts, score_sts
 from retrieval.errors import RecordError, UsageError
+from tests.benchmarks import fakes
 
 pytest.importorskip("scipy", reason="the bench extra is not installed")
 
@@ -13,7 +14,7 @@ HEADER = "score\tsentence1\tsentence2"
 
 
 @pytest.fixture
-def load(fakes, tmp_path):
+def load(tmp_path):
     def run(*rows, header=HEADER, skip_bad=False):
         path = fakes.write_tsv(tmp_path / "pairs.tsv", header, *rows)
         return load_sts(Task("pairs", "sts", path), skip_bad)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -25,22 +24,11 @@ from retrieval.errors import (
     UnknownNameError,
     UsageError,
 )
+from tests.embedder import stand_ins
 
 TEXTS = ["the thing on a", "Zwölf 水\n", ""]
 NOTICE = "Tiny is provided under and subject to the Tiny Terms."
 PARTS = ("tiny-gguf-part1", "tiny-gguf-part2")
-
-
-def _load_stand_ins():
-    spec = importlib.util.spec_from_file_location(
-        "embedder_stand_ins", Path(__file__).parents[1] / "stand_ins.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-stand_ins = _load_stand_ins()
 
 
 @pytest.fixture

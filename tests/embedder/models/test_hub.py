@@ -1,15 +1,15 @@
 """A base named by its hub id, against a hub that a thread of this process plays."""
 
-import importlib.util
 import json
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+
+from tests.embedder import stand_ins
 
 FIRST, SECOND, PICKLED = "a" * 40, "b" * 40, "c" * 40
 
@@ -35,18 +35,6 @@ for line in sys.stdin:
               "worked_seconds": time.monotonic() - started}
     print(json.dumps(found), flush=True)
 """
-
-
-def _load_stand_ins():
-    spec = importlib.util.spec_from_file_location(
-        "embedder_stand_ins", Path(__file__).parents[1] / "stand_ins.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-stand_ins = _load_stand_ins()
 
 
 class Child:

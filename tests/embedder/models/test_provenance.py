@@ -8,24 +8,13 @@ import pytest
 from embedder import Embedder
 from embedder.models.bases import converted_folder
 from embedder.models.provenance import model_sources, stamp_code, stamp_sources
+from tests.embedder import stand_ins
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def stand_ins():
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location(
-        "provenance_stand_ins", Path(__file__).parents[1] / "stand_ins.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def base(stand_ins, tmp_path):
+def base(tmp_path):
     folder = tmp_path / "base"
     stand_ins.write_model_folder(folder)
     return folder
@@ -71,7 +60,7 @@ def test_a_saved_model_needs_its_own_files_and_those_of_its_base(base, tmp_path)
     assert stamp_sources(sources) != stamp
 
 
-def test_a_gguf_file_counts_with_what_was_converted_from_it(stand_ins, tmp_path, monkeypatch):
+def test_a_gguf_file_counts_with_what_was_converted_from_it(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "tiny.gguf"
     identity = stand_ins.write_gguf(path)

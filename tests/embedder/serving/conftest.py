@@ -1,33 +1,19 @@
-"""The module fakes.py, and a server that a test can call."""
-
-import importlib.util
-import sys
-from pathlib import Path
+"""A server that a test can call."""
 
 import httpx
 import pytest
 
 from embedder.serving import ServedIndex, Server, ServerSettings
-
-HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="session")
-def fakes():
-    spec = importlib.util.spec_from_file_location("serving_fakes", HERE / "fakes.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from tests.embedder.serving import fakes
 
 
 @pytest.fixture
-def encoder(fakes):
+def encoder():
     return fakes.HashingEncoder()
 
 
 @pytest.fixture
-def serve(encoder, fakes):
+def serve(encoder):
     """Start a server and return a client of it; it ends with the test."""
     running = []
 
@@ -47,7 +33,7 @@ def serve(encoder, fakes):
 
 
 @pytest.fixture
-def searchable(encoder, fakes):
+def searchable(encoder):
     """An index of four texts from 2019 to 2022."""
     rows = [(f"d{year}", f"text of {year}", {"year": year}) for year in range(2019, 2023)]
     return ServedIndex("years", fakes.ListIndex(encoder, rows), fakes.make_model(encoder))

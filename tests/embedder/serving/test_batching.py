@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from embedder.serving.batching import Batcher, QueueFullError
+from tests.embedder.serving import fakes
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def start(encoder):
 
 
 @pytest.fixture
-def model(fakes, encoder):
+def model(encoder):
     return fakes.make_model(encoder)
 
 
@@ -31,7 +32,7 @@ def submit(batcher, model, *texts, role="document"):
     return batcher.submit(model, role, texts, model.count_tokens(texts, role))
 
 
-def hold(batcher, encoder, model, fakes):
+def hold(batcher, encoder, model):
     """Keep the encoder busy with the text "first", so that what follows has to wait."""
     encoder.gate.clear()
     encoder.entered.clear()
@@ -46,9 +47,9 @@ def test_a_lone_text_is_encoded_at_once_and_alone(start, model, encoder):
     assert encoder.batches == [("document", ["a b"])]
 
 
-def test_what_waited_is_encoded_together_up_to_the_token_budget(start, model, encoder, fakes):
+def test_what_waited_is_encoded_together_up_to_the_token_budget(start, model, encoder):
     batcher = start(batch_tokens=10)
-    hold(batcher, encoder, model, fakes)
+    hold(batcher, encoder, model)
     jobs = [submit(batcher, model, f"{name} x x x") for name in "abcde"]  # 4 tokens each
     encoder.gate.set()
     for name, job in zip("abcde", jobs, strict=True):
@@ -73,9 +74,9 @@ def test_a_text_longer_than_the_budget_goes_alone_wherever_it_stands(start, mode
     assert [batch for _, batch in encoder.batches] == [["a"], [long], ["b"]]
 
 
-def test_queries_and_documents_share_a_batch_but_not_a_prompt(start, model, encoder, fakes):
+def test_queries_and_documents_share_a_batch_but_not_a_prompt(start, model, encoder):
     batcher = start()
-    hold(batcher, encoder, model, fakes)
+    hold(batcher, encoder, model)
     document = submit(batcher, model, "same")
     query = submit(batcher, model, "same", role="query")
     encoder.gate.set()
@@ -84,11 +85,11 @@ def test_queries_and_documents_share_a_batch_but_not_a_prompt(start, model, enco
     assert encoder.batches[1:] == [("query", ["same"]), ("document", ["same"])]
 
 
-def test_models_take_turns_by_how_long_their_texts_waited(start, model, encoder, fakes):
+def test_models_take_turns_by_how_long_their_texts_waited(start, model, encoder):
     other = fakes.HashingEncoder("other")
     second = fakes.make_model(other)
     batcher = start(batch_tokens=100)
-    hold(batcher, encoder, model, fakes)
+    hold(batcher, encoder, model)
     jobs = [
         submit(batcher, second, "b"),
         submit(batcher, model, "a"),
@@ -101,9 +102,9 @@ def test_models_take_turns_by_how_long_their_texts_waited(start, model, encoder,
     assert encoder.batches == [("document", ["first"]), ("document", ["a"])]
 
 
-def test_a_full_queue_refuses_but_takes_one_long_request_when_empty(start, model, encoder, fakes):
+def test_a_full_queue_refuses_but_takes_one_long_request_when_empty(start, model, encoder):
     batcher = start(queue_tokens=5)
-    hold(batcher, encoder, model, fakes)  # is with the encoder: does not wait
+    hold(batcher, encoder, model)  # is with the encoder: does not wait
     accepted = submit(batcher, model, "x x x x x x x")  # 7 > 5, but nothing else waits
     with pytest.raises(QueueFullError) as refused:
         submit(batcher, model, "y")
@@ -115,9 +116,9 @@ def test_a_full_queue_refuses_but_takes_one_long_request_when_empty(start, model
     submit(batcher, model, "y").result.result(10)
 
 
-def test_what_was_cancelled_never_reaches_the_encoder(start, model, encoder, fakes):
+def test_what_was_cancelled_never_reaches_the_encoder(start, model, encoder):
     batcher = start()
-    hold(batcher, encoder, model, fakes)
+    hold(batcher, encoder, model)
     gone = submit(batcher, model, "gone gone", "gone")
     kept = submit(batcher, model, "kept")
     batcher.cancel(gone)
@@ -129,11 +130,9 @@ def test_what_was_cancelled_never_reaches_the_encoder(start, model, encoder, fak
 
 
 @pytest.mark.parametrize(("bad", "error"), [("poison", RuntimeError), ("exit", SystemExit)])
-def test_an_error_ends_the_request_that_causes_it_and_no_other(
-    start, model, encoder, fakes, bad, error
-):
+def test_an_error_ends_the_request_that_causes_it_and_no_other(start, model, encoder, bad, error):
     batcher = start(batch_tokens=100)
-    hold(batcher, encoder, model, fakes)
+    hold(batcher, encoder, model)
     before, failing, after = (submit(batcher, model, text) for text in ("a", bad, "b"))
     encoder.gate.set()
     np.testing.assert_array_equal(before.result.result(10), [encoder.vector("a")])
@@ -169,10 +168,10 @@ def test_a_report_that_fails_does_not_stop_the_thread(start, model, caplog):
     assert "could not be reported" in caplog.text
 
 
-def test_reports_say_what_a_batch_was(start, model, encoder, fakes):
+def test_reports_say_what_a_batch_was(start, model, encoder):
     reports = []
     batcher = start(report=reports.append)
-    hold(batcher, encoder, model, fakes)
+    hold(batcher, encoder, model)
     jobs = [submit(batcher, model, "a b", "c"), submit(batcher, model, "d")]
     encoder.gate.set()
     for job in jobs:
@@ -185,9 +184,9 @@ def test_reports_say_what_a_batch_was(start, model, encoder, fakes):
     assert all(report.seconds >= 0 for report in reports)
 
 
-def test_stopping_finishes_what_was_accepted_and_refuses_the_rest(start, model, encoder, fakes):
+def test_stopping_finishes_what_was_accepted_and_refuses_the_rest(start, model, encoder):
     batcher = start(batch_tokens=1)
-    hold(batcher, encoder, model, fakes)
+    hold(batcher, encoder, model)
     accepted = [submit(batcher, model, f"t{number}") for number in range(5)]
     stopping = threading.Thread(target=batcher.stop)
     stopping.start()

@@ -5,11 +5,12 @@ import pytest
 
 from embedder.serving import ServerSettings, is_loopback, parse_keys, read_keys
 from retrieval.errors import SourceNotFoundError, UsageError
+from tests.embedder.serving import fakes
 
 KEYS = ("first-key", "second-key")
 
 
-def test_a_full_queue_is_429_with_the_seconds_to_wait(serve, encoder, fakes):
+def test_a_full_queue_is_429_with_the_seconds_to_wait(serve, encoder):
     client = serve(queue_tokens=2)
     batcher = client.running.server.batcher
     encoder.gate.clear()

@@ -5,6 +5,8 @@ import base64
 import numpy as np
 import pytest
 
+from tests.embedder.serving import fakes
+
 openai = pytest.importorskip("openai", reason="the openai client is not installed")
 
 
@@ -67,7 +69,7 @@ def test_input_type_chooses_the_prompt(serve, connect, encoder):
         np.testing.assert_allclose(answer.data[0].embedding, expected, atol=1e-6)
 
 
-def test_a_matryoshka_model_gives_shorter_vectors_of_length_one(serve, connect, encoder, fakes):
+def test_a_matryoshka_model_gives_shorter_vectors_of_length_one(serve, connect, encoder):
     client = connect(serve([fakes.make_model(encoder, dimensions=(4, 8))]))
     answer = client.embeddings.create(model="hash", input="x", dimensions=4)
     start = encoder.vector("x")[:4]
@@ -90,7 +92,7 @@ def test_any_other_model_refuses_shorter_vectors(serve, connect):
     )
 
 
-def test_models_are_listed_and_found_by_name(serve, connect, encoder, fakes):
+def test_models_are_listed_and_found_by_name(serve, connect, encoder):
     other = fakes.make_model(fakes.HashingEncoder("folder/other,max_tokens=48"))
     client = connect(serve([fakes.make_model(encoder), other]))
     assert [model.id for model in client.models.list()] == ["hash", "folder/other,max_tokens=48"]
@@ -99,7 +101,7 @@ def test_models_are_listed_and_found_by_name(serve, connect, encoder, fakes):
         client.models.retrieve("gpt-5")
 
 
-def test_each_model_answers_for_itself(serve, connect, encoder, fakes):
+def test_each_model_answers_for_itself(serve, connect, encoder):
     other = fakes.HashingEncoder("other", dimension=8)
     client = connect(serve([fakes.make_model(encoder), fakes.make_model(other)]))
     answer = client.embeddings.create(model="other", input="x")
@@ -150,7 +152,7 @@ def test_half_a_surrogate_pair_is_a_400_whose_message_can_be_sent(serve):
     assert "text 1 holds half a surrogate pair" in answer.json()["error"]["message"]
 
 
-def test_a_model_without_a_decoder_takes_no_tokens(serve, connect, encoder, fakes):
+def test_a_model_without_a_decoder_takes_no_tokens(serve, connect, encoder):
     client = connect(serve([fakes.make_model(encoder, decode=None)]))
     with pytest.raises(openai.BadRequestError, match="takes text, not token ids"):
         client.embeddings.create(model="hash", input=[1, 2])

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from embedder.serving import JsonFormatter
+from tests.embedder.serving import fakes
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -30,7 +31,7 @@ def slowed(encode):
     return encode_later
 
 
-def test_every_client_gets_its_own_vectors_whatever_the_mix(serve, encoder, fakes):
+def test_every_client_gets_its_own_vectors_whatever_the_mix(serve, encoder):
     """Texts take 20 ms, so that others wait meanwhile and are taken together."""
     for name in ("encode_queries", "encode_documents"):
         setattr(encoder, name, slowed(getattr(encoder, name)))
@@ -76,7 +77,7 @@ def leave_while_waiting(port, body):
     return connection
 
 
-def test_the_work_of_a_client_that_left_is_dropped(serve, encoder, fakes):
+def test_the_work_of_a_client_that_left_is_dropped(serve, encoder):
     client = serve()
     batcher = client.running.server.batcher
     encoder.gate.clear()
@@ -94,7 +95,7 @@ def test_the_work_of_a_client_that_left_is_dropped(serve, encoder, fakes):
     fakes.wait_until(lambda: "millpond_dropped_requests_total 1.0" in client.get("/metrics").text)
 
 
-def test_a_failing_request_is_a_500_and_its_neighbours_are_not(serve, encoder, fakes, caplog):
+def test_a_failing_request_is_a_500_and_its_neighbours_are_not(serve, encoder, caplog):
     client = serve()
     batcher = client.running.server.batcher
     encoder.gate.clear()
@@ -122,7 +123,7 @@ def test_a_failing_request_is_a_500_and_its_neighbours_are_not(serve, encoder, f
     assert client.post("/v1/embeddings", json={"input": "c"}).status_code == 200
 
 
-def test_stopping_answers_what_was_accepted(serve, encoder, fakes):
+def test_stopping_answers_what_was_accepted(serve, encoder):
     client = serve(batch_tokens=1)
     batcher = client.running.server.batcher
     encoder.gate.clear()
@@ -146,7 +147,7 @@ def test_stopping_answers_what_was_accepted(serve, encoder, fakes):
         httpx.get(f"{client.running.url}/health")
 
 
-def test_a_terminated_process_ends_with_zero(fakes):
+def test_a_terminated_process_ends_with_zero():
     command = [
         sys.executable,
         "-m",
@@ -206,7 +207,7 @@ def test_every_answer_carries_an_id_the_clients_own_where_it_is_plain(serve, giv
     assert found == given if given == "job-17" else len(found) == 32
 
 
-def test_the_log_is_json_without_texts(serve, caplog, fakes):
+def test_the_log_is_json_without_texts(serve, caplog):
     caplog.set_level(logging.INFO, logger="millpond.serve")
     client = serve(keys=("secret-key",))
     client.post(

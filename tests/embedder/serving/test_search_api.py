@@ -3,6 +3,7 @@ import pytest
 
 from embedder.serving import ServedIndex, Server, ServerSettings
 from retrieval.errors import FingerprintError, UsageError
+from tests.embedder.serving import fakes
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_a_filter_comes_before_the_search(client):
     assert {hit["doc_id"] for hit in found["hits"]} == {"d2021", "d2022"}
 
 
-def test_indexes_are_chosen_by_name_and_listed(serve, searchable, fakes):
+def test_indexes_are_chosen_by_name_and_listed(serve, searchable):
     other = fakes.HashingEncoder("other", dimension=8)
     model = fakes.make_model(other)
     rows = [("only", "alone", {"lang": "en"})]
@@ -106,7 +107,7 @@ def test_without_an_index_a_search_says_how_to_start_one(serve):
     assert "--index DIR" in answer.json()["error"]["message"]
 
 
-def test_an_index_of_another_model_is_refused(fakes, encoder):
+def test_an_index_of_another_model_is_refused(encoder):
     index = fakes.ListIndex(fakes.HashingEncoder("another"), [("a", "a", {})])
     with pytest.raises(FingerprintError, match="'another'"):
         ServedIndex("wrong", index, fakes.make_model(encoder))
@@ -117,7 +118,7 @@ def test_two_indexes_of_one_name_are_refused(serve, searchable):
         serve([searchable.model], [searchable, searchable])
 
 
-def test_warming_up_uses_every_model_and_every_index(fakes, encoder, searchable):
+def test_warming_up_uses_every_model_and_every_index(encoder, searchable):
     other = fakes.HashingEncoder("other")
     models = [searchable.model, fakes.make_model(other)]
     server = Server(models, [searchable], ServerSettings())

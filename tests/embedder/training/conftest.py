@@ -1,8 +1,6 @@
 """Tiny training data and configs."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,26 +9,6 @@ from embedder.pooling import POOLINGS
 from embedder.training.config_file import read_config
 
 WORDS = ("mill", "pond", "water", "wheel", "flour", "grain", "stone", "river", "race", "weir")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors gain nothing from threads, and wait for each other where cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def step_gradients():
-    """The function of stepping.py beside this file."""
-    path = Path(__file__).with_name("stepping.py")
-    spec = importlib.util.spec_from_file_location("training_stepping", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.step_gradients
 
 
 @pytest.fixture

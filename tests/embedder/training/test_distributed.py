@@ -15,6 +15,7 @@ from embedder.training import train
 from embedder.training.config_file import read_config
 from embedder.training.processes import Processes
 from retrieval.errors import UsageError
+from tests.embedder.training.stepping import step_gradients
 
 ALONE = Processes(torch.device("cpu"))
 
@@ -48,7 +49,7 @@ def launch(*args):
 
 
 def test_two_processes_have_the_gradients_and_the_weights_of_one_with_the_joined_batch(
-    plan, write_pairs, tmp_path, step_gradients
+    plan, write_pairs, tmp_path
 ):
     # Unequal numbers of negatives and of chunks, a duplicate across the halves, unused layers.
     rows = [
@@ -73,7 +74,7 @@ def test_two_processes_have_the_gradients_and_the_weights_of_one_with_the_joined
         "train": plan(adapter__dropout=0.0, steps=3),
     }
     (tmp_path / "plan.json").write_text(json.dumps(plans))
-    chunks = launch(Path(__file__).parents[3], tmp_path / "plan.json", tmp_path)
+    chunks = launch(tmp_path / "plan.json", tmp_path)
     assert int(chunks[0]) != int(chunks[1])
 
     expected, _ = step_gradients(read_config(plans["gradients"], tmp_path), ALONE, cached=False)

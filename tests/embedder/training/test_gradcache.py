@@ -1,17 +1,13 @@
 """GradCache gives the plain step's gradients, dropout included."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 
 from embedder.pooling import POOLINGS
-from embedder.training import TrainConfig
 from embedder.training.loss import cached_backward, plain_backward
 from embedder.training.processes import Processes
+from tests.embedder.training.stepping import step_gradients
 
-Config = Callable[..., TrainConfig]
 ALONE = Processes(torch.device("cpu"))
 VARIANTS = [
     (pooling, attention)
@@ -20,11 +16,8 @@ VARIANTS = [
 ]
 
 
-Gradients = Callable[..., dict[str, Any]]
-
-
 @pytest.fixture
-def gradients(step_gradients):
+def gradients():
     """Return the loss under "loss", and every trained parameter's gradient by its name."""
 
     def compute(config, *, cached, chunks_at_least=3):

@@ -1,6 +1,5 @@
 """The note that a step may not fit into memory."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -8,11 +7,9 @@ import torch
 
 from embedder import Embedder, VariantSpec
 from embedder.models.lora import LoraOptions, add_adapter
-from embedder.training import TrainConfig, train
 from embedder.training import sampler as memory_module
+from embedder.training import train
 from embedder.training.sampler import graph_bytes
-
-Config = Callable[..., TrainConfig]
 
 
 @pytest.fixture

@@ -1,18 +1,16 @@
 """Training on packed texts: the padded step's gradients, also where layers are computed again."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
 from embedder.engine.packing import PackedBatch
 from embedder.pooling import POOLINGS
-from embedder.training import TrainConfig, check_data
+from embedder.training import check_data
 from embedder.training.batch import SourceTokenizer, draw_pairs
 from embedder.training.processes import Processes
 from embedder.training.setup import build_model
+from tests.embedder.training.stepping import step_gradients
 
-Config = Callable[..., TrainConfig]
 ALONE = Processes(torch.device("cpu"))
 VARIANTS = [
     (pooling, attention)
@@ -23,9 +21,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
 @pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
-def test_gradients_are_those_of_padded_texts(
-    variant_config, step_gradients, assert_same, pooling, attention, kind
-):
+def test_gradients_are_those_of_padded_texts(variant_config, assert_same, pooling, attention, kind):
     """Without dropout, whose masks fall on other places in another layout."""
     variant = variant_config(pooling, attention, adapter__dropout=0.0, adapter__kind=kind)
     padded, _ = step_gradients(variant, ALONE, cached=False, packs=False)
@@ -37,7 +33,7 @@ def test_gradients_are_those_of_padded_texts(
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize(("pooling", "attention"), [("mean", "causal"), ("multi_layer", "causal")])
 def test_layers_that_are_computed_again_attend_within_each_text(
-    variant_config, step_gradients, assert_same, pooling, attention, cached
+    variant_config, assert_same, pooling, attention, cached
 ):
     """The gradient asks for them when the pass is over; dropout is on, and repeated."""
     settings = {"adapter__dropout": 0.3}

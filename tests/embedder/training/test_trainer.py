@@ -8,19 +8,15 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from embedder import Embedder
-from embedder.training import TrainConfig, example_config, load_config, train
 from embedder.training import checkpoint as checkpoint_module
+from embedder.training import example_config, load_config, train
 from retrieval.errors import MillpondError, ModelError, RecordError, StorageError, UsageError
-
-Config = Callable[..., TrainConfig]
 
 
 def tensors(folder):
@@ -126,10 +122,6 @@ def test_a_stopped_run_goes_on_to_exactly_the_same_weights(config, tmp_path, cha
 
 
 RUNNER = """
-import sys
-sys.path.insert(0, {root!r})
-import torch
-torch.set_num_threads(1)
 from embedder.training import load_config, train
 def progress(report):
     print(report.step, flush=True)
@@ -143,8 +135,7 @@ def test_a_run_killed_at_a_random_moment_reaches_the_unbroken_runs_weights(confi
     toml = tmp_path / "train.toml"
     toml.write_text(to_toml(plan(**changes)))
     out = tmp_path / "killed"
-    here = Path(__file__).parent
-    code = RUNNER.format(root=str(here.parents[2]), config=str(toml), out=str(out))
+    code = RUNNER.format(config=str(toml), out=str(out))
     kill_at, wait_seconds = random.randint(1, 12), random.uniform(0, 0.05)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -6,10 +6,11 @@ import pytest
 
 from indexes import WriteConfig, open_index, write_corpus
 from retrieval import Document
+from tests.indexes import fakes
 
 
 @pytest.fixture
-def corpus(fakes):
+def corpus():
     random = np.random.default_rng(0)
     vectors = random.standard_normal((300, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -61,7 +62,7 @@ def test_a_search_without_a_filter_runs_on_the_gpu_and_one_with_a_filter_does_no
     assert (gpus["searches"], filtered) == (before, hits)
 
 
-def test_more_candidates_than_a_gpu_gives_are_asked_of_the_cpu(tmp_path, fakes, gpus):
+def test_more_candidates_than_a_gpu_gives_are_asked_of_the_cpu(tmp_path, gpus):
     vectors = np.random.default_rng(0).standard_normal((2100, 4)).astype(np.float32)
     documents = [Document(f"d{n}", str(n)) for n in range(2100)]
     write_corpus(fakes.TableEncoder(vectors), documents, tmp_path / "i")

@@ -12,6 +12,7 @@ from indexes.backends.faiss.build import INDEX_NAME, _write_flat, load_faiss
 from indexes.storage.vectors import Shards, VectorWriter
 from retrieval import Document, Retriever, VectorIndex
 from retrieval.errors import MissingDependencyError, UsageError, VectorError
+from tests.indexes import fakes
 
 FACTORIES = [
     "Flat",
@@ -25,7 +26,7 @@ FACTORIES = [
 ]
 
 
-def index_of(fakes, vectors, folder, *, ids=None, factory="Flat"):
+def index_of(vectors, folder, *, ids=None, factory="Flat"):
     """Write an index whose document number n has the n-th vector."""
     ids = ids or [f"d{n}" for n in range(len(vectors))]
     documents = [Document(doc_id, str(n)) for n, doc_id in enumerate(ids)]
@@ -37,9 +38,9 @@ def pairs(hits):
     return [(hit.doc_id, hit.score) for hit in hits]
 
 
-def test_search_orders_by_inner_product_and_returns_the_documents(tmp_path, fakes):
+def test_search_orders_by_inner_product_and_returns_the_documents(tmp_path):
     vectors = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
-    index = index_of(fakes, vectors, tmp_path / "i", ids=["east", "north", "between"])
+    index = index_of(vectors, tmp_path / "i", ids=["east", "north", "between"])
     assert isinstance(index, VectorIndex)
     assert (len(index), index.dimension) == (3, 2)
     hits = index.search(np.array([[0, 1]], dtype=np.float32), 2)[0]
@@ -51,7 +52,7 @@ def test_search_orders_by_inner_product_and_returns_the_documents(tmp_path, fake
     assert [hit.score for hit in hits] == pytest.approx([1, 0.8])
 
 
-def test_hits_carry_title_text_and_metadata_only_when_asked(tmp_path, fakes, encoder, documents):
+def test_hits_carry_title_text_and_metadata_only_when_asked(tmp_path, encoder, documents):
     write_corpus(encoder, documents, tmp_path / "i")
     index = open_index(tmp_path / "i")
     query = encoder.encode_queries([documents[7].content])
@@ -74,23 +75,23 @@ def test_a_retriever_finds_a_document_by_its_own_text(tmp_path, encoder, documen
     )
 
 
-def test_k_may_exceed_the_number_of_documents(tmp_path, fakes):
-    index = index_of(fakes, np.eye(3, dtype=np.float32), tmp_path / "i")
+def test_k_may_exceed_the_number_of_documents(tmp_path):
+    index = index_of(np.eye(3, dtype=np.float32), tmp_path / "i")
     hits = index.search(np.eye(3, dtype=np.float32)[:1], 100)[0]
     assert pairs(hits) == [("d0", 1.0), ("d1", 0.0), ("d2", 0.0)]
 
 
-def test_no_query_gives_no_list(tmp_path, fakes):
-    index = index_of(fakes, np.eye(3, dtype=np.float32), tmp_path / "i")
+def test_no_query_gives_no_list(tmp_path):
+    index = index_of(np.eye(3, dtype=np.float32), tmp_path / "i")
     assert index.search(np.empty((0, 3), dtype=np.float32), 5) == []
 
 
 @pytest.mark.parametrize("count", [3, 50, 300])
-def test_among_equal_scores_at_the_cut_off_the_smallest_ids_win(tmp_path, fakes, count):
+def test_among_equal_scores_at_the_cut_off_the_smallest_ids_win(tmp_path, count):
     # All vectors are equal, rows run against the order of ids: the last rows must be returned.
     vectors = np.tile(np.array([[1, 0]], dtype=np.float32), (count, 1))
     ids = [f"{number:04d}" for number in reversed(range(count))]
-    index = index_of(fakes, vectors, tmp_path / "i", ids=ids)
+    index = index_of(vectors, tmp_path / "i", ids=ids)
     hits = index.search(vectors[:1], 2)[0]
     assert [hit.doc_id for hit in hits] == ["0000", "0001"]
 
@@ -104,16 +105,14 @@ def test_among_equal_scores_at_the_cut_off_the_smallest_ids_win(tmp_path, fakes,
     k=st.integers(1, 90),
     levels=st.integers(0, 3),
 )
-def test_flat_search_equals_brute_force_with_ties(
-    fakes, seed, count, dimension, queries, k, levels
-):
+def test_flat_search_equals_brute_force_with_ties(seed, count, dimension, queries, k, levels):
     # Entries from a few whole numbers force ties; levels=0 makes every score 0.
     random = np.random.default_rng(seed)
     vectors = random.integers(-levels, levels + 1, (count, dimension)).astype(np.float32)
     asked = random.integers(-levels, levels + 1, (queries, dimension)).astype(np.float32)
     ids = [str(number) for number in random.permutation(count)]
     with tempfile.TemporaryDirectory() as folder:
-        index = index_of(fakes, vectors, Path(folder) / "i", ids=ids)
+        index = index_of(vectors, Path(folder) / "i", ids=ids)
         found = index.search(asked, k)
     for query, hits in zip(asked, found, strict=True):
         scores = vectors @ query
@@ -122,11 +121,11 @@ def test_flat_search_equals_brute_force_with_ties(
         assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
 
 
-def test_scores_and_order_do_not_depend_on_how_many_queries_are_asked_at_once(tmp_path, fakes):
+def test_scores_and_order_do_not_depend_on_how_many_queries_are_asked_at_once(tmp_path):
     # Float32 sums differ in the last digit between faiss' kernels for one and for many queries.
     random = np.random.default_rng(1)
     vectors = random.standard_normal((40, 96)).astype(np.float32)
-    index = index_of(fakes, np.concatenate([vectors] * 5), tmp_path / "i")
+    index = index_of(np.concatenate([vectors] * 5), tmp_path / "i")
     asked = random.standard_normal((64, 96)).astype(np.float32)
     together = index.search(asked, 12)
     assert together == [index.search(asked[n : n + 1], 12)[0] for n in range(64)]
@@ -148,22 +147,20 @@ def test_scores_and_order_do_not_depend_on_how_many_queries_are_asked_at_once(tm
     ],
     ids=["dimension", "one row", "float64", "nan", "infinity", "list"],
 )
-def test_queries_that_are_not_finite_float32_of_the_right_shape_are_refused(
-    tmp_path, fakes, queries
-):
-    index = index_of(fakes, np.eye(4, dtype=np.float32), tmp_path / "i")
+def test_queries_that_are_not_finite_float32_of_the_right_shape_are_refused(tmp_path, queries):
+    index = index_of(np.eye(4, dtype=np.float32), tmp_path / "i")
     with pytest.raises(VectorError, match="queries"):
         index.search(queries, 1)
 
 
-def test_k_below_one_is_refused(tmp_path, fakes):
-    index = index_of(fakes, np.eye(4, dtype=np.float32), tmp_path / "i")
+def test_k_below_one_is_refused(tmp_path):
+    index = index_of(np.eye(4, dtype=np.float32), tmp_path / "i")
     with pytest.raises(UsageError, match="k is 0"):
         index.search(np.eye(4, dtype=np.float32), 0)
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_every_kind_of_index_finds_most_documents_by_their_own_vectors(tmp_path, fakes, factory):
+def test_every_kind_of_index_finds_most_documents_by_their_own_vectors(tmp_path, factory):
     encoder = fakes.HashingEncoder()
     documents = fakes.make_documents(200)
     manifest = write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory=factory))
@@ -177,7 +174,7 @@ def test_every_kind_of_index_finds_most_documents_by_their_own_vectors(tmp_path,
     assert np.mean(hit) > (0.99 if "PQ" not in factory and "PCA" not in factory else 0.5)
 
 
-def test_training_and_search_breadth_are_kept_in_the_manifest(tmp_path, fakes):
+def test_training_and_search_breadth_are_kept_in_the_manifest(tmp_path):
     documents = fakes.make_documents(200)
     manifest = write_corpus(
         fakes.HashingEncoder(), documents, tmp_path / "i", WriteConfig(factory="IVF16,Flat")
@@ -193,9 +190,9 @@ def test_training_and_search_breadth_are_kept_in_the_manifest(tmp_path, fakes):
     }
 
 
-def test_rows_that_an_approximate_index_does_not_fill_are_left_out(tmp_path, fakes):
+def test_rows_that_an_approximate_index_does_not_fill_are_left_out(tmp_path):
     vectors = np.repeat(np.eye(32, dtype=np.float32), 2, axis=0)
-    index = index_of(fakes, vectors, tmp_path / "i", factory="IVF32,Flat")
+    index = index_of(vectors, tmp_path / "i", factory="IVF32,Flat")
     hits = index.search(vectors[:1], 64)[0]  # 8 of the 32 lists are visited
     assert 2 <= len(hits) < 64
     assert [hit.doc_id for hit in hits[:2]] == ["d0", "d1"]
@@ -243,7 +240,7 @@ def test_a_streamed_flat_file_has_the_bytes_that_faiss_writes(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
 @pytest.mark.parametrize("factory", ["Flat", "HNSW32", "IVF4,Flat", "SQ8"])
-def test_the_index_file_is_memory_mapped(tmp_path, fakes, factory):
+def test_the_index_file_is_memory_mapped(tmp_path, factory):
     folder = tmp_path / "i"
     write_corpus(
         fakes.HashingEncoder(), fakes.make_documents(200), folder, WriteConfig(factory=factory)

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from fakes import HashingEncoder, die
+from tests.indexes.fakes import HashingEncoder, die
 
 
 class Mortal(HashingEncoder):

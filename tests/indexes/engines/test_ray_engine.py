@@ -11,7 +11,6 @@ import time
 import warnings
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,9 +24,8 @@ from retrieval.errors import (
     ModelError,
     UsageError,
 )
+from tests.indexes.engines import ray_encoders
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 CONFIG = WriteConfig(batch_documents=5, corpus_name="corpus.jsonl")
 ONE = RayConfig(workers=1, cpus_per_worker=0.5, start_seconds=240)
 TWO = replace(ONE, workers=2)
@@ -44,13 +42,10 @@ def a_shard_for_each_chunk(monkeypatch):
 
 @pytest.fixture(scope="module")
 def encoders():
-    """The encoders of ray_encoders.py, importable in workers, with Ray running for all tests."""
+    """The encoders of ray_encoders.py, with Ray running for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent), str(ROOT)]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "token")  # Ray would set it, and leave it
-        patch.syspath_prepend(str(HERE.parent))
-        patch.syspath_prepend(str(HERE))
         ray = importlib.import_module("ray")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -61,7 +56,7 @@ def encoders():
                 log_to_driver=False,
                 object_store_memory=100 * 2**20,
             )
-        yield importlib.import_module("ray_encoders")
+        yield ray_encoders
         ray.shutdown()
 
 
@@ -195,8 +190,8 @@ from pathlib import Path
 import indexes.storage.staging
 from indexes import WriteConfig, write_corpus
 from indexes.engines.ray import RayConfig, ray_engine
-from fakes import HashingEncoder, make_documents
-from ray_encoders import Counting
+from tests.indexes.fakes import HashingEncoder, make_documents
+from tests.indexes.engines.ray_encoders import Counting
 
 path, folder, address = sys.argv[1:]
 indexes.storage.staging.SHARD_SECONDS = 0.0
@@ -236,7 +231,7 @@ def start_build(path, address=""):
     token = {"RAY_AUTH_MODE": "token"} if address else {}  # what Ray asks of who joins
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", SCRIPT, str(path), str(folder), address],
-        env={**clean, **token, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}{os.pathsep}{ROOT}"},
+        env={**clean, **token},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,9 +11,10 @@ from indexes.engines.ray import session as session_module
 from indexes.engines.ray.engine import Refusal, Worker
 from retrieval import Fingerprint
 from retrieval.errors import MissingDependencyError, UsageError
+from tests.indexes import fakes
 
 
-def test_without_ray_the_engine_says_what_to_type(monkeypatch, fakes):
+def test_without_ray_the_engine_says_what_to_type(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'millpond\[ray\]'"):
         ray_engine(fakes.HashingEncoder)
@@ -65,13 +66,13 @@ def test_impossible_numbers_are_refused(options, message):
         RayConfig(**options)
 
 
-def test_a_worker_that_is_another_model_never_returns_vectors(fakes):
+def test_a_worker_that_is_another_model_never_returns_vectors():
     worker = Worker(fakes.HashingEncoder, Fingerprint("hash", {"model": "hash", "dimension": 8}))
     assert worker.introduce().reason == "dimension 8 against 16"
     assert isinstance(worker.encode(["a"]), Refusal)
 
 
-def test_a_batch_that_fails_though_each_text_succeeds_blames_none_alone(fakes):
+def test_a_batch_that_fails_though_each_text_succeeds_blames_none_alone():
     class Small(fakes.HashingEncoder):
         def encode_documents(self, texts):
             if len(texts) > 2:

@@ -14,6 +14,7 @@ from indexes.backends.qdrant import QdrantOptions, configured_backend
 from retrieval import Document
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.filters import evaluate_filter, infer_schema, parse_filter
+from tests.indexes import fakes
 
 KINDS = {
     "flat": ("faiss", "Flat", None),
@@ -65,7 +66,7 @@ def expected_ids(vectors, documents, allowed, query, k):
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory, fakes):
+def corpus(tmp_path_factory):
     """400 documents, and an index of them of each kind."""
     vectors, documents, rows = make_corpus(400, 8)
     encoder = fakes.TableEncoder(vectors)
@@ -114,7 +115,7 @@ def test_every_kind_of_index_finds_k_of_the_matching_documents(
     joined=st.sampled_from([" and ", " or "]),
 )
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "edge", "memory"])
-def test_filtered_search_equals_plain_python(fakes, kind, seed, count, k, texts, joined):
+def test_filtered_search_equals_plain_python(kind, seed, count, k, texts, joined):
     vectors, documents, rows = make_corpus(count, 3, seed)
     where = joined.join(f"({text})" for text in texts)
     backend, factory, options = KINDS[kind]
@@ -164,7 +165,7 @@ def test_a_field_that_is_null_everywhere_can_be_asked_for_null(tmp_path, encoder
     assert index.search(query, 5, where="n != null") == [[]]
 
 
-def test_a_reindexed_folder_keeps_its_fields(corpus, tmp_path, fakes):
+def test_a_reindexed_folder_keeps_its_fields(corpus, tmp_path):
     vectors, documents, _, indexes = corpus
     write_corpus(fakes.TableEncoder(vectors), documents, tmp_path / "i")
     reindex(tmp_path / "i", backend="qdrant")

@@ -6,10 +6,11 @@ import pytest
 from indexes import WriteConfig, open_index, reindex, write_corpus
 from indexes.recall import measure_recall
 from retrieval import Document
+from tests.indexes import fakes
 
 
 @pytest.fixture
-def folder(tmp_path, fakes):
+def folder(tmp_path):
     random = np.random.default_rng(0)
     vectors = random.standard_normal((600, 24)).astype(np.float32)
     documents = [Document(f"d{n}", str(n)) for n in range(600)]

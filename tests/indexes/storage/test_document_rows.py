@@ -17,6 +17,7 @@ from indexes.storage.documents import (
 )
 from retrieval import Document
 from retrieval.errors import DuplicateIdError
+from tests.indexes import fakes
 
 DOCUMENTS = [Document("a", "one", "t"), Document("b", "twö", "", {"n": 1}), Document("c", "")]
 
@@ -65,7 +66,7 @@ def test_the_digest_sees_order_and_where_a_text_ends():
     assert digest([Document("a", "x")]) != digest([Document("a", "", "x")])
 
 
-def test_pieces_of_any_length_become_the_same_file(tmp_path, fakes, monkeypatch):
+def test_pieces_of_any_length_become_the_same_file(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BATCH_DOCUMENTS", 4)
     made = fakes.make_documents(11)
     contents = []
@@ -87,7 +88,7 @@ def test_what_is_deleted_or_replaced_under_a_reader_is_still_read(tmp_path):
     assert list(store.iterate_metadata()) == [[{"n": 1}]]
 
 
-def test_equal_hashes_are_no_equal_ids(tmp_path, fakes, monkeypatch):
+def test_equal_hashes_are_no_equal_ids(tmp_path, monkeypatch):
     def all_alike(doc_ids):
         return np.zeros(len(doc_ids), np.uint64)
 

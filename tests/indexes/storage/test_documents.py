@@ -6,6 +6,7 @@ from indexes.storage import documents as module
 from indexes.storage.documents import DocumentStore, DocumentWriter, check_unique_ids
 from retrieval import Document
 from retrieval.errors import DuplicateIdError, IndexCorruptError, RecordError
+from tests.indexes import fakes
 
 
 def write(folder, documents, *, files=1):
@@ -19,7 +20,7 @@ def write(folder, documents, *, files=1):
 
 
 @pytest.mark.parametrize("files", [1, 3])
-def test_every_document_comes_back_by_its_row_number(tmp_path, fakes, monkeypatch, files):
+def test_every_document_comes_back_by_its_row_number(tmp_path, monkeypatch, files):
     monkeypatch.setattr(module, "BATCH_DOCUMENTS", 4)
     documents = fakes.make_documents(11)  # of one file batches of 4, 4 and 3; or files of 4, 4, 3
     store = write(tmp_path / "d", documents, files=files)
@@ -30,7 +31,7 @@ def test_every_document_comes_back_by_its_row_number(tmp_path, fakes, monkeypatc
     assert store.documents(np.array([], dtype=np.int64)) == {}
 
 
-def test_a_lookup_among_1024_batches_opens_at_most_twelve(tmp_path, fakes, monkeypatch):
+def test_a_lookup_among_1024_batches_opens_at_most_twelve(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BATCH_DOCUMENTS", 1)
     store = write(tmp_path / "d", fakes.make_documents(1024))
     assert store.ids(np.array([300])) == {300: "d300"}
@@ -47,7 +48,7 @@ def test_batches_are_bounded_by_bytes_and_a_document_may_be_larger_than_a_batch(
     assert [store.documents(np.arange(4))[row].text for row in range(4)] == texts
 
 
-def test_a_lookup_reads_the_mapped_file_and_copies_no_batch(tmp_path, fakes):
+def test_a_lookup_reads_the_mapped_file_and_copies_no_batch(tmp_path):
     documents = [Document(str(n), "x" * 100_000) for n in range(200)]  # 20 MB
     store = write(tmp_path / "d", documents)
     before = pa.total_allocated_bytes()
@@ -73,7 +74,7 @@ def test_a_document_that_cannot_be_stored_is_named(tmp_path, document):
 
 
 @pytest.mark.parametrize("size", [0, 10, 500])
-def test_a_truncated_file_is_corrupt(tmp_path, fakes, size):
+def test_a_truncated_file_is_corrupt(tmp_path, size):
     write(tmp_path / "d", fakes.make_documents(9))
     with (tmp_path / "d" / "00000.arrow").open("r+b") as stream:
         stream.truncate(size)
@@ -93,7 +94,7 @@ def test_an_arrow_file_with_other_columns_is_corrupt(tmp_path):
         DocumentStore(tmp_path)
 
 
-def test_a_repeated_id_is_found_across_batches(tmp_path, fakes, monkeypatch):
+def test_a_repeated_id_is_found_across_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BATCH_DOCUMENTS", 4)
     documents = fakes.make_documents(11)
     check_unique_ids(write(tmp_path / "a", documents), source="c")

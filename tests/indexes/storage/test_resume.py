@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ from indexes import WriteConfig, open_index, verify_index, write_corpus
 from indexes.storage import staging as staging_module
 from retrieval import Document
 from retrieval.errors import DuplicateIdError, UsageError, VectorError
+from tests.indexes import fakes
 
-ROOT = Path(__file__).parents[3]
 CONFIG = WriteConfig(batch_documents=5, corpus_name="corpus.jsonl")
 
 
@@ -48,7 +47,7 @@ def contents(path):
     return ids, np.concatenate(parts).tobytes()
 
 
-def test_a_broken_build_goes_on_with_the_same_chunks(tmp_path, fakes, documents):
+def test_a_broken_build_goes_on_with_the_same_chunks(tmp_path, documents):
     whole = fakes.HashingEncoder()
     write_corpus(whole, documents, tmp_path / "whole", CONFIG)
     break_off(fakes.HashingEncoder(), documents, tmp_path / "i", 13)  # 2 shards of 5
@@ -90,7 +89,7 @@ def test_another_option_is_refused_and_named(tmp_path, encoder, documents, chang
     assert verify_index(tmp_path / "i").documents == 25
 
 
-def test_another_model_of_the_same_dimension_is_refused(tmp_path, fakes, encoder, documents):
+def test_another_model_of_the_same_dimension_is_refused(tmp_path, encoder, documents):
     break_off(encoder, documents, tmp_path / "i", 13)
     with pytest.raises(UsageError, match=r"model was 'hash' and is 'other'.*--restart"):
         write_corpus(fakes.HashingEncoder(model="other"), documents, tmp_path / "i", CONFIG)
@@ -118,7 +117,7 @@ def test_a_changed_corpus_is_refused_with_the_documents_that_changed(
     assert encoder.calls == calls + 3
 
 
-def test_restart_embeds_everything_again(tmp_path, fakes, encoder, documents):
+def test_restart_embeds_everything_again(tmp_path, encoder, documents):
     break_off(encoder, documents, tmp_path / "i", 13)
     other = fakes.HashingEncoder(model="other")
     config = WriteConfig(batch_documents=5, corpus_name="corpus.jsonl", restart=True)
@@ -129,7 +128,7 @@ def test_restart_embeds_everything_again(tmp_path, fakes, encoder, documents):
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "record"])
 def test_a_damaged_shard_and_what_follows_it_is_embedded_again(
-    tmp_path, fakes, encoder, documents, damage
+    tmp_path, encoder, documents, damage
 ):
     whole = tmp_path / "whole"
     write_corpus(encoder, documents, whole, CONFIG)
@@ -152,7 +151,7 @@ def test_a_damaged_shard_and_what_follows_it_is_embedded_again(
     assert contents(tmp_path / "i") == contents(whole)
 
 
-def test_an_error_of_the_encoder_keeps_what_came_before(tmp_path, fakes, documents):
+def test_an_error_of_the_encoder_keeps_what_came_before(tmp_path, documents):
     encoder = fakes.HashingEncoder()
     encode = encoder.encode_documents
 
@@ -180,7 +179,7 @@ FIFTY_KILLS = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 from indexes import WriteConfig, staging, verify_index, write_corpus
-from fakes import HashingEncoder, make_documents
+from tests.indexes.fakes import HashingEncoder, make_documents
 
 folder, seed = Path(sys.argv[1]), int(sys.argv[2])
 chance = random.Random(seed)
@@ -224,12 +223,10 @@ print(json.dumps({"killed": killed, "taken_up": taken_up}))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-def test_fifty_kills_at_random_moments_lose_and_double_nothing(tmp_path, fakes):
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parents[1]}"}
+def test_fifty_kills_at_random_moments_lose_and_double_nothing(tmp_path):
     seed = int.from_bytes(os.urandom(4), "little")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FIFTY_KILLS, str(tmp_path), str(seed)],
-        env=environment,
         capture_output=True,
         text=True,
     )

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from embedder.serving import ServedIndex
+from tests.embedder.serving import fakes
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -71,7 +72,7 @@ def open_page(chromium):
 
 
 @pytest.fixture
-def make_index(fakes):
+def make_index():
     """Return an index of (id, title, text, metadata), served under a name."""
 
     class TitledIndex(fakes.ListIndex):
@@ -96,7 +97,7 @@ def animals(make_index, encoder):
 
 
 @pytest.fixture
-def others(make_index, fakes):
+def others(make_index):
     """Eight of the ten animals, by another model."""
     rows = [describe(place) for place in range(2, 10)]
     return make_index("others", fakes.HashingEncoder("other", dimension=8), rows)

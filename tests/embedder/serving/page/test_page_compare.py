@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.embedder.serving import fakes
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
 MINUS = "\N{MINUS SIGN}"
@@ -71,7 +73,7 @@ def test_changes_are_words_for_who_does_not_see_the_lines(open_page, pair, expec
         expect(label.locator(".unseen")).to_have_text(f", {words}")
 
 
-def test_a_line_joins_the_titles_of_each_document_that_both_have(open_page, pair, expected, fakes):
+def test_a_line_joins_the_titles_of_each_document_that_both_have(open_page, pair, expected):
     first, second, _ = expected
     page = open_page(pair, LINK)
     both = sorted(set(first) & set(second))
@@ -113,7 +115,7 @@ def test_arrows_cross_over_to_the_same_document(open_page, pair, expected):
 
 
 def test_a_filter_that_fits_one_index_only_is_explained_for_the_other(
-    open_page, serve, animals, make_index, fakes
+    open_page, serve, animals, make_index
 ):
     other = fakes.HashingEncoder("other", dimension=8)
     plain = make_index(

@@ -1,24 +1,19 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from indexes import WriteConfig, open_index, write_corpus
 from indexes.backends.qdrant import QdrantOptions, configured_backend
 from indexes.backends.qdrant import connection as connection_module
+from tests.indexes import fakes
+from tests.indexes.backends.qdrant.fake_server import FakeServer
 
 
 @pytest.fixture
 def server(monkeypatch):
     """A fake Qdrant server; no key in the environment, no long waits."""
-    path = Path(__file__).with_name("fake_server.py")
-    spec = importlib.util.spec_from_file_location("indexes_fake_server", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     for name in ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(connection_module, "FIRST_PAUSE_SECONDS", 0.001)
-    running = module.FakeServer()
+    running = FakeServer()
     yield running
     running.stop()
 
@@ -41,7 +36,7 @@ def write_with():
 
 
 @pytest.fixture
-def index_of(fakes, write_with):
+def index_of(write_with):
     """Return a function that indexes vectors: document number n has the n-th."""
     from retrieval import Document
 

@@ -1,6 +1,6 @@
 """Answers on HTTP as a Qdrant server does, as far as millpond asks; remembers every request.
 
-Loaded by the fixture ``fake_server``. It searches by brute force.
+It searches by brute force.
 """
 
 import json

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections import namedtuple
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,8 +26,7 @@ from indexes.backends.qdrant import edge as overlay_module
 from indexes.backends.qdrant.edge import EdgeSearcher
 from indexes.storage.vectors import VectorWriter
 from retrieval.errors import IndexCorruptError, SourceNotFoundError, StorageError
-
-ROOT = Path(__file__).parents[4]
+from tests.indexes import fakes
 
 FACTORIES = ["Flat", "HNSW"]
 
@@ -42,10 +40,8 @@ def digests(folder):
 
 
 def run(script, *arguments):
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "indexes")])
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": paths}
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def find_own(encoder, documents, index):
@@ -130,7 +126,7 @@ def test_two_processes_search_one_index(tmp_path, encoder, documents):
     write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant"))
     index = open_index(tmp_path / "i")
     script = (
-        "import sys; from indexes import open_index; from fakes import *\n"
+        "import sys; from indexes import open_index; from tests.indexes.fakes import *\n"
         "query = HashingEncoder().encode_queries([make_documents(25)[3].content])\n"
         "print(open_index(sys.argv[1]).search(query, 1)[0][0].doc_id)"
     )
@@ -139,7 +135,7 @@ def test_two_processes_search_one_index(tmp_path, encoder, documents):
     assert find_own(encoder, documents, index)
 
 
-def test_a_reader_keeps_the_index_that_was_replaced(tmp_path, fakes, encoder, documents):
+def test_a_reader_keeps_the_index_that_was_replaced(tmp_path, encoder, documents):
     write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant"))
     reader = open_index(tmp_path / "i")
     new = fakes.make_documents(9, "new")
@@ -186,7 +182,7 @@ KILLED = """
 import sys
 import indexes.folder, indexes.backends.qdrant.edge as edge
 from indexes import WriteConfig, write_corpus
-from fakes import HashingEncoder, die, make_documents
+from tests.indexes.fakes import HashingEncoder, die, make_documents
 
 point, path = sys.argv[1:]
 if point == "between two batches":

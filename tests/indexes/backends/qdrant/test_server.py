@@ -18,6 +18,7 @@ from retrieval.errors import (
     StorageError,
     UsageError,
 )
+from tests.indexes import fakes
 
 
 def with_changes(options, **changes):
@@ -139,7 +140,7 @@ def test_points_arrive_once_in_batches_below_the_limit(
     assert np.array_equal(stored, encoder.encode_documents([d.content for d in documents]))
 
 
-def test_the_longest_points_stay_below_the_limit_of_a_server(tmp_path, fakes):
+def test_the_longest_points_stay_below_the_limit_of_a_server(tmp_path):
     # The estimate must not be too small: floats with all their digits, ids of escaped letters.
     from indexes.storage.documents import DocumentStore, DocumentWriter
     from indexes.storage.vectors import Shards, VectorWriter
@@ -221,7 +222,7 @@ def test_lost_points_are_noticed(tmp_path, write_with, server, options, encoder,
 
 
 def test_a_name_that_is_taken_is_refused_before_anything_is_encoded(
-    folder, tmp_path, write_with, options, fakes, documents
+    folder, tmp_path, write_with, options, documents
 ):
     encoder = fakes.HashingEncoder()
     with pytest.raises(IndexExistsError, match="'docs' of 25 documents by 'hash'.*--overwrite"):
@@ -281,7 +282,7 @@ def change(collection, **changes):
     collection["body"]["metadata"]["millpond"].update(changes)
 
 
-def test_a_collection_of_another_model_is_refused(folder, server, fakes):
+def test_a_collection_of_another_model_is_refused(folder, server):
     other = fakes.HashingEncoder(model="other").fingerprint
     change(one_collection(server)[1], fingerprint=other.to_json())
     with pytest.raises(FingerprintError, match="'other'.*model 'other' against 'hash'"):

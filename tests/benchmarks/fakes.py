@@ -1,5 +1,4 @@
-"""Small data sets and an encoder without a model; imported by the scripts that are killed, and
-loaded by the fixture ``fakes``."""
+"""Small data sets and an encoder without a model."""
 
 import json
 import os
@@ -142,7 +141,7 @@ def write_clusters(path, per_label=20):
 
 
 def write_all(folder):
-    """Write one task of each family under a folder."""
+    """Write one task of each task type under a folder."""
     write_ponds(folder / "beir" / "ponds")
     write_pairs(folder / "sts" / "pairs.tsv")
     write_labels(folder / "classification" / "wetness")

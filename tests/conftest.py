@@ -1,0 +1,56 @@
+"""What all tests share: seeds, one thread each, and the checkout on the path of their children."""
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).parents[1]
+
+# Processes that a test starts import this checkout, as ``from tests.indexes import fakes`` does.
+os.environ["PYTHONPATH"] = str(ROOT)
+# Threads cost more than they give on models this small, and their sums differ in the last digit.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+settings.register_profile("test", derandomize=True, database=None, deadline=None)
+settings.register_profile(
+    "fuzz",
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("test")
+
+
+@pytest.fixture(scope="session")
+def seed(pytestconfig):
+    """The seed of a test that draws its cases itself: 0, or that of ``make fuzz``."""
+    return _seed(pytestconfig)
+
+
+def _seed(config):
+    return int(config.getoption("--hypothesis-seed") or 0)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that find new cases with another seed."""
+    for item in items:
+        is_hypothesis = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if is_hypothesis or "seed" in getattr(item, "fixturenames", ()):
+            item.add_marker("fuzz")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Seed every generator before a test and its fixtures, so that their order does not matter."""
+    start = _seed(item.config) % 2**32
+    random.seed(start)
+    np.random.seed(start)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(start)
+        torch.set_num_threads(1)
