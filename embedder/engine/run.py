@@ -20,7 +20,7 @@ from embedder.engine.text import check_texts, pad_batch
 from retrieval.errors import ModelError
 from retrieval.protocols import Progress, Vectors
 
-__all__ = ["EngineSettings", "encode_texts", "run_batches"]
+__all__ = ["EngineSettings", "encode_rows", "encode_texts", "run_batches"]
 
 _LEAST_WINDOW_TEXTS = 1024
 
@@ -86,6 +86,20 @@ def encode_texts(
             vectors[[first + index for index in chosen]] = found.numpy()
             if progress is not None:
                 progress(len(chosen))
+    return vectors
+
+
+@torch.inference_mode()
+def encode_rows(model: EngineSettings, rows: Rows, width: int) -> Vectors:
+    """Return float32 (N, width), a vector per row of token ids, not checked for NaN.
+
+    Raises
+    ------
+    ModelError : the device has too little memory for one text alone.
+    """
+    vectors = np.empty((len(rows), width), dtype=np.float32)
+    for chosen, found in run_batches(model, rows):
+        vectors[chosen] = found.numpy()
     return vectors
 
 

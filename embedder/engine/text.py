@@ -34,14 +34,14 @@ def check_texts(texts: Sequence[str]) -> None:
             ) from None
 
 
-def check_finite(vectors: Vectors, texts: Sequence[str], model: str) -> None:
+def check_finite(vectors: Vectors, texts: Sequence[object], model: str) -> None:
     """Raise ModelError where a vector of (N, D) holds NaN or infinity; name its text."""
     wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if wrong.size:
         bad = int(wrong[0])
         raise ModelError(
-            f"{model} gave NaN or infinity for text {bad}: {texts[bad][:60]!r}. The weights may "
-            f"be damaged, or overflow in this dtype."
+            f"{model} gave NaN or infinity for text {bad}: {str(texts[bad])[:60]!r}. The weights "
+            f"may be damaged, or overflow in this dtype."
         )
 
 
@@ -138,6 +138,10 @@ class TextTokenizer:
 
     def __call__(self, texts: Sequence[str], frame: Frame) -> list[list[int]]:
         """Return one list of 1 to ``max_tokens`` token ids per text."""
+        return self.tokenize(texts, frame)[0]
+
+    def tokenize(self, texts: Sequence[str], frame: Frame) -> tuple[list[list[int]], list[bool]]:
+        """Return what calling the tokenizer does, and whether each text was truncated."""
         tail = self._plain([frame.suffix])[0] + self._tail if frame.suffix else self._tail
         room = self.max_tokens - len(self._head) - len(tail)
         prefix_tokens = len(self._plain([frame.prefix])[0]) if frame.prefix else 0
@@ -148,13 +152,17 @@ class TextTokenizer:
             )
         # Longer text cannot reach the vector, and a tokenizer takes seconds for megabytes.
         characters = room * _LONGEST_TOKEN_CHARACTERS
-        texts = [text[:characters] for text in texts]
+        shown = [text[:characters] for text in texts]
         if self._lowercase:
-            texts = [text.lower() for text in texts]
-        bodies = self._plain([frame.prefix + text for text in texts])
+            shown = [text.lower() for text in shown]
+        bodies = self._plain([frame.prefix + text for text in shown])
         rows = [self._head + body[:room] + tail for body in bodies]
+        truncated = [
+            len(text) > characters or len(body) > room
+            for text, body in zip(texts, bodies, strict=True)
+        ]
         # A template without EOS around an empty text could leave nothing to pool.
-        return [row or [self.pad_id] for row in rows]
+        return [row or [self.pad_id] for row in rows], truncated
 
     def _plain(self, texts: list[str]) -> list[list[int]]:
         """Tokenise without special tokens, and without reading any out of the text."""
