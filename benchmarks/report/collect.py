@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.report.items import collect_items
-from benchmarks.report.leaderboard import FamilyTable, build_leaderboard
+from benchmarks.report.leaderboard import TaskTypeTable, build_leaderboard
 from benchmarks.report.words import describe_tests, describe_values, sentence
 from benchmarks.scoring.results import Result
 from benchmarks.significance.comparison import Comparison
@@ -45,7 +45,7 @@ class Report:
 
     results: Sequence[Result]
     comparison: Comparison
-    tables: Sequence[FamilyTable]
+    tables: Sequence[TaskTypeTable]
     folder: Path
     version: str
     created: str
@@ -79,9 +79,9 @@ def page_data(report: Report) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     for table in report.tables:
         for column in table.columns:
             of_task = {one.model: one for one in report.results if one.task == column.task}
-            tasks.append(_task(table.family, column.task, report, of_task))
+            tasks.append(_task(table.task_type, column.task, report, of_task))
             blocks.append(
-                collect_items(report.folder, models, of_task, table.family, column.metric)
+                collect_items(report.folder, models, of_task, table.task_type, column.metric)
             )
     whole = {
         "created": report.created,
@@ -92,7 +92,7 @@ def page_data(report: Report) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "tested": bool(report.comparison.differences),
         "models": [_model(name, report.results) for name in models],
         "tasks": tasks,
-        "families": [_family(table, report, models) for table in report.tables],
+        "task_types": [_task_type(table, report, models) for table in report.tables],
         "tests": describe_tests(report.comparison),
         "cautions": [sentence(note) for note in report.comparison.notes],
         "notes": _notes(report.results),
@@ -101,15 +101,17 @@ def page_data(report: Report) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return whole, blocks
 
 
-def _task(family: str, task: str, report: Report, of_task: Mapping[str, Result]) -> dict[str, Any]:
-    """Return what the page says about a task: its scores are in the family's table."""
+def _task(
+    task_type: str, task: str, report: Report, of_task: Mapping[str, Result]
+) -> dict[str, Any]:
+    """Return what the page says about a task: its scores are in the task type's table."""
     results = list(of_task.values())
     data = [f"{name} {value}" for name, value in _shared([one.data for one in results]).items()]
     settings = _shared([one.settings for one in results])
     column = next(c for table in report.tables for c in table.columns if c.task == task)
     return {
         "name": task,
-        "family": family,
+        "task_type": task_type,
         "metric": column.metric,
         "items": column.items,
         "data": data,
@@ -134,11 +136,11 @@ def _model(name: str, results: Sequence[Result]) -> dict[str, Any]:
     return {"name": name, "fingerprints": list(digests)}
 
 
-def _family(table: FamilyTable, report: Report, models: Sequence[str]) -> dict[str, Any]:
+def _task_type(table: TaskTypeTable, report: Report, models: Sequence[str]) -> dict[str, Any]:
     number = {name: index for index, name in enumerate(models)}
-    own = [result for result in report.results if result.family == table.family]
+    own = [result for result in report.results if result.task_type == table.task_type]
     return {
-        "name": table.family,
+        "name": table.task_type,
         "models": [number[name] for name in table.models],
         "absent": [number[name] for name in table.absent],
         "notes": list(table.notes),
@@ -151,7 +153,7 @@ def _family(table: FamilyTable, report: Report, models: Sequence[str]) -> dict[s
             for column in table.columns
         ],
         "means": {number[name]: _cell(cell) for name, cell in table.means.items()},
-        "pairs": _pairs(report.comparison.families, number, family=table.family),
+        "pairs": _pairs(report.comparison.task_types, number, task_type=table.task_type),
         "costs": {number[name]: _costs(own, name) for name in table.models},
     }
 
@@ -165,7 +167,7 @@ def _cell(cell: Any) -> dict[str, Any]:
 def _pairs(
     differences: Sequence[Any], number: Mapping[str, int], **only: str
 ) -> list[dict[str, Any]]:
-    """Return the differences of one task or family, what is not a number left out."""
+    """Return the differences of one task or task type, what is not a number left out."""
     rows = []
     for one in differences:
         if any(getattr(one, name) != value for name, value in only.items()):
@@ -189,7 +191,7 @@ def _significant_digits(value: float) -> float | None:
 
 
 def _costs(results: Sequence[Result], model: str) -> dict[str, float]:
-    """Return the median of each cost of a model over the tasks of a family."""
+    """Return the median of each cost of a model over the tasks of a task type."""
     own = [result.costs for result in results if result.model == model]
     rows = {
         name: [costs[name] for costs in own if math.isfinite(costs.get(name, math.nan))]

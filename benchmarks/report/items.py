@@ -30,7 +30,7 @@ def collect_items(
     folder: Path,
     models: Sequence[str],
     results: Mapping[str, Result],
-    family: str,
+    task_type: str,
     metric: str,
 ) -> dict[str, Any]:
     """Return the item scores of one task and, for retrieval, the hits behind the differences.
@@ -48,7 +48,7 @@ def collect_items(
     gold : for STS the true scores.
     texts, most, documents, hits : for retrieval, as ``_collect_hits`` says.
     """
-    key = "cosine" if family == "sts" else metric
+    key = "cosine" if task_type == "sts" else metric
     ids = list(dict.fromkeys(str(item) for one in results.values() for item in one.item_ids))
     rows: list[Scaled | None] = [
         _align(results[name], key, ids) if name in results and key in results[name].items else None
@@ -57,9 +57,9 @@ def collect_items(
     block: dict[str, Any] = {"scale": SCALE, "values": rows}
     if ids != [str(number) for number in range(len(ids))]:
         block["ids"] = ids
-    if family == "sts" and results:
+    if task_type == "sts" and results:
         block["gold"] = _align(next(iter(results.values())), "gold", ids)
-    if family == "retrieval":
+    if task_type == "retrieval":
         block |= _collect_hits(folder, models, next(iter(results.values())).task, rows, ids)
     return block
 

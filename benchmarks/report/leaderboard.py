@@ -1,4 +1,4 @@
-"""The leaderboard: a table for each task family, with what differs significantly in it."""
+"""The leaderboard: a table for each task type, with what differs significantly in it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from string import ascii_letters
 
-from benchmarks.scoring.results import FAMILIES, Result
-from benchmarks.significance.comparison import Comparison, Difference, FamilyDifference
+from benchmarks.scoring.results import TASK_TYPES, Result
+from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
 
 __all__ = [
     "share_letters",
     "BETTER",
     "WORSE",
     "Cell",
-    "FamilyTable",
+    "TaskTypeTable",
     "TaskColumn",
     "build_leaderboard",
 ]
@@ -120,20 +120,20 @@ class TaskColumn:
 
 
 @dataclass(frozen=True)
-class FamilyTable:
-    """The models and tasks of a family.
+class TaskTypeTable:
+    """The models that were run on the tasks of one type, and their scores.
 
     Attributes
     ----------
-    models : those with a task of the family, by mean, the best first; then those without one.
+    models : those with a task of this type, by mean, the best first; then those without one.
     columns : its tasks, by name.
     means : of the models that have a defined score on every task; a mean over other tasks
         would be another quantity.
-    absent : the models that have no task of this family.
-    notes : what limits the tests over the family.
+    absent : the models that have no task of this type.
+    notes : what limits the tests over the tasks of this type.
     """
 
-    family: str
+    task_type: str
     models: Sequence[str]
     columns: Sequence[TaskColumn]
     means: Mapping[str, Cell]
@@ -141,32 +141,32 @@ class FamilyTable:
     notes: Sequence[str] = field(default=())
 
 
-def build_leaderboard(results: Sequence[Result], comparison: Comparison) -> list[FamilyTable]:
-    """Return a table for each family that has a task, in the order of ``FAMILIES``."""
+def build_leaderboard(results: Sequence[Result], comparison: Comparison) -> list[TaskTypeTable]:
+    """Return a table for each task type that has a task, in the order of ``TASK_TYPES``."""
     metrics = choose_metrics(results, comparison)
     tables = []
-    for family in FAMILIES:
-        of_family = [result for result in results if result.family == family]
-        if of_family:
-            tables.append(_build_table(family, of_family, comparison, metrics))
+    for task_type in TASK_TYPES:
+        of_task_type = [result for result in results if result.task_type == task_type]
+        if of_task_type:
+            tables.append(_build_table(task_type, of_task_type, comparison, metrics))
     return tables
 
 
 def choose_metrics(results: Sequence[Result], comparison: Comparison) -> dict[str, str]:
-    """Return the metric of each task: the compared one, else as its family, else its own."""
+    """Return the metric of each task: the compared one, else as its task type, else its own."""
     compared = {one.task: one.metric for one in comparison.differences}
-    of_family = {one.family: one.metric for one in comparison.differences}
+    of_task_type = {one.task_type: one.metric for one in comparison.differences}
     chosen = dict(compared)
     for result in results:
-        usual = of_family.get(result.family, result.main_metric)
+        usual = of_task_type.get(result.task_type, result.main_metric)
         fallback = usual if usual in result.metrics else result.main_metric
         chosen.setdefault(result.task, fallback)
     return chosen
 
 
 def _build_table(
-    family: str, results: Sequence[Result], comparison: Comparison, metrics: Mapping[str, str]
-) -> FamilyTable:
+    task_type: str, results: Sequence[Result], comparison: Comparison, metrics: Mapping[str, str]
+) -> TaskTypeTable:
     tasks = sorted({result.task for result in results})
     columns = [
         _build_column(
@@ -181,10 +181,10 @@ def _build_table(
         names,
         key=lambda name: (name not in means, -fmean(scores[name]) if scores[name] else math.inf),
     )
-    tested = [one for one in comparison.families if one.family == family]
+    tested = [one for one in comparison.task_types if one.task_type == task_type]
     able = [one for one in tested if one.smallest_p < comparison.alpha]
-    return FamilyTable(
-        family=family,
+    return TaskTypeTable(
+        task_type=task_type,
         models=ranked,
         columns=columns,
         means=_mark(means, able, comparison.baseline),
@@ -193,8 +193,8 @@ def _build_table(
     )
 
 
-def _limits(tested: Sequence[FamilyDifference]) -> tuple[str, ...]:
-    """Return a sentence on what the tests over a family could not show."""
+def _limits(tested: Sequence[TaskTypeDifference]) -> tuple[str, ...]:
+    """Return a sentence on what the tests over a task type could not show."""
     limits = list(dict.fromkeys(one.note.rstrip(".") for one in tested if one.note))
     return (f"Tests of the means: {'; '.join(limits)}.",) if limits else ()
 
@@ -223,7 +223,7 @@ def _reason(result: Result, metric: str) -> str:
 
 def _mark(
     scores: Mapping[str, float],
-    tested: Sequence[Difference] | Sequence[FamilyDifference],
+    tested: Sequence[Difference] | Sequence[TaskTypeDifference],
     baseline: str,
 ) -> dict[str, Cell]:
     """Return a cell for each score, marked with what the tests of one column found."""

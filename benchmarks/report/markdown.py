@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks.report.collect import COSTS, Report
-from benchmarks.report.leaderboard import Cell, FamilyTable
+from benchmarks.report.leaderboard import Cell, TaskTypeTable
 from benchmarks.report.words import describe_tests, sentence
 from benchmarks.scoring.results import Result
-from benchmarks.significance.comparison import Comparison, Difference, FamilyDifference
+from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
 
 __all__ = ["render_markdown", "render_csv"]
 
@@ -20,7 +20,7 @@ _MINUS = "−"  # noqa: RUF001 - the minus sign that tables are set with
 
 
 def render_markdown(report: Report) -> str:
-    """Return leaderboards by family, significant differences, notes and how it was tested."""
+    """Return leaderboards by task type, significant differences, notes and how it was tested."""
     lines = ["# Embedding models compared", ""]
     for table in report.tables:
         lines += [*_leaderboard(table, report.comparison), ""]
@@ -49,8 +49,9 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
-def _leaderboard(table: FamilyTable, comparison: Comparison) -> Iterator[str]:
-    yield f"## {table.family.upper() if table.family == 'sts' else table.family.capitalize()}"
+def _leaderboard(table: TaskTypeTable, comparison: Comparison) -> Iterator[str]:
+    title = "STS" if table.task_type == "sts" else table.task_type.capitalize()
+    yield f"## {title}"
     yield ""
     heads = [f"{plain(column.task)} ({plain(column.metric)})" for column in table.columns]
     yield _row(["model", "mean", *heads])
@@ -88,11 +89,11 @@ def _cell(cell: Cell | None) -> str:
 
 
 def _differences(comparison: Comparison) -> Iterator[str]:
-    found: list[Difference | FamilyDifference] = [
-        *(one for one in comparison.families if one.significant),
+    found: list[Difference | TaskTypeDifference] = [
+        *(one for one in comparison.task_types if one.significant),
         *(one for one in comparison.differences if one.significant),
     ]
-    total = len(comparison.families) + len(comparison.differences)
+    total = len(comparison.task_types) + len(comparison.differences)
     yield "## Significant differences"
     yield ""
     if not found:
@@ -105,7 +106,7 @@ def _differences(comparison: Comparison) -> Iterator[str]:
     yield from (_row(_describe(one)) for one in found)
 
 
-def _describe(one: Difference | FamilyDifference) -> list[str]:
+def _describe(one: Difference | TaskTypeDifference) -> list[str]:
     """Return the row of a difference, the better model first."""
     flip = one.difference < 0
     better, worse = (one.second, one.first) if flip else (one.first, one.second)
@@ -115,7 +116,7 @@ def _describe(one: Difference | FamilyDifference) -> list[str]:
         interval = " to ".join(f"{end:.3f}".replace("-", _MINUS) for end in ends)
         where = plain(one.task)
     else:
-        where = f"all {plain(one.family)}"
+        where = f"all {plain(one.task_type)}"
     gap = f"{abs(one.difference):.3f}"
     return [where, code(better), code(worse), gap, interval, _p(one.p), _p(one.p_corrected)]
 
@@ -144,11 +145,11 @@ def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-_FIELDS = ("model", "task", "family", "metric", "score", "is_main", "items")
+_FIELDS = ("model", "task", "task_type", "metric", "score", "is_main", "items")
 
 
 def render_csv(results: Sequence[Result]) -> str:
-    """Return lines of model, task, family, metric, score (empty: undefined), and the costs.
+    """Return lines of model, task, task_type, metric, score (empty: undefined), and the costs.
 
     ``is_main`` is 1 for the metric that the task is reported by. The costs belong to the model
     and the task, so they repeat from metric to metric; only those that some result has are there.
@@ -161,7 +162,7 @@ def render_csv(results: Sequence[Result]) -> str:
     for result in results:
         shared = [_number(result.costs.get(name, math.nan)) for name in costs]
         for metric, score in result.metrics.items():
-            row = [result.model, result.task, result.family, metric, _number(score)]
+            row = [result.model, result.task, result.task_type, metric, _number(score)]
             main = int(metric == result.main_metric)
             writer.writerow([*row, main, len(result.item_ids), *shared, result.created])
     return text.getvalue().encode("utf-8", "backslashreplace").decode()

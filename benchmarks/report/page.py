@@ -106,7 +106,7 @@ def compare_nothing(results: Sequence[Result], config: CompareConfig) -> Compari
         models=tuple(dict.fromkeys(one.model for one in results)),
         tasks=tuple(dict.fromkeys(one.task for one in results)),
         differences=(),
-        families=(),
+        task_types=(),
         notes=("One model has results, so there was no difference to test.",),
         bootstrap_resamples=config.bootstrap_resamples,
     )

@@ -37,8 +37,8 @@ def describe_tests(comparison: Comparison) -> list[str]:
         f"{pairs} on every task that both have, by {test}.",
         "Spearman's correlation has no value for one pair of sentences, so STS tasks have a "
         f"paired bootstrap of the difference, with {comparison.bootstrap_resamples:,} resamples.",
-        "The means over the tasks of a family have a Wilcoxon signed-rank test of the task scores.",
-        f"The p-values of all tasks and families are corrected together by {correction}.",
+        "The mean over the tasks of a type has a Wilcoxon signed-rank test of the task scores.",
+        f"The p-values of all tasks and task types are corrected together by {correction}.",
         f"A difference is significant where the corrected p is below {comparison.alpha:g}. "
         f"Intervals are bootstrap intervals of the difference at "
         f"{100 * (1 - comparison.alpha):g}%, not corrected, with "

@@ -1,4 +1,4 @@
-"""Scores one model on one task: a cell of the table."""
+"""Scores one model on one task: a run of the table."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from benchmarks.scoring.models import LoadedModel
 from benchmarks.scoring.optional import read_versions
 from benchmarks.scoring.remembered import digest
 from benchmarks.scoring.results import QueryHits, Result
-from benchmarks.tasks import TEXT_FAMILIES, RetrievalData, Scores, Task, TaskData
+from benchmarks.tasks import TEXT_TASK_TYPES, RetrievalData, Scores, Task, TaskData
 from benchmarks.tasks.retrieval import HITS_KEPT, PROTOCOL, score_retrieval
 from indexes.storage.manifest import millpond_version, now_utc
 from retrieval import Fingerprint, Retriever, Vectors
 
-__all__ = ["Cell", "evaluate_bm25", "evaluate_model"]
+__all__ = ["Run", "evaluate_bm25", "evaluate_model"]
 
 _TEXT_BATCH = 32
 _BACKEND_PACKAGES = {"faiss": ("faiss-cpu", "faiss-gpu"), "qdrant": ("qdrant-client",)}
@@ -33,7 +33,7 @@ _VERSIONS = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class Run:
     """One model on one task, before it is scored.
 
     Attributes
@@ -50,8 +50,8 @@ class Cell:
     @property
     def settings(self) -> dict[str, Any]:
         """How it is scored; part of ``digest``."""
-        if self.task.family != "retrieval":
-            return dict(TEXT_FAMILIES[self.task.family].settings)
+        if self.task.task_type != "retrieval":
+            return dict(TEXT_TASK_TYPES[self.task.task_type].settings)
         settings = {"protocol": PROTOCOL, "k": self.config.k, "depth": self.config.depth}
         if self.model == BM25_NAME:
             return settings
@@ -64,7 +64,7 @@ class Cell:
 
     @property
     def digest(self) -> str:
-        """Equal for cells that give the same scores."""
+        """Equal for runs that give the same scores."""
         return digest([self.fingerprint.digest, self.data_sha256, self.settings])
 
     def result(
@@ -79,7 +79,7 @@ class Cell:
         return Result(
             model=self.model,
             task=self.task.name,
-            family=self.task.family,
+            task_type=self.task.task_type,
             main_metric=scores.main_metric,
             metrics=scores.metrics,
             item_ids=scores.item_ids,
@@ -87,10 +87,10 @@ class Cell:
             fingerprint=self.fingerprint,
             data={"sha256": self.data_sha256, **data.counts},
             settings=self.settings,
-            cell=self.digest,
+            run_digest=self.digest,
             costs=costs,
             versions={"millpond": millpond_version()}
-            | read_versions(*_VERSIONS[self.task.family])
+            | read_versions(*_VERSIONS[self.task.task_type])
             | dict(versions),
             notes=[*data.notes, *scores.notes, *notes],
             created=now_utc(),
@@ -112,7 +112,7 @@ class _Known:
 
 
 class _Bill:
-    """Adds up what a cell cost, with what earlier runs paid for the parts that were kept."""
+    """Adds up what a run cost, with what earlier runs paid for the parts that were kept."""
 
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
@@ -122,7 +122,7 @@ class _Bill:
         self._works.append((work, is_new))
 
     def costs(self, seconds: float, peak_memory_bytes: int) -> dict[str, float]:
-        """Return the costs of a cell that took so long now."""
+        """Return the costs of a run that took so long now."""
         earlier = [work for work, is_new in self._works if work is not None and not is_new]
         known = [work for work, _ in self._works if work is not None]
         waited = sum(work.waited_seconds for work, is_new in self._works if work and is_new)
@@ -148,7 +148,7 @@ class _Bill:
 
 
 def evaluate_model(
-    cell: Cell, model: LoadedModel, data: TaskData, cache: Cache
+    run: Run, model: LoadedModel, data: TaskData, cache: Cache
 ) -> tuple[Result, list[QueryHits] | None]:
     """Return the result of an embedding model on a task, with the hits where it is retrieval.
 
@@ -168,26 +168,26 @@ def evaluate_model(
 
     with PeakMemory(model.device) as memory:
         if isinstance(data, RetrievalData):
-            scores, hits, index = _retrieve(cell, model, data, cache, bill)
+            scores, hits, index = _retrieve(run, model, data, cache, bill)
         else:
-            scores = TEXT_FAMILIES[cell.task.family].score(data, embed)
+            scores = TEXT_TASK_TYPES[run.task.task_type].score(data, embed)
     costs = bill.costs(time.perf_counter() - started, memory.bytes)
     versions = read_versions("torch", "transformers") | dict(model.versions)
     if isinstance(data, RetrievalData) and index is not None:
         alone = Retriever(model.encoder, index.index)
         texts = [query.text for query in data.queries]
-        costs |= measure_latency(lambda text: alone.search(text, cell.config.k), texts)
+        costs |= measure_latency(lambda text: alone.search(text, run.config.k), texts)
         costs["index_bytes"] = float(index.bytes)
-        versions |= read_versions(*_BACKEND_PACKAGES.get(cell.config.backend, ()))
-    return cell.result(scores, data, costs, versions, bill.notes), hits
+        versions |= read_versions(*_BACKEND_PACKAGES.get(run.config.backend, ()))
+    return run.result(scores, data, costs, versions, bill.notes), hits
 
 
 def _retrieve(
-    cell: Cell, model: LoadedModel, data: RetrievalData, cache: Cache, bill: _Bill
+    run: Run, model: LoadedModel, data: RetrievalData, cache: Cache, bill: _Bill
 ) -> tuple[Scores, list[QueryHits], CachedIndex]:
-    config = cell.config
+    config = run.config
     request = IndexRequest(
-        cell.hashes["corpus"],
+        run.hashes["corpus"],
         data.read_documents(),
         data.documents,
         config.backend,
@@ -206,7 +206,7 @@ def _retrieve(
 
 
 def evaluate_bm25(
-    cell: Cell, data: RetrievalData, progress: ShowProgress
+    run: Run, data: RetrievalData, progress: ShowProgress
 ) -> tuple[Result, list[QueryHits]]:
     """Return the result of BM25 on a retrieval task.
 
@@ -219,14 +219,14 @@ def evaluate_bm25(
         with progress("Indexing", data.documents, "documents") as advance:
             index = Bm25Index(data.read_documents(), advance)
         rankings = index.search_many(
-            data.queries, cell.config.depth + 1, data.read_documents(), texts=HITS_KEPT + 1
+            data.queries, run.config.depth + 1, data.read_documents(), texts=HITS_KEPT + 1
         )
-        scores, hits = score_retrieval(data, rankings, cell.config.k, cell.config.depth)
+        scores, hits = score_retrieval(data, rankings, run.config.k, run.config.depth)
     costs = {
         "seconds": time.perf_counter() - started,
         "peak_memory_bytes": float(memory.bytes),
         "index_bytes": float(index.bytes),
     }
     texts = [query.text for query in data.queries]
-    costs |= measure_latency(lambda text: index.search(text, cell.config.k), texts)
-    return cell.result(scores, data, costs, read_versions("bm25s")), hits
+    costs |= measure_latency(lambda text: index.search(text, run.config.k), texts)
+    return run.result(scores, data, costs, read_versions("bm25s")), hits

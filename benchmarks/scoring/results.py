@@ -25,7 +25,7 @@ from retrieval.disk import make_folder, replace_file
 from retrieval.errors import RecordError, SourceNotFoundError, StorageError, UsageError
 
 __all__ = [
-    "FAMILIES",
+    "TASK_TYPES",
     "QueryHits",
     "Result",
     "TopHit",
@@ -37,7 +37,7 @@ __all__ = [
 
 FORMAT = 1
 
-FAMILIES = ("retrieval", "sts", "classification", "clustering")
+TASK_TYPES = ("retrieval", "sts", "classification", "clustering")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Result:
     ----------
     model : the name that was typed, such as "bm25" or "smollm2-135m:mean+causal".
     task : the task's name, such as "scifact".
-    family : one of ``FAMILIES``.
+    task_type : one of ``TASK_TYPES``.
     main_metric : the key of ``metrics`` that is reported first.
     metrics : over the whole task; NaN where a score is undefined (see ``notes``).
     item_ids : what was scored one by one: query ids, pair numbers from 0, draws or splits from 0.
@@ -57,7 +57,7 @@ class Result:
     fingerprint : of the model; equal digests are the same model under any name.
     data : what was scored on: "sha256" of everything that decides the scores, and counts.
     settings : how: backend, factory, k, protocol version, ...
-    cell : digest of fingerprint, data and settings; a result is up to date while this is equal.
+    run_digest : digest of fingerprint, data and settings; a result is up to date while it is equal.
     costs : "seconds", "tokens_per_second", "query_p50_seconds", "query_p95_seconds",
         "peak_memory_bytes", "index_bytes", "parameters", "pooling_flops", those that apply.
     versions : of the libraries that took part.
@@ -67,7 +67,7 @@ class Result:
 
     model: str
     task: str
-    family: str
+    task_type: str
     main_metric: str
     metrics: Mapping[str, float]
     item_ids: Sequence[str]
@@ -75,7 +75,7 @@ class Result:
     fingerprint: Fingerprint
     data: Mapping[str, Any]
     settings: Mapping[str, Any]
-    cell: str
+    run_digest: str
     costs: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -83,8 +83,8 @@ class Result:
 
     def __post_init__(self) -> None:
         """Raise ValueError where parts do not belong together."""
-        if self.family not in FAMILIES:
-            raise ValueError(f"family is {self.family!r}; accepted: {', '.join(FAMILIES)}")
+        if self.task_type not in TASK_TYPES:
+            raise ValueError(f"task type is {self.task_type!r}; accepted: {', '.join(TASK_TYPES)}")
         if self.main_metric not in self.metrics:
             raise ValueError(f"metrics has no {self.main_metric!r}, the main metric")
         for name, values in self.items.items():

@@ -1,4 +1,4 @@
-"""Runs a table of models x tasks, cell by cell, keeping each as soon as it is done."""
+"""Runs a table of models x tasks, run by run, keeping each as soon as it is done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.scoring.bm25 import BM25_NAME, bm25_fingerprint
 from benchmarks.scoring.cache import Cache, ShowProgress
 from benchmarks.scoring.config import BenchConfig
-from benchmarks.scoring.evaluation import Cell, evaluate_bm25, evaluate_model
+from benchmarks.scoring.evaluation import Run, evaluate_bm25, evaluate_model
 from benchmarks.scoring.models import Load, LoadedModel, Notify, check_model_name, load_model
 from benchmarks.scoring.remembered import Remembered
 from benchmarks.scoring.results import Result, read_result, result_path, write_result
@@ -29,7 +29,7 @@ CACHE_NAME = ".cache"
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that could not be scored; ``task`` is "" where the model could not be loaded."""
+    """A run that could not be scored; ``task`` is "" where the model could not be loaded."""
 
     model: str
     task: str
@@ -61,15 +61,15 @@ def run_benchmark(
 ) -> list[Result]:
     """Return the result of every model on every task, models first, in the order typed.
 
-    All data are read and checked before a model is loaded. A cell whose model, data and settings
-    are those of an earlier run is read back, not computed; where that holds for all cells of a
-    model, it is not even loaded. A cell that fails does not stop the others.
+    All data are read and checked before a model is loaded. A run whose model, data and settings
+    are those of an earlier run is read back, not computed; where that holds for all runs of a
+    model, it is not even loaded. A run that fails does not stop the others.
 
     Parameters
     ----------
     notify : receives one line for each slow or notable step.
     progress : shows how far a long step is.
-    on_failure : receives each cell that failed; without it a FailureError names them at the end.
+    on_failure : receives each run that failed; without it a FailureError names them at the end.
     load : makes a model from its name; every name but "bm25" goes there. One other than the
         default chooses its own speed.
 
@@ -78,17 +78,17 @@ def run_benchmark(
     UsageError : a model, a task or a record of its data is not as it must be.
     DownloadError, StorageError : a data set cannot be fetched, or the results folder not be
         written.
-    FailureError : cells failed, and there is no ``on_failure``.
+    FailureError : runs failed, and there is no ``on_failure``.
     """
     failures: list[Failure] = []
-    run = _Run(config, notify, progress, load, on_failure or failures.append)
+    run = _Benchmark(config, notify, progress, load, on_failure or failures.append)
     results = run.results()
     if failures:
         raise FailureError("; ".join(str(failure) for failure in failures))
     return results
 
 
-class _Run:
+class _Benchmark:
     """The state of one ``run_benchmark``."""
 
     def __init__(
@@ -115,9 +115,9 @@ class _Run:
         """Do everything that is missing."""
         tasks = find_tasks(self._config.tasks, self._config.split, self._notify)
         if not any(self._fitting(model, tasks) for model in self._config.models):
-            families = ", ".join(dict.fromkeys(task.family for task in tasks))
+            task_types = ", ".join(dict.fromkeys(task.task_type for task in tasks))
             raise UsageError(
-                f"bm25 only retrieves, and no task here is retrieval but {families}. Name a BEIR "
+                f"bm25 only retrieves, and no task here is retrieval but {task_types}. Name a BEIR "
                 f"folder, or another model."
             )
         _make_folder(self._config.out)
@@ -147,10 +147,10 @@ class _Run:
         """Return the tasks that this model can do."""
         if model != BM25_NAME:
             return list(tasks)
-        return [task for task in tasks if task.family == "retrieval"]
+        return [task for task in tasks if task.task_type == "retrieval"]
 
-    def _cell(self, model: str, fingerprint: Fingerprint, task: Task) -> Cell:
-        return Cell(model, fingerprint, task, self._hashes[task.name], self._config)
+    def _run(self, model: str, fingerprint: Fingerprint, task: Task) -> Run:
+        return Run(model, fingerprint, task, self._hashes[task.name], self._config)
 
     def _finished(self, model: str, fingerprint: Fingerprint | None, task: Task) -> Result | None:
         """Return the result that is there already, None where it must be computed."""
@@ -160,7 +160,7 @@ class _Run:
             result = read_result(result_path(self._config.out, model, task.name))
         except MillpondError:  # absent, damaged or of an older format: all are computed again
             return None
-        return result if result.cell == self._cell(model, fingerprint, task).digest else None
+        return result if result.run_digest == self._run(model, fingerprint, task).digest else None
 
     def _read(self, task: Task) -> TaskData:
         """Return the task's data, read once in a run."""
@@ -193,7 +193,7 @@ class _Run:
             assert fingerprint is not None
             if loaded is not None:
                 loaded = replace(loaded, sharers=self._waiting(model, task))
-            result = self._compute(self._cell(model, fingerprint, task), loaded)
+            result = self._compute(self._run(model, fingerprint, task), loaded)
             if result is not None:
                 yield result
         if loaded is not None:
@@ -238,21 +238,21 @@ class _Run:
             and self._finished(name, self._ready[name].encoder.fingerprint, task) is None
         ]
 
-    def _compute(self, cell: Cell, loaded: LoadedModel | None) -> Result | None:
+    def _compute(self, run: Run, loaded: LoadedModel | None) -> Result | None:
         """Return a new result, written; None where it failed."""
-        self._notify(f"Scoring {cell.model} on {cell.task.name}")
+        self._notify(f"Scoring {run.model} on {run.task.name}")
         try:
-            data = self._read(cell.task)
+            data = self._read(run.task)
             if loaded is not None:
-                result, hits = evaluate_model(cell, loaded, data, self._cache)
+                result, hits = evaluate_model(run, loaded, data, self._cache)
             else:
                 assert isinstance(data, RetrievalData)
-                result, hits = evaluate_bm25(cell, data, self._progress)
+                result, hits = evaluate_bm25(run, data, self._progress)
             path = result_path(self._config.out, result.model, result.task)
             _make_folder(path.parent)
             write_result(self._config.out, result, hits)
         except (MillpondError, MemoryError, RuntimeError, OSError) as error:
-            self._fail(Failure(cell.model, cell.task.name, error))
+            self._fail(Failure(run.model, run.task.name, error))
             return None
         return result
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from benchmarks.scoring.results import FAMILIES, Result
+from benchmarks.scoring.results import TASK_TYPES, Result
 from benchmarks.significance import (
     adjust_benjamini_hochberg,
     adjust_holm,
@@ -18,7 +18,7 @@ from benchmarks.significance import (
     wilcoxon_test,
 )
 from benchmarks.significance.bootstrap import BOOTSTRAP_RESAMPLES
-from benchmarks.significance.comparison import Comparison, Difference, FamilyDifference
+from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
 from benchmarks.significance.notes import note_gaps, note_limits
 from benchmarks.significance.paired import RESAMPLES
 from benchmarks.significance.pairs import TESTS, TaskPairs
@@ -86,7 +86,7 @@ def compare(
     *,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Return which differences between models are significant, task by task and by family.
+    """Return which differences between models are significant, task by task and by task type.
 
     Items are matched by their ids. The correction runs over all tests of the comparison.
 
@@ -121,8 +121,8 @@ def compare(
             "No task has comparable results of two models. Type: millpond bench --model M "
             "--task T --out RESULTS, with a task that another model has."
         )
-    differences, families = _correct(raw, list(_compare_families(raw, config)), config)
-    notes += note_limits(differences, families, config)
+    differences, task_types = _correct(raw, list(_compare_task_types(raw, config)), config)
+    notes += note_limits(differences, task_types, config)
     return Comparison(
         alpha=config.alpha,
         test=config.test,
@@ -133,7 +133,7 @@ def compare(
         models=models,
         tasks=list(table),
         differences=differences,
-        families=families,
+        task_types=task_types,
         notes=notes,
         bootstrap_resamples=config.bootstrap_resamples,
     )
@@ -177,7 +177,7 @@ def _choose_metrics(results: Sequence[Result], config: CompareConfig) -> dict[tu
 
 def _testable(result: Result) -> list[str]:
     """Return the metrics whose items a result keeps."""
-    if result.family == "sts":
+    if result.task_type == "sts":
         return ["spearman"] if "spearman" in result.metrics else []
     return [name for name in result.metrics if name in result.items]
 
@@ -209,16 +209,16 @@ def _pairs(models: Sequence[str], baseline: str | None) -> list[tuple[str, str]]
     return [(model, baseline) for model in models if model != baseline and baseline in models]
 
 
-def _compare_families(
+def _compare_task_types(
     differences: Sequence[Difference], config: CompareConfig
-) -> Iterator[FamilyDifference]:
-    """Yield, for each family and pair, a test over the tasks on which both have a score."""
+) -> Iterator[TaskTypeDifference]:
+    """Yield, for each task type and pair, a test over the tasks on which both have a score."""
     grouped: dict[tuple[str, str, str], list[Difference]] = {}
     for one in differences:
         if math.isfinite(one.difference):
-            grouped.setdefault((one.family, one.first, one.second), []).append(one)
-    for family, first, second in sorted(grouped, key=lambda key: FAMILIES.index(key[0])):
-        rows = grouped[family, first, second]
+            grouped.setdefault((one.task_type, one.first, one.second), []).append(one)
+    for task_type, first, second in sorted(grouped, key=lambda key: TASK_TYPES.index(key[0])):
+        rows = grouped[task_type, first, second]
         if len(rows) < 2:
             continue
         means = [
@@ -226,8 +226,8 @@ def _compare_families(
             for name in ("first_score", "second_score")
         ]
         least = smallest_wilcoxon_p(len(rows))
-        yield FamilyDifference(
-            family=family,
+        yield TaskTypeDifference(
+            task_type=task_type,
             first=first,
             second=second,
             tasks=[one.task for one in rows],
@@ -245,14 +245,16 @@ def _compare_families(
 
 
 def _correct(
-    differences: Sequence[Difference], families: Sequence[FamilyDifference], config: CompareConfig
-) -> tuple[list[Difference], list[FamilyDifference]]:
+    differences: Sequence[Difference],
+    task_types: Sequence[TaskTypeDifference],
+    config: CompareConfig,
+) -> tuple[list[Difference], list[TaskTypeDifference]]:
     """Return both with corrected p-values; the correction runs over both together.
 
-    A family test that cannot reach alpha whatever the scores are is no chance of a false alarm,
-    so it does not make the others harder to pass (Tarone 1990, doi 10.2307/2531456).
+    A test over a task type that cannot reach alpha, whatever the scores are, is no chance of a
+    false alarm, so it does not make the others harder to pass (Tarone 1990, doi 10.2307/2531456).
     """
-    able = (one.p if one.smallest_p < config.alpha else math.nan for one in families)
+    able = (one.p if one.smallest_p < config.alpha else math.nan for one in task_types)
     p_values = [*(one.p for one in differences), *able]
     adjusted = CORRECTIONS[config.correction](p_values)
     values = [float(value) for value in adjusted]
@@ -264,6 +266,6 @@ def _correct(
         ],
         [
             replace(one, p_corrected=p, significant=p < config.alpha)
-            for one, p in zip(families, values[split:], strict=True)
+            for one, p in zip(task_types, values[split:], strict=True)
         ],
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Comparison", "Difference", "FamilyDifference"]
+__all__ = ["Comparison", "Difference", "TaskTypeDifference"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Difference:
 
     Attributes
     ----------
-    task, family, metric : what was compared.
+    task, task_type, metric : what was compared.
     first, second : model names.
     first_score, second_score : of the whole task.
     difference : ``first_score - second_score``.
@@ -29,7 +29,7 @@ class Difference:
     """
 
     task: str
-    family: str
+    task_type: str
     metric: str
     first: str
     second: str
@@ -47,8 +47,8 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class FamilyDifference:
-    """Two models over all tasks of a family: a Wilcoxon signed-rank test of the task scores.
+class TaskTypeDifference:
+    """Two models over all tasks of a task type: a Wilcoxon signed-rank test of the task scores.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class FamilyDifference:
     note : says so where ``smallest_p`` is not below alpha.
     """
 
-    family: str
+    task_type: str
     first: str
     second: str
     tasks: Sequence[str]
@@ -73,7 +73,7 @@ class FamilyDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All pairs of models on every task and over every family.
+    """All pairs of models on every task and over every task type.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class Comparison:
     resamples : random assignments of signs of the randomisation test.
     seed : of the randomisation and the bootstraps.
     models, tasks : in the order of first appearance; a model may lack a task.
-    differences, families : the corrected table; the correction runs over both together.
+    differences, task_types : the corrected table; the correction runs over both together.
     notes : what a reader has to know about the whole, such as a task that a model lacks.
     bootstrap_resamples : of the intervals and of the STS test.
     """
@@ -98,7 +98,7 @@ class Comparison:
     models: Sequence[str]
     tasks: Sequence[str]
     differences: Sequence[Difference]
-    families: Sequence[FamilyDifference]
+    task_types: Sequence[TaskTypeDifference]
     notes: Sequence[str] = ()
     bootstrap_resamples: int = 10_000
 

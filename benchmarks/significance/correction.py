@@ -1,7 +1,7 @@
 """Corrections of p-values for the number of tests.
 
-Both leave NaN, a test that could not be made, out of the family: it stays NaN and the other
-p-values are what they would be without it.
+Both pass over NaN, a test that could not be made: it stays NaN and the
+other p-values are what they would be without it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.scoring.results import Result
 from benchmarks.significance import smallest_wilcoxon_p
-from benchmarks.significance.comparison import Difference, FamilyDifference
+from benchmarks.significance.comparison import Difference, TaskTypeDifference
 from benchmarks.significance.paired import EXACT_ITEMS
 from benchmarks.significance.pairs import SIGN_TESTS
 
@@ -56,16 +56,18 @@ def _note_equal(results: Sequence[Result]) -> list[str]:
 
 
 def note_limits(
-    differences: Sequence[Difference], families: Sequence[FamilyDifference], config: CompareConfig
+    differences: Sequence[Difference],
+    task_types: Sequence[TaskTypeDifference],
+    config: CompareConfig,
 ) -> list[str]:
     """Return what a reader must not conclude, and what keeps p-values from being low enough."""
     tested = [one for one in differences if not math.isnan(one.p)]
-    count = len(tested) + sum(not math.isnan(one.p) for one in families)
+    count = len(tested) + sum(not math.isnan(one.p) for one in task_types)
     notes = [
-        f"{family.capitalize()} is tested over {items} of one data set, so a significant "
+        f"{task_type.capitalize()} is tested over {items} of one data set, so a significant "
         f"difference holds for that data set only"
-        for family, items in _ITEMS_OF_ONE_SET.items()
-        if any(one.family == family for one in tested)
+        for task_type, items in _ITEMS_OF_ONE_SET.items()
+        if any(one.task_type == task_type for one in tested)
     ]
     if config.correction == "holm":
         notes += _note_few_items(tested, count, config)
@@ -82,7 +84,7 @@ def _note_few_items(
     few: dict[int, list[str]] = {}
     for one in tested:
         least = smallest_wilcoxon_p(one.items)
-        if one.family != "sts" and least < config.alpha <= least * count:
+        if one.task_type != "sts" and least < config.alpha <= least * count:
             few.setdefault(one.items, []).append(one.task)
     for items, tasks in sorted(few.items()):
         yield (
@@ -98,8 +100,8 @@ def _note_few_resamples(
     """Yield which number of resamples is too low for Holm's correction of so many tests."""
     used = {
         "resamples": config.test == "randomisation"
-        and any(one.family != "sts" and one.items > EXACT_ITEMS for one in tested),
-        "bootstrap_resamples": any(one.family == "sts" for one in tested),
+        and any(one.task_type != "sts" and one.items > EXACT_ITEMS for one in tested),
+        "bootstrap_resamples": any(one.task_type == "sts" for one in tested),
     }
     for name in [name for name, is_used in used.items() if is_used]:
         resamples: int = getattr(config, name)

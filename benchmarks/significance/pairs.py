@@ -63,7 +63,7 @@ class TaskPairs:
         self._results = results
         self._metric = metric
         self._config = config
-        self._sts = next(iter(results.values())).family == "sts"
+        self._sts = next(iter(results.values())).task_type == "sts"
         self._samples: dict[Ids, dict[str, Floats]] = {}
 
     def compare(self, first: str, second: str) -> Difference:
@@ -92,7 +92,7 @@ class TaskPairs:
         scores = one.metrics[self._metric], other.metrics[self._metric]
         return Difference(
             task=one.task,
-            family=one.family,
+            task_type=one.task_type,
             metric=self._metric,
             first=first,
             second=second,

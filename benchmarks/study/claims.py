@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.study.config import StudyConfig
-from benchmarks.study.scores import ALL_FAMILIES, FamilyTest
-from benchmarks.study.words import family_title
+from benchmarks.study.scores import ALL_TASK_TYPES, TaskTypeTest
+from benchmarks.study.words import task_type_title
 from embedder.pooling import PoolingOptions
 from embedder.variants import get_variant
 
@@ -32,7 +32,7 @@ Word = Literal["holds", "does not hold", "cannot tell"]
 Kind = Literal["better", "no better", "little gain"]
 
 RULE = (
-    "A claim names pairs of designs and families of tasks. Each pair is judged on each family.",
+    "A claim names pairs of designs and task types. Each pair is judged on each task type.",
     'Of a claim that the first is "better": it holds where the difference is above 0 and '
     "significant. It does not hold where the difference is significantly below 0, or where a gain "
     "of the margin is excluded.",
@@ -67,7 +67,7 @@ class Claim:
     text: str
     kind: Kind
     pairs: Sequence[tuple[str, str]]
-    families: Sequence[str]
+    task_types: Sequence[str]
     small_only: bool = False
 
 
@@ -100,7 +100,7 @@ CLAIMS = (
         "On a small base the complex designs gain little.",
         "little gain",
         tuple((f"model{number}", "model1") for number in (2, 3, 4, 5)),
-        (ALL_FAMILIES,),
+        (ALL_TASK_TYPES,),
         small_only=True,
     ),
 )
@@ -108,7 +108,7 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Judgement:
-    """One pair on one family: the word, and the numbers that decide."""
+    """One pair on one task type: the word, and the numbers that decide."""
 
     word: Word
     reason: str
@@ -138,20 +138,20 @@ def paper_variants(config: StudyConfig) -> dict[str, str]:
 
 
 def claim_pairs(config: StudyConfig) -> list[tuple[str, str, str]]:
-    """Return (first, second, family) of all comparisons that the claims need, by study names."""
+    """Return (first, second, task type) of all comparisons that the claims need, by study names."""
     names = paper_variants(config)
     return list(
         dict.fromkeys(
-            (names[first], names[second], family)
+            (names[first], names[second], task_type)
             for claim in CLAIMS
             for first, second in claim.pairs
-            for family in claim.families
+            for task_type in claim.task_types
             if first in names and second in names
         )
     )
 
 
-def judge_test(kind: Kind, test: FamilyTest, margin: float, alpha: float) -> Judgement:
+def judge_test(kind: Kind, test: TaskTypeTest, margin: float, alpha: float) -> Judgement:
     """Return what one comparison says about a claim of this kind, by ``RULE``."""
     return Judgement(_RULES[kind](test, margin, alpha), _describe(test))
 
@@ -160,7 +160,7 @@ def judge_claim(
     claim: Claim,
     base: str,
     names: Mapping[str, str],
-    tests: Mapping[tuple[str, str, str], FamilyTest],
+    tests: Mapping[tuple[str, str, str], TaskTypeTest],
     config: StudyConfig,
     parameters: float,
 ) -> Verdict:
@@ -169,7 +169,7 @@ def judge_claim(
     Parameters
     ----------
     names : see ``paper_variants``.
-    tests : (first, second, family) by the study's names to the corrected test on this base.
+    tests : (first, second, task type) by the study's names to the corrected test on this base.
     parameters : of the base; NaN where not known.
     """
     if claim.small_only and not parameters < SMALL_PARAMETERS:
@@ -178,12 +178,12 @@ def judge_claim(
         return Verdict(claim, base, "cannot tell", [Judgement("cannot tell", reason)])
     judgements = []
     for first, second in claim.pairs:
-        for family in claim.families:
+        for task_type in claim.task_types:
             missing = [name for name in (first, second) if name not in names]
-            test = None if missing else tests.get((names[first], names[second], family))
+            test = None if missing else tests.get((names[first], names[second], task_type))
             if test is None:
                 what = f"{' and '.join(missing)} is not in the study" if missing else "no score"
-                reason = f"{first} against {second}, {family}: {what}."
+                reason = f"{first} against {second}, {task_type}: {what}."
                 judgements.append(Judgement("cannot tell", reason))
             else:
                 judgements.append(judge_test(claim.kind, test, config.margin, config.alpha))
@@ -197,12 +197,12 @@ def _combine(judgements: Sequence[Judgement]) -> Word:
     return "holds" if words == {"holds"} else "cannot tell"
 
 
-def _excludes(test: FamilyTest, margin: float) -> bool:
+def _excludes(test: TaskTypeTest, margin: float) -> bool:
     """Whether a gain of the margin is out of the question."""
     return test.low < test.high and max(test.high, *test.seed_differences) < margin
 
 
-def _judge_better(test: FamilyTest, margin: float, alpha: float) -> Word:
+def _judge_better(test: TaskTypeTest, margin: float, alpha: float) -> Word:
     significant = test.is_significant(alpha)
     if significant and test.difference > 0:
         return "holds"
@@ -210,13 +210,13 @@ def _judge_better(test: FamilyTest, margin: float, alpha: float) -> Word:
     return "does not hold" if worse or _excludes(test, margin) else "cannot tell"
 
 
-def _judge_no_better(test: FamilyTest, margin: float, alpha: float) -> Word:
+def _judge_no_better(test: TaskTypeTest, margin: float, alpha: float) -> Word:
     if test.is_significant(alpha) and test.difference > 0:
         return "does not hold"
     return "holds" if _excludes(test, margin) else "cannot tell"
 
 
-def _judge_little_gain(test: FamilyTest, margin: float, alpha: float) -> Word:
+def _judge_little_gain(test: TaskTypeTest, margin: float, alpha: float) -> Word:
     if _excludes(test, margin):
         return "holds"
     least = min(test.low, *test.seed_differences)
@@ -224,18 +224,19 @@ def _judge_little_gain(test: FamilyTest, margin: float, alpha: float) -> Word:
     return "does not hold" if gains else "cannot tell"
 
 
-_RULES: dict[Kind, Callable[[FamilyTest, float, float], Word]] = {
+_RULES: dict[Kind, Callable[[TaskTypeTest, float, float], Word]] = {
     "better": _judge_better,
     "no better": _judge_no_better,
     "little gain": _judge_little_gain,
 }
 
 
-def _describe(test: FamilyTest) -> str:
+def _describe(test: TaskTypeTest) -> str:
     seeds = test.seed_differences
     agree = sum(one > 0 for one in seeds)
     p = "no test" if math.isnan(test.p_corrected) else f"corrected p {test.p_corrected:.2g}"
     return (
-        f"{test.first} against {test.second}, {family_title(test.family)}: {test.difference:+.4f} "
-        f"({test.low:+.4f} to {test.high:+.4f}), {p}, above 0 with {agree} of {len(seeds)} seeds."
+        f"{test.first} against {test.second}, {task_type_title(test.task_type)}: "
+        f"{test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f}), {p}, above 0 with "
+        f"{agree} of {len(seeds)} seeds."
     )

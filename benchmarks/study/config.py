@@ -94,9 +94,9 @@ class StudyVariant:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBudget:
-    """What every cell is trained with; see ``embedder.training.TrainConfig``.
+    """What every run is trained with; see ``embedder.training.TrainConfig``.
 
-    The order of the data, the hard negatives and the dropout's seeds depend on the cell's seed
+    The order of the data, the hard negatives and the dropout's seeds depend on the run's seed
     and the step alone, so all variants of a seed see the same batches.
     """
 
@@ -125,7 +125,7 @@ class TrainBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class CutConfig:
-    """How much of each task is used, drawn once for all cells; 0 for all of it.
+    """How much of each task is used, drawn once for all runs; 0 for all of it.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ class CutConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """How the cells are scored; see ``benchmarks.BenchConfig``."""
+    """How the runs are scored; see ``benchmarks.BenchConfig``."""
 
     k: int = 10
     split: str = "test"
@@ -180,7 +180,7 @@ class StudyConfig:
     resamples, bootstrap_resamples : see ``benchmarks.significance.compare.CompareConfig``.
     pooling : options of every pooling with weights, those that it accepts.
     sample_texts : how many texts the analysis of the layers reads.
-    keep_adapters : whether trained models stay; else a cell's is deleted once it is scored.
+    keep_adapters : whether trained models stay; else a run's is deleted once it is scored.
 
     Raises
     ------

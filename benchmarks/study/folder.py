@@ -4,9 +4,9 @@
 
     STUDY/
       study.json                  the config, and checksums of the data and the tasks
-      cells/<cell>/cell.json      a finished or failed cell: training, cost, analysis
-      cells/<cell>/model/         while it is trained and scored; it stays with keep_adapters
-      results/                    a results folder as 'millpond bench' writes it, a model a cell
+      runs/<run>/run.json      a finished or failed run: training, cost, analysis
+      runs/<run>/model/         while it is trained and scored; it stays with keep_adapters
+      results/                    a results folder as 'millpond bench' writes it, a model a run
       tasks/                      tasks that were cut
       bases/<base>--<attention>.json   the layers of the untrained bases
       summary.json, report.html, report.md
@@ -21,12 +21,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study.runs import StudyCell
+from benchmarks.study.runs import StudyRun
 from embedder.training.checkpoint import find_differences
 from retrieval.disk import make_folder, replace_file
 from retrieval.errors import FailureError, UsageError
 
-__all__ = ["CellRecord", "StudyFolder"]
+__all__ = ["RunRecord", "StudyFolder"]
 
 FORMAT = 1
 _SHOWN = 80
@@ -45,8 +45,8 @@ _MAY_CHANGE = (
 
 
 @dataclass(frozen=True)
-class CellRecord:
-    """What became of a cell.
+class RunRecord:
+    """What became of a run.
 
     Attributes
     ----------
@@ -121,53 +121,53 @@ class StudyFolder:
                 f"go on, or name another folder."
             )
 
-    def model(self, cell: StudyCell) -> Path:
-        """Return where a cell's model is trained."""
-        return self._cell(cell) / "model"
+    def model(self, run: StudyRun) -> Path:
+        """Return where a run's model is trained."""
+        return self._run(run) / "model"
 
-    def read_record(self, cell: StudyCell) -> CellRecord | None:
-        """Return what became of a cell, None where it has not been run to an end."""
-        path = self._cell(cell) / "cell.json"
-        return CellRecord(**_read(path)) if path.is_file() else None
+    def read_record(self, run: StudyRun) -> RunRecord | None:
+        """Return what became of a run, None where it has not been run to an end."""
+        path = self._run(run) / "run.json"
+        return RunRecord(**_read(path)) if path.is_file() else None
 
-    def write_record(self, cell: StudyCell, record: CellRecord) -> None:
-        """Keep what became of a cell."""
-        self._write(self._cell(cell) / "cell.json", asdict(record))
+    def write_record(self, run: StudyRun, record: RunRecord) -> None:
+        """Keep what became of a run."""
+        self._write(self._run(run) / "run.json", asdict(record))
 
-    def write_error(self, cell: StudyCell, text: str) -> None:
-        """Keep where in the code a cell failed, for whoever mends it."""
-        make_folder(self._cell(cell))
-        replace_file(self._cell(cell) / "error.txt", text.encode("utf-8", "backslashreplace"))
+    def write_error(self, run: StudyRun, text: str) -> None:
+        """Keep where in the code a run failed, for whoever mends it."""
+        make_folder(self._run(run))
+        replace_file(self._run(run) / "error.txt", text.encode("utf-8", "backslashreplace"))
 
-    def read_training(self, cell: StudyCell) -> dict[str, Any]:
+    def read_training(self, run: StudyRun) -> dict[str, Any]:
         """Return what is known of a training that has ended; empty where nothing is."""
-        path = self._cell(cell) / "training.json"
+        path = self._run(run) / "training.json"
         return _read(path) if path.is_file() else {}
 
-    def write_training(self, cell: StudyCell, training: Mapping[str, Any]) -> None:
+    def write_training(self, run: StudyRun, training: Mapping[str, Any]) -> None:
         """Keep what a training cost, as soon as it has ended."""
-        self._write(self._cell(cell) / "training.json", training)
+        self._write(self._run(run) / "training.json", training)
 
-    def base_path(self, cell: StudyCell) -> Path:
-        """Return where the analysis of a cell's untrained base is kept."""
-        name = f"{cell.folder_name.partition('--')[0]}--{cell.train.model.attention}.json"
+    def base_path(self, run: StudyRun) -> Path:
+        """Return where the analysis of a run's untrained base is kept."""
+        name = f"{run.folder_name.partition('--')[0]}--{run.train.model.attention}.json"
         return self.path / "bases" / name
 
-    def read_base(self, cell: StudyCell) -> dict[str, Any]:
-        """Return the analysis of a cell's untrained base; empty where there is none."""
-        path = self.base_path(cell)
+    def read_base(self, run: StudyRun) -> dict[str, Any]:
+        """Return the analysis of a run's untrained base; empty where there is none."""
+        path = self.base_path(run)
         return _read(path) if path.is_file() else {}
 
-    def write_base(self, cell: StudyCell, analysis: Mapping[str, Any]) -> None:
+    def write_base(self, run: StudyRun, analysis: Mapping[str, Any]) -> None:
         """Keep the analysis of an untrained base."""
-        self._write(self.base_path(cell), analysis)
+        self._write(self.base_path(run), analysis)
 
-    def tidy(self, cell: StudyCell, keep_adapter: bool) -> None:
-        """Delete what a finished cell needs no more: vectors, indexes, and its model."""
+    def tidy(self, run: StudyRun, keep_adapter: bool) -> None:
+        """Delete what a finished run needs no more: vectors, indexes, and its model."""
         for name in ("vectors", "indexes"):
             shutil.rmtree(self.results / ".cache" / name, ignore_errors=True)
         if not keep_adapter:
-            shutil.rmtree(self.model(cell), ignore_errors=True)
+            shutil.rmtree(self.model(run), ignore_errors=True)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of the report and return its path."""
@@ -175,8 +175,8 @@ class StudyFolder:
         replace_file(path, text.encode())
         return path
 
-    def _cell(self, cell: StudyCell) -> Path:
-        return self.path / "cells" / cell.folder_name
+    def _run(self, run: StudyRun) -> Path:
+        return self.path / "runs" / run.folder_name
 
     def _write(self, path: Path, data: Mapping[str, Any]) -> None:
         make_folder(path.parent)

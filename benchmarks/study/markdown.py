@@ -22,7 +22,7 @@ def render_study_markdown(summary: Mapping[str, Any]) -> str:
     """Return verdicts, tables, costs, departures and method of what ``summarise`` returned."""
     lines = [f"# {plain(summary['title'])}", ""]
     lines.append(
-        f"{summary['done']} of {summary['cells']} cells done, seeds "
+        f"{summary['done']} of {summary['runs']} runs done, seeds "
         f"{', '.join(map(str, summary['seeds']))}. The claims are those of arXiv 2409.02727."
     )
     notes = [*(words.scale_note(base) for base in summary["bases"]), *summary["cautions"]]
@@ -30,7 +30,7 @@ def render_study_markdown(summary: Mapping[str, Any]) -> str:
     for base in summary["bases"]:
         lines += _base(base, summary["baseline"])
     if summary["failed"]:
-        lines += ["## Cells that failed", ""]
+        lines += ["## Runs that failed", ""]
         lines += [*_list([f"{k}: {v}" for k, v in summary["failed"].items()]), ""]
     lines += ["## What departs from the paper", "", *_list(summary["departures"]), ""]
     lines += ["## Method", "", *_list(summary["method"]), ""]
@@ -52,7 +52,7 @@ def _base(base: Mapping[str, Any], baseline: str) -> Iterator[str]:
     for title, variants in words.ablation_tables(base).items():
         yield f"### {title}"
         yield ""
-        yield from _table(*words.family_rows(base, variants, baseline))
+        yield from _table(*words.task_type_rows(base, variants, baseline))
         yield ""
     yield (
         "Score ± standard deviation between seeds; [interval over items]; difference and corrected "
@@ -109,7 +109,7 @@ def write_study_report(config: StudyConfig, out: str | Path) -> dict[str, Any]:
 
     Raises
     ------
-    UsageError : no cell is done.
+    UsageError : no run is done.
     FailureError, RecordError, StorageError : a file of the study is damaged or not writable.
     """
     folder = StudyFolder(Path(out))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks.study.config import StudyConfig
-from benchmarks.study.runs import StudyCell
+from benchmarks.study.runs import StudyRun
 
 __all__ = ["list_departures", "describe_gaps", "describe_method"]
 
@@ -62,13 +62,13 @@ def _found(config: StudyConfig) -> Iterator[str]:
     yield "Padding is masked in every pooling; the authors' code lets last_layer attend to it."
 
 
-def describe_gaps(cells: Sequence[StudyCell], done: Sequence[StudyCell]) -> list[str]:
+def describe_gaps(runs: Sequence[StudyRun], done: Sequence[StudyRun]) -> list[str]:
     """Return a sentence on what is missing."""
-    missing = [cell.name for cell in cells if cell not in done]
+    missing = [run.name for run in runs if run not in done]
     if not missing:
         return []
     shown = "; ".join(missing[:8]) + (f"; and {len(missing) - 8} more" if len(missing) > 8 else "")
-    return [f"{len(missing)} of {len(cells)} cells are not done: {shown}."]
+    return [f"{len(missing)} of {len(runs)} runs are not done: {shown}."]
 
 
 def _describe_cut(config: StudyConfig) -> list[str]:
@@ -89,17 +89,17 @@ def _describe_cut(config: StudyConfig) -> list[str]:
 
 
 def describe_method(config: StudyConfig) -> list[str]:
-    """Return how cells were trained, scored, tested and looked into, a sentence or two each."""
+    """Return how runs were trained, scored, tested and looked into, a sentence or two each."""
     level = f"{100 * (1 - config.alpha):g}%"
     return [
         f"All variants of a seed were trained on the same pairs in the same order: "
         f"{config.train.steps:,} steps of {config.train.batch_pairs:,} pairs. The seed decides the "
         f"order, the negatives, the dropout and the first weights.",
         *_describe_cut(config),
-        "A family's score is the mean over its tasks, and over seeds.",
+        "A task type's score is the mean over its tasks, and over seeds.",
         "Tests are paired, and seeds are averaged, not a random factor: the scores of an item "
         "(query, draw, split) are averaged over seeds, then their differences get random signs, "
-        f"{config.resamples:,} times (Fisher), each task of a family weighing the same. A pair of "
+        f"{config.resamples:,} times (Fisher), each task of a type weighing the same. A pair of "
         "an STS task has no score of its own, so there the seeds' correlations are averaged within "
         f"each of {config.bootstrap_resamples:,} paired resamples of the pairs.",
         "So a p-value is about other items, with these training runs. How much the seed moves a "
@@ -110,7 +110,7 @@ def describe_method(config: StudyConfig) -> list[str]:
         f"the claims together, over all bases.",
         "FLOPs are of one text of 128 tokens: two for each multiply-add of a matrix product, one "
         "for each element of another operation. On a CPU, memory is that of the whole process, so "
-        "it never falls from one cell to the next.",
+        "it never falls from one run to the next.",
         "Layers are correlated by rank (Spearman) over the coordinates of their mean states, and "
         "averaged over the same texts for all models. The last layer is taken after the final "
         "norm.",

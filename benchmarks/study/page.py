@@ -31,7 +31,7 @@ def render_study_page(summary: Mapping[str, Any]) -> str:
         ("method", "Method", _method(summary)),
     ]
     lead = (
-        f"{summary['done']} of {summary['cells']} cells done, seeds "
+        f"{summary['done']} of {summary['runs']} runs done, seeds "
         f"{', '.join(map(str, summary['seeds']))}. The claims are those of arXiv 2409.02727."
     )
     parts = {
@@ -63,7 +63,7 @@ def _caution(summary: Mapping[str, Any]) -> Iterator[str]:
     scale = [words.scale_note(base) for base in summary["bases"]]
     yield from _paragraphs([*scale, *summary["cautions"]], "notice measure")
     if summary["failed"]:
-        yield "<h3>Cells that failed</h3>"
+        yield "<h3>Runs that failed</h3>"
         yield _list(f"{name}: {error}" for name, error in summary["failed"].items())
 
 
@@ -74,7 +74,7 @@ def _base(base: Base, baseline: str) -> Iterator[str]:
     yield "</div>"
     for title, variants in words.ablation_tables(base).items():
         yield f"<h3>{title}</h3>"
-        yield _table(*words.family_rows(base, variants, baseline))
+        yield _table(*words.task_type_rows(base, variants, baseline))
     yield (
         '<p class="notes">Score ± standard deviation between seeds, and the interval over items. '
         f"Against {escape(baseline)}: difference and corrected p; * is significant, with no seed "
@@ -110,7 +110,7 @@ def _claim(claim: Mapping[str, Any]) -> str:
 
 
 def _task_rows(base: Base) -> words.Table:
-    tasks = [one for family in base["families"] for one in base["tasks"][family]]
+    tasks = [one for task_type in base["task_types"] for one in base["tasks"][task_type]]
     heads = ["variant", *(f"{one['task']} ({one['metric']})" for one in tasks)]
     rows = [
         [one["name"], *(_score(one["tasks"][task["task"]]) for task in tasks)]
@@ -175,15 +175,15 @@ def _scatter(base: Base) -> Iterator[str]:
     points: dict[int, tuple[float, float]] = {}
     legend = []
     for number, one in enumerate(base["variants"], start=1):
-        scores = [one["scores"].get(family, {}).get("score") for family in base["families"]]
+        scores = [one["scores"].get(task_type, {}).get("score") for task_type in base["task_types"]]
         if "flops" not in one["costs"] or None in scores or not scores:
             continue
         points[number] = (one["costs"]["flops"] / 1e9, sum(scores) / len(scores))
         legend.append(f"<li>{number}: {escape(one['name'])}</li>")
     if not points:
-        yield "<p>No variant has a score on every family.</p>"
+        yield "<p>No variant has a score on every task type.</p>"
         return
-    yield draw_scatter(points, "GFLOPs a text of 128 tokens", "mean over families")
+    yield draw_scatter(points, "GFLOPs a text of 128 tokens", "mean over task types")
     yield f'<ul class="legend notes">{"".join(legend)}</ul>'
 
 

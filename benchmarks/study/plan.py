@@ -1,4 +1,4 @@
-"""What a study will cost: tokens, time and disk, from a few steps and a few texts of real cells."""
+"""What a study will cost: tokens, time and disk, from a few steps and a few texts of real runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.scoring.models import Notify
 from benchmarks.study.config import StudyConfig
 from benchmarks.study.folder import StudyFolder
 from benchmarks.study.layers import sample_texts
-from benchmarks.study.runs import StudyCell, list_cells
+from benchmarks.study.runs import StudyRun, list_runs
 from benchmarks.study.tasks import LoadedTask, embedded_texts, load_tasks
 from embedder.pooling import get_pooling
 from embedder.training.config import CheckpointConfig
@@ -38,14 +38,14 @@ _CHECKPOINT_PARTS = 3
 
 @dataclass(frozen=True)
 class BaseRates:
-    """What one real cell of a base took.
+    """What one real run of a base took.
 
     Attributes
     ----------
     tokens_a_pair : of training; an estimate from characters where nothing was run.
     tokens_a_text : of scoring, the mean over all texts of all tasks.
     step_seconds, encode_tokens_per_second, fixed_seconds : NaN where nothing was run. Fixed is
-        what a cell takes beside steps and texts: loading, checking, saving.
+        what a run takes beside steps and texts: loading, checking, saving.
     model_bytes : of a trained model; 0 where not known.
     width : of the vectors; 0 where not known.
     """
@@ -65,7 +65,7 @@ class PlanRow:
 
     base: str
     variant: str
-    cells: int
+    runs: int
     train_tokens: int
     score_tokens: int
     seconds: float
@@ -78,10 +78,10 @@ class Plan:
 
     Attributes
     ----------
-    done : cells that are finished already; the rows are of the others.
-    disk_bytes : at most, at any time: what stays, and one cell's checkpoints, vectors and index.
-    calibrated : whether times and bytes come from real cells.
-    texts : that each cell embeds to be scored.
+    done : runs that are finished already; the rows are of the others.
+    disk_bytes : at most, at any time: what stays, and one run's checkpoints, vectors and index.
+    calibrated : whether times and bytes come from real runs.
+    texts : that each run embeds to be scored.
     """
 
     rows: Sequence[PlanRow]
@@ -110,12 +110,12 @@ def plan_study(
 ) -> Plan:
     """Return what is left to do and an estimate of what it takes; nothing of it is kept.
 
-    One cell of each base is run for three steps, with a pooling that has weights where there is
+    One run of each base is run for three steps, with a pooling that has weights where there is
     one, so the estimate is rather too high for the others.
 
     Parameters
     ----------
-    out : the study's folder, whose finished cells are left out.
+    out : the study's folder, whose finished runs are left out.
     calibrate : whether to run anything; else tokens are guessed at four characters each, and
         times are NaN.
 
@@ -123,14 +123,14 @@ def plan_study(
     ------
     UsageError, RecordError : as ``run_study``, whose checks are all made.
     """
-    cells = list_cells(config)
+    runs = list_runs(config)
     folder = StudyFolder(out) if out is not None else None
-    left = [cell for cell in cells if folder is None or not _is_done(folder, cell)]
+    left = [run for run in runs if folder is None or not _is_done(folder, run)]
     with tempfile.TemporaryDirectory() as scratch:
         tasks = load_tasks(config, Path(scratch) / "tasks", notify)
         rates = {}
-        for base in dict.fromkeys(cell.base for cell in left):
-            chosen = _choose([cell for cell in left if cell.base == base])
+        for base in dict.fromkeys(run.base for run in left):
+            chosen = _choose([run for run in left if run.base == base])
             if calibrate:
                 notify(f"Calibrating on {chosen.name}: {CALIBRATION_STEPS} steps, a few texts")
                 rates[base] = _calibrate(chosen, tasks, Path(scratch), device, notify)
@@ -139,33 +139,33 @@ def plan_study(
         texts = sum(len(embedded_texts(one.data)) for one in tasks)
     rows = _rows(config, left, rates, texts)
     disk = sum(row.kept_bytes for row in rows) + _passing_bytes(config, rates.values(), texts)
-    return Plan(rows, len(cells) - len(left), disk, calibrate, texts)
+    return Plan(rows, len(runs) - len(left), disk, calibrate, texts)
 
 
 def _passing_bytes(config: StudyConfig, rates: Iterable[BaseRates], texts: int) -> int:
-    """Return what one cell needs while it runs: checkpoints, vectors and an index."""
+    """Return what one run needs while it runs: checkpoints, vectors and an index."""
     copies = 1 + _CHECKPOINT_PARTS * (config.train.checkpoint.keep + 1)
     return max((copies * rate.model_bytes + 8 * texts * rate.width for rate in rates), default=0)
 
 
-def _is_done(folder: StudyFolder, cell: StudyCell) -> bool:
-    record = folder.read_record(cell)
+def _is_done(folder: StudyFolder, run: StudyRun) -> bool:
+    record = folder.read_record(run)
     return record is not None and record.status == "done"
 
 
-def _choose(cells: Sequence[StudyCell]) -> StudyCell:
-    """Return the last cell whose pooling has weights, or the last one."""
-    heavy = [cell for cell in cells if get_pooling(cell.train.model.pooling).trainable]
-    return (heavy or list(cells))[-1]
+def _choose(runs: Sequence[StudyRun]) -> StudyRun:
+    """Return the last run whose pooling has weights, or the last one."""
+    heavy = [run for run in runs if get_pooling(run.train.model.pooling).trainable]
+    return (heavy or list(runs))[-1]
 
 
 def _rows(
-    config: StudyConfig, left: Sequence[StudyCell], rates: dict[str, BaseRates], texts: int
+    config: StudyConfig, left: Sequence[StudyRun], rates: dict[str, BaseRates], texts: int
 ) -> list[PlanRow]:
     rows = []
-    for base, variant in dict.fromkeys((cell.base, cell.variant) for cell in left):
+    for base, variant in dict.fromkeys((run.base, run.variant) for run in left):
         rate = rates[base]
-        count = sum((cell.base, cell.variant) == (base, variant) for cell in left)
+        count = sum((run.base, run.variant) == (base, variant) for run in left)
         pairs = config.train.steps * config.train.batch_pairs
         seconds = (
             rate.fixed_seconds
@@ -186,16 +186,16 @@ def _rows(
     return rows
 
 
-def _guess(cell: StudyCell, tasks: Sequence[LoadedTask]) -> BaseRates:
+def _guess(run: StudyRun, tasks: Sequence[LoadedTask]) -> BaseRates:
     """Return tokens guessed from characters."""
-    data = check_data(cell.train)
-    most = cell.train.model.max_tokens
+    data = check_data(run.train)
+    most = run.train.model.max_tokens
     pairs: list[Pair] = [
         source[place]
         for source in data.sources
         for place in range(0, len(source), max(1, len(source) // _SAMPLED))
     ]
-    negatives = cell.train.loss.hard_negatives
+    negatives = run.train.loss.hard_negatives
     sides = [[pair.query, pair.positive, *pair.negatives[:negatives]] for pair in pairs]
     tokens = sum(_guess_tokens(text, most) for side in sides for text in side)
     return BaseRates(
@@ -220,29 +220,29 @@ def _mean_tokens(tasks: Sequence[LoadedTask], count: Count) -> float:
 
 
 def _calibrate(
-    cell: StudyCell,
+    run: StudyRun,
     tasks: Sequence[LoadedTask],
     scratch: Path,
     device: str | None,
     notify: Notify,
 ) -> BaseRates:
-    """Train a cell for a few steps, load what came out, and embed a few texts."""
+    """Train a run for a few steps, load what came out, and embed a few texts."""
     from embedder import Embedder
     from embedder.training import train
 
     short = replace(
-        cell.train,
+        run.train,
         steps=CALIBRATION_STEPS,
         log_every_steps=1,
         checkpoint=CheckpointConfig(every_steps=0),
     )
     reports: list[StepReport] = []
-    folder = scratch / cell.folder_name
+    folder = scratch / run.folder_name
     started = time.monotonic()
     train(short, folder, device=device, notify=notify, progress=reports.append)
     trained = time.monotonic() - started
     warm = reports[1:]  # the first step is slow everywhere
-    steps = [cell.train.batch_pairs / report.pairs_per_second for report in reports]
+    steps = [run.train.batch_pairs / report.pairs_per_second for report in reports]
     embedder = Embedder.load(str(folder), device=device, notify=notify)
     prompt = embedder.spec.query_prompt
 

@@ -1,4 +1,4 @@
-"""Runs a study: every cell is trained, scored and looked into, and kept as soon as it is done."""
+"""Runs a study: every run is trained, scored and looked into, and kept as soon as it is done."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from benchmarks.scoring.models import LoadedModel, Notify, load_model
 from benchmarks.scoring.remembered import Remembered
 from benchmarks.scoring.runner import Failure, release_memory, run_benchmark
 from benchmarks.study.config import StudyConfig
-from benchmarks.study.folder import CellRecord, StudyFolder
+from benchmarks.study.folder import RunRecord, StudyFolder
 from benchmarks.study.layers import analyse_model, sample_texts
-from benchmarks.study.runs import StudyCell, list_cells
+from benchmarks.study.runs import StudyRun, list_runs
 from benchmarks.study.tasks import LoadedTask, embedded_texts, load_tasks
 from benchmarks.study.training import describe_training
 from benchmarks.tasks import task_files
@@ -45,11 +45,11 @@ def _no_progress(label: str, total: int | None, unit: str) -> Iterator[Progress]
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """What became of the cells.
+    """What became of the runs.
 
     Attributes
     ----------
-    done : names of all finished cells, of this run and of earlier ones.
+    done : names of all finished runs, of this run and of earlier ones.
     failed : name to stage and error.
     """
 
@@ -66,9 +66,9 @@ def run_study(
     progress: ShowProgress = _no_progress,
     on_step: Callable[[StepReport], None] = _silent,
 ) -> StudyOutcome:
-    """Run every cell that is not done yet, in order, and return what became of all of them.
+    """Run every run that is not done yet, in order, and return what became of all of them.
 
-    A finished cell is never run again; one that was killed goes on from its last checkpoint; one
+    A finished run is never run again; one that was killed goes on from its last checkpoint; one
     that failed is recorded with its error, does not stop the others, and is tried again by the
     next call. Config, data and tasks are checked before anything is computed.
 
@@ -102,11 +102,11 @@ class _Study:
         self.config, self.device = config, device
         self.notify, self.progress, self.on_step = notify, progress, on_step
         self.folder = StudyFolder(out)
-        self.cells = list_cells(config)
+        self.runs = list_runs(config)
         about = {"config": plain_data(config)}
         self.folder.check(about)
         self.tasks = load_tasks(config, self.folder.tasks, notify)
-        data = check_data(self.cells[0].train)
+        data = check_data(self.runs[0].train)
         hashes = {one.task.name: _hash(self.folder, one) for one in self.tasks}
         self.folder.start(about | {"data": data.record(), "tasks": hashes})
         texts = [text for one in self.tasks for text in embedded_texts(one.data)]
@@ -116,63 +116,63 @@ class _Study:
         """Run what is not done."""
         done: list[str] = []
         failed: dict[str, str] = {}
-        for number, cell in enumerate(self.cells, start=1):
-            record = self.folder.read_record(cell)
+        for number, run in enumerate(self.runs, start=1):
+            record = self.folder.read_record(run)
             if record is None or record.status != "done":
-                self.notify(f"Cell {number} of {len(self.cells)}: {cell.name}")
-                record = self._attempt(cell)
-                self.folder.write_record(cell, record)
+                self.notify(f"Run {number} of {len(self.runs)}: {run.name}")
+                record = self._attempt(run)
+                self.folder.write_record(run, record)
             if record.status == "done":
-                done.append(cell.name)
-                self.folder.tidy(cell, self.config.keep_adapters)
+                done.append(run.name)
+                self.folder.tidy(run, self.config.keep_adapters)
             else:
-                failed[cell.name] = f"{record.stage}: {record.error}"
-                self.notify(f"Failed: {cell.name}: {failed[cell.name]}")
+                failed[run.name] = f"{record.stage}: {record.error}"
+                self.notify(f"Failed: {run.name}: {failed[run.name]}")
             release_memory()
         return StudyOutcome(done, failed)
 
-    def _attempt(self, cell: StudyCell) -> CellRecord:
-        """Return the record of a cell that was run now, also where it failed."""
+    def _attempt(self, run: StudyRun) -> RunRecord:
+        """Return the record of a run that was run now, also where it failed."""
         stage = "training"
         training: Mapping[str, Any] = {}
         try:
-            training = self._train(cell)
+            training = self._train(run)
             stage = "scoring"
-            loaded = self._score(cell)
+            loaded = self._score(run)
             stage = "analysis"
-            analysis = self._analyse(cell, loaded)
-        except Exception as error:  # whatever it is, the other cells can still be run
+            analysis = self._analyse(run, loaded)
+        except Exception as error:  # whatever it is, the other runs can still be run
             kind = "" if isinstance(error, MillpondError) else f"{type(error).__name__}: "
-            self.folder.write_error(cell, traceback.format_exc())
-            return CellRecord("failed", stage, f"{kind}{error}", training)
-        return CellRecord("done", training=training, analysis=analysis)
+            self.folder.write_error(run, traceback.format_exc())
+            return RunRecord("failed", stage, f"{kind}{error}", training)
+        return RunRecord("done", training=training, analysis=analysis)
 
-    def _train(self, cell: StudyCell) -> Mapping[str, Any]:
-        """Train a cell, or go on with it, and return what that cost."""
+    def _train(self, run: StudyRun) -> Mapping[str, Any]:
+        """Train a run, or go on with it, and return what that cost."""
         from embedder.environment import choose_device
         from embedder.training import train
 
-        model = self.folder.model(cell)
-        known = self.folder.read_training(cell)
+        model = self.folder.model(run)
+        known = self.folder.read_training(run)
         if known and (model / "millpond.json").is_file():
             return known
         with PeakMemory(choose_device(self.device).type) as memory:
             train(
-                cell.train,
+                run.train,
                 model,
                 resume=True,
                 device=self.device,
                 notify=self.notify,
                 progress=self.on_step,
             )
-        found = describe_training(model, cell.train) | {"peak_memory_bytes": memory.bytes}
-        self.folder.write_training(cell, found)
+        found = describe_training(model, run.train) | {"peak_memory_bytes": memory.bytes}
+        self.folder.write_training(run, found)
         return found
 
-    def _score(self, cell: StudyCell) -> LoadedModel:
-        """Score a cell's model on all tasks, and return the model."""
+    def _score(self, run: StudyRun) -> LoadedModel:
+        """Score a run's model on all tasks, and return the model."""
         kept: list[LoadedModel] = []
-        path = str(self.folder.model(cell))
+        path = str(self.folder.model(run))
 
         def load(name: str, device: str | None, notify: Notify) -> LoadedModel:
             if not kept:
@@ -181,7 +181,7 @@ class _Study:
 
         failures: list[Failure] = []
         bench = BenchConfig(
-            models=[cell.name],
+            models=[run.name],
             tasks=[str(one.task.path) for one in self.tasks],
             out=self.folder.results,
             device=self.device,
@@ -196,19 +196,19 @@ class _Study:
         )
         if failures:
             raise FailureError("; ".join(str(failure) for failure in failures))
-        return load(cell.name, self.device, self.notify)
+        return load(run.name, self.device, self.notify)
 
-    def _analyse(self, cell: StudyCell, loaded: LoadedModel) -> Mapping[str, Any]:
+    def _analyse(self, run: StudyRun, loaded: LoadedModel) -> Mapping[str, Any]:
         """Look into a trained model and, once for all of its variants, its untrained base."""
         from embedder import Embedder
 
         embedder = loaded.encoder
         assert isinstance(embedder, Embedder)
-        if not self.folder.read_base(cell):
-            plain = replace(cell.train.model, pooling="mean", pooling_options=PoolingOptions())
+        if not self.folder.read_base(run):
+            plain = replace(run.train.model, pooling="mean", pooling_options=PoolingOptions())
             untrained = Embedder.from_spec(plain, device=self.device, notify=self.notify)
             found = analyse_model(untrained, self.sample)
-            self.folder.write_base(cell, {"correlation": found["correlation"]})
+            self.folder.write_base(run, {"correlation": found["correlation"]})
         return analyse_model(embedder, self.sample)
 
 

@@ -1,4 +1,4 @@
-"""The cells of a study: one training run and its scores, for each base, variant and seed."""
+"""The runs of a study: one training run and its scores, for each base, variant and seed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from embedder.training.config import TrainConfig
 from embedder.variants import VariantSpec, get_variant
 from retrieval.errors import UsageError
 
-__all__ = ["StudyCell", "list_cells"]
+__all__ = ["StudyRun", "list_runs"]
 
 
 @dataclass(frozen=True)
-class StudyCell:
+class StudyRun:
     """One training run.
 
     Attributes
@@ -42,8 +42,8 @@ class StudyCell:
         return "--".join([*parts, f"seed-{self.seed}"])
 
 
-def list_cells(config: StudyConfig) -> list[StudyCell]:
-    """Return every cell, all variants of a seed before the next seed.
+def list_runs(config: StudyConfig) -> list[StudyRun]:
+    """Return every run, all variants of a seed before the next seed.
 
     So a study that is stopped early has whole seeds.
 
@@ -51,22 +51,22 @@ def list_cells(config: StudyConfig) -> list[StudyCell]:
     ------
     UsageError : a variant cannot be had on a base, or two names cannot be told apart in a folder.
     """
-    cells = [
-        StudyCell(base.name, variant.name, seed, _train_config(config, base, variant, seed))
+    runs = [
+        StudyRun(base.name, variant.name, seed, _train_config(config, base, variant, seed))
         for seed in config.seeds
         for base in config.bases
         for variant in config.variants
         if not variant.bases or base.name in variant.bases
     ]
-    known: dict[str, StudyCell] = {}
-    for cell in cells:
-        other = known.setdefault(cell.folder_name, cell)
-        if other is not cell:
+    known: dict[str, StudyRun] = {}
+    for run in runs:
+        other = known.setdefault(run.folder_name, run)
+        if other is not run:
             raise UsageError(
-                f"{other.name!r} and {cell.name!r} would share the folder {cell.folder_name!r}. "
+                f"{other.name!r} and {run.name!r} would share the folder {run.folder_name!r}. "
                 f"Rename a base or a variant."
             )
-    return cells
+    return runs
 
 
 def _train_config(

@@ -1,4 +1,4 @@
-"""The scores of a study: means over seeds, intervals over items, and paired tests of families.
+"""The scores of a study: means over seeds, intervals over items, and paired tests of task types.
 
 Items, not seeds, are what the tests resample. Where items have scores of their own (queries,
 draws, splits) these are averaged over the seeds of a variant first. A pair of an STS task has
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.scoring.results import FAMILIES, Result
+from benchmarks.scoring.results import TASK_TYPES, Result
 from benchmarks.significance import (
     adjust_holm,
     bootstrap_means,
@@ -26,19 +26,19 @@ from benchmarks.significance import (
     shifted_bootstrap_p,
 )
 from benchmarks.study.config import StudyConfig
-from benchmarks.study.runs import StudyCell
+from benchmarks.study.runs import StudyRun
 
-__all__ = ["ALL_FAMILIES", "BaseScores", "FamilyScore", "FamilyTest", "correct_tests"]
+__all__ = ["ALL_TASK_TYPES", "BaseScores", "TaskTypeScore", "TaskTypeTest", "correct_tests"]
 
 Floats = npt.NDArray[np.float64]
 
-ALL_FAMILIES = "all families"
-"""The mean over the families, each weighing the same."""
+ALL_TASK_TYPES = "all task types"
+"""The mean over the task types, each weighing the same."""
 
 
 @dataclass(frozen=True)
-class FamilyScore:
-    """A variant on a family: the mean over its tasks and seeds.
+class TaskTypeScore:
+    """A variant on a task type: the mean over its tasks and seeds.
 
     Attributes
     ----------
@@ -55,8 +55,8 @@ class FamilyScore:
 
 
 @dataclass(frozen=True)
-class FamilyTest:
-    """Two variants on a family.
+class TaskTypeTest:
+    """Two variants on a task type.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class FamilyTest:
     """
 
     base: str
-    family: str
+    task_type: str
     first: str
     second: str
     difference: float
@@ -88,36 +88,36 @@ class BaseScores:
 
     Parameters
     ----------
-    cells : the finished ones of the base.
-    results : cell name to its results; a cell without a task's result lacks the family.
+    runs : the finished ones of the base.
+    results : run name to its results; a run without a task's result lacks the task type.
     """
 
     def __init__(
         self,
         base: str,
         config: StudyConfig,
-        cells: Sequence[StudyCell],
+        runs: Sequence[StudyRun],
         results: Mapping[str, Sequence[Result]],
     ) -> None:
         self.base, self._config = base, config
         self._table: dict[str, dict[str, dict[int, Result]]] = {}
-        for cell in cells:
-            for result in results.get(cell.name, ()):
+        for run in runs:
+            for result in results.get(run.name, ()):
                 row = self._table.setdefault(result.task, {})
-                row.setdefault(cell.variant, {})[cell.seed] = result
-        self.variants = [v.name for v in config.variants if v.name in {c.variant for c in cells}]
+                row.setdefault(run.variant, {})[run.seed] = result
+        self.variants = [v.name for v in config.variants if v.name in {c.variant for c in runs}]
         self.seeds = {
-            name: [cell.seed for cell in cells if cell.variant == name] for name in self.variants
+            name: [run.seed for run in runs if run.variant == name] for name in self.variants
         }
         self.tasks: dict[str, list[str]] = {}
-        for family in FAMILIES:
-            names = [task for task in self._table if self._family(task) == family]
+        for task_type in TASK_TYPES:
+            names = [task for task in self._table if self._task_type(task) == task_type]
             if names:
-                self.tasks[family] = sorted(names)
+                self.tasks[task_type] = sorted(names)
         self._samples: dict[str, dict[str, Floats]] = {}
 
     @property
-    def families(self) -> list[str]:
+    def task_types(self) -> list[str]:
         """Those that have a task, in the usual order."""
         return list(self.tasks)
 
@@ -140,60 +140,60 @@ class BaseScores:
         ]
         return float(np.median(values)) if values else math.nan
 
-    def family_score(self, variant: str, family: str) -> FamilyScore | None:
-        """Return a score on a family or on ``ALL_FAMILIES``; None where one is missing."""
-        samples = self._family_samples(variant, family)
+    def task_type_score(self, variant: str, task_type: str) -> TaskTypeScore | None:
+        """Return a score on a task type or on ``ALL_TASK_TYPES``; None where one is missing."""
+        samples = self._task_type_samples(variant, task_type)
         if samples is None:
             return None
-        by_seed = self._by_seed(variant, family)
+        by_seed = self._by_seed(variant, task_type)
         spread = float(np.std(list(by_seed.values()), ddof=1)) if len(by_seed) > 1 else math.nan
         low, high = percentile_interval(samples, self._config.alpha)
         score = float(np.mean(list(by_seed.values())))
-        return FamilyScore(score, low, high, spread, by_seed)
+        return TaskTypeScore(score, low, high, spread, by_seed)
 
-    def compare(self, first: str, second: str, family: str) -> FamilyTest | None:
-        """Return a paired test, not yet corrected; None where a variant lacks the family."""
-        one, other = (self._family_samples(name, family) for name in (first, second))
+    def compare(self, first: str, second: str, task_type: str) -> TaskTypeTest | None:
+        """Return a paired test, not yet corrected; None where a variant lacks the task type."""
+        one, other = (self._task_type_samples(name, task_type) for name in (first, second))
         if one is None or other is None:
             return None
-        left, right = (self._by_seed(name, family) for name in (first, second))
+        left, right = (self._by_seed(name, task_type) for name in (first, second))
         difference = float(np.mean(list(left.values())) - np.mean(list(right.values())))
         low, high = percentile_interval(one - other, self._config.alpha)
-        if family in ("sts", ALL_FAMILIES):
+        if task_type in ("sts", ALL_TASK_TYPES):
             p = shifted_bootstrap_p(difference, one - other)
         else:
-            p = self._test_items(first, second, family)
+            p = self._test_items(first, second, task_type)
         common = [left[seed] - right[seed] for seed in left if seed in right]
-        return FamilyTest(
-            self.base, family, first, second, difference, low, high, p, math.nan, common
+        return TaskTypeTest(
+            self.base, task_type, first, second, difference, low, high, p, math.nan, common
         )
 
-    def _test_items(self, first: str, second: str, family: str) -> float:
+    def _test_items(self, first: str, second: str, task_type: str) -> float:
         """Return p of random signs of the items' differences, each task weighing the same."""
-        tasks = self.tasks[family]
+        tasks = self.tasks[task_type]
         parts = []
         for task in tasks:
             left, right = (self._item_means(task, name) for name in (first, second))
             parts.append((left - right) / (len(left) * len(tasks)))
         return randomisation_test(np.concatenate(parts), resamples=self._config.resamples)
 
-    def _by_seed(self, variant: str, family: str) -> dict[int, float]:
-        """Return a seed's mean over the tasks of a family, or over families."""
-        if family == ALL_FAMILIES:
-            rows = [self._by_seed(variant, one) for one in self.families]
+    def _by_seed(self, variant: str, task_type: str) -> dict[int, float]:
+        """Return a seed's mean over the tasks of a task type, or over task types."""
+        if task_type == ALL_TASK_TYPES:
+            rows = [self._by_seed(variant, one) for one in self.task_types]
             return {seed: float(np.mean([row[seed] for row in rows])) for seed in rows[0]}
-        found = [self._table[task][variant] for task in self.tasks[family]]
+        found = [self._table[task][variant] for task in self.tasks[task_type]]
         return {
             seed: float(np.mean([row[seed].main_score for row in found]))
             for seed in self.seeds[variant]
         }
 
-    def _family_samples(self, variant: str, family: str) -> Floats | None:
+    def _task_type_samples(self, variant: str, task_type: str) -> Floats | None:
         """Return resampled scores (R,); None where a score is missing or undefined."""
-        if family == ALL_FAMILIES:
-            found = [self._family_samples(variant, one) for one in self.families]
+        if task_type == ALL_TASK_TYPES:
+            found = [self._task_type_samples(variant, one) for one in self.task_types]
         else:
-            found = [self._sample(task).get(variant) for task in self.tasks.get(family, [])]
+            found = [self._sample(task).get(variant) for task in self.tasks.get(task_type, [])]
         present = [one for one in found if one is not None]
         if not present or len(present) < len(found):
             return None
@@ -206,7 +206,7 @@ class BaseScores:
             count, seed = self._config.bootstrap_resamples, sorted(self._table).index(task)
             if not whole:
                 self._samples[task] = {}
-            elif self._family(task) == "sts":
+            elif self._task_type(task) == "sts":
                 self._samples[task] = self._sample_sts(task, whole, count, seed)
             else:
                 rows = np.stack([self._item_means(task, name) for name in whole])
@@ -240,11 +240,11 @@ class BaseScores:
             math.isfinite(one.main_score) for one in found.values()
         )
 
-    def _family(self, task: str) -> str:
-        return next(iter(next(iter(self._table[task].values())).values())).family
+    def _task_type(self, task: str) -> str:
+        return next(iter(next(iter(self._table[task].values())).values())).task_type
 
 
-def correct_tests(tests: Sequence[FamilyTest]) -> list[FamilyTest]:
+def correct_tests(tests: Sequence[TaskTypeTest]) -> list[TaskTypeTest]:
     """Return the tests with p-values that Holm's method corrected for all of them together."""
     corrected = adjust_holm([one.p for one in tests])
     return [replace(one, p_corrected=float(p)) for one, p in zip(tests, corrected, strict=True)]

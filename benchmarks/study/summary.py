@@ -12,10 +12,10 @@ from benchmarks.report.collect import rounded
 from benchmarks.scoring.results import Result, read_results
 from benchmarks.study.claims import CLAIMS, RULE, claim_pairs, judge_claim, paper_variants
 from benchmarks.study.config import StudyConfig
-from benchmarks.study.folder import CellRecord, StudyFolder
+from benchmarks.study.folder import RunRecord, StudyFolder
 from benchmarks.study.method import describe_gaps, describe_method, list_departures
-from benchmarks.study.runs import StudyCell, list_cells
-from benchmarks.study.scores import BaseScores, FamilyScore, FamilyTest, correct_tests
+from benchmarks.study.runs import StudyRun, list_runs
+from benchmarks.study.scores import BaseScores, TaskTypeScore, TaskTypeTest, correct_tests
 from benchmarks.study.training import late_gain
 from embedder.attention import ATTENTIONS
 from embedder.training.typed import plain_data, without_folders
@@ -33,14 +33,14 @@ _TRAINING = (
     "pooling_parameters",
 )
 
-Tests = Mapping[tuple[str, str, str], FamilyTest]
-Records = Mapping[str, CellRecord]
+Tests = Mapping[tuple[str, str, str], TaskTypeTest]
+Records = Mapping[str, RunRecord]
 
 
 def summarise(
     config: StudyConfig, folder: StudyFolder, version: str, created: str
 ) -> dict[str, Any]:
-    """Return the report's content from all cells that are done; JSON can hold it.
+    """Return the report's content from all runs that are done; JSON can hold it.
 
     Parameters
     ----------
@@ -48,21 +48,21 @@ def summarise(
 
     Raises
     ------
-    UsageError : no cell is done.
+    UsageError : no run is done.
     FailureError, RecordError : a file of the study is damaged.
     """
-    cells = list_cells(config)
-    records = _records(folder, cells)
-    done = [cell for cell in cells if cell.name in records and records[cell.name].status == "done"]
+    runs = list_runs(config)
+    records = _records(folder, runs)
+    done = [run for run in runs if run.name in records and records[run.name].status == "done"]
     if not done:
-        raise UsageError(f"{folder.path} holds no finished cell, so there is nothing to report.")
+        raise UsageError(f"{folder.path} holds no finished run, so there is nothing to report.")
     results: dict[str, list[Result]] = {}
     for result in read_results(folder.results):
         results.setdefault(result.model, []).append(result)
     bases = [
         BaseScores(base.name, config, own, results)
         for base in config.bases
-        if (own := [cell for cell in done if cell.base == base.name])
+        if (own := [run for run in done if run.base == base.name])
     ]
     against, claimed = _test(config, bases)
     return {
@@ -73,10 +73,10 @@ def summarise(
         "margin": config.margin,
         "baseline": config.baseline,
         "seeds": list(config.seeds),
-        "cells": len(cells),
+        "runs": len(runs),
         "done": len(done),
         "failed": _failed(records),
-        "cautions": [*config.cautions, *describe_gaps(cells, done)],
+        "cautions": [*config.cautions, *describe_gaps(runs, done)],
         "departures": list_departures(config),
         "method": describe_method(config),
         "rule": list(RULE),
@@ -88,8 +88,8 @@ def summarise(
     }
 
 
-def _records(folder: StudyFolder, cells: Sequence[StudyCell]) -> dict[str, CellRecord]:
-    found = {cell.name: folder.read_record(cell) for cell in cells}
+def _records(folder: StudyFolder, runs: Sequence[StudyRun]) -> dict[str, RunRecord]:
+    found = {run.name: folder.read_record(run) for run in runs}
     return {name: record for name, record in found.items() if record is not None}
 
 
@@ -107,17 +107,17 @@ def _test(
     """Return the tests against the baseline and those of the claims, each corrected together."""
     tables = {
         scores.base: [
-            (name, config.baseline, family)
+            (name, config.baseline, task_type)
             for name in scores.variants
-            for family in scores.families
+            for task_type in scores.task_types
             if name != config.baseline and config.baseline in scores.variants
         ]
         for scores in bases
     }
     claims = {
         scores.base: [
-            (first, second, family)
-            for first, second, family in claim_pairs(config)
+            (first, second, task_type)
+            for first, second, task_type in claim_pairs(config)
             if {first, second} <= set(scores.variants)
         ]
         for scores in bases
@@ -137,7 +137,9 @@ def _correct(
     corrected = correct_tests(raw)
     return {
         scores.base: {
-            (one.first, one.second, one.family): one for one in corrected if one.base == scores.base
+            (one.first, one.second, one.task_type): one
+            for one in corrected
+            if one.base == scores.base
         }
         for scores in bases
     }
@@ -147,12 +149,12 @@ def _base(
     config: StudyConfig,
     folder: StudyFolder,
     scores: BaseScores,
-    done: Sequence[StudyCell],
+    done: Sequence[StudyRun],
     records: Records,
     against: Tests,
     claimed: Tests,
 ) -> dict[str, Any]:
-    own = [cell for cell in done if cell.base == scores.base]
+    own = [run for run in done if run.base == scores.base]
     size = _base_parameters(scores, own, records)
     verdicts = [
         judge_claim(claim, scores.base, paper_variants(config), claimed, config, size)
@@ -161,10 +163,10 @@ def _base(
     return {
         "name": scores.base,
         "parameters": rounded(size, 0),
-        "families": scores.families,
+        "task_types": scores.task_types,
         "tasks": {
-            family: [{"task": task, "metric": scores.metric(task)} for task in tasks]
-            for family, tasks in scores.tasks.items()
+            task_type: [{"task": task, "metric": scores.metric(task)} for task in tasks]
+            for task_type, tasks in scores.tasks.items()
         },
         "variants": [
             _variant(config, scores, name, own, records, against) for name in scores.variants
@@ -183,16 +185,16 @@ def _base(
     }
 
 
-def _base_parameters(scores: BaseScores, own: Sequence[StudyCell], records: Records) -> float:
+def _base_parameters(scores: BaseScores, own: Sequence[StudyRun], records: Records) -> float:
     """Return the size of the base alone: of the whole model, less the pooling.
 
     An adapter is folded into the weights when a model is loaded or counted beside them, and is
     small either way.
     """
-    for cell in own:
-        whole = scores.cost(cell.variant, "parameters")
+    for run in own:
+        whole = scores.cost(run.variant, "parameters")
         if math.isfinite(whole):
-            return whole - float(records[cell.name].training.get("pooling_parameters", 0))
+            return whole - float(records[run.name].training.get("pooling_parameters", 0))
     return math.nan
 
 
@@ -200,16 +202,16 @@ def _variant(
     config: StudyConfig,
     scores: BaseScores,
     name: str,
-    own: Sequence[StudyCell],
+    own: Sequence[StudyRun],
     records: Records,
     against: Tests,
 ) -> dict[str, Any]:
-    cells = [cell for cell in own if cell.variant == name]
-    trained = [records[cell.name].training for cell in cells]
-    analyses = [records[cell.name].analysis for cell in cells]
+    runs = [run for run in own if run.variant == name]
+    trained = [records[run.name].training for run in runs]
+    analyses = [records[run.name].analysis for run in runs]
     entry = next(variant for variant in config.variants if variant.name == name)
-    spec = cells[0].train.model
-    rows = {family: scores.family_score(name, family) for family in scores.families}
+    spec = runs[0].train.model
+    rows = {task_type: scores.task_type_score(name, task_type) for task_type in scores.task_types}
     costs = {f"score_{cost}": scores.cost(name, cost) for cost in _COSTS}
     costs |= {f"train_{cost}": _median(trained, cost) for cost in _TRAINING}
     costs["flops"] = _median(analyses, "flops")
@@ -218,11 +220,11 @@ def _variant(
         "name": name,
         "design": f"{spec.pooling}+{spec.attention}",
         "ablation": entry.ablation,
-        "seeds": [cell.seed for cell in cells],
-        "scores": {family: _score(row) for family, row in rows.items() if row is not None},
+        "seeds": [run.seed for run in runs],
+        "scores": {task_type: _score(row) for task_type, row in rows.items() if row is not None},
         "tests": {
-            family: _shown(test, config.alpha)
-            for (first, _, family), test in against.items()
+            task_type: _shown(test, config.alpha)
+            for (first, _, task_type), test in against.items()
             if first == name
         },
         "tasks": {
@@ -238,13 +240,13 @@ def _variant(
     }
 
 
-def _score(row: FamilyScore) -> dict[str, float | None]:
+def _score(row: TaskTypeScore) -> dict[str, float | None]:
     return {
         name: rounded(getattr(row, name)) for name in ("score", "low", "high", "seed_deviation")
     }
 
 
-def _shown(test: FamilyTest, alpha: float) -> dict[str, Any]:
+def _shown(test: TaskTypeTest, alpha: float) -> dict[str, Any]:
     return {
         "difference": rounded(test.difference),
         "low": rounded(test.low),
@@ -264,21 +266,21 @@ def _mean_reading(readings: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
 
 
 def _heatmaps(
-    config: StudyConfig, folder: StudyFolder, own: Sequence[StudyCell], records: Records
+    config: StudyConfig, folder: StudyFolder, own: Sequence[StudyRun], records: Records
 ) -> list[dict[str, Any]]:
     """Return layer correlations: of the untrained base, then of the paper's models."""
     found = []
     for attention in ATTENTIONS:
-        cell = next((one for one in own if one.train.model.attention == attention), None)
-        if cell is not None and folder.read_base(cell):
-            matrix = folder.read_base(cell)["correlation"]
+        run = next((one for one in own if one.train.model.attention == attention), None)
+        if run is not None and folder.read_base(run):
+            matrix = folder.read_base(run)["correlation"]
             found.append({"title": f"before training, {attention}", "matrix": _short(matrix)})
     for name in paper_variants(config).values():
-        cell = next((one for one in own if one.variant == name), None)
-        if cell is not None and "correlation" in records[cell.name].analysis:
-            matrix = records[cell.name].analysis["correlation"]
+        run = next((one for one in own if one.variant == name), None)
+        if run is not None and "correlation" in records[run.name].analysis:
+            matrix = records[run.name].analysis["correlation"]
             found.append(
-                {"title": f"{name} after training, seed {cell.seed}", "matrix": _short(matrix)}
+                {"title": f"{name} after training, seed {run.seed}", "matrix": _short(matrix)}
             )
     return found
 

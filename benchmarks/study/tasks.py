@@ -31,7 +31,7 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """A task as the cells are scored on it."""
+    """A task as the runs are scored on it."""
 
     task: Task
     data: TaskData

@@ -10,7 +10,7 @@ __all__ = [
     "attention_sentences",
     "convergence_sentence",
     "cost_rows",
-    "family_rows",
+    "task_type_rows",
     "scale_note",
 ]
 
@@ -32,24 +32,24 @@ def ablation_tables(base: Base) -> dict[str, list[Mapping[str, Any]]]:
     return {title: rows for title, rows in tables.items() if rows}
 
 
-def family_rows(base: Base, variants: Sequence[Mapping[str, Any]], baseline: str) -> Table:
+def task_type_rows(base: Base, variants: Sequence[Mapping[str, Any]], baseline: str) -> Table:
     """Return a row a variant: score, interval and seeds' deviation, and below them the test."""
-    heads = ["variant", "seeds", *map(family_title, base["families"])]
+    heads = ["variant", "seeds", *map(task_type_title, base["task_types"])]
     rows = []
     for one in variants:
         design = "" if one["design"] == one["name"] else f"\n{one['design']}"
         row = [f"{one['name']}{design}", str(len(one["seeds"]))]
-        for family in base["families"]:
-            score, test = one["scores"].get(family), one["tests"].get(family)
+        for task_type in base["task_types"]:
+            score, test = one["scores"].get(task_type), one["tests"].get(task_type)
             against = "" if one["name"] == baseline else f"\n{_test(test)}"
             row.append(_score(score) + against)
         rows.append(row)
     return heads, rows
 
 
-def family_title(family: str) -> str:
-    """Return a family's name as a heading."""
-    return "STS" if family == "sts" else family
+def task_type_title(task_type: str) -> str:
+    """Return a task type's name as a heading."""
+    return "STS" if task_type == "sts" else task_type
 
 
 def cost_rows(base: Base) -> Table:

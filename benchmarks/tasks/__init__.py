@@ -1,4 +1,4 @@
-"""Tasks by family: how each is found, read and scored."""
+"""Tasks by task type: how each is found, read and scored."""
 
 from pathlib import Path
 
@@ -7,21 +7,21 @@ from benchmarks.tasks.clustering import CLUSTERING
 from benchmarks.tasks.finding import find_tasks
 from benchmarks.tasks.retrieval import RetrievalData, load_retrieval, retrieval_files
 from benchmarks.tasks.sts import STS
-from benchmarks.tasks.task import Scores, Task, TaskData, TextFamily
+from benchmarks.tasks.task import Scores, Task, TaskData, TextTaskType
 
 __all__ = [
-    "TEXT_FAMILIES",
+    "TEXT_TASK_TYPES",
     "RetrievalData",
     "Scores",
     "Task",
     "TaskData",
-    "TextFamily",
+    "TextTaskType",
     "find_tasks",
     "load_task",
     "task_files",
 ]
 
-TEXT_FAMILIES: dict[str, TextFamily] = {
+TEXT_TASK_TYPES: dict[str, TextTaskType] = {
     "sts": STS,
     "classification": CLASSIFICATION,
     "clustering": CLUSTERING,
@@ -30,13 +30,13 @@ TEXT_FAMILIES: dict[str, TextFamily] = {
 
 def task_files(task: Task) -> dict[str, Path]:
     """Return the files that decide a task's scores, by role."""
-    if task.family == "retrieval":
+    if task.task_type == "retrieval":
         return dict(retrieval_files(task))
-    return dict(TEXT_FAMILIES[task.family].files(task))
+    return dict(TEXT_TASK_TYPES[task.task_type].files(task))
 
 
 def load_task(task: Task, skip_bad: bool) -> TaskData:
-    """Return a task's data, read and checked; raises as its family's ``load``."""
-    if task.family == "retrieval":
+    """Return a task's data, read and checked; raises as its task type's ``load``."""
+    if task.task_type == "retrieval":
         return load_retrieval(task, skip_bad)
-    return TEXT_FAMILIES[task.family].load(task, skip_bad)
+    return TEXT_TASK_TYPES[task.task_type].load(task, skip_bad)

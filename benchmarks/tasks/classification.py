@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.scoring.optional import import_optional
 from benchmarks.tasks.tables import read_table
-from benchmarks.tasks.task import Embed, Scores, Task, TextFamily
+from benchmarks.tasks.task import Embed, Scores, Task, TextTaskType
 from retrieval.errors import RecordError, UsageError
 
 __all__ = [
@@ -177,7 +177,7 @@ def _files(task: Task) -> Mapping[str, Path]:
     return {part: task.path / f"{part}.tsv" for part in ("train", "test")}
 
 
-CLASSIFICATION = TextFamily(
+CLASSIFICATION = TextTaskType(
     _files,
     load_classification,
     score_classification,

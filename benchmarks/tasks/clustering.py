@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.scoring.optional import import_optional
 from benchmarks.tasks.classification import COLUMNS, LabelledTexts, check_label
 from benchmarks.tasks.tables import read_table
-from benchmarks.tasks.task import Embed, Scores, Task, TextFamily
+from benchmarks.tasks.task import Embed, Scores, Task, TextTaskType
 from retrieval.errors import UsageError
 
 __all__ = ["CLUSTERING", "ClusteringData", "load_clustering", "score_clustering", "split_rows"]
@@ -101,7 +101,7 @@ def _files(task: Task) -> Mapping[str, Path]:
     return {"rows": task.path}
 
 
-CLUSTERING = TextFamily(
+CLUSTERING = TextTaskType(
     _files,
     load_clustering,
     score_clustering,

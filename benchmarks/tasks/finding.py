@@ -72,9 +72,9 @@ def _find(
             raise SourceNotFoundError(
                 f"{source}: there is no such file or folder. Accepted is {_ACCEPTED}."
             )
-    family = _recognise(path)
-    if family is not None:
-        yield _task(path, family, split)
+    task_type = _recognise(path)
+    if task_type is not None:
+        yield _task(path, task_type, split)
         return
     if not path.is_dir():
         raise UsageError(f"{source}: this is no task. Accepted is {_ACCEPTED}.")
@@ -89,11 +89,11 @@ def _expand(folder: Path, split: str, notify: Notify, depth: int) -> Iterator[Ta
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        family = _recognise(path)
-        if family == "retrieval" and split not in find_splits(path):
+        task_type = _recognise(path)
+        if task_type == "retrieval" and split not in find_splits(path):
             notify(f"Passed over {path}: it has no qrels/{split}.tsv.")
-        elif family is not None:
-            yield _task(path, family, split)
+        elif task_type is not None:
+            yield _task(path, task_type, split)
         elif path.is_dir() and depth > 1:
             inside = list(_expand(path, split, lambda line: None, depth - 1))
             if not inside:
@@ -104,7 +104,7 @@ def _expand(folder: Path, split: str, notify: Notify, depth: int) -> Iterator[Ta
 
 
 def _recognise(path: Path) -> str | None:
-    """Return the family of the task that this file or folder is, None where it is none."""
+    """Return the type of the task that this file or folder is, None where it is none."""
     if path.is_dir():
         if any((path / f"corpus.jsonl{end}").is_file() for end in ("", ".gz")):
             return "retrieval"
@@ -123,8 +123,8 @@ def _has_columns(path: Path, columns: Sequence[str]) -> bool:
     return path.is_file() and os.access(path, os.R_OK) and set(columns) <= set(read_header(path))
 
 
-def _task(path: Path, family: str, split: str) -> Task:
+def _task(path: Path, task_type: str, split: str) -> Task:
     """Return the task; a name without its ending, or with the split that is not test."""
     name = path.resolve().name if path.is_dir() else path.stem
-    suffix = f"-{split}" if family == "retrieval" and split != "test" else ""
-    return Task(name + suffix, family, path, split)
+    suffix = f"-{split}" if task_type == "retrieval" and split != "test" else ""
+    return Task(name + suffix, task_type, path, split)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.scoring.metrics import correlations, cosines, is_constant
 from benchmarks.tasks.tables import read_table
-from benchmarks.tasks.task import Embed, Scores, Task, TextFamily
+from benchmarks.tasks.task import Embed, Scores, Task, TextTaskType
 from retrieval.errors import UsageError
 
 __all__ = ["COLUMNS", "STS", "StsData", "load_sts", "score_sts"]
@@ -85,4 +85,4 @@ def _files(task: Task) -> Mapping[str, Path]:
     return {"pairs": task.path}
 
 
-STS = TextFamily(_files, load_sts, score_sts, {"protocol": 1})
+STS = TextTaskType(_files, load_sts, score_sts, {"protocol": 1})

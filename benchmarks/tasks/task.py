@@ -1,4 +1,4 @@
-"""What every family of tasks shares: a task that was found, and the scores it gives."""
+"""What every task type shares: a task that was found, and the scores it gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from retrieval import Vectors
 
-__all__ = ["Embed", "Scores", "Task", "TaskData", "TextFamily"]
+__all__ = ["Embed", "Scores", "Task", "TaskData", "TextTaskType"]
 
 Embed = Callable[[Sequence[str]], Vectors]
 """Texts to float32 (N, D) with the query prompt."""
@@ -22,13 +22,13 @@ class Task:
     Attributes
     ----------
     name : of its file or folder; with "-SPLIT" for qrels other than test.
-    family : one of ``benchmarks.scoring.results.FAMILIES``.
+    task_type : one of ``benchmarks.scoring.results.TASK_TYPES``.
     path : its file or folder.
     split : of the qrels, where it is retrieval.
     """
 
     name: str
-    family: str
+    task_type: str
     path: Path
     split: str = "test"
 
@@ -59,8 +59,8 @@ class TaskData(Protocol):
 
 
 @dataclass(frozen=True)
-class TextFamily:
-    """A family whose tasks are scored from the vectors of texts.
+class TextTaskType:
+    """A task type whose tasks are scored from the vectors of texts.
 
     Attributes
     ----------

@@ -64,7 +64,7 @@ def bench(
 
     Finished scores are never computed again unless model, data or settings changed, and a run
     that was killed goes on where it stopped. With --json one object a result: model, task,
-    family, main_score, metrics, path.
+    task_type, main_score, metrics, path.
 
     \b
     Examples:
@@ -119,7 +119,7 @@ def _print_json(out: Path, results: Sequence[Result]) -> None:
 
     for result in results:
         data = result.to_json()
-        kept = {key: data[key] for key in ("model", "task", "family", "main_score", "metrics")}
+        kept = {key: data[key] for key in ("model", "task", "task_type", "main_score", "metrics")}
         print_json(kept | {"path": str(result_path(out, result.model, result.task))})
 
 

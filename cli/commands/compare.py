@@ -15,11 +15,11 @@ from cli.options import JsonOption
 from cli.output import clean, format_table, print_json, print_line, stdout_width, wrap
 
 if TYPE_CHECKING:
-    from benchmarks.significance.comparison import Comparison, Difference, FamilyDifference
+    from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
 
 __all__ = ["compare"]
 
-_Row = TypeVar("_Row", bound="Difference | FamilyDifference")
+_Row = TypeVar("_Row", bound="Difference | TaskTypeDifference")
 
 _WIDTH = 80
 _TESTS = {
@@ -72,7 +72,7 @@ def compare(
 ) -> None:
     """Test which differences between models are significant.
 
-    Every pair of models on every task, and over each family of tasks.
+    Every pair of models on every task, and over each task type.
 
     \b
     Examples:
@@ -96,7 +96,7 @@ def compare(
     with progress("Comparing", None, "pairs") as advance:
         found = compare_results(read_results(results), config, progress=advance)
     if json:
-        for kind, rows in (("difference", found.differences), ("family", found.families)):
+        for kind, rows in (("difference", found.differences), ("task_type", found.task_types)):
             for row in rows:
                 print_json({"type": kind, **_null_for_nan(asdict(row))})
     else:
@@ -116,8 +116,10 @@ def _print_report(found: Comparison) -> None:
         rows = [one for one in found.differences if one.task == task]
         if rows:
             _print_task(rows, letters, found)
-    for family in dict.fromkeys(one.family for one in found.families):
-        _print_family([one for one in found.families if one.family == family], letters, found)
+    for task_type in dict.fromkeys(one.task_type for one in found.task_types):
+        _print_task_type(
+            [one for one in found.task_types if one.task_type == task_type], letters, found
+        )
     print_line()
     _print_prose(_explain(found))
     print_line()
@@ -128,7 +130,7 @@ def _print_task(rows: Sequence[Difference], letters: Mapping[str, str], found: C
     items = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     metrics = ", ".join(dict.fromkeys(one.metric for one in rows))
     print_line()
-    print_line(f"{clean(rows[0].task)}: {clean(metrics)}, {items} {_ITEMS[rows[0].family]}")
+    print_line(f"{clean(rows[0].task)}: {clean(metrics)}, {items} {_ITEMS[rows[0].task_type]}")
     level = f"{100 * (1 - found.alpha):g}% interval"
     head = ("scores", "difference", level, "effect", "p", f"{_CORRECTIONS[found.correction]} p")
     _print_table(
@@ -146,11 +148,11 @@ def _print_task(rows: Sequence[Difference], letters: Mapping[str, str], found: C
     )
 
 
-def _print_family(
-    rows: Sequence[FamilyDifference], letters: Mapping[str, str], found: Comparison
+def _print_task_type(
+    rows: Sequence[TaskTypeDifference], letters: Mapping[str, str], found: Comparison
 ) -> None:
     print_line()
-    print_line(f"{rows[0].family}, all tasks that both models have")
+    print_line(f"{rows[0].task_type}, all tasks that both models have")
     head = ("tasks", "mean scores", "difference", "p", f"{_CORRECTIONS[found.correction]} p")
     _print_table(
         rows,
@@ -193,18 +195,18 @@ def _magnitude(difference: float) -> float:
     return -1.0 if math.isnan(difference) else abs(difference)
 
 
-def _pair(one: Difference | FamilyDifference, letters: Mapping[str, str]) -> str:
+def _pair(one: Difference | TaskTypeDifference, letters: Mapping[str, str]) -> str:
     return f"{letters[one.first]}-{letters[one.second]}"
 
 
 def _explain(found: Comparison) -> str:
     corrected = [one.p_corrected for one in found.differences]
-    corrected += [one.p_corrected for one in found.families]
+    corrected += [one.p_corrected for one in found.task_types]
     tests = sum(not math.isnan(p) for p in corrected)
     parts = [f"p: {_TESTS[found.test].format(resamples=found.resamples)}, two-sided"]
-    if any(one.family == "sts" for one in found.differences):
+    if any(one.task_type == "sts" for one in found.differences):
         parts.append(f"for STS a paired bootstrap with {found.bootstrap_resamples:,} resamples")
-    if found.families:
+    if found.task_types:
         parts.append("for all tasks Wilcoxon's signed-rank test")
     return (
         f"{'; '.join(parts)}. {_CORRECTIONS[found.correction]} p: corrected for {tests:,} "
@@ -214,7 +216,7 @@ def _explain(found: Comparison) -> str:
 
 
 def _summarise(found: Comparison) -> list[str]:
-    """Return how many differences are significant, and how many over whole families."""
+    """Return how many differences are significant, and how many over whole task types."""
     name = "Holm" if found.correction == "holm" else "Benjamini-Hochberg"
     real = sum(one.significant for one in found.differences)
     total = len(found.differences)
@@ -224,9 +226,9 @@ def _summarise(found: Comparison) -> list[str]:
         f"{'is' if real == 1 else 'are'} significant at {found.alpha:g} after {name}"
         f"{f'; {untested:,} could not be tested' if untested else ''}."
     ]
-    if found.families:
-        real = sum(one.significant for one in found.families)
-        lines.append(f"Over whole families of tasks: {real:,} of {len(found.families):,}.")
+    if found.task_types:
+        real = sum(one.significant for one in found.task_types)
+        lines.append(f"Over whole task types: {real:,} of {len(found.task_types):,}.")
     return lines
 
 

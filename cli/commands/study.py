@@ -37,7 +37,7 @@ def study(
         bool,
         typer.Option(
             "--calibrate/--no-calibrate",
-            help="With --dry-run: run a few steps of a cell of each base to know the times.",
+            help="With --dry-run: train a few steps on each base to know the times.",
         ),
     ] = True,
     example: Annotated[
@@ -47,8 +47,8 @@ def study(
 ) -> None:
     """Train, score and compare every variant with several seeds.
 
-    The same data order and budget for all. What is done is kept cell by cell: the same command
-    goes on after a kill and tries failed cells again. STUDY then holds report.html, report.md and
+    The same data order and budget for all. What is done is kept run by run: the same command
+    goes on after a kill and tries failed runs again. STUDY then holds report.html, report.md and
     summary.json: tables, a verdict for each of the paper's claims, layers, costs.
 
     \b
@@ -89,12 +89,12 @@ def _plan(config: StudyConfig, out: Path | None, calibrate: bool, device: str | 
 
 def _layout(plan: Plan) -> list[str]:
     """Return the plan as a table that fits 80 columns, with totals and notes."""
-    heads = ("base", "variant", "cells", "train tok.", "score tok.", "time")
+    heads = ("base", "variant", "runs", "train tok.", "score tok.", "time")
     body = [
         (
             truncate(clean(row.base), 14),
             truncate(clean(row.variant), 24),
-            f"{row.cells:,}",
+            f"{row.runs:,}",
             _tokens(row.train_tokens),
             _tokens(row.score_tokens),
             _time(row.seconds),
@@ -104,7 +104,7 @@ def _layout(plan: Plan) -> list[str]:
     total = (
         "all",
         "",
-        f"{sum(row.cells for row in plan.rows):,}",
+        f"{sum(row.runs for row in plan.rows):,}",
         _tokens(sum(row.train_tokens for row in plan.rows)),
         _tokens(sum(row.score_tokens for row in plan.rows)),
         _time(plan.seconds),
@@ -113,12 +113,12 @@ def _layout(plan: Plan) -> list[str]:
     lines = [_row(cells, widths) for cells in (heads, *body, total)]
     disk = format_size(plan.disk_bytes) if plan.calibrated else "not known"
     basis = (
-        "Times and bytes are those of one real cell of each base, with a pooling that has weights."
+        "Times and bytes are those of one real run of each base, with a pooling that has weights."
         if plan.calibrated
         else "Tokens are guessed at four characters each; nothing was run, so times are not known."
     )
     notes = (
-        f"{plan.done:,} cells are done. Each cell embeds {plan.texts:,} texts to be scored. "
+        f"{plan.done:,} runs are done. Each run embeds {plan.texts:,} texts to be scored. "
         f"Disk at most: {disk}. {basis}"
     )
     return [*lines, "", *wrap(notes, min(_WIDTH, stdout_width() or _WIDTH), 9)]
@@ -164,7 +164,7 @@ def _run(config: StudyConfig, out: Path, device: str | None) -> None:
             _print_verdicts(base)
         message(f"Wrote {shlex.quote(str(out / 'report.html'))}, report.md and summary.json")
     if outcome.failed:
-        count = "1 cell" if len(outcome.failed) == 1 else f"{len(outcome.failed)} cells"
+        count = "1 run" if len(outcome.failed) == 1 else f"{len(outcome.failed)} runs"
         write_error(f"{count} failed; the same command tries them again:")
         for name, error in outcome.failed.items():
             message(f"  {name}: {error}")

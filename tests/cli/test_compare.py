@@ -34,12 +34,12 @@ def results(tmp_path):
     generator = np.random.default_rng(0)
     folder = tmp_path / "results"
 
-    def write(model, task, family, metric, score, items, **changes):
+    def write(model, task, task_type, metric, score, items, **changes):
         count = len(next(iter(items.values())))
         result = Result(
             model=model,
             task=task,
-            family=family,
+            task_type=task_type,
             main_metric=metric,
             metrics={metric: score},
             item_ids=[str(number) for number in range(count)],
@@ -47,7 +47,7 @@ def results(tmp_path):
             fingerprint=Fingerprint(model, {"name": model}),
             data={"sha256": task},
             settings={},
-            cell="",
+            run_digest="",
         )
         write_result(folder, result)
 
@@ -86,7 +86,7 @@ def test_prints_a_legend_tables_an_explanation_and_a_summary(results):
     assert "  All pairs: 2 tasks: p cannot be below 0.5." in lines
     assert lines[-2:] == [
         "4 of 7 differences are significant at 0.05 after Holm; 1 could not be tested.",
-        "Over whole families of tasks: 0 of 3.",
+        "Over whole task types: 0 of 3.",
     ]
     assert max(map(len, lines)) <= 80
 
@@ -124,7 +124,7 @@ def test_a_baseline_is_the_second_of_every_pair(results):
 def test_json_prints_one_object_a_line_and_null_for_nan(results):
     shown = run(results, *QUICK, "--json")
     rows = [json.loads(line, parse_constant=pytest.fail) for line in shown.stdout.splitlines()]
-    assert [row["type"] for row in rows] == ["difference"] * 7 + ["family"] * 3
+    assert [row["type"] for row in rows] == ["difference"] * 7 + ["task_type"] * 3
     first = rows[0]
     assert (first["task"], first["first"], first["second"]) == ("nq", "a", "b")
     assert first["significant"] is True

@@ -18,7 +18,7 @@ def make_result(model, scores, task="scifact"):
     return Result(
         model=model,
         task=task,
-        family="retrieval",
+        task_type="retrieval",
         main_metric="ndcg@10",
         metrics={"ndcg@10": sum(scores) / len(scores), "map": 0.5},
         item_ids=QUERIES,
@@ -26,7 +26,7 @@ def make_result(model, scores, task="scifact"):
         fingerprint=Fingerprint(model, {"model": model}),
         data={"sha256": "0" * 64, "documents": 5183},
         settings={"k": 10},
-        cell=f"{model}-{task}",
+        run_digest=f"{model}-{task}",
         costs={"parameters": 135_000_000},
         versions={"millpond": "0.1.0"},
         created="2026-11-21T08:00:00+00:00",
@@ -66,7 +66,7 @@ def test_a_page_is_written_and_a_line_says_so(millpond, results, tmp_path):
     assert result.stderr.endswith("2 models, 1 task, 2 results\n")
     page = out.read_text(encoding="utf-8")
     data = page.partition('id="report-data">')[2].partition("</script>")[0]
-    [pair] = json.loads(data)["families"][0]["tasks"][0]["pairs"]
+    [pair] = json.loads(data)["task_types"][0]["tasks"][0]["pairs"]
     assert pair["significant"] is True
     assert pair["difference"] == 0.3
 

@@ -50,7 +50,7 @@ def test_a_dry_run_without_calibration_loads_no_model(millpond, plan):
         ["smollm2-135m", "model5", "1", "138", "16", "-"],
         ["all", "2", "276", "32", "-"],
     ]
-    assert "Each cell embeds 4 texts to be scored. Disk at most: not known." in " ".join(lines)
+    assert "Each run embeds 4 texts to be scored. Disk at most: not known." in " ".join(lines)
     assert max(map(len, lines)) <= 80
     assert "Note: Each variant is trained with 1 seed; 3 or more are needed" in result.stderr
 
@@ -60,7 +60,7 @@ def test_the_plan_fits_80_columns_and_adds_up():
     lines = _layout(Plan(rows, 4, 2_500_000_000, True, 1_234))
     assert max(map(len, lines)) <= 80
     assert lines[3].split() == ["all", "6", "24.7M", "4.2k", "3.0", "h"]
-    assert "4 cells are done" in lines[5]
+    assert "4 runs are done" in lines[5]
     assert "2.5 GB" in " ".join(lines)
 
 
@@ -88,7 +88,7 @@ def test_what_is_missing_is_said(millpond, plan, monkeypatch, args, message):
     assert message in result.stderr
 
 
-def test_verdicts_go_to_stdout_and_failed_cells_are_exit_code_1(
+def test_verdicts_go_to_stdout_and_failed_runs_are_exit_code_1(
     millpond, plan, tmp_path, monkeypatch
 ):
     from benchmarks.study import StudyOutcome
@@ -117,5 +117,5 @@ def test_verdicts_go_to_stdout_and_failed_cells_are_exit_code_1(
         "  3. cannot tell (2 holds, 1 cannot tell): Layers beat.",
     ]
     assert result.exit_code == 1
-    assert "1 cell failed; the same command tries them again" in result.stderr
+    assert "1 run failed; the same command tries them again" in result.stderr
     assert "tiny: model5, seed 0: training: no memory" in result.stderr

@@ -84,8 +84,8 @@ function showAmount(value) {
   return String(Number(value.toPrecision(3)));
 }
 
-const count = (number, family) =>
-  `${number.toLocaleString("en")} ${(number === 1 ? SINGULARS : PLURALS)[family]}`;
+const count = (number, taskType) =>
+  `${number.toLocaleString("en")} ${(number === 1 ? SINGULARS : PLURALS)[taskType]}`;
 
 /** A labelled select; `choices` are [value, text]. */
 function picker(label, choices, value, onPick) {
@@ -104,8 +104,8 @@ function scroller(label, ...children) {
   return el("div", { class: "scroller", role: "region", "aria-label": label, tabindex: "0" }, children);
 }
 
-const familyOf = (task) => data.families.find((family) => family.name === data.tasks[task].family);
-const tableOf = (task) => familyOf(task).tasks.find((one) => one.name === data.tasks[task].name);
+const taskTypeOf = (task) => data.task_types.find((taskType) => taskType.name === data.tasks[task].task_type);
+const tableOf = (task) => taskTypeOf(task).tasks.find((one) => one.name === data.tasks[task].name);
 
 /** What is chosen under "Two models"; other sections may set it. */
 const choice = { task: 0, first: 0, second: 1, listeners: [] };

@@ -1,4 +1,4 @@
-// What a model costs against how good it is over a family.
+// What a model costs against how good it is over a task type.
 
 const COSTS = [
   ["tokens_per_second", "Tokens per second", "right is faster", 1],
@@ -26,10 +26,10 @@ const showBytes = (value) => `${showAmount(value).replace(/[kMGT]$/, " $&")}B`;
 const showCost = (key) => (key === "query_p50_seconds" ? showSeconds : showAmount);
 
 /** Models with a mean and this cost, the best first; `front` where none is cheaper and better. */
-function costPoints(family, [key, , , direction]) {
-  const points = family.models
-    .filter((model) => family.means[model] && family.costs[model][key] > 0)
-    .map((model) => ({ model, cost: family.costs[model][key], score: family.means[model].score }));
+function costPoints(taskType, [key, , , direction]) {
+  const points = taskType.models
+    .filter((model) => taskType.means[model] && taskType.costs[model][key] > 0)
+    .map((model) => ({ model, cost: taskType.costs[model][key], score: taskType.means[model].score }));
   points.forEach((point) => {
     point.front = !points.some(
       (other) =>
@@ -40,8 +40,8 @@ function costPoints(family, [key, , , direction]) {
   return points;
 }
 
-function costChart(width, family, cost) {
-  const points = costPoints(family, cost);
+function costChart(width, taskType, cost) {
+  const points = costPoints(taskType, cost);
   const height = Math.min(420, Math.max(300, width * 0.6));
   const narrow = width < 560;
   const frame = { left: 44, top: 26, right: width - 14, bottom: height - 46 };
@@ -67,17 +67,17 @@ function costChart(width, family, cost) {
         svg("title", {}, `${data.models[point.model].name}: ${showScore(point.score)}, ${showCost(cost[0])(point.cost)}`)),
       svg("text", { class: "label", x: box.left + 2, y: box.bottom - 3 }, labels[place]));
   });
-  const label = `${cost[1]} against the mean of ${TITLES[family.name]}, ${points.length} models; the table below has the numbers`;
+  const label = `${cost[1]} against the mean of ${TITLES[taskType.name]}, ${points.length} models; the table below has the numbers`;
   return svg("svg", { class: "chart", role: "img", "aria-label": label, width, height, viewBox: `0 0 ${width} ${height}` },
     axes(frame, x, y, `${cost[1]}${log ? ", logarithmic" : ""} (${cost[2]})`, "mean score", showCost(cost[0]), y.show), marks);
 }
 
-function costTable(family) {
-  const known = COST_TABLE.filter(([key]) => family.models.some((model) => family.costs[model][key] !== undefined));
-  const rows = family.models.map((model) =>
+function costTable(taskType) {
+  const known = COST_TABLE.filter(([key]) => taskType.models.some((model) => taskType.costs[model][key] !== undefined));
+  const rows = taskType.models.map((model) =>
     el("tr", {}, el("th", { scope: "row", class: "name" }, modelName(model)),
-      el("td", {}, showScore(family.means[model] && family.means[model].score)),
-      known.map(([key, , show]) => el("td", {}, family.costs[model][key] === undefined ? DASH : show(family.costs[model][key])))));
+      el("td", {}, showScore(taskType.means[model] && taskType.means[model].score)),
+      known.map(([key, , show]) => el("td", {}, taskType.costs[model][key] === undefined ? DASH : show(taskType.costs[model][key])))));
   const heads = [["model", "name"], ["mean", ""], ...known.map(([, title]) => [title, ""])];
   return el("table", { class: "numbers" },
     el("thead", {}, el("tr", {}, heads.map(([title, kind]) => el("th", { scope: "col", class: kind || "score" }, title)))),
@@ -86,34 +86,34 @@ function costTable(family) {
 
 function drawCost() {
   const host = byId("cost-body");
-  const usable = COSTS.filter(([key]) => data.families.some((family) => family.models.some((model) => family.costs[model][key] > 0)));
-  const state = { family: 0, cost: 0 };
+  const usable = COSTS.filter(([key]) => data.task_types.some((taskType) => taskType.models.some((model) => taskType.costs[model][key] > 0)));
+  const state = { task_type: 0, cost: 0 };
   const box = el("div", { class: "costs" });
   const legend = el("ol", { class: "legend" });
   const below = el("div", {});
   const redraw = onWidth(box, (width) => {
-    const points = usable.length ? costPoints(data.families[state.family], usable[state.cost]) : [];
-    box.replaceChildren(points.length ? costChart(width, data.families[state.family], usable[state.cost])
-      : el("p", { class: "notice" }, "No model has both this cost and a mean over this family."));
+    const points = usable.length ? costPoints(data.task_types[state.task_type], usable[state.cost]) : [];
+    box.replaceChildren(points.length ? costChart(width, data.task_types[state.task_type], usable[state.cost])
+      : el("p", { class: "notice" }, "No model has both this cost and a mean over this task type."));
     legend.replaceChildren(...points.map((point) => el("li", {}, modelName(point.model))));
     legend.hidden = width >= 560;
   });
   const update = () => {
-    const family = data.families[state.family];
+    const taskType = data.task_types[state.task_type];
     redraw();
-    const drawn = usable.length ? costPoints(family, usable[state.cost]).map((point) => point.model) : [];
-    const left = family.models.filter((model) => !drawn.includes(model));
+    const drawn = usable.length ? costPoints(taskType, usable[state.cost]).map((point) => point.model) : [];
+    const left = taskType.models.filter((model) => !drawn.includes(model));
     below.replaceChildren(
-      el("p", { class: "muted measure" }, "Filled: no other model is at least as good at no higher cost. Costs are medians over the family’s tasks, as measured on the machine of the run.",
+      el("p", { class: "muted measure" }, "Filled: no other model is at least as good at no higher cost. Costs are medians over the tasks of the type, as measured on the machine of the run.",
         left.length ? [" Not drawn, for want of a mean or of this cost: ", left.flatMap((model, place) => [place ? ", " : "", modelName(model)]), "."] : []),
-      el("details", {}, el("summary", {}, "The numbers"), scroller("Costs", costTable(family))));
+      el("details", {}, el("summary", {}, "The numbers"), scroller("Costs", costTable(taskType))));
   };
   const set = (key) => (value) => {
     state[key] = Number(value);
     update();
   };
-  const families = picker("Quality", data.families.map((family, number) => [number, TITLES[family.name]]), 0, set("family"));
+  const taskTypes = picker("Quality", data.task_types.map((taskType, number) => [number, TITLES[taskType.name]]), 0, set("task_type"));
   const costs = picker("Cost", usable.map(([, title], number) => [number, title]), 0, set("cost"));
-  host.append(el("div", { class: "controls" }, families.node, costs.node), box, legend, below);
+  host.append(el("div", { class: "controls" }, taskTypes.node, costs.node), box, legend, below);
   update();
 }

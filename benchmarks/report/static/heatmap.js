@@ -1,4 +1,4 @@
-// All pairs of models on one task, or over a family: difference and corrected p.
+// All pairs of models on one task, or over a task type: difference and corrected p.
 
 /** The pair as seen from `model`: its difference to `other`, and the interval turned with it. */
 function pairOf(pairs, model, other) {
@@ -14,7 +14,7 @@ function pairOf(pairs, model, other) {
   return turned;
 }
 
-function describePair(pair, model, other, family, overTasks) {
+function describePair(pair, model, other, taskType, overTasks) {
   const [one, two] = [modelName(model), modelName(other)];
   if (!pair || pair.difference === undefined) {
     const why = pair && pair.note ? pair.note : "this pair was not tested";
@@ -26,7 +26,7 @@ function describePair(pair, model, other, family, overTasks) {
   }
   facts.push(pair.p === undefined ? "no test" : `${showP(pair.p)}, corrected ${showP(pair.p_corrected)}`);
   if (pair.effect_size !== undefined) facts.push(`effect size ${showSigned(pair.effect_size, 2)}`);
-  facts.push(overTasks ? `${pair.items} tasks` : count(pair.items, family));
+  facts.push(overTasks ? `${pair.items} tasks` : count(pair.items, taskType));
   const verdict = pair.p === undefined ? "" : pair.significant ? "Significant." : "Not significant.";
   return [one, ` ${MINUS} `, two, ": ", el("b", {}, showSigned(pair.difference)),
     ` (${facts.join("; ")}). ${verdict} ${pair.note || ""}`];
@@ -51,7 +51,7 @@ function heatCell(pair, place, label, strongest) {
   return cell;
 }
 
-/** Models from the best score down; `view` is {title, pairs, scores, family, task or null}. */
+/** Models from the best score down; `view` is {title, pairs, scores, task_type, task or null}. */
 function heatTable(view) {
   const order = Object.keys(view.scores)
     .map(Number)
@@ -121,24 +121,24 @@ function heatKeys({ table, order }, show, pick) {
   });
 }
 
-/** Every task and every family with more than one task, as [key, view]. */
+/** Every task and every task type with more than one task, as [key, view]. */
 function heatViews() {
-  return data.families.flatMap((family) => {
-    const whole = { title: `${TITLES[family.name]}: mean of ${family.tasks.length} tasks`, pairs: family.pairs,
-      scores: family.means, family: family.name, task: null };
-    const single = family.tasks.map((task) => {
+  return data.task_types.flatMap((taskType) => {
+    const whole = { title: `${TITLES[taskType.name]}: mean of ${taskType.tasks.length} tasks`, pairs: taskType.pairs,
+      scores: taskType.means, task_type: taskType.name, task: null };
+    const single = taskType.tasks.map((task) => {
       const number = data.tasks.findIndex((one) => one.name === task.name);
       return { title: `${task.name} (${data.tasks[number].metric})`, pairs: task.pairs, scores: task.cells,
-        family: family.name, task: number };
+        task_type: taskType.name, task: number };
     });
-    return family.pairs.length ? [...single, whole] : single;
+    return taskType.pairs.length ? [...single, whole] : single;
   });
 }
 
-/** The task of the first family on which most pairs differ significantly: the most to see. */
+/** The task of the first task type on which most pairs differ significantly: the most to see. */
 function richestTask() {
   const tally = data.tasks.map((task, number) =>
-    familyOf(number) === data.families[0] ? tableOf(number).pairs.filter((pair) => pair.significant).length : -1);
+    taskTypeOf(number) === data.task_types[0] ? tableOf(number).pairs.filter((pair) => pair.significant).length : -1);
   return tally.indexOf(Math.max(...tally));
 }
 
@@ -161,11 +161,11 @@ function drawHeatmaps() {
     const view = views[key];
     const heat = heatTable(view);
     const show = (model, other) =>
-      readout.replaceChildren(...describePair(pairOf(view.pairs, model, other), model, other, view.family, view.task === null).flat());
+      readout.replaceChildren(...describePair(pairOf(view.pairs, model, other), model, other, view.task_type, view.task === null).flat());
     readout.replaceChildren("Hover over a cell, or focus the table and use the arrow keys, to read a pair in full.");
     heatKeys(heat, show, (model, other) => {
       show(model, other);
-      const task = view.task === null ? data.tasks.findIndex((one) => one.family === view.family) : view.task;
+      const task = view.task === null ? data.tasks.findIndex((one) => one.task_type === view.task_type) : view.task;
       choose({ task, first: model, second: other });
       readout.append(" ", el("a", { href: "#two" }, "See these two item by item."));
     });

@@ -1,9 +1,9 @@
-// A table for each family of tasks, sorted by any column.
+// A table for each task type, sorted by any column.
 
 const SORT_LAST = -Infinity;
 
-function sortValue(family, column, model) {
-  const cell = column === "mean" ? family.means[model] : family.tasks[column].cells[model];
+function sortValue(taskType, column, model) {
+  const cell = column === "mean" ? taskType.means[model] : taskType.tasks[column].cells[model];
   return cell && cell.score !== null ? cell.score : SORT_LAST;
 }
 
@@ -21,39 +21,39 @@ function scoreCell(cell, best) {
   );
 }
 
-function meanCell(family, model, best) {
-  if (family.means[model]) return scoreCell(family.means[model], best);
-  const lacking = family.tasks.filter((task) => sortValue(family, family.tasks.indexOf(task), model) === SORT_LAST);
+function meanCell(taskType, model, best) {
+  if (taskType.means[model]) return scoreCell(taskType.means[model], best);
+  const lacking = taskType.tasks.filter((task) => sortValue(taskType, taskType.tasks.indexOf(task), model) === SORT_LAST);
   const why = `no mean: it has no score on ${lacking.map((task) => task.name).join(", ")}`;
   return el("td", { class: "score none" }, el("span", { title: why, "aria-label": why }, DASH));
 }
 
 /** The order of models after a sort; equal scores stay as they are. */
-function sorted(family, column, direction) {
+function sorted(taskType, column, direction) {
   if (column === "model") {
     const name = (model) => data.models[model].name;
-    return [...family.models].sort((a, b) => direction * name(a).localeCompare(name(b)));
+    return [...task_type.models].sort((a, b) => direction * name(a).localeCompare(name(b)));
   }
-  return [...family.models].sort((a, b) => {
-    const [one, other] = [sortValue(family, column, a), sortValue(family, column, b)];
+  return [...task_type.models].sort((a, b) => {
+    const [one, other] = [sortValue(taskType, column, a), sortValue(taskType, column, b)];
     if (one === other) return 0;
     if (one === SORT_LAST || other === SORT_LAST) return one === SORT_LAST ? 1 : -1;
     return direction * (one - other);
   });
 }
 
-function familyTable(family) {
+function taskTypeTable(taskType) {
   const body = el("tbody");
   const state = { column: "mean", direction: -1 };
   const columns = [
     ["model", "Model", ""],
     ["mean", "Mean", ""],
-    ...family.tasks.map((task, place) => [
+    ...task_type.tasks.map((task, place) => [
       place, task.name, data.tasks.find((one) => one.name === task.name).metric,
     ]),
   ];
   const bests = new Map(
-    columns.slice(1).map(([key]) => [key, Math.max(...family.models.map((model) => sortValue(family, key, model)))]),
+    columns.slice(1).map(([key]) => [key, Math.max(...task_type.models.map((model) => sortValue(taskType, key, model)))]),
   );
   const heads = columns.map(([key, title, metric]) => {
     const button = el(
@@ -77,65 +77,65 @@ function familyTable(family) {
       if (active) head.setAttribute("aria-sort", state.direction < 0 ? "descending" : "ascending");
       else head.removeAttribute("aria-sort");
     });
-    const isBest = (key, model) => sortValue(family, key, model) === bests.get(key);
+    const isBest = (key, model) => sortValue(taskType, key, model) === bests.get(key);
     body.replaceChildren(
-      ...sorted(family, state.column, state.direction).map((model) =>
+      ...sorted(taskType, state.column, state.direction).map((model) =>
         el(
           "tr",
           {},
           el("th", { scope: "row", class: "name" }, modelName(model)),
-          meanCell(family, model, isBest("mean", model)),
-          family.tasks.map((task, place) => scoreCell(task.cells[model], isBest(place, model))),
+          meanCell(taskType, model, isBest("mean", model)),
+          taskType.tasks.map((task, place) => scoreCell(task.cells[model], isBest(place, model))),
         ),
       ),
     );
   };
   draw();
   const table = el("table", { class: "leaderboard" }, el("thead", {}, el("tr", {}, heads)), body);
-  const longest = [...family.tasks.map((task) => task.cells), family.means]
+  const longest = [...task_type.tasks.map((task) => task.cells), taskType.means]
     .flatMap((cells) => Object.values(cells))
     .reduce((most, cell) => Math.max(most, (cell.marks || "").length), 0);
   table.style.setProperty("--letters", `${longest}ch`);
   return table;
 }
 
-function familyNotes(family) {
-  const lines = family.notes.map((note) => el("p", {}, note));
-  family.tasks.forEach((task) => {
+function taskTypeNotes(taskType) {
+  const lines = taskType.notes.map((note) => el("p", {}, note));
+  taskType.tasks.forEach((task) => {
     Object.entries(task.cells)
       .filter(([, cell]) => cell.score === null)
       .forEach(([model, cell]) =>
         lines.push(el("p", {}, "Undefined on ", el("em", {}, task.name), " for ", modelName(model), `: ${cell.reason}`)),
       );
   });
-  const missing = family.tasks.flatMap((task) =>
-    family.models.filter((model) => !task.cells[model]).map((model) => [task.name, model]),
+  const missing = taskType.tasks.flatMap((task) =>
+    taskType.models.filter((model) => !task.cells[model]).map((model) => [task.name, model]),
   );
   missing.forEach(([task, model]) =>
     lines.push(el("p", {}, `${DASH} `, modelName(model), " was not run on ", el("em", {}, task), ".")),
   );
-  if (family.absent.length) {
-    const names = family.absent.flatMap((model, place) => [place ? ", " : "", modelName(model)]);
-    lines.push(el("p", {}, "Not run on this family: ", names, "."));
+  if (taskType.absent.length) {
+    const names = taskType.absent.flatMap((model, place) => [place ? ", " : "", modelName(model)]);
+    lines.push(el("p", {}, "Not run on this task type: ", names, "."));
   }
   return lines.length ? el("div", { class: "notes measure" }, lines) : null;
 }
 
 function drawLeaderboard() {
-  const explain = !data.tested ? ["Best first by the mean over a family’s tasks. Choose a heading to sort by it."]
+  const explain = !data.tested ? ["Best first by the mean over the tasks of a type. Choose a heading to sort by it."]
     : data.baseline
-    ? ["Best first by the mean over a family’s tasks. ", el("b", {}, `+ and ${MINUS}`),
+    ? ["Best first by the mean over the tasks of a type. ", el("b", {}, `+ and ${MINUS}`),
        " mark scores significantly better and worse than the baseline ",
        el("span", { class: "model" }, data.baseline), "; a bold score is the best of its column."]
-    : ["Best first by the mean over a family’s tasks. In each column, models that share a ",
+    : ["Best first by the mean over the tasks of a type. In each column, models that share a ",
        el("b", {}, "letter"), ` do not differ significantly (corrected p below ${data.alpha}); a `,
        el("b", {}, "bold"), " score is not significantly below the best. Choose a heading to sort by it."];
   byId("leaderboard-intro").append(...explain);
   byId("leaderboard-tables").append(
-    ...data.families.flatMap((family) => [
-      el("h3", {}, TITLES[family.name]),
-      scroller(`Scores: ${TITLES[family.name]}`, familyTable(family)),
-      familyNotes(family) || "",
+    ...data.task_types.flatMap((taskType) => [
+      el("h3", {}, TITLES[taskType.name]),
+      scroller(`Scores: ${TITLES[taskType.name]}`, taskTypeTable(taskType)),
+      taskTypeNotes(taskType) || "",
     ]),
   );
   if (data.cautions.length) {

@@ -20,25 +20,25 @@ function pointsOf(block, first, second) {
 
 const itemId = (block, item) => (block.ids ? block.ids[item] : String(item));
 
-function describePoint(block, point, family) {
+function describePoint(block, point, taskType) {
   const scores = ` ${showScore(point.x)} against ${showScore(point.y)}`;
   const gold = point.gold === null ? "" : `, true score ${showScore(point.gold, 2)}`;
   const named = point.items.slice(0, 3).map((item) => {
     const text = block.texts && block.texts[item];
-    return el("li", {}, text ? text : `${SINGULARS[family]} ${itemId(block, item)}`,
+    return el("li", {}, text ? text : `${SINGULARS[taskType]} ${itemId(block, item)}`,
       text ? el("span", { class: "id" }, ` ${itemId(block, item)}`) : null);
   });
   const more = point.items.length - named.length;
   if (more > 0) named.push(el("li", { class: "muted" }, `and ${more.toLocaleString("en")} more`));
-  return [el("p", {}, el("b", {}, count(point.items.length, family)), `:${scores}${gold}`), el("ul", {}, named)];
+  return [el("p", {}, el("b", {}, count(point.items.length, taskType)), `:${scores}${gold}`), el("ul", {}, named)];
 }
 
-function drawScatter(svgNode, width, block, points, names, family) {
+function drawScatter(svgNode, width, block, points, names, taskType) {
   const size = Math.min(width, 520);
   const frame = { left: 44, top: 26, right: size - 12, bottom: size - 46 };
-  const limits = family === "sts" ? [-1, 1] : [0, 1];
+  const limits = taskType === "sts" ? [-1, 1] : [0, 1];
   const values = points.flatMap((point) => [point.x, point.y]);
-  const [low, high] = family === "retrieval" ? [-0.03, 1.03] : extent(values, 0.06, limits);
+  const [low, high] = taskType === "retrieval" ? [-0.03, 1.03] : extent(values, 0.06, limits);
   const x = scale(low, high, frame.left, frame.right, { wanted: 5 });
   const y = scale(low, high, frame.bottom, frame.top, { wanted: 5 });
   const golds = points.map((point) => point.gold).filter((gold) => gold !== null);
@@ -106,7 +106,7 @@ function scatterKeys(box, svgNode, getState, show) {
 }
 
 function pairFacts(task, first, second) {
-  const { family, metric } = data.tasks[task];
+  const { task_type: taskType, metric } = data.tasks[task];
   const table = tableOf(task);
   const block = itemsOf(task);
   const lines = [[first, "A"], [second, "B"]].map(([model, letter]) =>
@@ -114,11 +114,11 @@ function pairFacts(task, first, second) {
       el("span", { class: "number" }, `${metric} `, showScore(table.cells[model] && table.cells[model].score))));
   const facts = [el("ul", { class: "sides" }, lines)];
   const pair = pairOf(table.pairs, first, second);
-  if (pair) facts.push(el("p", {}, "A ", MINUS, " B: ", describePair(pair, first, second, family, false).slice(4)));
-  if (family !== "sts" && block.values[first] && block.values[second]) {
+  if (pair) facts.push(el("p", {}, "A ", MINUS, " B: ", describePair(pair, first, second, taskType, false).slice(4)));
+  if (taskType !== "sts" && block.values[first] && block.values[second]) {
     const all = pointsOf(block, first, second);
     const total = (test) => all.filter(test).reduce((sum, point) => sum + point.items.length, 0);
-    facts.push(el("p", {}, "A ahead on ", el("b", {}, count(total((p) => p.x > p.y), family)), ", B on ",
+    facts.push(el("p", {}, "A ahead on ", el("b", {}, count(total((p) => p.x > p.y), taskType)), ", B on ",
       el("b", {}, String(total((p) => p.x < p.y))), ", equal on ", el("b", {}, String(total((p) => p.x === p.y))), "."));
   }
   return facts;
@@ -167,7 +167,7 @@ function queryLists(task, first, second) {
 
 /** A task with the chosen models; one that was not run on it makes way for the best that was. */
 function fitting(task) {
-  const there = familyOf(task).models.filter((model) => tableOf(task).cells[model]);
+  const there = taskTypeOf(task).models.filter((model) => tableOf(task).cells[model]);
   const pair = [choice.first, choice.second].map((model) => (there.includes(model) ? model : null));
   const spare = there.filter((model) => !pair.includes(model));
   const [first, second] = pair.map((model) => (model === null ? spare.shift() : model));
@@ -183,7 +183,7 @@ function drawPair() {
     host.append(el("p", { class: "notice" }, "No two models share a task."));
     return;
   }
-  const ranked = familyOf(start).models.filter((model) => inTask(start).includes(model));
+  const ranked = taskTypeOf(start).models.filter((model) => inTask(start).includes(model));
   Object.assign(choice, { task: start, first: ranked[0], second: ranked[1] });
   const names = data.models.map((model, number) => [number, model.name]);
   const pick = (key) => (value) => choose({ [key]: Number(value) });
@@ -202,7 +202,7 @@ function drawPair() {
   const lists = el("div", { class: "queries" });
   const state = { points: [], ring: null };
   const forget = scatterKeys(box, chart, () => state, (point) =>
-    readout.replaceChildren(...describePoint(itemsOf(choice.task), point, data.tasks[choice.task].family)));
+    readout.replaceChildren(...describePoint(itemsOf(choice.task), point, data.tasks[choice.task].task_type)));
   const redraw = onWidth(box, (width) => {
     const { task, first, second } = choice;
     forget();
@@ -210,26 +210,26 @@ function drawPair() {
     box.hidden = !state.points.length;
     if (box.hidden) return;
     state.ring = drawScatter(chart, width, itemsOf(task), state.points,
-      [shortNames[first], shortNames[second]], data.tasks[task].family);
+      [shortNames[first], shortNames[second]], data.tasks[task].task_type);
   });
   const update = () => {
     const { task, first, second } = choice;
-    const family = data.tasks[task].family;
+    const taskType = data.tasks[task].task_type;
     for (const key of ["task", "first", "second"]) selects[key].box.value = String(choice[key]);
     for (const { box: select } of [selects.first, selects.second]) {
       [...select.options].forEach((option) => (option.disabled = !inTask(task).includes(Number(option.value))));
     }
-    const what = family === "sts" ? "cosine" : data.tasks[task].metric;
-    box.setAttribute("aria-label", `Scatter of ${data.models[first].name} (across) and ${data.models[second].name} (up): ${what} of each ${SINGULARS[family]}. Arrow keys step through the points.`);
+    const what = taskType === "sts" ? "cosine" : data.tasks[task].metric;
+    box.setAttribute("aria-label", `Scatter of ${data.models[first].name} (across) and ${data.models[second].name} (up): ${what} of each ${SINGULARS[taskType]}. Arrow keys step through the points.`);
     box.hidden = false;
     redraw();
     const lacking = [first, second].filter((model) => !itemsOf(task).values[model]);
     facts.replaceChildren(...(first === second ? [el("p", { class: "notice" }, "A and B are the same model; choose another one.")] : []),
       ...lacking.map((model) => el("p", { class: "notice" }, modelName(model), " was not run on this task.")),
       ...pairFacts(task, first, second));
-    const hint = family === "sts" ? "Each point is a pair of sentences: the cosine that A gives across, B’s up."
-      : `Each point is one ${SINGULARS[family]}, a larger one several with the same two scores. Below the line A is better, above it B.`;
-    const shades = family === "sts" ? el("span", { class: "shades" }, "True score: low", el("i"), "high. ") : "";
+    const hint = taskType === "sts" ? "Each point is a pair of sentences: the cosine that A gives across, B’s up."
+      : `Each point is one ${SINGULARS[taskType]}, a larger one several with the same two scores. Below the line A is better, above it B.`;
+    const shades = taskType === "sts" ? el("span", { class: "shades" }, "True score: low", el("i"), "high. ") : "";
     readout.replaceChildren(el("p", { class: "muted" }, `${hint} `, shades, "Hover, tap, or use the arrow keys to read one."));
     lists.replaceChildren(...(first === second ? [] : queryLists(task, first, second)));
   };

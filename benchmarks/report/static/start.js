@@ -15,11 +15,11 @@ function drawSummary() {
 
 function dataTable() {
   const rows = data.tasks.map((task) =>
-    el("tr", {}, el("th", { scope: "row", class: "name" }, task.name), el("td", { class: "text" }, TITLES[task.family]),
+    el("tr", {}, el("th", { scope: "row", class: "name" }, task.name), el("td", { class: "text" }, TITLES[task.task_type]),
       el("td", { class: "text" }, task.metric), el("td", {}, task.items.toLocaleString("en")),
       el("td", { class: "text" }, task.data.join(", ") || DASH), el("td", { class: "text" }, task.settings.join(", ") || DASH),
       el("td", { class: "text" }, el("code", {}, task.sha256))));
-  const heads = ["task", "family", "metric", "items", "data", "settings", "SHA-256"];
+  const heads = ["task", "task type", "metric", "items", "data", "settings", "SHA-256"];
   return el("table", { class: "numbers" },
     el("thead", {}, el("tr", {}, heads.map((title) => el("th", { scope: "col", class: title === "task" ? "name" : title === "items" ? "score" : "text" }, title)))),
     el("tbody", {}, rows));

@@ -1,4 +1,4 @@
-"""A results folder such as 'millpond bench' leaves: 6 models, 4 families, 10 tasks, seeded."""
+"""A results folder such as 'millpond bench' leaves: 6 models, 4 task types, 10 tasks, seeded."""
 
 import math
 from itertools import combinations
@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.report import collect
 from benchmarks.scoring.results import QueryHits, Result, TopHit, read_results, write_result
-from benchmarks.significance.comparison import Comparison, Difference, FamilyDifference
+from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
 from retrieval import Fingerprint
 
 MODELS = {
@@ -45,8 +45,8 @@ def ranks(values):
     return order.astype(float)
 
 
-def item_scores(rng, family, level, hard):
-    if family == "retrieval":
+def item_scores(rng, task_type, level, hard):
+    if task_type == "retrieval":
         found = rng.random(len(hard)) < level * 1.3 * (1 - 0.6 * hard)
         return np.where(found, 1 / np.log2(1 + rng.integers(1, 8, len(hard))), 0.0)
     return np.clip(level + 0.1 * hard + 0.02 * rng.standard_normal(len(hard)), 0, 1)
@@ -84,9 +84,9 @@ def hits_of(rng, task, ids, scores):
 
 
 def make_result(rng, model, task, level, hard, gold):
-    family, metric, size = TASKS[task]
+    task_type, metric, size = TASKS[task]
     notes = []
-    if family == "sts":
+    if task_type == "sts":
         cosines = level * gold / 5 + (1 - level) * rng.random(size)
         items = {"cosine": list(cosines), "gold": list(gold)}
         score = float(np.corrcoef(ranks(cosines), ranks(gold))[0, 1])
@@ -95,29 +95,29 @@ def make_result(rng, model, task, level, hard, gold):
             score = math.nan
             notes.append("Spearman's correlation is undefined: every cosine is 0.5.")
     else:
-        scores = item_scores(rng, family, level, hard)
+        scores = item_scores(rng, task_type, level, hard)
         items = {metric: [float(value) for value in scores]}
         score = float(scores.mean())
-    if family == "retrieval" and task == "cranfield":
+    if task_type == "retrieval" and task == "cranfield":
         notes.append("2 of 227 queries have no relevant document and are left out.")
     costs = {"seconds": 100 * level + len(model), "peak_memory_bytes": 2.1e9}
     if model != "bm25":
         costs |= {"tokens_per_second": 9000 / len(model), "parameters": 1.345e8 + len(model)}
-    if family == "retrieval":
+    if task_type == "retrieval":
         costs |= {"query_p50_seconds": 0.001 * len(model), "query_p95_seconds": 0.0015 * len(model)}
         costs["index_bytes"] = 1.2e7
     return Result(
         model=model,
         task=task,
-        family=family,
+        task_type=task_type,
         main_metric=metric,
         metrics={metric: score, "other": 0.5},
-        item_ids=[str(number + (family == "retrieval")) for number in range(size)],
+        item_ids=[str(number + (task_type == "retrieval")) for number in range(size)],
         items=items,
         fingerprint=Fingerprint(model, {"model": model}),
         data={"sha256": task.encode().hex(), "items": size},
         settings={"k": 100, "protocol": 1},
-        cell=f"{model} {task}",
+        run_digest=f"{model} {task}",
         costs=costs,
         versions={"millpond": "0.1.0", "torch": "2.9.0" if model != "bm25" else "2.8.0"},
         notes=notes,
@@ -127,16 +127,16 @@ def make_result(rng, model, task, level, hard, gold):
 
 def write_results(folder, models=MODELS, tasks=TASKS, rename=lambda name: name):
     for task in tasks:
-        family, _, size = TASKS[task]
+        task_type, _, size = TASKS[task]
         shared = np.random.default_rng(sum(map(ord, task)))
         hard, gold = shared.random(size), np.round(shared.random(size) * 5, 1)
         for number, (model, level) in enumerate(models.items()):
-            if (model, task) == MISSING or (model == "bm25" and family != "retrieval"):
+            if (model, task) == MISSING or (model == "bm25" and task_type != "retrieval"):
                 continue
             rng = np.random.default_rng([number, sum(map(ord, task))])
             result = make_result(rng, rename(model), task, level, hard, gold)
             hits = None
-            if family == "retrieval":
+            if task_type == "retrieval":
                 scores = result.items[result.main_metric]
                 hits = hits_of(rng, task, result.item_ids, scores)
             write_result(folder, result, hits)
@@ -152,13 +152,13 @@ def z_test(gaps):
 def difference_of(task, one, other, count, alpha):
     metric = one.main_metric
     gap = one.main_score - other.main_score
-    key = "cosine" if one.family == "sts" else metric
+    key = "cosine" if one.task_type == "sts" else metric
     gaps = [a - b for a, b in zip(one.items[key], other.items[key], strict=True)]
     half = 2 * stdev(gaps) / math.sqrt(len(gaps))
     p = math.nan if math.isnan(gap) else max(1e-4, z_test(gaps))
     corrected = min(1.0, p * count) if p == p else p
     return Difference(
-        task, one.family, metric, one.model, other.model, one.main_score, other.main_score, gap,
+        task, one.task_type, metric, one.model, other.model, one.main_score, other.main_score, gap,
         gap - half, gap + half, math.nan if key == "cosine" else fmean(gaps) / (stdev(gaps) or 1),
         len(gaps), p, corrected, bool(corrected < alpha), "" if p == p else "A score is undefined.",
     )  # fmt: skip
@@ -175,11 +175,11 @@ def compare_simply(results, baseline="", alpha=0.05):
         if not baseline or baseline in (one.model, other.model)
     ]
     differences = [difference_of(*pair, len(pairs), alpha) for pair in pairs]
-    families = []
-    for family in dict.fromkeys(result.family for result in results):
+    task_types = []
+    for task_type in dict.fromkeys(result.task_type for result in results):
         scores = {}
         for result in results:
-            if result.family == family and not math.isnan(result.main_score):
+            if result.task_type == task_type and not math.isnan(result.main_score):
                 scores.setdefault(result.model, {})[result.task] = result.main_score
         for one, other in combinations(scores, 2):
             if baseline and baseline not in (one, other):
@@ -188,9 +188,9 @@ def compare_simply(results, baseline="", alpha=0.05):
             means = [fmean(scores[name][task] for task in both) for name in (one, other)]
             low = 2 / 2 ** len(both)
             note = f"{len(both)} tasks cannot give a p below {low:g}."
-            families.append(
-                FamilyDifference(
-                    family,
+            task_types.append(
+                TaskTypeDifference(
+                    task_type,
                     one,
                     other,
                     both,
@@ -204,7 +204,7 @@ def compare_simply(results, baseline="", alpha=0.05):
                 )
             )
     return Comparison(
-        alpha, "randomisation", "holm", baseline, 10_000, 7, models, tasks, differences, families,
+        alpha, "randomisation", "holm", baseline, 10_000, 7, models, tasks, differences, task_types,
         ("bm25 was not run on the tasks of STS, classification and clustering.",),
     )  # fmt: skip
 

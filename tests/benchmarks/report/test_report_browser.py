@@ -132,7 +132,7 @@ def test_the_heatmap_goes_by_arrow_keys_and_enter_chooses_the_pair(open_page, pa
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    order = next(table for table in report.tables if table.family == "classification").models
+    order = next(table for table in report.tables if table.task_type == "classification").models
     assert page.locator("#two select").nth(1).locator("option:checked").inner_text() == order[0]
     assert page.locator("#two select").nth(2).locator("option:checked").inner_text() == order[3]
     one = next(

@@ -21,13 +21,13 @@ def data(report):
     return page_data(report)
 
 
-def table_of(report, family):
-    return next(table for table in report.tables if table.family == family)
+def table_of(report, task_type):
+    return next(table for table in report.tables if table.task_type == task_type)
 
 
-def test_families_come_in_their_order_and_models_best_first(report):
-    families = [table.family for table in report.tables]
-    assert families == ["retrieval", "sts", "classification", "clustering"]
+def test_task_types_come_in_their_order_and_models_best_first(report):
+    task_types = [table.task_type for table in report.tables]
+    assert task_types == ["retrieval", "sts", "classification", "clustering"]
     retrieval = table_of(report, "retrieval")
     means = [retrieval.means[name].score for name in retrieval.models[:-1]]
     assert means == sorted(means, reverse=True)
@@ -52,7 +52,7 @@ def test_a_model_without_a_task_has_no_mean_and_comes_last(report):
     assert MEAN_CAUSAL not in table.columns[0].cells
 
 
-def test_a_model_without_any_task_of_a_family_is_named(report):
+def test_a_model_without_any_task_of_a_task_type_is_named(report):
     assert table_of(report, "sts").absent == ["bm25"]
 
 

@@ -17,12 +17,14 @@ STEPS = [0.02, 0.04, 0.06, 0.08, 0.10, 0.12]
 QUICK = {"resamples": 999, "bootstrap_resamples": 500}
 
 
-def make(model, task="scifact", values=STEPS, *, family="retrieval", metric="ndcg@10", **changes):
+def make(
+    model, task="scifact", values=STEPS, *, task_type="retrieval", metric="ndcg@10", **changes
+):
     """A result whose main score is the mean of its items, ids "0", "1" and so on."""
     parts = {
         "model": model,
         "task": task,
-        "family": family,
+        "task_type": task_type,
         "main_metric": metric,
         "metrics": {metric: float(np.mean(values))},
         "item_ids": [str(number) for number in range(len(values))],
@@ -30,7 +32,7 @@ def make(model, task="scifact", values=STEPS, *, family="retrieval", metric="ndc
         "fingerprint": Fingerprint(model, {"name": model}),
         "data": {"sha256": task},
         "settings": {},
-        "cell": "",
+        "run_digest": "",
     }
     return Result(**(parts | changes))
 
@@ -40,7 +42,7 @@ def make_sts(model, cosine, gold, score, **changes):
         model,
         "stsb",
         cosine,
-        family="sts",
+        task_type="sts",
         metric="spearman",
         metrics={"spearman": score, "pearson": 0.5},
         items={"cosine": list(cosine), "gold": list(gold)},
@@ -61,7 +63,7 @@ def test_a_pair_by_hand():
     # is 0.035, their standard deviation sqrt(17.5 / 5) / 100 = 0.0187083.
     found = run([make("a", values=[1.5 * x for x in STEPS]), make("b")])
     [one] = found.differences
-    assert (one.task, one.family, one.metric) == ("scifact", "retrieval", "ndcg@10")
+    assert (one.task, one.task_type, one.metric) == ("scifact", "retrieval", "ndcg@10")
     assert (one.first, one.second, one.items, one.note) == ("a", "b", 6, "")
     assert (one.first_score, one.second_score) == pytest.approx((0.105, 0.07))
     assert one.difference == pytest.approx(0.035)
@@ -69,7 +71,7 @@ def test_a_pair_by_hand():
     assert one.p == one.p_corrected == 0.03125
     assert one.significant
     assert 0.01 < one.low < 0.035 < one.high < 0.06
-    assert (found.models, found.tasks, found.families, found.notes) == (
+    assert (found.models, found.tasks, found.task_types, found.notes) == (
         ["a", "b"],
         ["scifact"],
         [],
@@ -228,7 +230,7 @@ def test_different_gold_scores_are_refused():
         run([make_sts("a", good, gold, 0.9), make_sts("b", poor, gold[::-1], 0.4)])
 
 
-# --- families and corrections --------------------------------------------------------------------
+# --- task types and corrections -----------------------------------------------------------------
 
 
 def make_tasks(count, **settings):
@@ -245,61 +247,61 @@ def make_tasks(count, **settings):
 
 
 def test_five_tasks_cannot_be_significant_and_the_note_says_so():
-    [family] = run(make_tasks(5)).families
-    assert family.p == family.smallest_p == 0.0625  # all five have one sign: 2 of 2**5
-    assert not family.significant
-    assert family.note == "5 tasks: p cannot be below 0.0625"
-    assert family.tasks == [f"task{number}" for number in range(1, 6)]
+    [task_type] = run(make_tasks(5)).task_types
+    assert task_type.p == task_type.smallest_p == 0.0625  # all five have one sign: 2 of 2**5
+    assert not task_type.significant
+    assert task_type.note == "5 tasks: p cannot be below 0.0625"
+    assert task_type.tasks == [f"task{number}" for number in range(1, 6)]
     # The mean of 0.1 to 0.5 is 0.3, above a mean of 0.07.
-    assert (family.first_mean, family.second_mean) == pytest.approx((0.37, 0.07))
-    assert family.difference == pytest.approx(0.3)
+    assert (task_type.first_mean, task_type.second_mean) == pytest.approx((0.37, 0.07))
+    assert task_type.difference == pytest.approx(0.3)
 
 
 def test_six_tasks_can_be():
     found = run(make_tasks(6), correction="benjamini-hochberg")
-    [family] = found.families
-    assert (family.p, family.note) == (2 / 2**6, "")
+    [task_type] = found.task_types
+    assert (task_type.p, task_type.note) == (2 / 2**6, "")
     # All seven p-values are 0.03125, so the correction changes none of them.
-    assert (family.p_corrected, family.significant) == (0.03125, True)
+    assert (task_type.p_corrected, task_type.significant) == (0.03125, True)
 
 
-def test_a_family_needs_two_tasks_and_defined_scores():
-    assert run(make_tasks(1)).families == []
+def test_a_task_type_needs_two_tasks_and_defined_scores():
+    assert run(make_tasks(1)).task_types == []
     undefined = [make(model, "task9", metrics={"ndcg@10": NAN}) for model in "ab"]
-    assert run([*make_tasks(1), *undefined]).families == []
-    [family] = run([*make_tasks(2), *undefined]).families
-    assert family.tasks == ["task1", "task2"]
+    assert run([*make_tasks(1), *undefined]).task_types == []
+    [task_type] = run([*make_tasks(2), *undefined]).task_types
+    assert task_type.tasks == ["task1", "task2"]
 
 
-def test_families_are_kept_apart_in_their_usual_order():
+def test_task_types_are_kept_apart_in_their_usual_order():
     clusters = [
-        make(model, task, family="clustering", metric="v_measure")
+        make(model, task, task_type="clustering", metric="v_measure")
         for model in "ab"
         for task in ("news", "posts")
     ]
     found = run([*clusters, *make_tasks(2)])
-    assert [(one.family, one.tasks) for one in found.families] == [
+    assert [(one.task_type, one.tasks) for one in found.task_types] == [
         ("retrieval", ["task1", "task2"]),
         ("clustering", ["news", "posts"]),
     ]
 
 
-def test_the_correction_runs_over_differences_and_families_together_without_nan():
+def test_the_correction_runs_over_differences_and_task_types_together_without_nan():
     found = run([*make_tasks(6), make("a", "one", [0.1]), make("b", "one", [0.2])])
-    rows = [*found.differences, *found.families]
+    rows = [*found.differences, *found.task_types]
     raw = [one.p for one in rows]
-    # Six tasks with 6 equal signs, 0.03125 each; one item, no test; one family of 7 tasks.
+    # Six tasks with 6 equal signs, 0.03125 each; one item, no test; one task type of 7 tasks.
     assert raw[:6] == [0.03125] * 6
     assert math.isnan(raw[6])
     assert [one.p_corrected for one in rows] == pytest.approx(adjust_holm(raw), nan_ok=True)
     assert found.differences[0].p_corrected == 7 * 0.03125
 
 
-def test_a_family_that_can_never_be_significant_does_not_count_in_the_correction():
+def test_a_task_type_that_can_never_be_significant_does_not_count_in_the_correction():
     found = run(make_tasks(2))
-    [family] = found.families
-    assert family.p == family.smallest_p == 0.5  # 2 of 2**2
-    assert math.isnan(family.p_corrected)
+    [task_type] = found.task_types
+    assert task_type.p == task_type.smallest_p == 0.5  # 2 of 2**2
+    assert math.isnan(task_type.p_corrected)
     assert found.differences[0].p_corrected == 2 * 0.03125  # of 2 tests, not 3
 
 
@@ -372,13 +374,13 @@ def test_two_names_of_one_model_are_noted():
 
 
 def test_draws_of_one_test_set_are_noted():
-    results = [make(m, "banking", family="classification", metric="accuracy") for m in "ab"]
+    results = [make(m, "banking", task_type="classification", metric="accuracy") for m in "ab"]
     [note] = run(results).notes
     assert note.startswith("Classification is tested over draws of one data set")
 
 
 def test_too_few_items_for_the_correction_are_noted():
-    # 6 items: no p below 0.03125; two tasks and their family make 3 tests, 0.09375.
+    # 6 items: no p below 0.03125; two tasks and their task type make 3 tests, 0.09375.
     [note] = run(make_tasks(2)).notes
     assert note.startswith("6 items give no p below 0.031, and Holm's correction of 3 tests can")
     assert "(task1, task2)" in note

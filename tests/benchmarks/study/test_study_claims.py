@@ -8,18 +8,20 @@ import pytest
 
 from benchmarks.scoring.results import Result
 from benchmarks.study.claims import CLAIMS, judge_claim, judge_test, paper_variants
-from benchmarks.study.runs import list_cells
-from benchmarks.study.scores import ALL_FAMILIES, BaseScores, FamilyTest, correct_tests
+from benchmarks.study.runs import list_runs
+from benchmarks.study.scores import ALL_TASK_TYPES, BaseScores, TaskTypeTest, correct_tests
 from retrieval import Fingerprint
 
 ALPHA, MARGIN = 0.05, 0.01
 
 
-def made_up(difference, low, high, p=0.001, seeds=None, names=("model5", "model1"), family="sts"):
+def made_up(
+    difference, low, high, p=0.001, seeds=None, names=("model5", "model1"), task_type="sts"
+):
     """A corrected test; every seed has the difference of the whole unless told otherwise."""
     first, second = names
     seeds = [difference] * 3 if seeds is None else seeds
-    return FamilyTest("tiny", family, first, second, difference, low, high, p, p, seeds)
+    return TaskTypeTest("tiny", task_type, first, second, difference, low, high, p, p, seeds)
 
 
 BETTER = made_up(0.05, 0.03, 0.07)
@@ -83,11 +85,11 @@ def verdict(config, number, chosen, parameters=135e6):
     """Judge a claim where each comparison is the made-up test that ``chosen`` names."""
     claim = CLAIMS[number - 1]
     tests = {
-        (*pair, family): replace(
-            chosen(*pair, family), first=pair[0], second=pair[1], family=family
+        (*pair, task_type): replace(
+            chosen(*pair, task_type), first=pair[0], second=pair[1], task_type=task_type
         )
         for pair in claim.pairs
-        for family in claim.families
+        for task_type in claim.task_types
     }
     return judge_claim(claim, "tiny", paper_variants(config), tests, config, parameters)
 
@@ -147,29 +149,29 @@ def test_all_tests_are_corrected_together():
     assert found[2:] == pytest.approx([0.5, 0.03])
 
 
-def result(cell, task, family, metric, items, score):
+def result(run, task, task_type, metric, items, score):
     ids = [str(n) for n in range(len(next(iter(items.values()))))]
-    mark = Fingerprint(cell.name, {"model": cell.name})
-    return Result(cell.name, task, family, metric, {metric: score}, ids, items, mark, {}, {}, "")
+    mark = Fingerprint(run.name, {"model": run.name})
+    return Result(run.name, task, task_type, metric, {metric: score}, ids, items, mark, {}, {}, "")
 
 
 def scored(config, items):
     """Scores of a study with one retrieval task whose items are given by (variant, seed)."""
-    cells = list_cells(config)
+    runs = list_runs(config)
     results = {
-        cell.name: [
+        run.name: [
             result(
-                cell,
+                run,
                 "ponds",
                 "retrieval",
                 "ndcg@10",
-                {"ndcg@10": items[cell.variant, cell.seed]},
-                float(np.mean(items[cell.variant, cell.seed])),
+                {"ndcg@10": items[run.variant, run.seed]},
+                float(np.mean(items[run.variant, run.seed])),
             )
         ]
-        for cell in cells
+        for run in runs
     }
-    return BaseScores("tiny", config, cells, results)
+    return BaseScores("tiny", config, runs, results)
 
 
 def test_items_are_averaged_over_seeds_before_the_paired_test(study_config):
@@ -193,28 +195,28 @@ def test_the_seeds_deviation_stands_beside_the_mean(study_config):
     """Scores 0.25 and 0.75: mean 0.5, deviation sqrt(2 x 0.25^2 / 1) = 0.3536."""
     items = {("model1", 0): [0, 0, 0, 0], ("model1", 1): [0, 0, 0, 0]}
     items |= {("model5", 0): [1, 0, 0, 0], ("model5", 1): [1, 1, 1, 0]}
-    found = scored(study_config(), items).family_score("model5", "retrieval")
+    found = scored(study_config(), items).task_type_score("model5", "retrieval")
     assert found.score == pytest.approx(0.5)
     assert found.seed_deviation == pytest.approx(0.35355, abs=1e-5)
     assert found.low < 0.5 < found.high
 
 
-def test_tasks_of_a_family_weigh_the_same_whatever_their_size(study_config):
+def test_tasks_of_a_task_type_weigh_the_same_whatever_their_size(study_config):
     """A gain of 0.4 on 2 queries and none on 8 others is 0.2 over the two tasks."""
     config = study_config(seeds=[0])
     results = {}
-    for cell in list_cells(config):
-        few = [0.5, 0.5] if cell.variant == "model5" else [0.1, 0.1]
-        results[cell.name] = [
-            result(cell, "few", "retrieval", "ndcg@10", {"ndcg@10": few}, few[0]),
-            result(cell, "many", "retrieval", "ndcg@10", {"ndcg@10": [0.3] * 8}, 0.3),
+    for run in list_runs(config):
+        few = [0.5, 0.5] if run.variant == "model5" else [0.1, 0.1]
+        results[run.name] = [
+            result(run, "few", "retrieval", "ndcg@10", {"ndcg@10": few}, few[0]),
+            result(run, "many", "retrieval", "ndcg@10", {"ndcg@10": [0.3] * 8}, 0.3),
         ]
-    scores = BaseScores("tiny", config, list_cells(config), results)
+    scores = BaseScores("tiny", config, list_runs(config), results)
     found = scores.compare("model5", "model1", "retrieval")
     assert found.difference == pytest.approx(0.2)
     assert (found.low, found.high) == pytest.approx((0.2, 0.2))
-    assert scores.compare("model5", "model1", ALL_FAMILIES).difference == pytest.approx(0.2)
-    assert math.isnan(scores.family_score("model5", "retrieval").seed_deviation)
+    assert scores.compare("model5", "model1", ALL_TASK_TYPES).difference == pytest.approx(0.2)
+    assert math.isnan(scores.task_type_score("model5", "retrieval").seed_deviation)
 
 
 def test_sts_is_the_mean_of_the_seeds_correlations_not_that_of_their_mean_cosine(study_config):
@@ -228,24 +230,24 @@ def test_sts_is_the_mean_of_the_seeds_correlations_not_that_of_their_mean_cosine
         ("model5", 1): (gold, 1.0),
     }
     results = {}
-    for cell in list_cells(config):
-        cosine, score = rows[cell.variant, cell.seed]
+    for run in list_runs(config):
+        cosine, score = rows[run.variant, run.seed]
         items = {"cosine": cosine, "gold": gold}
-        results[cell.name] = [result(cell, "pairs", "sts", "spearman", items, score)]
-    found = BaseScores("tiny", config, list_cells(config), results)
-    assert found.family_score("model1", "sts").score == pytest.approx(0.0)
+        results[run.name] = [result(run, "pairs", "sts", "spearman", items, score)]
+    found = BaseScores("tiny", config, list_runs(config), results)
+    assert found.task_type_score("model1", "sts").score == pytest.approx(0.0)
     assert found.compare("model5", "model1", "sts").difference == pytest.approx(1.0)
     assert found.compare("model5", "model1", "sts").seed_differences == pytest.approx([2.0, 0.0])
 
 
 def test_a_variant_without_a_score_on_a_task_is_not_compared(study_config):
     config = study_config(seeds=[0])
-    cells = list_cells(config)
+    runs = list_runs(config)
     results = {
-        cells[0].name: [
-            result(cells[0], "ponds", "retrieval", "ndcg@10", {"ndcg@10": [0.5, 0.5]}, 0.5)
+        runs[0].name: [
+            result(runs[0], "ponds", "retrieval", "ndcg@10", {"ndcg@10": [0.5, 0.5]}, 0.5)
         ]
     }
-    scores = BaseScores("tiny", config, cells, results)
+    scores = BaseScores("tiny", config, runs, results)
     assert scores.compare("model5", "model1", "retrieval") is None
-    assert scores.family_score("model5", "retrieval") is None
+    assert scores.task_type_score("model5", "retrieval") is None

@@ -1,11 +1,11 @@
-"""Studies read from TOML, their cells, their cut tasks, and the studies that we ship."""
+"""Studies read from TOML, their runs, their cut tasks, and the studies that we ship."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks.study import example_study, list_cells, load_study
+from benchmarks.study import example_study, list_runs, load_study
 from benchmarks.study.config import StudyConfig, choose_layers
 from benchmarks.study.config_file import read_study
 from benchmarks.study.method import describe_method, list_departures
@@ -17,17 +17,17 @@ STUDIES = sorted((Path(__file__).parents[3] / "benchmarks" / "studies").glob("*.
 
 
 def variant(config, name, seed=0, base=0):
-    found = [cell for cell in list_cells(config) if (cell.variant, cell.seed) == (name, seed)]
+    found = [run for run in list_runs(config) if (run.variant, run.seed) == (name, seed)]
     return found[base].train.model
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_study_that_we_ship_is_one(path):
     config = load_study(path)
-    cells = list_cells(config)
+    runs = list_runs(config)
     paper = {f"model{number}" for number in (1, 2, 3, 4, 5)}
-    assert paper <= {cell.variant for cell in cells}
-    assert len({cell.folder_name for cell in cells}) == len(cells)
+    assert paper <= {run.variant for run in runs}
+    assert len({run.folder_name for run in runs}) == len(runs)
     assert list_departures(config)
 
 
@@ -99,12 +99,12 @@ def test_fewer_than_three_seeds_are_cautioned_against(study_config):
 
 
 def test_all_variants_of_a_seed_come_before_the_next_seed(study_config):
-    order = [(cell.seed, cell.variant) for cell in list_cells(study_config())]
+    order = [(run.seed, run.variant) for run in list_runs(study_config())]
     assert order == [(0, "model1"), (0, "model5"), (1, "model1"), (1, "model5")]
 
 
-def test_cells_of_a_seed_differ_in_the_model_alone(study_config):
-    first, second = list_cells(study_config())[:2]
+def test_runs_of_a_seed_differ_in_the_model_alone(study_config):
+    first, second = list_runs(study_config())[:2]
     assert first.train.model != second.train.model
     same = {name for name in vars(first.train) if name != "model"}
     assert all(getattr(first.train, name) == getattr(second.train, name) for name in same)
@@ -132,8 +132,8 @@ def test_options_go_to_the_poolings_that_have_them(study_config):
 def test_a_variant_may_be_of_one_base_only(study_plan, study_data):
     plan = study_plan(variants=[{"name": "model1"}, {"name": "model5", "bases": ["tiny"]}])
     plan["bases"] = [*plan["bases"], plan["bases"][0] | {"name": "other"}]
-    cells = list_cells(read_study(plan | {"seeds": [0]}, study_data))
-    assert [(cell.base, cell.variant) for cell in cells] == [
+    runs = list_runs(read_study(plan | {"seeds": [0]}, study_data))
+    assert [(run.base, run.variant) for run in runs] == [
         ("tiny", "model1"),
         ("tiny", "model5"),
         ("other", "model1"),
@@ -164,7 +164,7 @@ def test_a_part_of_the_layers_needs_their_number(study_plan, study_data):
     )
     plan["bases"] = [{k: v for k, v in plan["bases"][0].items() if k != "base_layers"}]
     with pytest.raises(UsageError, match="base_layers of tiny must be given"):
-        list_cells(read_study(plan, study_data))
+        list_runs(read_study(plan, study_data))
 
 
 def test_names_that_would_share_a_folder_are_refused(study_config):
@@ -174,7 +174,7 @@ def test_names_that_would_share_a_folder_are_refused(study_config):
         {"name": "a/b", "variant": "model3"},
     ]
     with pytest.raises(UsageError, match="would share the folder"):
-        list_cells(study_config(variants=variants))
+        list_runs(study_config(variants=variants))
 
 
 def test_cut_tasks_are_smaller_named_so_and_the_same_each_time(study_config, tmp_path):

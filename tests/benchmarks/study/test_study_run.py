@@ -1,4 +1,4 @@
-"""A whole study on a tiny random base: stopped, gone on with, with cells that fail, reported."""
+"""A whole study on a tiny random base: stopped, gone on with, with runs that fail, reported."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from benchmarks.study import list_cells, plan_study, run_study, write_study_report
+from benchmarks.study import list_runs, plan_study, run_study, write_study_report
 from benchmarks.study.folder import StudyFolder
 from benchmarks.study.page import render_study_page
 from embedder.training import trainer
@@ -35,21 +35,21 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran(study_config, tmp_path_factory):
-    """Killed as its third cell begins, then run again, its batches noted by variant and seed."""
+    """Killed as its third run begins, then run again, its batches noted by variant and seed."""
     found = Ran(study_config(variants=VARIANTS), tmp_path_factory.mktemp("study") / "out")
     patch = pytest.MonkeyPatch()
     draw = trainer.draw_pairs
 
     def note(data, places, negatives, seed):
         step = draw(data, places, negatives, seed)
-        found.batches.setdefault(found.cell, []).append([pair.query for pair in step.pairs])
+        found.batches.setdefault(found.run, []).append([pair.query for pair in step.pairs])
         return step
 
     def watch(lines, stop_at=None):
         def notify(line):
-            if line.startswith("Cell "):
+            if line.startswith("Run "):
                 lines.append(line)
-                found.cell = line.partition(": ")[2]
+                found.run = line.partition(": ")[2]
                 if stop_at is not None and line.startswith(stop_at):
                     raise KeyboardInterrupt
 
@@ -57,19 +57,19 @@ def ran(study_config, tmp_path_factory):
 
     patch.setattr(trainer, "draw_pairs", note)
     with pytest.raises(KeyboardInterrupt):
-        run_study(found.config, found.out, device="cpu", notify=watch(found.first, "Cell 3 of 6"))
+        run_study(found.config, found.out, device="cpu", notify=watch(found.first, "Run 3 of 6"))
     found.outcome = run_study(found.config, found.out, device="cpu", notify=watch(found.second))
     patch.undo()
     found.summary = write_study_report(found.config, found.out)
     return found
 
 
-def test_a_killed_study_goes_on_with_the_cell_that_it_was_at(ran):
-    assert [line.split(":")[0] for line in ran.first] == [f"Cell {n} of 6" for n in (1, 2, 3)]
-    assert [line.split(":")[0] for line in ran.second] == [f"Cell {n} of 6" for n in (3, 4, 5, 6)]
+def test_a_killed_study_goes_on_with_the_run_that_it_was_at(ran):
+    assert [line.split(":")[0] for line in ran.first] == [f"Run {n} of 6" for n in (1, 2, 3)]
+    assert [line.split(":")[0] for line in ran.second] == [f"Run {n} of 6" for n in (3, 4, 5, 6)]
 
 
-def test_a_failed_cell_is_recorded_and_stops_no_other(ran):
+def test_a_failed_run_is_recorded_and_stops_no_other(ran):
     assert ran.outcome.done == [
         "tiny: model1, seed 0",
         "tiny: model2, seed 0",
@@ -90,26 +90,26 @@ def test_two_variants_of_a_seed_see_the_same_batches_and_another_seed_others(ran
 
 def test_the_first_weights_of_a_pooling_depend_on_the_seed(ran):
     seeds = {
-        cell.train.seed: cell.train.model.pooling_options.seed
-        for cell in list_cells(ran.config)
-        if cell.variant == "model2"
+        run.train.seed: run.train.model.pooling_options.seed
+        for run in list_runs(ran.config)
+        if run.variant == "model2"
     }
     assert seeds == {0: 0, 1: 1}
 
 
 def test_trained_models_and_vectors_are_deleted_and_scores_stay(ran):
-    assert list(ran.out.glob("cells/*model[12]*/model")) == []
+    assert list(ran.out.glob("runs/*model[12]*/model")) == []
     assert list(ran.out.glob("results/.cache/vectors/*")) == []
     assert len(list(ran.out.glob("results/*/*.json"))) == 4 * 4
 
 
-def test_a_failed_cell_alone_is_tried_again(ran, tmp_path):
+def test_a_failed_run_alone_is_tried_again(ran, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(ran.out, out)
     lines = []
     outcome = run_study(ran.config, out, device="cpu", notify=lines.append)
-    cells = [line for line in lines if line.startswith("Cell ")]
-    assert cells == ["Cell 3 of 6: tiny: broken, seed 0", "Cell 6 of 6: tiny: broken, seed 1"]
+    runs = [line for line in lines if line.startswith("Run ")]
+    assert runs == ["Run 3 of 6: tiny: broken, seed 0", "Run 6 of 6: tiny: broken, seed 1"]
     assert len(outcome.done) == 4
 
 
@@ -141,10 +141,10 @@ def test_a_folder_with_something_else_in_it_is_refused(ran, tmp_path):
 
 def test_the_summary_holds_scores_costs_layers_and_verdicts(ran):
     [base] = ran.summary["bases"]
-    assert base["families"] == ["retrieval", "sts", "classification", "clustering"]
+    assert base["task_types"] == ["retrieval", "sts", "classification", "clustering"]
     first, second = base["variants"]
     assert (first["name"], second["name"]) == ("model1", "model2")
-    assert set(second["tests"]) == set(base["families"])
+    assert set(second["tests"]) == set(base["task_types"])
     assert first["tests"] == {}
     assert second["costs"]["train_pooling_parameters"] > 0
     assert "train_pooling_parameters" in first["costs"]
@@ -199,7 +199,7 @@ def test_names_are_text_on_the_page_whatever_they_hold(ran):
 
 def test_a_dry_run_without_calibration_counts_what_is_left(ran):
     plan = plan_study(ran.config, ran.out, calibrate=False)
-    assert [(row.variant, row.cells) for row in plan.rows] == [("broken", 2)]
+    assert [(row.variant, row.runs) for row in plan.rows] == [("broken", 2)]
     assert plan.done == 4
     assert plan.seconds != plan.seconds  # NaN: nothing was run
     # 3 documents, 2 judged queries; 3 pairs; 16 drawn and 2 test rows; 40 rows. Of 18 training
@@ -207,12 +207,12 @@ def test_a_dry_run_without_calibration_counts_what_is_left(ran):
     assert plan.texts in range(5 + 6 + 16 + 2 + 40, 5 + 6 + 18 + 2 + 40 + 1)
 
 
-def test_calibration_measures_a_real_cell_and_leaves_nothing(study_config, tmp_path):
+def test_calibration_measures_a_real_run_and_leaves_nothing(study_config, tmp_path):
     config = study_config(seeds=[0], keep_adapters=True)
     lines = []
     plan = plan_study(config, tmp_path / "none", device="cpu", notify=lines.append)
     assert lines == ["Calibrating on tiny: model5, seed 0: 3 steps, a few texts"]
-    assert [row.cells for row in plan.rows] == [1, 1]
+    assert [row.runs for row in plan.rows] == [1, 1]
     assert all(row.seconds > 0 and row.kept_bytes > 0 for row in plan.rows)
     assert plan.disk_bytes > sum(row.kept_bytes for row in plan.rows)
     # 2 steps x 4 pairs, each of two texts of at least "weir 0" and EOS, and at most 24 tokens.
