@@ -15,7 +15,7 @@ from embedder.engine.backbone import Backbone, States, load_backbone
 from embedder.engine.batches import token_batches as token_batches
 from embedder.engine.budget import CUDA_TOKENS
 from embedder.engine.packing import PackedBatch
-from embedder.engine.run import encode_texts
+from embedder.engine.run import encode_rows, encode_texts
 from embedder.engine.speed import (
     INT8_REPAID_SECONDS,
     REPAID_SECONDS,
@@ -27,14 +27,12 @@ from embedder.engine.speed import (
 from embedder.engine.text import Frame, TextTokenizer, check_finite
 from embedder.engine.text import check_texts as check_texts
 from embedder.environment import choose_device, choose_dtype
-from embedder.models.bases import Notify
-from embedder.models.fingerprint import describe_model
-from embedder.models.names import DEFAULT_VARIANT, find_saved_model
+from embedder.models.names import DEFAULT_VARIANT, describe_model, find_saved_model
 from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling
 from embedder.variants import VariantSpec, format_model_name, parse_model_name, spec_to_json
 from retrieval.errors import UsageError
 from retrieval.fingerprint import Fingerprint
-from retrieval.protocols import Progress, Vectors
+from retrieval.protocols import Notify, Progress, Vectors
 
 __all__ = ["Embedder"]
 
@@ -234,6 +232,17 @@ class Embedder(nn.Module):
         """Return float32 (N, D), as ``encode_queries`` but with the document prompt."""
         return self._encode(texts, self.spec.document_prompt, progress)
 
+    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> Vectors:
+        """Return float32 (N, D) of token ids as ``tokenize`` makes them, prompts included.
+
+        Raises
+        ------
+        ModelError : the model gave NaN or infinity.
+        """
+        vectors = encode_rows(self, rows, self.dimension)
+        check_finite(vectors, rows, self._precise_name)
+        return vectors
+
     def tokenize(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
         """Return the token ids that the backbone will see, 1 to ``spec.max_tokens`` a text."""
         return self._tokenize(texts, Frame.parse(prompt).inside(self._template))
@@ -290,8 +299,12 @@ class Embedder(nn.Module):
     def _encode(self, texts: Sequence[str], prompt: str, progress: Progress | None) -> Vectors:
         tokenize = partial(self.tokenize, prompt=prompt)
         vectors = encode_texts(self, tokenize, texts, self.dimension, progress)
-        check_finite(vectors, texts, f"{self.name} in {next(self.parameters()).dtype}")
+        check_finite(vectors, texts, self._precise_name)
         return vectors
+
+    @property
+    def _precise_name(self) -> str:
+        return f"{self.name} in {next(self.parameters()).dtype}"
 
 
 def _eos_states(tokens: Tensor, real: Tensor) -> Tensor:

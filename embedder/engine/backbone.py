@@ -15,9 +15,10 @@ from embedder.engine.fused import FusedLayer
 from embedder.engine.packing import PackedBatch
 from embedder.engine.probe import choose_packing, packed_states
 from embedder.environment import quiet_transformers
-from embedder.models.bases import LocatedBase, Notify, locate_base
+from embedder.models.locate import LocatedBase, locate_base
 from embedder.variants import VariantSpec
 from retrieval.errors import MillpondError, ModelError, UsageError
+from retrieval.protocols import Notify
 
 __all__ = ["Backbone", "States", "load_backbone"]
 

@@ -16,9 +16,9 @@ from embedder.engine.fused_int8 import fused_int8_layers
 from embedder.engine.int8 import Int8Linear, cpu_has_vnni, quantize_linears
 from embedder.engine.lean import LeanLayer
 from embedder.engine.probe import layers_agree
-from embedder.models.bases import Notify
 from embedder.models.lora import has_adapter
 from retrieval.errors import UsageError
+from retrieval.protocols import Notify
 
 __all__ = [
     "INT8_REPAID_SECONDS",

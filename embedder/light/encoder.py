@@ -20,9 +20,8 @@ from embedder.light.decoder import (
     LowRank,
     TensorFile,
 )
-from embedder.models.bases import BASES, converted_folder, is_converted
-from embedder.models.cache import file_sha256
-from embedder.models.fingerprint import describe_model
+from embedder.models.bases import BASES
+from embedder.models.cache import converted_folder, file_sha256, is_converted
 from embedder.models.names import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -30,6 +29,7 @@ from embedder.models.names import (
     MANIFEST_NAME,
     POOLING_WEIGHTS,
     SavedName,
+    describe_model,
     find_saved_model,
     join_sha256,
 )

@@ -1,31 +1,15 @@
-"""Base models by name, and the folder that holds one ready to load.
+"""The built-in base models, which travel as wheels of the Python package index.
 
-A base is a built-in name, a folder in the transformers layout, a .gguf file, or a hub id. The
-built-in ones travel as wheels of the Python package index, so they need no model hub.
+So they need no model hub. ``locate`` also takes a folder, a .gguf file or a hub id for a base.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from embedder.models.cache import cache_folder, file_sha256, weights_sha256
-from retrieval.errors import StorageError, UnknownNameError, UsageError
+from embedder.models.cache import is_converted
 
-__all__ = [
-    "BASES",
-    "BaseModel",
-    "BuiltinBase",
-    "LocatedBase",
-    "Notify",
-    "WheelMember",
-    "list_bases",
-    "locate_base",
-]
-
-Notify = Callable[[str], None]
-"""Receives one line for the user."""
+__all__ = ["BASES", "BaseModel", "BuiltinBase", "WheelMember", "list_bases"]
 
 
 @dataclass(frozen=True)
@@ -60,22 +44,6 @@ class BaseModel:
     licence: str
     download_bytes: int
     cached: bool
-
-
-@dataclass(frozen=True)
-class LocatedBase:
-    """A base that can be loaded now.
-
-    Attributes
-    ----------
-    path : a folder, or a hub id.
-    identity : what names the weights beyond doubt: a SHA-256, or for a hub id an empty string
-        until the hub has told its commit.
-    """
-
-    path: str
-    identity: str
-    revision: str | None = None
 
 
 def _gemma_part(number: int, sha256: str) -> WheelMember:
@@ -122,16 +90,6 @@ BASES: dict[str, BuiltinBase] = {
 }
 
 
-def converted_folder(identity: str) -> Path:
-    """Return where the safetensors made from the GGUF with this SHA-256 belong."""
-    return cache_folder() / "bases" / identity[:32]
-
-
-def is_converted(identity: str) -> bool:
-    """Whether that folder is complete; it is renamed into place only when it is."""
-    return (converted_folder(identity) / "config.json").is_file()
-
-
 def list_bases() -> list[BaseModel]:
     """Return the built-in bases, and whether each is in the cache already."""
     return [
@@ -144,45 +102,3 @@ def list_bases() -> list[BaseModel]:
         )
         for base in BASES.values()
     ]
-
-
-def locate_base(name: str, revision: str | None, notify: Notify) -> LocatedBase:
-    """Return where the base can be loaded from, fetching and converting it first if need be.
-
-    Raises
-    ------
-    UnknownNameError : neither a built-in name, a path that exists, nor of the form OWNER/NAME.
-    UsageError : a path that is neither a .gguf file nor a folder with config.json.
-    DownloadError, ModelError, StorageError : fetching or converting failed.
-    """
-    from embedder.models.conversion import (  # reads torch: not for a listing
-        convert_builtin,
-        convert_gguf,
-    )
-
-    if name in BASES:
-        base = BASES[name]
-        return LocatedBase(str(convert_builtin(base, notify)), base.gguf_sha256)
-    path = Path(name).expanduser()
-    if path.is_file():
-        if path.suffix.lower() != ".gguf":
-            raise UsageError(
-                f"The base {name!r} is a file; a .gguf file or a model folder is accepted."
-            )
-        try:
-            identity = file_sha256(path)
-        except OSError as error:
-            raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
-        return LocatedBase(str(convert_gguf(path, identity, notify)), identity)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UsageError(
-                f"The base folder {name!r} has no config.json; a folder that transformers' "
-                f"save_pretrained wrote is accepted."
-            )
-        return LocatedBase(str(path.resolve()), weights_sha256(path))
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return LocatedBase(name, "", revision)
-    raise UnknownNameError(
-        "base model", name, BASES, "Or a model folder, a .gguf file, or a hub id OWNER/NAME."
-    )

@@ -8,7 +8,14 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["cache_folder", "file_sha256", "keep", "weights_sha256"]
+__all__ = [
+    "cache_folder",
+    "converted_folder",
+    "file_sha256",
+    "is_converted",
+    "keep",
+    "weights_sha256",
+]
 
 _READ_BYTES = 1 << 20
 
@@ -22,6 +29,16 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "millpond"
     return Path.home() / ".cache" / "millpond"
+
+
+def converted_folder(identity: str) -> Path:
+    """Return where the safetensors made from the GGUF with this SHA-256 belong."""
+    return cache_folder() / "bases" / identity[:32]
+
+
+def is_converted(identity: str) -> bool:
+    """Whether that folder is complete; it is renamed into place only when it is."""
+    return (converted_folder(identity) / "config.json").is_file()
 
 
 def file_sha256(path: Path) -> str:
@@ -57,7 +74,7 @@ def weights_sha256(folder: Path) -> str:
 
 
 def keep(path: Path, content: bytes) -> None:
-    """Write a file of the cache folder, whole or not at all; one that cannot be costs only time."""
+    """Write a file into the cache folder, whole or not at all; a failure costs only time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(f".{os.getpid()}.tmp")

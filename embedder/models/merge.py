@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedder.models.bases import Notify
 from embedder.models.manifest import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -25,6 +24,7 @@ from embedder.models.new_folder import check_new_folder
 from embedder.models.saved import SavedWeights, WeightsDtype, load_model, save_model, write_model
 from embedder.variants import spec_to_json
 from retrieval.errors import ModelError, UsageError
+from retrieval.protocols import Notify
 
 __all__ = ["merge_model", "soup_models"]
 

@@ -1,4 +1,7 @@
-"""The text that names a trained model: ``NAME|MODEL_DIR[,OPTION=VALUE...]``."""
+"""What names a model: the text that a user types, its files, and the fingerprint in an index.
+
+A trained model is called ``NAME|MODEL_DIR[,OPTION=VALUE...]``. Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import UnknownNameError, UsageError
+from retrieval.fingerprint import Fingerprint
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -30,6 +34,7 @@ __all__ = [
     "list_builtin_models",
     "SavedName",
     "find_saved_model",
+    "describe_model",
 ]
 
 DEFAULT_VARIANT = "mean+causal"
@@ -82,8 +87,8 @@ def parse_option(name: str, value: str) -> Any:
             return tuple(int(part) for part in value.split("/"))
     except ValueError:
         pass
-    accepted = {int: "a whole number", bool: "true or false", tuple: "whole numbers as 1/2/3"}
-    raise UsageError(f"The model option {name} is {value!r}; {accepted[kind]} is accepted.")
+    expected = {int: "a whole number", bool: "true or false", tuple: "whole numbers as 1/2/3"}
+    raise UsageError(f"The model option {name} is {value!r}; expected {expected[kind]}.")
 
 
 FORMAT_VERSION = 1
@@ -108,7 +113,6 @@ def join_sha256(files: Mapping[str, str]) -> str:
 
 
 _HOME = Path(__file__).resolve().parent / "builtin_models"
-_MANIFEST = "millpond.json"
 
 
 @dataclass(frozen=True)
@@ -148,11 +152,11 @@ def list_builtin_models() -> list[TrainedModel]:
 
 
 def _folders() -> list[Path]:
-    return sorted(path.parent for path in _HOME.glob(f"*/{_MANIFEST}"))
+    return sorted(path.parent for path in _HOME.glob(f"*/{MANIFEST_NAME}"))
 
 
 def _read(folder: Path) -> TrainedModel:
-    data = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    data = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
     spec = data["spec"]
     return TrainedModel(
         folder.name,
@@ -163,7 +167,7 @@ def _read(folder: Path) -> TrainedModel:
     )
 
 
-_OPTIONS = ("max_tokens", "dimension", "query_prompt", "document_prompt")
+_CHANGEABLE = ("max_tokens", "dimension", "query_prompt", "document_prompt")
 """What may differ from training without the weights losing their place."""
 _NAME = re.compile(r"(?P<name>.+?)(?P<options>(?:,[a-z_]+=[^,]*)+)")
 
@@ -202,8 +206,8 @@ def find_saved_model(text: str) -> SavedName | None:
     folder, name = found
     options = {}
     for option, value in (part.split("=", 1) for part in written.split(",")[1:]):
-        if option not in _OPTIONS:
-            raise UnknownNameError("option of a trained model", option, _OPTIONS)
+        if option not in _CHANGEABLE:
+            raise UnknownNameError("option of a trained model", option, _CHANGEABLE)
         options[option] = parse_option(option, value)
     return SavedName(folder, name + written, options)
 
@@ -217,3 +221,54 @@ def _find(name: str) -> tuple[Path, str] | None:
         folder = Path(name).expanduser().resolve()
         return folder, str(folder)
     return None
+
+
+EMBEDDING_VERSION = 1
+"""Part of every fingerprint; raised when the same spec and weights would give other vectors."""
+_OF_SPEC = (
+    "base_layers",
+    "pooling",
+    "attention",
+    "query_prompt",
+    "document_prompt",
+    "max_tokens",
+    "normalize",
+    "chat_template",
+)
+
+
+def describe_model(
+    name: str,
+    spec: Mapping[str, Any],
+    *,
+    weights: str,
+    dimension: int,
+    trained_sha256: str | None,
+    is_int8: bool = False,
+) -> Fingerprint:
+    """Return the fingerprint of a model.
+
+    Parameters
+    ----------
+    spec : of the model, as ``spec_to_json`` gives it.
+    weights : identifies the base's weights.
+    trained_sha256 : identifies those that were trained beside them, if any.
+    is_int8 : whether linear layers compute in int8.
+    """
+    trained = {"trained_weights": trained_sha256} if trained_sha256 else {}
+    if is_int8:
+        trained["linear_layers"] = "int8 turned"  # "int8" was without turning, until 2026-11
+    # Only where it is on: models and indexes of before it existed keep their fingerprints.
+    case = {"lowercase": True} if spec.get("lowercase") else {}
+    return Fingerprint(
+        name,
+        {
+            **trained,
+            "weights": weights,
+            **{field: spec[field] for field in _OF_SPEC},
+            **case,
+            "pooling_options": json.dumps(spec["pooling_options"], sort_keys=True),
+            "dimension": dimension,
+            "embedding_version": EMBEDDING_VERSION,
+        },
+    )

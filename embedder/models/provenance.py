@@ -25,7 +25,8 @@ def model_sources(model: str, embedder: Embedder) -> list[Path] | None:
     Paths that do not exist are among them where they would matter if they came to be. None where
     the answer lies elsewhere: a model hub can move a branch at any time.
     """
-    from embedder.models.bases import BASES, converted_folder
+    from embedder.models.bases import BASES
+    from embedder.models.cache import converted_folder
     from embedder.models.manifest import read_manifest
     from embedder.models.names import find_saved_model
 

@@ -20,9 +20,10 @@ from embedder.embedder import Embedder
 from embedder.engine.backbone import Backbone, load_backbone
 from embedder.engine.speed import Speed
 from embedder.environment import choose_device, choose_dtype, quiet_transformers
-from embedder.models.bases import BASES, Notify, locate_base
+from embedder.models.bases import BASES
 from embedder.models.cache import file_sha256, weights_sha256
 from embedder.models.card import write_card
+from embedder.models.locate import locate_base
 from embedder.models.lora import (
     adapter_config,
     adapter_tensors,
@@ -45,6 +46,7 @@ from embedder.models.manifest import (
 from embedder.models.new_folder import new_folder
 from embedder.variants import VariantSpec
 from retrieval.errors import ModelError, UsageError
+from retrieval.protocols import Notify
 
 __all__ = [
     "SavedWeights",

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from embedder.embedder import Embedder
-from embedder.models.bases import Notify
 from embedder.models.manifest import (
     ADAPTER_WEIGHTS,
     POOLING_WEIGHTS,
@@ -25,7 +24,7 @@ from embedder.models.new_folder import check_new_folder
 from embedder.models.saved import WeightsDtype, check_weights_dtype, load_model, save_model
 from embedder.pooling.whitening import Whitened, fit_whitening, without_whitening
 from retrieval.errors import UsageError
-from retrieval.protocols import Progress
+from retrieval.protocols import Notify, Progress
 
 __all__ = ["POWER", "whiten_model"]
 

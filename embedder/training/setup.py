@@ -16,7 +16,6 @@ from torch.utils.checkpoint import checkpoint
 from embedder.embedder import Embedder
 from embedder.engine.packing import recompute_contexts
 from embedder.environment import choose_dtype
-from embedder.models.bases import Notify
 from embedder.models.lora import (
     adapter_parameters,
     adapter_scaling,
@@ -36,6 +35,7 @@ from embedder.models.names import builtin_folder
 from embedder.training.config import OptimiserConfig, TrainConfig
 from embedder.variants import VariantSpec
 from retrieval.errors import ModelError, UsageError
+from retrieval.protocols import Notify
 
 __all__ = [
     "check_start",

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from embedder.models.bases import Notify
 from embedder.models.saved import save_model
 from embedder.training.batch import (
     BatchLoss,
@@ -56,6 +55,7 @@ from embedder.training.setup import (
 from embedder.training.typed import plain_data, without_folders
 from retrieval.disk import replace_file
 from retrieval.errors import ModelError, UsageError
+from retrieval.protocols import Notify
 
 __all__ = ["train"]
 

@@ -13,7 +13,8 @@ import torch
 from embedder import Embedder, VariantSpec
 from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone
-from embedder.models.bases import BASES, converted_folder, is_converted
+from embedder.models.bases import BASES
+from embedder.models.cache import converted_folder, is_converted
 from retrieval.errors import UsageError
 
 __all__ = ["SHAPES", "TINY", "Shape", "build_embedder", "find_base", "make_tokenizer", "make_texts"]

