@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from embedder.serving.served import Role, ServedModel
+from embedder.serving.served import ServedModel
 from retrieval.errors import ModelError
 from retrieval.protocols import Vectors
 
@@ -61,7 +61,6 @@ class EncoderThread:
 
 
 _LOG = logging.getLogger("millpond.serve")
-_ROLES: tuple[Role, ...] = ("query", "document")
 _LONGEST_RETRY_SECONDS = 60
 _RATE_MEMORY = 0.8
 """How much of the last rate stays in the next: about five batches are remembered."""
@@ -98,15 +97,13 @@ class Job:
 
     Attributes
     ----------
-    tokens : of each text, as the model sees it.
+    rows : token ids of each text.
     result : becomes float32 (N, D).
     taken, done : how many texts are in or past the encoder, and past it.
     """
 
     model: ServedModel
-    role: Role
-    texts: Sequence[str]
-    tokens: Sequence[int]
+    rows: Sequence[Sequence[int]]
     result: Future[Vectors] = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
     taken: int = 0
@@ -116,7 +113,7 @@ class Job:
     @property
     def waiting_tokens(self) -> int:
         """How many tokens have not reached the encoder."""
-        return sum(self.tokens[self.taken :])
+        return sum(map(len, self.rows[self.taken :]))
 
 
 @dataclass(frozen=True)
@@ -126,6 +123,16 @@ class _Part:
     job: Job
     start: int
     stop: int
+
+    @property
+    def rows(self) -> Sequence[Sequence[int]]:
+        """Token ids of each text."""
+        return self.job.rows[self.start : self.stop]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the texts have together."""
+        return sum(map(len, self.rows))
 
 
 class Batcher:
@@ -191,28 +198,26 @@ class Batcher:
         if self._working is not None:
             wait([self._working])
 
-    def submit(
-        self, model: ServedModel, role: Role, texts: Sequence[str], tokens: Sequence[int]
-    ) -> Job:
+    def submit(self, model: ServedModel, rows: Sequence[Sequence[int]]) -> Job:
         """Return a job whose ``result`` will be the vectors, or the error that prevented them.
 
         Raises
         ------
         QueueFullError : too much is waiting, or the batcher is stopping.
         """
-        job = Job(model, role, texts, tokens)
+        job = Job(model, rows)
         job.result.set_running_or_notify_cancel()  # ends by this class alone, see ``cancel``
-        if not texts:
+        if not rows:
             job.result.set_result(np.empty((0, model.encoder.dimension), dtype=np.float32))
             return job
-        needed = sum(tokens)
+        needed = job.waiting_tokens
         with self._changed:
             full = self._waiting_tokens and self._waiting_tokens + needed > self._queue_tokens
             if full or self._stopping:
                 raise QueueFullError(self.retry_seconds())
             self._queue.append(job)
             self._waiting_tokens += needed
-            self._waiting_texts += len(texts)
+            self._waiting_texts += len(rows)
             self._changed.notify()
         return job
 
@@ -232,14 +237,14 @@ class Batcher:
         if job in self._queue:
             self._queue.remove(job)
             self._waiting_tokens -= job.waiting_tokens
-            self._waiting_texts -= len(job.texts) - job.taken
+            self._waiting_texts -= len(job.rows) - job.taken
 
     def _work(self) -> None:
         while parts := self._take():
             started = time.monotonic()
             failed = self._encode(parts)
             seconds = time.monotonic() - started
-            tokens = sum(sum(part.job.tokens[part.start : part.stop]) for part in parts)
+            tokens = sum(part.tokens for part in parts)
             self._remember(tokens, seconds)
             waited = tuple(started - part.job.arrived for part in parts if part.start == 0)
             texts = sum(part.stop - part.start for part in parts)
@@ -257,10 +262,10 @@ class Batcher:
                 return []
             parts = self._choose()
             for part in parts:
-                self._waiting_tokens -= sum(part.job.tokens[part.start : part.stop])
+                self._waiting_tokens -= part.tokens
                 self._waiting_texts -= part.stop - part.start
                 part.job.taken = part.stop
-                if part.stop == len(part.job.texts):
+                if part.stop == len(part.job.rows):
                     self._queue.remove(part.job)
             return parts
 
@@ -273,23 +278,22 @@ class Batcher:
             if job.model is not model:
                 continue
             stop = job.taken
-            while stop < len(job.texts):
+            while stop < len(job.rows):
                 is_first = job is self._queue[0] and stop == job.taken
-                if job.tokens[stop] > left and not is_first:
+                if len(job.rows[stop]) > left and not is_first:
                     break
-                left -= job.tokens[stop]
+                left -= len(job.rows[stop])
                 stop += 1
             if stop > job.taken:
                 parts.append(_Part(job, job.taken, stop))
-            if stop < len(job.texts):
+            if stop < len(job.rows):
                 break
         return parts
 
     def _encode(self, parts: Sequence[_Part]) -> bool:
         """Encode a batch and end the jobs that are complete; return whether anything raised."""
         try:
-            for role in _ROLES:
-                self._encode_role(role, [part for part in parts if part.job.role == role])
+            self._compute(parts)
         except BaseException as error:  # whatever it is, no client may wait for ever
             if len(parts) == 1:
                 self._fail(parts[0].job, error)
@@ -300,25 +304,24 @@ class Batcher:
         for part in parts:
             job = part.job
             job.done = part.stop
-            if job.done == len(job.texts) and job.vectors is not None:
+            if job.done == len(job.rows) and job.vectors is not None:
                 job.result.set_result(job.vectors)
         return False
 
-    def _encode_role(self, role: Role, parts: Sequence[_Part]) -> None:
-        if not parts:
-            return
+    def _compute(self, parts: Sequence[_Part]) -> None:
+        """Put the vectors of a batch into its jobs."""
         model = parts[0].job.model
-        texts = [text for part in parts for text in part.job.texts[part.start : part.stop]]
-        found = model.encode(texts, role)
-        if found.shape != (len(texts), model.encoder.dimension):
-            raise ModelError(f"{model.name} gave vectors of shape {found.shape} for {len(texts)}.")
-        row = 0
+        rows = [row for part in parts for row in part.rows]
+        found = model.encoder.encode_tokens(rows)
+        if found.shape != (len(rows), model.encoder.dimension):
+            raise ModelError(f"{model.name} gave vectors of shape {found.shape} for {len(rows)}.")
+        start = 0
         for part in parts:
-            job = part.job
+            job, stop = part.job, start + part.stop - part.start
             if job.vectors is None:
-                job.vectors = np.empty((len(job.texts), found.shape[1]), dtype=np.float32)
-            job.vectors[part.start : part.stop] = found[row : row + part.stop - part.start]
-            row += part.stop - part.start
+                job.vectors = np.empty((len(job.rows), model.encoder.dimension), dtype=np.float32)
+            job.vectors[part.start : part.stop] = found[start:stop]
+            start = stop
 
     def _fail(self, job: Job, error: BaseException) -> None:
         with self._changed:

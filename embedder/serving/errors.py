@@ -122,7 +122,7 @@ def _describe_problems(error: RequestValidationError) -> ApiError:
     problems = error.errors()
     heads = {str(part) for problem in problems for part in problem["loc"][1:2]}
     if len(heads) == 1 and (name := heads.pop()) in _FORMS:
-        return ApiError(400, f"{name}: accepted is {_FORMS[name]}.", None, name)
+        return ApiError(400, f"{name}: expected {_FORMS[name]}.", None, name)
     clauses = []
     for problem in problems[:_MOST_PROBLEMS]:
         where = ".".join(str(part) for part in problem["loc"][1:]) or "body"

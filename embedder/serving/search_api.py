@@ -83,7 +83,7 @@ async def search(body: SearchRequest, request: Request, server: ServerDep) -> Se
     """Find the documents that are nearest to a query or a vector."""
     index = server.find_index(body.index)
     if body.k > server.settings.search_hits:
-        message = f"k is {body.k}; accepted are 1 to {server.settings.search_hits}."
+        message = f"k is {body.k}; expected 1 to {server.settings.search_hits}."
         raise ApiError(400, message, None, "k")
     where = _read_filter(body.filter)
     with server.admit():
@@ -152,7 +152,7 @@ async def _find_vector(
         vector = np.array([body.vector], dtype=np.float32)
     if vector.shape[1] != index.index.dimension or not np.isfinite(vector).all():
         message = (
-            f"vector has {vector.shape[1]} numbers; accepted are {index.index.dimension} finite "
+            f"vector has {vector.shape[1]} numbers; expected {index.index.dimension} finite "
             f"ones, made by {index.model.name}."
         )
         raise ApiError(400, message, None, "vector")

@@ -1,11 +1,11 @@
-"""An ``Embedder`` as a model to serve: texts measured uncut, token ids read back to text."""
+"""What a server serves, and how much it takes on: models, indexes and settings."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias
+from functools import partial
+from typing import Any, Literal, Protocol, TypeAlias
 
 from embedder.embedder import Embedder
 from embedder.engine.text import Frame, TextTokenizer
@@ -14,11 +14,22 @@ from embedder.models.names import find_saved_model
 from embedder.pooling import get_pooling
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
-from retrieval.fingerprint import check_fingerprints
-from retrieval.protocols import Encoder, VectorIndex, Vectors
+from retrieval.fingerprint import Fingerprint, check_fingerprints
+from retrieval.protocols import VectorIndex, Vectors
 from retrieval.types import Hit
 
-__all__ = ["ServerSettings", "Role", "ServedIndex", "ServedModel", "serve_embedder"]
+__all__ = [
+    "Role",
+    "ServedIndex",
+    "ServedModel",
+    "ServerSettings",
+    "TokenEncoder",
+    "Tokens",
+    "serve_embedder",
+]
+
+Role: TypeAlias = Literal["query", "document"]
+"""Which of the model's two prompts goes with a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,21 +76,45 @@ class ServerSettings:
                 raise UsageError(f"{setting.name} is {value}; it must be 1 or more.")
 
 
-Role: TypeAlias = Literal["query", "document"]
-"""Which of the model's two prompts goes with a text."""
+@dataclass(frozen=True)
+class Tokens:
+    """Texts as a model reads them.
+
+    Attributes
+    ----------
+    rows : the token ids of each text with the prompt of its role, 1 to the model's ``max_tokens``.
+    truncated : whether each text lost its end to fit.
+    """
+
+    rows: Sequence[Sequence[int]]
+    truncated: Sequence[bool]
+
+
+class TokenEncoder(Protocol):
+    """Turns token ids into vectors, such as an ``Embedder``; called from one thread."""
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of every vector."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What decides the vectors."""
+
+    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> Vectors:
+        """Return float32 (N, D), a vector per row of token ids, prompts included."""
 
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """An encoder, and how its texts are measured.
+    """An encoder, and what a server has to know to use it.
 
     Attributes
     ----------
     name : what clients type in ``model``.
     encoder : computes the vectors.
-    count_tokens : returns, for each text, how many tokens the model sees, prompts included; for
-        a text that is too long, any number above ``max_tokens``.
-    max_tokens : longest text.
+    tokenize : returns the tokens of texts with the prompt of a role; called from any thread.
+    max_tokens : length of the longest row that ``tokenize`` returns.
     decode : turns token ids of the model into text; None where the model takes text only.
     dimensions : shorter lengths that the model was trained for (Matryoshka, arXiv 2205.13147).
     normalized : whether vectors have length 1.
@@ -87,19 +122,13 @@ class ServedModel:
     """
 
     name: str
-    encoder: Encoder
-    count_tokens: Callable[[Sequence[str], Role], list[int]]
+    encoder: TokenEncoder
+    tokenize: Callable[[Sequence[str], Role], Tokens]
     max_tokens: int
     decode: Callable[[Sequence[int]], str] | None = None
     dimensions: tuple[int, ...] = ()
     normalized: bool = True
     details: Mapping[str, str] = field(default_factory=dict)
-
-    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
-        """Return float32 (N, D), one row a text, with the prompt of the role."""
-        if role == "query":
-            return self.encoder.encode_queries(texts)
-        return self.encoder.encode_documents(texts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,23 +160,24 @@ class ServedIndex:
         return self.index.search(vectors, k, where=where)
 
 
-_LONGEST_TOKEN_CHARACTERS = 64
-"""As in ``embedder.engine.text``, which reads no further than this times ``max_tokens``."""
-
-
 def serve_embedder(encoder: Embedder) -> ServedModel:
     """Return the embedder with what a server has to know about it."""
-    tokens = _Tokens(encoder)
     spec = encoder.spec
+    tokenizer = TextTokenizer.of_spec(spec, encoder.backbone.tokenizer)
+    template = Frame.parse(get_pooling(spec.pooling).template)
+    prompts: dict[Role, Frame] = {
+        "query": Frame.parse(spec.query_prompt).inside(template),
+        "document": Frame.parse(spec.document_prompt).inside(template),
+    }
     return ServedModel(
-        encoder.fingerprint.model,
-        encoder,
-        tokens.count,
-        spec.max_tokens,
-        tokens.decode,
-        _trained_dimensions(encoder),
-        spec.normalize,
-        {
+        name=encoder.fingerprint.model,
+        encoder=encoder,
+        tokenize=lambda texts, role: Tokens(*tokenizer.tokenize(texts, prompts[role])),
+        max_tokens=spec.max_tokens,
+        decode=partial(_decode, encoder.backbone.tokenizer),
+        dimensions=_trained_dimensions(encoder),
+        normalized=spec.normalize,
+        details={
             "pooling": spec.pooling,
             "attention": spec.attention,
             "base": spec.base,
@@ -157,52 +187,23 @@ def serve_embedder(encoder: Embedder) -> ServedModel:
     )
 
 
-class _Tokens:
-    """Counts and decodes with a tokenizer of its own, so that it may run beside the encoder."""
+def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Return the text of token ids, special tokens left out.
 
-    def __init__(self, encoder: Embedder) -> None:
-        spec = encoder.spec
-        self._tokenizer: Any = copy.deepcopy(encoder.backbone.tokenizer)
-        self._limit = spec.max_tokens
-        self._tokenize = TextTokenizer.of_spec(
-            spec,
-            self._tokenizer,
-            max_tokens=spec.max_tokens + 1,  # one more shows that a text does not fit
+    Raises
+    ------
+    UsageError : an id that the model's vocabulary does not have.
+    """
+    size = len(tokenizer)
+    wrong = next((one for one in ids if not 0 <= one < size), None)
+    if wrong is not None:
+        raise UsageError(
+            f"Token {wrong} is not in the model's vocabulary of {size} tokens. Send the tokens "
+            f"of this model's own tokenizer, or send text."
         )
-        template = Frame.parse(get_pooling(spec.pooling).template)
-        self._frames = {
-            "query": Frame.parse(spec.query_prompt).inside(template),
-            "document": Frame.parse(spec.document_prompt).inside(template),
-        }
-
-    def count(self, texts: Sequence[str], role: Role) -> list[int]:
-        """Return how many tokens the model sees of each text, or more than it can see."""
-        rows = self._tokenize(texts, self._frames[role])
-        longest = self._limit * _LONGEST_TOKEN_CHARACTERS
-        return [
-            self._limit + 1 if len(text) > longest else len(row)
-            for text, row in zip(texts, rows, strict=True)
-        ]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids, special tokens left out.
-
-        Raises
-        ------
-        UsageError : an id that the model's vocabulary does not have.
-        """
-        size = len(self._tokenizer)
-        wrong = next((one for one in ids if not 0 <= one < size), None)
-        if wrong is not None:
-            raise UsageError(
-                f"Token {wrong} is not in the model's vocabulary of {size} tokens. Send the tokens "
-                f"of this model's own tokenizer, or send text."
-            )
-        return str(
-            self._tokenizer.decode(
-                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
+    return str(
+        tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    )
 
 
 def _trained_dimensions(encoder: Embedder) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 from embedder.serving.batching import Batcher, EncoderThread, QueueFullError
 from embedder.serving.errors import ApiError, ClientGoneError
 from embedder.serving.metrics import Metrics
-from embedder.serving.served import Role, ServedIndex, ServedModel, ServerSettings
+from embedder.serving.served import Role, ServedIndex, ServedModel, ServerSettings, Tokens
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
 from retrieval.protocols import Vectors
@@ -74,7 +74,7 @@ class Server:
         )
         self.metrics.watch(self.batcher)
         self._requests = 0
-        self._measuring = ThreadPoolExecutor(1, "millpond-tokens")
+        self._tokenizing = ThreadPoolExecutor(1, "millpond-tokens")
         # One thread an index: not every backend may be searched by two at once.
         self._searching = {name: ThreadPoolExecutor(1, "millpond-search") for name in self.indexes}
 
@@ -88,10 +88,12 @@ class Server:
         self._thread.call(self._try_all)
 
     def _try_all(self) -> None:
-        for model in self.models.values():
-            model.encode(["millpond"], "query")
+        vectors = {
+            name: model.encoder.encode_tokens(model.tokenize(["millpond"], "query").rows)
+            for name, model in self.models.items()
+        }
         for index in self.indexes.values():
-            index.search(index.model.encode(["millpond"], "query"), 1, None)
+            index.search(vectors[index.model.name], 1, None)
 
     def start(self) -> None:
         """Begin to take work."""
@@ -100,7 +102,7 @@ class Server:
     def stop(self) -> None:
         """Finish what was accepted, and end the threads."""
         self.batcher.stop()
-        for threads in (self._measuring, *self._searching.values()):
+        for threads in (self._tokenizing, *self._searching.values()):
             threads.shutdown()
 
     @property
@@ -162,18 +164,18 @@ class Server:
         ClientGoneError : nobody waits for the answer any more.
         """
         self._check_texts(texts, param)
-        counts = await self._count_tokens(model, texts, role)
+        tokens = await self._tokenize(model, texts, role)
         if not truncate:
-            _check_lengths(counts, model, param)
-        tokens = [min(count, model.max_tokens) for count in counts]
-        add_facts(request, texts=len(texts), tokens=sum(tokens))
-        job = self.batcher.submit(model, role, texts, tokens)
+            _check_lengths(tokens, model, param)
+        read = sum(map(len, tokens.rows))
+        add_facts(request, texts=len(texts), tokens=read)
+        job = self.batcher.submit(model, tokens.rows)
         try:
             vectors = await _until_gone(request, asyncio.wrap_future(job.result))
         except BaseException:
             self.batcher.cancel(job)
             raise
-        return Embedded(vectors, sum(tokens))
+        return Embedded(vectors, read)
 
     async def search(
         self,
@@ -192,17 +194,17 @@ class Server:
         self.metrics.add_search(index.name, time.monotonic() - started)
         return found[0]
 
-    async def _count_tokens(
-        self, model: ServedModel, texts: Sequence[str], role: Role
-    ) -> list[int]:
+    async def _tokenize(self, model: ServedModel, texts: Sequence[str], role: Role) -> Tokens:
         if sum(map(len, texts)) <= _SHORT_CHARACTERS:
-            return model.count_tokens(texts, role)
-        return await _in_thread(self._measuring, lambda: model.count_tokens(texts, role))
+            return model.tokenize(texts, role)
+        return await _in_thread(self._tokenizing, lambda: model.tokenize(texts, role))
 
     def _check_texts(self, texts: Sequence[str], param: str) -> None:
         most = self.settings.request_texts
         if len(texts) > most:
-            message = f"{param} holds {len(texts)} texts; accepted are {most}. Send them in parts."
+            message = (
+                f"{param} holds {len(texts)} texts; expected {most} at most. Send them in parts."
+            )
             raise ApiError(400, message, "too_many_texts", param)
         for number, text in enumerate(texts):
             try:
@@ -234,8 +236,8 @@ def _by_name(kind: str, things: Sequence[T], names: Sequence[str]) -> dict[str, 
     return dict(zip(names, things, strict=True))
 
 
-def _check_lengths(counts: Sequence[int], model: ServedModel, param: str) -> None:
-    number = next((i for i, count in enumerate(counts) if count > model.max_tokens), None)
+def _check_lengths(tokens: Tokens, model: ServedModel, param: str) -> None:
+    number = next((i for i, is_cut in enumerate(tokens.truncated) if is_cut), None)
     if number is not None:
         raise ApiError(
             413,

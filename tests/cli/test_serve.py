@@ -7,6 +7,7 @@ from starlette.testclient import TestClient
 import cli.commands.index
 import cli.commands.serve
 from embedder.serving import ServedModel, ServerSettings, build_app
+from embedder.serving.served import Tokens
 
 
 @pytest.fixture
@@ -23,8 +24,12 @@ def apps(monkeypatch, loaded):
         return encoders(model, device, speed)
 
     def describe(encoder):
+        encoder.encode_tokens = encoder.encode_queries  # a row is a text here
         return ServedModel(
-            encoder.fingerprint.model, encoder, lambda texts, role: [1] * len(texts), 8
+            encoder.fingerprint.model,
+            encoder,
+            lambda texts, role: Tokens(texts, [False] * len(texts)),
+            8,
         )
 
     def run(app, listener):

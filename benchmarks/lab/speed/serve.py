@@ -1,6 +1,6 @@
 """Measures ``millpond serve`` under load, against the library and against a naive server.
 
-    python -m benchmarks.lab.speed.serve --model millpond-135m,max_tokens=48 --clients 64 --seconds 120
+    python -m benchmarks.lab.speed.serve --model millpond-135m,max_tokens=48 --clients 64
 
 The texts are docstrings of the standard library, so their lengths are mixed. The library encodes
 all of them in one call before and after each round, which gives the vectors that every reply is
@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 
 from benchmarks.lab.speed.serve_load import Load, Outcome, Pool, run_load
-from benchmarks.lab.speed.serve_target import load_model
+from benchmarks.lab.speed.serve_target import encode_texts, load_model
 from embedder.serving import ServedModel
 from retrieval import read_corpus
 from retrieval.errors import FailureError
@@ -85,7 +85,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     model = load_model(options.model)
     corpus = read_corpus("python-stdlib")
     texts = [document.content for document in islice(corpus, options.texts)]
-    tokens = [min(count, model.max_tokens) for count in model.count_tokens(texts, "document")]
+    tokens = [len(row) for row in model.tokenize(texts, "document").rows]
     vectors, seconds = _time_library(model, texts)
     pool = Pool(texts, tokens, vectors)
     library = [sum(tokens) / seconds]
@@ -163,7 +163,7 @@ def _wait_until_ready(process: Process, child: subprocess.Popen[str]) -> None:
 
 def _time_library(model: ServedModel, texts: list[str]) -> tuple[Vectors, float]:
     started = time.perf_counter()
-    vectors = model.encode(texts, "document")
+    vectors = encode_texts(model, texts)
     return vectors, time.perf_counter() - started
 
 

@@ -1,4 +1,4 @@
-"""A server process for ``benchmarks.lab.speed.serve``: ours, or the naive one it is measured against.
+"""A server process for ``benchmarks.lab.speed.serve``: ours, or a naive one to compare it with.
 
     python -m benchmarks.lab.speed.serve_target millpond --model millpond-135m
 
@@ -13,59 +13,65 @@ import asyncio
 import base64
 import socket
 from collections.abc import Sequence
-from hashlib import blake2b
+from zlib import crc32
 
 import numpy as np
 from fastapi import Body, FastAPI
 
 from embedder.serving import (
     EncoderThread,
+    Role,
     ServedModel,
     Server,
     ServerSettings,
     build_app,
     run_app,
 )
+from embedder.serving.served import Tokens
 from retrieval.fingerprint import Fingerprint
 from retrieval.protocols import Vectors
 
-__all__ = ["DRY_RUN", "load_model", "main"]
+__all__ = ["DRY_RUN", "encode_texts", "load_model", "main"]
 
 DRY_RUN = "hash"
 """Instead of a model: vectors that are hashes of words, to try the script itself."""
 
+_MAX_TOKENS = 256
+
 
 class HashingEncoder:
-    """Unit vectors (N, 64) seeded by a hash of the text."""
+    """Unit vectors (N, 64) seeded by a hash of the token ids, which are hashes of words."""
 
     dimension = 64
     fingerprint = Fingerprint(DRY_RUN, {"model": DRY_RUN})
 
-    def encode_documents(self, texts: Sequence[str]) -> Vectors:
-        """Return float32 (N, 64), rows in the order of ``texts``."""
-        rows = np.empty((len(texts), self.dimension), dtype=np.float32)
-        for row, text in enumerate(texts):
-            seed = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
-            vector = np.random.default_rng(seed).standard_normal(self.dimension)
-            rows[row] = vector / np.linalg.norm(vector)
-        return rows
-
-    encode_queries = encode_documents
+    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> Vectors:
+        """Return float32 (N, 64), a vector per row."""
+        vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
+        for place, row in enumerate(rows):
+            vector = np.random.default_rng(list(row)).standard_normal(self.dimension)
+            vectors[place] = vector / np.linalg.norm(vector)
+        return vectors
 
 
 def load_model(name: str) -> ServedModel:
     """Return the model of this name, or the hashing one."""
     if name == DRY_RUN:
-        return ServedModel(
-            DRY_RUN,
-            HashingEncoder(),
-            lambda texts, role: [max(1, len(text.split())) for text in texts],
-            max_tokens=256,
-        )
+        return ServedModel(DRY_RUN, HashingEncoder(), _hash_words, max_tokens=_MAX_TOKENS)
     from embedder import Embedder
     from embedder.serving.served import serve_embedder
 
     return serve_embedder(Embedder.load(name))
+
+
+def _hash_words(texts: Sequence[str], role: Role) -> Tokens:
+    rows = [[crc32(word.encode()) for word in text.split() or [""]] for text in texts]
+    return Tokens([row[:_MAX_TOKENS] for row in rows], [len(row) > _MAX_TOKENS for row in rows])
+
+
+def encode_texts(model: ServedModel, texts: Sequence[str]) -> Vectors:
+    """Return the vectors of texts as documents, without a server."""
+    return model.encoder.encode_tokens(model.tokenize(texts, "document").rows)
 
 
 def build_naive_app(model: ServedModel) -> FastAPI:
@@ -82,7 +88,7 @@ def build_naive_app(model: ServedModel) -> FastAPI:
         given = body["input"]
         texts = [str(text) for text in given] if isinstance(given, list) else [str(given)]
         async with lock:
-            vectors = await asyncio.to_thread(model.encode, texts, "document")
+            vectors = await asyncio.to_thread(encode_texts, model, texts)
         rows = [base64.b64encode(row.tobytes()).decode() for row in vectors.astype("<f4")]
         data = [{"index": index, "embedding": row} for index, row in enumerate(rows)]
         return {"data": data}

@@ -7,14 +7,14 @@ import pytest
 
 from benchmarks.lab.speed.serve import measure, start_server
 from benchmarks.lab.speed.serve_load import Load, Pool, run_load
-from benchmarks.lab.speed.serve_target import DRY_RUN, load_model
+from benchmarks.lab.speed.serve_target import DRY_RUN, encode_texts, load_model
 
 
 def make_pool(count=20):
     model = load_model(DRY_RUN)
     texts = [f"text {number} " * (1 + number % 5) for number in range(count)]
-    tokens = model.count_tokens(texts, "document")
-    return Pool(texts, tokens, model.encode(texts, "document"))
+    tokens = [len(row) for row in model.tokenize(texts, "document").rows]
+    return Pool(texts, tokens, encode_texts(model, texts))
 
 
 @pytest.mark.parametrize("kind", ["millpond", "naive"])

@@ -9,6 +9,7 @@ import numpy as np
 import uvicorn
 
 from embedder.serving import ServedModel, build_app
+from embedder.serving.served import Tokens
 from retrieval import Fingerprint, Hit
 from retrieval.errors import UsageError
 from retrieval.filters import evaluate_filter, infer_schema
@@ -31,6 +32,15 @@ class HashingEncoder:
         self.gate.set()
         self.entered = threading.Event()
         self.batches = []
+
+    def encode_tokens(self, rows):
+        """Read the texts of the rows that ``tokenize`` made, those of each role in one call."""
+        vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
+        for role, read in (("query", self.encode_queries), ("document", self.encode_documents)):
+            places = [place for place, row in enumerate(rows) if row.role == role]
+            if places:
+                vectors[places] = read([rows[place].text for place in places])
+        return vectors
 
     def encode_queries(self, texts):
         return self._encode(texts, "query")
@@ -56,9 +66,18 @@ class HashingEncoder:
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-def count_words(texts, role="document"):
+class Row(list):
+    """The words of a text in place of token ids, at least one."""
+
+    def __init__(self, text, role):
+        super().__init__((text.split() or [""])[:MAX_TOKENS])
+        self.text, self.role = text, role
+
+
+def tokenize(texts, role="document"):
     """One token a word, at least one."""
-    return [max(1, len(text.split())) for text in texts]
+    truncated = [len(text.split()) > MAX_TOKENS for text in texts]
+    return Tokens([Row(text, role) for text in texts], truncated)
 
 
 def decode_words(ids):
@@ -69,7 +88,7 @@ def decode_words(ids):
 
 
 def make_model(encoder, **changes):
-    facts = {"count_tokens": count_words, "max_tokens": MAX_TOKENS, "decode": decode_words}
+    facts = {"tokenize": tokenize, "max_tokens": MAX_TOKENS, "decode": decode_words}
     return ServedModel(encoder.fingerprint.model, encoder, **{**facts, **changes})
 
 

@@ -29,7 +29,7 @@ def model(encoder):
 
 
 def submit(batcher, model, *texts, role="document"):
-    return batcher.submit(model, role, texts, model.count_tokens(texts, role))
+    return batcher.submit(model, model.tokenize(texts, role).rows)
 
 
 def hold(batcher, encoder, model):
@@ -153,7 +153,7 @@ def test_the_rest_of_a_failed_request_is_dropped(start, model, encoder):
 
 
 def test_vectors_of_a_wrong_shape_are_an_error(start, model, encoder, monkeypatch):
-    monkeypatch.setattr(encoder, "encode_documents", lambda texts: np.zeros((1, 3), np.float32))
+    monkeypatch.setattr(encoder, "encode_tokens", lambda rows: np.zeros((1, 3), np.float32))
     with pytest.raises(Exception, match=r"shape \(1, 3\) for 2"):
         submit(start(), model, "a", "b").result.result(10)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from embedder import Embedder
+from embedder.engine.text import TextTokenizer
 from embedder.serving.served import serve_embedder
 from retrieval.errors import UsageError
 
@@ -20,21 +21,41 @@ def load(base_folder):
     return loaded
 
 
-def test_counts_are_the_tokens_that_the_model_sees(load):
+def lengths(model, texts, role):
+    return [len(row) for row in model.tokenize(texts, role).rows]
+
+
+def test_texts_become_the_tokens_that_the_model_sees(load):
     encoder = load(",query_prompt=query: ")
     model = serve_embedder(encoder)
     texts = ["", "abc", "é"]
-    assert model.count_tokens(texts, "document") == [1, 4, 3]  # a token a byte, and EOS
-    assert model.count_tokens(texts, "query") == [8, 11, 10]  # "query: " is 7 bytes
-    assert model.count_tokens(texts, "query") == [
-        len(row) for row in encoder.tokenize(texts, "query: ")
-    ]
+    assert lengths(model, texts, "document") == [1, 4, 3]  # a token a byte, and EOS
+    assert lengths(model, texts, "query") == [8, 11, 10]  # "query: " is 7 bytes
+    assert model.tokenize(texts, "query").rows == encoder.tokenize(texts, "query: ")
 
 
 def test_a_text_counts_as_too_long_from_the_first_token_that_would_be_cut(load):
     model = serve_embedder(load(",max_tokens=8"))
     assert model.max_tokens == 8
-    assert model.count_tokens(["x" * 7, "x" * 8, "x" * 100_000], "document") == [8, 9, 9]
+    texts = ["x" * 7, "x" * 8, "x" * 100_000]
+    assert model.tokenize(texts, "document").truncated == [False, True, True]
+    assert lengths(model, texts, "document") == [8, 8, 8]
+
+
+def test_a_text_is_tokenised_once(load, serve, monkeypatch):
+    seen = []
+    tokenize = TextTokenizer.tokenize
+
+    def watch(self, texts, frame):
+        seen.extend(texts)
+        return tokenize(self, texts, frame)
+
+    client = serve([serve_embedder(load())])
+    monkeypatch.setattr(TextTokenizer, "tokenize", watch)
+    texts = ["one", "two " * 20]
+    answer = client.post("/v1/embeddings", json={"input": texts, "truncate": True})
+    assert answer.status_code == 200
+    assert seen == texts
 
 
 def test_token_ids_become_the_text_they_came_from(load):

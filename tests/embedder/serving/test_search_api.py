@@ -79,10 +79,10 @@ def test_a_filter_that_cannot_be_read_or_does_not_fit_is_the_filters_fault(clien
     [
         ({}, 400, "neither arrived"),
         ({"query": "x", "vector": [1.0]}, 400, "both arrived"),
-        ({"vector": [1.0, 2.0]}, 400, "vector has 2 numbers; accepted are 16"),
+        ({"vector": [1.0, 2.0]}, 400, "vector has 2 numbers; expected 16"),
         ({"vector": [1e308] * 16}, 400, "finite"),
         ({"query": "x", "k": 0}, 400, "k: Input should be greater"),
-        ({"query": "x", "k": 1001}, 400, "accepted are 1 to 1000"),
+        ({"query": "x", "k": 1001}, 400, "expected 1 to 1000"),
         ({"query": "x", "index": "nowhere"}, 404, "Served: years"),
         ({"query": "x", "filter": "year >="}, 400, "column"),
         ({"query": "x", "filter": 'year == "a"'}, 400, "year"),
