@@ -16,6 +16,7 @@ __all__ = [
     "RECALL_QUERIES",
     "count_rows",
     "describe_recall",
+    "report_built",
     "report_change",
     "report_recall",
 ]
@@ -42,6 +43,14 @@ def describe_recall(manifest: Manifest) -> str:
         return ""
     queries = manifest.settings.get(RECALL_QUERIES)
     return f"{recall:.2f} against exact search ({queries} stored vectors as queries)"
+
+
+def report_built(manifest: Manifest, folder: Path) -> None:
+    """Say where a server keeps a new index, and what an approximate one finds."""
+    place = manifest.settings
+    if place.get("mode") == "server":
+        message(f"The collection {place['collection']!r} at {place['url']} holds the vectors.")
+    report_recall(manifest, folder)
 
 
 def report_recall(manifest: Manifest, folder: Path) -> None:

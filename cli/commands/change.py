@@ -25,10 +25,9 @@ from cli.options import (
     DeviceOption,
     IndexSpeedOption,
     SkipBadOption,
-    StoredKeyOption,
-    use_asked_key,
 )
 from cli.passages import Reading, load_splitter
+from cli.store import StoredKeyOption, use_asked_key
 from cli.summary import report_change
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ __all__ = [
 ]
 
 COMPACT_SHARE = 0.25
-"""What --help shows; a test holds it equal to ``ChangeConfig.compact_share``."""
+"""What --help shows; a test holds it equal to ``IndexConfig.compact_share``."""
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")]
 CorpusArgument = Annotated[
@@ -99,12 +98,12 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
 
     What can be refused without the model is refused before it is loaded.
     """
-    from indexes import ChangeConfig, read_manifest
+    from indexes import IndexConfig, read_manifest
     from retrieval import read_corpus
 
     use_asked_key(asked.folder, asked.ask_key)
     source = read_corpus(asked.corpus, skip_bad=asked.skip_bad)
-    config = ChangeConfig(
+    config = IndexConfig(
         corpus_name=source.name,
         reading={"skip_bad": asked.skip_bad},
         restart=asked.restart,
@@ -177,7 +176,7 @@ def add(
       millpond add my-index new.jsonl
       cat new.jsonl | millpond add my-index -
     """
-    from indexes import add_documents
+    from indexes import Index
 
     asked = Embedding(folder, corpus, model, device, speed, skip_bad, restart, compact_at, ask_key)
     embed_change(asked, add_documents)
@@ -212,7 +211,7 @@ def update(
       millpond update my-index changed.jsonl
       millpond update my-index corpus.jsonl --delete-missing
     """
-    from indexes import update_documents
+    from indexes import Index
     from retrieval.errors import UsageError
 
     if delete_missing and skip_bad:
@@ -259,7 +258,7 @@ def delete(
       millpond delete my-index doc-17 doc-18
       millpond delete my-index --ids gone.txt --ignore-missing
     """
-    from indexes import ChangeConfig, delete_documents
+    from indexes import Index, IndexConfig
     from retrieval.errors import UsageError
 
     if not doc_ids and ids is None:
@@ -269,10 +268,10 @@ def delete(
             f"millpond delete {place} --ids FILE"
         )
     use_asked_key(folder, ask_key)
-    config = ChangeConfig(compact_share=compact_at)
+    config = IndexConfig(compact_share=compact_at)
     wanted = [*(doc_ids or ()), *(_read_ids(ids) if ids is not None else ())]
     started = time.monotonic()
-    change = delete_documents(folder, wanted, config, ignore_missing=ignore_missing)
+    change = Index.open(folder).delete(wanted, config, ignore_missing=ignore_missing)
     report_change(change, folder, time.monotonic() - started)
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import message, warn
-from cli.options import JsonOption, StoredKeyOption, use_asked_key
+from cli.options import JsonOption
 from cli.output import clean, format_size, format_table, print_json, print_line, stdout_width
+from cli.store import StoredKeyOption, use_asked_key
 
 if TYPE_CHECKING:
     from indexes import Manifest
@@ -41,7 +42,7 @@ def check(
       millpond check demo-index
       millpond check demo-index --json
     """
-    from indexes import open_index
+    from indexes import Index
     from indexes.backends.qdrant.store import read_collection_state
     from retrieval.errors import FailureError
 
@@ -53,7 +54,7 @@ def check(
         # Before it is opened: Qdrant's engine may never return from a damaged file.
         manifest, damaged = _compare_files(folder, manifest)
         _refuse_damaged(folder, damaged)
-        open_index(folder)
+        Index.open(folder)
         collection = read_collection_state(manifest)
         _check_status(collection)
     except FailureError as error:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import qdrant_options as qdrant
 from cli.console import format_seconds, message, progress, warn
 from cli.engine import AddressOption, EngineOption, WorkersOption, choose_engine
 from cli.models import ReportingEncoder, keep_memory, load_encoder, note_untrained
 from cli.options import DeviceOption, ModelOption, SkipBadOption, SpeedName, SpeedOption
 from cli.passages import OverlapOption, PassagesOption, Reading, choose_passages, load_splitter
-from cli.summary import count_rows, report_recall
+from cli.store import (
+    ANY_DIMENSION,
+    AskKeyOption,
+    QdrantFlags,
+    StoreExampleOption,
+    StoreOption,
+    UrlOption,
+    read_qdrant_options,
+)
+from cli.summary import count_rows, report_built
 
 if TYPE_CHECKING:
     from indexes import Manifest
@@ -71,20 +80,10 @@ def index(
     engine: EngineOption = "local",
     address: AddressOption = None,
     workers: WorkersOption = None,
-    url: qdrant.UrlOption = None,
-    memory: qdrant.MemoryOption = False,
-    collection: qdrant.CollectionOption = None,
-    ask_key: qdrant.AskKeyOption = False,
-    grpc: qdrant.GrpcOption = False,
-    parallel: qdrant.ParallelOption = None,
-    shards: qdrant.ShardsOption = None,
-    replicas: qdrant.ReplicasOption = None,
-    quantization: qdrant.QuantizationOption = None,
-    vectors_on_disk: qdrant.VectorsOnDiskOption = False,
-    payload_on_disk: qdrant.PayloadOnDiskOption = False,
-    graph_on_disk: qdrant.GraphOnDiskOption = False,
-    timeout_seconds: qdrant.TimeoutSecondsOption = None,
-    green_seconds: qdrant.GreenSecondsOption = None,
+    url: UrlOption = None,
+    store: StoreOption = None,
+    ask_key: AskKeyOption = False,
+    store_example: StoreExampleOption = False,
 ) -> None:
     """Read a corpus, embed every document, write an index folder.
 
@@ -97,28 +96,15 @@ def index(
       millpond index corpus.jsonl --out my-index --model smollm2-135m:mean+bidirectional
       millpond index corpus.jsonl --out my-index --backend qdrant --factory HNSW
     """
-    from indexes import WriteConfig, check_target, write_corpus
+    from indexes import Index, IndexConfig, check_target
+    from indexes.backends.qdrant import configured_backend
     from retrieval import read_corpus
 
-    flags = qdrant.QdrantFlags(
-        url=url,
-        memory=memory,
-        collection=collection,
-        ask_key=ask_key,
-        grpc=grpc,
-        parallel=parallel,
-        shards=shards,
-        replicas=replicas,
-        quantization=quantization,
-        vectors_on_disk=vectors_on_disk,
-        payload_on_disk=payload_on_disk,
-        graph_on_disk=graph_on_disk,
-        timeout_seconds=timeout_seconds,
-        green_seconds=green_seconds,
-    )
-    store = qdrant.choose_store(backend, factory, overwrite, flags)
+    flags = QdrantFlags(url, store, ask_key)
+    options = read_qdrant_options(backend, factory, flags, out.resolve().name)
+    described = configured_backend(replace(options, overwrite=overwrite)) if options else None
     source = read_corpus(corpus, skip_bad=skip_bad, limit=limit)
-    config = WriteConfig(
+    config = IndexConfig(
         backend=backend,
         factory=factory,
         overwrite=overwrite,
@@ -130,10 +116,8 @@ def index(
     )
     check_target(out, overwrite)
     chosen = choose_engine(engine, address, workers, model, device, speed)
-    if store is not None:
-        store.check(
-            qdrant.ANY_DIMENSION, factory
-        )  # a server that is down shows before a model loads
+    if described is not None:
+        described.check(ANY_DIMENSION, factory)  # a server that is down shows before a model loads
     if corpus != "-":
         next(iter(source), None)  # an empty or wholly unreadable corpus shows before a model loads
     on = "cpu" if chosen else device  # the GPU is the workers'
@@ -150,22 +134,11 @@ def index(
             if chosen is None:
                 advance(documents)
 
-        manifest = write_corpus(
-            encoder if chosen else ReportingEncoder(encoder, advance),
-            reading,
-            out,
-            config,
-            store=store,
-            engine=chosen,
-            progress=advance if chosen else None,
-            split=split,
-            skipped=lambda: source.skipped,
-            resumed=going_on,
-        )
+        manifest = Index.create(out, encoder if chosen else ReportingEncoder(encoder, advance), reading, config, store=described, engine=chosen, progress=advance if chosen else None, split=split, skipped=lambda: source.skipped, resumed=going_on).manifest
     _summarise(manifest, reading.count, out, time.monotonic() - started)
     if source.skipped:
         warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")
-    report_recall(manifest, out)
+    report_built(manifest, out)
     note_untrained(encoder)
     message(f'Next: millpond search {shlex.quote(str(out))} "{EXAMPLE_QUESTION}"')
 

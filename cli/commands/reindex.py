@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import qdrant_options as qdrant
 from cli.commands.change import FolderArgument
 from cli.console import format_seconds, message
-from cli.summary import count_rows, report_recall
+from cli.store import AskKeyOption, QdrantFlags, StoreOption, UrlOption, read_qdrant_options
+from cli.summary import count_rows, report_built
 
 if TYPE_CHECKING:
     from indexes import Manifest
     from indexes.backends.backend import Backend
+    from retrieval.errors import UsageError
 
 __all__ = ["reindex"]
 
@@ -48,20 +50,9 @@ def reindex(
         bool,
         typer.Option("--overwrite", help="Replace the index that DIR2, or the collection, holds."),
     ] = False,
-    url: qdrant.UrlOption = None,
-    memory: qdrant.MemoryOption = False,
-    collection: qdrant.CollectionOption = None,
-    ask_key: qdrant.AskKeyOption = False,
-    grpc: qdrant.GrpcOption = False,
-    parallel: qdrant.ParallelOption = None,
-    shards: qdrant.ShardsOption = None,
-    replicas: qdrant.ReplicasOption = None,
-    quantization: qdrant.QuantizationOption = None,
-    vectors_on_disk: qdrant.VectorsOnDiskOption = False,
-    payload_on_disk: qdrant.PayloadOnDiskOption = False,
-    graph_on_disk: qdrant.GraphOnDiskOption = False,
-    timeout_seconds: qdrant.TimeoutSecondsOption = None,
-    green_seconds: qdrant.GreenSecondsOption = None,
+    url: UrlOption = None,
+    store: StoreOption = None,
+    ask_key: AskKeyOption = False,
 ) -> None:
     """Build another index of the same vectors.
 
@@ -76,69 +67,64 @@ def reindex(
     from indexes import check_target, read_manifest
     from indexes import reindex as build_again
 
-    flags = qdrant.QdrantFlags(
-        url=url,
-        memory=memory,
-        collection=collection,
-        ask_key=ask_key,
-        grpc=grpc,
-        parallel=parallel,
-        shards=shards,
-        replicas=replicas,
-        quantization=quantization,
-        vectors_on_disk=vectors_on_disk,
-        payload_on_disk=payload_on_disk,
-        graph_on_disk=graph_on_disk,
-        timeout_seconds=timeout_seconds,
-        green_seconds=green_seconds,
-    )
+    flags = QdrantFlags(url, store, ask_key)
     manifest = read_manifest(folder)
     target = folder if out is None else out
     in_place = target.resolve() == folder.resolve()
     check_target(target, overwrite or in_place)
-    if not in_place:
-        _check_collection(folder, manifest, backend, flags)
-    own = in_place and collection == manifest.settings.get("collection")
-    store = _choose_store(manifest, backend, factory, overwrite or own, flags)
+    described = _choose_store(manifest, backend, factory, flags, overwrite, target, in_place)
     started = time.monotonic()
     built = build_again(
-        folder, out=out, backend=backend, factory=factory, overwrite=overwrite, store=store
+        folder, out=out, backend=backend, factory=factory, overwrite=overwrite, store=described
     )
     message(
         f"Reindexed {count_rows(built)} in {format_seconds(time.monotonic() - started)}: {target} "
         f"({built.backend}, {built.factory})"
     )
-    report_recall(built, target)
-
-
-def _check_collection(
-    folder: Path, manifest: Manifest, backend: str | None, flags: qdrant.QdrantFlags
-) -> None:
-    """Raise UsageError where another folder would take the collection that this one needs."""
-    from retrieval.errors import UsageError
-
-    settings = manifest.settings
-    if settings.get("mode") != "server" or backend not in (None, manifest.backend):
-        return
-    place = (flags.url, flags.collection) if flags.typed else (settings["url"], None)
-    if place in ((settings["url"], None), (settings["url"], settings["collection"])):
-        raise UsageError(
-            f"The vectors of {folder} are searched in the collection {settings['collection']!r} at "
-            f"{settings['url']}, and DIR2 needs one of its own. Type --url URL --collection NAME, "
-            f"or --backend faiss."
-        )
+    report_built(built, target)
 
 
 def _choose_store(
     manifest: Manifest,
     backend: str | None,
     factory: str | None,
+    flags: QdrantFlags,
     overwrite: bool,
-    flags: qdrant.QdrantFlags,
+    target: Path,
+    in_place: bool,
 ) -> Backend | None:
-    """Return the store that was described, None for the one that the index has."""
+    """Return the store that was described, None for the one that the index has.
+
+    Raises
+    ------
+    UsageError : another folder would take the collection that this index needs.
+    """
+    from indexes.backends.qdrant import configured_backend
+
+    settings = manifest.settings
+    theirs = (settings.get("url"), settings.get("collection"))
+    on_server = settings.get("mode") == "server"
     same = backend in (None, manifest.backend)
     if same and not flags.typed:
+        if on_server and not in_place:
+            raise _taken(theirs)
         return None
     kind = factory or (manifest.factory if same else "Flat")
-    return qdrant.choose_store(backend or manifest.backend, kind, overwrite, flags)
+    name = str(theirs[1]) if on_server and in_place else target.resolve().name
+    options = read_qdrant_options(backend or manifest.backend, kind, flags, name)
+    if options is None:
+        return None
+    if same and on_server and not in_place and (options.url, options.collection) == theirs:
+        raise _taken(theirs)
+    own = in_place and options.collection == theirs[1]
+    return configured_backend(replace(options, overwrite=overwrite or own))
+
+
+def _taken(place: tuple[object, object]) -> UsageError:
+    from retrieval.errors import UsageError
+
+    return UsageError(
+        f"The index is searched in the collection {place[1]!r} at {place[0]}, and DIR2 needs one "
+        f"of its own. Type --url URL, name another collection in a --store file, or type "
+        f"--backend faiss."
+    )

@@ -19,8 +19,6 @@ from cli.options import (
     JsonOption,
     SkipBadOption,
     SpeedName,
-    StoredKeyOption,
-    use_asked_key,
 )
 from cli.output import (
     atomic_output,
@@ -33,6 +31,7 @@ from cli.output import (
     truncate,
     wrap,
 )
+from cli.store import StoredKeyOption, use_asked_key
 
 if TYPE_CHECKING:
     from retrieval import Hit, Query, Retriever
@@ -156,11 +155,11 @@ def _open(
     the model is loaded.
     """
     from embedder.light import load_light_encoder
-    from indexes import open_index
+    from indexes import Index
     from retrieval import Retriever
     from retrieval.filters import parse_filter
 
-    index = open_index(folder)
+    index = Index.open(folder)
     chosen = None if where is None else parse_filter(where)
     if not index.rows.select(chosen).count:
         warn("No document matches the filter.")

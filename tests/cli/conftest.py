@@ -104,6 +104,19 @@ def write_jsonl(tmp_path):
 
 
 @pytest.fixture
+def write_store(tmp_path):
+    """Write the lines of a --store file, in a folder of its own."""
+
+    def write(*lines):
+        path = tmp_path / "settings" / "store.toml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join(lines))
+        return path
+
+    return write
+
+
+@pytest.fixture
 def corpus(write_jsonl):
     return write_jsonl(
         "corpus.jsonl",
@@ -130,3 +143,17 @@ def qdrant_server(monkeypatch):
     running = FakeServer()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def qdrant_place(qdrant_server, write_store):
+    """What is typed for the collection "docs" on the fake server."""
+    store = write_store(f'url = "{qdrant_server.url}"', 'collection = "docs"')
+    return ("--backend", "qdrant", "--store", store)
+
+
+@pytest.fixture
+def memory_store(tmp_path, monkeypatch):
+    """Make ``memory.toml`` a file for --store that keeps an index in memory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "memory.toml").write_text("memory = true")

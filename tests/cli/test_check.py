@@ -5,29 +5,27 @@ import shutil
 
 import pytest
 
-from indexes import open_index, read_manifest
+from indexes import Index, read_manifest
 
 VECTORS, DOCUMENTS = "vectors/00000.npy", "documents/00000.arrow"
 
 
 @pytest.fixture
-def server_folder(millpond, corpus, tmp_path, qdrant_server):
+def server_folder(millpond, corpus, tmp_path, qdrant_place):
     """An index of three documents on the fake server."""
     folder = tmp_path / "remote"
-    place = ("--backend", "qdrant", "--url", qdrant_server.url, "--collection", "docs")
-    result = millpond("index", corpus, "--out", folder, *place)
+    result = millpond("index", corpus, "--out", folder, *qdrant_place)
     assert result.exit_code == 0, result.stderr
     return folder
 
 
 @pytest.fixture
-def unfinished(millpond, corpus, tmp_path, qdrant_server):
+def unfinished(millpond, corpus, qdrant_server, qdrant_place):
     """Break a build off after its three documents were embedded, when they are uploaded."""
 
     def begin(folder, *options):
         qdrant_server.failures.append(["PUT", "/points", 400, 1, {}])
-        place = ("--backend", "qdrant", "--url", qdrant_server.url, "--collection", "docs")
-        assert millpond("index", corpus, "--out", folder, *place, *options).exit_code == 1
+        assert millpond("index", corpus, "--out", folder, *qdrant_place, *options).exit_code == 1
         return folder
 
     return begin
@@ -99,10 +97,10 @@ def test_json_holds_the_same(millpond, index_folder):
     ("args", "words"),
     [
         (("--factory", "HNSW"), "qdrant, HNSW, in the folder"),
-        (("--memory",), "qdrant, Flat, in memory"),
+        (("--store", "memory.toml"), "qdrant, Flat, in memory"),
     ],
 )
-def test_an_index_in_qdrant_is_checked_too(args, words, millpond, corpus, tmp_path):
+def test_an_index_in_qdrant_is_checked_too(args, words, millpond, corpus, tmp_path, memory_store):
     folder = tmp_path / "index"
     millpond("index", corpus, "--out", folder, "--backend", "qdrant", *args)
     result = millpond("check", folder)
@@ -234,7 +232,7 @@ def test_an_unfinished_new_version_is_noted_beside_a_whole_index(
     assert result.stderr.startswith("Note: A new version of it")
     assert "with 3 documents embedded" in result.stderr
     assert f"millpond index {corpus} --out {index_folder} --overwrite" in result.stderr
-    assert len(open_index(index_folder)) == 3
+    assert len(Index.open(index_folder)) == 3
 
 
 def test_a_collection_is_shown_with_its_count_and_status(millpond, server_folder, qdrant_server):

@@ -4,22 +4,17 @@ import os
 import pty
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 
 import pytest
 
-from cli import qdrant_options as qdrant
-from indexes import open_index, read_manifest
+from cli.store import EXAMPLE, QdrantFlags, read_qdrant_options
+from indexes import Index, read_manifest
 from indexes.backends.qdrant import QdrantOptions
 from indexes.backends.qdrant.options import QUANTIZATIONS
 
 KEY = "s3cret-key"
-
-
-@pytest.fixture
-def on_server(qdrant_server):
-    """The options of an index on the fake server."""
-    return ("--backend", "qdrant", "--url", qdrant_server.url, "--collection", "docs")
 
 
 def assert_refused(result, code, *words):
@@ -39,10 +34,12 @@ def run_process(*args, **options):
     [
         ((), {"mode": "embedded", "exact": True}),
         (("--factory", "HNSW8,ef40"), {"mode": "embedded", "m": 8, "ef_construct": 40}),
-        (("--memory",), {"mode": "memory", "exact": True}),
+        (("--store", "memory.toml"), {"mode": "memory", "exact": True}),
     ],
 )
-def test_an_index_without_a_server_is_searched(args, settings, millpond, corpus, tmp_path):
+def test_an_index_without_a_server_is_searched(
+    args, settings, millpond, corpus, tmp_path, memory_store
+):
     folder = tmp_path / "index"
     result = millpond("index", corpus, "--out", folder, "--backend", "qdrant", *args)
     assert result.exit_code == 0, result.stderr
@@ -50,13 +47,23 @@ def test_an_index_without_a_server_is_searched(args, settings, millpond, corpus,
     assert "b" in millpond("search", folder, "mills grind corn", "-k", 1).stdout.split()
 
 
-def test_an_index_on_a_server_is_made_with_every_option_and_searched(
-    millpond, corpus, tmp_path, qdrant_server, on_server
+def test_an_index_on_a_server_is_made_with_every_setting_and_searched(
+    millpond, corpus, tmp_path, qdrant_server, write_store
 ):
-    typed = "--factory HNSW32 --shards 3 --replicas 2 --parallel 2 --quantization binary "
-    typed += "--vectors-on-disk --payload-on-disk --graph-on-disk --timeout-seconds 9"
+    store = write_store(
+        'collection = "docs"',
+        "shards = 3",
+        "replicas = 2",
+        "parallel = 2",
+        'quantization = "binary"',
+        "vectors_on_disk = true",
+        "payload_on_disk = true",
+        "graph_on_disk = true",
+        "timeout_seconds = 9",
+    )
     folder = tmp_path / "index"
-    result = millpond("index", corpus, "--out", folder, *on_server, *typed.split())
+    args = ("--backend", "qdrant", "--url", qdrant_server.url, "--store", store)
+    result = millpond("index", corpus, "--out", folder, *args, "--factory", "HNSW32")
     assert result.exit_code == 0, result.stderr
     [(name, collection)] = qdrant_server.collections.items()
     body = {key: value for key, value in collection["body"].items() if key != "metadata"}
@@ -75,119 +82,141 @@ def test_an_index_on_a_server_is_made_with_every_option_and_searched(
     assert shown.stdout.split()[2] == "b"
 
 
-def test_the_options_express_all_that_the_library_does(monkeypatch):
-    made = []
-    monkeypatch.setattr("indexes.backends.qdrant.configured_backend", made.append)
+def test_a_file_expresses_all_that_the_library_does(monkeypatch, write_store):
     monkeypatch.setattr("getpass.getpass", lambda prompt: KEY)
-    flags = qdrant.QdrantFlags(
+    store = write_store(
+        'collection = "docs"',
+        "grpc = true",
+        "parallel = 2",
+        "shards = 3",
+        "replicas = 4",
+        'quantization = "int8"',
+        "vectors_on_disk = true",
+        "payload_on_disk = true",
+        "graph_on_disk = true",
+        "timeout_seconds = 5",
+        "green_seconds = 6",
+    )
+    read = read_qdrant_options("qdrant", "HNSW", QdrantFlags("https://host", store, True), "index")
+    assert read == QdrantOptions(
         url="https://host",
-        memory=False,
         collection="docs",
-        ask_key=True,
+        api_key=KEY,
         grpc=True,
         parallel=2,
         shards=3,
         replicas=4,
-        quantization=qdrant.Quantization.INT8,
+        quantization="int8",
         vectors_on_disk=True,
         payload_on_disk=True,
         graph_on_disk=True,
         timeout_seconds=5,
         green_seconds=6,
     )
-    qdrant.choose_store("qdrant", "HNSW", True, flags)
-    assert made == [
-        QdrantOptions(
-            url="https://host",
-            collection="docs",
-            api_key=KEY,
-            overwrite=True,
-            grpc=True,
-            parallel=2,
-            shard_number=3,
-            replication_factor=4,
-            quantization="int8",
-            on_disk_vectors=True,
-            on_disk_payload=True,
-            on_disk_graph=True,
-            timeout_seconds=5,
-            green_seconds=6,
-        )
-    ]
-    unchanged = [f.name for f in fields(QdrantOptions) if getattr(made[0], f.name) == f.default]
-    assert unchanged == []
+    unchanged = [f.name for f in fields(QdrantOptions) if getattr(read, f.name) == f.default]
+    assert unchanged == ["memory", "overwrite"]  # instead of a server; typed as --overwrite
 
 
-def test_help_has_a_panel_within_80_columns_and_tells_the_defaults(millpond):
+def test_the_collection_is_called_as_the_folder_where_no_file_names_it(
+    millpond, corpus, tmp_path, qdrant_server
+):
+    url = ("--backend", "qdrant", "--url", qdrant_server.url)
+    result = millpond("index", corpus, "--out", tmp_path / "my-index", *url)
+    assert result.exit_code == 0, result.stderr
+    assert f"The collection 'my-index' at {qdrant_server.url} holds the vectors" in result.stderr
+    assert list(qdrant_server.aliases) == ["my-index"]
+    refused = millpond("index", corpus, "--out", tmp_path / "my index", *url)
+    assert_refused(refused, 2, "The collection is 'my index'", "--store")
+
+
+def test_the_example_is_read_and_names_every_setting_and_default(millpond, write_store):
+    shown = millpond("index", "--store-example")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert max(len(line) for line in shown.stdout.splitlines()) <= 88
+    flags = QdrantFlags(None, write_store(*shown.stdout.splitlines()), False)
+    url = {"url": "http://localhost:6333", "collection": "docs"}
+    assert read_qdrant_options("qdrant", "Flat", flags, "index") == QdrantOptions(**url)
+    lines = [line.removeprefix("# ").split("  # ")[0] for line in EXAMPLE.splitlines()]
+    named = tomllib.loads("\n".join(line for line in lines if " = " in line))
+    expected = {f.name for f in fields(QdrantOptions)} - {"api_key", "overwrite"}
+    assert named.keys() == expected
+    decided = {"url", "collection", "shards", "replicas"}  # shown with a value, for lack of one
+    for name in expected - decided:
+        assert named[name] == getattr(QdrantOptions(), name)
+    assert all(name in EXAMPLE for name in QUANTIZATIONS)
+
+
+def test_help_has_a_panel_within_80_columns(millpond):
     lines = millpond("index", "--help").stdout.splitlines()
-    panel = lines.index("Qdrant, with --backend qdrant (all but --memory need --url):")
+    panel = lines.index("Qdrant, with --backend qdrant:")
     examples = [line for line in lines if line.startswith("    millpond ")]
     assert max(len(line) for line in lines if line not in examples) <= 80
     assert [line.split()[0] for line in lines[panel + 1 :] if line.startswith("  -")] == [
         "--url",
-        "--memory",
-        "--collection",
+        "--store",
         "--ask-key",
-        "--grpc",
-        "--parallel",
-        "--shards",
-        "--replicas",
-        "--quantization",
-        "--vectors-on-disk",
-        "--payload-on-disk",
-        "--graph-on-disk",
-        "--timeout-seconds",
-        "--green-seconds",
+        "--store-example",
     ]
-    shown = " ".join(" ".join(lines[panel:]).split())
-    defaults = QdrantOptions()
-    assert f"--parallel N Batches sent at the same time; else {defaults.parallel}." in shown
-    assert f"--timeout-seconds N For one request; else {defaults.timeout_seconds}." in shown
-    assert f"after the last batch; else {defaults.green_seconds}." in shown
-    assert tuple(qdrant.Quantization) == QUANTIZATIONS
-    assert all(name in shown for name in QUANTIZATIONS)
 
 
-SERVER = "--backend qdrant --url http://127.0.0.1:1 --collection docs "
+SERVER = "--backend qdrant --url http://127.0.0.1:1 "
+DOCS = 'collection = "docs"'
 
 
 @pytest.mark.parametrize(
-    ("typed", "words"),
+    ("typed", "store", "words"),
     [
-        ("--url http://h --shards 2", "--url and --shards concern Qdrant, and the backend is"),
-        ("--memory", "--memory concerns Qdrant, and the backend is 'faiss'"),
-        ("--backend faiss --ask-key", "Type --backend qdrant, or leave it out"),
-        ("--backend qdrant --grpc", "--grpc concerns a Qdrant server, and none was named"),
-        ("--backend qdrant --collection docs --replicas 2", "--collection and --replicas concern"),
-        ("--backend qdrant --quantization none", "--quantization concerns a Qdrant server"),
-        ("--backend qdrant --memory --parallel 2 --grpc", "--grpc and --parallel concern a Qdrant"),
-        ("--backend qdrant --memory --url http://h", "Leave one or the other out"),
-        ("--backend qdrant --url http://h", "The collection is ''"),
-        ("--backend qdrant --url= --collection docs", "--url is empty"),
-        ("--backend qdrant --url :memory:", "For an index in memory: --memory"),
-        ("--backend qdrant --url host:6333 --collection docs", "starts with http://"),
-        ("--backend qdrant --url http://h --collection a/b", "'a/b'"),
-        (SERVER + "--graph-on-disk", "--factory Flat has none"),
-        (SERVER + "--quantization int8", "--factory Flat compares the original vectors"),
-        (SERVER + "--parallel 0", "--parallel"),
-        (SERVER + "--quantization int4", "int4"),
+        ("--url http://h", "shards = 2", "--url and --store, and the backend is 'faiss'"),
+        ("", "memory = true", "--store, and the backend is 'faiss'"),
+        ("--backend faiss --ask-key", None, "Type --backend qdrant, or leave that out"),
+        ("--backend qdrant", "grpc = true", "a server has a use for grpc. Type --url"),
+        ("--backend qdrant", DOCS + "\nreplicas = 2", "use for collection, replicas. Type --url"),
+        ("--backend qdrant", 'quantization = "none"', "a server has a use for quantization"),
+        ("--backend qdrant --ask-key", None, "a server has a use for --ask-key"),
+        ("--backend qdrant", "memory = true\nparallel = 2\ngrpc = true", "use for grpc, parallel"),
+        ("--backend qdrant --url http://h", "memory = true", "Leave one or the other out"),
+        ("--backend qdrant --url http://h", 'collection = ""', "The collection is ''"),
+        ("--backend qdrant --url=", DOCS, "--url is empty"),
+        ("--backend qdrant --url :memory:", None, "For an index in memory: memory = true"),
+        ("--backend qdrant --url host:6333", DOCS, "starts with http://"),
+        ("--backend qdrant --url http://h", 'collection = "a/b"', "'a/b'"),
+        ("--backend qdrant --url http://h", 'url = "http://g"', "--url and the url in store.toml"),
+        (SERVER, DOCS + "\ngraph_on_disk = true", "--factory Flat has none"),
+        (SERVER, 'quantization = "int8"', "--factory Flat compares the original vectors"),
+        (SERVER, "parallel = 0", "store.toml: parallel is 0"),
+        (SERVER, 'parallel = "2"', "store.toml: parallel is a string ('2')"),
+        (SERVER, 'quantization = "int4"', "int4"),
+        (SERVER, "shard = 2", "store.toml: Unknown setting 'shard'. Did you mean 'shards'?"),
+        (SERVER, f'api_key = "{KEY}"', "in the environment variable QDRANT_API_KEY"),
+        (SERVER, "overwrite = true", "Unknown setting 'overwrite'"),
+        (SERVER, "shards 2", "store.toml: this is not TOML"),
+        (SERVER + "--store other.toml", None, "index --store-example > other.toml"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_read(
-    typed, words, millpond, tmp_path, loaded
+    typed, store, words, millpond, tmp_path, loaded, monkeypatch
 ):
+    monkeypatch.chdir(tmp_path)
+    if store is not None:
+        (tmp_path / "store.toml").write_text(store)
+        typed += " --store store.toml"
+    before = list(tmp_path.iterdir())
     nowhere = tmp_path / "nowhere.jsonl"  # a run that looked for it would say so instead
     result = millpond("index", nowhere, "--out", tmp_path / "index", *typed.split())
     assert_refused(result, 2, words)
+    assert KEY not in result.output
     assert loaded == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == before
 
 
 def test_a_key_in_the_url_is_refused_and_not_repeated(millpond, corpus, tmp_path):
-    args = ("--backend", "qdrant", "--collection", "docs", "--url", f"http://me:{KEY}@host")
-    result = millpond("index", corpus, "--out", tmp_path / "index", *args)
-    assert_refused(result, 2, "QDRANT_API_KEY")
-    assert KEY not in result.output
+    url = f"http://me:{KEY}@host"
+    (tmp_path / "store.toml").write_text(f'url = "{url}"')
+    for place in (("--url", url), ("--store", tmp_path / "store.toml")):
+        args = ("--backend", "qdrant", *place)
+        result = millpond("index", corpus, "--out", tmp_path / "index", *args)
+        assert_refused(result, 2, "QDRANT_API_KEY")
+        assert KEY not in result.output
 
 
 def test_a_type_that_qdrant_does_not_make_is_refused_before_a_model_is_loaded(
@@ -195,7 +224,7 @@ def test_a_type_that_qdrant_does_not_make_is_refused_before_a_model_is_loaded(
 ):
     args = ("--backend", "qdrant", "--factory", "IVF4,Flat")
     result = millpond("index", corpus, "--out", tmp_path / "index", *args)
-    assert_refused(result, 2, "Accepted: Flat (exact), HNSW")
+    assert_refused(result, 2, "Expected: Flat (exact), HNSW")
     assert loaded == []
 
 
@@ -222,49 +251,49 @@ def test_a_server_that_is_down_shows_before_a_model_is_loaded(millpond, corpus, 
     ],
 )
 def test_a_refused_key_names_the_variable_when_indexing_and_when_searching(
-    environment, words, millpond, corpus, tmp_path, qdrant_server, on_server, monkeypatch
+    environment, words, millpond, corpus, tmp_path, qdrant_server, qdrant_place, monkeypatch
 ):
     folder = tmp_path / "index"
-    assert millpond("index", corpus, "--out", folder, *on_server).exit_code == 0
+    assert millpond("index", corpus, "--out", folder, *qdrant_place).exit_code == 0
     qdrant_server.key = KEY
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     searched = millpond("search", folder, "water")
     assert_refused(searched, 1, *words)
-    indexed = millpond("index", corpus, "--out", tmp_path / "other", *on_server)
+    indexed = millpond("index", corpus, "--out", tmp_path / "other", *qdrant_place)
     assert_refused(indexed, 1, *words)
     assert "old-key" not in searched.output + indexed.output
 
 
 def test_the_key_of_the_environment_is_sent_by_index_and_search(
-    millpond, corpus, tmp_path, qdrant_server, on_server, monkeypatch
+    millpond, corpus, tmp_path, qdrant_server, qdrant_place, monkeypatch
 ):
     qdrant_server.key = KEY
     monkeypatch.setenv("QDRANT_API_KEY", KEY)
-    assert millpond("index", corpus, "--out", tmp_path / "index", *on_server).exit_code == 0
+    assert millpond("index", corpus, "--out", tmp_path / "index", *qdrant_place).exit_code == 0
     assert millpond("search", tmp_path / "index", "water").exit_code == 0
     assert {request.headers["api-key"] for request in qdrant_server.requests} == {KEY}
 
 
 @pytest.mark.parametrize("key", ["two words", KEY + "\n", "schlüssel"])
 def test_a_key_that_no_header_can_hold_is_refused(
-    key, millpond, corpus, tmp_path, qdrant_server, on_server, monkeypatch
+    key, millpond, corpus, tmp_path, qdrant_server, qdrant_place, monkeypatch
 ):
     monkeypatch.setenv("QDRANT_API_KEY", key)
-    result = millpond("index", corpus, "--out", tmp_path / "index", *on_server)
+    result = millpond("index", corpus, "--out", tmp_path / "index", *qdrant_place)
     assert_refused(result, 2, "environment variable QDRANT_API_KEY holds a blank")
     assert key.strip() not in result.output
     assert qdrant_server.requests == []
 
 
 def test_a_key_that_is_asked_for_goes_before_the_environment_and_is_nowhere_kept(
-    millpond, corpus, tmp_path, qdrant_server, on_server, monkeypatch
+    millpond, corpus, tmp_path, qdrant_server, qdrant_place, monkeypatch
 ):
     qdrant_server.key = KEY
     monkeypatch.setenv("QDRANT_API_KEY", "old-key")
     prompts = []
     monkeypatch.setattr("getpass.getpass", lambda prompt: prompts.append(prompt) or KEY)
-    result = millpond("index", corpus, "--out", tmp_path / "index", *on_server, "--ask-key")
+    result = millpond("index", corpus, "--out", tmp_path / "index", *qdrant_place, "--ask-key")
     assert result.exit_code == 0, result.stderr
     assert prompts == [f"API key of {qdrant_server.url}: "]
     assert KEY not in result.output
@@ -274,21 +303,23 @@ def test_a_key_that_is_asked_for_goes_before_the_environment_and_is_nowhere_kept
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, EOFError])
 def test_a_prompt_that_is_left_ends_the_run(
-    ending, millpond, corpus, tmp_path, qdrant_server, on_server, monkeypatch
+    ending, millpond, corpus, tmp_path, qdrant_server, qdrant_place, monkeypatch
 ):
     def leave(prompt):
         raise ending
 
     monkeypatch.setattr("getpass.getpass", leave)
-    result = millpond("index", corpus, "--out", tmp_path / "index", *on_server, "--ask-key")
+    result = millpond("index", corpus, "--out", tmp_path / "index", *qdrant_place, "--ask-key")
     assert result.exit_code == (130 if ending is KeyboardInterrupt else 2)
     assert qdrant_server.requests == []
 
 
-def test_a_key_that_is_typed_at_a_terminal_is_not_shown(corpus, tmp_path, qdrant_server, on_server):
+def test_a_key_that_is_typed_at_a_terminal_is_not_shown(
+    corpus, tmp_path, qdrant_server, qdrant_place
+):
     qdrant_server.key = "another"
     ours, terminal = pty.openpty()
-    args = ("index", corpus, "--out", tmp_path / "index", *on_server, "--ask-key")
+    args = ("index", corpus, "--out", tmp_path / "index", *qdrant_place, "--ask-key")
     ends = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
     with run_process(*args, **ends, start_new_session=True) as process:
         os.close(terminal)
@@ -314,8 +345,8 @@ def read_terminal(descriptor):
         return b""
 
 
-def test_without_a_terminal_no_key_is_asked_for(corpus, tmp_path, on_server):
-    args = ("index", corpus, "--out", tmp_path / "index", *on_server, "--ask-key")
+def test_without_a_terminal_no_key_is_asked_for(corpus, tmp_path, qdrant_place):
+    args = ("index", corpus, "--out", tmp_path / "index", *qdrant_place, "--ask-key")
     ends = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     with run_process(*args, **ends, start_new_session=True) as process:
         _, said = process.communicate()
@@ -325,52 +356,52 @@ def test_without_a_terminal_no_key_is_asked_for(corpus, tmp_path, on_server):
 
 
 def test_a_taken_name_needs_overwrite_which_replaces_it(
-    millpond, corpus, write_jsonl, tmp_path, qdrant_server, on_server
+    millpond, corpus, write_jsonl, tmp_path, qdrant_server, qdrant_place
 ):
     first, second = tmp_path / "first", tmp_path / "second"
-    assert millpond("index", corpus, "--out", first, *on_server).exit_code == 0
-    result = millpond("index", corpus, "--out", second, *on_server)
+    assert millpond("index", corpus, "--out", first, *qdrant_place).exit_code == 0
+    result = millpond("index", corpus, "--out", second, *qdrant_place)
     assert_refused(result, 2, "already has a collection 'docs' of 3 documents", "--overwrite")
     [before] = qdrant_server.collections
     other = write_jsonl("other.jsonl", {"_id": "z", "text": "new"})
-    result = millpond("index", other, "--out", first, *on_server, "--overwrite")
+    result = millpond("index", other, "--out", first, *qdrant_place, "--overwrite")
     assert result.exit_code == 0, result.stderr
     assert qdrant_server.aliases["docs"] != before
-    assert len(open_index(first)) == 1
+    assert len(Index.open(first)) == 1
 
 
 def test_a_collection_of_somebody_else_is_left_alone(
-    millpond, corpus, tmp_path, qdrant_server, on_server
+    millpond, corpus, tmp_path, qdrant_server, qdrant_place
 ):
     foreign = {"body": {"vectors": {"size": 4, "distance": "Dot"}}, "points": {}}
     qdrant_server.collections["docs"] = foreign
-    args = (*on_server, "--overwrite")
+    args = (*qdrant_place, "--overwrite")
     result = millpond("index", corpus, "--out", tmp_path / "index", *args)
-    assert_refused(result, 2, "that millpond did not make", "--collection")
+    assert_refused(result, 2, "that millpond did not make", "--store")
     assert qdrant_server.collections == {"docs": foreign}
 
 
 def test_after_a_failed_upload_the_same_command_embeds_nothing_again(
-    millpond, corpus, tmp_path, qdrant_server, on_server
+    millpond, corpus, tmp_path, qdrant_server, qdrant_place
 ):
-    args = ("index", corpus, "--out", tmp_path / "index", *on_server)
+    args = ("index", corpus, "--out", tmp_path / "index", *qdrant_place)
     qdrant_server.failures.append(["PUT", "/points", 400, 1, {}])
     assert_refused(millpond(*args), 1, "cannot do this: not now (400)")
     assert qdrant_server.collections == {}
     result = millpond(*args)
     assert result.exit_code == 0, result.stderr
     assert "Going on: 3 documents were embedded before." in result.stderr
-    assert len(open_index(tmp_path / "index")) == 3
+    assert len(Index.open(tmp_path / "index")) == 3
 
 
 @pytest.mark.parametrize("command", ["add", "update", "delete", "check", "search"])
 def test_a_stored_index_asks_for_the_key_of_its_server(
-    command, millpond, corpus, write_jsonl, tmp_path, qdrant_server, on_server, monkeypatch
+    command, millpond, corpus, write_jsonl, tmp_path, qdrant_server, qdrant_place, monkeypatch
 ):
     qdrant_server.key = KEY
     monkeypatch.setenv("MILLPOND_QDRANT_API_KEY", KEY)
     index = tmp_path / "index"
-    assert millpond("index", corpus, "--out", index, *on_server).exit_code == 0
+    assert millpond("index", corpus, "--out", index, *qdrant_place).exit_code == 0
     monkeypatch.setenv("MILLPOND_QDRANT_API_KEY", "old-key")
     qdrant_server.requests.clear()
     prompts = []
@@ -390,14 +421,14 @@ def test_an_index_without_a_server_asks_for_no_key(command, millpond, corpus, tm
     assert millpond("index", corpus, "--out", index).exit_code == 0
     given = {"add": [corpus], "delete": ["a"], "check": []}
     result = millpond(command, index, *given[command], "--ask-key")
-    assert_refused(result, 2, "--ask-key concerns a Qdrant server", "Leave it out")
+    assert_refused(result, 2, "Only a Qdrant server has a use for --ask-key", "Leave it out")
 
 
 def test_an_addition_that_failed_says_where_it_goes_on(
-    millpond, corpus, write_jsonl, tmp_path, qdrant_server, on_server
+    millpond, corpus, write_jsonl, tmp_path, qdrant_server, qdrant_place
 ):
     index = tmp_path / "index"
-    assert millpond("index", corpus, "--out", index, *on_server).exit_code == 0
+    assert millpond("index", corpus, "--out", index, *qdrant_place).exit_code == 0
     more = write_jsonl("more.jsonl", {"_id": "y", "text": "newer"}, {"_id": "z", "text": "new"})
     qdrant_server.failures.append(["PUT", "/points", 400, 1, {}])
     assert_refused(millpond("add", index, more), 1, "cannot do this: not now (400)")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from indexes import open_index, read_manifest
+from indexes import Index, read_manifest
 
 
 def assert_refused(result, code, *words):
@@ -19,13 +19,13 @@ def assert_refused(result, code, *words):
         (("--factory", "HNSW8"), ("faiss", "HNSW8")),
         (("--backend", "qdrant"), ("qdrant", "Flat")),
         (("--backend", "qdrant", "--factory", "HNSW8"), ("qdrant", "HNSW8")),
-        (("--backend", "qdrant", "--memory"), ("qdrant", "Flat")),
+        (("--backend", "qdrant", "--store", "memory.toml"), ("qdrant", "Flat")),
         ((), ("faiss", "Flat")),
     ],
 )
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_another_index_finds_the_same_and_no_model_is_loaded(
-    args, kind, elsewhere, millpond, index_folder, tmp_path, loaded, embedded
+    args, kind, elsewhere, millpond, index_folder, tmp_path, loaded, embedded, memory_store
 ):
     loaded.clear()
     embedded.clear()
@@ -51,9 +51,9 @@ def test_a_folder_that_holds_an_index_needs_overwrite(millpond, index_folder, co
     millpond("index", corpus, "--out", other, "--limit", 1)
     result = millpond("reindex", index_folder, "--out", other)
     assert_refused(result, 2, "already holds an index of 1 documents", "--overwrite")
-    assert len(open_index(other)) == 1
+    assert len(Index.open(other)) == 1
     assert millpond("reindex", index_folder, "--out", other, "--overwrite").exit_code == 0
-    assert len(open_index(other)) == 3
+    assert len(Index.open(other)) == 3
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,16 @@ def test_a_folder_that_holds_an_index_needs_overwrite(millpond, index_folder, co
     [
         (("--factory", "Flatt"), "Flatt"),
         (("--backend", "fais"), "Did you mean 'faiss'?"),
-        (("--shards", "2"), "Type --backend qdrant"),
-        (("--backend", "qdrant", "--grpc"), "--grpc concerns a Qdrant server"),
+        (("--store", "grpc.toml"), "Type --backend qdrant"),
+        (("--backend", "qdrant", "--store", "grpc.toml"), "only a server has a use for grpc"),
         (("--factory", "IVF100,Flat"), "IVF100,Flat"),
     ],
 )
-def test_what_cannot_be_built_is_refused_and_the_index_stays(args, words, millpond, index_folder):
+def test_what_cannot_be_built_is_refused_and_the_index_stays(
+    args, words, millpond, index_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grpc.toml").write_text("grpc = true")
     before = (index_folder / "manifest.json").read_bytes()
     assert_refused(millpond("reindex", index_folder, *args), 2, words)
     assert (index_folder / "manifest.json").read_bytes() == before
@@ -74,36 +78,37 @@ def test_what_cannot_be_built_is_refused_and_the_index_stays(args, words, millpo
 
 
 @pytest.fixture
-def on_server(millpond, index_folder, tmp_path, qdrant_server):
+def on_server(millpond, index_folder, tmp_path, qdrant_place):
     """The index on the fake server, in a folder of its own."""
-    place = ("--backend", "qdrant", "--url", qdrant_server.url, "--collection", "docs")
-    result = millpond("reindex", index_folder, "--out", tmp_path / "server", *place)
+    result = millpond("reindex", index_folder, "--out", tmp_path / "server", *qdrant_place)
     assert result.exit_code == 0, result.stderr
     return tmp_path / "server"
 
 
-def test_an_index_goes_to_a_server_and_changes_there_in_place(millpond, on_server, qdrant_server):
+def test_an_index_goes_to_a_server_and_changes_there_in_place(
+    millpond, on_server, qdrant_server, write_store
+):
     (name,) = qdrant_server.collections
     assert qdrant_server.aliases == {"docs": name}
     result = millpond("reindex", on_server, "--factory", "HNSW16")
     assert result.exit_code == 0, result.stderr
     assert qdrant_server.aliases["docs"] != name
-    url = ("--url", qdrant_server.url, "--collection", "docs", "--shards", 2)
-    result = millpond("reindex", on_server, *url)
+    store = ("--url", qdrant_server.url, "--store", write_store("shards = 2"))
+    result = millpond("reindex", on_server, *store)
     assert result.exit_code == 0, result.stderr
-    assert read_manifest(on_server).settings["shard_number"] == 2
+    assert list(qdrant_server.aliases) == ["docs"]
+    assert read_manifest(on_server).settings["shards"] == 2
     assert millpond("search", on_server, "mills grind corn", "-k", 1).stdout.split()[2] == "b"
     assert millpond("delete", on_server, "b").exit_code == 0
     assert "b" not in millpond("search", on_server, "mills grind corn").stdout.split()
 
 
 def test_the_collection_of_an_index_is_not_given_to_another(
-    millpond, on_server, qdrant_server, tmp_path
+    millpond, on_server, qdrant_server, qdrant_place, tmp_path
 ):
     before = dict(qdrant_server.aliases)
     out = ("--out", tmp_path / "third")
-    same = ("--url", qdrant_server.url, "--collection", "docs", "--overwrite")
-    for args in (out, (*out, *same)):
+    for args in (out, (*out, *qdrant_place, "--overwrite")):
         assert_refused(millpond("reindex", on_server, *args), 2, "DIR2 needs one of its own")
     assert qdrant_server.aliases == before
     assert not (tmp_path / "third").exists()
@@ -112,7 +117,8 @@ def test_the_collection_of_an_index_is_not_given_to_another(
 
 
 def test_a_collection_of_another_index_needs_overwrite(
-    millpond, on_server, index_folder, qdrant_server
+    millpond, on_server, index_folder, qdrant_place
 ):
-    place = ("--backend", "qdrant", "--url", qdrant_server.url, "--collection", "docs")
-    assert_refused(millpond("reindex", index_folder, *place), 2, "already has a collection 'docs'")
+    assert_refused(
+        millpond("reindex", index_folder, *qdrant_place), 2, "already has a collection 'docs'"
+    )

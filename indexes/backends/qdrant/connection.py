@@ -11,7 +11,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from indexes.backends.qdrant.options import MEMORY, MEMORY_URL, QdrantOptions
+from indexes.backends.qdrant.options import QdrantOptions
 from retrieval.errors import MillpondError, MissingDependencyError, StorageError, UsageError
 
 __all__ = ["API_KEY_VARIABLES", "Connection", "find_api_key", "load_client"]
@@ -73,21 +73,21 @@ class Connection:
 
     Parameters
     ----------
-    options : of a server, or of ``:memory:``.
+    options : of a server, or with ``memory``.
     pause : waits so many seconds between two attempts.
     """
 
     def __init__(
         self, options: QdrantOptions, *, pause: Callable[[float], None] = time.sleep
     ) -> None:
-        self.place = options.url
-        self.in_memory = options.mode == MEMORY
+        self.place = options.url or "memory"
+        self.in_memory = options.memory
         self._pause = pause
         key, self._key_variable = find_api_key(options), _find_key(options)[1]
         self._has_key = bool(key)
         client = load_client()
         if self.in_memory:
-            self.client: Any = client.QdrantClient(MEMORY_URL)
+            self.client: Any = client.QdrantClient(":memory:")
             return
         with warnings.catch_warnings():
             if urlsplit(options.url).hostname in ("localhost", "127.0.0.1", "::1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from urllib.parse import urlsplit
 
@@ -10,12 +11,19 @@ from indexes.storage.manifest import Manifest
 from retrieval import Scalar
 from retrieval.errors import IndexCorruptError, UsageError
 
-__all__ = ["EMBEDDED", "MEMORY", "QUANTIZATIONS", "SERVER", "Factory", "QdrantOptions"]
+__all__ = [
+    "EMBEDDED",
+    "MEMORY",
+    "QUANTIZATIONS",
+    "SERVER",
+    "Factory",
+    "QdrantOptions",
+    "refuse_without_server",
+]
 
 EMBEDDED = "embedded"
 SERVER = "server"
 MEMORY = "memory"
-MEMORY_URL = ":memory:"
 QUANTIZATIONS = ("none", "int8", "binary")
 LARGEST_DIMENSION = 65_536
 SEARCH_BREADTH = 128
@@ -45,7 +53,7 @@ class Factory:
 
         Raises
         ------
-        UsageError : it is none of the accepted forms, or a number is out of range.
+        UsageError : it is none of these forms, or a number is out of range.
         """
         if dimension > LARGEST_DIMENSION:
             raise UsageError(
@@ -55,7 +63,7 @@ class Factory:
             return cls(exact=True)
         match = GRAMMAR.fullmatch(text)
         if match is None:
-            raise _refused(text, "it is none of the accepted types")
+            raise _refused(text, "there is no such type")
         m, ef_construct = int(match["m"] or 16), int(match["ef"] or 100)
         if not 2 <= m <= 256:
             raise _refused(text, f"a node has 2 to 256 edges, not {m}")
@@ -77,8 +85,8 @@ class Factory:
 
 def _refused(text: str, reason: str) -> UsageError:
     return UsageError(
-        f"Qdrant cannot make the index {text!r}: {reason}. Accepted: Flat (exact), HNSW, HNSW32 "
-        "(edges of a node), HNSW32,ef200 (and candidates while building)."
+        f"Qdrant cannot make the index {text!r}: {reason}. Expected: Flat (exact), HNSW, HNSW32 "
+        "(edges of a node) or HNSW32,ef200 (and candidates while building)."
     )
 
 
@@ -88,69 +96,77 @@ class QdrantOptions:
 
     Attributes
     ----------
-    url : of a server or cloud, ``http://localhost:6333``; Qdrant's port 6333 is used where none
-        is given. ``:memory:`` keeps the vectors in the process that opens the index.
+    url : of a server or cloud, ``http://localhost:6333``; Qdrant's port 6333 where none is given.
+    memory : the vectors lie in the process that opens the index; instead of ``url``.
     collection : the name under which the server offers the vectors; required with a server.
     api_key : never stored. Empty: the environment variable MILLPOND_QDRANT_API_KEY, then
         QDRANT_API_KEY.
     overwrite : replace the collection that has this name already, if millpond made it.
     grpc : vectors travel over gRPC (port 6334) instead of HTTP.
     parallel : how many batches are sent at the same time.
-    shard_number, replication_factor : of the collection; None leaves them to the server.
+    shards, replicas : of the collection; None leaves them to the server.
     quantization : "none", "int8" (a quarter of the memory) or "binary" (a 32nd); the search then
         asks for twice the candidates and ranks them by the original vectors.
-    on_disk_vectors, on_disk_payload, on_disk_graph : keep these on disk and not in memory.
+    vectors_on_disk, payload_on_disk, graph_on_disk : keep these on disk and not in memory.
     timeout_seconds : for one request.
     green_seconds : how long to wait after the upload for the server to finish indexing.
     """
 
     url: str = ""
+    memory: bool = False
     collection: str = ""
     api_key: str = field(default="", repr=False)
     overwrite: bool = False
     grpc: bool = False
     parallel: int = 1
-    shard_number: int | None = None
-    replication_factor: int | None = None
+    shards: int | None = None
+    replicas: int | None = None
     quantization: str = "none"
-    on_disk_vectors: bool = False
-    on_disk_payload: bool = False
-    on_disk_graph: bool = False
+    vectors_on_disk: bool = False
+    payload_on_disk: bool = False
+    graph_on_disk: bool = False
     timeout_seconds: int = 60
     green_seconds: int = 3600
 
     def __post_init__(self) -> None:
-        """Raise UsageError for a value that is never accepted."""
+        """Raise UsageError for values that no Qdrant takes, alone or together."""
+        if self.memory and self.url:
+            raise UsageError(
+                "memory keeps the vectors in the process that opens the index, and url names a "
+                "Qdrant server. Leave one or the other out."
+            )
         if self.mode == SERVER:
             _check_url(self.url)
             if COLLECTION.fullmatch(self.collection) is None:
                 raise UsageError(
-                    f"The collection is {self.collection!r}; a server needs a name of letters, "
-                    "digits, '_', '-' and '.', at most 200 long. Type --collection NAME."
+                    f"The collection is {self.collection!r}; expected a name of letters, digits, "
+                    "'_', '-' and '.', at most 200 long. Name it in the --store file."
                 )
         else:
-            self._refuse_what_needs_a_server()
-        for name in ("parallel", "shard_number", "replication_factor", "timeout_seconds"):
+            places = ("url", "memory", "overwrite")
+            changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+            refuse_without_server([name for name in changed if name not in places])
+        for name in ("parallel", "shards", "replicas", "timeout_seconds"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}; it must be 1 or more.")
         if self.quantization not in QUANTIZATIONS:
             raise UsageError(
-                f"quantization is {self.quantization!r}; accepted: {', '.join(QUANTIZATIONS)}."
+                f"quantization is {self.quantization!r}; expected {', '.join(QUANTIZATIONS)}."
             )
 
     @property
     def mode(self) -> str:
         """EMBEDDED, SERVER or MEMORY."""
-        if not self.url:
-            return EMBEDDED
-        return MEMORY if self.url == MEMORY_URL else SERVER
+        if self.memory:
+            return MEMORY
+        return SERVER if self.url else EMBEDDED
 
     def settings(self) -> dict[str, Scalar]:
         """Return what the manifest keeps: everything but the key and what concerns one run."""
         if self.mode != SERVER:
             return {"mode": self.mode}
-        transient = {"api_key", "overwrite", "parallel", "green_seconds"}
+        transient = {"memory", "api_key", "overwrite", "parallel", "green_seconds"}
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in transient}
         return {"mode": SERVER, **{k: v for k, v in kept.items() if v is not None}}
 
@@ -165,11 +181,11 @@ class QdrantOptions:
         settings = manifest.settings
         mode = settings.get("mode")
         if mode in (EMBEDDED, MEMORY):
-            return cls(url="" if mode == EMBEDDED else MEMORY_URL)
+            return cls(memory=mode == MEMORY)
         known = {f.name for f in fields(cls)} & set(settings)
         try:
             if mode != SERVER:
-                raise UsageError(f"mode is {mode!r}")
+                raise UsageError(f"mode is {mode!r}.")
             return cls(**{name: settings[name] for name in known})  # type: ignore[arg-type]
         except (UsageError, TypeError) as error:
             raise IndexCorruptError(
@@ -177,20 +193,21 @@ class QdrantOptions:
                 "Index the corpus again with --overwrite."
             ) from None
 
-    def _refuse_what_needs_a_server(self) -> None:
-        for option in fields(self):
-            if option.name in ("url", "overwrite"):
-                continue
-            if getattr(self, option.name) != option.default:
-                raise UsageError(
-                    f"{option.name} concerns a Qdrant server, and none was named. "
-                    "Type --url http://HOST:6333 --collection NAME."
-                )
+
+def refuse_without_server(names: Sequence[str]) -> None:
+    """Raise UsageError where options were chosen that only a server has a use for."""
+    if names:
+        raise UsageError(
+            f"No Qdrant server is named, and only a server has a use for {', '.join(names)}. Type "
+            "--url http://localhost:6333, or leave out what needs it."
+        )
 
 
 def _check_url(url: str) -> None:
     """Refuse what is no address of a server, and secrets, which would be kept in the manifest."""
-    example = "Example: --url http://localhost:6333"
+    example = "Example: http://localhost:6333"
+    if url == ":memory:":
+        example = "For an index in memory: memory = true in the --store file"
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -204,5 +221,6 @@ def _check_url(url: str) -> None:
         )
     if parts.scheme not in ("http", "https") or not host:
         raise UsageError(
-            f"The Qdrant url is {url!r}; it starts with http:// or https://. {example}"
+            f"The Qdrant url is {url!r}; expected one that starts with http:// or https://. "
+            f"{example}"
         )

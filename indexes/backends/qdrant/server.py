@@ -71,13 +71,14 @@ def check_name(connection: Connection, options: QdrantOptions) -> str | None:
     if target is None or ours is None:
         raise UsageError(
             f"{options.url} has a collection {name!r} that millpond did not make; it is left "
-            "alone. Choose another name with --collection."
+            "alone. Name another collection in the --store file."
         )
     if not options.overwrite:
         model = ours.get("fingerprint", {}).get("model")
         raise IndexExistsError(
             f"{options.url} already has a collection {name!r} of {ours.get('documents')} "
-            f"documents by {model!r}. Type --overwrite to replace it, or another --collection."
+            f"documents by {model!r}. Type --overwrite to replace it, or name another "
+            "collection in the --store file."
         )
     return target
 
@@ -148,16 +149,16 @@ def create_collection(
     """Make an empty collection for vectors of length D."""
     from qdrant_client import models
 
-    # Dot and not Cosine: see indexes.qdrant.edge.
+    # Dot and not Cosine: see indexes.backends.qdrant.edge.
     vectors = models.VectorParams(
-        size=dimension, distance=models.Distance.DOT, on_disk=options.on_disk_vectors or None
+        size=dimension, distance=models.Distance.DOT, on_disk=options.vectors_on_disk or None
     )
     graph = models.HnswConfigDiff(m=0)
     if not factory.exact:
         graph = models.HnswConfigDiff(
             m=factory.m,
             ef_construct=factory.ef_construct,
-            on_disk=options.on_disk_graph or None,
+            on_disk=options.graph_on_disk or None,
         )
     quantization: Any = None
     if options.quantization == "int8":
@@ -175,9 +176,9 @@ def create_collection(
             vectors_config=vectors,
             hnsw_config=graph,
             quantization_config=quantization,
-            shard_number=options.shard_number,
-            replication_factor=options.replication_factor,
-            on_disk_payload=options.on_disk_payload or None,
+            shard_number=options.shards,
+            replication_factor=options.replicas,
+            on_disk_payload=options.payload_on_disk or None,
             metadata={OURS: ours},
         )
 

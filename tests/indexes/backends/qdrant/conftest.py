@@ -1,6 +1,6 @@
 import pytest
 
-from indexes import WriteConfig, open_index, write_corpus
+from indexes import Index, IndexConfig
 from indexes.backends.qdrant import QdrantOptions, configured_backend
 from indexes.backends.qdrant import connection as connection_module
 from tests.indexes import fakes
@@ -28,9 +28,9 @@ def write_with():
     """Return write_corpus with a backend that was configured by options."""
 
     def write(options, encoder, documents, folder, **config):
-        settings = WriteConfig(backend="qdrant", **config)
+        settings = IndexConfig(backend="qdrant", **config)
         store = configured_backend(options)
-        return write_corpus(encoder, documents, folder, settings, store=store)
+        return Index.create(folder, encoder, documents, settings, store=store).manifest
 
     return write
 
@@ -40,14 +40,14 @@ def index_of(write_with):
     """Return a function that indexes vectors: document number n has the n-th."""
     from retrieval import Document
 
-    def make(vectors, folder, *, ids=None, factory="Flat", backend="qdrant", url=""):
+    def make(vectors, folder, *, ids=None, factory="Flat", backend="qdrant", memory=False):
         ids = ids or [f"d{n}" for n in range(len(vectors))]
         documents = [Document(doc_id, str(n)) for n, doc_id in enumerate(ids)]
         encoder = fakes.TableEncoder(vectors)
         if backend == "faiss":
-            write_corpus(encoder, documents, folder, WriteConfig(factory=factory))
+            Index.create(folder, encoder, documents, IndexConfig(factory=factory))
         else:
-            write_with(QdrantOptions(url=url), encoder, documents, folder, factory=factory)
-        return open_index(folder)
+            write_with(QdrantOptions(memory=memory), encoder, documents, folder, factory=factory)
+        return Index.open(folder)
 
     return make

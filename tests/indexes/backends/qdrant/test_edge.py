@@ -13,14 +13,7 @@ import numpy as np
 import pytest
 import qdrant_edge
 
-from indexes import (
-    WriteConfig,
-    list_backends,
-    open_index,
-    read_manifest,
-    verify_index,
-    write_corpus,
-)
+from indexes import Index, IndexConfig, list_backends, read_manifest
 from indexes.backends.qdrant import edge as edge_module
 from indexes.backends.qdrant import edge as overlay_module
 from indexes.backends.qdrant.edge import EdgeSearcher
@@ -66,13 +59,13 @@ def test_qdrant_is_a_backend_and_its_libraries_are_imported_late():
 
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_searching_changes_no_published_file(tmp_path, temporary, encoder, documents, factory):
-    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant", factory=factory))
+    Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant", factory=factory))
     before = digests(tmp_path / "i")
-    index = open_index(tmp_path / "i")
+    index = Index.open(tmp_path / "i")
     assert find_own(encoder, documents, index)
     del index
     assert digests(tmp_path / "i") == before
-    assert verify_index(tmp_path / "i").documents == 25
+    assert Index.open(tmp_path / "i").check().documents == 25
     assert list(temporary.iterdir()) == []
 
 
@@ -81,17 +74,17 @@ def test_every_file_is_in_the_manifest_or_has_its_checksum_beside_it(
     tmp_path, encoder, documents, factory
 ):
     path = tmp_path / "i"
-    write_corpus(encoder, documents, path, WriteConfig(backend="qdrant", factory=factory))
+    Index.create(path, encoder, documents, IndexConfig(backend="qdrant", factory=factory))
     listed = {entry.name for entry in read_manifest(path).files.values()}
     for name in digests(path).keys() - listed - {"manifest.json"}:
         content = bytearray((path / name).read_bytes())
         content[len(content) // 2] ^= 1
         (path / name).write_bytes(content)
         with pytest.raises(IndexCorruptError, match="is damaged: its checksum"):
-            open_index(path)
+            Index.open(path)
         content[len(content) // 2] ^= 1
         (path / name).write_bytes(content)
-    verify_index(path)
+    Index.open(path).check()
 
 
 @pytest.mark.parametrize("role", ["qdrant/store", "qdrant/shard/edge_config"])
@@ -100,7 +93,9 @@ def test_damage_is_noticed(tmp_path, encoder, documents, role, damage):
     path = tmp_path / "i"
     file = (
         path
-        / write_corpus(encoder, documents, path, WriteConfig(backend="qdrant")).files[role].name
+        / Index.create(path, encoder, documents, IndexConfig(backend="qdrant"))
+        .manifest.files[role]
+        .name
     )
     content = file.read_bytes()
     if damage == "delete":
@@ -109,7 +104,7 @@ def test_damage_is_noticed(tmp_path, encoder, documents, role, damage):
         changed = content[:-7] if damage == "truncate" else b"}" + content[1:]
         file.write_bytes(changed)
     with pytest.raises(IndexCorruptError, match=r"is damaged: .*--overwrite") as caught:
-        verify_index(path)
+        Index.open(path).check()
     assert "\n" not in str(caught.value)
 
 
@@ -123,8 +118,8 @@ def test_files_that_the_engine_cannot_read_are_one_line(tmp_path, index_of):
 
 
 def test_two_processes_search_one_index(tmp_path, encoder, documents):
-    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant"))
-    index = open_index(tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant"))
+    index = Index.open(tmp_path / "i")
     script = (
         "import sys; from indexes import open_index; from tests.indexes.fakes import *\n"
         "query = HashingEncoder().encode_queries([make_documents(25)[3].content])\n"
@@ -136,21 +131,21 @@ def test_two_processes_search_one_index(tmp_path, encoder, documents):
 
 
 def test_a_reader_keeps_the_index_that_was_replaced(tmp_path, encoder, documents):
-    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant"))
-    reader = open_index(tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant"))
+    reader = Index.open(tmp_path / "i")
     new = fakes.make_documents(9, "new")
-    write_corpus(encoder, new, tmp_path / "i", WriteConfig(backend="qdrant", overwrite=True))
+    Index.create(tmp_path / "i", encoder, new, IndexConfig(backend="qdrant", overwrite=True))
     assert not (tmp_path / "i" / "qdrant").exists()
     assert find_own(encoder, documents, reader)
-    assert find_own(encoder, new, open_index(tmp_path / "i"))
+    assert find_own(encoder, new, Index.open(tmp_path / "i"))
 
 
 def test_an_index_that_may_not_be_written_is_copied_to_be_read(
     tmp_path, temporary, monkeypatch, encoder, documents
 ):
-    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant", factory="HNSW"))
+    Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant", factory="HNSW"))
     monkeypatch.setattr(overlay_module, "_is_writable", lambda path: False)
-    index = open_index(tmp_path / "i")
+    index = Index.open(tmp_path / "i")
     [view] = temporary.iterdir()
     assert [path for path in view.rglob("*") if path.is_symlink()] == []
     assert find_own(encoder, documents, index)
@@ -181,7 +176,7 @@ def test_a_shard_that_another_process_locks_is_named(tmp_path):
 KILLED = """
 import sys
 import indexes.folder, indexes.backends.qdrant.edge as edge
-from indexes import WriteConfig, write_corpus
+from indexes import IndexConfig, write_corpus
 from tests.indexes.fakes import HashingEncoder, die, make_documents
 
 point, path = sys.argv[1:]
@@ -198,7 +193,7 @@ if point == "after the build":
     edge.EdgeSearcher = lambda path: die()
 if point == "before the commit":
     indexes.folder.commit = lambda *arguments: die()
-config = WriteConfig(backend="qdrant", overwrite=True)
+config = IndexConfig(backend="qdrant", overwrite=True)
 write_corpus(HashingEncoder(), make_documents(30, "new"), path, config)
 """
 
@@ -209,18 +204,18 @@ write_corpus(HashingEncoder(), make_documents(30, "new"), path, config)
 def test_a_kill_leaves_the_earlier_index_or_none(tmp_path, encoder, documents, point, earlier):
     path = tmp_path / "i"
     if earlier:
-        write_corpus(encoder, documents, path, WriteConfig(backend="qdrant"))
+        Index.create(path, encoder, documents, IndexConfig(backend="qdrant"))
     done = run(KILLED, point, path)
     assert done.returncode == -signal.SIGKILL, done.stderr
     if earlier:
-        assert verify_index(path).documents == 25
-        assert find_own(encoder, documents, open_index(path))
+        assert Index.open(path).check().documents == 25
+        assert find_own(encoder, documents, Index.open(path))
     else:
         with pytest.raises((IndexCorruptError, SourceNotFoundError), match="interrupted"):
-            open_index(path)
-    config = WriteConfig(backend="qdrant", overwrite=earlier, restart=True)
-    write_corpus(encoder, documents[:7], path, config)
-    manifest = verify_index(path)
+            Index.open(path)
+    config = IndexConfig(backend="qdrant", overwrite=earlier, restart=True)
+    Index.create(path, encoder, documents[:7], config)
+    manifest = Index.open(path).check()
     assert manifest.documents == 7
     tops = {entry.name.partition("/")[0] for entry in manifest.files.values()}
     assert {entry.name for entry in path.iterdir()} == tops | {"manifest.json"}
@@ -232,7 +227,7 @@ def test_a_disk_that_is_too_full_is_refused_before_the_engine_writes(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(edge_module.shutil, "disk_usage", lambda path: usage(100, 99, 1_000_000))
     with pytest.raises(StorageError, match=r"is full: 1.0 MB free"):
-        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant"))
+        Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant"))
     assert not (tmp_path / "i" / "manifest.json").exists()
 
 

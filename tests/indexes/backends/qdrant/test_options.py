@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from indexes import WriteConfig, read_manifest, write_corpus
+from indexes import Index, IndexConfig, read_manifest
 from indexes.backends.qdrant import QdrantOptions, configured_backend
 from indexes.backends.qdrant.options import Factory
 from indexes.backends.qdrant.points import point_id
@@ -32,9 +32,9 @@ def test_a_factory_string_is_read(text, expected):
 def test_another_factory_string_is_refused_before_anything_is_encoded(
     tmp_path, encoder, documents, text
 ):
-    with pytest.raises(UsageError, match="Accepted: Flat .exact., HNSW, HNSW32") as caught:
-        write_corpus(
-            encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant", factory=text)
+    with pytest.raises(UsageError, match="Expected: Flat .exact., HNSW, HNSW32") as caught:
+        Index.create(
+            tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant", factory=text)
         )
     assert repr(text) in str(caught.value)
     assert encoder.calls == 0
@@ -53,10 +53,10 @@ def test_vectors_that_are_too_long_for_qdrant_are_refused():
         ({"url": "http://me:secret@host"}, "QDRANT_API_KEY"),
         ({"url": "https://host?api_key=secret"}, "QDRANT_API_KEY"),
         ({"url": "http://host:port"}, "cannot be read"),
-        ({"collection": ""}, "--collection NAME"),
+        ({"collection": ""}, "Name it in the --store file"),
         ({"collection": "a/b"}, "'a/b'"),
         ({"parallel": 0}, "parallel is 0"),
-        ({"shard_number": 0}, "shard_number is 0"),
+        ({"shards": 0}, "shards is 0"),
         ({"quantization": "int4"}, "none, int8, binary"),
     ],
 )
@@ -66,10 +66,10 @@ def test_an_option_that_is_never_accepted_is_refused(changes, message):
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["", ":memory:"])
-def test_an_option_of_a_server_is_refused_without_one(url):
-    with pytest.raises(UsageError, match="shard_number concerns a Qdrant server.*--url"):
-        QdrantOptions(url=url, shard_number=2)
+@pytest.mark.parametrize("memory", [False, True])
+def test_an_option_of_a_server_is_refused_without_one(memory):
+    with pytest.raises(UsageError, match="only a server has a use for shards.*--url"):
+        QdrantOptions(memory=memory, shards=2)
 
 
 def test_the_key_is_neither_shown_nor_kept():
@@ -88,7 +88,7 @@ def test_a_point_id_depends_on_the_document_id_only():
     ("options", "module", "package"),
     [
         (QdrantOptions(), "qdrant_edge", "qdrant-edge-py"),
-        (QdrantOptions(url=":memory:"), "qdrant_client", "qdrant-client"),
+        (QdrantOptions(memory=True), "qdrant_client", "qdrant-client"),
         (QdrantOptions(**SERVER), "qdrant_client", "qdrant-client"),
     ],
 )
@@ -101,8 +101,8 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(
 
 
 def test_the_manifest_tells_the_place_and_the_type(tmp_path, encoder, documents):
-    write_corpus(
-        encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant", factory="HNSW32")
+    Index.create(
+        tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant", factory="HNSW32")
     )
     manifest = read_manifest(tmp_path / "i")
     assert manifest.settings == {

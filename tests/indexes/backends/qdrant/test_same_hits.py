@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexes import WriteConfig, open_index, write_corpus
+from indexes import Index, IndexConfig
 from retrieval import Document, Retriever, VectorIndex
 from retrieval.errors import UsageError, VectorError
 
-QDRANT_URLS = {"embedded": "", "memory": ":memory:"}
+IN_MEMORY = {"embedded": False, "memory": True}
 
 
 def unit_vectors(random, count, dimension):
@@ -24,15 +24,15 @@ def pairs(found):
     return [[(hit.rank, hit.doc_id, hit.score) for hit in hits] for hits in found]
 
 
-@pytest.mark.parametrize("url", QDRANT_URLS.values(), ids=QDRANT_URLS)
-def test_exact_search_gives_the_hits_scores_and_order_of_faiss(tmp_path, index_of, url):
+@pytest.mark.parametrize("memory", IN_MEMORY.values(), ids=IN_MEMORY)
+def test_exact_search_gives_the_hits_scores_and_order_of_faiss(tmp_path, index_of, memory):
     random = np.random.default_rng(3)
     vectors = unit_vectors(random, 300, 24)
     vectors[200:260] = vectors[10]  # sixty-one equal vectors, more than fit into one answer
     ids = [f"{number:03d}" for number in random.permutation(300)]
     queries = np.concatenate([unit_vectors(random, 20, 24), vectors[10:11]])
     reference = index_of(vectors, tmp_path / "f", ids=ids, backend="faiss")
-    index = index_of(vectors, tmp_path / "q", ids=ids, url=url)
+    index = index_of(vectors, tmp_path / "q", ids=ids, memory=memory)
     for k in (1, 7, 40, 300):
         assert pairs(index.search(queries, k)) == pairs(reference.search(queries, k))
     tied = index.search(queries[-1:], 61)[0]
@@ -80,8 +80,8 @@ def test_hits_carry_title_text_and_metadata_of_documents_with_unicode_ids(
         Document(name, f"text {n}", f"title {n}", {"owner": "Zoë", "year": 2000 + n, "x": None})
         for n, name in enumerate(names)
     ]
-    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="qdrant"))
-    index = open_index(tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant"))
+    index = Index.open(tmp_path / "i")
     assert isinstance(index, VectorIndex)
     queries = encoder.encode_queries([document.content for document in documents])
     for document, [hit] in zip(documents, index.search(queries, 1), strict=True):

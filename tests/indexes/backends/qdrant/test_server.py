@@ -6,7 +6,7 @@ import socket
 import numpy as np
 import pytest
 
-from indexes import open_index, read_manifest, verify_index
+from indexes import Index, read_manifest
 from indexes.backends.qdrant import QdrantOptions, configured_backend
 from indexes.backends.qdrant import points as points_module
 from indexes.backends.qdrant.connection import Connection, find_api_key
@@ -46,10 +46,10 @@ def one_collection(server):
 
 
 def test_an_index_on_a_server_finds_its_documents(folder, server, encoder, documents):
-    index = open_index(folder)
+    index = Index.open(folder)
     hits = index.search(encoder.encode_queries([d.content for d in documents]), 2)
     assert [(h[0].doc_id, h[0].text) for h in hits] == [(d.doc_id, d.text) for d in documents]
-    assert verify_index(folder).documents == 25
+    assert Index.open(folder).check().documents == 25
     name, _ = one_collection(server)
     assert server.aliases == {"docs": name}
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -81,12 +81,12 @@ def test_the_collection_is_made_for_exact_search_and_carries_the_fingerprint(
 def test_every_option_reaches_the_server(tmp_path, write_with, server, options, encoder, documents):
     chosen = with_changes(
         options,
-        shard_number=3,
-        replication_factor=2,
+        shards=3,
+        replicas=2,
         quantization="int8",
-        on_disk_vectors=True,
-        on_disk_payload=True,
-        on_disk_graph=True,
+        vectors_on_disk=True,
+        payload_on_disk=True,
+        graph_on_disk=True,
     )
     write_with(chosen, encoder, documents, tmp_path / "i", factory="HNSW32,ef200")
     body = dict(one_collection(server)[1]["body"])
@@ -99,7 +99,7 @@ def test_every_option_reaches_the_server(tmp_path, write_with, server, options, 
         "replication_factor": 2,
         "on_disk_payload": True,
     }
-    index = open_index(tmp_path / "i")
+    index = Index.open(tmp_path / "i")
     query = encoder.encode_queries([documents[0].content])
     index.search(query, 3)
     index.as_exact().search(query, 3)
@@ -173,7 +173,7 @@ def test_a_busy_server_is_asked_again(tmp_path, write_with, server, options, enc
     server.failures.append(["GET", "/collections", 429, 1, {"Retry-After": "0"}])
     write_with(options, encoder, documents, tmp_path / "i")
     assert len(server.sent("PUT", "/points")) == 3
-    assert verify_index(tmp_path / "i").documents == 25
+    assert Index.open(tmp_path / "i").check().documents == 25
 
 
 def test_pauses_double_and_end_in_one_line(server, options):
@@ -243,13 +243,13 @@ def test_readers_keep_the_replaced_collection_until_the_next_build(
     folder, server, write_with, options, encoder, documents
 ):
     first, _ = one_collection(server)
-    reader = open_index(folder)
+    reader = Index.open(folder)
     replacing = with_changes(options, overwrite=True)
     write_with(replacing, encoder, documents[:5], folder, overwrite=True)
     second = server.aliases["docs"]
     query = encoder.encode_queries([documents[20].content])
     assert reader.search(query, 1)[0][0].doc_id == "d20"
-    assert len(open_index(folder)) == 5
+    assert len(Index.open(folder)) == 5
     assert set(server.collections) == {first, second}
     write_with(replacing, encoder, documents[:6], folder, overwrite=True)
     assert set(server.collections) == {second, server.aliases["docs"]}
@@ -286,27 +286,27 @@ def test_a_collection_of_another_model_is_refused(folder, server):
     other = fakes.HashingEncoder(model="other").fingerprint
     change(one_collection(server)[1], fingerprint=other.to_json())
     with pytest.raises(FingerprintError, match="'other'.*model 'other' against 'hash'"):
-        open_index(folder)
+        Index.open(folder)
 
 
 def test_a_collection_that_is_gone_unfinished_or_of_another_size_is_corrupt(folder, server):
     name, collection = one_collection(server)
     collection["body"]["vectors"]["size"] = 8
     with pytest.raises(IndexCorruptError, match="vectors of length 8, the manifest states 16"):
-        open_index(folder)
+        Index.open(folder)
     collection["body"]["vectors"]["size"] = 16
     collection["points"].popitem()
     with pytest.raises(IndexCorruptError, match="holds 24 points, 25 were expected"):
-        open_index(folder)
+        Index.open(folder)
     change(collection, fingerprint={"model": "x"})
     with pytest.raises(IndexCorruptError, match="damaged metadata"):
-        open_index(folder)
+        Index.open(folder)
     change(collection, complete=False)
     with pytest.raises(IndexCorruptError, match="not a finished index"):
-        open_index(folder)
+        Index.open(folder)
     del server.collections[name]
     with pytest.raises(IndexCorruptError, match="is gone.*--overwrite"):
-        open_index(folder)
+        Index.open(folder)
 
 
 @pytest.mark.parametrize("variable", ["QDRANT_API_KEY", "MILLPOND_QDRANT_API_KEY"])
@@ -316,7 +316,7 @@ def test_the_key_comes_from_the_environment_and_is_kept_nowhere(
     server.key = "s3cret"
     monkeypatch.setenv(variable, "s3cret")
     write_with(options, encoder, documents, tmp_path / "i")
-    open_index(tmp_path / "i")
+    Index.open(tmp_path / "i")
     assert {request.headers["api-key"] for request in server.requests} == {"s3cret"}
     for path in (tmp_path / "i").rglob("*"):
         assert path.is_dir() or b"s3cret" not in path.read_bytes()
@@ -340,7 +340,7 @@ def test_a_wrong_key_is_one_line_and_not_tried_again(folder, server, monkeypatch
     monkeypatch.setenv("QDRANT_API_KEY", key)
     server.requests.clear()
     with pytest.raises(StorageError, match=message) as caught:
-        open_index(folder)
+        Index.open(folder)
     assert "environment variable QDRANT_API_KEY" in str(caught.value)
     assert "wrong" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -361,7 +361,7 @@ def test_a_server_that_is_down_is_one_line_before_anything_is_encoded(
 
 
 def test_a_server_that_went_down_is_one_line_on_search(folder, server, encoder):
-    index = open_index(folder)
+    index = Index.open(folder)
     server.stop()
     with pytest.raises(StorageError, match="No Qdrant server answers"):
         index.search(encoder.encode_queries(["x"]), 1)

@@ -1,13 +1,6 @@
 """Fields, filters and changes as a Qdrant server is told of them."""
 
-from indexes import (
-    ChangeConfig,
-    add_documents,
-    delete_documents,
-    open_index,
-    reindex,
-    verify_index,
-)
+from indexes import Index, IndexConfig
 from indexes.backends.qdrant.points import point_id
 from retrieval import Document
 
@@ -45,7 +38,7 @@ def test_fields_are_sent_with_the_points_and_indexed_by_type(
 def test_a_filter_is_sent_with_the_query(tmp_path, write_with, server, options, encoder):
     documents = [Document(str(n), str(n), metadata={"year": n}) for n in range(5)]
     write_with(options, encoder, documents, tmp_path / "i")
-    open_index(tmp_path / "i").search(encoder.encode_queries(["1"]), 2, where="year >= 3")
+    Index.open(tmp_path / "i").search(encoder.encode_queries(["1"]), 2, where="year >= 3")
     [search] = server.sent("POST", "/query/batch")[-1].body["searches"]
     assert search["filter"] == {"must": [{"key": 'fields."year"', "range": {"gte": 3.0}}]}
     assert search["limit"] == 2  # no more rows match
@@ -56,8 +49,8 @@ def test_a_change_makes_a_new_collection_and_moves_the_alias(
 ):
     write_with(options, encoder, documents, tmp_path / "i")
     first, _ = one_collection(server)
-    add_documents(encoder, [Document("new", "new")], tmp_path / "i")
-    delete_documents(tmp_path / "i", ["d0", "d1"], ChangeConfig(compact_share=1))
+    Index.open(tmp_path / "i", encoder).add([Document("new", "new")])
+    Index.open(tmp_path / "i").delete(["d0", "d1"], IndexConfig(compact_share=1))
     current = server.aliases["docs"]
     assert current != first
     points = server.collections[current]["points"]
@@ -65,8 +58,8 @@ def test_a_change_makes_a_new_collection_and_moves_the_alias(
     assert point_id("new") in points
     assert point_id("d0") not in points
     assert server.collections[current]["body"]["metadata"]["millpond"]["documents"] == 24
-    assert verify_index(tmp_path / "i").documents == 24
-    hits = open_index(tmp_path / "i").search(encoder.encode_queries(["new"]), 1)[0]
+    assert Index.open(tmp_path / "i").check().documents == 24
+    hits = Index.open(tmp_path / "i").search(encoder.encode_queries(["new"]), 1)[0]
     assert hits[0].doc_id == "new"
 
 
@@ -74,9 +67,9 @@ def test_a_server_index_is_rebuilt_with_its_own_options(
     tmp_path, write_with, server, options, encoder, documents
 ):
     write_with(options, encoder, documents, tmp_path / "i")
-    reindex(tmp_path / "i", factory="HNSW24")
+    Index.open(tmp_path / "i").reindex(factory="HNSW24")
     body = server.collections[server.aliases["docs"]]["body"]
     assert body["hnsw_config"]["m"] == 24
-    manifest = reindex(tmp_path / "i", out=tmp_path / "local", backend="faiss")
+    manifest = Index.open(tmp_path / "i").reindex(out=tmp_path / "local", backend="faiss").manifest
     assert (manifest.backend, manifest.factory) == ("faiss", "Flat")
     assert "mode" not in manifest.settings

@@ -1,0 +1,280 @@
+"""Qdrant on the command line: ``--url``, ``--store FILE`` and ``--ask-key``."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.output import print_line
+
+if TYPE_CHECKING:
+    from indexes.backends.qdrant import QdrantOptions
+
+__all__ = [
+    "ANY_DIMENSION",
+    "EXAMPLE",
+    "AskKeyOption",
+    "QdrantFlags",
+    "StoreExampleOption",
+    "StoreOption",
+    "StoredKeyOption",
+    "UrlOption",
+    "read_qdrant_options",
+    "use_asked_key",
+]
+
+PANEL = "Qdrant, with --backend qdrant"
+ANY_DIMENSION = 1
+"""Stands for D before a model is loaded; every type of Qdrant index takes it."""
+
+EXAMPLE = """\
+# For: millpond index CORPUS --out DIR --backend qdrant --store FILE
+# Settings behind a "#" are the defaults. The API key never goes in this file: put it
+# into the environment variable QDRANT_API_KEY, or type --ask-key.
+
+# Where the index is. Without url, Qdrant's own engine keeps it in DIR; of the other
+# settings, only memory can be used then.
+url = "http://localhost:6333"  # a server or cloud; --url says the same
+collection = "docs"            # what the server calls it; the name of DIR by default
+# memory = false               # true, without url: in the process that opens DIR
+
+# How vectors get there.
+# grpc = false                 # true: over gRPC (port 6334), not over HTTP
+# parallel = 1                 # batches sent at the same time
+# timeout_seconds = 60         # for one request
+# green_seconds = 3600         # for the server to finish indexing afterwards
+
+# How the server keeps them. It chooses shards and replicas where they are not set.
+# shards = 2                   # of the collection
+# replicas = 1                 # copies of each shard
+# quantization = "none"        # int8 takes a quarter of the memory, binary a 32nd:
+                               # search compressed, rank by the originals; needs HNSW
+# vectors_on_disk = false      # true: keep the vectors on disk, not in memory
+# payload_on_disk = false      # the same for ids and fields of the documents
+# graph_on_disk = false        # the same for the graph; needs HNSW
+"""
+
+
+def _show_example(wanted: bool) -> None:
+    if wanted:
+        print_line(EXAMPLE.rstrip("\n"))
+        raise typer.Exit
+
+
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="A server or cloud, such as http://localhost:6333. Without it, Qdrant's engine keeps "
+        "the index in DIR.",
+        rich_help_panel=PANEL,
+        show_default=False,
+    ),
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="FILE",
+        help="A TOML file with further settings, such as the name of the collection; 'millpond "
+        "index --store-example' prints one.",
+        rich_help_panel=PANEL,
+        show_default=False,
+    ),
+]
+StoreExampleOption = Annotated[
+    bool,
+    typer.Option(
+        "--store-example",
+        is_eager=True,
+        callback=_show_example,
+        help="Print a commented file for --store, and exit.",
+        rich_help_panel=PANEL,
+    ),
+]
+AskKeyOption = Annotated[
+    bool,
+    typer.Option(
+        "--ask-key",
+        help="Ask for the API key of the server, unseen. Without it, the environment variable "
+        "MILLPOND_QDRANT_API_KEY or QDRANT_API_KEY holds it.",
+        rich_help_panel=PANEL,
+    ),
+]
+StoredKeyOption = Annotated[
+    bool,
+    typer.Option(
+        "--ask-key", help="Ask for the key of the Qdrant server that holds the vectors, unseen."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class QdrantFlags:
+    """What was typed of the Qdrant panel."""
+
+    url: str | None
+    store: Path | None
+    ask_key: bool
+
+    @property
+    def typed(self) -> list[str]:
+        """The flags that were typed, as they are spelled."""
+        typed = {"--url": self.url is not None, "--store": self.store, "--ask-key": self.ask_key}
+        return [name for name, value in typed.items() if value]
+
+
+def read_qdrant_options(
+    backend: str, factory: str, flags: QdrantFlags, collection: str
+) -> QdrantOptions | None:
+    """Return what the flags and the file describe; None for another backend.
+
+    Asks no server; may ask for the key.
+
+    Parameters
+    ----------
+    collection : the name that the server gives the index where the file names none.
+
+    Raises
+    ------
+    UsageError : flags or settings are wrong or do not go together.
+    SourceNotFoundError, StorageError : the file is not there or cannot be read.
+    """
+    from retrieval.errors import UsageError
+
+    if backend != "qdrant":
+        if flags.typed:
+            raise UsageError(
+                f"Only Qdrant has a use for {' and '.join(flags.typed)}, and the backend is "
+                f"{backend!r}. Type --backend qdrant, or leave that out."
+            )
+        return None
+    options = _read_options(flags, collection)
+    _check_graph(factory, options)
+    if flags.ask_key:
+        options = replace(options, api_key=ask_key(options.url))
+    return options
+
+
+def _read_options(flags: QdrantFlags, collection: str) -> QdrantOptions:
+    from indexes.backends.qdrant.options import SERVER, refuse_without_server
+    from retrieval.errors import UsageError
+
+    typed = _read_file(flags.store)
+    if flags.url is not None and not flags.url.strip():
+        raise UsageError("--url is empty. Type --url http://localhost:6333, or leave it out.")
+    if flags.url is not None and flags.url != typed.get("url", flags.url):
+        raise UsageError(
+            f"--url and the url in {flags.store} are two addresses. Leave one of them out."
+        )
+    url = typed.get("url") if flags.url is None else flags.url
+    values = {"collection": collection, **typed, "url": url} if url else typed
+    try:
+        options = _build_options(values)
+        if options.mode != SERVER:
+            needy = [name for name in typed if name not in ("url", "memory")]
+            refuse_without_server([*needy, *(["--ask-key"] if flags.ask_key else [])])
+    except UsageError as error:
+        raise UsageError(f"{flags.store}: {error}" if typed else str(error)) from None
+    return options
+
+
+def _read_file(path: Path | None) -> dict[str, Any]:
+    """Return the settings of the file; nothing is said about their types yet."""
+    from embedder.training.typed import read_toml
+
+    return {} if path is None else read_toml(path, "millpond index --store-example")
+
+
+def _build_options(values: dict[str, Any]) -> QdrantOptions:
+    from embedder.training.typed import read_dataclass
+    from indexes.backends.qdrant import QdrantOptions
+    from retrieval.errors import UnknownNameError
+
+    known = [f.name for f in fields(QdrantOptions) if f.name not in ("api_key", "overwrite")]
+    for name in values:
+        if name not in known:
+            advice = "A key goes in the environment variable QDRANT_API_KEY, or type --ask-key."
+            raise UnknownNameError("setting", name, known, advice if "key" in name else "")
+    return read_dataclass(QdrantOptions, values)
+
+
+def _check_graph(factory: str, options: QdrantOptions) -> None:
+    """Raise UsageError for what would have no effect without a graph."""
+    from retrieval.errors import UsageError
+
+    if factory != "Flat":
+        return
+    if options.graph_on_disk:
+        raise UsageError(
+            "graph_on_disk is about the graph of HNSW, and --factory Flat has none. Type "
+            "--factory HNSW, or leave the setting out."
+        )
+    if options.quantization != "none":
+        raise UsageError(
+            f"quantization {options.quantization} is for approximate search, and --factory Flat "
+            "compares the original vectors. Type --factory HNSW, or leave the setting out."
+        )
+
+
+def use_asked_key(folder: Path, asked: bool) -> None:
+    """Ask for the key of the server that holds an index, where that was ``asked`` for.
+
+    For the rest of this process it stands in the first of the environment variables that hold
+    keys, which every connection reads.
+
+    Raises
+    ------
+    UsageError : no server holds the vectors; there is no terminal, or nothing was typed.
+    SourceNotFoundError, IndexCorruptError : there is no index in the folder.
+    """
+    if not asked:
+        return
+    from indexes import read_manifest
+    from indexes.backends.qdrant.connection import API_KEY_VARIABLES
+    from retrieval.errors import UsageError
+
+    settings = read_manifest(folder).settings
+    url = settings.get("url") if settings.get("mode") == "server" else None
+    if url is None:
+        raise UsageError(
+            f"Only a Qdrant server has a use for --ask-key, and {folder} holds its vectors itself. "
+            f"Leave it out."
+        )
+    os.environ[API_KEY_VARIABLES[0]] = ask_key(str(url))
+
+
+def ask_key(url: str) -> str:
+    """Return the key that is typed at the terminal and not shown there.
+
+    Raises
+    ------
+    UsageError : there is no terminal, or nothing was typed.
+    """
+    import getpass
+
+    from retrieval.errors import UsageError
+
+    instead = "put the key into the environment variable QDRANT_API_KEY"
+    try:
+        with warnings.catch_warnings():
+            # Where it cannot hide what is typed, getpass would warn and show it.
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            key = getpass.getpass(f"API key of {url}: ")
+    except (getpass.GetPassWarning, OSError):
+        raise UsageError(
+            f"--ask-key needs a terminal, and there is none here. Leave it out and {instead}."
+        ) from None
+    except EOFError:
+        key = ""
+    if not key:
+        raise UsageError(
+            f"No key was typed. Type it when asked, or leave --ask-key out and {instead}."
+        )
+    return key
