@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cli.output import clean
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-__all__ = ["PlainProgress", "format_seconds", "message", "progress", "warn", "write_error"]
+__all__ = ["PlainProgress", "clean", "format_seconds", "message", "progress", "warn", "write_error"]
 
 _PLAIN_INTERVAL_SECONDS = 5.0
+
+# C0, DEL and C1 controls, line separators, marks that turn the writing direction, lone
+# surrogates: what lets the text of a document move the cursor or pretend to be our output.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def clean(text: str) -> str:
+    """Return the text on one line, each character that could steer a terminal as a blank."""
+    return _UNPRINTABLE.sub(" ", text).strip()
 
 
 def message(text: str) -> None:
@@ -25,8 +35,8 @@ def message(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print one line to stderr that begins with "Note: "."""
-    _print("Note: ", "yellow", text)
+    """Print one line to stderr that begins with "Warning: "."""
+    _print("Warning: ", "yellow", text)
 
 
 def write_error(text: str) -> None:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cli.console import message, warn
+from cli.options import OVERLAP, TOKENS
 
 if TYPE_CHECKING:
     from embedder import Embedder
     from embedder.light import LightEncoder
-    from retrieval import Fingerprint, Vectors
+    from embedder.splitting import PassageSplitter
+    from retrieval import Document, Fingerprint, Vectors
 
 __all__ = [
-    "DEFAULT_MODEL_NAME",
+    "Reading",
     "ReportingEncoder",
     "check_index_speed",
     "choose_speed",
     "is_int8",
     "keep_memory",
     "load_encoder",
+    "load_splitter",
+    "name_passages",
     "note_untrained",
     "say_once",
 ]
-
-DEFAULT_MODEL_NAME = "millpond-135m"
-"""What --help shows; a test holds it equal to ``embedder.DEFAULT_MODEL``."""
 
 _LAYERS = "linear_layers"
 """The setting of a fingerprint that int8 layers add."""
@@ -142,3 +143,83 @@ class ReportingEncoder:
     def encode_documents(self, texts: Sequence[str]) -> Vectors:
         """Return float32 (N, D), rows in the order of ``texts``."""
         return self._encoder.encode_documents(texts, progress=self._progress)
+
+
+def load_splitter(encoder: Embedder, passages: Mapping[str, int]) -> PassageSplitter | None:
+    """Return what cuts texts as stated, None where they stay whole; warns of what is cut off.
+
+    Raises
+    ------
+    UsageError : the model reads fewer tokens than a passage has, or an index states passages of
+        another kind.
+    """
+    if not passages:
+        return None
+    from embedder.splitting import make_splitter
+    from retrieval.errors import UsageError
+
+    if set(passages) != {TOKENS, OVERLAP}:
+        raise UsageError(
+            f"The index was cut into passages by {dict(passages)}, which the command line does not "
+            f"know how to repeat. Change it from Python, with the function that cut it."
+        )
+    return make_splitter(encoder, passages[TOKENS], passages[OVERLAP])
+
+
+def name_passages(passages: Mapping[str, int]) -> str:
+    """Return how documents were cut, in words."""
+    if set(passages) != {TOKENS, OVERLAP}:
+        return str(dict(passages))
+    return f"of at most {passages[TOKENS]:,} tokens, overlapping by {passages[OVERLAP]:,}"
+
+
+class Reading:
+    """Documents that are counted as they pass; warns where a title leaves a passage no room.
+
+    Parameters
+    ----------
+    documents : what is read, once.
+    encoder, passages : what the documents are cut for, and how.
+
+    Attributes
+    ----------
+    count : documents so far.
+    """
+
+    def __init__(
+        self, documents: Iterable[Document], encoder: Embedder, passages: Mapping[str, int]
+    ) -> None:
+        self.count = 0
+        self._documents = documents
+        self._encoder = encoder
+        self._tokens = passages.get(TOKENS, 0)
+        self._longest_title = -1  # an empty one is looked at too
+        self._warned = not passages
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in self._documents:
+            self.count += 1
+            if not self._warned and len(document.title) > self._longest_title:
+                self._longest_title = len(document.title)
+                self._check(document)
+            yield document
+
+    def _check(self, document: Document) -> None:
+        """Warn, once, where title, prompt and passage are more than the model reads."""
+        from embedder.splitting import tokens_beside
+
+        beside, longest = (
+            tokens_beside(self._encoder, document.title),
+            self._encoder.spec.max_tokens,
+        )
+        if beside + self._tokens <= longest:
+            return
+        self._warned = True
+        what = f"the title of {document.doc_id!r}" if document.title else "the end of a text"
+        room = longest - beside
+        advice = f"type --passages {room} or less" if room > 0 else "the title alone fills it"
+        warn(
+            f"The model reads {longest} tokens. {beside} of them are taken by {what} and what the "
+            f"model puts beside a text, so the end of passages of {self._tokens} tokens is not "
+            f"read: {advice}, or choose a model with a larger max_tokens."
+        )

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.models import DEFAULT_MODEL_NAME
+if TYPE_CHECKING:
+    from indexes.writing import Engine
 
 __all__ = [
+    "DEFAULT_MODEL_NAME",
+    "AddressOption",
     "ConfigArgument",
     "DeviceOption",
+    "EngineOption",
+    "IndexSpeedOption",
     "JsonOption",
     "ModelOption",
+    "OverlapOption",
+    "PassagesOption",
     "SkipBadOption",
-    "IndexSpeedOption",
     "SpeedName",
     "SpeedOption",
+    "WorkersOption",
+    "choose_engine",
+    "choose_passages",
 ]
+
+DEFAULT_MODEL_NAME = "millpond-135m"
+"""What --help shows; a test holds it equal to ``embedder.DEFAULT_MODEL``."""
 
 
 class SpeedName(StrEnum):
@@ -72,3 +85,110 @@ SkipBadOption = Annotated[
     typer.Option("--skip-bad", help="Count bad records and go on, instead of stopping at one."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+OVERLAP_SHARE = 8
+"""Passages overlap by an eighth, if not told otherwise."""
+TOKENS, OVERLAP = "tokens", "overlap"
+
+PassagesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--passages",
+        metavar="TOKENS",
+        min=1,
+        help="Cut long documents into passages of at most so many tokens; a hit shows the best.",
+        show_default="whole documents, of which the model reads the beginning",
+    ),
+]
+OverlapOption = Annotated[
+    int | None,
+    typer.Option(
+        "--overlap",
+        metavar="TOKENS",
+        min=0,
+        help="How many tokens a passage repeats of the one before.",
+        show_default=f"an {OVERLAP_SHARE}th of --passages",
+    ),
+]
+
+ENGINES = ("local", "ray")
+
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine", metavar="NAME", help="What runs the model: local, or ray for a cluster."
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="With --engine ray: a running cluster (auto, HOST:6379, ray://HOST:10001).",
+        show_default="this machine",
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="With --engine ray: how many models are loaded.",
+        show_default="what fits",
+    ),
+]
+
+
+def choose_passages(tokens: int | None, overlap: int | None) -> dict[str, int]:
+    """Return what the manifest keeps of these options; empty where documents stay whole.
+
+    Raises
+    ------
+    UsageError : they do not go together, or a number is out of range.
+    """
+    from retrieval.errors import UsageError
+
+    if tokens is None:
+        if overlap is not None:
+            raise UsageError("--overlap goes with --passages TOKENS. Leave it out, or type both.")
+        return {}
+    from embedder.splitting import check_passages
+
+    shared = tokens // OVERLAP_SHARE if overlap is None else overlap
+    check_passages(tokens, shared)
+    return {TOKENS: tokens, OVERLAP: shared}
+
+
+def choose_engine(
+    engine: str,
+    address: str | None,
+    workers: int | None,
+    model: str | None,
+    device: str | None,
+    speed: str = "exact",
+) -> Engine | None:
+    """Return the engine that was asked for, None for this process.
+
+    Raises
+    ------
+    UnknownNameError : no such engine.
+    UsageError : options of Ray without it.
+    MissingDependencyError : ray is not installed.
+    """
+    from retrieval.errors import UnknownNameError, UsageError
+
+    if engine not in ENGINES:
+        raise UnknownNameError("engine", engine, ENGINES)
+    if engine == "local":
+        if address is not None or workers is not None:
+            named = "--address" if address is not None else "--workers"
+            raise UsageError(f"{named} goes with --engine ray. Add that, or leave {named} out.")
+        return None
+    from embedder import DEFAULT_MODEL, Embedder
+    from embedder.engine.speed import check_speed
+    from indexes.engines.ray import RayConfig, ray_engine
+
+    name = model or DEFAULT_MODEL
+    factory = partial(Embedder.load, name, device=device, speed=check_speed(speed))
+    return ray_engine(factory, RayConfig(address=address, workers=workers))

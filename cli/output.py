@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
+import shlex
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
+from cli.console import clean, format_seconds, message, warn
+
+if TYPE_CHECKING:
+    from indexes import Change, Manifest
+
 __all__ = [
     "read_version",
-    "clean",
+    "RECALL",
+    "RECALL_QUERIES",
+    "count_rows",
+    "describe_recall",
+    "report_built",
+    "report_change",
+    "report_recall",
     "collapse",
     "format_size",
     "format_table",
@@ -30,7 +40,6 @@ __all__ = [
     "check_output",
     "print_json",
     "print_line",
-    "layout_scores",
 ]
 
 
@@ -42,23 +51,13 @@ def read_version() -> str:
         return "(not installed)"
 
 
-# C0, DEL and C1 controls, line separators, marks that turn the writing direction, lone
-# surrogates: what lets the text of a document move the cursor or pretend to be our output.
-_UNPRINTABLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
 _GAP = "  "
 _NARROWEST = 40
 
 
-def clean(text: str) -> str:
-    """Return the text on one line, each character that could steer a terminal as a blank."""
-    return _UNPRINTABLE.sub(" ", text).strip()
-
-
 def collapse(text: str) -> str:
     """Return the text as ``clean`` does, with single blanks between words."""
-    return " ".join(_UNPRINTABLE.sub(" ", text).split())
+    return " ".join(clean(text).split())
 
 
 def stdout_width() -> int | None:
@@ -202,45 +201,72 @@ def _is_special(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-_COLUMN = 8
-_LONGEST_TASK = 36
+RECALL, RECALL_QUERIES = "recall@10", "recall_queries"
+"""A test holds the first equal to ``indexes.build.RECALL``."""
+GOOD_RECALL = 0.9
+ADVICE = {
+    "faiss": "a type that looks at more (HNSW64, IVF256,Flat for IVF256,PQ32), or Flat",
+    "qdrant": "a denser graph (HNSW64,ef400), or Flat",
+}
 
 
-def layout_scores(
-    models: Sequence[str],
-    tasks: Sequence[tuple[str, str]],
-    scores: Mapping[tuple[str, str], float],
-    width: int,
-) -> Iterator[str]:
-    """Yield the lines of a table, in blocks where there are more models than fit side by side.
-
-    Parameters
-    ----------
-    tasks : name and main metric of each row.
-    scores : model and task to score; NaN is shown as "undef.", a missing one as "-".
-    width : cells in a line; names are cut to fit, scores never.
-    """
-    metric = max(cell_len(name) for _, name in tasks)
-    room = max(12, min(_LONGEST_TASK, width - metric - 2 - _COLUMN))
-    left = min(room, max(cell_len(clean(name)) for name, _ in tasks))
-    each = max(1, (width - left - metric - 2) // _COLUMN)
-    for start in range(0, len(models), each):
-        numbers = range(start, min(start + each, len(models)))
-        heads = "".join(f"{number + 1:>{_COLUMN}}" for number in numbers)
-        yield f"{'task':<{left}}  {'metric':<{metric}}{heads}"
-        for task, name in tasks:
-            shown = truncate(clean(task), left)
-            shown += " " * (left - cell_len(shown))
-            row = "".join(
-                f"{_format(scores.get((models[number], task))):>{_COLUMN}}" for number in numbers
-            )
-            yield f"{shown}  {name:<{metric}}{row}"
-        yield ""
-    for number, model in enumerate(models, start=1):
-        yield truncate(f"{number:>2}  {clean(model)}", max(width, 24))
+def count_rows(manifest: Manifest) -> str:
+    """Return how many documents, or passages, can be found."""
+    noun = "passage" if manifest.passages else "document"
+    return f"{manifest.documents:,} {noun}{'' if manifest.documents == 1 else 's'}"
 
 
-def _format(score: float | None) -> str:
-    if score is None:
-        return "-"
-    return "undef." if math.isnan(score) else f"{score:.3f}"
+def describe_recall(manifest: Manifest) -> str:
+    """Return the measured recall of an approximate index, "" of an exact one."""
+    recall = manifest.settings.get(RECALL)
+    if not isinstance(recall, int | float):
+        return ""
+    queries = manifest.settings.get(RECALL_QUERIES)
+    return f"{recall:.2f} against exact search ({queries} stored vectors as queries)"
+
+
+def report_built(manifest: Manifest, folder: Path) -> None:
+    """Say where a server keeps a new index, and what an approximate one finds."""
+    place = manifest.settings
+    if place.get("mode") == "server":
+        message(f"The collection {place['collection']!r} at {place['url']} holds the vectors.")
+    report_recall(manifest, folder)
+
+
+def report_recall(manifest: Manifest, folder: Path) -> None:
+    """Say what an approximate index finds; a warning with advice where that is too little."""
+    found = describe_recall(manifest)
+    if not found:
+        return
+    recall = manifest.settings[RECALL]
+    assert isinstance(recall, int | float)
+    if recall >= GOOD_RECALL:
+        message(f"{RECALL} {found}")
+        return
+    advice = ADVICE.get(manifest.backend, "another type, or Flat")
+    warn(
+        f"{RECALL} {found}: {manifest.factory} misses {1 - recall:.0%} of the best documents. "
+        f"Try {advice}: millpond reindex {shlex.quote(str(folder))} --factory TYPE"
+    )
+
+
+def report_change(change: Change, folder: Path, seconds: float) -> None:
+    """Say in one line what a change did, and what recall is now."""
+    counts = {
+        "added": change.added,
+        "replaced": change.replaced,
+        "relabelled": change.relabelled,
+        "deleted": change.deleted,
+        "kept": change.unchanged,
+        "not found": change.missing,
+    }
+    done = [f"{name} {count:,}" for name, count in counts.items() if count] or ["changed nothing"]
+    if change.compacted:
+        done.append("compacted")
+    text = ", ".join(done)
+    message(
+        f"{text[0].upper()}{text[1:]} in {format_seconds(seconds)}: {folder} holds "
+        f"{count_rows(change.manifest)}."
+    )
+    if change.added or change.replaced or change.relabelled or change.deleted:
+        report_recall(change.manifest, folder)

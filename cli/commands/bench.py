@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.cells import cell_len
 
-from cli.console import message, progress, warn, write_error
+from cli.console import clean, message, progress, warn, write_error
 from cli.models import keep_memory, say_once
 from cli.options import DeviceOption, JsonOption, SkipBadOption, SpeedName, SpeedOption
-from cli.output import layout_scores, print_json, print_line, stdout_width
+from cli.output import print_json, print_line, stdout_width, truncate
 
 if TYPE_CHECKING:
     from benchmarks.scoring.results import Result
     from benchmarks.scoring.runner import Failure
 
-__all__ = ["bench"]
+__all__ = ["bench", "layout_scores"]
 
 _PIPED_WIDTH = 80
 
@@ -139,3 +141,47 @@ def _finish(out: Path, results: Sequence[Result], failures: Sequence[Failure]) -
             message(f"  {failure}")
         raise typer.Exit(1)
     message(f"Next: millpond compare {shlex.quote(str(out))}")
+
+
+_COLUMN = 8
+_LONGEST_TASK = 36
+
+
+def layout_scores(
+    models: Sequence[str],
+    tasks: Sequence[tuple[str, str]],
+    scores: Mapping[tuple[str, str], float],
+    width: int,
+) -> Iterator[str]:
+    """Yield the lines of a table, in blocks where there are more models than fit side by side.
+
+    Parameters
+    ----------
+    tasks : name and main metric of each row.
+    scores : model and task to score; NaN is shown as "undef.", a missing one as "-".
+    width : cells in a line; names are cut to fit, scores never.
+    """
+    metric = max(cell_len(name) for _, name in tasks)
+    room = max(12, min(_LONGEST_TASK, width - metric - 2 - _COLUMN))
+    left = min(room, max(cell_len(clean(name)) for name, _ in tasks))
+    each = max(1, (width - left - metric - 2) // _COLUMN)
+    for start in range(0, len(models), each):
+        numbers = range(start, min(start + each, len(models)))
+        heads = "".join(f"{number + 1:>{_COLUMN}}" for number in numbers)
+        yield f"{'task':<{left}}  {'metric':<{metric}}{heads}"
+        for task, name in tasks:
+            shown = truncate(clean(task), left)
+            shown += " " * (left - cell_len(shown))
+            row = "".join(
+                f"{_format(scores.get((models[number], task))):>{_COLUMN}}" for number in numbers
+            )
+            yield f"{shown}  {name:<{metric}}{row}"
+        yield ""
+    for number, model in enumerate(models, start=1):
+        yield truncate(f"{number:>2}  {clean(model)}", max(width, 24))
+
+
+def _format(score: float | None) -> str:
+    if score is None:
+        return "-"
+    return "undef." if math.isnan(score) else f"{score:.3f}"

@@ -14,21 +14,18 @@ import typer
 
 from cli.console import message, progress, warn
 from cli.models import (
+    Reading,
     ReportingEncoder,
     check_index_speed,
     choose_speed,
     keep_memory,
     load_encoder,
+    load_splitter,
     note_untrained,
 )
-from cli.options import (
-    DeviceOption,
-    IndexSpeedOption,
-    SkipBadOption,
-)
-from cli.passages import Reading, load_splitter
+from cli.options import DeviceOption, IndexSpeedOption, SkipBadOption
+from cli.output import report_change
 from cli.store import StoredKeyOption, use_asked_key
-from cli.summary import report_change
 
 if TYPE_CHECKING:
     from embedder import Embedder
@@ -75,7 +72,7 @@ CompactAtOption = Annotated[
 ]
 
 Carry: TypeAlias = "Callable[..., Change]"
-"""``add_documents`` or ``update_documents``, with what they alone are given."""
+"""``Index.add`` or ``Index.update``, with what it alone is given."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
 
     What can be refused without the model is refused before it is loaded.
     """
-    from indexes import IndexConfig, read_manifest
+    from indexes import Index, IndexConfig, read_manifest
     from retrieval import read_corpus
 
     use_asked_key(asked.folder, asked.ask_key)
@@ -124,9 +121,8 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     with progress("Embedding", None, noun) as advance:
         reading = Reading(source, encoder, manifest.passages)
         change = carry(
-            ReportingEncoder(encoder, advance),
+            Index.open(asked.folder, ReportingEncoder(encoder, advance)),
             reading,
-            asked.folder,
             config,
             split=split,
             resumed=lambda rows: message(f"Going on: {rows:,} {noun} were stored before."),
@@ -179,7 +175,7 @@ def add(
     from indexes import Index
 
     asked = Embedding(folder, corpus, model, device, speed, skip_bad, restart, compact_at, ask_key)
-    embed_change(asked, add_documents)
+    embed_change(asked, Index.add)
 
 
 def update(
@@ -221,7 +217,7 @@ def update(
         )
 
     asked = Embedding(folder, corpus, model, device, speed, skip_bad, restart, compact_at, ask_key)
-    embed_change(asked, partial(update_documents, delete_missing=delete_missing))
+    embed_change(asked, partial(Index.update, delete_missing=delete_missing))
 
 
 ID_FIELDS = ("doc_id", "_id", "docid", "id")

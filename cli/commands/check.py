@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.console import message, warn
+from cli.console import clean, message, warn
 from cli.options import JsonOption
-from cli.output import clean, format_size, format_table, print_json, print_line, stdout_width
+from cli.output import format_size, format_table, print_json, print_line, stdout_width
 from cli.store import StoredKeyOption, use_asked_key
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _report_damage(
 def _compare_files(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str, str]]:
     """Return the manifest and, by name, what is wrong with each file that is not as it lists."""
     from indexes import read_manifest
-    from indexes.opening import find_damage
+    from indexes.snapshot import find_damage
 
     size = sum(entry.bytes for entry in manifest.files.values())
     if size >= SLOW_BYTES:

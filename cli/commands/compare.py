@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from cli.console import message, progress, warn
+from cli.console import clean, message, progress, warn
 from cli.options import JsonOption
-from cli.output import clean, format_table, print_json, print_line, stdout_width, wrap
+from cli.output import format_table, print_json, print_line, stdout_width, wrap
 
 if TYPE_CHECKING:
     from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
@@ -80,8 +80,8 @@ def compare(
       millpond compare results --baseline bm25 --metric recall@100 --json
     """
     from benchmarks.scoring.results import read_results
-    from benchmarks.significance.compare import CompareConfig
     from benchmarks.significance.compare import compare as compare_results
+    from benchmarks.significance.comparison import CompareConfig
 
     config = CompareConfig(
         metric=metric,
@@ -131,8 +131,15 @@ def _print_task(rows: Sequence[Difference], letters: Mapping[str, str], found: C
     metrics = ", ".join(dict.fromkeys(one.metric for one in rows))
     print_line()
     print_line(f"{clean(rows[0].task)}: {clean(metrics)}, {items} {_ITEMS[rows[0].task_type]}")
-    level = f"{100 * (1 - found.alpha):g}% interval"
-    head = ("scores", "difference", level, "effect", "p", f"{_CORRECTIONS[found.correction]} p")
+    level = f"{100 * (1 - found.config.alpha):g}% interval"
+    head = (
+        "scores",
+        "difference",
+        level,
+        "effect",
+        "p",
+        f"{_CORRECTIONS[found.config.correction]} p",
+    )
     _print_table(
         rows,
         letters,
@@ -153,7 +160,7 @@ def _print_task_type(
 ) -> None:
     print_line()
     print_line(f"{rows[0].task_type}, all tasks that both models have")
-    head = ("tasks", "mean scores", "difference", "p", f"{_CORRECTIONS[found.correction]} p")
+    head = ("tasks", "mean scores", "difference", "p", f"{_CORRECTIONS[found.config.correction]} p")
     _print_table(
         rows,
         letters,
@@ -203,27 +210,29 @@ def _explain(found: Comparison) -> str:
     corrected = [one.p_corrected for one in found.differences]
     corrected += [one.p_corrected for one in found.task_types]
     tests = sum(not math.isnan(p) for p in corrected)
-    parts = [f"p: {_TESTS[found.test].format(resamples=found.resamples)}, two-sided"]
+    parts = [f"p: {_TESTS[found.config.test].format(resamples=found.config.resamples)}, two-sided"]
     if any(one.task_type == "sts" for one in found.differences):
-        parts.append(f"for STS a paired bootstrap with {found.bootstrap_resamples:,} resamples")
+        parts.append(
+            f"for STS a paired bootstrap with {found.config.bootstrap_resamples:,} resamples"
+        )
     if found.task_types:
         parts.append("for all tasks Wilcoxon's signed-rank test")
     return (
-        f"{'; '.join(parts)}. {_CORRECTIONS[found.correction]} p: corrected for {tests:,} "
-        f"tests; * is below {found.alpha:g}. Difference: first minus second, with a paired "
+        f"{'; '.join(parts)}. {_CORRECTIONS[found.config.correction]} p: corrected for {tests:,} "
+        f"tests; * is below {found.config.alpha:g}. Difference: first minus second, with a paired "
         f"bootstrap interval that is not corrected. Effect: Cohen's d for pairs."
     )
 
 
 def _summarise(found: Comparison) -> list[str]:
     """Return how many differences are significant, and how many over whole task types."""
-    name = "Holm" if found.correction == "holm" else "Benjamini-Hochberg"
+    name = "Holm" if found.config.correction == "holm" else "Benjamini-Hochberg"
     real = sum(one.significant for one in found.differences)
     total = len(found.differences)
     untested = total - len(_tested(found.differences))
     lines = [
         f"{real:,} of {total:,} {'difference' if total == 1 else 'differences'} "
-        f"{'is' if real == 1 else 'are'} significant at {found.alpha:g} after {name}"
+        f"{'is' if real == 1 else 'are'} significant at {found.config.alpha:g} after {name}"
         f"{f'; {untested:,} could not be tested' if untested else ''}."
     ]
     if found.task_types:

@@ -11,10 +11,29 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import format_seconds, message, progress, warn
-from cli.engine import AddressOption, EngineOption, WorkersOption, choose_engine
-from cli.models import ReportingEncoder, keep_memory, load_encoder, note_untrained
-from cli.options import DeviceOption, ModelOption, SkipBadOption, SpeedName, SpeedOption
-from cli.passages import OverlapOption, PassagesOption, Reading, choose_passages, load_splitter
+from cli.models import (
+    Reading,
+    ReportingEncoder,
+    keep_memory,
+    load_encoder,
+    load_splitter,
+    note_untrained,
+)
+from cli.options import (
+    AddressOption,
+    DeviceOption,
+    EngineOption,
+    ModelOption,
+    OverlapOption,
+    PassagesOption,
+    SkipBadOption,
+    SpeedName,
+    SpeedOption,
+    WorkersOption,
+    choose_engine,
+    choose_passages,
+)
+from cli.output import count_rows, report_built
 from cli.store import (
     ANY_DIMENSION,
     AskKeyOption,
@@ -24,7 +43,6 @@ from cli.store import (
     UrlOption,
     read_qdrant_options,
 )
-from cli.summary import count_rows, report_built
 
 if TYPE_CHECKING:
     from indexes import Manifest
@@ -99,6 +117,7 @@ def index(
     from indexes import Index, IndexConfig, check_target
     from indexes.backends.qdrant import configured_backend
     from retrieval import read_corpus
+    from retrieval.protocols import no_progress
 
     flags = QdrantFlags(url, store, ask_key)
     options = read_qdrant_options(backend, factory, flags, out.resolve().name)
@@ -134,7 +153,7 @@ def index(
             if chosen is None:
                 advance(documents)
 
-        manifest = Index.create(out, encoder if chosen else ReportingEncoder(encoder, advance), reading, config, store=described, engine=chosen, progress=advance if chosen else None, split=split, skipped=lambda: source.skipped, resumed=going_on).manifest
+        manifest = Index.create(out, encoder if chosen else ReportingEncoder(encoder, advance), reading, config, store=described, engine=chosen, progress=advance if chosen else no_progress, split=split, skipped=lambda: source.skipped, resumed=going_on).manifest
     _summarise(manifest, reading.count, out, time.monotonic() - started)
     if source.skipped:
         warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")

@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.console import message
+from cli.console import clean, message
+from cli.models import name_passages
 from cli.options import JsonOption
-from cli.output import clean, format_size, format_table, print_json, print_line, stdout_width
-from cli.passages import name_passages
-from cli.summary import RECALL, RECALL_QUERIES, describe_recall
+from cli.output import (
+    RECALL,
+    RECALL_QUERIES,
+    describe_recall,
+    format_size,
+    format_table,
+    print_json,
+    print_line,
+    stdout_width,
+)
 
 if TYPE_CHECKING:
     from indexes import Manifest
@@ -90,9 +98,9 @@ def info(
       millpond info demo-index
       millpond info demo-index --verify
     """
-    from indexes import read_manifest, verify_index
+    from indexes import Index, read_manifest
 
-    manifest = verify_index(folder) if verify else read_manifest(folder)
+    manifest = Index.open(folder).check() if verify else read_manifest(folder)
     if json:
         print_json({**manifest.to_json(), "verified": verify})
         return

@@ -11,7 +11,7 @@ import typer
 from cli.console import message
 
 if TYPE_CHECKING:
-    from embedder.models.saved import WeightsDtype
+    from embedder.models.saving import WeightsDtype
 
 __all__ = ["merge", "soup"]
 

@@ -11,8 +11,8 @@ import typer
 
 from cli.commands.change import FolderArgument
 from cli.console import format_seconds, message
+from cli.output import count_rows, report_built
 from cli.store import AskKeyOption, QdrantFlags, StoreOption, UrlOption, read_qdrant_options
-from cli.summary import count_rows, report_built
 
 if TYPE_CHECKING:
     from indexes import Manifest
@@ -64,8 +64,7 @@ def reindex(
       millpond reindex my-index --factory HNSW32
       millpond reindex my-index --out other --backend qdrant
     """
-    from indexes import check_target, read_manifest
-    from indexes import reindex as build_again
+    from indexes import Index, check_target, read_manifest
 
     flags = QdrantFlags(url, store, ask_key)
     manifest = read_manifest(folder)
@@ -74,9 +73,10 @@ def reindex(
     check_target(target, overwrite or in_place)
     described = _choose_store(manifest, backend, factory, flags, overwrite, target, in_place)
     started = time.monotonic()
-    built = build_again(
-        folder, out=out, backend=backend, factory=factory, overwrite=overwrite, store=described
-    )
+    index = Index.open(folder)
+    built = index.reindex(
+        out=out, backend=backend, factory=factory, overwrite=overwrite, store=described
+    ).manifest
     message(
         f"Reindexed {count_rows(built)} in {format_seconds(time.monotonic() - started)}: {target} "
         f"({built.backend}, {built.factory})"

@@ -147,8 +147,8 @@ def _render(kind: str, folder: Path, results: list[Result], given: dict[str, Any
 
 def _compare(results: list[Result], given: dict[str, Any]) -> Comparison:
     """Return the comparison; of a single model an empty one, with a note."""
-    from benchmarks.report import compare_nothing
-    from benchmarks.significance.compare import CompareConfig, compare
+    from benchmarks.significance.compare import compare, compare_nothing
+    from benchmarks.significance.comparison import CompareConfig
 
     config = CompareConfig(**given)
     if len({one.model for one in results}) == 1 and not given.keys() & {"baseline", "metric"}:

@@ -11,19 +11,12 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 from rich.cells import cell_len
 
-from cli.console import message, progress, warn
+from cli.console import clean, message, progress, warn
 from cli.models import check_index_speed, choose_speed, is_int8, load_encoder, note_untrained
-from cli.options import (
-    DeviceOption,
-    IndexSpeedOption,
-    JsonOption,
-    SkipBadOption,
-    SpeedName,
-)
+from cli.options import DeviceOption, IndexSpeedOption, JsonOption, SkipBadOption, SpeedName
 from cli.output import (
     atomic_output,
     check_output,
-    clean,
     collapse,
     print_json,
     print_line,
@@ -161,7 +154,7 @@ def _open(
 
     index = Index.open(folder)
     chosen = None if where is None else parse_filter(where)
-    if not index.rows.select(chosen).count:
+    if not index.count(chosen):
         warn("No document matches the filter.")
     name = model or index.fingerprint.model
     speed = choose_speed(asked_speed, index.fingerprint)

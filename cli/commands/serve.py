@@ -22,7 +22,7 @@ from cli.output import read_version
 
 if TYPE_CHECKING:
     from embedder.serving import ServedIndex, ServedModel
-    from indexes import StoredIndex
+    from indexes import Index
     from retrieval.errors import UsageError
 
 __all__ = ["KEYS_VARIABLE", "serve"]
@@ -186,22 +186,22 @@ def _format_url(listener: socket.socket) -> str:
     return f"http://[{place}]:{port}" if ":" in place else f"http://{place}:{port}"
 
 
-def _open_indexes(places: Sequence[str]) -> list[tuple[str, StoredIndex]]:
+def _open_indexes(places: Sequence[str]) -> list[tuple[str, Index]]:
     """Return name and index for each ``DIR`` or ``NAME=DIR``."""
-    from indexes import open_index
+    from indexes import Index
 
-    opened: list[tuple[str, StoredIndex]] = []
+    opened: list[tuple[str, Index]] = []
     for place in places:
         named = None if Path(place).exists() else _NAMED.fullmatch(place)
         folder = Path(named["folder"] if named else place)
         name = named["name"] if named else folder.resolve().name
-        opened.append((name, open_index(folder)))
+        opened.append((name, Index.open(folder)))
     return opened
 
 
 def _load(
     model: str | None,
-    indexes: Sequence[tuple[str, StoredIndex]],
+    indexes: Sequence[tuple[str, Index]],
     device: str | None,
     asked_speed: str | None,
 ) -> tuple[list[ServedModel], list[ServedIndex]]:
@@ -229,7 +229,7 @@ def _load(
             models[made_by.digest] = load(made_by.model, speed=speed)
         chosen = named or models[made_by.digest]
         check_index_speed(made_by, chosen.encoder.fingerprint, speed, name)
-        fields = {field: str(kind) for field, kind in index.rows.schema.types.items()}
+        fields = {field: str(kind) for field, kind in index.manifest.schema.types.items()}
         served.append(ServedIndex(name, index, chosen, fields))
     return list(models.values()), served
 

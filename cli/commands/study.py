@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.commands.train import step_reporter
-from cli.console import format_seconds, message, progress, warn, write_error
+from cli.console import clean, format_seconds, message, progress, warn, write_error
 from cli.models import keep_memory
 from cli.options import ConfigArgument, DeviceOption
-from cli.output import clean, format_size, print_line, stdout_width, truncate, wrap
+from cli.output import format_size, print_line, stdout_width, truncate, wrap
 
 if TYPE_CHECKING:
     from benchmarks.study import Plan, StudyConfig

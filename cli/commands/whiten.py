@@ -17,7 +17,7 @@ from cli.models import keep_memory
 from cli.options import DeviceOption
 
 if TYPE_CHECKING:
-    from embedder.models.saved import WeightsDtype
+    from embedder.models.saving import WeightsDtype
 
 __all__ = ["whiten"]
 
@@ -76,7 +76,7 @@ def whiten(
       millpond whiten smollm2-135m:mean+causal --corpus corpus.jsonl --out my-model
       millpond whiten millpond-135m --pairs pairs.jsonl --power 0.1 --out my-model
     """
-    from embedder.models.new_folder import check_new_folder
+    from embedder.models.saving import check_new_folder
     from embedder.models.whiten import whiten_model
     from retrieval.errors import UsageError
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cli.commands.bench import bench as command
 from cli.errors import MillpondGroup
-from cli.output import layout_scores
+from cli.commands.bench import layout_scores
 from tests.benchmarks import fakes
 from tests.embedder import stand_ins
 
@@ -97,7 +97,7 @@ def test_an_undefined_score_is_shown_and_explained(bench, tmp_path):
     result = bench("-m", "one", "-m", "two", "-t", path)
     assert result.exit_code == 0
     assert result.stdout.splitlines()[1].split() == ["flat", "spearman", "undef.", "undef."]
-    note = "Note: flat: All gold scores are equal, so the correlation is undefined."
+    note = "Warning: flat: All gold scores are equal, so the correlation is undefined."
     assert result.stderr.count(note) == 1
 
 

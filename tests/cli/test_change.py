@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cli.commands import change as _change
-from indexes import ChangeConfig, open_index, read_manifest
-from indexes.folder import open_workspace
+from indexes import Index, IndexConfig, read_manifest
+from indexes.transaction import begin
 
 A = {"_id": "a", "title": "Rivers", "text": "water flows down hill"}
 B = {"_id": "b", "text": "mills grind corn", "year": 1851}
@@ -17,7 +17,7 @@ D = {"_id": "d", "text": "frogs sing"}
 
 
 def found_ids(folder):
-    index = open_index(folder)
+    index = Index.open(folder)
     hits = index.search(np.ones((1, index.dimension), dtype=np.float32), 1000)[0]
     return sorted(hit.doc_id for hit in hits)
 
@@ -152,7 +152,7 @@ def test_approximate_indexes_say_what_they_find_after_a_change(millpond, corpus,
 
 
 def test_defaults_are_those_of_the_library():
-    assert ChangeConfig.compact_share == _change.COMPACT_SHARE
+    assert IndexConfig.compact_share == _change.COMPACT_SHARE
 
 
 def test_a_changed_document_is_not_added(millpond, whole, write_jsonl):
@@ -213,7 +213,7 @@ def test_deletions_that_cannot_be(
 
 def test_nothing_is_changed_while_another_process_writes(millpond, whole, write_jsonl):
     path = write_jsonl("more.jsonl", D)
-    with open_workspace(whole, overwrite=True):
+    with begin(whole):
         for args in (("add", whole, path), ("delete", whole, "a"), ("reindex", whole)):
             assert_refused(millpond(*args), 1, "Another process is writing the index")
 
@@ -229,7 +229,7 @@ def test_a_broken_add_goes_on_and_restart_begins_anew(
     restart, millpond, index_folder, write_jsonl, embedded, monkeypatch
 ):
     monkeypatch.setattr("indexes.storage.staging.SHARD_SECONDS", 0)  # a shard for each document
-    monkeypatch.setattr("indexes.ChangeConfig", partial(ChangeConfig, batch_documents=1))
+    monkeypatch.setattr("indexes.IndexConfig", partial(IndexConfig, batch_documents=1))
     rows = [{"_id": f"n{number}", "text": f"new {number}"} for number in range(4)]
     command = ("add", index_folder, write_jsonl("more.jsonl", *rows))
 

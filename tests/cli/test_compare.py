@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.scoring.results import Result, write_result
-from benchmarks.significance.compare import CompareConfig
+from benchmarks.significance.comparison import CompareConfig
 from cli.commands.compare import _letter, compare
 from cli.errors import MillpondGroup
 from retrieval import Fingerprint
@@ -111,8 +111,8 @@ def test_an_undefined_score_is_a_dash_and_says_why(results):
 
 def test_notes_go_to_stderr(results):
     shown = run(results, *QUICK)
-    assert f"Note: {LONG} has no result on stsb.\n" in shown.stderr
-    assert "Note:" not in shown.stdout
+    assert f"Warning: {LONG} has no result on stsb.\n" in shown.stderr
+    assert "Warning:" not in shown.stdout
 
 
 def test_a_baseline_is_the_second_of_every_pair(results):

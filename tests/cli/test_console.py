@@ -1,5 +1,5 @@
-from cli.console import PlainProgress, format_seconds
-from cli.output import clean, truncate, wrap
+from cli.console import PlainProgress, clean, format_seconds
+from cli.output import truncate, wrap
 
 
 class Clock:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from indexes import open_index
+from indexes import Index
 
 GOOD = {"_id": "a", "text": "x"}
 
@@ -89,7 +89,7 @@ def test_missing_files_and_folders(millpond, corpus, index_folder, tmp_path):
 def test_a_folder_that_holds_an_index_needs_overwrite(millpond, corpus, index_folder):
     result = millpond("index", corpus, "--out", index_folder)
     assert_one_line(result, 2, "already holds an index of 3 documents", "--overwrite")
-    assert len(open_index(index_folder)) == 3
+    assert len(Index.open(index_folder)) == 3
 
 
 def test_a_folder_of_something_else_is_left_alone(millpond, corpus, tmp_path):

@@ -44,7 +44,7 @@ def test_a_filter_holds_for_every_query_of_a_file(millpond, folder, write_jsonl)
 def test_a_filter_that_nothing_matches_says_so(millpond, folder):
     result = millpond("search", folder, "water", "--filter", "year > 3000")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "Note: No document matches the filter." in result.stderr.splitlines()
+    assert "Warning: No document matches the filter." in result.stderr.splitlines()
 
 
 @pytest.mark.parametrize(

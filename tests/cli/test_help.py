@@ -5,8 +5,8 @@ import time
 import pytest
 
 from cli.app import app
-from cli.models import DEFAULT_MODEL_NAME
-from indexes import WriteConfig
+from cli.options import DEFAULT_MODEL_NAME
+from indexes import IndexConfig
 
 COMMANDS = [info.callback.__name__ for info in app.registered_commands]
 HEAVY = ("torch", "transformers", "faiss", "pyarrow", "numpy")
@@ -80,8 +80,8 @@ def test_defaults_that_help_shows_are_those_of_the_libraries(millpond):
     assert DEFAULT_MODEL_NAME == DEFAULT_MODEL
     shown = " ".join(millpond("index", "--help").stdout.split())
     assert DEFAULT_MODEL in shown
-    assert f"[default: {WriteConfig.backend}]" in shown
-    assert f"[default: {WriteConfig.factory}]" in shown
+    assert f"[default: {IndexConfig.backend}]" in shown
+    assert f"[default: {IndexConfig.factory}]" in shown
     assert f"[default: {POWER:g}]" in " ".join(millpond("whiten", "--help").stdout.split())
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from indexes import open_index, read_manifest
+from indexes import Index, read_manifest
 
 
 def test_says_how_many_documents_and_what_to_type_next(millpond, corpus, tmp_path):
@@ -29,7 +29,7 @@ def test_options_reach_the_manifest(millpond, corpus, tmp_path, loaded):
 def test_reads_json_lines_from_stdin(millpond, corpus, tmp_path, monkeypatch):
     result = millpond("index", "-", "--out", tmp_path / "index", stdin=corpus.read_bytes())
     assert result.exit_code == 0, result.stderr
-    assert len(open_index(tmp_path / "index")) == 3
+    assert len(Index.open(tmp_path / "index")) == 3
 
 
 def test_skip_bad_counts_bad_records_and_names_the_first(millpond, write_jsonl, tmp_path):

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from indexes import open_index
+from indexes import Index
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_ray_gets_the_model_by_name_and_the_index_is_the_same(millpond, corpus, 
     assert millpond("index", corpus, "--out", tmp_path / "here", *args[:2]).exit_code == 0
     first, second = (tmp_path / name / "vectors" / "00000.npy" for name in ("ray", "here"))
     assert first.read_bytes() == second.read_bytes()
-    assert len(open_index(tmp_path / "ray")) == 3
+    assert len(Index.open(tmp_path / "ray")) == 3
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 import pytest
 
-from cli import summary as _summary
-from cli.passages import choose_passages
+from cli import output
+from cli.options import choose_passages
 from indexes import read_manifest
-from indexes.building import RECALL
+from indexes.build import RECALL
 
 LONG = "one two three four five six seven eight nine ten"
 
@@ -135,10 +135,11 @@ def test_an_approximate_index_says_what_it_finds(millpond, corpus, tmp_path):
 
 
 def test_a_low_recall_is_a_warning_with_advice(millpond, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("indexes.building.measure_recall", lambda index: 0.63)
+    monkeypatch.setattr("indexes.build.measure_recall", lambda index: 0.63)
     result = millpond("index", corpus, "--out", tmp_path / "i", "--factory", "HNSW8")
     (note,) = [line for line in result.stderr.splitlines() if "recall@10" in line]
-    assert note.startswith("Note: recall@10 0.63 against exact search (3 stored vectors as queries")
+    found = "recall@10 0.63 against exact search (3 stored vectors as queries"
+    assert note.startswith(f"Warning: {found}")
     assert "HNSW8 misses 37% of the best documents" in note
     assert f"millpond reindex {tmp_path / 'i'} --factory TYPE" in note
 
@@ -148,4 +149,4 @@ def test_an_exact_index_says_nothing_of_recall(millpond, corpus, tmp_path):
 
 
 def test_the_name_of_recall_is_that_of_the_library():
-    assert _summary.RECALL == RECALL
+    assert output.RECALL == RECALL

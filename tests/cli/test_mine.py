@@ -61,7 +61,7 @@ def test_bm25_adds_what_shares_words_and_scores_less(millpond, pairs, out):
         "Left out of the windows: 0 positives of the query, 0 equal to the query, "
         "0 present already, 0 scored too near the positive.",
     ]
-    assert lines[5].startswith("Note: 2 pairs got no negative.")
+    assert lines[5].startswith("Warning: 2 pairs got no negative.")
     assert lines[6] == f"Next: name {out} as data.path in the config of 'millpond train'."
 
 

@@ -6,7 +6,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.scoring.results import QueryHits, Result, TopHit, write_result
-from benchmarks.significance.compare import CompareConfig
+from benchmarks.significance.comparison import CompareConfig
 from cli.commands.report import report
 from cli.errors import MillpondGroup
 from retrieval import Fingerprint
@@ -106,7 +106,7 @@ def test_one_model_makes_a_page_and_a_note(millpond, tmp_path):
     write_result(folder, make_result("alone", [0.5] * 12))
     result = millpond("report", folder, "--out", tmp_path / "report.html")
     assert result.exit_code == 0, result.stderr
-    assert "Note: One model has results" in result.stderr
+    assert "Warning: One model has results" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import os
 import pytest
 
 from cli.commands.search import _layout
-from cli.output import clean
-from indexes import open_index
+from cli.console import clean
+from indexes import Index
 from retrieval import Hit
 
 
@@ -157,7 +157,7 @@ def test_the_index_is_only_read(millpond, index_folder):
     before = {path.name: path.stat().st_mtime_ns for path in index_folder.rglob("*")}
     millpond("search", index_folder, "water")
     assert {path.name: path.stat().st_mtime_ns for path in index_folder.rglob("*")} == before
-    assert len(open_index(index_folder)) == 3
+    assert len(Index.open(index_folder)) == 3
 
 
 @pytest.fixture

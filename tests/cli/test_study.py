@@ -52,7 +52,7 @@ def test_a_dry_run_without_calibration_loads_no_model(millpond, plan):
     ]
     assert "Each run embeds 4 texts to be scored. Disk at most: not known." in " ".join(lines)
     assert max(map(len, lines)) <= 80
-    assert "Note: Each variant is trained with 1 seed; 3 or more are needed" in result.stderr
+    assert "Warning: Each variant is trained with 1 seed; 3 or more are needed" in result.stderr
 
 
 def test_the_plan_fits_80_columns_and_adds_up():
