@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from benchmarks.scoring.config import BenchConfig
     from benchmarks.scoring.results import Result, read_results
     from benchmarks.scoring.runner import run_benchmark
-    from benchmarks.significance.compare import CompareConfig, compare
+    from benchmarks.significance.compare import compare
+    from benchmarks.significance.comparison import CompareConfig
 
 __all__ = [
     "run_benchmark",
@@ -29,7 +30,7 @@ _HOMES = {
     "read_results": "benchmarks.scoring.results",
     "Result": "benchmarks.scoring.results",
     "compare": "benchmarks.significance.compare",
-    "CompareConfig": "benchmarks.significance.compare",
+    "CompareConfig": "benchmarks.significance.comparison",
 }
 
 

@@ -5,27 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Mapping
 from itertools import islice
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["cosines", "is_constant", "ndcg", "pearson", "spearman"]
+__all__ = ["Doubles", "average_ranks", "cosines", "is_constant", "ndcg", "pearson", "spearman"]
 
 Id = TypeVar("Id", bound=Hashable)
 
-_Doubles = npt.NDArray[np.float64]
+Doubles: TypeAlias = npt.NDArray[np.float64]
+"""Float64 of any shape."""
 
 _NOISE = 1e-6
 """What rounding in float32 may add to equal cosines, relative to the largest."""
 
 
-def cosines(left: npt.ArrayLike, right: npt.ArrayLike) -> _Doubles:
+def cosines(left: npt.ArrayLike, right: npt.ArrayLike) -> Doubles:
     """Return the cosine of each row of two arrays (N, D), float64 (N,); 0 for a zero vector."""
     a, b = (np.asarray(rows, dtype=np.float64) for rows in (left, right))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     products = (a * b).sum(axis=1)
-    found: _Doubles = np.zeros_like(products)
+    found: Doubles = np.zeros_like(products)
     np.divide(products, lengths, out=found, where=lengths > 0)
     return found
 
@@ -68,7 +69,7 @@ def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     """
     if is_constant(first) or is_constant(second):
         return math.nan
-    return pearson(_ranks(first), _ranks(second))
+    return pearson(average_ranks(first), average_ranks(second))
 
 
 def ndcg(ranking: Iterable[Id], judged: Mapping[Id, int], k: int) -> float:
@@ -92,8 +93,8 @@ def _discounted(gains: Iterable[int]) -> float:
     return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, start=1))
 
 
-def _ranks(values: npt.ArrayLike) -> _Doubles:
+def average_ranks(values: npt.ArrayLike) -> Doubles:
     """Return ranks from 1, (n,) float64; equal values share the mean of theirs."""
     _, place, count = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    ranks: _Doubles = (np.cumsum(count) - (count - 1) / 2)[place]
+    ranks: Doubles = (np.cumsum(count) - (count - 1) / 2)[place]
     return ranks

@@ -2,6 +2,6 @@
 
 from benchmarks.report.collect import Report, collect
 from benchmarks.report.markdown import render_csv, render_markdown
-from benchmarks.report.page import compare_nothing, render_page
+from benchmarks.report.page import render_page
 
-__all__ = ["Report", "collect", "compare_nothing", "render_csv", "render_markdown", "render_page"]
+__all__ = ["Report", "collect", "render_csv", "render_markdown", "render_page"]

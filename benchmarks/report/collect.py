@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -11,11 +11,10 @@ from typing import Any
 
 from benchmarks.report.items import collect_items
 from benchmarks.report.leaderboard import TaskTypeTable, build_leaderboard
-from benchmarks.report.words import describe_tests, describe_values, sentence
 from benchmarks.scoring.results import Result
 from benchmarks.significance.comparison import Comparison
 
-__all__ = ["Report", "collect", "rounded"]
+__all__ = ["COSTS", "Report", "collect", "describe_tests", "page_data", "rounded", "sentence"]
 
 DECIMALS = 4
 COSTS = (
@@ -30,6 +29,18 @@ COSTS = (
 )
 """In the order in which the page shows them."""
 
+_TESTS = {
+    "randomisation": "a paired randomisation test (Fisher) of the mean difference per item, with "
+    "{resamples:,} resamples; p counts the observed table as one of them, so it is never zero",
+    "wilcoxon": "a Wilcoxon signed-rank test of the differences per item",
+    "t": "a paired t test of the differences per item",
+}
+_CORRECTIONS = {
+    "holm": "Holm's method, which bounds the chance of one false difference in the whole table",
+    "benjamini-hochberg": "the method of Benjamini and Hochberg, which bounds the expected share "
+    "of false differences among those called significant",
+}
+
 
 @dataclass(frozen=True)
 class Report:
@@ -37,7 +48,8 @@ class Report:
 
     Attributes
     ----------
-    results, comparison, tables : as they come from the other modules.
+    results, comparison : of ``read_results`` and ``compare``.
+    tables : the leaderboards, one per task type.
     folder : the results folder; the hits of the retrieval tasks are read from it.
     version : of millpond.
     created : UTC, ISO 8601.
@@ -87,8 +99,8 @@ def page_data(report: Report) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "created": report.created,
         "version": report.version,
         "folder": report.folder.resolve().name,
-        "alpha": report.comparison.alpha,
-        "baseline": report.comparison.baseline,
+        "alpha": report.comparison.config.alpha,
+        "baseline": report.comparison.config.baseline or "",
         "tested": bool(report.comparison.differences),
         "models": [_model(name, report.results) for name in models],
         "tasks": tasks,
@@ -215,3 +227,45 @@ def _versions(results: Sequence[Result]) -> dict[str, str]:
         name: describe_values([one.versions[name] for one in results if name in one.versions])
         for name in names
     }
+
+
+def describe_tests(comparison: Comparison) -> list[str]:
+    """Return sentences on how the p-values and intervals of a comparison were made."""
+    if not comparison.differences:
+        return ["No two models were compared, so nothing was tested."]
+    config = comparison.config
+    pairs = (
+        f"Each model was compared with {config.baseline}"
+        if config.baseline
+        else "All pairs of models were compared"
+    )
+    test = _TESTS[config.test].format(resamples=config.resamples)
+    resamples = f"with {config.bootstrap_resamples:,} resamples"
+    return [
+        f"{pairs} on every task that both have, by {test}.",
+        "Spearman's correlation has no value for one pair of sentences, so STS tasks have a "
+        f"paired bootstrap of the difference, {resamples}.",
+        "The mean over the tasks of a type has a Wilcoxon signed-rank test of the task scores.",
+        f"The p-values of all tasks and task types are corrected together by "
+        f"{_CORRECTIONS[config.correction]}.",
+        f"A difference is significant where the corrected p is below {config.alpha:g}. "
+        f"Intervals are bootstrap intervals of the difference at {100 * (1 - config.alpha):g}%, "
+        f"not corrected, {resamples}. The seed is {config.seed}.",
+    ]
+
+
+def describe_values(values: Iterable[Any]) -> str:
+    """Return one value, or every different one with " / " between."""
+    return " / ".join(dict.fromkeys(map(_to_text, values)))
+
+
+def sentence(text: str) -> str:
+    """Return a note with a full stop at its end."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _to_text(value: Any) -> str:
+    """Return a value as text, whole numbers with separators between thousands."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)

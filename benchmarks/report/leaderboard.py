@@ -182,12 +182,12 @@ def _build_table(
         key=lambda name: (name not in means, -fmean(scores[name]) if scores[name] else math.inf),
     )
     tested = [one for one in comparison.task_types if one.task_type == task_type]
-    able = [one for one in tested if one.smallest_p < comparison.alpha]
+    able = [one for one in tested if one.smallest_p < comparison.config.alpha]
     return TaskTypeTable(
         task_type=task_type,
         models=ranked,
         columns=columns,
-        means=_mark(means, able, comparison.baseline),
+        means=_mark(means, able, comparison.config.baseline),
         absent=[name for name in comparison.models if name not in scores],
         notes=_limits(tested),
     )
@@ -203,7 +203,7 @@ def _build_column(results: Sequence[Result], metric: str, comparison: Comparison
     task = results[0].task
     scores = {one.model: one.metrics.get(metric, math.nan) for one in results}
     tested = [one for one in comparison.differences if one.task == task]
-    cells = _mark(scores, tested, comparison.baseline)
+    cells = _mark(scores, tested, comparison.config.baseline)
     reasons = {one.model: _reason(one, metric) for one in results if math.isnan(scores[one.model])}
     cells |= {name: Cell(math.nan, reason=reason) for name, reason in reasons.items()}
     return TaskColumn(task, metric, max(len(one.item_ids) for one in results), cells)
@@ -224,7 +224,7 @@ def _reason(result: Result, metric: str) -> str:
 def _mark(
     scores: Mapping[str, float],
     tested: Sequence[Difference] | Sequence[TaskTypeDifference],
-    baseline: str,
+    baseline: str | None,
 ) -> dict[str, Cell]:
     """Return a cell for each score, marked with what the tests of one column found."""
     real = [one for one in tested if not math.isnan(one.p_corrected)]

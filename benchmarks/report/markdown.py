@@ -8,9 +8,8 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarks.report.collect import COSTS, Report
+from benchmarks.report.collect import COSTS, Report, describe_tests, sentence
 from benchmarks.report.leaderboard import Cell, TaskTypeTable
-from benchmarks.report.words import describe_tests, sentence
 from benchmarks.scoring.results import Result
 from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
 
@@ -62,10 +61,10 @@ def _leaderboard(table: TaskTypeTable, comparison: Comparison) -> Iterator[str]:
     yield ""
     if not comparison.differences:
         yield "Bold: the best score."
-    elif comparison.baseline:
+    elif comparison.config.baseline:
         yield (
-            f"+ and {_MINUS}: significantly better and worse than {code(comparison.baseline)}. "
-            "Bold: the best score."
+            f"+ and {_MINUS}: significantly better and worse than "
+            f"{code(comparison.config.baseline)}. Bold: the best score."
         )
     else:
         yield (
@@ -97,9 +96,9 @@ def _differences(comparison: Comparison) -> Iterator[str]:
     yield "## Significant differences"
     yield ""
     if not found:
-        yield f"None of {total:,} at {comparison.alpha:g} after correction."
+        yield f"None of {total:,} at {comparison.config.alpha:g} after correction."
         return
-    yield f"{len(found):,} of {total:,} at {comparison.alpha:g} after correction."
+    yield f"{len(found):,} of {total:,} at {comparison.config.alpha:g} after correction."
     yield ""
     yield _row(["task", "better", "worse", "difference", "interval", "p", "corrected p"])
     yield _row(["---", "---", "---", "---:", "---:", "---:", "---:"])

@@ -6,16 +6,11 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.report.collect import Report, page_data
-from benchmarks.scoring.results import Result
-from benchmarks.significance.comparison import Comparison
-
-if TYPE_CHECKING:
-    from benchmarks.significance.compare import CompareConfig
 
 __all__ = [
     "embed_json",
@@ -23,7 +18,6 @@ __all__ = [
     "policy_digest",
     "read_static",
     "render_page",
-    "compare_nothing",
 ]
 
 SCRIPTS = ("base.js", "charts.js", "leaderboard.js", "heatmap.js", "pair.js", "cost.js", "start.js")
@@ -92,21 +86,3 @@ def fill_template(template: str, parts: Mapping[str, str]) -> str:
     What is filled in is never searched for placeholders.
     """
     return re.sub("|".join(map(re.escape, parts)), lambda found: parts[found[0]], template)
-
-
-def compare_nothing(results: Sequence[Result], config: CompareConfig) -> Comparison:
-    """Return a comparison without a pair, so that the scores of one model make a report too."""
-    return Comparison(
-        alpha=config.alpha,
-        test=config.test,
-        correction=config.correction,
-        baseline="",
-        resamples=config.resamples,
-        seed=config.seed,
-        models=tuple(dict.fromkeys(one.model for one in results)),
-        tasks=tuple(dict.fromkeys(one.task for one in results)),
-        differences=(),
-        task_types=(),
-        notes=("One model has results, so there was no difference to test.",),
-        bootstrap_resamples=config.bootstrap_resamples,
-    )

@@ -11,16 +11,15 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.scores import Doubles
+
 __all__ = [
     "BOOTSTRAP_RESAMPLES",
     "bootstrap_means",
     "bootstrap_spearman",
     "percentile_interval",
     "shifted_bootstrap_p",
-    "spearman",
 ]
-
-Floats = npt.NDArray[np.float64]
 
 BOOTSTRAP_RESAMPLES = 10_000
 """Fewer than random signs get: each resample of an STS task ranks every pair anew, and 10,000 are
@@ -34,7 +33,7 @@ _TOLERANCE = 1e-12
 
 def bootstrap_means(
     scores: npt.ArrayLike, *, resamples: int = BOOTSTRAP_RESAMPLES, seed: int = 0
-) -> Floats:
+) -> Doubles:
     """Return the mean score of every system on resampled items.
 
     Parameters
@@ -68,7 +67,7 @@ def bootstrap_spearman(
     *,
     resamples: int = BOOTSTRAP_RESAMPLES,
     seed: int = 0,
-) -> Floats:
+) -> Doubles:
     """Return every system's rank correlation with the gold scores on resampled pairs.
 
     The pairs are ranked anew in each resample, with average ranks for ties.
@@ -108,25 +107,6 @@ def bootstrap_spearman(
             spread = np.einsum("ij,ij->i", weighted, ranks)
             out[part] = _divide(shared, np.sqrt(spread * expected_spread))
     return correlations
-
-
-def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """Return the rank correlation of two rows of (n,) numbers; NaN where one is constant.
-
-    Raises
-    ------
-    ValueError : not two rows of equal length with at least one finite number.
-
-    Source: Spearman 1904, American Journal of Psychology 15, 72-101.
-    """
-    rows = _as_rows(np.stack([np.asarray(first), np.asarray(second)]))
-    once = np.ones((1, rows.shape[1]))
-    ranks = [np.empty(rows.shape[1]), np.empty(rows.shape[1])]
-    for row, out in zip(rows, ranks, strict=True):
-        one = _Ranks(row)
-        out[one.order] = one(once)[0]
-    spread = np.sqrt(np.dot(ranks[0], ranks[0]) * np.dot(ranks[1], ranks[1]))
-    return float(_divide(np.array([np.dot(*ranks)]), np.array([spread]))[0])
 
 
 def percentile_interval(samples: npt.ArrayLike, alpha: float) -> tuple[float, float]:
@@ -188,14 +168,14 @@ class _Ranks:
     values : (n,) numbers.
     """
 
-    def __init__(self, values: Floats) -> None:
+    def __init__(self, values: Doubles) -> None:
         self.order = np.argsort(values, kind="stable")
         ascending = values[self.order]
         new = np.concatenate([[True], ascending[1:] != ascending[:-1]])
         self._starts = np.flatnonzero(new)
         self._group = np.cumsum(new) - 1
 
-    def __call__(self, counts: Floats) -> Floats:
+    def __call__(self, counts: Doubles) -> Doubles:
         """Return 2 x (average rank) - (n + 1), so that 0 is the mean of a resample.
 
         Parameters
@@ -211,7 +191,7 @@ class _Ranks:
         sizes = np.add.reduceat(counts, self._starts, axis=1) if ties else counts
         # A group of s equal values that ends at rank e has ranks e-s+1 to e, e - (s-1)/2 on
         # average.
-        ranks: Floats = 2 * np.cumsum(sizes, axis=1) - sizes - counts.shape[1]
+        ranks: Doubles = 2 * np.cumsum(sizes, axis=1) - sizes - counts.shape[1]
         return ranks[:, self._group] if ties else ranks
 
 
@@ -229,19 +209,19 @@ def _draw_items(
         yield part, generator.integers(0, items, (part.stop - start, items), dtype=kind)
 
 
-def _count(drawn: npt.NDArray[np.unsignedinteger], items: int) -> Floats:
+def _count(drawn: npt.NDArray[np.unsignedinteger], items: int) -> Doubles:
     """Return how often each item was drawn in each resample, (B, n)."""
     rows = np.arange(len(drawn))[:, None] * items
     counts = np.bincount((drawn + rows).ravel(), minlength=len(drawn) * items)
     return counts.reshape(len(drawn), items).astype(np.float64)
 
 
-def _divide(shared: Floats, spread: Floats) -> Floats:
+def _divide(shared: Doubles, spread: Doubles) -> Doubles:
     """Return the quotient; NaN where the spread is 0."""
     return np.divide(shared, spread, out=np.full_like(shared, np.nan), where=spread > 0)
 
 
-def _as_rows(scores: npt.ArrayLike) -> Floats:
+def _as_rows(scores: npt.ArrayLike) -> Doubles:
     rows = np.asarray(scores, dtype=np.float64)
     if rows.ndim != 2 or rows.size == 0 or not np.isfinite(rows).all():
         raise ValueError("scores are rows of equal length with at least one finite number")

@@ -3,88 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
+from statistics import fmean
 from typing import TypeAlias
 
-import numpy as np
-
 from benchmarks.scoring.results import TASK_TYPES, Result
-from benchmarks.significance import (
-    adjust_benjamini_hochberg,
-    adjust_holm,
+from benchmarks.significance.comparison import (
+    CompareConfig,
+    Comparison,
+    Difference,
+    TaskTypeDifference,
+)
+from benchmarks.significance.correction import CORRECTIONS
+from benchmarks.significance.paired import (
+    EXACT_ITEMS,
+    SIGN_TESTS,
     smallest_wilcoxon_p,
     wilcoxon_test,
 )
-from benchmarks.significance.bootstrap import BOOTSTRAP_RESAMPLES
-from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
-from benchmarks.significance.notes import note_gaps, note_limits
-from benchmarks.significance.paired import RESAMPLES
-from benchmarks.significance.pairs import TESTS, TaskPairs
+from benchmarks.significance.pairs import TaskPairs
 from retrieval import Progress
 from retrieval.errors import UnknownNameError, UsageError
+from retrieval.protocols import no_progress
 
-__all__ = ["CORRECTIONS", "CompareConfig", "compare"]
+__all__ = ["compare", "compare_nothing"]
 
-CORRECTIONS: Mapping[str, Callable[[Sequence[float]], Iterable[float]]] = {
-    "holm": adjust_holm,
-    "benjamini-hochberg": adjust_benjamini_hochberg,
-}
-
-_FEWEST_RESAMPLES = 100
+_ITEMS_OF_ONE_SET = {"classification": "draws", "clustering": "splits"}
 
 _Table: TypeAlias = Mapping[str, Mapping[str, Result]]
 """Task to model to result."""
-
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """What is compared, and by which test.
-
-    Attributes
-    ----------
-    metric : None for each task's main metric; else tasks without it are left out.
-    alpha : level of significance after correction; intervals have confidence ``1 - alpha``.
-    baseline : None for all pairs of models; else the model that all others are compared with.
-    test : "randomisation", "wilcoxon" or "t"; an STS task always has a paired bootstrap.
-    correction : "holm" or "benjamini-hochberg".
-    resamples : random assignments of signs of the randomisation test.
-    bootstrap_resamples : of the intervals and of the STS test.
-    seed : of both.
-    """
-
-    metric: str | None = None
-    alpha: float = 0.05
-    baseline: str | None = None
-    test: str = "randomisation"
-    correction: str = "holm"
-    resamples: int = RESAMPLES
-    bootstrap_resamples: int = BOOTSTRAP_RESAMPLES
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raise UsageError for a value that is never accepted."""
-        if self.test not in TESTS:
-            raise UnknownNameError("test", self.test, TESTS)
-        if self.correction not in CORRECTIONS:
-            raise UnknownNameError("correction", self.correction, CORRECTIONS)
-        if not 0 < self.alpha < 1:
-            raise UsageError(f"alpha is {self.alpha:g}; it must be between 0 and 1, such as 0.05.")
-        for name in ("resamples", "bootstrap_resamples"):
-            if getattr(self, name) < _FEWEST_RESAMPLES:
-                raise UsageError(
-                    f"{name} is {getattr(self, name)}; it must be {_FEWEST_RESAMPLES} or more."
-                )
-        if self.seed < 0:
-            raise UsageError(f"seed is {self.seed}; it must be 0 or more.")
 
 
 def compare(
     results: Sequence[Result],
     config: CompareConfig | None = None,
     *,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Comparison:
     """Return which differences between models are significant, task by task and by task type.
 
@@ -108,35 +64,28 @@ def compare(
     models = list(dict.fromkeys(result.model for result in results))
     _check_models(models, config)
     metrics = _choose_metrics(results, config)
-    notes = note_gaps(results, metrics, config.metric)
+    notes = _note_gaps(results, metrics, config.metric)
     raw: list[Difference] = []
     for task, row in table.items():
         chosen = {model: metrics[task, model] for model in row if (task, model) in metrics}
         for difference in _compare_task(row, chosen, config, notes):
             raw.append(difference)
-            if progress is not None:
-                progress(1)
+            progress(1)
     if not raw:
         raise UsageError(
             "No task has comparable results of two models. Type: millpond bench --model M "
             "--task T --out RESULTS, with a task that another model has."
         )
     differences, task_types = _correct(raw, list(_compare_task_types(raw, config)), config)
-    notes += note_limits(differences, task_types, config)
-    return Comparison(
-        alpha=config.alpha,
-        test=config.test,
-        correction=config.correction,
-        baseline=config.baseline or "",
-        resamples=config.resamples,
-        seed=config.seed,
-        models=models,
-        tasks=list(table),
-        differences=differences,
-        task_types=task_types,
-        notes=notes,
-        bootstrap_resamples=config.bootstrap_resamples,
-    )
+    notes += _note_limits(differences, task_types, config)
+    return Comparison(config, models, list(table), differences, task_types, notes)
+
+
+def compare_nothing(results: Sequence[Result], config: CompareConfig) -> Comparison:
+    """Return a comparison without a pair, so that the scores of one model make a report too."""
+    models, tasks = ({getattr(one, name): None for one in results} for name in ("model", "task"))
+    note = "One model has results, so there was no difference to test."
+    return Comparison(config, list(models), list(tasks), (), (), (note,))
 
 
 def _arrange(results: Sequence[Result]) -> _Table:
@@ -145,8 +94,8 @@ def _arrange(results: Sequence[Result]) -> _Table:
         row = table.setdefault(result.task, {})
         if result.model in row:
             raise UsageError(
-                f"{result.model!r} has two results for {result.task!r}; one is accepted. Delete "
-                f"the one that is not wanted."
+                f"{result.model!r} has two results for {result.task!r}; expected one. Delete "
+                f"the other."
             )
         row[result.model] = result
     return table
@@ -221,10 +170,7 @@ def _compare_task_types(
         rows = grouped[task_type, first, second]
         if len(rows) < 2:
             continue
-        means = [
-            float(np.mean([getattr(one, name) for one in rows]))
-            for name in ("first_score", "second_score")
-        ]
+        means = fmean(one.first_score for one in rows), fmean(one.second_score for one in rows)
         least = smallest_wilcoxon_p(len(rows))
         yield TaskTypeDifference(
             task_type=task_type,
@@ -269,3 +215,98 @@ def _correct(
             for one, p in zip(task_types, values[split:], strict=True)
         ],
     )
+
+
+def _note_gaps(
+    results: Sequence[Result], metrics: Mapping[tuple[str, str], str], metric: str | None
+) -> list[str]:
+    """Return what is not compared, and which models are one and the same.
+
+    Parameters
+    ----------
+    results : all there are.
+    metrics : by task and model, what is compared; lacks what is left out.
+    metric : the one that was asked for, None for each task's own.
+    """
+    tasks = list(dict.fromkeys(result.task for result in results))
+    compared = [task for task in tasks if any(key[0] == task for key in metrics)]
+    notes = []
+    left_out = [task for task in tasks if task not in compared]
+    if left_out:
+        notes.append(f"Left out, since {metric!r} is not among their scores: {', '.join(left_out)}")
+    what = "result" if metric is None else f"{metric!r}"
+    for model in dict.fromkeys(result.model for result in results):
+        missing = [task for task in compared if (task, model) not in metrics]
+        if missing:
+            notes.append(f"{model} has no {what} on {', '.join(missing)}")
+    return notes + _note_equal(results)
+
+
+def _note_equal(results: Sequence[Result]) -> list[str]:
+    """Return which names stand for the same model."""
+    names: dict[str, list[str]] = {}
+    for result in results:
+        same = names.setdefault(result.fingerprint.digest, [])
+        if result.model not in same:
+            same.append(result.model)
+    return [f"These are one model: {', '.join(same)}" for same in names.values() if len(same) > 1]
+
+
+def _note_limits(
+    differences: Sequence[Difference],
+    task_types: Sequence[TaskTypeDifference],
+    config: CompareConfig,
+) -> list[str]:
+    """Return what a reader must not conclude, and what keeps p-values from being low enough."""
+    tested = [one for one in differences if not math.isnan(one.p)]
+    count = len(tested) + sum(not math.isnan(one.p) for one in task_types)
+    notes = [
+        f"{task_type.capitalize()} is tested over {items} of one data set, so a significant "
+        f"difference holds for that data set only"
+        for task_type, items in _ITEMS_OF_ONE_SET.items()
+        if any(one.task_type == task_type for one in tested)
+    ]
+    if config.correction == "holm":
+        notes += _note_few_items(tested, count, config)
+        notes += _note_few_resamples(tested, count, config)
+    return notes
+
+
+def _note_few_items(
+    tested: Sequence[Difference], count: int, config: CompareConfig
+) -> Iterator[str]:
+    """Yield for which tasks no difference, however large, is sure to pass Holm's correction."""
+    if config.test not in SIGN_TESTS:
+        return
+    few: dict[int, list[str]] = {}
+    for one in tested:
+        least = smallest_wilcoxon_p(one.items)
+        if one.task_type != "sts" and least < config.alpha <= least * count:
+            few.setdefault(one.items, []).append(one.task)
+    for items, tasks in sorted(few.items()):
+        yield (
+            f"{items} items give no p below {smallest_wilcoxon_p(items):.2g}, and Holm's "
+            f"correction of {count:,} tests can leave that above {config.alpha:g} however large "
+            f"the difference ({', '.join(dict.fromkeys(tasks))}). --test t has no such bound"
+        )
+
+
+def _note_few_resamples(
+    tested: Sequence[Difference], count: int, config: CompareConfig
+) -> Iterator[str]:
+    """Yield which number of resamples is too low for Holm's correction of so many tests."""
+    used = {
+        "resamples": config.test == "randomisation"
+        and any(one.task_type != "sts" and one.items > EXACT_ITEMS for one in tested),
+        "bootstrap_resamples": any(one.task_type == "sts" for one in tested),
+    }
+    for name in [name for name, is_used in used.items() if is_used]:
+        resamples: int = getattr(config, name)
+        least = count / (resamples + 1)
+        if least >= config.alpha:
+            enough = 10 ** math.ceil(math.log10(count / config.alpha + 1))
+            yield (
+                f"With {resamples:,} {name.replace('_', ' ')} and {count:,} tests the smallest "
+                f"corrected p can stay at {min(1.0, least):.2g} for want of resamples. Type: "
+                f"--{name.replace('_', '-')} {enough}"
+            )

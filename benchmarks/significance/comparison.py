@@ -1,12 +1,60 @@
-"""The shape of a comparison: which differences between models are real, and how sure that is."""
+"""What is compared, and the shape of what comes out: which differences between models are real."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-__all__ = ["Comparison", "Difference", "TaskTypeDifference"]
+from benchmarks.significance.bootstrap import BOOTSTRAP_RESAMPLES
+from benchmarks.significance.correction import CORRECTIONS
+from benchmarks.significance.paired import RESAMPLES, TESTS
+from retrieval.errors import UnknownNameError, UsageError
+
+__all__ = ["CompareConfig", "Comparison", "Difference", "TaskTypeDifference"]
+
+_FEWEST_RESAMPLES = 100
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What is compared, and by which test.
+
+    Attributes
+    ----------
+    metric : None for each task's main metric; else tasks without it are left out.
+    alpha : level of significance after correction; intervals have confidence ``1 - alpha``.
+    baseline : None for all pairs of models; else the model that all others are compared with.
+    test : "randomisation", "wilcoxon" or "t"; an STS task always has a paired bootstrap.
+    correction : "holm" or "benjamini-hochberg".
+    resamples : random assignments of signs of the randomisation test.
+    bootstrap_resamples : of the intervals and of the STS test.
+    seed : of both.
+    """
+
+    metric: str | None = None
+    alpha: float = 0.05
+    baseline: str | None = None
+    test: str = "randomisation"
+    correction: str = "holm"
+    resamples: int = RESAMPLES
+    bootstrap_resamples: int = BOOTSTRAP_RESAMPLES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a value that is never accepted."""
+        if self.test not in TESTS:
+            raise UnknownNameError("test", self.test, TESTS)
+        if self.correction not in CORRECTIONS:
+            raise UnknownNameError("correction", self.correction, CORRECTIONS)
+        if not 0 < self.alpha < 1:
+            raise UsageError(f"alpha is {self.alpha:g}; it must be between 0 and 1, such as 0.05.")
+        for name in ("resamples", "bootstrap_resamples"):
+            if getattr(self, name) < _FEWEST_RESAMPLES:
+                raise UsageError(
+                    f"{name} is {getattr(self, name)}; it must be {_FEWEST_RESAMPLES} or more."
+                )
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; it must be 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -77,31 +125,15 @@ class Comparison:
 
     Attributes
     ----------
-    alpha : the level of significance after correction.
-    test : "randomisation", "wilcoxon" or "t"; an STS task always has a paired bootstrap.
-    correction : "holm" or "benjamini-hochberg".
-    baseline : only pairs with this model were tested; "" for all pairs.
-    resamples : random assignments of signs of the randomisation test.
-    seed : of the randomisation and the bootstraps.
+    config : what was compared, and by which test.
     models, tasks : in the order of first appearance; a model may lack a task.
     differences, task_types : the corrected table; the correction runs over both together.
     notes : what a reader has to know about the whole, such as a task that a model lacks.
-    bootstrap_resamples : of the intervals and of the STS test.
     """
 
-    alpha: float
-    test: str
-    correction: str
-    baseline: str
-    resamples: int
-    seed: int
+    config: CompareConfig
     models: Sequence[str]
     tasks: Sequence[str]
     differences: Sequence[Difference]
     task_types: Sequence[TaskTypeDifference]
     notes: Sequence[str] = ()
-    bootstrap_resamples: int = 10_000
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a dictionary of plain values; NaN stays NaN."""
-        return asdict(self)

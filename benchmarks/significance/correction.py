@@ -6,15 +6,18 @@ other p-values are what they would be without it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["adjust_benjamini_hochberg", "adjust_holm"]
+from retrieval.protocols import Mask, Rows
+from retrieval.scores import Doubles
 
-Floats = npt.NDArray[np.float64]
+__all__ = ["CORRECTIONS", "adjust_benjamini_hochberg", "adjust_holm"]
 
 
-def adjust_holm(p_values: npt.ArrayLike) -> Floats:
+def adjust_holm(p_values: npt.ArrayLike) -> Doubles:
     """Return p-values that bound the chance of even one false discovery, by Holm's step-down.
 
     The k-th smallest of m is multiplied by m - k + 1; none may be below the one before it or
@@ -41,7 +44,7 @@ def adjust_holm(p_values: npt.ArrayLike) -> Floats:
     return _put_back(adjusted, present, order, stepped)
 
 
-def adjust_benjamini_hochberg(p_values: npt.ArrayLike) -> Floats:
+def adjust_benjamini_hochberg(p_values: npt.ArrayLike) -> Doubles:
     """Return p-values that bound the expected share of false discoveries among all discoveries.
 
     The k-th smallest of m is multiplied by m / k; none may be above the one after it or 1.
@@ -59,7 +62,7 @@ def adjust_benjamini_hochberg(p_values: npt.ArrayLike) -> Floats:
     return _put_back(adjusted, present, order, stepped)
 
 
-def _sort(p_values: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+def _sort(p_values: npt.ArrayLike) -> tuple[Doubles, Mask, Rows]:
     """Return a copy, where it is not NaN, and the order that sorts what is not NaN."""
     values = np.array(p_values, dtype=np.float64)
     present = ~np.isnan(values)
@@ -69,13 +72,19 @@ def _sort(p_values: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_], npt.N
 
 
 def _put_back(
-    values: Floats,
-    present: npt.NDArray[np.bool_],
-    order: npt.NDArray[np.intp],
-    stepped: Floats,
-) -> Floats:
+    values: Doubles,
+    present: Mask,
+    order: Rows,
+    stepped: Doubles,
+) -> Doubles:
     """Return the values with the corrected ones, capped at 1, where they came from."""
     corrected = np.empty_like(stepped)
     corrected[order] = np.minimum(stepped, 1.0)
     values[present] = corrected
     return values
+
+
+CORRECTIONS: Mapping[str, Callable[[Sequence[float]], Doubles]] = {
+    "holm": adjust_holm,
+    "benjamini-hochberg": adjust_benjamini_hochberg,
+}

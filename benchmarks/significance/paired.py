@@ -6,24 +6,25 @@ exchangeable on every item, so each difference might as well have had the other 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.scoring.optional import import_optional
+from retrieval.scores import Doubles, average_ranks
 
 __all__ = [
     "EXACT_ITEMS",
     "RESAMPLES",
+    "SIGN_TESTS",
+    "TESTS",
     "effect_size",
     "paired_t_test",
     "randomisation_test",
     "smallest_wilcoxon_p",
     "wilcoxon_test",
 ]
-
-Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 100_000
 """So many that chance moves p = 0.05 by 0.0007 (one standard error) and that the smallest p,
@@ -103,9 +104,9 @@ def wilcoxon_test(differences: npt.ArrayLike) -> float:
     values = np.round(_as_differences(differences), _TIE_DECIMALS)
     untied = int(np.count_nonzero(values))
     if untied <= EXACT_ITEMS:
-        return _flip_signs(np.sign(values) * _average_ranks(np.abs(values)), 1, 0)
-    found = _load_stats().wilcoxon(values, zero_method="pratt", method="auto")
-    return float(found.pvalue)
+        return _flip_signs(np.sign(values) * average_ranks(np.abs(values)), 1, 0)
+    stats = import_optional("scipy.stats", "This test")
+    return float(stats.wilcoxon(values, zero_method="pratt", method="auto").pvalue)
 
 
 def smallest_wilcoxon_p(items: int) -> float:
@@ -141,7 +142,8 @@ def paired_t_test(differences: npt.ArrayLike) -> float:
         return 1.0
     if _is_constant(values):
         return float("nan")
-    return float(_load_stats().ttest_1samp(values, 0.0).pvalue)
+    stats = import_optional("scipy.stats", "This test")
+    return float(stats.ttest_1samp(values, 0.0).pvalue)
 
 
 def effect_size(differences: npt.ArrayLike) -> float:
@@ -169,26 +171,19 @@ def effect_size(differences: npt.ArrayLike) -> float:
     return float(values.mean() / values.std(ddof=1))
 
 
-def _as_differences(differences: npt.ArrayLike) -> Floats:
+def _as_differences(differences: npt.ArrayLike) -> Doubles:
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
         raise ValueError("differences are one row of at least one finite number")
     return values
 
 
-def _is_constant(values: Floats) -> bool:
+def _is_constant(values: Doubles) -> bool:
     """Whether there is no spread beyond rounding."""
     return float(np.ptp(values)) <= 1e-12 * float(np.abs(values).max())
 
 
-def _average_ranks(values: Floats) -> Floats:
-    """Return ranks from 1; equal values share the mean of theirs."""
-    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Floats = (np.cumsum(sizes) - (sizes - 1) / 2)[group]
-    return ranks
-
-
-def _flip_signs(values: Floats, resamples: int, seed: int) -> float:
+def _flip_signs(values: Doubles, resamples: int, seed: int) -> float:
     """Return how often random signs make the absolute sum as large as it is."""
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; it must be 1 or more")
@@ -211,7 +206,7 @@ def _flip_signs(values: Floats, resamples: int, seed: int) -> float:
     return (extreme + 1) / (resamples + 1)
 
 
-def _sign_tables(values: Floats) -> Floats:
+def _sign_tables(values: Doubles) -> Doubles:
     """Return the sums of every 8 values under all 256 assignments of signs, (n / 8, 256).
 
     One random byte then settles the signs of 8 values with one look-up.
@@ -219,9 +214,18 @@ def _sign_tables(values: Floats) -> Floats:
     eights = np.zeros((-(-len(values) // 8), 8))
     eights.flat[: len(values)] = values
     bits = (np.arange(256)[:, None] >> np.arange(8)) & 1
-    tables: Floats = eights @ (1.0 - 2.0 * bits).T
+    tables: Doubles = eights @ (1.0 - 2.0 * bits).T
     return tables
 
 
-def _load_stats() -> Any:
-    return import_optional("scipy.stats", "This test")
+TESTS: Mapping[str, Callable[[Doubles, int, int], float]] = {
+    "randomisation": lambda differences, resamples, seed: randomisation_test(
+        differences, resamples=resamples, seed=seed
+    ),
+    "wilcoxon": lambda differences, resamples, seed: wilcoxon_test(differences),
+    "t": lambda differences, resamples, seed: paired_t_test(differences),
+}
+"""By name: differences (n,), resamples and seed to a two-sided p-value."""
+
+SIGN_TESTS = ("randomisation", "wilcoxon")
+"""The tests whose p-values cannot be below ``smallest_wilcoxon_p`` of the number of items."""

@@ -3,48 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.scoring.results import Result
-from benchmarks.significance import (
+from benchmarks.significance.bootstrap import (
     bootstrap_means,
     bootstrap_spearman,
-    effect_size,
-    paired_t_test,
     percentile_interval,
-    randomisation_test,
     shifted_bootstrap_p,
-    smallest_wilcoxon_p,
-    spearman,
-    wilcoxon_test,
 )
-from benchmarks.significance.comparison import Difference
+from benchmarks.significance.comparison import CompareConfig, Difference
+from benchmarks.significance.paired import SIGN_TESTS, TESTS, effect_size, smallest_wilcoxon_p
 from retrieval.errors import UsageError
+from retrieval.scores import Doubles, spearman
 
-if TYPE_CHECKING:
-    from benchmarks.significance.compare import CompareConfig
+__all__ = ["TaskPairs"]
 
-__all__ = ["SIGN_TESTS", "TESTS", "TaskPairs"]
-
-Floats: TypeAlias = npt.NDArray[np.float64]
 Ids: TypeAlias = tuple[str, ...]
-
-TESTS: Mapping[str, Callable[[Floats, CompareConfig], float]] = {
-    "randomisation": lambda values, config: randomisation_test(
-        values, resamples=config.resamples, seed=config.seed
-    ),
-    "wilcoxon": lambda values, config: wilcoxon_test(values),
-    "t": lambda values, config: paired_t_test(values),
-}
-"""By name: from the differences of paired scores, (n,), to a two-sided p-value."""
-
-SIGN_TESTS = ("randomisation", "wilcoxon")
-"""Those whose p-values cannot be below ``smallest_wilcoxon_p`` of the number of items."""
 
 _NAN = math.nan
 
@@ -64,7 +43,7 @@ class TaskPairs:
         self._metric = metric
         self._config = config
         self._sts = next(iter(results.values())).task_type == "sts"
-        self._samples: dict[Ids, dict[str, Floats]] = {}
+        self._samples: dict[Ids, dict[str, Doubles]] = {}
 
     def compare(self, first: str, second: str) -> Difference:
         """Return the difference, its ``p_corrected`` NaN.
@@ -119,16 +98,16 @@ class TaskPairs:
             return "no scores of single items were kept, so there is no test"
         return ""
 
-    def _take(self, model: str, ids: Ids) -> Floats:
+    def _take(self, model: str, ids: Ids) -> Doubles:
         return _align(self._results[model], "cosine" if self._sts else self._metric, ids)
 
-    def _test_items(self, found: Difference, ids: Ids, left: Floats, right: Floats) -> Difference:
+    def _test_items(self, found: Difference, ids: Ids, left: Doubles, right: Doubles) -> Difference:
         """Return the difference with a test of the mean over items."""
         found = self._restrict(found, float(left.mean()), float(right.mean()))
         if len(ids) == 1:
             return _add_note(found, "one item, so there is no test")
         values = left - right
-        p = TESTS[self._config.test](values, self._config)
+        p = TESTS[self._config.test](values, self._config.resamples, self._config.seed)
         found = self._with_interval(replace(found, p=p, effect_size=effect_size(values)), ids)
         if math.isnan(p):
             return _add_note(found, "all differences are equal, so t is undefined")
@@ -137,7 +116,7 @@ class TaskPairs:
             found = _add_note(found, f"{len(ids)} items: p cannot be below {least:.3g}")
         return found
 
-    def _test_sts(self, found: Difference, ids: Ids, left: Floats, right: Floats) -> Difference:
+    def _test_sts(self, found: Difference, ids: Ids, left: Doubles, right: Doubles) -> Difference:
         """Return the difference with a bootstrap test of two correlations."""
         gold = self._gold(found, ids)
         one, other = spearman(left, gold), spearman(right, gold)
@@ -149,7 +128,7 @@ class TaskPairs:
         p = shifted_bootstrap_p(one - other, samples[found.first] - samples[found.second])
         return self._with_interval(replace(found, p=p), ids)
 
-    def _gold(self, found: Difference, ids: Ids) -> Floats:
+    def _gold(self, found: Difference, ids: Ids) -> Doubles:
         """Return the gold scores, which two models must share."""
         first, second = (
             _align(self._results[model], "gold", ids) for model in (found.first, found.second)
@@ -181,7 +160,7 @@ class TaskPairs:
         )
         return replace(found, low=low, high=high)
 
-    def _resample(self, ids: Ids) -> Mapping[str, Floats]:
+    def _resample(self, ids: Ids) -> Mapping[str, Doubles]:
         """Return the bootstrapped score of every model that has these items."""
         if ids not in self._samples:
             wanted = set(ids)
@@ -217,7 +196,7 @@ def _common_ids(first: Result, second: Result) -> Ids:
     return common
 
 
-def _align(result: Result, name: str, ids: Ids) -> Floats:
+def _align(result: Result, name: str, ids: Ids) -> Doubles:
     """Return a row of items in the order of the ids."""
     values = np.asarray(result.items[name], dtype=np.float64)
     if tuple(result.item_ids) == ids:

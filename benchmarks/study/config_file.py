@@ -10,7 +10,8 @@ from typing import Any
 
 from benchmarks.study.config import StudyConfig
 from benchmarks.tasks.datasets import BEIR_PREFIX
-from embedder.training.typed import is_path, read_dataclass, read_toml
+from embedder.training.config import is_path
+from retrieval.typed import read_dataclass, read_toml
 
 __all__ = ["example_study", "load_study", "read_study"]
 

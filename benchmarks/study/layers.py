@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.scoring.optional import import_optional
-from embedder.pooling.trainable import LatentQueryPooling
+from embedder.pooling.modules import LatentQueryPooling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,7 +110,7 @@ def mean_layer_states(embedder: Embedder, texts: Sequence[str]) -> Floats:
     """
     import torch
 
-    from embedder.pooling.tokens import mean
+    from embedder.pooling.modules import mean
 
     backbone = embedder.backbone
     rows = []
@@ -176,7 +176,7 @@ def _layer_shares(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
     """Return which layers a pooling over layers reads, and how much of each, over the texts."""
     import torch
 
-    from embedder.pooling.whitening import without_whitening
+    from embedder.pooling.modules import without_whitening
 
     depth = embedder.backbone.layer_count
     asked = embedder.spec.pooling_options.layers or range(1, depth + 1)
@@ -196,9 +196,8 @@ def _attention_matters(embedder: Embedder, texts: Sequence[str]) -> dict[str, An
     """Return whether queries and keys of a last_layer pooling decide anything."""
     import torch
 
+    from embedder.pooling.modules import last_token, without_whitening
     from embedder.pooling.registry import get_pooling
-    from embedder.pooling.tokens import last_token
-    from embedder.pooling.whitening import without_whitening
 
     spec, backbone = embedder.spec, embedder.backbone
     reads = get_pooling(spec.pooling).reads(backbone.attention.is_causal, spec.pooling_options)

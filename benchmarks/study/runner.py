@@ -24,9 +24,9 @@ from benchmarks.study.training import describe_training
 from benchmarks.tasks import task_files
 from embedder.pooling import PoolingOptions
 from embedder.training.data import check_data
-from embedder.training.typed import plain_data
 from retrieval import Progress
 from retrieval.errors import FailureError, MillpondError
+from retrieval.typed import plain_data
 
 if TYPE_CHECKING:
     from embedder.training import StepReport

@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.scoring.results import TASK_TYPES, Result
-from benchmarks.significance import (
-    adjust_holm,
+from benchmarks.significance.bootstrap import (
     bootstrap_means,
     bootstrap_spearman,
     percentile_interval,
-    randomisation_test,
     shifted_bootstrap_p,
 )
+from benchmarks.significance.correction import adjust_holm
+from benchmarks.significance.paired import randomisation_test
 from benchmarks.study.config import StudyConfig
 from benchmarks.study.runs import StudyRun
 

@@ -18,8 +18,8 @@ from benchmarks.study.runs import StudyRun, list_runs
 from benchmarks.study.scores import BaseScores, TaskTypeScore, TaskTypeTest, correct_tests
 from benchmarks.study.training import late_gain
 from embedder.attention import ATTENTIONS
-from embedder.training.typed import plain_data, without_folders
 from retrieval.errors import UsageError
+from retrieval.typed import plain_data, without_folders
 
 __all__ = ["summarise"]
 

@@ -9,7 +9,12 @@ import pytest
 
 from benchmarks.report import collect
 from benchmarks.scoring.results import QueryHits, Result, TopHit, read_results, write_result
-from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
+from benchmarks.significance.comparison import (
+    CompareConfig,
+    Comparison,
+    Difference,
+    TaskTypeDifference,
+)
 from retrieval import Fingerprint
 
 MODELS = {
@@ -204,9 +209,13 @@ def compare_simply(results, baseline="", alpha=0.05):
                 )
             )
     return Comparison(
-        alpha, "randomisation", "holm", baseline, 10_000, 7, models, tasks, differences, task_types,
+        CompareConfig(alpha=alpha, baseline=baseline or None, resamples=10_000, seed=7),
+        models,
+        tasks,
+        differences,
+        task_types,
         ("bm25 was not run on the tasks of STS, classification and clustering.",),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="session")

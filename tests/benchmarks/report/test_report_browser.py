@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import collect, compare_nothing, render_page
+from benchmarks.report import collect, render_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -219,7 +219,8 @@ def test_text_that_looks_like_markup_stays_text(open_page, write_bench, compare,
 def test_the_page_of_one_model_says_that_there_is_no_pair(
     open_page, results_folder, results, tmp_path
 ):
-    from benchmarks.significance.compare import CompareConfig
+    from benchmarks.significance.compare import compare_nothing
+    from benchmarks.significance.comparison import CompareConfig
 
     own = [one for one in results if one.model == "millpond-135m"]
     report = collect(results_folder, own, compare_nothing(own, CompareConfig()), "0", "2026-11-21")

@@ -6,11 +6,12 @@ import re
 
 import pytest
 
-from benchmarks.report import collect, compare_nothing, render_csv, render_markdown, render_page
+from benchmarks.report import collect, render_csv, render_markdown, render_page
 from benchmarks.report.collect import page_data
 from benchmarks.report.items import most_different
 from benchmarks.report.page import embed_json
-from benchmarks.significance.compare import CompareConfig
+from benchmarks.significance.compare import compare_nothing
+from benchmarks.significance.comparison import CompareConfig
 
 MEAN_CAUSAL = "smollm2-135m:mean+causal"
 TWELVE = "smollm2-135m:mean+bidirectional,base_layers=12"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.scoring.results import Result
-from benchmarks.significance import adjust_holm, randomisation_test
-from benchmarks.significance.compare import CORRECTIONS, CompareConfig, compare
-from benchmarks.significance.pairs import TESTS
+from benchmarks.significance.compare import compare
+from benchmarks.significance.comparison import CompareConfig
+from benchmarks.significance.correction import CORRECTIONS, adjust_holm
+from benchmarks.significance.paired import TESTS, randomisation_test
 from retrieval import Fingerprint
 from retrieval.errors import UnknownNameError, UsageError
 
@@ -85,8 +86,8 @@ def test_all_pairs_are_compared_or_all_with_the_baseline():
     assert names == [("a", "b"), ("a", "c"), ("b", "c")]
     found = run(results, baseline="b")
     assert [(one.first, one.second) for one in found.differences] == [("a", "b"), ("c", "b")]
-    assert found.baseline == "b"
-    assert run(results).baseline == ""
+    assert found.config.baseline == "b"
+    assert run(results).config.baseline is None
 
 
 def test_swapping_two_models_turns_the_signs_and_nothing_else():
@@ -177,7 +178,7 @@ def test_every_test_and_correction_tells_a_clear_difference_from_none(test, corr
     same = values + generator.normal(0, 0.05, 60)
     results = [make("a", values=better), make("b", values=values), make("c", values=same)]
     found = run(results, test=test, correction=correction)
-    assert (found.test, found.correction) == (test, correction)
+    assert (found.config.test, found.config.correction) == (test, correction)
     assert [one.significant for one in found.differences] == [True, True, False]
 
 
@@ -448,7 +449,8 @@ def test_the_seed_decides_and_is_kept():
     assert first == again
     assert first.differences[0].p != other.differences[0].p
     assert first.differences[0].low != other.differences[0].low
-    assert (first.seed, first.resamples, first.bootstrap_resamples) == (1, 999, 500)
+    config = first.config
+    assert (config.seed, config.resamples, config.bootstrap_resamples) == (1, 999, 500)
 
 
 def test_the_p_value_is_the_one_of_the_significance_module():

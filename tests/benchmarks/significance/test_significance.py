@@ -9,22 +9,23 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.significance import (
-    adjust_benjamini_hochberg,
-    adjust_holm,
+from benchmarks.significance.bootstrap import (
+    _draw_items,
     bootstrap_means,
     bootstrap_spearman,
+    percentile_interval,
+    shifted_bootstrap_p,
+)
+from benchmarks.significance.correction import adjust_benjamini_hochberg, adjust_holm
+from benchmarks.significance.paired import (
+    EXACT_ITEMS,
     effect_size,
     paired_t_test,
-    percentile_interval,
     randomisation_test,
-    shifted_bootstrap_p,
     smallest_wilcoxon_p,
-    spearman,
     wilcoxon_test,
 )
-from benchmarks.significance.bootstrap import _draw_items
-from benchmarks.significance.paired import EXACT_ITEMS
+from retrieval.scores import spearman
 
 NAN = math.nan
 SIMULATIONS = 400
