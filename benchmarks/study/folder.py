@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study.runs import StudyRun
-from embedder.training.checkpoint import find_differences
 from retrieval.disk import make_folder, replace_file
 from retrieval.errors import FailureError, UsageError
+from retrieval.typed import find_differences
 
 __all__ = ["RunRecord", "StudyFolder"]
 

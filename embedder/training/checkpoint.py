@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from embedder.models.lora import copy_tensors
 from embedder.training.config import TrainConfig
-from embedder.training.typed import plain_data, read_dataclass
 from retrieval.disk import replace_file, sync_path, write_synced
 from retrieval.errors import ModelError, StorageError, UsageError
+from retrieval.typed import find_differences, plain_data, read_dataclass
 
 __all__ = [
     "RunState",
@@ -29,7 +29,6 @@ __all__ = [
     "trained_weights",
     "write_checkpoint",
     "RunFolder",
-    "find_differences",
 ]
 
 FORMAT = 1
@@ -287,16 +286,3 @@ def _with_new_options(config: Any) -> Any:
         return plain_data(read_dataclass(TrainConfig, config))
     except UsageError:
         return config  # an option is gone or means something else; the comparison names it
-
-
-def find_differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield dotted key, old and new value wherever two JSON values differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted({*old, *new}):
-            inner = f"{key}.{name}" if key else name
-            yield from find_differences(old.get(name), new.get(name), inner)
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for index, (first, second) in enumerate(zip(old, new, strict=True)):
-            yield from find_differences(first, second, f"{key}[{index}]")
-    elif old != new:
-        yield key, old, new

@@ -1,15 +1,17 @@
-"""What a training run is: one tree of frozen dataclasses; see ``config_file`` for TOML."""
+"""What a training run is: one tree of frozen dataclasses, and how TOML becomes one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from embedder.models.lora import LoraOptions
 from embedder.pooling import get_pooling
 from embedder.variants import VariantSpec
 from retrieval.errors import UsageError
+from retrieval.typed import read_dataclass, read_toml
 
 __all__ = [
     "AdapterConfig",
@@ -19,6 +21,10 @@ __all__ = [
     "LossConfig",
     "OptimiserConfig",
     "TrainConfig",
+    "example_config",
+    "is_path",
+    "load_config",
+    "read_config",
 ]
 
 
@@ -78,7 +84,7 @@ class LossConfig:
         for dimension in self.matryoshka_dimensions:
             _at_least("matryoshka_dimensions", dimension, 1)
         if len(set(self.matryoshka_dimensions)) < len(self.matryoshka_dimensions):
-            raise UsageError("matryoshka_dimensions names a length twice; once is accepted.")
+            raise UsageError("matryoshka_dimensions names a length twice; expected distinct ones.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +116,7 @@ class OptimiserConfig:
         _at_least("weight_decay", self.weight_decay, 0)
         _at_least("max_gradient_norm", self.max_gradient_norm, 0)
         if not 0 <= self.warmup_ratio <= 1:
-            raise UsageError(f"warmup_ratio is {self.warmup_ratio}; accepted is 0 to 1.")
+            raise UsageError(f"warmup_ratio is {self.warmup_ratio}; expected 0 to 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +260,52 @@ class TrainConfig:
                         f"data[{index}].{name} is {limit}, more than model.max_tokens "
                         f"({self.model.max_tokens})."
                     )
+
+
+def example_config() -> str:
+    """Return a commented TOML config that runs."""
+    return Path(__file__).with_name("example.toml").read_text(encoding="utf-8")
+
+
+def load_config(path: str | Path) -> TrainConfig:
+    """Return the config of a TOML file; paths in it are relative to its folder.
+
+    Raises
+    ------
+    SourceNotFoundError, StorageError : the file is not there or cannot be read.
+    UnknownNameError, UsageError : it is not TOML, or holds an unknown key or a wrong value.
+    """
+    data = read_toml(Path(path), "millpond train --example")
+    return read_config(data, Path(path).parent)
+
+
+def read_config(data: Mapping[str, Any], folder: Path) -> TrainConfig:
+    """Return the config that a mapping describes, its paths made absolute from ``folder``."""
+    config = read_dataclass(TrainConfig, data)
+
+    def absolute(path: str | Path) -> Path:
+        return (folder / Path(path).expanduser()).resolve()
+
+    def place(name: str) -> str:
+        return str(absolute(name)) if is_path(name) else name
+
+    start, evaluate = config.adapter.start, config.evaluate
+    return replace(
+        config,
+        model=replace(config.model, base=place(config.model.base)),
+        adapter=replace(config.adapter, start=start and place(start)),
+        data=tuple(replace(source, path=absolute(source.path)) for source in config.data),
+        evaluate=replace(
+            evaluate,
+            sts=evaluate.sts and absolute(evaluate.sts),
+            beir=evaluate.beir and absolute(evaluate.beir),
+        ),
+    )
+
+
+def is_path(name: str) -> bool:
+    """Whether the name of a model or base is the path of a file or folder."""
+    return name.startswith((".", "/", "~"))
 
 
 def _at_least(name: str, value: float | None, least: float) -> None:

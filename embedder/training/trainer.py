@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from embedder.models.saved import save_model
+from embedder.models.saving import save_model
 from embedder.training.batch import (
     BatchLoss,
     SourceTokenizer,
@@ -52,10 +52,10 @@ from embedder.training.setup import (
     trained_parameters,
     unwrap_model,
 )
-from embedder.training.typed import plain_data, without_folders
 from retrieval.disk import replace_file
 from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Notify
+from retrieval.typed import plain_data, without_folders
 
 __all__ = ["train"]
 

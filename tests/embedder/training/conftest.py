@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from embedder.pooling import POOLINGS
-from embedder.training.config_file import read_config
+from embedder.training.config import read_config
 
 WORDS = ("mill", "pond", "water", "wheel", "flour", "grain", "stone", "river", "race", "weir")
 

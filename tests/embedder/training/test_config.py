@@ -70,13 +70,13 @@ def test_an_unknown_key_is_named_with_the_nearest_one(tmp_path, line, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('[loss]\nscale = "3"', r"loss\.scale is a string \('3'\); accepted is a number"),
-        ("[loss]\nsymmetric = 1", r"loss\.symmetric is a whole number \(1\); accepted is true or"),
-        ("[loss]\nhard_negatives = 1.5", r"loss\.hard_negatives .* accepted is a whole number"),
+        ('[loss]\nscale = "3"', r"loss\.scale is a string \('3'\); expected a number"),
+        ("[loss]\nsymmetric = 1", r"loss\.symmetric is a whole number \(1\); expected true or"),
+        ("[loss]\nhard_negatives = 1.5", r"loss\.hard_negatives .* expected a whole number"),
         ("[loss]\nmatryoshka_dimensions = [8, 'x']", r"matryoshka_dimensions\[1\] is a string"),
         ('[adapter]\nkind = "lorra"', r"adapter\.kind .* one of 'lora', 'full', 'none'"),
         ("[optimiser]\nlearning_rate = -1", r"\[optimiser\] learning_rate is -1"),
-        ("[loss]\nscale = nan", r"loss\.scale .* accepted is a number"),
+        ("[loss]\nscale = nan", r"loss\.scale .* expected a number"),
         ("[evaluate]\nbest = 'sts'", r"best is 'sts', which needs evaluate\.sts"),
         ("[adapter]\nkind = 'none'", "nothing would be trained"),
         ("[[data]]\nweight = 1", r"The config has no data\[1\]\.path"),

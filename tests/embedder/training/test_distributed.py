@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from embedder.training import train
-from embedder.training.config_file import read_config
+from embedder.training.config import read_config
 from embedder.training.processes import Processes
 from retrieval.errors import UsageError
 from tests.embedder.training.stepping import step_gradients

@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from embedder.training import train
-from embedder.training.config_file import read_config
+from embedder.training.config import read_config
 from embedder.training.processes import join_processes
 from tests.embedder.training.stepping import step_gradients
 

@@ -6,13 +6,13 @@ import dataclasses
 import math
 import tomllib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from retrieval.errors import SourceNotFoundError, StorageError, UnknownNameError, UsageError
 
-__all__ = ["is_path", "plain_data", "read_dataclass", "read_toml", "without_folders"]
+__all__ = ["find_differences", "plain_data", "read_dataclass", "read_toml", "without_folders"]
 
 T = TypeVar("T")
 
@@ -54,16 +54,11 @@ def read_toml(path: Path, example: str) -> dict[str, Any]:
         raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
-def is_path(name: str) -> bool:
-    """Whether the name of a model or base is that of a file, and not of a known one."""
-    return name.startswith((".", "/", "~"))
-
-
 def read_dataclass(kind: type[T], data: object, where: str = "") -> T:
     """Return ``kind`` built from a mapping, and everything below it likewise.
 
     Fields may be int, float, str, bool, Path, Literal words, further dataclasses, homogeneous
-    tuples of these, and unions with None. A whole number is accepted where a float is asked for.
+    tuples of these, and unions with None. A whole number will do where a float is expected.
 
     Parameters
     ----------
@@ -121,6 +116,19 @@ def without_folders(value: Any) -> Any:
     return Path(value).name if is_path else value
 
 
+def find_differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield dotted key, old and new value wherever two JSON values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted({*old, *new}):
+            inner = f"{key}.{name}" if key else name
+            yield from find_differences(old.get(name), new.get(name), inner)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (first, second) in enumerate(zip(old, new, strict=True)):
+            yield from find_differences(first, second, f"{key}[{index}]")
+    elif old != new:
+        yield key, old, new
+
+
 def _read(hint: Any, value: Any, where: str) -> Any:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
@@ -174,7 +182,7 @@ def _describe(hint: Any) -> str:
         members = [member for member in get_args(hint) if member is not type(None)]
         return " or ".join(_describe(member) for member in members)
     if origin is tuple:
-        return f"a list, each of it {_describe(get_args(hint)[0])}"
+        return f"a list, each item {_describe(get_args(hint)[0])}"
     if origin is Literal:
         return "one of " + ", ".join(repr(word) for word in get_args(hint))
     if dataclasses.is_dataclass(hint):
@@ -185,7 +193,7 @@ def _describe(hint: Any) -> str:
 def _wrong(where: str, value: object, expected: str) -> UsageError:
     arrived = _ARRIVED.get(type(value), type(value).__name__)
     shown = "" if isinstance(value, Mapping | list) else f" ({value!r})"
-    return UsageError(f"{where or 'The config'} is {arrived}{shown}; accepted is {expected}.")
+    return UsageError(f"{where or 'The config'} is {arrived}{shown}; expected {expected}.")
 
 
 def _join(where: str, key: str) -> str:
