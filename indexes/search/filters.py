@@ -28,9 +28,7 @@ _ELEMENTS = {
 }
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "<": pc.less,
     "<=": pc.less_equal,
-    ">": pc.greater,
     ">=": pc.greater_equal,
 }
 

@@ -217,7 +217,7 @@ def check_depth(expression: Expression) -> None:
     depth = measure_depth(expression)
     if depth > MAX_DEPTH:
         raise UsageError(
-            f"--filter nests and, or and not {depth} levels deep; accepted are {MAX_DEPTH}. "
+            f"--filter nests and, or and not {depth} levels deep; expected at most {MAX_DEPTH}. "
             f"Write it flatter, with in [...] for many values of one field."
         )
 

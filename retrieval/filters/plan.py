@@ -1,13 +1,14 @@
-"""A filter that is checked against the field types, as the few conditions backends carry out.
+"""``plan_filter`` checks a filter against the field types and reduces it to a few conditions.
 
-Whatever needs care is settled here, once for all backends: which comparisons a type allows,
-literals beyond the type's range, whole numbers against fractions, null, and negation.
+Everything that needs care is settled here, once for all backends: which comparisons a type
+allows, literals that the type cannot hold, null, and negation.
 """
 
 from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -37,9 +38,8 @@ __all__ = [
     "Present",
     "Some",
     "evaluate_filter",
+    "plan_filter",
 ]
-
-__all__ += ["plan_filter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,10 @@ class AnyOf:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """The field has a value and it is < <= > >= ``value``.
+    """The field has a value and it is <= or >= ``value``.
 
-    int and date fields have <= and >= only, with a value inside the type's range and short of
-    its far end. Dates are microseconds since 1970.
+    ``value`` is one that the field can hold, and not the end of the type's range that would let
+    every value through. Dates are microseconds since 1970.
     """
 
     field: str
@@ -95,12 +95,18 @@ class Some:
 
 @dataclass(frozen=True, slots=True)
 class Inverse:
-    """The term does not hold, be it for want of a value."""
+    """The term does not hold; that includes fields without a value."""
 
     term: Plan
 
 
 Plan: TypeAlias = Constant | Present | AnyOf | Ordered | Every | Some | Inverse
+
+_RANGES: dict[str, tuple[int | float, int | float]] = {
+    "int": INT64,
+    "float": (-sys.float_info.max, sys.float_info.max),
+    "date": (FIRST_DATE, LAST_DATE),
+}
 
 _EXAMPLES = {
     "bool": "true or false",
@@ -112,7 +118,7 @@ _EXAMPLES = {
 
 
 def plan_filter(expression: Expression, schema: Schema) -> Plan:
-    """Return what a backend has to carry out for a filter over documents of this schema.
+    """Return the conditions a backend has to check for a filter over documents of this schema.
 
     Raises
     ------
@@ -165,7 +171,7 @@ def _plan_leaf(leaf: Compare | Member | Contains, schema: Schema) -> Plan:
         return present if leaf.operator == "!=" else _invert(present)
     if kind is None:
         raise UsageError(
-            f"Filter field {name!r} is null in every document; accepted are {name} == null and "
+            f"Filter field {name!r} is null in every document; expected {name} == null or "
             f"{name} != null."
         )
     if isinstance(leaf, Contains):
@@ -198,7 +204,7 @@ def _check_operator(name: str, kind: FieldType, operator: str) -> None:
         hint = " A field has an order where all of its values are numbers or ISO 8601 dates."
     raise UsageError(
         f"Filter field {name!r} is of type {kind}, which does not have {operator!r}; "
-        f"accepted are {', '.join(accepted)}.{hint}"
+        f"expected one of {', '.join(accepted)}.{hint}"
     )
 
 
@@ -242,7 +248,7 @@ def _check_literal(name: str, kind: FieldType, literal: Scalar) -> Value:
     hint = " null goes with == and != only." if literal is None else ""
     raise UsageError(
         f"Filter field {name!r} is of type {kind}; it cannot be compared with {shown}. "
-        f"Accepted is {_EXAMPLES[element]}.{hint}"
+        f"Expected {_EXAMPLES[element]}.{hint}"
     )
 
 
@@ -257,34 +263,33 @@ def _to_float(value: int | float) -> float:
 
 
 def _ordered(name: str, kind: FieldType, leaf: Compare) -> Plan:
+    """Move the literal to the nearest value that the field can hold and that satisfies it."""
     literal = _check_literal(name, kind, leaf.value)
     assert not isinstance(literal, str)
-    if kind.element == "float":
-        return _order_float(name, kind, leaf.operator, literal)
-    first, last = INT64 if kind.element == "int" else (FIRST_DATE, LAST_DATE)
-    if leaf.operator in ("<", "<="):
-        bound = math.floor(literal)
-        if leaf.operator == "<" and bound == literal:
-            bound -= 1
-        outside, everything, operator = bound < first, bound >= last, "<="
-    else:
-        bound = math.ceil(literal)
-        if leaf.operator == ">" and bound == literal:
-            bound += 1
-        outside, everything, operator = bound > last, bound <= first, ">="
-    if outside:
+    is_upper = leaf.operator in ("<", "<=")
+    bound = _round(literal, kind.element, is_upper)
+    beyond = bound > literal if is_upper else bound < literal
+    if beyond or (bound == literal and leaf.operator in ("<", ">")):
+        bound = _step(bound, kind.element, -1 if is_upper else 1)
+    first, last = _RANGES[kind.element]
+    if bound < first if is_upper else bound > last:
         return Constant(False)
-    return Present(name) if everything else Ordered(name, kind, operator, bound)
+    if bound >= last if is_upper else bound <= first:
+        return Present(name)
+    return Ordered(name, kind, "<=" if is_upper else ">=", bound)
 
 
-def _order_float(name: str, kind: FieldType, operator: str, literal: int | float) -> Plan:
-    """Compare with the nearest float64; a whole number between two of them excludes neither."""
-    bound = _to_float(literal)
-    if bound < literal:
-        operator = "<=" if operator in ("<", "<=") else ">"
-    elif bound > literal:
-        operator = "<" if operator in ("<", "<=") else ">="
-    return Ordered(name, kind, operator, bound)
+def _round(literal: int | float, element: str, is_upper: bool) -> int | float:
+    """Return a value of the type next to the literal, perhaps on the wrong side for floats."""
+    if element == "float":
+        return _to_float(literal)
+    return math.floor(literal) if is_upper else math.ceil(literal)
+
+
+def _step(value: int | float, element: str, direction: int) -> int | float:
+    if element == "float":
+        return math.nextafter(value, direction * math.inf) + 0.0
+    return value + direction
 
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {

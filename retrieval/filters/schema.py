@@ -1,4 +1,4 @@
-"""The type of each metadata field of a corpus, inferred a document at a time and mergeable."""
+"""The type of each metadata field, inferred from one document at a time; schemas can be merged."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ Value: TypeAlias = bool | int | float | str
 INT64 = (-(2**63), 2**63 - 1)
 
 WIDE_INT = "int beyond 64 bits"
+ROUNDED_INT = "int that float64 rounds"
+"""An int field holds it exactly; among floats its comparisons could not be exact."""
+
 EMPTY_LIST = "empty list"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,7 +66,9 @@ def find_kind(value: Scalar) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
-        return "int" if INT64[0] <= value <= INT64[1] else WIDE_INT
+        if not INT64[0] <= value <= INT64[1]:
+            return WIDE_INT
+        return "int" if int(float(value)) == value else ROUNDED_INT
     if isinstance(value, float):
         return "null" if math.isnan(value) else "float"
     if value[:1] == "[":
@@ -83,6 +88,8 @@ def _list_kind(elements: list[Any]) -> str:
         return EMPTY_LIST
     if kinds <= {"int", "float"}:
         return "list of float" if "float" in kinds else "list of int"
+    if kinds <= {"int", ROUNDED_INT}:
+        return f"list of {ROUNDED_INT}"
     if len(kinds) == 1 and WIDE_INT not in kinds:
         return f"list of {kinds.pop()}"
     return "string"
@@ -116,9 +123,11 @@ def read_value(value: Any, element: str) -> Value | None:
         return value if isinstance(value, bool) and element == "bool" else None
     if isinstance(value, float):
         return read_bounded_float(value) if element == "float" else None
-    if isinstance(value, int) and INT64[0] <= value <= INT64[1]:
-        return value if element == "int" else float(value)
-    return None
+    if not isinstance(value, int) or not INT64[0] <= value <= INT64[1]:
+        return None
+    if element == "int":
+        return value
+    return float(value) if int(float(value)) == value else None
 
 
 def read_bounded_float(value: float) -> float:
@@ -130,9 +139,9 @@ def read_bounded_float(value: float) -> float:
 def parse_date(text: str) -> int | None:
     """Return microseconds since 1970 in UTC, or None where the text is no ISO 8601 date.
 
-    Accepted are ``2020-12-31`` and ``2020-12-31T23:59:59.123456+01:00``; seconds, their
-    fraction and the offset may be left out, a blank may stand for the T. Midnight and UTC are
-    meant where nothing is said. Digits behind the microseconds are cut off.
+    Dates look like ``2020-12-31`` or ``2020-12-31T23:59:59.123456+01:00``. Seconds, their
+    fraction and the offset may be left out, and a blank may stand for the T. A missing time is
+    midnight, a missing offset UTC. Digits after the microseconds are cut off.
     """
     if text[4:5] != "-":
         return None
@@ -188,9 +197,10 @@ class FieldType:
 class Schema:
     """The kinds of value that were seen in each field, which decide its type.
 
-    ints and floats together make a float field; text of several kinds (dates, lists, other)
-    makes a string field; anything else of several kinds, or beyond 64 bits, cannot be filtered
-    but is kept. Null, NaN, an empty list and a missing field say nothing about the type.
+    ints and floats together make a float field if float64 holds all of the ints exactly. Text
+    of several kinds (dates, lists, other) makes a string field. Fields with any other mix, or
+    with ints beyond 64 bits, are kept but cannot be filtered. Null, NaN, an empty list and a
+    missing field say nothing about the type.
 
     Parameters
     ----------
@@ -228,8 +238,8 @@ class Schema:
         if isinstance(kind, str):
             raise UsageError(
                 f"Filter field {name!r} cannot be filtered: its values are of the types {kind}; "
-                f"accepted is one type a field, or int with float. Make them alike in the corpus "
-                f"and index it again."
+                f"expected one type per field, or float with ints that float64 holds exactly. "
+                f"Make them alike in the corpus and index it again."
             )
         return kind
 
@@ -298,8 +308,10 @@ def _resolve(kinds: frozenset[str]) -> FieldType | str | None:
     found = kinds - {"null"}
     if not found:
         return None
-    if found in ({"bool"}, {"int"}, {"date"}):
+    if found in ({"bool"}, {"date"}):
         return FieldType(next(iter(found)))
+    if found <= {"int", ROUNDED_INT}:
+        return FieldType("int")
     if found <= {"int", "float"}:
         return FieldType("float")
     lists = {kind for kind in found if kind.startswith(_LIST) or kind == EMPTY_LIST}
@@ -311,6 +323,8 @@ def _resolve(kinds: frozenset[str]) -> FieldType | str | None:
 
 
 def _resolve_list(elements: set[str]) -> FieldType:
+    if elements and elements <= {"int", ROUNDED_INT}:
+        return FieldType("int", is_list=True)
     if len(elements) == 1:
         return FieldType(elements.pop(), is_list=True)
     if elements == {"int", "float"}:

@@ -159,7 +159,7 @@ def nest(levels):
 def test_real_depth_ends_at_32():
     parse_filter(nest(32))
     message = (
-        "--filter nests and, or and not 33 levels deep; accepted are 32. "
+        "--filter nests and, or and not 33 levels deep; expected at most 32. "
         "Write it flatter, with in [...] for many values of one field."
     )
     with pytest.raises(UsageError) as caught:

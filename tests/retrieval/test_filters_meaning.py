@@ -104,6 +104,11 @@ def test_numbers_between_two_floats_compare_exactly():
         ),
         ("year in [3, 3.0, 3]", AnyOf("year", FieldType("int"), (3,))),
         ("score < 9007199254740993", Ordered("score", FieldType("float"), "<=", 2.0**53)),
+        ("score < 0.5", Ordered("score", FieldType("float"), "<=", math.nextafter(0.5, 0))),
+        ("score > -5e-324", Ordered("score", FieldType("float"), ">=", 0.0)),
+        ("score > 1.7976931348623157e308", Constant(False)),
+        ("score <= 1.7976931348623157e308", Present("score")),
+        ("score > -1" + 400 * "0", Present("score")),
         ('day > "9999-12-31T23:59:59.999999Z"', Constant(False)),
         ('day <= "1970-01-01T00:00:01"', Ordered("day", FieldType("date"), "<=", 1_000_000)),
         ("year == 0.5 and lang == 'x' or draft == null", Inverse(Present("draft"))),
@@ -113,8 +118,8 @@ def test_plans_are_plain(text, plan):
     assert plan_filter(parse_filter(text), SCHEMA) == plan
 
 
-NUMBER = "Accepted is a number."
-DAY = 'Accepted is a date, as in "2020-12-31" or "2020-12-31T23:59:59Z".'
+NUMBER = "Expected a number."
+DAY = 'Expected a date, as in "2020-12-31" or "2020-12-31T23:59:59Z".'
 
 
 @pytest.mark.parametrize(
@@ -130,48 +135,49 @@ DAY = 'Accepted is a date, as in "2020-12-31" or "2020-12-31T23:59:59Z".'
         ("score == 'x'", f"'score' is of type float; it cannot be compared with \"x\". {NUMBER}"),
         (
             "draft == 1",
-            "'draft' is of type bool; it cannot be compared with 1. Accepted is true or false.",
+            "'draft' is of type bool; it cannot be compared with 1. Expected true or false.",
         ),
         (
             "lang == 3",
             "'lang' is of type string; it cannot be compared with 3. "
-            'Accepted is text in quotes, as in "en".',
+            'Expected text in quotes, as in "en".',
         ),
         ("day == 'soon'", f"'day' is of type date; it cannot be compared with \"soon\". {DAY}"),
         ("day > 2020", f"'day' is of type date; it cannot be compared with 2020. {DAY}"),
         (
             "lang < 'x'",
-            "'lang' is of type string, which does not have '<'; accepted are ==, !=, in, not in. "
+            "'lang' is of type string, which does not have '<'; "
+            "expected one of ==, !=, in, not in. "
             "A field has an order where all of its values are numbers or ISO 8601 dates.",
         ),
         (
             "lang contains 'x'",
             "'lang' is of type string, which does not have 'contains'; "
-            "accepted are ==, !=, in, not in.",
+            "expected one of ==, !=, in, not in.",
         ),
         (
             "draft > false",
-            "'draft' is of type bool, which does not have '>'; accepted are ==, !=, in, not in.",
+            "'draft' is of type bool, which does not have '>'; expected one of ==, !=, in, not in.",
         ),
         (
             "tags == 'a'",
             "'tags' is of type list of string, which does not have '=='; "
-            "accepted are contains, == null, != null.",
+            "expected one of contains, == null, != null.",
         ),
         (
             "year contains 3",
             "'year' is of type int, which does not have 'contains'; "
-            "accepted are ==, !=, <, <=, >, >=, in, not in.",
+            "expected one of ==, !=, <, <=, >, >=, in, not in.",
         ),
         (
             "mixed == 1",
-            "'mixed' cannot be filtered: its values are of the types int, string; accepted is "
-            "one type a field, or int with float. Make them alike in the corpus and index it "
-            "again.",
+            "'mixed' cannot be filtered: its values are of the types int, string; expected one "
+            "type per field, or float with ints that float64 holds exactly. Make them alike in "
+            "the corpus and index it again.",
         ),
         (
             "empty == 1",
-            "'empty' is null in every document; accepted are empty == null and empty != null.",
+            "'empty' is null in every document; expected empty == null or empty != null.",
         ),
     ],
 )
@@ -205,10 +211,10 @@ def test_an_error_in_a_branch_that_decides_nothing_is_still_an_error():
 
 
 def test_trees_made_in_python_are_checked_as_well():
-    with pytest.raises(UsageError, match=r"cannot be compared with NaN\. Accepted is a number"):
+    with pytest.raises(UsageError, match=r"cannot be compared with NaN\. Expected a number"):
         plan_filter(Compare("score", "==", math.nan), SCHEMA)
     tree = Compare("year", "==", 1)
     for _ in range(5000):
         tree = Not(tree)
-    with pytest.raises(UsageError, match="5000 levels deep; accepted are 32"):
+    with pytest.raises(UsageError, match="5000 levels deep; expected at most 32"):
         plan_filter(tree, SCHEMA)

@@ -20,7 +20,7 @@ def type_of(*values):
     try:
         kind = schema.type_of("x")
     except UsageError as error:
-        assert "one type a field" in str(error)
+        assert "one type per field" in str(error)
         return MIXED
     return None if kind is None else str(kind)
 
@@ -37,6 +37,10 @@ def type_of(*values):
         ([True], "bool"),
         ([True, 1], MIXED),
         ([1, "1"], MIXED),
+        ([2**53 + 1, 2**53, -(2**63)], "int"),
+        ([2**53, 2.5], "float"),
+        ([2**53 + 1, 2.5], MIXED),  # float64 would round it, and comparisons would not be exact
+        ([2**63 - 1025, 2.0**63], MIXED),
         ([2**63], MIXED),
         ([2**63, 0.5], MIXED),
         (["2020-12-31", "2020-12-31T10:00:00Z"], "date"),
@@ -46,6 +50,9 @@ def type_of(*values):
         (["2021-02-29"], "string"),
         (["[1, 2]", "[]", None], "list of int"),
         (["[1]", "[2.5]"], "list of float"),
+        ([f"[1, {2**53 + 1}]", "[1]"], "list of int"),
+        ([f"[{2**53 + 1}]", "[2.5]"], "string"),
+        ([f"[{2**53 + 1}, 2.5]"], "string"),
         (['["a"]', '["2020-12-31", null]'], "list of string"),
         (["[true]"], "list of bool"),
         (["[]"], "list of string"),

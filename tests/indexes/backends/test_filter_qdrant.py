@@ -43,6 +43,8 @@ def test_a_payload_holds_values_only_and_bools_as_numbers():
         "lang": "en",
         "tags": ["a"],
         "score": 0.5,
+        "score%high": 0x3FE00000,  # 0.5 is the float64 3FE0000000000000
+        "score%low": 0,
         "draft": 1,
         "day": "2020-12-31T00:00:00.000000Z",
         "a.%22%25": 1,
@@ -58,6 +60,8 @@ def test_every_field_has_the_index_of_its_type():
         'fields."lang"': "keyword",
         'fields."tags"': "keyword",
         'fields."score"': "float",
+        'fields."score%high"': "integer",
+        'fields."score%low"': "integer",
         'fields."draft"': "integer",
         'fields."day"': "datetime",
         'fields."a.%22%25"': "integer",
@@ -69,6 +73,7 @@ def test_paths_are_quoted_so_that_dots_and_brackets_mean_nothing():
 
 
 YEAR, LANG = 'fields."year"', 'fields."lang"'
+HIGH, LOW = 'fields."score%high"', 'fields."score%low"'
 
 
 @pytest.mark.parametrize(
@@ -90,7 +95,26 @@ YEAR, LANG = 'fields."year"', 'fields."lang"'
         ("not year >= 2020", {"must_not": [{"key": YEAR, "range": {"gte": 2020}}]}),
         (
             "score == 0.5",
-            {"must": [{"key": 'fields."score"', "range": {"gte": 0.5, "lte": 0.5}}]},
+            {
+                "must": [
+                    {"key": HIGH, "match": {"any": [0x3FE00000]}},
+                    {"key": LOW, "match": {"any": [0]}},
+                ]
+            },
+        ),
+        (
+            "score < 0.5",  # at most 3FDFFFFFFFFFFFFF, the float64 before it
+            {
+                "should": [
+                    {"key": HIGH, "range": {"lte": 0x3FDFFFFE}},
+                    {
+                        "must": [
+                            {"key": HIGH, "match": {"any": [0x3FDFFFFF]}},
+                            {"key": LOW, "range": {"lte": 0xFFFFFFFF}},
+                        ]
+                    },
+                ]
+            },
         ),
         ("draft == true", {"must": [{"key": 'fields."draft"', "match": {"any": [1]}}]}),
         (
@@ -120,20 +144,38 @@ def test_this_filter_is_this_json(text, condition):
 @pytest.mark.parametrize(
     ("text", "end", "listed"),
     [
-        ("year < 9007199254740992", 2**53 - 1, None),
-        ("year <= 9007199254740992", 2**53 - 1, [2**53]),
-        ("year >= 9007199254740993", 2**53 + 2, [2**53 + 1]),  # float64 rounds it to 2**53
+        ("year < 900000000000001", 9 * 10**14, None),
+        ("year <= 900000000000001", 9 * 10**14, [9 * 10**14 + 1, 9 * 10**14]),
+        ("year < 9007199254740992", 2**53 - 4, list(range(2**53 - 1, 2**53 - 8, -1))),
+        ("year <= 9007199254740992", 2**53 - 3, list(range(2**53, 2**53 - 7, -1))),
+        # float64 rounds the bound to 2**53, and holds every other number from there on
+        ("year >= 9007199254740993", 2**53 + 6, list(range(2**53 + 1, 2**53 + 13))),
         ("year > 9223372036854774783", None, list(range(2**63 - 1024, 2**63))),
-        ("year <= 9223372036854775806", 2**63 - 1024, list(range(2**63 - 2, 2**63 - 1024, -1))),
+        ("year > 9223372036854771712", 2**63 - 1024, list(range(2**63 - 4095, 2**63))),
+        # rounds up to 2**63; three floats below it the range begins, six below it the list ends
+        (
+            "year <= 9223372036854775806",
+            2**63 - 3 * 1024,
+            list(range(2**63 - 2, 2**63 - 6 * 1024 - 1, -1)),
+        ),
     ],
 )
-def test_a_range_beyond_2_to_the_53_ends_at_a_float_and_lists_the_rest(text, end, listed):
+def test_a_range_of_large_numbers_ends_before_the_bound_and_lists_the_rest(text, end, listed):
     condition = make(text)
     alternatives = condition.get("should") or condition["must"]
     ranges = [value for part in alternatives for value in part.get("range", {}).values()]
     matches = [part["match"]["any"] for part in alternatives if "match" in part]
     assert ranges == ([] if end is None else [end])
     assert matches == ([] if listed is None else [listed])
+
+
+def test_floats_in_a_list_are_also_held_as_text():
+    schema = infer_schema([{"x": "[0.1, 3, -0.0]"}])
+    payload = make_payload({"x": "[0.1, 3, -0.0]"}, schema)
+    assert payload == {"x": [0.1, 3.0, 0.0], "x%text": ["0.1", "3.0", "0.0"]}
+    assert list_payload_indexes(schema) == {'fields."x"': "float", 'fields."x%text"': "keyword"}
+    condition = {"key": 'fields."x%text"', "match": {"any": ["3.0"]}}
+    assert make("x contains 3", schema) == {"must": [condition]}
 
 
 @pytest.mark.parametrize("indexed", [False, True], ids=["plain", "with payload indexes"])
