@@ -102,15 +102,15 @@ AskKeyOption = Annotated[
     bool,
     typer.Option(
         "--ask-key",
-        help="Ask for the API key of the server, unseen. Without it, the environment variable "
-        "MILLPOND_QDRANT_API_KEY or QDRANT_API_KEY holds it.",
+        help="Prompt for the API key of the server. Without this, it is read from the "
+        "environment variable MILLPOND_QDRANT_API_KEY or QDRANT_API_KEY.",
         rich_help_panel=PANEL,
     ),
 ]
 StoredKeyOption = Annotated[
     bool,
     typer.Option(
-        "--ask-key", help="Ask for the key of the Qdrant server that holds the vectors, unseen."
+        "--ask-key", help="Prompt for the API key of the Qdrant server that holds the vectors."
     ),
 ]
 
@@ -187,15 +187,15 @@ def _read_options(flags: QdrantFlags, collection: str) -> QdrantOptions:
 
 def _read_file(path: Path | None) -> dict[str, Any]:
     """Return the settings of the file; nothing is said about their types yet."""
-    from embedder.training.typed import read_toml
+    from retrieval.typed import read_toml
 
     return {} if path is None else read_toml(path, "millpond index --store-example")
 
 
 def _build_options(values: dict[str, Any]) -> QdrantOptions:
-    from embedder.training.typed import read_dataclass
     from indexes.backends.qdrant import QdrantOptions
     from retrieval.errors import UnknownNameError
+    from retrieval.typed import read_dataclass
 
     known = [f.name for f in fields(QdrantOptions) if f.name not in ("api_key", "overwrite")]
     for name in values:
