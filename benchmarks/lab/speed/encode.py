@@ -1,23 +1,19 @@
-"""Encoding speed against sentence-transformers and naive transformers, in one interleaved run.
+"""Encoding speed against other libraries, in one interleaved run.
 
-    python -m benchmarks.lab.speed.encode ../shared/data
-    python -m benchmarks.lab.speed.encode ../shared/data --texts 200 --threads 1 --rounds 2
+    python -m benchmarks.lab.speed.encode DATA
+    python -m benchmarks.lab.speed.encode DATA --texts 200 --threads 1 --rounds 2
 
 All contestants have the same weights, the same tokens (EOS at the end, no chat template) and mean
-pooling, without the whitening that a model may have, and take turns within a round; ratios are
-taken within rounds. Texts are SciFact documents and STS sentences. The naive ones, many times
-slower and indifferent to how many texts follow, embed the first eighth of 512 texts or more, and so
-does llama.cpp. That and OpenVINO take part where they are installed. Rounds stop before
-``--seconds`` are over, but one is always finished.
+pooling, without the whitening that a model may have. They take turns within a round, and ratios
+are taken within rounds. Texts are SciFact documents and STS sentences. Contestants that batch texts
+in input order (naive transformers, llama.cpp) embed the first eighth of 512 texts or more. OpenVINO
+and llama.cpp take part if they are installed. Rounds stop before ``--seconds`` are over, but one is
+always finished.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import os
-import platform
 import random
 import tempfile
 import time
@@ -25,26 +21,38 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.lab.speed.interleaved import Contestant, Timings, format_table, say, take_turns
-from benchmarks.lab.speed.llama_cpp_peer import FORMATS, LlamaCppEncoder, has_llama_cpp, write_gguf
-from benchmarks.lab.speed.openvino_peer import OpenVinoEncoder, has_openvino
-from benchmarks.lab.speed.plain import NaiveEncoder, load_sentence_transformer, write_plain_base
-from benchmarks.scoring.optional import read_versions
+from benchmarks.lab.speed.baselines import (
+    NaiveEncoder,
+    OpenVinoEncoder,
+    has_openvino,
+    load_sentence_transformer,
+    write_plain_base,
+)
+from benchmarks.lab.speed.interleaved import (
+    Contestant,
+    Timings,
+    describe_machine,
+    format_table,
+    say,
+    take_turns,
+)
+from benchmarks.lab.speed.llama_cpp import FORMATS, LlamaCppEncoder, has_llama_cpp, write_gguf
 from embedder import Embedder
 from embedder.engine.speed import LayerCompiler, Speed, unfuse
 from embedder.environment import keep_freed_memory
-from embedder.pooling.whitening import without_whitening
+from embedder.pooling.modules import without_whitening
+from retrieval import read_corpus
+from retrieval.corpus.labelled import read_sts
 from retrieval.errors import MillpondError, ModelError, SourceNotFoundError
 from retrieval.protocols import Vectors
 
 Encode = Callable[[Sequence[str]], Vectors]
 
-PEER = "sentence-transformers, batches of 32"
+BASELINE = "sentence-transformers, batches of 32"
 OPENVINO = "OpenVINO float32, batches of 32"
 _COMPILED = "millpond fast, not fused but compiled"
 REFERENCE_TEXTS = 24
@@ -107,11 +115,11 @@ def compare(config: Config, texts: Sequence[str], folder: Path) -> None:
     )
     print(describe(packed, texts, tokens, timings, "CPU" if config.cpu_time else "wall"))
     extra = {"lowest cosine to plain fp32": {n: f"{c:.7f}" for n, c in cosines.items()}}
-    print("\n".join(format_table(timings, tokens, [PEER, _naive(64)], extra)))
+    print("\n".join(format_table(timings, tokens, [BASELINE, _naive(64)], extra)))
 
 
 def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, Encode]:
-    """Return the contestants: ours by setting, then the peers on the plain base in ``folder``."""
+    """Return the contestants: ours by setting, then the baselines in ``folder``."""
     padded = _load(config)
     padded.packs = False
     fast = _load(config, "fast")
@@ -128,7 +136,7 @@ def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, E
         encoders[_COMPILED] = compiled.encode_documents
     longest = packed.spec.max_tokens
     plain = load_sentence_transformer(folder, longest)
-    encoders[PEER] = partial(plain.encode, batch_size=32, show_progress_bar=False)
+    encoders[BASELINE] = partial(plain.encode, batch_size=32, show_progress_bar=False)
     if has_openvino():
         encoders[OPENVINO] = OpenVinoEncoder(folder, longest, 32).encode
     else:
@@ -197,12 +205,10 @@ def read_texts(data: Path, count: int, documents_share: float) -> list[str]:
     corpus, pairs = data / "beir/scifact/corpus.jsonl", data / "sts/STSB-train.tsv"
     for path in (corpus, pairs):
         if not path.is_file():
-            raise SourceNotFoundError(f"{path} is not there; name the folder of shared data.")
-    with corpus.open(encoding="utf-8") as lines:
-        documents = [f"{row['title']} {row['text']}" for row in map(json.loads, lines)]
-    with pairs.open(encoding="utf-8", newline="") as lines:
-        rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        sentences = [row[side] for row in rows for side in ("sentence1", "sentence2")]
+            raise SourceNotFoundError(f"{path} is not there; expected a folder with both.")
+    documents = [document.content for document in read_corpus(corpus)]
+    sts = read_sts(pairs)
+    sentences = [sentence for pair in zip(sts.first, sts.second, strict=True) for sentence in pair]
     generator = random.Random(0)
     wanted = min(len(documents), round(count * documents_share))
     texts = generator.sample(documents, wanted)
@@ -215,24 +221,11 @@ def describe(
     model: Embedder, texts: Sequence[str], tokens: int, timings: Timings, clock: str
 ) -> str:
     """Return one paragraph on what was run where."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    versions = read_versions(
-        "torch", "transformers", "sentence-transformers", "openvino", "llama-cpp-python"
-    )
     return (
         f"{model.name}, {len(texts)} texts, {tokens} tokens, {timings.rounds} interleaved rounds "
-        f"in {clock} time, batches of {model.batch_tokens} tokens; {_processor()}, "
-        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, load {load:.1f}; "
-        f"{', '.join(f'{name} {version}' for name, version in versions.items())}\n"
+        f"in {clock} time, batches of {model.batch_tokens} tokens, {torch.get_num_threads()} "
+        f"threads; {describe_machine()}\n"
     )
-
-
-def _processor() -> str:
-    """Return the processor's name, and the instructions that matter for speed."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    name = str(capabilities.get("cpu_name") or platform.processor() or platform.machine())
-    telling = ("avx2", "avx512_f", "avx512_vnni", "avx_vnni", "amx_int8")
-    return " ".join([name, *(word for word in telling if capabilities.get(word))])
 
 
 def _load(config: Config, speed: Speed = "exact") -> Embedder:
@@ -243,7 +236,7 @@ def _load(config: Config, speed: Speed = "exact") -> Embedder:
         speed=speed,
         notify=say,
     )
-    embedder.pooling = without_whitening(embedder.pooling)  # the peers have none
+    embedder.pooling = without_whitening(embedder.pooling)  # the baselines have none
     return embedder
 
 

@@ -1,32 +1,38 @@
-"""How long the first answer takes: ``millpond search`` from the command line, and its peers.
+"""Seconds to the first answer: ``millpond search`` from the command line, and a baseline.
 
     python -m benchmarks.lab.speed.first_answer demo-index
-    python -m benchmarks.lab.speed.first_answer demo-index --peer ALL_MINILM_FOLDER
+    python -m benchmarks.lab.speed.first_answer demo-index --baseline ALL_MINILM_FOLDER
 
 Each contestant is a new process, so imports and the loading of the model are in its time. They
-take turns within a round; ratios are taken within rounds. The peer embeds one text with
+take turns within a round; ratios are taken within rounds. The baseline embeds one text with
 sentence-transformers and searches nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.lab.speed.index_work import describe_machine
-from benchmarks.lab.speed.interleaved import Contestant, Timings, ratios, say, take_turns
+from benchmarks.lab.speed.interleaved import (
+    Contestant,
+    Timings,
+    describe_machine,
+    ratios,
+    say,
+    spread,
+    take_turns,
+)
 
 __all__ = ["main"]
 
 QUESTION = "delete a folder and everything in it"
 LIGHT = "millpond search"
 WHOLE = "millpond search, by torch and transformers"
-PEER = "sentence-transformers, one vector, no search"
+BASELINE = "sentence-transformers, one vector, no search"
 
 _WHOLE = """
 import sys, embedder.light
@@ -34,7 +40,7 @@ embedder.light.load_light_encoder = lambda model, **how: None
 from cli.app import app
 app(sys.argv[1:])
 """
-_PEER = """
+_BASELINE = """
 import sys
 from sentence_transformers import SentenceTransformer
 model = SentenceTransformer(sys.argv[1], device="cpu", local_files_only=True)
@@ -48,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     python = [sys.executable]
     search = ["search", str(options.index), options.question, "-k", "3"]
     commands = {LIGHT: [*python, "-m", "cli", *search], WHOLE: [*python, "-c", _WHOLE, *search]}
-    if options.peer is not None:
-        commands[PEER] = [*python, "-c", _PEER, str(options.peer), options.question]
+    if options.baseline is not None:
+        commands[BASELINE] = [*python, "-c", _BASELINE, str(options.baseline), options.question]
     for name, command in commands.items():  # files come into the system's cache
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -74,19 +80,14 @@ def _table(timings: Timings) -> list[str]:
     lines = [f"| contestant | seconds | x {WHOLE} |", "| --- | --- | --- |"]
     for name, seconds in timings.seconds.items():
         found = ratios(timings, name, WHOLE)
-        lines.append(f"| {name} | {_spread(seconds, 1)} | {_spread(found, 2)} |")
+        lines.append(f"| {name} | {spread(seconds, 1)} | {spread(found)} |")
     return lines
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    middle, low, high = statistics.median(values), min(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("index", type=Path, help="an index that millpond-135m made")
-    parser.add_argument("--peer", type=Path, help="a folder that SentenceTransformer loads")
+    parser.add_argument("--baseline", type=Path, help="a folder that SentenceTransformer loads")
     parser.add_argument("--question", default=QUESTION)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=240.0, help="of all rounds")

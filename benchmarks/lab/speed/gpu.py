@@ -1,41 +1,127 @@
-"""All comparisons on a GPU in one command: tokens a second and MFU, against what others do.
+"""All comparisons on a GPU in one command: tokens per second and MFU, against other libraries.
 
     python -m benchmarks.lab.speed.gpu --out gpu.json
     python -m benchmarks.lab.speed.gpu --out gpu.json --quick     # tiny shapes: does it run at all?
 
-Shapes: smollm2-135m (its weights where they are in the cache or named by ``--base``, else random
-ones) and random Llamas of 0.5B and 7B, in bfloat16, mean+causal. MFU is the operations of the
-layers (2 a weight and token, and attention's under a causal mask) over the card's own peak at
-bfloat16 matrix products, measured first. "Naive" is transformers with the same weights, batches of
-64 in input order, all hidden states kept. Contestants take turns, and ratios are taken within
-rounds. What would not fit in ``--seconds`` is left out, and a line says so.
+Shapes: smollm2-135m (its weights if they are in the cache or named by ``--base``, else random ones)
+and random Llamas of 0.5B and 7B, in bfloat16, mean+causal. MFU is the operations of the layers (2
+per weight and token, and attention's under a causal mask) over the card's own peak at bfloat16
+matrix products, measured first. "Naive" is transformers with the same weights, batches of 64 in
+input order, all hidden states kept. Contestants take turns, and ratios are taken within rounds.
+What would not fit in ``--seconds`` is left out, and a line says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 import platform
+import tempfile
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from benchmarks.lab.speed.gpu_models import SHAPES, TINY, find_base
-from benchmarks.lab.speed.gpu_parts import measure_shape
-from benchmarks.lab.speed.gpu_run import Config, Run
-from benchmarks.lab.speed.gpu_tables import Results
-from benchmarks.lab.speed.gpu_work import matmul_peak
-from benchmarks.lab.speed.interleaved import say
-from benchmarks.scoring.optional import read_versions
+from benchmarks.lab.speed import gpu_models as models
+from benchmarks.lab.speed.baselines import load_sentence_transformer, write_plain_base
+from benchmarks.lab.speed.gpu_tables import NAIVE, OURS, PADDED, Measurement, Results
+from benchmarks.lab.speed.interleaved import Contestant, say, take_turns
+from benchmarks.optional import read_versions
+from embedder import Embedder
+from embedder.engine.budget import CUDA_TOKENS, budget_of, is_out_of_memory
+from embedder.engine.speed import LayerCompiler
 from embedder.environment import choose_device
 from retrieval.errors import MillpondError
+from retrieval.protocols import silent
 
 _ORDER = ("smollm2-135m", "llama-7b", "llama-0.5b")
+_LENGTHS: tuple[int | str, ...] = (512, "mixed", 32, 128, 2048, 64, 256, 1024)
+_ROUNDS = 3
+_FEW_TEXTS = 64
+_SORTED_TEXTS = 2048
+"""sentence-transformers sorts texts by length, which would help little with few of them."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is run; see ``--help``."""
+
+    out: Path
+    seconds: float
+    quick: bool
+    device: str | None
+    base: Path | None
+    shapes: list[str]
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the tiny shapes stand in for the real ones."""
+        return self.quick or self.device == "cpu" or not torch.cuda.is_available()
+
+
+@dataclass
+class Run:
+    """One run of the command: where it runs, until when, and what it has found so far."""
+
+    config: Config
+    device: torch.device
+    results: Results
+    began: float = field(default_factory=time.perf_counter)
+    has_failed: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """bfloat16 on a GPU; a CPU may take minutes for that."""
+        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+
+    @property
+    def turn_seconds(self) -> float:
+        """Seconds, about, that one contestant works in one round."""
+        return 0.05 if self.config.is_tiny else 1.0
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return 64 if self.config.is_tiny else models.LONGEST_TOKENS
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the time asked for is over."""
+        return self.config.seconds - (time.perf_counter() - self.began)
+
+    def attempt(self, name: str, share: float, part: Callable[[], None]) -> None:
+        """Do a part that takes about this share of the time; skip it if too little is left."""
+        seconds = share * self.config.seconds
+        if self.seconds_left < seconds:
+            self.skip(f"{name}: {self.seconds_left:.0f} s are left, about {seconds:.0f} are needed")
+            return
+        try:
+            part()
+        except MillpondError as error:
+            self.skip(f"{name}: {error}")
+        except Exception as error:  # the other parts are worth having all the same
+            if not is_out_of_memory(error):
+                traceback.print_exc()
+                self.has_failed = True
+            self.skip(f"{name}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        self.save()
+
+    def skip(self, line: str) -> None:
+        """Note what was left out."""
+        say(f"left out: {line}")
+        self.results.skipped.append(line)
+
+    def save(self) -> None:
+        """Write what was measured so far, so that a stopped run leaves it behind."""
+        self.config.out.write_text(json.dumps(self.results.to_json(), indent=1) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,18 +129,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = _parse(arguments)
     try:
         device = choose_device(config.device)
-        base = find_base("smollm2-135m", config.base)
+        base = models.find_base("smollm2-135m", config.base)
     except MillpondError as error:
         say(f"error: {error}")
         return 1
-    run = Run(config, device, Results(describe(device)))
+    run = Run(config, device, Results(_describe(device)))
     sizes = (256,) if config.is_tiny else (8192, 16_384)
-    run.results.peak_flops = matmul_peak(device, run.dtype, sizes)
+    run.results.peak_flops = models.matmul_peak(device, run.dtype, sizes)
     run.save()
     for name in config.shapes:
-        shape = (TINY if config.is_tiny else SHAPES)[name]
+        shape = (models.TINY if config.is_tiny else models.SHAPES)[name]
         weights = base if name == "smollm2-135m" and not config.is_tiny else None
-        run.attempt(name, 0.01 * config.seconds, partial(measure_shape, run, shape, weights))
+        run.attempt(name, 0.01, partial(measure_shape, run, shape, weights))
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -64,7 +150,135 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if run.has_failed else 0
 
 
-def describe(device: torch.device) -> dict[str, Any]:
+def measure_shape(run: Run, shape: models.Shape, base: Path | None) -> None:
+    """Measure a shape at all lengths; the smallest one against sentence-transformers too."""
+    say(f"{shape.name}: {shape.layer_parameters / 1e6:.0f}M weights in its layers")
+    embedder = models.build_embedder(shape, run.device, run.dtype, base)
+    packing = embedder.backbone.packing
+    kernel = packing.kernel.name if packing.longest else "padded"
+    run.results.packing[shape.name] = f"{kernel}; {'base' if base else 'random'} weights"
+    tokens = models.settle_budget(embedder, run.longest, 0.04 * run.config.seconds)
+    say(f"{shape.name}: {kernel}, {tokens} tokens per batch")
+    if shape.name == "smollm2-135m":
+        name = f"{shape.name} against sentence-transformers"
+        run.attempt(name, 0.1, partial(measure_texts, run, embedder))
+    for length in _LENGTHS:
+        if length == "mixed" or int(length) <= run.longest:
+            part = partial(measure_length, run, shape, embedder, length)
+            run.attempt(f"{shape.name} at {length}", 0.03, part)
+
+
+def measure_length(run: Run, shape: models.Shape, embedder: Embedder, length: int | str) -> None:
+    """Time ours, ours padded and naive on texts of one length, or of mixed ones."""
+    lengths = _choose_lengths(run, embedder, length)
+    rows = models.random_rows(lengths, embedder)
+    encoders: dict[str, Callable[[Any], Any]] = {OURS: embedder.encode_tokens}
+    if length == "mixed":  # of one length, none is padded
+        padded = _sibling(embedder)
+        padded.packs = False
+        encoders[PADDED] = padded.encode_tokens
+    encoders[NAIVE] = partial(models.encode_naively, embedder)
+    contestants = []
+    for name, encode in encoders.items():
+        try:
+            few = encode(rows[:_FEW_TEXTS])  # warms up
+            part = rows if name != NAIVE else _cut_to_turn(run, encode, rows, _FEW_TEXTS)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            run.skip(f"{shape.name} at {length}, {name}: out of memory")
+            continue
+        share = sum(map(len, part)) / sum(lengths)
+        contestants.append(Contestant(name, partial(encode, part), share))
+    cosine = float("nan")
+    if contestants[-1].name == NAIVE:
+        cosine = float((embedder.encode_tokens(rows[:_FEW_TEXTS]) * few).sum(axis=1).min())
+    timings = take_turns(
+        contestants, rounds=_ROUNDS, budget_seconds=min(15, run.seconds_left), notify=silent
+    )
+    counts = (len(lengths), sum(lengths), shape.flops(lengths), budget_of(embedder).tokens)
+    found = Measurement(shape.name, str(length), *counts, timings, cosine)
+    run.results.measurements.append(found)
+    mfu = found.mfu(OURS, run.results.peak_flops)
+    say(f"{shape.name} at {length}: {found.rate(OURS):.0f} tokens/s, MFU {mfu:.1%}")
+
+
+def measure_texts(run: Run, embedder: Embedder) -> None:
+    """Time whole encoding of mixed texts, tokenising included, against sentence-transformers."""
+    lengths = _choose_lengths(run, embedder, "mixed")
+    texts = models.make_texts(lengths, len(embedder.backbone.tokenizer))
+    with tempfile.TemporaryDirectory(prefix="millpond-speed-") as folder:
+        write_plain_base(embedder, Path(folder))
+        baseline = load_sentence_transformer(Path(folder), run.longest, str(run.device), run.dtype)
+    encoders: dict[str, Callable[[Any], Any]] = {OURS: embedder.encode_documents}
+    if run.device.type == "cuda":  # the trial of compiled layers is over before times are taken
+        compiled = _sibling(embedder)
+        compiled.compiler = LayerCompiler(compiled.backbone.packed_layers, say, repaid_seconds=0.0)
+        _try_compiled(compiled, texts, min(90, 0.3 * run.seconds_left))
+        encoders[f"{OURS}, compiled"] = compiled.encode_documents
+    for size in (32, 128):
+        name = f"sentence-transformers, batches of {size}"
+        encoders[name] = partial(baseline.encode, batch_size=size, show_progress_bar=False)
+    contestants = []
+    for name, encode in encoders.items():
+        encode(texts[:_FEW_TEXTS])
+        ours = name.startswith(OURS)
+        part = texts if ours else _cut_to_turn(run, encode, texts, _SORTED_TEXTS)
+        share = sum(lengths[: len(part)]) / sum(lengths)
+        contestants.append(Contestant(name, partial(encode, part), share))
+    sample = texts[:_FEW_TEXTS]
+    cosine = (embedder.encode_documents(sample) * np.asarray(baseline.encode(sample))).sum(axis=1)
+    run.results.machine["lowest cosine to sentence-transformers"] = f"{cosine.min():.5f}"
+    timings = take_turns(
+        contestants, rounds=_ROUNDS, budget_seconds=min(60, run.seconds_left), notify=say
+    )
+    run.results.against["smollm2-135m, mixed texts"] = (timings, sum(lengths))
+
+
+def _try_compiled(embedder: Embedder, texts: Sequence[str], seconds: float) -> None:
+    """Encode until compiled layers are kept or dropped, for so long at most."""
+    compiler = embedder.compiler
+    deadline = time.perf_counter() + seconds
+    while compiler is not None and compiler.state in ("waiting", "trying"):
+        if time.perf_counter() > deadline:
+            break
+        embedder.encode_documents(texts)
+    say(f"compiled layers: {compiler.state if compiler else 'none'}")
+
+
+def _sibling(embedder: Embedder) -> Embedder:
+    """Return an embedder over the same weights whose batches have as many tokens, fixed."""
+    tokens = budget_of(embedder).tokens
+    fixed = tokens - (tokens == CUDA_TOKENS)  # that number would be grown again
+    return Embedder(embedder.spec, embedder.backbone, batch_tokens=fixed)
+
+
+def _choose_lengths(run: Run, embedder: Embedder, length: int | str) -> list[int]:
+    """Return as many lengths as ours embeds in the time of one turn; two batches at least."""
+    sized = run.longest if length == "mixed" else int(length)
+    least = 2 * budget_of(embedder).tokens
+    rows = models.random_rows([sized] * max(1, least // sized), embedder)
+    began = time.perf_counter()
+    embedder.encode_tokens(rows)
+    tokens = round(least * max(1.0, run.turn_seconds / (time.perf_counter() - began)))
+    if length == "mixed":
+        return models.mixed_lengths(tokens, run.longest)
+    return [sized] * max(1, tokens // sized)
+
+
+def _cut_to_turn(
+    run: Run, encode: Callable[[Any], object], texts: Sequence[Any], least: int
+) -> Sequence[Any]:
+    """Return the texts that a baseline embeds in one turn, in whole batches; all at most."""
+    few = texts[:_FEW_TEXTS]
+    began = time.perf_counter()
+    encode(few)
+    seconds = time.perf_counter() - began
+    wanted = max(least, round(len(few) * run.turn_seconds / seconds))
+    return texts[: -(-wanted // _FEW_TEXTS) * _FEW_TEXTS]
+
+
+def _describe(device: torch.device) -> dict[str, Any]:
     """Return the machine and the versions that matter."""
     found: dict[str, Any] = {"processor": platform.processor() or platform.machine()}
     if device.type == "cuda":
@@ -85,8 +299,8 @@ def _parse(arguments: Sequence[str] | None) -> Config:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--seconds", type=float, default=540.0, help="of the whole run, about")
     parser.add_argument("--quick", action="store_true", help="tiny shapes, as on a CPU")
-    parser.add_argument("--device", help="cuda where there is one")
-    parser.add_argument("--base", type=Path, help="a folder with smollm2-135m for transformers")
+    parser.add_argument("--device", help="default: cuda if there is one")
+    parser.add_argument("--base", type=Path, help="a transformers folder with smollm2-135m")
     parser.add_argument("--shapes", nargs="+", choices=_ORDER, default=list(_ORDER))
     return Config(**vars(parser.parse_args(arguments)))
 

@@ -1,25 +1,49 @@
-"""Llama shapes with random weights, texts of known length, and what a forward pass computes."""
+"""Decoders and token ids for the GPU comparisons, and what a forward pass computes."""
 
 from __future__ import annotations
 
+import math
 import random
+import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from embedder import Embedder, VariantSpec
 from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone
+from embedder.engine.budget import budget_of
+from embedder.engine.text import pad_batch
 from embedder.models.bases import BASES
 from embedder.models.cache import converted_folder, is_converted
 from retrieval.errors import UsageError
+from retrieval.protocols import Vectors
 
-__all__ = ["SHAPES", "TINY", "Shape", "build_embedder", "find_base", "make_tokenizer", "make_texts"]
+__all__ = [
+    "LONGEST_TOKENS",
+    "SHAPES",
+    "TINY",
+    "Shape",
+    "build_embedder",
+    "encode_naively",
+    "find_base",
+    "make_texts",
+    "matmul_peak",
+    "mixed_lengths",
+    "random_rows",
+    "settle_budget",
+]
 
 LONGEST_TOKENS = 2048
+NAIVE_BATCH_TEXTS = 64
+_PEAK_RUNS = 10
+
+Rows = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +68,7 @@ class Shape:
     def flops(self, lengths: Sequence[int]) -> float:
         """Return the floating-point operations of one causal pass over texts of these lengths.
 
-        Two a weight and token; and for attention, of which a causal mask needs half, two products
+        Two per weight and token. Attention, of which a causal mask needs half, takes two products
         of n x n / 2 numbers by the width of the heads.
         """
         pairs = sum(length * length for length in lengths) / 2
@@ -75,7 +99,7 @@ def find_base(name: str, asked: Path | None) -> Path | None:
     """
     if asked is not None:
         if not (asked / "config.json").is_file():
-            raise UsageError(f"{asked} has no config.json; a transformers folder is accepted.")
+            raise UsageError(f"{asked} has no config.json; expected a transformers folder.")
         return asked
     base = BASES.get(name)
     if base is None or not is_converted(base.gguf_sha256):
@@ -88,15 +112,24 @@ def build_embedder(
 ) -> Embedder:
     """Return mean+causal over the shape, its weights random or read from ``base``.
 
-    Random weights are made on the device itself. The tokenizer is ``make_tokenizer``'s.
+    Random weights are made on the device itself. A text of n words has n tokens; "w5" is token 5.
     """
-    model = _load(base, device, dtype) if base else _make(shape, device, dtype)
+    import transformers
+
+    library: Any = transformers  # its classes have no types
+    if base is not None:
+        model = library.AutoModel.from_pretrained(base, dtype=dtype, use_safetensors=True)
+        model = model.to(device)
+    else:
+        torch.manual_seed(0)
+        with torch.device(device):
+            model = library.AutoModel.from_config(_llama_config(library, shape), dtype=dtype)
     spec = VariantSpec(
         base=shape.name, pooling="mean", attention="causal", max_tokens=LONGEST_TOKENS
     )
     backbone = Backbone(
         model.eval().requires_grad_(False),
-        make_tokenizer(int(model.config.vocab_size)),
+        _make_tokenizer(library, int(model.config.vocab_size)),
         get_attention("causal"),
         "benchmark",
         shape.name,
@@ -104,11 +137,8 @@ def build_embedder(
     return Embedder(spec, backbone, name=shape.name)
 
 
-def _make(shape: Shape, device: torch.device, dtype: torch.dtype) -> Any:
-    import transformers
-
-    library: Any = transformers  # its classes have no types
-    config = library.LlamaConfig(
+def _llama_config(library: Any, shape: Shape) -> Any:
+    return library.LlamaConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.width,
         intermediate_size=shape.inner,
@@ -120,23 +150,11 @@ def _make(shape: Shape, device: torch.device, dtype: torch.dtype) -> Any:
         bos_token_id=None,
         eos_token_id=1,
     )
-    torch.manual_seed(0)
-    with torch.device(device):
-        return library.AutoModel.from_config(config, dtype=dtype)
 
 
-def _load(base: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    from transformers import AutoModel
-
-    return AutoModel.from_pretrained(base, dtype=dtype, use_safetensors=True).to(device)
-
-
-def make_tokenizer(vocabulary: int) -> Any:
-    """Return a tokenizer by which a text of n words has n tokens; "w5" is token 5."""
-    import transformers
+def _make_tokenizer(library: Any, vocabulary: int) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    library: Any = transformers
     words = {"<pad>": 0, "<eos>": 1} | {f"w{number}": number for number in range(2, vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -146,9 +164,87 @@ def make_tokenizer(vocabulary: int) -> Any:
 
 
 def make_texts(lengths: Sequence[int], vocabulary: int) -> list[str]:
-    """Return texts of so many tokens each, EOS at their end included, of random words."""
+    """Return texts of random words with so many tokens each, including EOS at the end."""
     generator = random.Random(0)
     return [
         " ".join(f"w{generator.randrange(2, vocabulary)}" for _ in range(length - 1))
         for length in lengths
     ]
+
+
+def random_rows(lengths: Sequence[int], embedder: Embedder) -> list[list[int]]:
+    """Return token ids of texts of these lengths."""
+    model: Any = embedder.backbone.model
+    vocabulary = int(model.config.vocab_size)
+    ids = np.random.default_rng(0).integers(2, vocabulary, sum(lengths)).tolist()
+    ends = np.cumsum(lengths).tolist()
+    return [ids[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+
+def mixed_lengths(tokens: int, longest: int) -> list[int]:
+    """Return lengths that add up to about so many tokens: many short texts and few long ones.
+
+    Log-normal with a median of 64 tokens (fewer if the longest is short), shuffled.
+    """
+    generator = random.Random(0)
+    middle = math.log(min(64, longest / 4))
+    found, total = [], 0
+    while total < tokens:
+        found.append(min(longest, max(4, round(generator.lognormvariate(middle, 1.1)))))
+        total += found[-1]
+    return found
+
+
+@torch.inference_mode()
+def encode_naively(embedder: Embedder, rows: Rows) -> Vectors:
+    """Return the vectors of ``rows`` as transformers in most examples computes them.
+
+    Batches of 64 in input order, padded, all hidden states kept, every batch waited for.
+    """
+    model: Any = embedder.backbone.model
+    found = []
+    for start in range(0, len(rows), NAIVE_BATCH_TEXTS):
+        ids, mask = pad_batch(rows[start : start + NAIVE_BATCH_TEXTS], embedder.pad_id)
+        ids, mask = ids.to(embedder.device), mask.to(embedder.device)
+        kept = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        real = mask.unsqueeze(-1).float()
+        means = (kept[-1].float() * real).sum(dim=1) / real.sum(dim=1)
+        found.append(torch.nn.functional.normalize(means, dim=-1).cpu().numpy())
+    return np.concatenate(found)
+
+
+def settle_budget(embedder: Embedder, longest: int, seconds: float) -> int:
+    """Return the tokens per batch that the embedder finds, after so many seconds at most.
+
+    On a CPU, where there is nothing to find, one batch is run to warm up.
+    """
+    budget = budget_of(embedder)
+    deadline = time.perf_counter() + seconds
+    while True:
+        length = min(longest, 256)
+        texts = max(1, 3 * budget.tokens // length)
+        embedder.encode_tokens(random_rows([length] * texts, embedder))
+        if budget.is_settled or time.perf_counter() > deadline:
+            return budget.tokens
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, sizes: Sequence[int]) -> float:
+    """Return FLOP/s of the fastest of square matrix products, each a median of ten runs."""
+
+    def synchronize() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    best = 0.0
+    for size in sizes:
+        left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+        seconds = []
+        for _ in range(_PEAK_RUNS + 3):
+            synchronize()
+            began = time.perf_counter()
+            for _ in range(4):
+                torch.mm(left, right)
+            synchronize()
+            seconds.append((time.perf_counter() - began) / 4)
+        best = max(best, 2 * size**3 / statistics.median(seconds[3:]))
+    return best

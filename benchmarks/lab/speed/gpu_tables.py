@@ -6,9 +6,9 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.lab.speed.interleaved import Timings, format_table, ratios
+from benchmarks.lab.speed.interleaved import Timings, format_table, ratios, spread
 
-__all__ = ["NAIVE", "OURS", "PADDED", "Cell", "Results"]
+__all__ = ["NAIVE", "OURS", "PADDED", "Measurement", "Results"]
 
 OURS = "millpond"
 PADDED = "millpond padded"
@@ -16,13 +16,13 @@ NAIVE = "naive, batches of 64"
 
 
 @dataclass(frozen=True)
-class Cell:
+class Measurement:
     """One shape at one length.
 
     Attributes
     ----------
     texts, tokens, flops : of the whole work.
-    batch_tokens : that our batches had at most.
+    batch_tokens : the most tokens in one of our batches.
     lowest_cosine : between our vectors and the naive ones, over some texts.
     """
 
@@ -36,16 +36,15 @@ class Cell:
     lowest_cosine: float
 
     def rate(self, name: str) -> float:
-        """Return tokens a second, the median of all rounds; 0 where it was not run."""
+        """Return tokens per second, the median of all rounds; 0 if it was not run."""
         seconds = self.timings.seconds.get(name)
         return self.tokens / statistics.median(seconds) if seconds else 0.0
 
     def ratio(self, against: str) -> str:
-        """Return how many times as fast ours is, and the lowest and highest round."""
+        """Return our speed over that of another contestant, with the lowest and highest round."""
         if against not in self.timings.seconds:
             return "-"
-        found = ratios(self.timings, OURS, against)
-        return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+        return spread(ratios(self.timings, OURS, against))
 
     def mfu(self, name: str, peak: float) -> float:
         """Return the share of the card's measured matrix-product peak that is reached."""
@@ -58,13 +57,13 @@ class Results:
 
     machine: dict[str, Any]
     peak_flops: float = 0.0
-    cells: list[Cell] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
     against: dict[str, tuple[Timings, int]] = field(default_factory=dict)
     packing: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON can hold it; seconds are one entry a round."""
+        """Return all of it as JSON can hold it; ``seconds`` has one entry per round."""
         return {
             "machine": self.machine,
             "matmul_peak_tflops": self.peak_flops / 1e12,
@@ -82,7 +81,7 @@ class Results:
                     "tokens_per_second": {name: cell.rate(name) for name in cell.timings.seconds},
                     "mfu": {name: cell.mfu(name, self.peak_flops) for name in cell.timings.seconds},
                 }
-                for cell in self.cells
+                for cell in self.measurements
             ],
             "texts": {
                 name: {"tokens": tokens, "seconds": timings.seconds}
@@ -96,21 +95,23 @@ class Results:
         about = ", ".join(f"{name} {value}" for name, value in self.machine.items())
         peak = f"Matrix-product peak, measured: {self.peak_flops / 1e12:.4g} TFLOP/s"
         lines = [about, "", peak]
-        for shape in dict.fromkeys(cell.shape for cell in self.cells):
+        for shape in dict.fromkeys(cell.shape for cell in self.measurements):
             lines += ["", f"**{shape}** (attention: {self.packing.get(shape, '-')})", ""]
             lines += self._lengths(shape)
         for name, (timings, tokens) in self.against.items():
-            peers = [other for other in timings.seconds if not other.startswith(OURS)]
+            others = [other for other in timings.seconds if not other.startswith(OURS)]
             lines += ["", f"**{name}** ({tokens} tokens, tokenising included)", ""]
-            lines += format_table(timings, tokens, peers, {})
+            lines += format_table(timings, tokens, others, {})
         if self.skipped:
             lines += ["", "Left out:", "", *(f"- {line}" for line in self.skipped)]
         return "\n".join(lines)
 
     def _lengths(self, shape: str) -> list[str]:
         titles = ["length", "tokens/s", "MFU", f"x {PADDED}", f"x {NAIVE}", "naive MFU"]
-        rows = [[*titles, "tokens a batch", "lowest cosine"], ["---"] * (len(titles) + 2)]
-        cells = [cell for cell in self.cells if cell.shape == shape]  # "mixed" is the longest
+        rows = [[*titles, "tokens per batch", "lowest cosine"], ["---"] * (len(titles) + 2)]
+        cells = [
+            cell for cell in self.measurements if cell.shape == shape
+        ]  # "mixed" is the longest
         for cell in sorted(cells, key=lambda cell: (len(cell.length), cell.length)):
             rows.append(
                 [

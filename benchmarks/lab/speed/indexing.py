@@ -20,8 +20,7 @@ from typing import Any
 from benchmarks.lab.speed.index_memory import MemoryConfig, memory_lines
 from benchmarks.lab.speed.index_overhead import OverheadConfig, overhead_lines
 from benchmarks.lab.speed.index_throughput import ThroughputConfig, throughput_lines
-from benchmarks.lab.speed.index_work import describe_machine
-from benchmarks.lab.speed.interleaved import say
+from benchmarks.lab.speed.interleaved import describe_machine, say
 from retrieval.errors import MillpondError
 
 __all__ = ["main"]

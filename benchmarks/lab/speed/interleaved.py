@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from benchmarks.optional import read_versions
 from retrieval.errors import MillpondError
 
 __all__ = [
     "Contestant",
     "Timings",
+    "describe_machine",
     "format_table",
     "print_lines",
     "ratios",
     "say",
+    "spread",
     "take_turns",
 ]
+
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "openvino",
+    "llama-cpp-python",
+    "numpy",
+    "pyarrow",
+    "faiss-cpu",
+    "qdrant-edge-py",
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +64,7 @@ class Timings:
 
     @property
     def rounds(self) -> int:
-        """How many rounds all contestants finished."""
+        """Rounds that all contestants finished."""
         return min((len(found) for found in self.seconds.values()), default=0)
 
 
@@ -57,9 +76,9 @@ def take_turns(
     notify: Callable[[str], None],
     clock: Callable[[], float] = time.perf_counter,
 ) -> Timings:
-    """Return the times of ``rounds`` rounds, or of as many as fit in the budget; 1 at least.
+    """Return the times of ``rounds`` rounds, or of as many as fit in the budget; at least 1.
 
-    In each round every contestant does its share of the work once. The one to begin moves on.
+    In each round every contestant does its share of the work once, each time another one first.
     """
     timings = Timings({contestant.name: [] for contestant in contestants})
     start = clock()
@@ -80,9 +99,15 @@ def take_turns(
 
 
 def ratios(timings: Timings, name: str, against: str) -> list[float]:
-    """Return how many times as fast ``name`` is as ``against``, round by round."""
+    """Return the speed of ``name`` over that of ``against``, round by round."""
     pairs = zip(timings.seconds[against], timings.seconds[name], strict=True)
     return [theirs / own for theirs, own in pairs]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return the median, with the lowest and highest value in brackets."""
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def format_table(
@@ -103,9 +128,7 @@ def format_table(
     for name, seconds in timings.seconds.items():
         row = [name, f"{tokens / statistics.median(seconds):.0f}"]
         for other in against:
-            found = ratios(timings, name, other)
-            spread = f" ({min(found):.2f} to {max(found):.2f})" if name != other else ""
-            row.append(f"{statistics.median(found):.2f}{spread}")
+            row.append("1.00" if name == other else spread(ratios(timings, name, other)))
         rows.append([*row, *(cells.get(name, "") for cells in extra.values())])
     widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
     return [
@@ -122,6 +145,30 @@ def print_lines(measure: Callable[[], Sequence[str]]) -> int:
         say(f"error: {error}")
         return 1
     return 0
+
+
+def describe_machine() -> str:
+    """Return one line: processor, cores, load, and the versions of what is compared."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    versions = read_versions(*_PACKAGES)
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, OMP_NUM_THREADS="
+        f"{os.environ.get('OMP_NUM_THREADS', 'unset')}, load {load:.1f}; Python "
+        f"{platform.python_version()}, {', '.join(f'{n} {v}' for n, v in versions.items())}"
+    )
+
+
+def _processor() -> str:
+    """Return the processor's name and the instructions that matter for speed."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    lines = dict(line.partition(":")[::2] for line in text.splitlines())
+    fields = {name.strip(): value.strip() for name, value in lines.items()}
+    flags = fields.get("flags", "").split()
+    telling = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
+    return " ".join([fields.get("model name", platform.machine()), *filter(flags.count, telling)])
 
 
 def say(line: str) -> None:

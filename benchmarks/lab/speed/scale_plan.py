@@ -1,11 +1,11 @@
 """Prints what an index of a given size takes: hours, bytes, memory, money; each with its formula.
 
     python -m benchmarks.lab.speed.scale_plan --passages 1e9 --tokens 128
-    python -m benchmarks.lab.speed.scale_plan --tokens-per-second 1175     # a rate that was measured
-    python -m benchmarks.lab.speed.scale_plan --measure /tmp/scale         # this machine's write rate
+    python -m benchmarks.lab.speed.scale_plan --tokens-per-second 1175     # a measured rate
+    python -m benchmarks.lab.speed.scale_plan --measure /tmp/scale         # the write rate here
 
-Every number that goes in is an option. docs/scale.md says which defaults are measured, which are
-from a data sheet, and which are assumed.
+Every input is an option. docs/scale.md says which defaults are measured, which come from a data
+sheet, and which are assumed.
 """
 
 from __future__ import annotations

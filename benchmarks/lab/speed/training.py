@@ -17,12 +17,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.lab.speed.index_work import describe_machine
-from benchmarks.lab.speed.interleaved import Contestant, format_table, print_lines, say, take_turns
+from benchmarks.lab.speed.interleaved import (
+    Contestant,
+    describe_machine,
+    format_table,
+    print_lines,
+    say,
+    take_turns,
+)
 from embedder import Embedder
 from embedder.models.lora import LoraOptions, WordDropout, add_adapter
 from embedder.training.batch import (
-    BatchLoss,
     LocalBatch,
     SourceTokenizer,
     StepPairs,
@@ -30,7 +35,7 @@ from embedder.training.batch import (
 )
 from embedder.training.config import DataSource, LossConfig
 from embedder.training.data import Pair
-from embedder.training.loss import plain_backward
+from embedder.training.loss import BatchLoss, plain_backward
 from embedder.training.processes import Processes
 from embedder.variants import parse_model_name
 from retrieval import read_corpus

@@ -15,8 +15,14 @@ from functools import partial
 
 import torch
 
-from benchmarks.lab.speed.index_work import describe_machine
-from benchmarks.lab.speed.interleaved import Contestant, format_table, print_lines, say, take_turns
+from benchmarks.lab.speed.interleaved import (
+    Contestant,
+    describe_machine,
+    format_table,
+    print_lines,
+    say,
+    take_turns,
+)
 from embedder import Embedder, list_variants
 from embedder.variants import parse_model_name
 from retrieval import read_corpus

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from benchmarks.lab.speed.first_answer import LIGHT, PEER, WHOLE, main
+from benchmarks.lab.speed.first_answer import BASELINE, LIGHT, WHOLE, main
 from embedder import Embedder
-from indexes import write_corpus
+from indexes import Index
 from retrieval import Document
 
 
@@ -14,7 +14,7 @@ from retrieval import Document
 def index(tiny_base, tmp_path):
     model = Embedder.load(f"{tiny_base}:mean+causal,max_tokens=16", device="cpu")
     documents = [Document(str(n), text=f"pond {n}") for n in range(4)]
-    write_corpus(model, documents, tmp_path / "index")
+    Index.create(tmp_path / "index", model, documents)
     return tmp_path / "index"
 
 
@@ -25,7 +25,7 @@ def test_it_prints_seconds_and_a_ratio_for_each_contestant(index, capsys):
         row = next(line for line in printed.splitlines() if line.startswith(f"| {name} |"))
         assert all(float(number) > 0 for number in re.findall(r"\d+\.\d+", row))
         assert f"Round 1: {name} took" in progress
-    assert PEER not in printed
+    assert BASELINE not in printed
 
 
 def test_a_command_that_fails_is_told_with_its_own_words(tmp_path, capsys):

@@ -1,11 +1,11 @@
-"""benchmarks/speed/gpu.py: the whole command on a CPU in small, and its arithmetic by hand."""
+"""benchmarks/lab/speed/gpu.py: the whole command on a CPU in small, and its arithmetic by hand."""
 
 import json
 
 import pytest
 import torch
 
-from benchmarks.lab.speed import gpu, gpu_work
+from benchmarks.lab.speed import gpu, gpu_models
 from benchmarks.lab.speed.gpu_models import (
     SHAPES,
     TINY,
@@ -14,7 +14,7 @@ from benchmarks.lab.speed.gpu_models import (
     find_base,
     make_texts,
 )
-from benchmarks.lab.speed.gpu_tables import NAIVE, OURS, PADDED, Cell, Results
+from benchmarks.lab.speed.gpu_tables import NAIVE, OURS, PADDED, Measurement, Results
 from benchmarks.lab.speed.interleaved import Timings
 from retrieval.errors import UsageError
 
@@ -54,12 +54,12 @@ def test_texts_have_the_lengths_asked_for_with_the_eos():
     rows = embedder.tokenize(make_texts(lengths, 200))
     assert [len(row) for row in rows] == lengths
     assert {row[-1] for row in rows} == {1}
-    assert [len(row) for row in gpu_work.random_rows(lengths, embedder)] == lengths
+    assert [len(row) for row in gpu_models.random_rows(lengths, embedder)] == lengths
 
 
 def test_mixed_lengths_are_mostly_short_and_the_same_each_time():
-    lengths = gpu_work.mixed_lengths(200_000, 2048)
-    assert lengths == gpu_work.mixed_lengths(200_000, 2048)
+    lengths = gpu_models.mixed_lengths(200_000, 2048)
+    assert lengths == gpu_models.mixed_lengths(200_000, 2048)
     assert 200_000 <= sum(lengths) < 200_000 + 2048
     assert min(lengths) >= 4
     assert 50 < sorted(lengths)[len(lengths) // 2] < 80  # the median asked for is 64
@@ -68,18 +68,18 @@ def test_mixed_lengths_are_mostly_short_and_the_same_each_time():
 
 def test_naive_and_ours_embed_the_same():
     embedder = build_embedder(TINY["llama-0.5b"], CPU, torch.float32)
-    rows = gpu_work.random_rows([3, 17, 5, 64] * 20, embedder)
-    ours, naive = gpu_work.encode_ids(embedder, rows), gpu_work.encode_naively(embedder, rows)
+    rows = gpu_models.random_rows([3, 17, 5, 64] * 20, embedder)
+    ours, naive = embedder.encode_tokens(rows), gpu_models.encode_naively(embedder, rows)
     assert abs(ours - naive).max() < 1e-5
 
 
-def make_cell(seconds):
-    return Cell("s", "32", 10, 320, 640_000.0, 16, Timings(seconds), 0.99)
+def make_measurement(seconds):
+    return Measurement("s", "32", 10, 320, 640_000.0, 16, Timings(seconds), 0.99)
 
 
 def test_rates_ratios_and_mfu_worked_by_hand():
     """320 tokens in a median of 2 s: 160/s; 2,000 operations each; of a peak of 640,000 half."""
-    cell = make_cell({OURS: [1, 2, 4], NAIVE: [4, 4, 4]})
+    cell = make_measurement({OURS: [1, 2, 4], NAIVE: [4, 4, 4]})
     assert cell.rate(OURS) == 160
     assert cell.mfu(OURS, 640_000) == 0.5
     assert cell.ratio(NAIVE) == "2.00 (1.00 to 4.00)"
@@ -89,7 +89,7 @@ def test_rates_ratios_and_mfu_worked_by_hand():
 
 def test_tables_say_what_was_left_out():
     results = Results({"device": "a card"}, peak_flops=640_000.0, skipped=["llama-7b: no time"])
-    results.cells.append(make_cell({OURS: [2], NAIVE: [4]}))
+    results.measurements.append(make_measurement({OURS: [2], NAIVE: [4]}))
     text = results.to_markdown()
     assert "| 32 | 160 | 50.0% | - | 2.00 (2.00 to 2.00) | 25.0% | 16 | 0.99000 |" in text
     assert text.endswith("Left out:\n\n- llama-7b: no time")
@@ -102,9 +102,9 @@ def test_a_base_folder_without_a_model_is_refused(tmp_path):
 
 
 def test_the_whole_command_runs_on_a_cpu_in_small(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("benchmarks.lab.speed.gpu_run.Run.turn_seconds", 0.001)
-    monkeypatch.setattr("benchmarks.lab.speed.gpu_parts._ROUNDS", 1)
-    monkeypatch.setattr("benchmarks.lab.speed.gpu_parts._SORTED_TEXTS", 64)
+    monkeypatch.setattr(gpu.Run, "turn_seconds", 0.001)
+    monkeypatch.setattr(gpu, "_ROUNDS", 1)
+    monkeypatch.setattr(gpu, "_SORTED_TEXTS", 64)
     out = tmp_path / "gpu.json"
     assert gpu.main(["--out", str(out), "--device", "cpu", "--seconds", "100000"]) == 0
     found = json.loads(out.read_text())
@@ -146,8 +146,8 @@ def test_a_part_that_fails_does_not_lose_the_others(tmp_path, capsys, monkeypatc
         real(run, shape, base)
 
     monkeypatch.setattr(gpu, "measure_shape", measure)
-    monkeypatch.setattr("benchmarks.lab.speed.gpu_run.Run.turn_seconds", 0.001)
-    monkeypatch.setattr("benchmarks.lab.speed.gpu_parts._ROUNDS", 1)
+    monkeypatch.setattr(gpu.Run, "turn_seconds", 0.001)
+    monkeypatch.setattr(gpu, "_ROUNDS", 1)
     out = tmp_path / "gpu.json"
     options = ["--quick", "--device", "cpu", "--seconds", "100000"]
     assert gpu.main(["--out", str(out), *options, "--shapes", "llama-7b", "llama-0.5b"]) == 1

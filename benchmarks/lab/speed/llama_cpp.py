@@ -1,4 +1,4 @@
-"""The plain base in llama.cpp, where that is installed: the same weights, in its own formats."""
+"""The plain base in llama.cpp, if that is installed: the same weights in its own formats."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedder.light.decoder import Array, TensorFile
+from embedder.light.decoder import TensorFile
 from retrieval.errors import ModelError
-from retrieval.protocols import Vectors
+from retrieval.protocols import Floats, Vectors
 
 __all__ = ["FORMATS", "LlamaCppEncoder", "has_llama_cpp", "write_gguf"]
 
 FORMATS = ("F32", "Q8_0", "Q4_0")
-"""The formats of weights that are compared, as llama.cpp names them."""
+"""The formats of weights that are compared, by llama.cpp's names."""
 
 _BATCH_TOKENS = 512
 _PRE_TOKENIZER = "smollm"
@@ -150,8 +150,8 @@ def _add_weights(writer: Any, config: dict[str, Any], tensors: TensorFile) -> No
         writer.add_tensor(names.get_name(f"model.{name}", (".weight",)), weights)
 
 
-def _interleave(weights: Array, heads: int) -> Array:
-    """Put the two halves of each head's rows in turn, as llama.cpp's rotations expect them."""
+def _interleave(weights: Floats, heads: int) -> Floats:
+    """Put the two halves of each head's rows in turn, as llama.cpp's RoPE expects them."""
     shape = weights.shape
     halves = weights.reshape(heads, 2, shape[0] // heads // 2, shape[1])
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(shape))

@@ -1,4 +1,4 @@
-"""benchmarks/speed/encode.py: fair peers, and arithmetic worked by hand."""
+"""benchmarks/lab/speed/encode.py: fair baselines, and arithmetic worked by hand."""
 
 import json
 import shutil
@@ -10,14 +10,26 @@ from gguf import GGUFReader
 from transformers import AutoModel
 
 from benchmarks.lab.speed import encode
+from benchmarks.lab.speed.baselines import (
+    NaiveEncoder,
+    OpenVinoEncoder,
+    has_openvino,
+    load_sentence_transformer,
+    write_plain_base,
+)
 from benchmarks.lab.speed.interleaved import Contestant, Timings, format_table, ratios, take_turns
-from benchmarks.lab.speed.llama_cpp_peer import LlamaCppEncoder, write_gguf
-from benchmarks.lab.speed.openvino_peer import OpenVinoEncoder, has_openvino
-from benchmarks.lab.speed.plain import NaiveEncoder, load_sentence_transformer, write_plain_base
+from benchmarks.lab.speed.llama_cpp import LlamaCppEncoder, write_gguf
 from embedder import Embedder
 from retrieval.errors import ModelError, UsageError
+from tests.embedder.tiny_decoders import write_base
 
 TEXTS = ["pond", "the mill by the pond turns, and turns again all day", "", "a b c"]
+
+
+@pytest.fixture(scope="module")
+def base_folder(tiny_base, tmp_path_factory):
+    """One saved tiny base per architecture."""
+    return {"llama": tiny_base, "qwen3": write_base(tmp_path_factory.mktemp("qwen3"), "qwen3")}
 
 
 class Clock:
@@ -72,7 +84,7 @@ def test_only_the_naive_embed_an_eighth_and_only_of_many_texts(base_folder):
     def count(part):
         seen.append(len(part))
 
-    for name, many in (("naive, batches of 64", texts), (encode.PEER, texts)):
+    for name, many in (("naive, batches of 64", texts), (encode.BASELINE, texts)):
         encode.make_contestant(name, count, model, many).run()
     assert seen == [64, 512]
     share = encode.make_contestant("naive, batches of 64", count, model, texts).share
@@ -93,7 +105,7 @@ def test_ratios_are_taken_within_rounds_and_the_table_shows_their_median():
 
 
 @pytest.mark.parametrize("lowercase", ["true", "false"])
-def test_the_peers_embed_the_same_tokens_to_the_same_vectors(base_folder, tmp_path, lowercase):
+def test_the_baselines_embed_the_same_tokens_to_the_same_vectors(base_folder, tmp_path, lowercase):
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     options = f"max_tokens=24,lowercase={lowercase}"
     model = Embedder.load(f"{base_folder['llama']}:mean+causal,{options}", device="cpu")
@@ -102,8 +114,8 @@ def test_the_peers_embed_the_same_tokens_to_the_same_vectors(base_folder, tmp_pa
     expected = model.encode_documents(TEXTS)
     naive = NaiveEncoder(tmp_path, 24, batch_texts=3).encode(TEXTS)
     np.testing.assert_allclose(naive, expected, atol=1e-5)
-    peer = load_sentence_transformer(tmp_path, 24)
-    np.testing.assert_allclose(peer.encode(TEXTS), expected, atol=1e-5)
+    baseline = load_sentence_transformer(tmp_path, 24)
+    np.testing.assert_allclose(baseline.encode(TEXTS), expected, atol=1e-5)
 
 
 def test_openvino_embeds_the_same_tokens_to_the_same_vectors(base_folder, tmp_path):
@@ -153,8 +165,8 @@ def test_llama_cpp_embeds_the_same_tokens_to_the_same_vectors(merging, tmp_path)
     write_gguf(tmp_path)
     texts = [*TEXTS, "A Text In CAPITALS, longer than what is read", "pond " * 9]
     for form, least in (("F32", 0.99999), ("Q8_0", 0.999)):
-        peer = LlamaCppEncoder(tmp_path, 24, form, lowercase=True)
-        assert (peer.encode(texts) * merging.encode_documents(texts)).sum(axis=1).min() > least
+        baseline = LlamaCppEncoder(tmp_path, 24, form, lowercase=True)
+        assert (baseline.encode(texts) * merging.encode_documents(texts)).sum(axis=1).min() > least
 
 
 def test_llama_cpp_is_refused_a_base_that_it_would_read_wrongly(base_folder, tmp_path):
@@ -163,7 +175,7 @@ def test_llama_cpp_is_refused_a_base_that_it_would_read_wrongly(base_folder, tmp
         write_gguf(tmp_path)
 
 
-def test_where_a_peer_is_not_installed_one_line_says_so(base_folder, data, capsys, monkeypatch):
+def test_where_a_baseline_is_not_installed_one_line_says_so(base_folder, data, capsys, monkeypatch):
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     monkeypatch.setattr(encode, "has_openvino", lambda: False)
     monkeypatch.setattr(encode, "has_llama_cpp", lambda: False)
@@ -176,7 +188,7 @@ def test_where_a_peer_is_not_installed_one_line_says_so(base_folder, data, capsy
     assert "llama.cpp" not in printed.out
 
 
-def test_a_model_that_the_peers_could_not_repeat_is_refused(base_folder, tmp_path):
+def test_a_model_that_the_baselines_could_not_repeat_is_refused(base_folder, tmp_path):
     model = Embedder.load(f"{base_folder['llama']}:eos+causal", device="cpu")
     with pytest.raises(UsageError, match=r"is not mean\+causal"):
         write_plain_base(model, tmp_path)
@@ -188,7 +200,7 @@ def data(tmp_path):
     scifact, sts = tmp_path / "beir/scifact", tmp_path / "sts"
     scifact.mkdir(parents=True)
     sts.mkdir()
-    rows = [{"title": f"T{n}", "text": "long text " * 5} for n in range(3)]
+    rows = [{"_id": str(n), "title": f"T{n}", "text": "long text " * 5} for n in range(3)]
     (scifact / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = ["score\tsentence1\tsentence2", '1.0\ta "quoted\tb', "2.0\tc\td"]
     (sts / "STSB-train.tsv").write_text("\n".join(lines) + "\n")

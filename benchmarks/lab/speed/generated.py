@@ -1,24 +1,20 @@
-"""What the indexing benchmarks index: generated documents, and encoders that cost next to nothing.
+"""Generated documents, and encoders that cost next to nothing, for the indexing benchmarks.
 
-An encoder that takes as long as a model would hide what indexing costs. Both of these need
-microseconds a text and no memory that grows.
+An encoder as slow as a model would hide what indexing costs. Both of these need microseconds per
+text and no memory that grows.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 
-from benchmarks.scoring.optional import read_versions
 from retrieval import Document, Fingerprint, Scalar, Vectors
 
-__all__ = ["ENCODERS", "TextHashEncoder", "WordHashEncoder", "describe_machine", "make_documents"]
+__all__ = ["ENCODERS", "TextHashEncoder", "WordHashEncoder", "make_documents"]
 
 TABLE_ROWS = 4096
 VOCABULARY = 20_000
@@ -116,26 +112,6 @@ ENCODERS: dict[str, type[TextHashEncoder] | type[WordHashEncoder]] = {
     "words": WordHashEncoder,
     "text": TextHashEncoder,
 }
-
-
-def describe_machine() -> str:
-    """Return one line: processor, cores, load and versions, as they are now."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    versions = read_versions("numpy", "pyarrow", "faiss-cpu", "qdrant-edge-py")
-    return (
-        f"{_processor()}, {os.cpu_count()} cores, OMP_NUM_THREADS="
-        f"{os.environ.get('OMP_NUM_THREADS', 'unset')}, load {load:.1f}; Python "
-        f"{platform.python_version()}, {', '.join(f'{n} {v}' for n, v in versions.items())}"
-    )
-
-
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            names = (line.partition(":")[2].strip() for line in lines if "model name" in line)
-            return next(names, platform.machine())
-    except OSError:
-        return platform.processor() or platform.machine()
 
 
 def _normalize(vectors: Vectors) -> Vectors:
