@@ -1,1 +1,1 @@
-"""How the model in the box is made: its training data, its config, its score table."""
+"""How the built-in model is made: its training data and its configs."""

@@ -1,11 +1,12 @@
 """Builds the training pairs of the built-in model from permissive sources only.
 
-    python -m benchmarks.lab.builtin.build_data --shared ../shared/data --out DATA_DIR
+    python -m benchmarks.lab.builtin.build_data --shared DATA --out PAIRS
 
-One jsonl file a source (query, positive, negatives), and ``SOURCES.json`` with the rows, licence,
-origin and sha256 of each file, and what was dropped and why. Debian packages are downloaded and
-unpacked, never installed; a source that cannot be had is skipped with its reason. Nothing that
-the model is judged on gets in: see ``decontaminate``.
+DATA is a folder of your own with train/, sts/ and beir/. PAIRS gets one jsonl file per source
+(query, positive, negatives) and ``SOURCES.json`` with the rows, licence, origin and sha256 of each
+file, and what was dropped and why. Debian packages are downloaded and unpacked, never installed; a
+source that cannot be fetched is skipped with its reason. Nothing that the model is judged on gets
+in: see ``decontaminate``.
 """
 
 from __future__ import annotations

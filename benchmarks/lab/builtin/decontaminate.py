@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections import Counter
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.lab.builtin.pairs import Pair, split_sentences, text_key, words
+from retrieval.corpus.labelled import STS_COLUMNS, read_table
 from retrieval.errors import SourceNotFoundError
 
 GRAM_WORDS = 8
@@ -85,9 +85,8 @@ def read_benchmarks(shared: Path) -> Benchmarks:
 def _sts_sentences(folder: Path, pattern: str) -> Iterator[str]:
     """Both sentences of every row."""
     for path in sorted(folder.glob(pattern)):
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-                yield from (row["sentence1"], row["sentence2"])
+        for _, first, second in read_table(path, STS_COLUMNS, lambda row: "").rows:
+            yield from (first, second)
 
 
 def _beir_texts(folder: Path) -> Iterator[str]:

@@ -1,8 +1,6 @@
-"""Put a trained model into the package: its weights, and its record with one entry a source.
+"""Packs a trained model to be shipped: its weights, and its record with one entry per source.
 
-::
-
-    python -m benchmarks.lab.builtin.pack builtin-model/stage5 --out embedder/builtin_models/NAME
+    python -m benchmarks.lab.builtin.pack builtin-model/stage10-white --out packed
 """
 
 from __future__ import annotations
@@ -20,13 +18,13 @@ from typing import Any
 from embedder.models.card import write_card
 from embedder.models.manifest import Manifest, read_manifest
 from embedder.models.names import MANIFEST_NAME
-from embedder.models.new_folder import new_folder
+from embedder.models.saving import new_folder
 
 __all__ = ["join_topics", "main", "pack_model"]
 
 _TOPIC = re.compile(r"(?P<source>.+)-\d{3}(?P<kind>\.jsonl)")
 _MORE = (
-    "How it was made, what was tried, what it scores and the licences of the data: "
+    "How it was made, what it scores and the licences of the data: "
     "`docs/builtin-model.md`\nin millpond's repository.\n"
 )
 

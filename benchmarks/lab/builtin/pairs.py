@@ -6,11 +6,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from random import Random
 
 QUERY_CHARS = (3, 300)
 POSITIVE_CHARS = (8, 1200)
 MOST_PER_QUERY = 3
 MOST_PER_POSITIVE = 4
+
+LEFT_OUT_SHARE = 0.15
+REPEATED_SHARE = 0.08
+MOVED_SHARE = 0.5
+SHORTEST_REWORDING_WORDS = 5
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]?[A-Z0-9])")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|Dr|Mr|Mrs|St|No|Fig|approx|[A-Z])\.)$")
@@ -176,3 +182,35 @@ def _clean(pair: Pair) -> Pair:
             taken.add(text_key(negative))
             negatives.append(negative)
     return Pair(query, positive, tuple(negatives))
+
+
+def reword(sentence: str) -> str:
+    """Return the sentence with words left out, repeated and, often, its clauses moved.
+
+    A text and a disturbed copy train an encoder without labels; repeating words keeps it from
+    judging likeness by length (ESimCSE, arXiv 2109.04380). The same sentence gives the same
+    rewording, of at least five words, or of all if it is shorter.
+    """
+    dice = Random(sentence)
+    tokens = _move_clauses(sentence, dice).split()
+    spare = max(0, len(tokens) - SHORTEST_REWORDING_WORDS)
+    kept: list[str] = []
+    for token in tokens:
+        draw = dice.random()
+        if draw < LEFT_OUT_SHARE and spare > 0:
+            spare -= 1
+            continue
+        kept.append(token)
+        if draw > 1 - REPEATED_SHARE:
+            kept.append(token)
+    return " ".join(kept)
+
+
+def _move_clauses(sentence: str, dice: Random) -> str:
+    """Put what follows one of the commas first; a sentence without one stays."""
+    body = sentence.rstrip(".!?")
+    clauses = body.split(", ")
+    if len(clauses) < 2 or dice.random() >= MOVED_SHARE:
+        return sentence
+    at = dice.randrange(1, len(clauses))
+    return ", ".join(clauses[at:] + clauses[:at]) + sentence[len(body) :]

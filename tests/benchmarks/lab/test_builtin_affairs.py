@@ -9,8 +9,7 @@ import pytest
 
 from benchmarks.lab.builtin.build_data import SOURCES, build_one
 from benchmarks.lab.builtin.decontaminate import Benchmarks
-from benchmarks.lab.builtin.pairs import Pair
-from benchmarks.lab.builtin.reword import reword
+from benchmarks.lab.builtin.pairs import Pair, reword
 from benchmarks.lab.builtin.sources import affairs, apt
 from benchmarks.lab.builtin.sources.apt import Workplace
 from retrieval.errors import DownloadError

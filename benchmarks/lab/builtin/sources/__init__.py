@@ -1,1 +1,1 @@
-"""One function a source: each yields raw pairs; judging them is left to ``build_data``."""
+"""One function per source: each yields raw pairs, which ``build_data`` filters."""

