@@ -83,7 +83,7 @@ def start(
         ),
     ] = False,
     traceback: Annotated[
-        bool, typer.Option("--traceback", help="Print where in the code an error arose.")
+        bool, typer.Option("--traceback", help="Print the Python traceback of an error.")
     ] = False,
 ) -> None:
     """Index, search and compare the embeddings of decoder language models."""

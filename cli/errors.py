@@ -154,7 +154,7 @@ def _report_parsing(error: Exception) -> int:
     command = context.command_path if context is not None else "millpond"
     text = " ".join(str(shown.format_message()).split()).replace(_CHECKED_BY, ": ")
     end = "" if text.endswith((".", "?")) else "."
-    write_error(f"{text}{end} Type '{command} --help' for what is accepted.")
+    write_error(f"{text}{end} Type '{command} --help' for its options.")
     return int(shown.exit_code)
 
 

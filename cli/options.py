@@ -60,14 +60,14 @@ ModelOption = Annotated[
 DeviceOption = Annotated[
     str | None,
     typer.Option(
-        "--device", metavar="DEVICE", help="cuda, mps or cpu.", show_default="the best there is"
+        "--device", metavar="DEVICE", help="cuda, mps or cpu.", show_default="the best available"
     ),
 ]
 SpeedOption = Annotated[
     SpeedName,
     typer.Option(
         "--speed",
-        help="exact, or fast: int8 where the CPU has VNNI, whose vectors differ a little, and "
+        help="exact, or fast: int8 on CPUs with VNNI, whose vectors differ slightly, and "
         "compiled layers in long runs.",
     ),
 ]
@@ -75,16 +75,16 @@ IndexSpeedOption = Annotated[
     SpeedName | None,
     typer.Option(
         "--speed",
-        help="exact, or fast: int8 where the CPU has VNNI. Vectors have to be made as those of "
-        "the index were.",
+        help="exact, or fast: int8 on CPUs with VNNI. It must be the speed that the index "
+        "was made with.",
         show_default="as the index was made",
     ),
 ]
 SkipBadOption = Annotated[
     bool,
-    typer.Option("--skip-bad", help="Count bad records and go on, instead of stopping at one."),
+    typer.Option("--skip-bad", help="Skip and count bad records instead of stopping at the first."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 
 OVERLAP_SHARE = 8
 """Passages overlap by an eighth, if not told otherwise."""
@@ -96,7 +96,8 @@ PassagesOption = Annotated[
         "--passages",
         metavar="TOKENS",
         min=1,
-        help="Cut long documents into passages of at most so many tokens; a hit shows the best.",
+        help="Split long documents into passages of at most this many tokens; a hit shows "
+        "the best one.",
         show_default="whole documents, of which the model reads the beginning",
     ),
 ]
@@ -106,7 +107,7 @@ OverlapOption = Annotated[
         "--overlap",
         metavar="TOKENS",
         min=0,
-        help="How many tokens a passage repeats of the one before.",
+        help="How many tokens a passage shares with the one before.",
         show_default=f"an {OVERLAP_SHARE}th of --passages",
     ),
 ]
@@ -134,7 +135,7 @@ WorkersOption = Annotated[
         "--workers",
         metavar="N",
         min=1,
-        help="With --engine ray: how many models are loaded.",
+        help="With --engine ray: how many copies of the model to load.",
         show_default="what fits",
     ),
 ]

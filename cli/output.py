@@ -146,7 +146,7 @@ def check_output(path: Path) -> None:
     from retrieval.errors import StorageError, UsageError
 
     if path.is_dir():
-        raise UsageError(f"{path}: this is a folder; accepted is the name of a file to write.")
+        raise UsageError(f"{path}: this is a folder; expected the name of a file to write.")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UsageError(

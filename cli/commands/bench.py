@@ -32,7 +32,7 @@ def bench(
             "--model",
             "-m",
             metavar="MODEL",
-            help="As for 'millpond index', or bm25. Repeat it for several.",
+            help="As for 'millpond index', or bm25; repeatable.",
         ),
     ],
     task: Annotated[
@@ -42,12 +42,11 @@ def bench(
             "-t",
             metavar="TASK",
             help="beir:NAME, a BEIR folder, a .tsv file (score, sentence1, sentence2, or label, "
-            "text), a folder with train.tsv and test.tsv, or a folder of such tasks. Repeat it "
-            "for several.",
+            "text), a folder with train.tsv and test.tsv, or a folder of such tasks; repeatable.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The results folder.")],
-    k: Annotated[int, typer.Option("-k", "--k", metavar="K", help="The cut of nDCG@K.")] = 10,
+    k: Annotated[int, typer.Option("-k", "--k", metavar="K", help="The cutoff of nDCG@K.")] = 10,
     split: Annotated[str, typer.Option(metavar="NAME", help="Which qrels of a BEIR folder.")] = (
         "test"
     ),
@@ -62,11 +61,11 @@ def bench(
     speed: SpeedOption = SpeedName.EXACT,
     json: JsonOption = False,
 ) -> None:
-    """Score models on tasks: retrieval, STS, classification, clustering.
+    """Score models on retrieval, STS, classification and clustering.
 
-    Finished scores are never computed again unless model, data or settings changed, and a run
-    that was killed goes on where it stopped. With --json one object a result: model, task,
-    task_type, main_score, metrics, path.
+    Scores are kept and computed again only if the model, the data or the settings changed; a killed
+    run continues where it stopped. With --json, one object per result: model, task, task_type,
+    main_score, metrics, path.
 
     \b
     Examples:

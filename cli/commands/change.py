@@ -58,7 +58,7 @@ IndexModelOption = Annotated[
     typer.Option("--model", "-m", metavar="MODEL", show_default="the model that made the index"),
 ]
 RestartOption = Annotated[
-    bool, typer.Option("--restart", help="Drop what an unfinished run embedded; begin anew.")
+    bool, typer.Option("--restart", help="Discard what an unfinished run embedded and start over.")
 ]
 CompactAtOption = Annotated[
     float,
@@ -67,7 +67,7 @@ CompactAtOption = Annotated[
         metavar="SHARE",
         min=0,
         max=1,
-        help="Clear deleted rows away when they are more than this share, 0 to 1.",
+        help="Remove deleted rows from disk when they exceed this share of all rows, 0 to 1.",
     ),
 ]
 
@@ -162,10 +162,10 @@ def add(
 ) -> None:
     """Add new documents to an index.
 
-    The document id decides. A document that the index holds already, with the same text and
-    metadata, is left alone; with others it is an error, and nothing is added: see millpond
-    update. Readers see all of the change or nothing. A run that was killed goes on, when the same
-    command is typed again, from what it had embedded.
+    Documents are identified by id. One that the index already holds with the same text and metadata
+    is left alone; one with other text or metadata is an error, and nothing is added: see millpond
+    update. Readers see the whole change or none of it. If a run is killed, the same command
+    continues from what it had embedded.
 
     \b
     Examples:
@@ -183,9 +183,7 @@ def update(
     corpus: CorpusArgument,
     delete_missing: Annotated[
         bool,
-        typer.Option(
-            "--delete-missing", help="Delete every document that CORPUS does not hold as well."
-        ),
+        typer.Option("--delete-missing", help="Also delete every document that is not in CORPUS."),
     ] = False,
     model: IndexModelOption = None,
     skip_bad: SkipBadOption = False,
@@ -197,10 +195,9 @@ def update(
 ) -> None:
     """Add new documents and replace changed ones.
 
-    The document id decides. What has the text it had is not embedded again; where only metadata
-    changed, the document is relabelled and keeps its vector. Readers see all of the change or
-    nothing. A run that was killed goes on, when the same command is typed again, from what it had
-    embedded.
+    Documents are identified by id. One whose text is unchanged is not embedded again; if only its
+    metadata changed, it is relabelled and keeps its vector. Readers see the whole change or none of
+    it. If a run is killed, the same command continues from what it had embedded.
 
     \b
     Examples:
@@ -234,20 +231,20 @@ def delete(
         typer.Option(
             "--ids",
             metavar="FILE",
-            help="One id a line, or a .jsonl file whose records have one in doc_id, _id or id; "
-            "- for lines on stdin.",
+            help="A file with one id per line, or a .jsonl file of records with doc_id, _id "
+            "or id; - for lines on stdin.",
         ),
     ] = None,
     ignore_missing: Annotated[
-        bool, typer.Option("--ignore-missing", help="Count ids that are not there, and go on.")
+        bool, typer.Option("--ignore-missing", help="Skip unknown ids and count them.")
     ] = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
     ask_key: StoredKeyOption = False,
 ) -> None:
     """Delete documents from an index by id.
 
-    No model is loaded. Readers see all of the change or nothing. An id that begins with a dash
-    goes after --.
+    No model is loaded. Readers see the whole change or none of it. Put ids that begin with a dash
+    after --.
 
     \b
     Examples:
@@ -287,16 +284,16 @@ def _read_ids(name: str) -> list[str]:
     source = "stdin" if path is None else name
     if path is not None and not path.exists():
         raise SourceNotFoundError(
-            f"{name}: there is no such file; accepted is a file of ids, one a line, or - for stdin."
+            f"{name}: there is no such file; expected a file with one id per line, or - for stdin."
         )
     if path is not None and path.is_dir():
-        raise UsageError(f"{name}: this is a folder; accepted is a file of ids, one a line.")
+        raise UsageError(f"{name}: this is a folder; expected a file with one id per line.")
     as_json = name.lower().endswith(JSON_SUFFIXES)
     found = [*(_json_ids(path, source) if as_json else _plain_ids(path, source))]
     if not found:
         raise EmptyCorpusError(
-            f"{source}: it holds no id; accepted is one or more, one a line. Check that this is "
-            f"the file you meant."
+            f"{source}: it holds no id; expected one or more, one per line. Check that "
+            f"this is the file you meant."
         )
     return found
 
@@ -328,8 +325,8 @@ def _id_of(row: Row) -> str:
     """Return the id of a record, as the corpus reader would."""
     name = next((name for name in ID_FIELDS if name in row.values), None)
     if name is None:
-        raise row.error(f"no id; accepted is one of {', '.join(ID_FIELDS)}")
+        raise row.error(f"no id; expected one of {', '.join(ID_FIELDS)}")
     value = row.values[name]
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise row.error(f"{name!r} is {value!r}; accepted is a string or an integer")
+        raise row.error(f"{name!r} is {value!r}; expected a string or an integer")
     return str(value)

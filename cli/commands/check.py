@@ -31,11 +31,11 @@ def check(
     json: JsonOption = False,
     ask_key: StoredKeyOption = False,
 ) -> None:
-    """Compare an index with what was written.
+    """Check an index for damage.
 
-    Reads every file and compares its checksum; opens the index, which compares the numbers of
-    ids and vectors with the manifest; asks the server, where one holds the vectors. Exits with 1
-    where something is damaged or unfinished.
+    Reads every file and compares checksums; opens the index, which compares the counts of ids and
+    vectors with the manifest; asks the Qdrant server, if one holds the vectors. Exits with 1 if
+    anything is damaged or unfinished.
 
     \b
     Examples:

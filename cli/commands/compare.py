@@ -38,16 +38,16 @@ _ITEMS = {
 
 def compare(
     results: Annotated[
-        Path, typer.Argument(metavar="RESULTS", help="The folder that 'millpond bench' filled.")
+        Path, typer.Argument(metavar="RESULTS", help="The folder that 'millpond bench' wrote.")
     ],
     metric: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="What is compared.", show_default="each task's main metric"
+            metavar="NAME", help="The metric to compare by.", show_default="each task's main metric"
         ),
     ] = None,
     alpha: Annotated[
-        float, typer.Option(metavar="P", help="The level of significance, after correction.")
+        float, typer.Option(metavar="P", help="The significance level, after correction.")
     ] = 0.05,
     baseline: Annotated[
         str | None,
@@ -62,17 +62,17 @@ def compare(
         str, typer.Option(metavar="NAME", help="holm or benjamini-hochberg.")
     ] = "holm",
     resamples: Annotated[
-        int, typer.Option(metavar="N", help="Random signs of the randomisation test.")
+        int, typer.Option(metavar="N", help="Random sign flips of the randomisation test.")
     ] = 100_000,
     bootstrap_resamples: Annotated[
-        int, typer.Option(metavar="N", help="For the intervals, and for STS tasks.")
+        int, typer.Option(metavar="N", help="Resamples for the intervals, and for STS tasks.")
     ] = 10_000,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of what is random.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
     json: JsonOption = False,
 ) -> None:
     """Test which differences between models are significant.
 
-    Every pair of models on every task, and over each task type.
+    Compares every pair of models on every task, and over each task type.
 
     \b
     Examples:

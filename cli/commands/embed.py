@@ -72,8 +72,8 @@ class Texts:
                     raise RecordError(self._source, number, f"{problem}. {advice}")
         if count == 0:
             raise EmptyCorpusError(
-                f"{self._source}: it holds no text; accepted is one text a line. Check that this "
-                f"is the file you meant."
+                f"{self._source}: it holds no text; expected one text per line. Check "
+                f"that this is the file you meant."
             )
 
 
@@ -146,8 +146,8 @@ def embed(
         str,
         typer.Argument(
             metavar="FILE",
-            help="A .txt file with one text a line (its line number is its id), or whatever "
-            "'millpond index' reads; - for JSON lines on stdin.",
+            help="A .txt file with one text per line (the line number is its id), or "
+            "anything that 'millpond index' reads; - for JSON lines on stdin.",
         ),
     ],
     out: Annotated[
@@ -163,7 +163,7 @@ def embed(
 ) -> None:
     """Turn texts into vectors in a Parquet file.
 
-    Columns: id, and embedding (a fixed-size list of float32). The schema's metadata holds the
+    The columns are id and embedding (a fixed-size list of float32). The schema's metadata holds the
     fingerprint of the model. The file appears whole or not at all.
 
     \b

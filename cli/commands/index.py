@@ -70,15 +70,14 @@ def index(
         str,
         typer.Option(
             metavar="TYPE",
-            help="Flat is exact, HNSW32 quick for millions. FAISS takes any of its factory strings "
-            "(IVF256,Flat, SQ8), Qdrant Flat, HNSW, HNSW32 (edges) and HNSW32,ef200 (breadth).",
+            help="Flat is exact, HNSW32 is fast for millions of documents. FAISS takes any "
+            "of its factory strings (IVF256,Flat or SQ8), Qdrant takes Flat, HNSW, "
+            "HNSW32 and HNSW32,ef200.",
         ),
     ] = "Flat",
     vectors: Annotated[
         str,
-        typer.Option(
-            metavar="TYPE", help="float32, or float16 for half the size and three digits."
-        ),
+        typer.Option(metavar="TYPE", help="float32, or float16: half the size, three digits."),
     ] = "float32",
     passages: PassagesOption = None,
     overlap: OverlapOption = None,
@@ -91,7 +90,7 @@ def index(
     ] = False,
     restart: Annotated[
         bool,
-        typer.Option("--restart", help="Drop what an unfinished run embedded; begin anew."),
+        typer.Option("--restart", help="Discard what an unfinished run embedded and start over."),
     ] = False,
     device: DeviceOption = None,
     speed: SpeedOption = SpeedName.EXACT,
@@ -105,8 +104,8 @@ def index(
 ) -> None:
     """Read a corpus, embed every document, write an index folder.
 
-    The index appears whole or not at all. A run that was killed goes on, when the same command is
-    typed again, from what it had embedded.
+    The index appears whole or not at all. If a run is killed, the same command continues from what
+    it had embedded.
 
     \b
     Examples:
@@ -153,7 +152,18 @@ def index(
             if chosen is None:
                 advance(documents)
 
-        manifest = Index.create(out, encoder if chosen else ReportingEncoder(encoder, advance), reading, config, store=described, engine=chosen, progress=advance if chosen else no_progress, split=split, skipped=lambda: source.skipped, resumed=going_on).manifest
+        manifest = Index.create(
+            out,
+            encoder if chosen else ReportingEncoder(encoder, advance),
+            reading,
+            config,
+            store=described,
+            engine=chosen,
+            progress=advance if chosen else no_progress,
+            split=split,
+            skipped=lambda: source.skipped,
+            resumed=going_on,
+        ).manifest
     _summarise(manifest, reading.count, out, time.monotonic() - started)
     if source.skipped:
         warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")

@@ -81,7 +81,7 @@ def models(json: JsonOption = False) -> None:
         for b in bases
     ]
     _print_table(("BASE", "DOWNLOAD", "CACHED", "LICENCE", "WHAT IT IS"), rows)
-    message("Also accepted as BASE: a model folder, a .gguf file, a hub id OWNER/NAME")
+    message("BASE may also be a model folder, a .gguf file or a hub id OWNER/NAME")
 
 
 def info(
@@ -91,7 +91,7 @@ def info(
         bool, typer.Option("--verify", help="Read every file and compare its checksum.")
     ] = False,
 ) -> None:
-    """Say what an index folder holds and which model made it.
+    """Show what an index holds and which model made it.
 
     \b
     Examples:

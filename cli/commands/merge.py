@@ -20,9 +20,7 @@ OutOption = Annotated[
 ]
 DtypeOption = Annotated[
     str,
-    typer.Option(
-        "--weights-dtype", metavar="DTYPE", help="float32, or bfloat16 for files half as large."
-    ),
+    typer.Option("--weights-dtype", metavar="DTYPE", help="float32, or bfloat16: half the size."),
 ]
 
 
@@ -33,9 +31,10 @@ def merge(
     out: OutOption,
     weights_dtype: DtypeOption = "float32",
 ) -> None:
-    """Fold a trained model's LoRA into its base: one plain model folder.
+    """Fold a trained LoRA into its base model.
 
-    It loads without the original base. The folder appears whole or not at all.
+    Writes a plain model folder that loads without the original base; it appears whole or not at
+    all.
 
     \b
     Example:
@@ -55,7 +54,7 @@ def soup(
     out: OutOption,
     weights: Annotated[
         str | None,
-        typer.Option(metavar="W,W,...", help="One a model.", show_default="all the same"),
+        typer.Option(metavar="W,W,...", help="One weight per model.", show_default="all equal"),
     ] = None,
     exact: Annotated[
         bool,
@@ -63,7 +62,7 @@ def soup(
     ] = False,
     weights_dtype: DtypeOption = "float32",
 ) -> None:
-    """Average several trainings of one spec.
+    """Average the weights of several models trained with one spec.
 
     \b
     Example:
@@ -90,7 +89,7 @@ def _parse_weights(text: str | None) -> list[float] | None:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(
-            f"--weights is {text!r}; numbers with commas between them are accepted, such as 2,1."
+            f"--weights is {text!r}; expected numbers separated by commas, such as 2,1."
         ) from None
 
 

@@ -51,25 +51,26 @@ def mine(
     ],
     by: Annotated[
         str,
-        typer.Option(metavar="bm25|MODEL", help="What ranks: BM25, or the model of that name."),
+        typer.Option(metavar="bm25|MODEL", help="What ranks the candidates: BM25, or a model."),
     ] = BM25,
     corpus: Annotated[
         str | None,
         typer.Option(
             metavar="CORPUS",
-            help="Where negatives are drawn from; accepted as by 'millpond index'.",
+            help="Where negatives are drawn from: anything that 'millpond index' reads.",
             show_default="the positives of all pairs",
         ),
     ] = None,
     negatives: Annotated[
-        int, typer.Option(metavar="N", help="Most negatives added to a pair.")
+        int, typer.Option(metavar="N", help="Maximum negatives added per pair.")
     ] = 4,
-    from_rank: Annotated[int, typer.Option(metavar="R", help="Where the window begins.")] = 10,
-    to_rank: Annotated[int, typer.Option(metavar="R", help="Where it ends, included.")] = 100,
+    from_rank: Annotated[int, typer.Option(metavar="R", help="The first rank of the window.")] = 10,
+    to_rank: Annotated[int, typer.Option(metavar="R", help="The last rank of the window.")] = 100,
     max_relative_score: Annotated[
         float,
         typer.Option(
-            metavar="X", help="Leave out what scores above X times the positive; inf for nothing."
+            metavar="X",
+            help="Leave out what scores above X times the positive; inf leaves out nothing.",
         ),
     ] = 0.95,
     min_gap: Annotated[
@@ -77,11 +78,11 @@ def mine(
         typer.Option(metavar="G", help="Leave out what scores less than G below the positive."),
     ] = None,
     pick: Annotated[
-        str, typer.Option(metavar="top|random", help="The best of what is left, or a sample.")
+        str, typer.Option(metavar="top|random", help="Take the best of what is left, or a sample.")
     ] = "top",
-    seed: Annotated[int, typer.Option(metavar="S", help="Of the sample.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="S", help="Seed of the sample.")] = 0,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Drop the negatives that the pairs have.")
+        bool, typer.Option("--replace", help="Replace the negatives that the pairs already have.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     device: DeviceOption = None,
@@ -89,8 +90,8 @@ def mine(
 ) -> None:
     """Add hard negatives to training pairs.
 
-    A negative ranks high for the query and is not its answer: it stands in a window of ranks,
-    scores clearly below the positive, and is no known positive of the query.
+    A hard negative ranks high for the query but does not answer it: it lies in a window of ranks,
+    scores clearly below the positive, and is not a known positive of the query.
 
     \b
     Examples:
@@ -128,7 +129,7 @@ def _check_out(out: Path, pairs: Path, corpus: str | None) -> None:
     if not pairs.exists():
         raise SourceNotFoundError(f"{pairs}: there is no such file or folder.")
     if out.suffix.lower() != ".jsonl":
-        raise UsageError(f"{out}: accepted is a name that ends in .jsonl, for 'millpond train'.")
+        raise UsageError(f"{out}: expected a name that ends in .jsonl, for 'millpond train'.")
     check_output(out)
     for source in (pairs, *([Path(corpus)] if corpus else [])):
         inside = source.is_dir() and source.resolve() in out.resolve().parents

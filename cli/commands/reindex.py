@@ -27,7 +27,11 @@ def reindex(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="DIR2", help="The new index.", show_default="in place of DIR"
+            "--out",
+            "-o",
+            metavar="DIR2",
+            help="Write it to this folder.",
+            show_default="in place of DIR",
         ),
     ] = None,
     backend: Annotated[
@@ -48,7 +52,7 @@ def reindex(
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace the index that DIR2, or the collection, holds."),
+        typer.Option("--overwrite", help="Replace the index in DIR2, or in the collection."),
     ] = False,
     url: UrlOption = None,
     store: StoreOption = None,

@@ -76,11 +76,11 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write results and what is significant in them as a page.
+    """Write benchmark results as an HTML page, Markdown or CSV.
 
-    The page is one .html file that works offline: leaderboards with significance letters, all
+    The .html file is one page that works offline: leaderboards with significance letters, all
     pairs of models, two models item by item, cost against quality. The .md file has the
-    leaderboards and the significant differences, the .csv file one line a model, task and metric.
+    leaderboards and the significant differences, the .csv file one line per model, task and metric.
 
     \b
     Examples:
@@ -114,7 +114,7 @@ def _read_kind(out: Path) -> str:
     if kind not in FORMATS:
         ending = f"ends in {out.suffix!r}" if out.suffix else "has no ending"
         raise UsageError(
-            f"--out is {str(out)!r}, which {ending}; accepted are {', '.join(FORMATS)}. "
+            f"--out is {str(out)!r}, which {ending}; expected {', '.join(FORMATS)}. "
             f"Type: millpond report RESULTS --out {out.stem or 'report'}.html"
         )
     return kind

@@ -87,9 +87,9 @@ def search(
 ) -> None:
     """Find the documents of an index that are nearest to a text.
 
-    With --json one object a hit: rank, doc_id, score, title, text, and metadata where there is
-    any. With --queries a TREC run: lines of query id, Q0, document id, rank from 1, score, tag.
-    A filter compares fields with ==, !=, <, <=, >, >=, in, not in and contains, joined by and, or,
+    With --json, one object per hit: rank, doc_id, score, title, text, and metadata if there is any.
+    With --queries, a TREC run: query id, Q0, document id, rank from 1, score and tag per line. A
+    filter compares fields with ==, !=, <, <=, >, >=, in, not in and contains, joined by and, or,
     not and parentheses.
 
     \b

@@ -42,7 +42,7 @@ def serve(
             "--model",
             "-m",
             metavar="MODEL",
-            help="The model to serve; every index has to be made with it.",
+            help="The model to serve; every index must have been made with it.",
             show_default="the models of the indexes, else millpond-135m",
         ),
     ] = None,
@@ -56,13 +56,14 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[
-        int, typer.Option(metavar="PORT", min=0, max=65535, help="0 for any free one.")
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="The port; 0 for any free one.")
     ] = 8400,
     keys: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"Bearer keys, one a line; or put them in {KEYS_VARIABLE}, with blanks between.",
+            help=f"Bearer keys, one per line. Without it, {KEYS_VARIABLE} may hold keys "
+            f"separated by spaces.",
         ),
     ] = None,
     cors: Annotated[
@@ -74,26 +75,26 @@ def serve(
         typer.Option(
             metavar="N",
             min=1,
-            help="Most tokens that are encoded together.",
+            help="Maximum tokens per batch.",
             show_default=f"{BATCH_TOKENS}, or {_CUDA_BATCH_TOKENS} on cuda",
         ),
     ] = None,
     queue_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Most tokens that wait; beyond is 429.")
+        int, typer.Option(metavar="N", min=1, help="Maximum tokens in the queue; beyond that, 429.")
     ] = 131_072,
     queue_requests: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Most requests at a time; beyond is 429.")
+        int, typer.Option(metavar="N", min=1, help="Maximum requests at a time; beyond that, 429.")
     ] = 256,
     body_bytes: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Longest request; beyond is 413.")
+        int, typer.Option(metavar="N", min=1, help="Maximum size of a request; beyond that, 413.")
     ] = 8 * 2**20,
     device: DeviceOption = None,
     speed: IndexSpeedOption = None,
 ) -> None:
     """Serve embeddings and search over HTTP.
 
-    OpenAI's /v1/embeddings and /v1/models, TEI's /embed and /info, and /v1/search. Ctrl-C or
-    SIGTERM ends it when what was accepted is answered. Logs are JSON lines on stderr.
+    Offers OpenAI's /v1/embeddings and /v1/models, TEI's /embed and /info, and /v1/search. Ctrl-C or
+    SIGTERM stops it once all accepted requests are answered. Logs are JSON lines on stderr.
 
     \b
     Examples:
@@ -132,7 +133,7 @@ def serve(
         _log_as_json()
         message(f"Serving {', '.join(one.name for one in models)} at {_format_url(listener)}")
         run_app(build_app(server), listener)
-    message("Stopped; everything that was accepted is answered.")
+    message("Stopped; all accepted requests are answered.")
 
 
 def _check_packages() -> None:

@@ -28,10 +28,10 @@ def study(
     config: ConfigArgument = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="STUDY", help="Its folder.", show_default=False),
+        typer.Option("--out", "-o", metavar="STUDY", help="The study folder.", show_default=False),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what there is to do and what it takes, only.")
+        bool, typer.Option("--dry-run", help="Only print what there is to do and what it takes.")
     ] = False,
     calibrate: Annotated[
         bool,
@@ -41,14 +41,14 @@ def study(
         ),
     ] = True,
     example: Annotated[
-        bool, typer.Option("--example", help="Print the paper's own setting as a config, only.")
+        bool, typer.Option("--example", help="Only print the paper's own setting as a config.")
     ] = False,
     device: DeviceOption = None,
 ) -> None:
     """Train, score and compare every variant with several seeds.
 
-    The same data order and budget for all. What is done is kept run by run: the same command
-    goes on after a kill and tries failed runs again. STUDY then holds report.html, report.md and
+    All share the order of the data and the budget. Finished runs are kept: after a kill the same
+    command continues, and it tries failed runs again. STUDY then holds report.html, report.md and
     summary.json: tables, a verdict for each of the paper's claims, layers, costs.
 
     \b
@@ -65,7 +65,7 @@ def study(
         return
     if config is None:
         raise UsageError(
-            "No config is named. Type: millpond study CONFIG --out STUDY; 'millpond study "
+            "No config was given. Type: millpond study CONFIG --out STUDY; 'millpond study "
             "--example' prints a config."
         )
     loaded = load_study(config)
@@ -75,7 +75,7 @@ def study(
         _plan(loaded, out, calibrate, device)
         return
     if out is None:
-        raise UsageError(f"No folder is named. Type: millpond study {config} --out STUDY")
+        raise UsageError(f"No folder was given. Type: millpond study {config} --out STUDY")
     _run(loaded, out, device)
 
 

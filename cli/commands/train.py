@@ -30,25 +30,25 @@ def train(
         typer.Option("--out", "-o", metavar="DIR", help="The model folder.", show_default=False),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run that DIR holds, if it holds one.")
+        bool, typer.Option("--resume", help="Continue the run in DIR, if there is one.")
     ] = False,
     finish: Annotated[
         bool,
-        typer.Option("--finish", help="End the run that DIR holds now, with its last checkpoint."),
+        typer.Option("--finish", help="End the run in DIR now, with its last checkpoint."),
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Check the config and every record of the data, only.")
+        bool, typer.Option("--check", help="Only check the config and every record of the data.")
     ] = False,
     example: Annotated[
-        bool, typer.Option("--example", help="Print a commented config that runs, only.")
+        bool, typer.Option("--example", help="Only print a commented config that runs.")
     ] = False,
     device: DeviceOption = None,
 ) -> None:
     """Train an embedding model on pairs of query and positive.
 
-    All data is checked before anything is computed. A run that was killed goes on with --resume
-    and reaches the same weights; Ctrl-C writes a checkpoint first. Several GPUs:
-    torchrun --nproc-per-node N -m cli train ...
+    All data is checked before training starts. --resume continues a killed run and reaches the same
+    weights; Ctrl-C writes a checkpoint first. For several GPUs: torchrun --nproc-per-node N -m cli
+    train ...
 
     \b
     Examples:
@@ -64,7 +64,8 @@ def train(
         return
     if config is None:
         raise UsageError(
-            "No config is named. Type: millpond train CONFIG --out DIR; 'millpond train --example' "
+            "No config was given. Type: millpond train CONFIG --out DIR; 'millpond "
+            "train --example'"
             "prints a config."
         )
     loaded = load_config(config)
@@ -72,7 +73,7 @@ def train(
         _check(loaded)
         return
     if out is None:
-        raise UsageError(f"No model folder is named. Type: millpond train {config} --out DIR")
+        raise UsageError(f"No model folder was given. Type: millpond train {config} --out DIR")
     _train(loaded, out, resume, finish, device)
 
 

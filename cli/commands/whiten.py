@@ -32,31 +32,30 @@ def whiten(
         list[str] | None,
         typer.Option(
             metavar="CORPUS",
-            help="Documents to fit on: what 'millpond embed' reads. May be repeated.",
+            help="Documents to fit on: anything that 'millpond embed' reads; repeatable.",
         ),
     ] = None,
     pairs: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Queries and positives to fit on: what 'millpond train' reads. May be repeated.",
+            help="Queries and positives to fit on: anything that 'millpond train' reads; "
+            "repeatable.",
         ),
     ] = None,
     power: Annotated[
         float,
-        typer.Option(
-            metavar="P", help="0 takes off the mean alone, 0.5 makes every variance equal."
-        ),
+        typer.Option(metavar="P", help="0 only subtracts the mean, 0.5 makes all variances equal."),
     ] = 0.25,
     mean_share: Annotated[
         float,
-        typer.Option(metavar="S", help="How much of the mean is taken off, 0 to 1."),
+        typer.Option(metavar="S", help="How much of the mean is subtracted, 0 to 1."),
     ] = 1.0,
     texts: Annotated[
         int,
-        typer.Option(metavar="N", min=1, help="Fit on N texts at most, drawn evenly from all."),
+        typer.Option(metavar="N", min=1, help="Fit on at most N texts, drawn evenly from all."),
     ] = 8192,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the draw.")] = 0,
     weights_dtype: Annotated[
         str | None,
         typer.Option(
@@ -65,11 +64,11 @@ def whiten(
     ] = None,
     device: DeviceOption = None,
 ) -> None:
-    """Even out a model's vectors by texts alone, without training.
+    """Whiten a model's vectors with unlabelled texts, without training.
 
-    The states of a decoder point much the same way whatever the text says. A whitening takes off
-    their mean and evens out their variances, which mostly helps an untrained model much and a
-    trained one a little. It needs no labels, only texts like those that will be searched.
+    The states of a decoder point in much the same direction whatever the text says. Whitening
+    subtracts their mean and evens out their variances, which usually helps an untrained model a lot
+    and a trained one a little. It needs no labels, only texts like those that will be searched.
 
     \b
     Examples:

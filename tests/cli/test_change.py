@@ -194,7 +194,7 @@ def test_skipping_bad_records_does_not_go_with_deleting_what_is_missing(millpond
         (("--ids", "."), 2, ["this is a folder"]),
         (("--ids", "empty.txt"), 2, ["empty.txt: it holds no id"]),
         (("--ids", "bad.txt"), 2, ["bad.txt:2: not UTF-8"]),
-        (("--ids", "bad.jsonl"), 2, ["bad.jsonl:1: no id; accepted is one of doc_id"]),
+        (("--ids", "bad.jsonl"), 2, ["bad.jsonl:1: no id; expected one of doc_id"]),
         (("--ids", "worse.jsonl"), 2, ["worse.jsonl:1: 'id' is True"]),
         (("--ids", "worst.jsonl"), 2, ["worst.jsonl:1: not valid JSON"]),
     ],

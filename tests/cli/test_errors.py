@@ -260,7 +260,7 @@ def test_ctrl_c_of_a_real_process_leaves_nothing(tmp_path):
     with pipe.open("w"):  # returns when the process has begun to read
         process.send_signal(signal.SIGINT)
         try:
-            _, stderr = process.communicate(timeout=60)
+            _, stderr = process.communicate(timeout=120)
         finally:
             process.kill()
     assert (process.returncode, stderr) == (130, "Interrupted.\n")
@@ -275,6 +275,6 @@ def test_a_reader_that_leaves_is_no_error():
     process.stdout.close()
     stderr = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=60) == 141
+    assert process.wait(timeout=120) == 141
     assert "Error" not in stderr
     assert "Broken pipe" not in stderr

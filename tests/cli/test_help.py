@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -16,20 +15,13 @@ def run(*args):
     return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=True)
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_little_and_nothing_heavy():
     report = run("-X", "importtime", "-m", "cli", "--help").stderr
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in report.splitlines()}
+    modules = [line.rpartition("|")[2].strip() for line in report.splitlines()]
+    loaded = {module.partition(".")[0] for module in modules}
     assert "cli" in loaded
     assert loaded.isdisjoint(HEAVY)
-
-
-def test_help_answers_in_under_a_second():
-    seconds = []
-    for _ in range(3):  # the best of three: another process may hold the core
-        start = time.perf_counter()
-        run("-m", "cli", "--help")
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1.0
+    assert len(modules) < 500  # about 250 today, in a tenth of a second
 
 
 def test_the_commands_are_those_of_the_contract():

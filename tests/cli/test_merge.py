@@ -43,7 +43,7 @@ def test_weights_that_are_no_numbers_are_refused(millpond, calls, tmp_path):
     args = ("soup", "a", "b", "--out", tmp_path / "out", "--weights", "2;1")
     result = millpond(*args)
     assert result.exit_code == 2
-    assert "--weights is '2;1'; numbers with commas" in result.stderr
+    assert "--weights is '2;1'; expected numbers separated by commas" in result.stderr
     assert calls == []
 
 

@@ -215,7 +215,7 @@ def test_the_input_is_never_overwritten(millpond, pairs, write_jsonl, tmp_path):
 def test_the_result_has_a_name_that_training_reads(millpond, pairs, tmp_path):
     result = millpond("mine", pairs, "--out", tmp_path / "mined.json", *WINDOW)
     assert result.exit_code == 2
-    assert "accepted is a name that ends in .jsonl" in result.stderr
+    assert "expected a name that ends in .jsonl" in result.stderr
 
 
 def test_an_interruption_leaves_what_was_there(millpond, write_jsonl, out, tmp_path, monkeypatch):

@@ -112,8 +112,8 @@ def test_one_model_makes_a_page_and_a_note(millpond, tmp_path):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--out", "report.pdf"), "which ends in '.pdf'; accepted are .html, .md, .csv"),
-        (("--out", "report"), "which has no ending; accepted are .html, .md, .csv"),
+        (("--out", "report.pdf"), "which ends in '.pdf'; expected .html, .md, .csv"),
+        (("--out", "report"), "which has no ending; expected .html, .md, .csv"),
         (("--out", "none/report.html"), "does not exist. Type: mkdir -p"),
         (("--out", "report.csv", "--alpha", "0.1"), "--alpha goes with .html and .md"),
         (("--out", "report.md", "--alpha", "2"), "must be between 0 and 1"),

@@ -29,7 +29,7 @@ def test_an_unknown_speed_names_those_there_are(command, millpond, loaded):
     assert refused.exit_code == 2
     assert refused.stderr.splitlines() == [
         "Error: Invalid value for '--speed': 'quick' is not one of 'exact', 'fast'. "
-        f"Type 'millpond {command} --help' for what is accepted."
+        f"Type 'millpond {command} --help' for its options."
     ]
     assert loaded == []
 

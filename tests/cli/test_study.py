@@ -76,8 +76,8 @@ def test_times_are_in_hours_from_two_on():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "No config is named."),
-        (["study.toml"], "No folder is named."),
+        ([], "No config was given."),
+        (["study.toml"], "No folder was given."),
         (["none.toml", "--dry-run"], "there is no such file"),
     ],
 )

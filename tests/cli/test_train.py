@@ -50,8 +50,8 @@ def test_a_bad_pair_is_named_by_file_and_line(millpond, plan, write_jsonl):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "No config is named."),
-        (["train.toml"], "No model folder is named."),
+        ([], "No config was given."),
+        (["train.toml"], "No model folder was given."),
         (["none.toml", "--check"], "there is no such file"),
     ],
 )
