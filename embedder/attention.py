@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from embedder.pooling.tokens import last_token, mean
+from embedder.pooling.modules import last_token, mean
 from retrieval.errors import AttentionProbeError, UnknownNameError
 
 __all__ = ["ATTENTIONS", "Attention", "get_attention", "probe_attention"]

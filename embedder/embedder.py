@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,19 +30,16 @@ from embedder.engine.text import Frame, TextTokenizer, check_finite
 from embedder.engine.text import check_texts as check_texts
 from embedder.environment import choose_device, choose_dtype
 from embedder.models.names import DEFAULT_VARIANT, describe_model, find_saved_model
-from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling
+from embedder.models.saved import load_parts
+from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling, resolve_layers
 from embedder.variants import VariantSpec, format_model_name, parse_model_name, spec_to_json
 from retrieval.errors import UsageError
 from retrieval.fingerprint import Fingerprint
-from retrieval.protocols import Notify, Progress, Vectors
+from retrieval.protocols import Notify, Progress, Vectors, silent
 
 __all__ = ["Embedder"]
 
 _BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": CUDA_TOKENS}
-
-
-def _silent(message: str) -> None:
-    """Drop a message."""
 
 
 class Embedder(nn.Module):
@@ -83,7 +82,7 @@ class Embedder(nn.Module):
         batch_tokens: int | None = None,
         padding_side: Literal["left", "right"] = "right",
         speed: Speed = "exact",
-        notify: Notify | None = None,
+        notify: Notify = silent,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -102,7 +101,7 @@ class Embedder(nn.Module):
             )
         entry = get_pooling(spec.pooling)
         self._reads = entry.reads(backbone.attention.is_causal, spec.pooling_options)
-        self._layers = _resolve_layers(spec, backbone.layer_count)
+        self._layers = resolve_layers(spec.pooling_options, backbone.layer_count)
         shape = PoolingShape(backbone.width, len(self._layers))
         self.pooling = build_pooling(spec.pooling, shape, spec.pooling_options)
         self.pooling.to(backbone.device)
@@ -112,11 +111,11 @@ class Embedder(nn.Module):
         self.is_int8 = False
         self.compiler: LayerCompiler | None = None
         if speed == "fast":
-            self.is_int8 = quantize_backbone(backbone, notify or _silent)
+            self.is_int8 = quantize_backbone(backbone, notify)
             if not backbone.is_fused:
                 self.compiler = LayerCompiler(
                     backbone.packed_layers,
-                    notify or _silent,
+                    notify,
                     repaid_seconds=INT8_REPAID_SECONDS if self.is_int8 else REPAID_SECONDS,
                 )
         self.eval()
@@ -129,7 +128,7 @@ class Embedder(nn.Module):
         device: str | None = None,
         batch_tokens: int | None = None,
         speed: Speed = "exact",
-        notify: Notify | None = None,
+        notify: Notify = silent,
     ) -> Embedder:
         """Return the model called ``BASE[:POOLING+ATTENTION|:model1][,OPTION=VALUE...]``.
 
@@ -150,9 +149,7 @@ class Embedder(nn.Module):
         """
         saved = find_saved_model(model)
         if saved is not None:
-            from embedder.models.saved import load_model  # imports this module
-
-            return load_model(
+            return cls.load_folder(
                 saved.folder,
                 name=saved.name,
                 options=saved.options,
@@ -170,6 +167,48 @@ class Embedder(nn.Module):
         )
 
     @classmethod
+    def load_folder(
+        cls,
+        folder: Path | str,
+        *,
+        name: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        merge: bool = True,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        batch_tokens: int | None = None,
+        speed: Speed = "exact",
+        notify: Notify = silent,
+    ) -> Embedder:
+        """Return the trained model of a MODEL_DIR; see ``load``.
+
+        Parameters
+        ----------
+        name : what a user types to load this model again; the folder's full path by default.
+        options : fields of VariantSpec that replace the saved ones.
+        merge : whether LoRA is folded into the base's weights: faster, equal to 1e-5 in float32.
+
+        Raises
+        ------
+        SourceNotFoundError : the folder holds no saved model.
+        ModelError : a file is missing or damaged, or the base is not the one it was trained on.
+        """
+        folder, chosen = Path(folder).expanduser().resolve(), choose_device(device)
+        parts = load_parts(folder, chosen, dtype or choose_dtype(chosen), notify, merge=merge)
+        embedder = cls(
+            replace(parts.spec, **(options or {})),
+            parts.backbone,
+            name=name or str(folder),
+            trained=True,
+            trained_sha256=parts.manifest.trained_sha256,
+            batch_tokens=batch_tokens,
+            speed=speed,
+            notify=notify,
+        )
+        parts.fill_pooling(embedder.pooling)
+        return embedder
+
+    @classmethod
     def from_spec(
         cls,
         spec: VariantSpec,
@@ -178,20 +217,14 @@ class Embedder(nn.Module):
         dtype: torch.dtype | None = None,
         batch_tokens: int | None = None,
         speed: Speed = "exact",
-        notify: Notify | None = None,
+        notify: Notify = silent,
     ) -> Embedder:
         """Return the untrained model that ``spec`` describes; see ``load``.
 
         A trainable pooling gets its initial weights from ``spec.pooling_options.seed``.
         """
         chosen = choose_device(device)
-        backbone = load_backbone(
-            spec,
-            get_attention(spec.attention),
-            chosen,
-            dtype or choose_dtype(chosen),
-            notify or _silent,
-        )
+        backbone = load_backbone(spec, chosen, dtype or choose_dtype(chosen), notify)
         return cls(spec, backbone, batch_tokens=batch_tokens, speed=speed, notify=notify)
 
     @property
@@ -310,16 +343,3 @@ class Embedder(nn.Module):
 def _eos_states(tokens: Tensor, real: Tensor) -> Tensor:
     """Return the state (B, D) of each text's last token."""
     return get_attention("causal").layer_summary(tokens, real)
-
-
-def _resolve_layers(spec: VariantSpec, depth: int) -> list[int]:
-    """Return the layers that are read, counted from 1."""
-    asked = spec.pooling_options.layers or range(1, depth + 1)
-    layers = [depth + 1 + layer if layer < 0 else layer for layer in asked]
-    wrong = [layer for layer, real in zip(asked, layers, strict=True) if not 1 <= real <= depth]
-    if wrong or len(set(layers)) != len(layers):
-        raise UsageError(
-            f"pooling option layers is {list(asked)}; accepted: distinct layers from 1 to "
-            f"{depth}, or from -{depth} to -1."
-        )
-    return layers

@@ -142,10 +142,10 @@ class PassageSplitter:
 def check_passages(tokens: int, overlap: int) -> None:
     """Raise UsageError unless passages of so many tokens can overlap by so many."""
     if tokens < 1:
-        raise UsageError(f"Passages of {tokens} tokens are asked for; accepted is 1 or more.")
+        raise UsageError(f"Passages of {tokens} tokens were asked for; expected 1 or more.")
     if not 0 <= overlap <= tokens // 2:
         raise UsageError(
-            f"Passages of {tokens} tokens are to overlap by {overlap}; accepted is 0 to "
+            f"Passages of {tokens} tokens were to overlap by {overlap}; expected 0 to "
             f"{tokens // 2}, half of a passage."
         )
 
@@ -160,7 +160,7 @@ def make_splitter(embedder: Embedder, tokens: int, overlap: int) -> PassageSplit
     longest = embedder.spec.max_tokens
     if tokens > longest:
         raise UsageError(
-            f"Passages of {tokens} tokens are asked for, and the model reads {longest} of a text. "
+            f"Passages of {tokens} tokens were asked for, but the model reads {longest} per text. "
             f"Type {longest - tokens_beside(embedder)} or less, or a model with "
             f"max_tokens={tokens} or more."
         )

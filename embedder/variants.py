@@ -106,7 +106,7 @@ class VariantSpec:
         for prompt in (self.query_prompt, self.document_prompt):
             if prompt.count("{text}") > 1:
                 raise UsageError(
-                    f"The prompt {prompt!r} has {{text}} more than once; once is accepted."
+                    f"The prompt {prompt!r} has {{text}} more than once; expected it once."
                 )
 
 

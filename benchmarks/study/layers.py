@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from benchmarks.scoring.optional import import_optional
+from benchmarks.optional import import_optional
 from embedder.pooling.modules import LatentQueryPooling
 
 if TYPE_CHECKING:

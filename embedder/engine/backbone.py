@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedder.attention import Attention, probe_attention
+from embedder.attention import Attention, get_attention, probe_attention
 from embedder.engine.fused import FusedLayer
 from embedder.engine.packing import PackedBatch
 from embedder.engine.probe import choose_packing, packed_states
@@ -193,11 +193,7 @@ class Backbone(nn.Module):
 
 
 def load_backbone(
-    spec: VariantSpec,
-    attention: Attention,
-    device: torch.device,
-    dtype: torch.dtype,
-    notify: Notify,
+    spec: VariantSpec, device: torch.device, dtype: torch.dtype, notify: Notify
 ) -> Backbone:
     """Return the spec's base on ``device`` in ``dtype``, in evaluation mode.
 
@@ -211,6 +207,7 @@ def load_backbone(
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+    attention = get_attention(spec.attention)
     located = locate_base(spec.base, spec.revision, notify)
     with quiet_transformers():
         try:
@@ -246,11 +243,11 @@ def _hub_commit(located: LocatedBase, notify: Notify) -> str:
 def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
     """Set attention and depth on a configuration before the weights are read."""
     if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{spec.base} is an encoder-decoder; a decoder is accepted.")
+        raise ModelError(f"{spec.base} is an encoder-decoder; expected a decoder.")
     for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
         if not isinstance(getattr(config, name, None), int):
             raise ModelError(
-                f"{spec.base} has no {name} in its configuration; a text decoder is accepted."
+                f"{spec.base} has no {name} in its configuration; expected a text decoder."
             )
     config.is_causal = attention.is_causal
     depth = config.num_hidden_layers

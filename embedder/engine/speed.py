@@ -162,7 +162,7 @@ def check_speed(speed: str) -> Speed:
     for known in SPEEDS:
         if speed == known:
             return known
-    raise UsageError(f"speed is {speed!r}; accepted: {', '.join(SPEEDS)}.")
+    raise UsageError(f"speed is {speed!r}; expected {' or '.join(SPEEDS)}.")
 
 
 def quantize_backbone(backbone: Backbone, notify: Notify) -> bool:

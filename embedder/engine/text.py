@@ -22,10 +22,10 @@ __all__ = ["check_finite", "check_texts", "Frame", "TextTokenizer", "pad_batch"]
 def check_texts(texts: Sequence[str]) -> None:
     """Raise UsageError unless this is a list of valid texts."""
     if isinstance(texts, str):
-        raise UsageError("texts is one string; a list of strings is accepted. Put it in a list.")
+        raise UsageError("texts is one string; expected a list of strings. Put it in a list.")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise UsageError(f"text {index} is {type(text).__name__}; a string is accepted.")
+            raise UsageError(f"text {index} is {type(text).__name__}; expected a string.")
         try:
             text.encode()
         except UnicodeEncodeError:

@@ -88,10 +88,10 @@ class LoraOptions:
             if value < 1:
                 raise UsageError(f"LoRA {name} is {value}; it must be 1 or more.")
         if not 0 <= self.dropout < 1:
-            raise UsageError(f"LoRA dropout is {self.dropout}; accepted is 0 to below 1.")
+            raise UsageError(f"LoRA dropout is {self.dropout}; expected 0 to below 1.")
         if not self.targets or (isinstance(self.targets, str) and self.targets != ALL_LINEAR):
             raise UsageError(
-                f"LoRA targets is {self.targets!r}; accepted: {ALL_LINEAR!r}, or a tuple of "
+                f"LoRA targets is {self.targets!r}; expected {ALL_LINEAR!r} or a tuple of "
                 f"module names."
             )
 
@@ -213,7 +213,7 @@ def load_adapter(backbone: Backbone, folder: Path, tensors: Mapping[str, Tensor]
     try:
         config: Any = LoraConfig.from_pretrained(str(folder))
         if getattr(config.peft_type, "value", config.peft_type) != "LORA":
-            raise ModelError(f"{source}: this is {config.peft_type}; LORA is accepted.")
+            raise ModelError(f"{source}: this is {config.peft_type}; expected LORA.")
         config.inference_mode = False
         with torch.random.fork_rng(devices=[]):
             _inject(backbone, config)

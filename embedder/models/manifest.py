@@ -141,8 +141,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise SourceNotFoundError(
-            f"{folder}: there is no {MANIFEST_NAME}; a folder that millpond train, whiten, "
-            f"merge or soup wrote is accepted."
+            f"{folder}: there is no {MANIFEST_NAME}; expected a folder that millpond train, "
+            f"whiten, merge or soup wrote."
         )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -169,7 +169,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _parse(data: Any) -> Manifest:
     if not isinstance(data, dict):
-        raise ValueError("a JSON object is accepted.")
+        raise ValueError("expected a JSON object.")
     version = data.pop("format_version", None)
     if not isinstance(version, int):
         raise ValueError("it has no format_version, a whole number.")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embedder.embedder import Embedder
 from embedder.models.manifest import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -20,11 +21,16 @@ from embedder.models.manifest import (
     read_tensors,
 )
 from embedder.models.names import builtin_folder
-from embedder.models.new_folder import check_new_folder
-from embedder.models.saved import SavedWeights, WeightsDtype, load_model, save_model, write_model
+from embedder.models.saving import (
+    SavedWeights,
+    WeightsDtype,
+    check_new_folder,
+    save_model,
+    write_model,
+)
 from embedder.variants import spec_to_json
 from retrieval.errors import ModelError, UsageError
-from retrieval.protocols import Notify
+from retrieval.protocols import Notify, silent
 
 __all__ = ["merge_model", "soup_models"]
 
@@ -34,7 +40,7 @@ def merge_model(
     out: Path,
     *,
     weights_dtype: WeightsDtype = "float32",
-    notify: Notify | None = None,
+    notify: Notify = silent,
 ) -> None:
     """Write a model folder with the LoRA folded in, which loads without the original base.
 
@@ -45,7 +51,7 @@ def merge_model(
     Raises
     ------
     UsageError : ``folder`` holds its whole base already, or ``out`` is not empty.
-    SourceNotFoundError, ModelError, DownloadError, StorageError : as ``load_model`` and
+    SourceNotFoundError, ModelError, DownloadError, StorageError : as ``Embedder.load`` and
         ``save_model``.
     """
     folder = builtin_folder(str(folder)) or folder
@@ -53,7 +59,7 @@ def merge_model(
     if manifest.is_whole:
         raise UsageError(f"{folder} holds its whole base already; there is nothing to fold in.")
     check_new_folder(out)
-    embedder = load_model(folder, device="cpu", dtype=torch.float32, notify=notify)
+    embedder = Embedder.load_folder(folder, device="cpu", dtype=torch.float32, notify=notify)
     embedder.backbone.requires_grad_(True)  # to be saved whole
     save_model(
         embedder, out, record=manifest.record, weights_dtype=weights_dtype, base=manifest.base
@@ -128,7 +134,7 @@ def _shares(folders: Sequence[Path], weights: Sequence[float] | None) -> list[fl
     if len(given) != len(folders):
         raise UsageError(f"There are {len(given)} weights for {len(folders)} models.")
     if not all(0 < weight < float("inf") for weight in given):
-        raise UsageError(f"The weights are {given}; numbers above 0 are accepted.")
+        raise UsageError(f"The weights are {given}; expected numbers above 0.")
     return [weight / sum(given) for weight in given]
 
 

@@ -22,8 +22,7 @@ from torch import Tensor
 from embedder.embedder import Embedder, check_texts
 from embedder.engine.text import pad_batch
 from embedder.models.manifest import MANIFEST_NAME, Manifest, read_manifest
-from embedder.models.new_folder import storage_errors
-from embedder.models.saved import load_model, save_model
+from embedder.models.saving import save_model, storage_errors
 from retrieval.errors import MissingDependencyError, UsageError
 
 __all__ = ["MillpondModule", "load_sentence_transformer"]
@@ -151,7 +150,7 @@ class MillpondModule(_modules.InputModule):  # type: ignore[misc]
         wanted = dict(model_kwargs or {})
         dtype = wanted.pop("dtype", wanted.pop("torch_dtype", None))
         if wanted:
-            raise UsageError(f"model_kwargs holds {sorted(wanted)}; accepted: dtype.")
+            raise UsageError(f"model_kwargs holds {sorted(wanted)}; expected dtype alone.")
         folder = cls.load_dir_path(
             model_name_or_path,
             token=token,
@@ -163,7 +162,7 @@ class MillpondModule(_modules.InputModule):  # type: ignore[misc]
 
     @classmethod
     def _from_folder(cls, folder: str, dtype: torch.dtype) -> MillpondModule:
-        embedder = load_model(folder, device="cpu", dtype=dtype, merge=False)
+        embedder = Embedder.load_folder(folder, device="cpu", dtype=dtype, merge=False)
         return cls(embedder, read_manifest(Path(folder).expanduser()))
 
     @property
@@ -180,7 +179,7 @@ def load_sentence_transformer(folder: Path | str, **settings: Any) -> Any:
 
     Raises
     ------
-    SourceNotFoundError, ModelError : as ``load_model``.
+    SourceNotFoundError, ModelError : as ``Embedder.load_folder``.
     """
     library: Any = importlib.import_module("sentence_transformers")
     module = MillpondModule._from_folder(str(folder), torch.float32)
@@ -205,5 +204,5 @@ def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
         return torch.float32
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype):
-        raise UsageError(f"dtype is {dtype!r}; accepted: float32, bfloat16, float16.")
+        raise UsageError(f"dtype is {dtype!r}; expected float32, bfloat16 or float16.")
     return found

@@ -1,4 +1,4 @@
-"""Fit a whitening on texts and put it behind a model's pooling; see ``pooling.whitening``."""
+"""Fits a whitening on texts and puts it behind a model's pooling; see ``pooling.modules``."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from embedder.embedder import Embedder
 from embedder.models.manifest import (
     ADAPTER_WEIGHTS,
     POOLING_WEIGHTS,
-    Manifest,
     read_manifest,
     read_tensors,
 )
 from embedder.models.names import SavedName, find_saved_model
-from embedder.models.new_folder import check_new_folder
-from embedder.models.saved import WeightsDtype, check_weights_dtype, load_model, save_model
-from embedder.pooling.whitening import Whitened, fit_whitening, without_whitening
+from embedder.models.saving import WeightsDtype, check_new_folder, check_weights_dtype, save_model
+from embedder.pooling.modules import Whitened, without_whitening
 from retrieval.errors import UsageError
-from retrieval.protocols import Notify, Progress
+from retrieval.protocols import Notify, Progress, silent
 
-__all__ = ["POWER", "whiten_model"]
+__all__ = ["POWER", "fit_whitening", "whiten_model"]
 
 POWER = 0.25
 """Halfway between the mean alone (0) and equal variances (0.5)."""
+
+_FLOOR = 1e-3
+"""Variances below this share of the average count as this, so that noise is not blown up."""
 
 
 def whiten_model(
@@ -43,7 +45,7 @@ def whiten_model(
     record: Mapping[str, Any] | None = None,
     weights_dtype: WeightsDtype | None = None,
     device: str | None = None,
-    notify: Notify | None = None,
+    notify: Notify = silent,
     progress: Progress | None = None,
 ) -> None:
     """Write ``model`` with a whitening fitted on texts as a MODEL_DIR; nothing is trained.
@@ -67,16 +69,16 @@ def whiten_model(
         ``save_model``.
     """
     if not 0 <= power <= 0.5:
-        raise UsageError(f"power is {power:g}; 0 (the mean alone) to 0.5 (whole) is accepted.")
+        raise UsageError(f"power is {power:g}; expected 0 (the mean alone) to 0.5 (whole).")
     if not 0 <= mean_share <= 1:
-        raise UsageError(f"mean_share is {mean_share:g}; 0 (none of the mean) to 1 is accepted.")
+        raise UsageError(f"mean_share is {mean_share:g}; expected 0 (none of the mean) to 1.")
     if weights_dtype is not None:
         check_weights_dtype(weights_dtype)
     check_new_folder(out)
     queries, documents = list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
     found = find_saved_model(model)
     manifest = read_manifest(found.folder) if found else None
-    loaded = _load(model, found, manifest, device, notify)
+    loaded = _load(model, found, device, notify)
     needed, texts = loaded.backbone.width, len(queries) + len(documents)
     if texts < needed:
         raise UsageError(
@@ -95,9 +97,10 @@ def whiten_model(
     fitted = fit_whitening(torch.from_numpy(vectors), power, mean_share)
     if manifest and manifest.has_adapter:  # it was folded in, which is quicker, and is saved apart
         del plain, loaded
-        loaded = _load(model, found, manifest, device, None, merge=False)
+        loaded = _load(model, found, device, silent, merge=False)
     head = Whitened(without_whitening(loaded.pooling), needed).to(loaded.device)
     head.set(*fitted)
+    loaded.backbone.requires_grad_(manifest is not None and manifest.is_whole)  # saved if it is
     whitening = {"from": model, "power": power, "mean_share": mean_share, "texts": texts}
     save_model(
         _twin(loaded, head, whiten=True),
@@ -106,26 +109,44 @@ def whiten_model(
             **(manifest.record if manifest else {}),
             "whitening": {**whitening, **(record or {})},
         },
-        weights_dtype=weights_dtype or _saved_dtype(found, manifest),
+        weights_dtype=weights_dtype or (_saved_dtype(found.folder) if found else "float32"),
         base=manifest.base if manifest else None,
     )
 
 
+def fit_whitening(vectors: Tensor, power: float, mean_share: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Return the mean (D,) and the matrix (D, D), float32, that whiten vectors (N, D).
+
+    With the covariance C of the vectors at length 1, the matrix is C to the power -``power``,
+    scaled so that whitened vectors have length 1 on average (root mean square). It is symmetric,
+    the whitening that moves vectors the least, so the first coordinates of a Matryoshka model
+    stay the first.
+
+    Parameters
+    ----------
+    power : 0 to 0.5. 0 takes off the mean alone, 0.5 makes all variances equal.
+    mean_share : 0 to 1, how much of the mean is taken off.
+    """
+    units = F.normalize(vectors.double(), dim=-1)
+    mean = units.mean(dim=0)
+    centred = units - mean
+    variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
+    variances = variances.clamp(min=0)
+    floored = variances.clamp(min=_FLOOR * float(variances.mean()))
+    gains = floored**-power
+    matrix = (directions * gains) @ directions.T
+    taken = mean_share * mean
+    length = ((units - taken) @ matrix).square().sum(dim=-1).mean().sqrt()
+    return taken.float(), (matrix / length).float()
+
+
 def _load(
-    model: str,
-    found: SavedName | None,
-    manifest: Manifest | None,
-    device: str | None,
-    notify: Notify | None,
-    *,
-    merge: bool = True,
+    model: str, found: SavedName | None, device: str | None, notify: Notify, *, merge: bool = True
 ) -> Embedder:
-    """Return the model in float32, what is to be saved marked as trainable."""
-    if found is None or manifest is None:
-        loaded = Embedder.load(model, device=device, notify=notify)
-        loaded.backbone.requires_grad_(False)
-        return loaded
-    loaded = load_model(
+    """Return the model, a saved one in float32."""
+    if found is None:
+        return Embedder.load(model, device=device, notify=notify)
+    return Embedder.load_folder(
         found.folder,
         name=found.name,
         options=found.options,
@@ -134,9 +155,6 @@ def _load(
         notify=notify,
         merge=merge,
     )
-    if manifest.is_whole:
-        loaded.backbone.requires_grad_(True)
-    return loaded
 
 
 def _twin(embedder: Embedder, pooling: nn.Module, *, whiten: bool, **changes: Any) -> Embedder:
@@ -148,10 +166,10 @@ def _twin(embedder: Embedder, pooling: nn.Module, *, whiten: bool, **changes: An
     return twin
 
 
-def _saved_dtype(found: SavedName | None, manifest: Manifest | None) -> WeightsDtype:
+def _saved_dtype(folder: Path) -> WeightsDtype:
     """Return what the model's own weights are saved in."""
-    for name in (ADAPTER_WEIGHTS, POOLING_WEIGHTS):
-        if found and manifest and name in manifest.files:
-            kinds = {tensor.dtype for tensor in read_tensors(found.folder / name).values()}
+    for path in (folder / ADAPTER_WEIGHTS, folder / POOLING_WEIGHTS):
+        if path.is_file():
+            kinds = {tensor.dtype for tensor in read_tensors(path).values()}
             return "bfloat16" if kinds == {torch.bfloat16} else "float32"
     return "float32"

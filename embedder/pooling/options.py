@@ -35,7 +35,7 @@ class PoolingOptions:
         from a sensible vector; "random" is the paper's.
     seed : of the initial weights.
     whiten : whether a whitening follows, fitted by ``millpond whiten`` or trained; see
-        ``pooling.whitening``.
+        ``modules.Whitened``.
     """
 
     latents: int = 64
@@ -67,7 +67,7 @@ class PoolingOptions:
         ):
             if word not in known:
                 raise UsageError(
-                    f"pooling option {name} is {word!r}; accepted: {', '.join(known)}."
+                    f"pooling option {name} is {word!r}; expected one of {', '.join(known)}."
                 )
         object.__setattr__(self, "layers", tuple(self.layers))
 

@@ -9,14 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from embedder.pooling import tokens
-from embedder.pooling.options import PoolingOptions
-from embedder.pooling.trainable import (
+from embedder.pooling import modules
+from embedder.pooling.modules import (
     LatentKeyPooling,
     LatentQueryPooling,
     LayerWeightPooling,
+    Whitened,
 )
-from embedder.pooling.whitening import Whitened
+from embedder.pooling.options import PoolingOptions
 from retrieval.errors import UnknownNameError, UsageError
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "PoolingShape",
     "build_pooling",
     "get_pooling",
+    "resolve_layers",
 ]
 
 PoolingInput = Literal["tokens", "eos", "layers"]
@@ -103,18 +104,18 @@ _SIZES = frozenset({"latents", "heads", "head_width", "feedforward_multiple", "i
 POOLINGS: dict[str, Pooling] = {
     entry.name: entry
     for entry in (
-        Pooling("eos", "state of the EOS token", _free(tokens.last_token)),
-        Pooling("mean", "mean over tokens", _free(tokens.mean)),
-        Pooling("max", "largest value per coordinate", _free(tokens.maximum)),
+        Pooling("eos", "state of the EOS token", _free(modules.last_token)),
+        Pooling("mean", "mean over tokens", _free(modules.mean)),
+        Pooling("max", "largest value per coordinate", _free(modules.maximum)),
         Pooling(
             "weighted_mean",
             "mean, later ones count more (SGPT, arXiv 2202.08904)",
-            _free(tokens.weighted_mean),
+            _free(modules.weighted_mean),
         ),
         Pooling(
             "prompt_eos",
             "one-word-summary prompt (PromptEOL, arXiv 2307.16645)",
-            _free(tokens.last_token),
+            _free(modules.last_token),
             template='This sentence: "{text}" means in one word: "',
             appends_eos=False,
         ),
@@ -143,7 +144,7 @@ POOLINGS: dict[str, Pooling] = {
         Pooling(
             "layer_mean",
             "plain mean of a vector per layer",
-            _free(tokens.mean),
+            _free(modules.mean),
             reads=_layers_read,
             accepts=frozenset({"layers"}),
         ),
@@ -175,6 +176,23 @@ def check_options(pooling: Pooling, options: PoolingOptions) -> None:
             f"Pooling {pooling.name!r} has no option {', '.join(foreign)}. "
             f"It accepts: {', '.join(known)}."
         )
+
+
+def resolve_layers(options: PoolingOptions, depth: int) -> list[int]:
+    """Return the layers that are read, counted from 1; of a base of ``depth`` layers.
+
+    Raises
+    ------
+    UsageError : the base lacks one of them, or one is named twice.
+    """
+    asked = options.layers or range(1, depth + 1)
+    layers = [depth + 1 + layer if layer < 0 else layer for layer in asked]
+    if len(set(layers)) != len(layers) or not all(1 <= layer <= depth for layer in layers):
+        raise UsageError(
+            f"pooling option layers is {list(asked)}; expected distinct layers from 1 to {depth}, "
+            f"or from -{depth} to -1."
+        )
+    return layers
 
 
 def build_pooling(name: str, shape: PoolingShape, options: PoolingOptions) -> nn.Module:

@@ -12,7 +12,7 @@ import torch
 
 from embedder.models.saving import save_model
 from embedder.training.batch import (
-    BatchLoss,
+    BatchSampler,
     SourceTokenizer,
     StepPairs,
     draw_pairs,
@@ -33,7 +33,7 @@ from embedder.training.config import TrainConfig
 from embedder.training.data import TrainingData, check_data
 from embedder.training.evaluate import DevSets
 from embedder.training.log import Meter, MetricsLog, StepReport
-from embedder.training.loss import cached_backward, plain_backward, seed_step
+from embedder.training.loss import BatchLoss, cached_backward, plain_backward, seed_step
 from embedder.training.processes import (
     Processes,
     StopRequest,
@@ -41,7 +41,6 @@ from embedder.training.processes import (
     share_parameters,
     sum_gradients,
 )
-from embedder.training.sampler import BatchSampler, memory_note
 from embedder.training.setup import (
     build_model,
     build_optimiser,
@@ -49,21 +48,18 @@ from embedder.training.setup import (
     check_start,
     describe_start,
     library_versions,
+    memory_warning,
     trained_parameters,
     unwrap_model,
 )
 from retrieval.disk import replace_file
 from retrieval.errors import ModelError, UsageError
-from retrieval.protocols import Notify
+from retrieval.protocols import Notify, silent
 from retrieval.typed import plain_data, without_folders
 
 __all__ = ["train"]
 
 _FORWARD_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
-
-
-def _silent(*_: object) -> None:
-    """Drop a message."""
 
 
 def train(
@@ -73,8 +69,8 @@ def train(
     resume: bool = False,
     finish: bool = False,
     device: str | None = None,
-    notify: Notify = _silent,
-    progress: Callable[[StepReport], None] = _silent,
+    notify: Notify = silent,
+    progress: Callable[[StepReport], None] = lambda _: None,
 ) -> Path:
     """Train the config's model and return ``out``, by then a MODEL_DIR.
 
@@ -180,17 +176,20 @@ class _Run:
 
     def _warn_of_memory(self) -> None:
         """Say before the first step if a step may need more memory than there is."""
-        note = memory_note(
+        warning = memory_warning(
             self.embedder,
             self.config,
-            self.data,
-            self.sampler,
-            self.tokenizer,
             self.processes,
             range(self.state.step, self.steps),
+            lambda step: self.tokenizer.count_tokens(self._draw(step)),
         )
-        if note is not None:
-            self.notify(note)
+        if warning is not None:
+            self.notify(warning)
+
+    def _draw(self, step: int) -> StepPairs:
+        config = self.config
+        seed = (config.seed, 2, step)
+        return draw_pairs(self.data, self.sampler.batch(step), config.loss.hard_negatives, seed)
 
     def finish(self) -> None:
         """Write the model from the last checkpoint, or the best one.
@@ -258,12 +257,7 @@ class _Run:
     def _step(self, step: int) -> StepReport:
         """Do one step; ``step`` counts from 0."""
         config, processes = self.config, self.processes
-        pairs = draw_pairs(
-            self.data,
-            self.sampler.batch(step),
-            config.loss.hard_negatives,
-            (config.seed, 2, step),
-        )
+        pairs = self._draw(step)
         local = self.tokenizer.local_batch(pairs, processes, self.forward_tokens)
         loss = BatchLoss(pairs, local, config.loss, processes)
         seed_step(config.seed, step, processes.rank)

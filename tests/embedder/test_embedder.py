@@ -158,7 +158,7 @@ def test_layers_are_chosen_from_either_end_and_checked(llama):
     options = PoolingOptions(layers=(1, -1))
     assert load(llama, "multi_layer", "causal", pooling_options=options).pooling.layer_weights.shape
     for layers in ((0,), (5,), (1, -4)):
-        with pytest.raises(UsageError, match=r"accepted: distinct layers from 1 to 4"):
+        with pytest.raises(UsageError, match=r"expected distinct layers from 1 to 4"):
             load(llama, "multi_layer", "causal", pooling_options=PoolingOptions(layers=layers))
 
 
@@ -181,7 +181,7 @@ def test_an_embedder_is_an_encoder_and_no_text_gives_no_vector(llama):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ("one string", "a list of strings is accepted"),
+        ("one string", "expected a list of strings"),
         (["fine", 3], "text 1 is int"),
         (["half \ud800"], "half a surrogate pair"),
     ],

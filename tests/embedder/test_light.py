@@ -15,7 +15,7 @@ from embedder.light import load_light_encoder
 from embedder.light.decoder import Int8Linears, LowRank, TensorFile
 from embedder.models.manifest import read_manifest
 from embedder.models.merge import merge_model
-from embedder.models.saved import save_model
+from embedder.models.saving import save_model
 from embedder.pooling import PoolingOptions
 from retrieval.errors import ModelError, UnknownNameError, UsageError
 

@@ -141,7 +141,7 @@ def test_a_text_is_tokenised_a_piece_at_a_time(monkeypatch):
 
 @pytest.mark.parametrize(
     ("tokens", "overlap", "words"),
-    [(0, 0, "1 or more"), (8, 5, "accepted is 0 to 4"), (8, -1, "accepted is 0 to 4")],
+    [(0, 0, "1 or more"), (8, 5, "expected 0 to 4"), (8, -1, "expected 0 to 4")],
 )
 def test_numbers_that_cannot_be_are_refused(tokens, overlap, words):
     with pytest.raises(UsageError, match=words):

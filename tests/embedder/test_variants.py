@@ -69,7 +69,7 @@ def test_a_base_alone_gets_the_default_variant():
         ("", UsageError, "names no base"),
     ],
 )
-def test_a_wrong_model_name_says_what_is_accepted(name, error, message):
+def test_a_wrong_model_name_says_what_is_expected(name, error, message):
     with pytest.raises(error, match=message):
         parse_model_name(name, "mean+causal")
 

@@ -75,5 +75,5 @@ def test_models_that_share_int8_layers_share_a_pass_and_say_so(bench, tiny_base)
 
 
 def test_an_unknown_speed_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="speed is 'quick'; accepted: exact, fast"):
+    with pytest.raises(UsageError, match="speed is 'quick'; expected exact or fast"):
         BenchConfig(models=["m"], tasks=["t"], out=tmp_path, speed="quick")

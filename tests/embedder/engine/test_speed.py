@@ -12,7 +12,7 @@ from embedder.engine import int8
 from embedder.engine.int8 import Int8Linear, quantize_linears
 from embedder.engine.speed import LayerCompiler
 from embedder.models.lora import LoraOptions, add_adapter
-from embedder.models.saved import save_model
+from embedder.models.saving import save_model
 from retrieval.errors import UsageError
 
 TEXTS = ["pond", "the mill by the pond turns", "mills grind slowly", "", "a b c d e f g"]
@@ -176,7 +176,7 @@ def test_an_int8_model_is_not_saved(llama, tmp_path, monkeypatch):
 
 
 def test_an_unknown_speed_is_refused(llama):
-    with pytest.raises(UsageError, match="speed is 'ludicrous'; accepted: exact, fast"):
+    with pytest.raises(UsageError, match="speed is 'ludicrous'; expected exact or fast"):
         load(llama, [], "ludicrous")
 
 

@@ -175,9 +175,9 @@ def test_a_second_adapter_and_targets_that_do_not_exist_are_refused(llama):
     [
         ({"rank": 0}, "rank is 0; it must be 1 or more"),
         ({"alpha": 0}, "alpha is 0"),
-        ({"dropout": 1.0}, "dropout is 1.0; accepted is 0 to below 1"),
-        ({"targets": "q_proj"}, "accepted: 'all-linear', or a tuple"),
-        ({"targets": ()}, "accepted: 'all-linear'"),
+        ({"dropout": 1.0}, "dropout is 1.0; expected 0 to below 1"),
+        ({"targets": "q_proj"}, "expected 'all-linear' or a tuple"),
+        ({"targets": ()}, "expected 'all-linear'"),
     ],
 )
 def test_options_out_of_range_are_refused(settings, message):

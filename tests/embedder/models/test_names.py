@@ -8,7 +8,7 @@ import pytest
 from embedder import Embedder
 from embedder.models import names as builtin
 from embedder.models.names import find_saved_model
-from embedder.models.saved import save_model
+from embedder.models.saving import save_model
 from retrieval.errors import UnknownNameError, UsageError
 
 

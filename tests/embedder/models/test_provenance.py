@@ -47,7 +47,7 @@ def test_every_change_of_the_folder_changes_the_stamp(base, change):
 
 def test_a_saved_model_needs_its_own_files_and_those_of_its_base(base, tmp_path):
     from embedder.models.lora import LoraOptions, add_adapter
-    from embedder.models.saved import save_model
+    from embedder.models.saving import save_model
 
     embedder = Embedder.load(f"{base}:mean+causal", device="cpu")
     add_adapter(embedder.backbone, LoraOptions())

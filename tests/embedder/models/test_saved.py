@@ -14,7 +14,7 @@ from embedder.models.cache import file_sha256
 from embedder.models.lora import LoraOptions, adapter_tensors, has_adapter
 from embedder.models.manifest import read_manifest
 from embedder.models.merge import merge_model, soup_models
-from embedder.models.saved import load_model, save_model
+from embedder.models.saving import save_model
 from embedder.pooling import PoolingOptions
 from retrieval.errors import ModelError, SourceNotFoundError, StorageError, UsageError
 
@@ -65,7 +65,7 @@ def test_a_model_gives_the_same_vectors_saved_loaded_and_folded_in(
     expected = embedder.encode_queries(TEXTS), embedder.encode_documents(TEXTS)
     save_model(embedder, tmp_path / "model", record=RECORD)
     for merge, tolerance in ((False, 1e-6), (True, 1e-5)):
-        loaded = load_model(tmp_path / "model", device="cpu", merge=merge)
+        loaded = Embedder.load_folder(tmp_path / "model", device="cpu", merge=merge)
         assert has_adapter(loaded.backbone) is not merge
         assert loaded.spec == embedder.spec
         found = loaded.encode_queries(TEXTS), loaded.encode_documents(TEXTS)
@@ -91,7 +91,7 @@ def test_the_manifest_holds_spec_base_record_and_hashes(saved, llama):
     assert manifest.record == RECORD
     assert manifest.base.name == str(llama)
     assert manifest.base.width == 32
-    assert manifest.base.identity == load_model(folder).backbone.identity
+    assert manifest.base.identity == Embedder.load_folder(folder).backbone.identity
     for name, sha256 in manifest.files.items():
         assert file_sha256(folder / name) == sha256
 
@@ -122,14 +122,16 @@ def test_bfloat16_halves_the_weights_and_rounds_the_vectors(saved):
     assert {t.dtype for t in tensors.values()} == {torch.bfloat16}
     full = safetensors.torch.load_file(whole / weights)
     assert all(torch.equal(full[name].bfloat16(), tensors[name]) for name in full)
-    found, expected = (load_model(f, device="cpu").encode_documents(TEXTS) for f in (half, whole))
+    found, expected = (
+        Embedder.load_folder(f, device="cpu").encode_documents(TEXTS) for f in (half, whole)
+    )
     np.testing.assert_allclose(found, expected, atol=0.05)
 
 
 def test_a_pooling_trained_on_a_frozen_base_is_saved_alone(saved):
     folder = saved(pooling="last_layer", lora=None)
     assert set(read_manifest(folder).files) == {"pooling.safetensors"}
-    assert not any(p.requires_grad for p in load_model(folder).backbone.parameters())
+    assert not any(p.requires_grad for p in Embedder.load_folder(folder).backbone.parameters())
 
 
 def test_a_full_fine_tune_is_saved_whole(trained, tmp_path):
@@ -141,7 +143,7 @@ def test_a_full_fine_tune_is_saved_whole(trained, tmp_path):
     expected = embedder.encode_documents(TEXTS)
     save_model(embedder, tmp_path / "model", record=RECORD)
     assert read_manifest(tmp_path / "model").spec.base == "."
-    found = load_model(tmp_path / "model", device="cpu").encode_documents(TEXTS)
+    found = Embedder.load_folder(tmp_path / "model", device="cpu").encode_documents(TEXTS)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -191,16 +193,19 @@ def test_a_soup_averages_adapters_and_poolings(saved, tmp_path):
         a, b, mixed = (safetensors.torch.load_file(f / name) for f in (one, two, tmp_path / "soup"))
         for key in mixed:
             torch.testing.assert_close(mixed[key], 0.75 * a[key] + 0.25 * b[key])
-    assert load_model(tmp_path / "soup", device="cpu").encode_documents(TEXTS).shape == (4, 32)
+    assert Embedder.load_folder(tmp_path / "soup", device="cpu").encode_documents(TEXTS).shape == (
+        4,
+        32,
+    )
 
 
 def test_a_model_mixed_with_itself_is_itself(saved, tmp_path):
     folder = saved(pooling="last_layer")
     soup_models([folder, folder], tmp_path / "soup")
     soup_models([folder, folder], tmp_path / "exact", exact=True)
-    expected = load_model(folder, device="cpu").encode_documents(TEXTS)
+    expected = Embedder.load_folder(folder, device="cpu").encode_documents(TEXTS)
     for name in ("soup", "exact"):
-        found = load_model(tmp_path / name, device="cpu").encode_documents(TEXTS)
+        found = Embedder.load_folder(tmp_path / name, device="cpu").encode_documents(TEXTS)
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -208,7 +213,7 @@ def test_an_exact_soup_is_the_average_of_the_merged_weights(saved, tmp_path):
     one, two = saved("one"), saved("two", seed=1)
     soup_models([one, two], tmp_path / "soup", [3, 1], exact=True)
     weights = [
-        load_model(f, device="cpu").backbone.blocks()[1].mlp.up_proj.weight
+        Embedder.load_folder(f, device="cpu").backbone.blocks()[1].mlp.up_proj.weight
         for f in (one, two, tmp_path / "soup")
     ]
     torch.testing.assert_close(weights[2], 0.75 * weights[0] + 0.25 * weights[1])
@@ -261,10 +266,10 @@ def test_another_base_under_the_same_name_is_named(saved, tmp_path, llama, base_
     shutil.rmtree(base)
     shutil.copytree(base_folder["qwen3"], base)
     with pytest.raises(ModelError, match=f"identity {identity}, but what has this name here is"):
-        load_model(folder)
+        Embedder.load_folder(folder)
     shutil.rmtree(base)
     with pytest.raises(ModelError, match="its base .* is not here any more"):
-        load_model(folder)
+        Embedder.load_folder(folder)
 
 
 @pytest.mark.parametrize("name", ["adapter/adapter_model.safetensors", "pooling.safetensors"])
@@ -285,7 +290,7 @@ def test_missing_and_damaged_weights_are_named(saved, name, damage):
         files = read_manifest(folder).files
         edit(folder / "millpond.json", files={**files, name: file_sha256(path)})
     with pytest.raises(ModelError, match=rf"{name}: ") as caught:
-        load_model(folder)
+        Embedder.load_folder(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -293,7 +298,7 @@ def test_a_pickled_adapter_is_not_read(saved):
     folder = saved()
     (folder / "adapter/adapter_model.safetensors").rename(folder / "adapter/adapter_model.bin")
     with pytest.raises(ModelError, match=r"adapter_model.bin is not read, since pickle"):
-        load_model(folder)
+        Embedder.load_folder(folder)
 
 
 def test_damage_to_a_merged_model_is_noticed(saved, tmp_path):
@@ -301,7 +306,7 @@ def test_damage_to_a_merged_model_is_noticed(saved, tmp_path):
     weights = tmp_path / "merged" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match="merged: the weights are not those"):
-        load_model(tmp_path / "merged")
+        Embedder.load_folder(tmp_path / "merged")
 
 
 def test_weights_for_another_size_are_refused(saved):
@@ -310,7 +315,7 @@ def test_weights_for_another_size_are_refused(saved):
     wider = {**tensors, "latents": torch.zeros(64, 48)}
     replace_tensors(folder, "pooling.safetensors", wider)
     with pytest.raises(ModelError, match=r"'latents' has shape \(64, 48\), but \(64, 32\)"):
-        load_model(folder)
+        Embedder.load_folder(folder)
 
 
 def test_an_adapter_of_another_shape_is_refused(saved, trained):
@@ -319,11 +324,11 @@ def test_an_adapter_of_another_shape_is_refused(saved, trained):
     tensors = adapter_tensors(trained(lora=LoraOptions(rank=3)).backbone)
     replace_tensors(folder, weights, tensors)
     with pytest.raises(ModelError, match=r"has shape \(3, 48\), but \(2, 48\) is needed here"):
-        load_model(folder)
+        Embedder.load_folder(folder)
     tensors = safetensors.torch.load_file(saved("other") / weights)
     replace_tensors(folder, weights, dict(list(tensors.items())[1:]))
     with pytest.raises(ModelError, match=r"it lacks 'base_model\.model\.layers\.0"):
-        load_model(folder)
+        Embedder.load_folder(folder)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +349,7 @@ def test_a_malformed_manifest_is_one_clear_line(saved, changes, message):
     folder = saved()
     edit(folder / "millpond.json", **changes)
     with pytest.raises(ModelError, match=rf"millpond.json: .*{message}") as caught:
-        load_model(folder)
+        Embedder.load_folder(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -358,7 +363,7 @@ def test_a_manifest_that_is_no_json_object_is_refused(saved, text):
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(SourceNotFoundError, match=r"there is no millpond\.json"):
-        load_model(tmp_path)
+        Embedder.load_folder(tmp_path)
 
 
 def test_a_folder_that_holds_something_is_left_alone(trained, saved, tmp_path):
@@ -394,5 +399,5 @@ def test_a_disk_that_takes_no_more_leaves_nothing(trained, tmp_path, limit):
 
 
 def test_other_weight_dtypes_are_refused(trained, tmp_path):
-    with pytest.raises(UsageError, match="weights_dtype is 'float16'; accepted: float32, bfloat16"):
+    with pytest.raises(UsageError, match="'float16'; expected float32 or bfloat16"):
         save_model(trained(), tmp_path / "model", record={}, weights_dtype="float16")

@@ -10,7 +10,7 @@ import torch
 from embedder import Embedder, list_variants
 from embedder.models.manifest import read_manifest
 from embedder.models.merge import merge_model
-from embedder.models.saved import save_model
+from embedder.models.saving import save_model
 from retrieval.errors import UsageError
 
 pytest.importorskip(
@@ -171,5 +171,5 @@ def test_what_cannot_be_honoured_is_refused(saved, tmp_path):
 
 
 def test_importing_embedder_does_not_import_sentence_transformers():
-    code = "import sys, embedder.models.saved; sys.exit('sentence_transformers' in sys.modules)"
+    code = "import sys, embedder.models.saving; sys.exit('sentence_transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,10 +9,10 @@ import torch
 from embedder import Embedder, list_variants
 from embedder.models.manifest import read_manifest
 from embedder.models.merge import merge_model
-from embedder.models.saved import load_model, save_model
-from embedder.models.whiten import whiten_model
+from embedder.models.saving import save_model
+from embedder.models.whiten import fit_whitening, whiten_model
 from embedder.pooling import PoolingOptions
-from embedder.pooling.whitening import Whitened, fit_whitening
+from embedder.pooling.modules import Whitened
 from retrieval.errors import UsageError
 
 WORDS = ("mill", "pond", "wheel", "stone", "river", "grain", "flour", "weir", "reed", "otter")
@@ -180,13 +180,13 @@ def adapter_bytes(folder):
 def test_a_whitened_model_folds_into_its_base(saved, tmp_path):
     whiten_model(str(saved()), [], TEXTS, tmp_path / "out", device="cpu")
     merge_model(tmp_path / "out", tmp_path / "merged")
-    whole = load_model(tmp_path / "merged", device="cpu")
-    parts = load_model(tmp_path / "out", device="cpu")
+    whole = Embedder.load_folder(tmp_path / "merged", device="cpu")
+    parts = Embedder.load_folder(tmp_path / "out", device="cpu")
     np.testing.assert_allclose(
         whole.encode_documents(TEXTS), parts.encode_documents(TEXTS), atol=1e-5
     )
     whiten_model(str(tmp_path / "merged"), [], TEXTS, tmp_path / "again", device="cpu")
-    again = load_model(tmp_path / "again", device="cpu")
+    again = Embedder.load_folder(tmp_path / "again", device="cpu")
     np.testing.assert_allclose(
         again.encode_documents(TEXTS), parts.encode_documents(TEXTS), atol=1e-4
     )
@@ -202,13 +202,13 @@ def test_its_weights_are_trained_with_the_pooling(trained):
 
 @pytest.mark.parametrize("power", [-0.1, 0.51, float("nan")])
 def test_a_power_out_of_range_is_refused_before_a_model_loads(tmp_path, power):
-    with pytest.raises(UsageError, match="0.5 \\(whole\\) is accepted"):
+    with pytest.raises(UsageError, match="to 0.5 \\(whole\\)"):
         whiten_model("no-such-model", [], TEXTS, tmp_path / "out", power=power)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_a_share_out_of_range_is_refused_before_a_model_loads(tmp_path, share):
-    with pytest.raises(UsageError, match="0 \\(none of the mean\\) to 1 is accepted"):
+    with pytest.raises(UsageError, match="expected 0 \\(none of the mean\\) to 1"):
         whiten_model("no-such-model", [], TEXTS, tmp_path / "out", mean_share=share)
 
 
@@ -259,7 +259,8 @@ path = "pairs.jsonl"
     )
     train(load_config(tmp_path / "train.toml"), tmp_path / "out")
     before, after = (
-        load_model(tmp_path / name, device="cpu").pooling.matrix for name in ("white", "out")
+        Embedder.load_folder(tmp_path / name, device="cpu").pooling.matrix
+        for name in ("white", "out")
     )
     assert not torch.equal(before, after)
     torch.testing.assert_close(before, after, atol=1e-2, rtol=0)

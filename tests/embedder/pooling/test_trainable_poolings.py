@@ -184,8 +184,8 @@ def test_an_option_that_the_pooling_does_not_use_is_refused(pooling, options, me
     [
         ({"latents": 0}, "latents is 0"),
         ({"heads": -1}, "heads is -1"),
-        ({"init": "zeros"}, "accepted: identity, random"),
-        ({"reads": "all"}, "accepted: auto, eos, tokens"),
+        ({"init": "zeros"}, "expected one of identity, random"),
+        ({"reads": "all"}, "expected one of auto, eos, tokens"),
     ],
 )
 def test_an_impossible_option_is_refused(options, message):

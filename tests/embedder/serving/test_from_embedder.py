@@ -84,7 +84,7 @@ def test_served_vectors_are_the_librarys_whatever_the_mix(load, serve):
         np.testing.assert_allclose(found, expected[role][start : start + 3], atol=1e-5)
 
     async def run():
-        async with httpx.AsyncClient(base_url=client.running.url, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=client.running.url, timeout=120) as http:
             await asyncio.gather(
                 *(ask(http, start, role) for start in range(0, 30, 3) for role in expected)
             )
@@ -93,7 +93,7 @@ def test_served_vectors_are_the_librarys_whatever_the_mix(load, serve):
 
 
 def test_only_lengths_that_a_saved_model_was_trained_for_are_offered(load, tmp_path):
-    from embedder.models.saved import save_model
+    from embedder.models.saving import save_model
 
     folder = tmp_path / "model"
     record = {"config": {"loss": {"matryoshka_dimensions": [16, 8, 32]}}}

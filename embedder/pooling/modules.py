@@ -1,8 +1,9 @@
-"""Poolings with weights: what the paper compares, and NV-Embed's.
+"""The poolings: functions without weights first, then modules with weights.
 
-All take (B, S, D) float32 states and a (B, S) bool mask, and return (B, D) float32, not yet
-normalised. S is the number of tokens, or of layers where one vector per layer is read. The
-arithmetic is float32 whatever the backbone's dtype.
+All take states (B, S, D) float32 and a mask (B, S) bool, True at real tokens, and return (B, D)
+float32, not yet normalised. S is the number of tokens, or of layers where one vector per layer is
+read. Padding may stand on either side; a row has at least one real token. The arithmetic is float32
+whatever the backbone's dtype.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedder.pooling.options import PoolingOptions
-from embedder.pooling.tokens import mean
 
 __all__ = [
     "CrossAttention",
@@ -23,10 +23,48 @@ __all__ = [
     "LatentKeyPooling",
     "LatentQueryPooling",
     "LayerWeightPooling",
+    "Whitened",
+    "last_token",
+    "maximum",
+    "mean",
+    "weighted_mean",
+    "without_whitening",
 ]
 
-
 Result = TypeVar("Result")
+
+
+def last_token(states: Tensor, mask: Tensor) -> Tensor:
+    """Return the state of each row's last real token."""
+    tokens = mask.shape[1]
+    last = tokens - 1 - mask.int().flip(1).argmax(dim=1)
+    return states[torch.arange(states.shape[0], device=states.device), last]
+
+
+def mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over each row's real tokens."""
+    return _weighted(states, mask, mask.to(states.dtype))
+
+
+def weighted_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean with weights 1, 2, ..., n over the n real tokens (SGPT, arXiv 2202.08904).
+
+    Under causal attention later tokens have seen more of the text, so they weigh more.
+    """
+    return _weighted(states, mask, mask.cumsum(dim=1).to(states.dtype))
+
+
+def maximum(states: Tensor, mask: Tensor) -> Tensor:
+    """Return the largest value in each coordinate over the real tokens."""
+    return states.masked_fill(~mask.unsqueeze(-1), float("-inf")).amax(dim=1)
+
+
+def _weighted(states: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
+    """Average with weights (B, T); padding may hold NaN, so it is replaced, not multiplied."""
+    real = states.masked_fill(~mask.unsqueeze(-1), 0.0)
+    weights = weights.masked_fill(~mask, 0.0)
+    share = weights / weights.sum(dim=1, keepdim=True)
+    return torch.einsum("btd,bt->bd", real, share)
 
 
 class CrossAttention(nn.Module):
@@ -249,3 +287,41 @@ class LatentKeyPooling(nn.Module):
         )
         mixed = self.attend(projected, context, None) + states
         return mean(mixed + self.feedforward(mixed), mask)
+
+
+class Whitened(nn.Module):
+    """A pooling followed by ``(x - mean) @ matrix``, where x is its vector at length 1.
+
+    Decoder states lie in a narrow cone: some directions carry most of every vector, whatever the
+    text says. Taking off the mean and evening out the variances lets the rest count
+    (BERT-whitening, arXiv 2103.15316). ``models.whiten`` fits both on texts.
+
+    It starts with the mean 0 and the identity matrix, which leaves every direction as it is, and
+    is trained like the weights of a pooling.
+
+    Parameters
+    ----------
+    inner : the pooling, (B, S, D) float32 and (B, S) bool to (B, D) float32.
+    width : D.
+    """
+
+    def __init__(self, inner: nn.Module, width: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.mean = nn.Parameter(torch.zeros(width))
+        self.matrix = nn.Parameter(torch.eye(width))
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return (B, D) float32."""
+        return (F.normalize(self.inner(states, mask), dim=-1) - self.mean) @ self.matrix
+
+    def set(self, mean: Tensor, matrix: Tensor) -> None:
+        """Take a fitted mean (D,) and matrix (D, D)."""
+        with torch.no_grad():
+            self.mean.copy_(mean)
+            self.matrix.copy_(matrix)
+
+
+def without_whitening(pooling: nn.Module) -> nn.Module:
+    """Return the pooling itself, without the whitening after it where there is one."""
+    return pooling.inner if isinstance(pooling, Whitened) else pooling

@@ -1,0 +1,262 @@
+"""Writes a trained model as a MODEL_DIR, which appears whole or not at all.
+
+See ``embedder.models.manifest`` for the layout. Weights are safetensors; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from embedder.embedder import Embedder
+from embedder.engine.backbone import Backbone
+from embedder.environment import quiet_transformers
+from embedder.models.bases import BASES
+from embedder.models.cache import file_sha256, weights_sha256
+from embedder.models.card import write_card
+from embedder.models.lora import adapter_config, adapter_tensors, has_adapter
+from embedder.models.manifest import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    MANIFEST_NAME,
+    POOLING_WEIGHTS,
+    WHOLE,
+    BaseRecord,
+    Manifest,
+)
+from embedder.variants import VariantSpec
+from retrieval.disk import FULL_DISK, sync_path, sync_tree
+from retrieval.errors import StorageError, UsageError
+
+__all__ = [
+    "SavedWeights",
+    "WeightsDtype",
+    "check_new_folder",
+    "check_weights_dtype",
+    "new_folder",
+    "save_model",
+    "storage_errors",
+    "write_model",
+]
+
+WeightsDtype = Literal["float32", "bfloat16"]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+_ST_MODULE = "embedder.models.sentence_transformers_module.MillpondModule"
+
+
+@dataclass(frozen=True)
+class SavedWeights:
+    """The tensors of a MODEL_DIR.
+
+    Attributes
+    ----------
+    adapter : of adapter_model.safetensors; empty where there is no LoRA.
+    adapter_config : of adapter_config.json.
+    pooling : of pooling.safetensors; empty where the pooling has no weights.
+    whole : the backbone, where all of it is to be written.
+    """
+
+    adapter: Mapping[str, Tensor]
+    adapter_config: Mapping[str, Any]
+    pooling: Mapping[str, Tensor]
+    whole: Backbone | None = None
+
+
+def check_weights_dtype(name: str) -> None:
+    """Raise UsageError unless weights can be saved in this dtype."""
+    if name not in _DTYPES:
+        raise UsageError(f"weights_dtype is {name!r}; expected {' or '.join(_DTYPES)}.")
+
+
+def save_model(
+    embedder: Embedder,
+    folder: Path,
+    *,
+    record: Mapping[str, Any],
+    weights_dtype: WeightsDtype = "float32",
+    base: BaseRecord | None = None,
+) -> None:
+    """Write the embedder as a MODEL_DIR that appears whole or not at all.
+
+    A backbone with LoRA is saved as its adapter. One without is saved whole where its weights
+    are trainable (a full fine-tune, a merged model), and not at all where they are frozen.
+
+    Parameters
+    ----------
+    folder : a new or an empty one.
+    record : how the model was made, as JSON can hold it.
+    weights_dtype : of the saved weights; bfloat16 halves the files and rounds the vectors.
+    base : what training started from, where that is not ``embedder.spec.base``.
+
+    Raises
+    ------
+    UsageError : the folder is not empty, ``weights_dtype`` is another word, or the embedder was
+        loaded with speed "fast" and computes in int8.
+    StorageError : the disk is full or not writable; nothing is left behind.
+    """
+    if embedder.is_int8:
+        raise UsageError("The model computes in int8; load it with speed='exact' to save it.")
+    backbone, spec = embedder.backbone, embedder.spec
+    if spec.base not in BASES and Path(spec.base).expanduser().exists():
+        spec = replace(spec, base=str(Path(spec.base).expanduser().resolve()))
+    base = base or BaseRecord(spec.base, spec.revision, backbone.identity, backbone.width)
+    adapted = has_adapter(backbone)
+    whole = not adapted and any(p.requires_grad for p in backbone.parameters())
+    weights = SavedWeights(
+        adapter_tensors(backbone) if adapted else {},
+        adapter_config(backbone, spec.base) if adapted else {},
+        {name: p.detach().cpu() for name, p in embedder.pooling.named_parameters()},
+        backbone if whole else None,
+    )
+    write_model(folder, spec, base, weights, record=record, weights_dtype=weights_dtype)
+
+
+def write_model(
+    folder: Path,
+    spec: VariantSpec,
+    base: BaseRecord,
+    weights: SavedWeights,
+    *,
+    record: Mapping[str, Any],
+    weights_dtype: WeightsDtype = "float32",
+) -> None:
+    """Write a MODEL_DIR from its parts; see ``save_model``."""
+    check_weights_dtype(weights_dtype)
+    dtype = _DTYPES[weights_dtype]
+    with new_folder(folder) as beside:
+        if weights.adapter:
+            (beside / ADAPTER_CONFIG).parent.mkdir()
+            _write_json(beside / ADAPTER_CONFIG, weights.adapter_config)
+            _write_tensors(beside / ADAPTER_WEIGHTS, weights.adapter, dtype)
+        if weights.pooling:
+            _write_tensors(beside / POOLING_WEIGHTS, weights.pooling, dtype)
+        files = {
+            name: file_sha256(beside / name)
+            for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, POOLING_WEIGHTS)
+            if (beside / name).is_file()
+        }
+        if weights.whole is not None:
+            _write_whole(beside, weights.whole, dtype)
+            spec = replace(spec, base=WHOLE, revision=None)
+        sha256 = weights_sha256(beside) if weights.whole is not None else None
+        manifest = Manifest(spec, base, record, files, sha256)
+        _write_json(beside / "config_sentence_transformers.json", _st_config(spec))
+        _write_json(beside / "modules.json", _st_modules())
+        _write_text(beside / "README.md", write_card(manifest))
+        _write_text(beside / MANIFEST_NAME, manifest.to_json())
+
+
+def _write_whole(folder: Path, backbone: Backbone, dtype: torch.dtype) -> None:
+    """Write the backbone as transformers' own folder."""
+    model: Any = backbone.model
+    state = {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    with quiet_transformers():
+        model.save_pretrained(folder, state_dict=state)
+        backbone.tokenizer.save_pretrained(folder)
+    usual = (folder / "config.json").stat().st_mode
+    for path in folder.glob("*.safetensors"):
+        path.chmod(usual)  # safetensors makes its files private, whatever the umask
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    plain = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
+    path.write_bytes(safetensors.torch.save(plain, metadata={"format": "pt"}))
+
+
+def _st_config(spec: VariantSpec) -> dict[str, Any]:
+    """Return what sentence-transformers reads before the modules.
+
+    ``encode`` without a prompt's name embeds a document, as ``encode_documents`` does.
+    """
+    return {
+        "model_type": "SentenceTransformer",
+        "prompts": {"query": spec.query_prompt, "document": spec.document_prompt},
+        "default_prompt_name": "document" if spec.document_prompt else None,
+        "similarity_fn_name": "cosine",
+    }
+
+
+def _st_modules() -> list[dict[str, Any]]:
+    return [{"idx": 0, "name": "0", "path": "", "type": _ST_MODULE}]
+
+
+def _write_json(path: Path, data: Any) -> None:
+    _write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def check_new_folder(folder: Path) -> None:
+    """Return if ``folder`` can be made: it does not exist yet, or is empty.
+
+    Raises
+    ------
+    UsageError : it is a file, or holds something, which is left alone.
+    """
+    if folder.is_dir():
+        held = next(iter(sorted(folder.iterdir())), None)
+        if held is not None:
+            raise UsageError(
+                f"{folder}: the folder is not empty (it holds {held.name!r}) and is left alone. "
+                f"Name a new or an empty one."
+            )
+    elif folder.exists():
+        raise UsageError(f"{folder}: this is a file; name a new or an empty folder.")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``folder``, which takes its name when the block ends well.
+
+    Raises
+    ------
+    UsageError : see ``check_new_folder``.
+    StorageError : the disk is full or not writable; nothing is left behind.
+    """
+    folder = folder.expanduser().resolve()
+    check_new_folder(folder)
+    with storage_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = folder.parent / f".{folder.name}.{os.getpid()}.writing"
+        try:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir()
+            yield beside
+            sync_tree(beside)
+            if folder.exists():
+                folder.rmdir()
+            beside.rename(folder)
+            sync_path(folder.parent)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong while files are written into a StorageError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        full = isinstance(error, OSError) and error.errno in FULL_DISK
+        problem = "the disk is full" if full else f"{getattr(error, 'strerror', None) or error}"
+        raise StorageError(
+            f"{folder}: the model cannot be written ({problem}). Nothing was left there: free "
+            f"some space or name another place, and run the command again."
+        ) from error
