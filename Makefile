@@ -17,7 +17,7 @@ MODEL := embedder/models/builtin_models/millpond-135m/millpond.json
 DEMO_MODEL := millpond-135m,max_tokens=48
 SPEED_MODEL := millpond-135m,max_tokens=128
 
-# A folder with beir/scifact/corpus.jsonl and sts/STSB-train.tsv, for bench-speed.
+# A folder of your own data with beir/scifact/corpus.jsonl and sts/STSB-train.tsv, for bench-speed.
 DATA ?= ../shared/data
 
 .PHONY: help demo test check bench-speed clean
@@ -54,7 +54,7 @@ bench-speed: $(VENV)/.installed-test
 	@if [ -f "$(DATA)/beir/scifact/corpus.jsonl" ]; then \
 	  $(BIN)/python -m benchmarks.lab.speed.encode "$(DATA)" --seconds 200; \
 	else \
-	  echo "Left out: benchmarks.lab.speed.encode, since $(DATA)/beir/scifact is not there; type DATA=FOLDER" >&2; \
+	  echo "Left out: the comparison with other libraries, since $(DATA)/beir/scifact is not there; type DATA=FOLDER" >&2; \
 	fi
 	@echo
 	@$(BIN)/python -m benchmarks.lab.speed.end_to_end python-stdlib --model $(SPEED_MODEL) --documents 500 --seconds 120
