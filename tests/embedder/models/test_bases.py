@@ -315,7 +315,7 @@ def test_two_processes_at_once_convert_once(base, cache, index):
     for process in pair:
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=60) for process in pair]
+    said = [process.communicate(timeout=120) for process in pair]
     assert [process.returncode for process in pair] == [0, 0], said
     lines = [line for out, _ in said for line in out.splitlines()]
     assert sum(line.startswith("Converting") for line in lines) == 1

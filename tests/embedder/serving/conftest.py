@@ -20,7 +20,7 @@ def serve(encoder):
     def start(models=None, indexes=(), **settings):
         models = models or [fakes.make_model(encoder)]
         started = fakes.RunningServer(Server(models, indexes, ServerSettings(**settings), "1.2.3"))
-        client = httpx.Client(base_url=started.url, timeout=30)
+        client = httpx.Client(base_url=started.url, timeout=120)
         running.append((started, client))
         client.running = started
         return client

@@ -51,7 +51,7 @@ class HashingEncoder:
     def _encode(self, texts, role):
         self.batches.append((role, list(texts)))
         self.entered.set()
-        assert self.gate.wait(30)
+        assert self.gate.wait(120)
         if "poison" in texts:
             raise RuntimeError("the encoder cannot read poison")
         if "exit" in texts:
@@ -144,12 +144,12 @@ class RunningServer:
 
     def stop(self):
         self.ask_to_stop()
-        self._thread.join(30)
+        self._thread.join(120)
         assert not self._thread.is_alive()
         self._listener.close()
 
 
-def wait_until(condition, seconds=20.0):
+def wait_until(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -14,9 +14,9 @@ def test_calls_run_in_one_thread_in_order_and_give_their_results():
     first = thread.post(release.wait)
     later = [thread.post(lambda n=n: order.append(n)) for n in range(3)]
     release.set()
-    assert first.result(5) is True
+    assert first.result(120) is True
     for future in later:
-        future.result(5)
+        future.result(120)
     assert order == [0, 1, 2]
     names = {thread.call(threading.current_thread) for _ in range(3)}
     assert len(names) == 1 and names.pop() is not threading.current_thread()

@@ -19,7 +19,7 @@ def test_a_full_queue_is_429_with_the_seconds_to_wait(serve, encoder):
         for body in ({"inputs": "held"}, {"inputs": "waits here"})
     ]
     waiting[0].start()
-    assert encoder.entered.wait(10)
+    assert encoder.entered.wait(120)
     waiting[1].start()
     fakes.wait_until(lambda: batcher.waiting_tokens == 2)
     refused = client.post("/v1/embeddings", json={"input": "no room"})
@@ -29,7 +29,7 @@ def test_a_full_queue_is_429_with_the_seconds_to_wait(serve, encoder):
     assert client.post("/embed", json={"inputs": "x"}).json()["error_type"] == "Overloaded"
     encoder.gate.set()
     for thread in waiting:
-        thread.join(10)
+        thread.join(120)
     assert client.post("/v1/embeddings", json={"input": "room"}).status_code == 200
 
 
@@ -38,10 +38,10 @@ def test_too_many_requests_at_a_time_are_429(serve, encoder):
     encoder.gate.clear()
     held = threading.Thread(target=client.post, args=("/embed",), kwargs={"json": {"inputs": "x"}})
     held.start()
-    assert encoder.entered.wait(10)
+    assert encoder.entered.wait(120)
     assert client.post("/v1/embeddings", json={"input": "x"}).status_code == 429
     encoder.gate.set()
-    held.join(10)
+    held.join(120)
     assert client.post("/v1/embeddings", json={"input": "x"}).status_code == 200
 
 
@@ -62,7 +62,7 @@ def test_a_long_body_is_413_whether_its_length_is_announced_or_not(serve, chunke
 
 def test_a_body_that_never_arrives_is_408(serve):
     client = serve(body_seconds=1)
-    with socket.create_connection(("127.0.0.1", client.running.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", client.running.port), timeout=120) as connection:
         connection.sendall(
             b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Content-Length: 100\r\n\r\n{"

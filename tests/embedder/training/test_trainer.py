@@ -6,7 +6,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -122,29 +121,31 @@ def test_a_stopped_run_goes_on_to_exactly_the_same_weights(config, tmp_path, cha
 
 
 RUNNER = """
+import sys
 from embedder.training import load_config, train
+from tests.kills import Moments
+config, out, step, moment = sys.argv[1:]
+moments = Moments(int(moment), files_only=True)
 def progress(report):
-    print(report.step, flush=True)
-train(load_config({config!r}), {out!r}, resume=True, device="cpu", progress=progress)
+    if report.step == int(step):
+        moments.watch()
+train(load_config(config), out, device="cpu", progress=progress)
 """
 
 
-def test_a_run_killed_at_a_random_moment_reaches_the_unbroken_runs_weights(config, plan, tmp_path):
+def test_a_run_killed_at_a_random_moment_reaches_the_unbroken_runs_weights(
+    config, plan, tmp_path, seed
+):
     changes = {"steps": 20, "adapter__dropout": 0.2, "model__pooling": "last_layer"}
     whole = train(config(**changes), tmp_path / "whole", device="cpu")
     toml = tmp_path / "train.toml"
     toml.write_text(to_toml(plan(**changes)))
     out = tmp_path / "killed"
-    code = RUNNER.format(config=str(toml), out=str(out))
-    kill_at, wait_seconds = random.randint(1, 12), random.uniform(0, 0.05)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if int(line) >= kill_at:
-            time.sleep(wait_seconds)
-            process.send_signal(signal.SIGKILL)
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL, f"killed {wait_seconds} s after step {kill_at}"
+    chance = random.Random(seed)
+    # At one of the 60 calls that write the log and two checkpoints after one of the first steps.
+    step, moment = chance.randint(1, 12), chance.randint(1, 60)
+    command = [sys.executable, "-c", RUNNER, toml, out, str(step), str(moment)]
+    assert subprocess.run(command).returncode == -signal.SIGKILL, f"step {step}, moment {moment}"
     train(config(**changes), out, device="cpu", resume=True)
     assert_equal(whole, out)
     assert [line["step"] for line in entries(out)] == list(range(1, 21))

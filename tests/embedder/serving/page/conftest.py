@@ -43,7 +43,7 @@ def open_page(chromium):
         page = chromium.new_page(
             base_url=client.running.url, viewport=viewport, color_scheme=scheme
         )
-        page.set_default_timeout(60_000)  # a busy machine is no failure
+        page.set_default_timeout(120_000)  # a busy machine is no failure
         pages.append(page)
         page.on(
             "console",

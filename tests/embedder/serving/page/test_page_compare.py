@@ -13,7 +13,7 @@ LINK = "/?q=who+swims&k=6&with=others"
 
 @pytest.fixture(autouse=True)
 def patient():
-    expect.set_options(timeout=60_000)
+    expect.set_options(timeout=120_000)
 
 
 @pytest.fixture

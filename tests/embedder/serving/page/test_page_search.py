@@ -11,7 +11,7 @@ PHONE = {"width": 360, "height": 740}
 
 @pytest.fixture(autouse=True)
 def patient():
-    expect.set_options(timeout=60_000)
+    expect.set_options(timeout=120_000)
 
 
 def ask(page, query):

@@ -10,7 +10,7 @@ expect = playwright.expect
 
 @pytest.fixture(autouse=True)
 def patient():
-    expect.set_options(timeout=60_000)
+    expect.set_options(timeout=120_000)
 
 
 def ask(page, query):
@@ -51,7 +51,7 @@ def test_a_new_query_replaces_one_that_still_runs(open_page, client, encoder, fi
     expect(page.locator(".indexes")).to_be_visible()
     encoder.gate.clear()
     ask(page, "abandoned")
-    assert encoder.entered.wait(30)
+    assert encoder.entered.wait(120)
     ask(page, "wanted")
     encoder.gate.set()
     wanted = [hit["title"] for hit in find(client, "wanted")]
@@ -68,12 +68,12 @@ def test_a_busy_server_is_asked_again_by_itself(open_page, serve, animals, encod
     held = threading.Thread(target=client.post, args=("/v1/embeddings",), kwargs={"json": body})
     encoder.entered.clear()
     held.start()
-    assert encoder.entered.wait(30)
+    assert encoder.entered.wait(120)
     ask(page, "water")
     expect(page.locator("#problem")).to_contain_text("Try again")
     expect(page.locator("#problem .clock")).to_contain_text("by itself in")
     encoder.gate.set()
-    held.join(30)
+    held.join(120)
     expect(page.locator(".hit")).to_have_count(10)
     expect(page.locator("#problem")).to_be_hidden()
 

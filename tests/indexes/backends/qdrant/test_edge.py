@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import namedtuple
 
 import numpy as np
@@ -121,9 +120,9 @@ def test_two_processes_search_one_index(tmp_path, encoder, documents):
     Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant"))
     index = Index.open(tmp_path / "i")
     script = (
-        "import sys; from indexes import open_index; from tests.indexes.fakes import *\n"
+        "import sys; from indexes import Index; from tests.indexes.fakes import *\n"
         "query = HashingEncoder().encode_queries([make_documents(25)[3].content])\n"
-        "print(open_index(sys.argv[1]).search(query, 1)[0][0].doc_id)"
+        "print(Index.open(sys.argv[1]).search(query, 1)[0][0].doc_id)"
     )
     done = run(script, tmp_path / "i")
     assert done.stdout == "d3\n", done.stderr
@@ -175,8 +174,8 @@ def test_a_shard_that_another_process_locks_is_named(tmp_path):
 
 KILLED = """
 import sys
-import indexes.folder, indexes.backends.qdrant.edge as edge
-from indexes import IndexConfig, write_corpus
+import indexes.transaction, indexes.backends.qdrant.edge as edge
+from indexes import Index, IndexConfig
 from tests.indexes.fakes import HashingEncoder, die, make_documents
 
 point, path = sys.argv[1:]
@@ -192,9 +191,9 @@ if point == "between two batches":
 if point == "after the build":
     edge.EdgeSearcher = lambda path: die()
 if point == "before the commit":
-    indexes.folder.commit = lambda *arguments: die()
+    indexes.transaction.commit = lambda *arguments: die()
 config = IndexConfig(backend="qdrant", overwrite=True)
-write_corpus(HashingEncoder(), make_documents(30, "new"), path, config)
+Index.create(path, HashingEncoder(), make_documents(30, "new"), config)
 """
 
 
@@ -231,9 +230,8 @@ def test_a_disk_that_is_too_full_is_refused_before_the_engine_writes(
     assert not (tmp_path / "i" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize(("factory", "bound_seconds"), [("Flat", 60), ("HNSW", 300)])
-def test_ten_thousand_points_are_built_in_seconds(tmp_path, factory, bound_seconds, capsys):
-    # Measured on two busy cores: see docs/qdrant.md. The bounds catch minutes, not noise.
+@pytest.mark.parametrize("factory", ["Flat", "HNSW"])
+def test_ten_thousand_points_are_built(tmp_path, factory):
     from indexes.backends.qdrant.edge import build_shard
     from indexes.backends.qdrant.options import Factory
     from indexes.storage.documents import DocumentStore, DocumentWriter
@@ -249,11 +247,6 @@ def test_ten_thousand_points_are_built_in_seconds(tmp_path, factory, bound_secon
         for number in range(10_000):
             documents.append(Document(f"d{number}", ""))
     store = DocumentStore(tmp_path / "documents")
-    started = time.monotonic()
     chosen = Factory.parse(factory, 64)
     build_shard(tmp_path / "shard", chosen, Shards(tmp_path / "vectors", 64), store)
-    seconds = time.monotonic() - started
-    with capsys.disabled():
-        print(f"\n10,000 points of 64 dimensions, {factory}: {seconds:.2f} s")
-    assert seconds < bound_seconds
     assert EdgeSearcher(tmp_path / "shard").count() == 10_000
