@@ -1,12 +1,14 @@
-"""A step's pairs as token batches: what is embedded here, and how it becomes the loss."""
+"""Which pairs make up a step, a pure function of seed and step, and their token batches."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,13 +17,14 @@ from embedder.engine.batches import mixed_batches
 from embedder.engine.packing import PackedBatch
 from embedder.engine.text import Frame, TextTokenizer, pad_batch
 from embedder.pooling import get_pooling
-from embedder.training.config import DataSource, LossConfig
+from embedder.training.config import DataSource
 from embedder.training.data import Pair, TrainingData
-from embedder.training.loss import info_nce, known_matches
-from embedder.training.processes import Processes, gather_rows
+from embedder.training.processes import Processes
+from retrieval.errors import UsageError
+from retrieval.protocols import Rows
 
 __all__ = [
-    "BatchLoss",
+    "BatchSampler",
     "Chunk",
     "LocalBatch",
     "SourceTokenizer",
@@ -32,6 +35,113 @@ __all__ = [
 
 Chunk = tuple[Tensor, Tensor] | PackedBatch
 """Texts of one forward pass: padded ids and mask, both (n, T) int64, or packed without padding."""
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """One pass over the data: the source of every slot, and how far each source had been read."""
+
+    number: int
+    labels: npt.NDArray[np.int32]
+    consumed: Rows
+
+
+class BatchSampler:
+    """Names the pairs of any batch, by source and number.
+
+    Each source is read in a shuffled order that is drawn anew each time it has been read through.
+    An epoch takes ``weight x pairs`` from each source, so with equal weights every pair once,
+    except for what is left over after whole batches, which comes first in the next epoch.
+
+    Parameters
+    ----------
+    sizes : pairs in each source.
+    weights : how often a pair of each source is seen, relative to the others.
+    one_source_per_batch : whether the pairs of a batch come from one source.
+
+    Raises
+    ------
+    UsageError : an epoch would not fill one batch.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        weights: Sequence[float],
+        batch_pairs: int,
+        seed: int,
+        *,
+        one_source_per_batch: bool = False,
+    ) -> None:
+        self._sizes = tuple(sizes)
+        self._batch = batch_pairs
+        self._seed = seed
+        self._grouped = one_source_per_batch
+        shares = [size * weight for size, weight in zip(sizes, weights, strict=True)]
+        if one_source_per_batch:
+            self._counts = [max(1, round(share / batch_pairs)) for share in shares]
+            self.steps_per_epoch = sum(self._counts)
+        else:
+            self._counts = [max(1, round(share)) for share in shares]
+            self.steps_per_epoch = sum(self._counts) // batch_pairs
+        if self.steps_per_epoch < 1:
+            raise UsageError(
+                f"batch_pairs is {batch_pairs}, but the weights leave {sum(self._counts)} pairs "
+                f"in an epoch. Raise the weights, or set batch_pairs lower."
+            )
+        self._first = _Epoch(0, self._labels(0), np.zeros(len(sizes), dtype=np.int64))
+        self._last = self._first
+        self._orders: dict[tuple[int, int], Rows] = {}
+
+    def steps_in(self, epochs: float) -> int:
+        """Return the number of steps that so many epochs take, 1 at least."""
+        return max(1, math.ceil(epochs * self.steps_per_epoch))
+
+    def batch(self, step: int) -> list[tuple[int, int]]:
+        """Return (source, pair) for each place of a batch; ``step`` counts from 0."""
+        number, inside = divmod(step, self.steps_per_epoch)
+        epoch = self._epoch(number)
+        start = inside * self._batch
+        consumed = epoch.consumed + self._count(epoch.labels[:start])
+        found = []
+        for label in epoch.labels[start : start + self._batch].tolist():
+            found.append((label, self._pair(label, int(consumed[label]))))
+            consumed[label] += 1
+        return found
+
+    def _epoch(self, number: int) -> _Epoch:
+        """Return an epoch, counted on from the last one asked for where that is earlier."""
+        epoch = self._last if self._last.number <= number else self._first
+        while epoch.number < number:
+            consumed = epoch.consumed + self._count(epoch.labels)
+            epoch = _Epoch(epoch.number + 1, self._labels(epoch.number + 1), consumed)
+        self._last = epoch
+        return epoch
+
+    def _labels(self, number: int) -> npt.NDArray[np.int32]:
+        """Return the source of each place of an epoch's batches, in order."""
+        labels = np.repeat(np.arange(len(self._sizes), dtype=np.int32), self._counts)
+        np.random.default_rng([self._seed, 0, number]).shuffle(labels)
+        if self._grouped:
+            return np.repeat(labels, self._batch)
+        return labels[: self.steps_per_epoch * self._batch]
+
+    def _count(self, labels: npt.NDArray[np.int32]) -> Rows:
+        return np.bincount(labels, minlength=len(self._sizes))
+
+    def _pair(self, source: int, position: int) -> int:
+        """Return the pair at a position of a source's endless order."""
+        size = self._sizes[source]
+        reading, place = divmod(position, size)
+        key = (source, reading)
+        if key not in self._orders:
+            # A batch may reach over the end of one reading, so the order before is kept too.
+            self._orders = {
+                k: v for k, v in self._orders.items() if k[0] != source or k[1] == reading - 1
+            }
+            rng = np.random.default_rng([self._seed, 1, source, reading])
+            self._orders[key] = rng.permutation(size)
+        return int(self._orders[key][place])
 
 
 @dataclass(frozen=True)
@@ -174,49 +284,6 @@ class SourceTokenizer:
             for index, row in zip(members, found, strict=True):
                 rows[index] = row
         return rows
-
-
-class BatchLoss:
-    """The loss of a step, as a function of the rows that this process embedded.
-
-    Calling it takes (N, D) rows in the order of the chunks, shares them over the processes, and
-    gives the loss of the whole batch.
-    """
-
-    def __init__(
-        self, step: StepPairs, local: LocalBatch, options: LossConfig, processes: Processes
-    ) -> None:
-        self._order = local.order
-        self._options = options
-        self._share = share = len(step.pairs) // processes.count
-        self._processes = processes
-        parts = [step.pairs[r * share : (r + 1) * share] for r in range(processes.count)]
-        self._negatives = [sum(len(pair.negatives) for pair in part) for part in parts]
-        self._masked: Tensor | None = None
-        if options.mask_duplicates:
-            self._masked = known_matches(
-                [pair.query for pair in step.pairs],
-                [pair.positive for pair in step.pairs],
-                [text for pair in step.pairs for text in pair.negatives],
-            ).to(processes.device)
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Return the loss, a scalar."""
-        share, count = self._share, self._processes.count
-        local = rows[self._order]
-        own = (local[:share], local[share : 2 * share], local[2 * share :])
-        queries = gather_rows(own[0], [share] * count)
-        candidates = [gather_rows(own[1], [share] * count)]
-        if sum(self._negatives):
-            candidates.append(gather_rows(own[2], self._negatives))
-        return info_nce(
-            queries,
-            torch.cat(candidates),
-            scale=self._options.scale,
-            masked=self._masked,
-            dimensions=self._options.matryoshka_dimensions,
-            symmetric=self._options.symmetric,
-        )
 
 
 def _either(own: str | None, default: str) -> str:

@@ -1,4 +1,4 @@
-"""InfoNCE over in-batch and hard negatives, as functions of tensors."""
+"""InfoNCE over in-batch and hard negatives: its value for a step, and its gradients."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from embedder.training.batch import LocalBatch, StepPairs
+from embedder.training.config import LossConfig
+from embedder.training.processes import Processes, gather_rows
+
+Chunk = TypeVar("Chunk")
+
 __all__ = [
+    "BatchLoss",
+    "cached_backward",
     "info_nce",
     "known_matches",
-    "RandomState",
-    "cached_backward",
     "plain_backward",
     "seed_step",
 ]
@@ -102,10 +108,50 @@ def known_matches(
     return masked
 
 
-Chunk = TypeVar("Chunk")
+class BatchLoss:
+    """The loss of a step, as a function of the rows that this process embedded.
+
+    Calling it takes (N, D) rows in the order of the chunks, shares them over the processes, and
+    gives the loss of the whole batch.
+    """
+
+    def __init__(
+        self, step: StepPairs, local: LocalBatch, options: LossConfig, processes: Processes
+    ) -> None:
+        self._order = local.order
+        self._options = options
+        self._share = share = len(step.pairs) // processes.count
+        self._processes = processes
+        parts = [step.pairs[r * share : (r + 1) * share] for r in range(processes.count)]
+        self._negatives = [sum(len(pair.negatives) for pair in part) for part in parts]
+        self._masked: Tensor | None = None
+        if options.mask_duplicates:
+            self._masked = known_matches(
+                [pair.query for pair in step.pairs],
+                [pair.positive for pair in step.pairs],
+                [text for pair in step.pairs for text in pair.negatives],
+            ).to(processes.device)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        share, count = self._share, self._processes.count
+        local = rows[self._order]
+        own = (local[:share], local[share : 2 * share], local[2 * share :])
+        queries = gather_rows(own[0], [share] * count)
+        candidates = [gather_rows(own[1], [share] * count)]
+        if sum(self._negatives):
+            candidates.append(gather_rows(own[2], self._negatives))
+        return info_nce(
+            queries,
+            torch.cat(candidates),
+            scale=self._options.scale,
+            masked=self._masked,
+            dimensions=self._options.matryoshka_dimensions,
+            symmetric=self._options.symmetric,
+        )
 
 
-class RandomState:
+class _RandomState:
     """The generators of the CPU and of one device, as they were when this was made."""
 
     def __init__(self, device: torch.device) -> None:
@@ -150,18 +196,18 @@ def cached_backward(
     All chunks are embedded without a graph, the loss gives each row its gradient, and each chunk
     is embedded again from the random state of its first time to pass that gradient on.
     """
-    states: list[RandomState] = []
+    states: list[_RandomState] = []
     parts: list[Tensor] = []
     with torch.no_grad():
         for chunk in chunks:
-            states.append(RandomState(device))
+            states.append(_RandomState(device))
             parts.append(embed(chunk))
     rows = torch.cat(parts).requires_grad_()
     value = loss(rows)
     if not torch.isfinite(value):
         return value.detach()
     (gradient,) = torch.autograd.grad(value, rows)
-    after = RandomState(device)
+    after = _RandomState(device)
     sizes = [part.shape[0] for part in parts]
     for chunk, state, part in zip(chunks, states, torch.split(gradient, sizes), strict=True):
         state.restore()

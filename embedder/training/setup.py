@@ -1,14 +1,18 @@
-"""The model as it is trained: which weights move, at what rate, in which dtype."""
+"""The model as it is trained: where its weights start, which of them move, what they need."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -33,18 +37,20 @@ from embedder.models.manifest import (
 )
 from embedder.models.names import builtin_folder
 from embedder.training.config import OptimiserConfig, TrainConfig
+from embedder.training.processes import Processes
 from embedder.variants import VariantSpec
 from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Notify
 
 __all__ = [
-    "check_start",
-    "describe_start",
-    "load_start",
     "build_model",
     "build_optimiser",
     "build_schedule",
+    "check_start",
+    "describe_start",
+    "graph_bytes",
     "library_versions",
+    "memory_warning",
     "trained_parameters",
     "unwrap_model",
 ]
@@ -247,3 +253,60 @@ def build_schedule(
         num_training_steps=steps,
     )
     return schedule
+
+
+_SAMPLED_STEPS = 32
+_SAMPLED_PAIRS = 4096
+_WIDTHS = ("hidden_size", "intermediate_size")
+_NUMBERS_PER_WIDTH, _NUMBERS_PER_INTERMEDIATE = 12, 6
+
+
+def memory_warning(
+    embedder: Embedder,
+    config: TrainConfig,
+    processes: Processes,
+    steps: range,
+    count_tokens: Callable[[int], int],
+) -> str | None:
+    """Return a line for the user if a step may need more memory than is free, else None.
+
+    The system ends a process that takes too much without a word from it. Only the CPU in float32
+    is looked at: its need was measured (docs/training.md), and a GPU that is full raises an error.
+
+    Parameters
+    ----------
+    count_tokens : returns the tokens of a step, those of all processes together.
+    """
+    if config.gradient_cache or config.gradient_checkpointing or processes.device.type != "cpu":
+        return None
+    held = graph_bytes(embedder)
+    if held is None or len(steps) == 0:
+        return None
+    sampled = max(1, min(_SAMPLED_STEPS, _SAMPLED_PAIRS // config.batch_pairs, len(steps)))
+    places = np.linspace(0, len(steps) - 1, sampled).astype(int).tolist()
+    tokens = max(count_tokens(steps[place]) for place in places)
+    here = min(processes.count, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    needed = tokens * held * here // processes.count
+    free = int(psutil.virtual_memory().available)
+    if needed <= free:
+        return None
+    fitting = max(2, config.batch_pairs * free // needed)
+    return (
+        f"Warning: steps of up to {tokens:,} tokens may need {needed / 1e9:.0f} GB and "
+        f"{free / 1e9:.0f} GB are free, so the system may end the run. With gradient_cache = true "
+        f"it fits, a third slower; so it may with batch_pairs = {fitting}."
+    )
+
+
+def graph_bytes(embedder: Embedder) -> int | None:
+    """Return about how many bytes a token's activations take until the gradient is there.
+
+    None where the base does not tell its widths, or does not compute in float32.
+    """
+    backbone: Any = embedder.backbone
+    shape = vars(backbone.model.config)
+    if not shape.keys() >= set(_WIDTHS) or backbone.model.dtype is not torch.float32:
+        return None
+    width, intermediate = (int(shape[name]) for name in _WIDTHS)
+    numbers = _NUMBERS_PER_WIDTH * width + _NUMBERS_PER_INTERMEDIATE * intermediate
+    return 4 * numbers * int(backbone.layer_count)

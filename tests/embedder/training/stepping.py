@@ -5,8 +5,8 @@ from functools import partial
 import torch
 
 from embedder.training import check_data
-from embedder.training.batch import BatchLoss, SourceTokenizer, draw_pairs, embed_chunk
-from embedder.training.loss import cached_backward, plain_backward
+from embedder.training.batch import SourceTokenizer, draw_pairs, embed_chunk
+from embedder.training.loss import BatchLoss, cached_backward, plain_backward
 from embedder.training.processes import sum_gradients
 from embedder.training.setup import build_model, trained_parameters
 

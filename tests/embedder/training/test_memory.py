@@ -7,9 +7,8 @@ import torch
 
 from embedder import Embedder, VariantSpec
 from embedder.models.lora import LoraOptions, add_adapter
-from embedder.training import sampler as memory_module
-from embedder.training import train
-from embedder.training.sampler import graph_bytes
+from embedder.training import setup, train
+from embedder.training.setup import graph_bytes
 
 
 @pytest.fixture
@@ -18,7 +17,7 @@ def free(monkeypatch):
 
     def leave(count):
         left = SimpleNamespace(available=count)
-        monkeypatch.setattr(memory_module.psutil, "virtual_memory", lambda: left)
+        monkeypatch.setattr(setup.psutil, "virtual_memory", lambda: left)
 
     return leave
 
@@ -26,7 +25,7 @@ def free(monkeypatch):
 def notes_of(config, out, **options):
     said = []
     train(config, out, device="cpu", notify=said.append, **options)
-    return [line for line in said if line.startswith("Note: steps of up to")]
+    return [line for line in said if line.startswith("Warning: steps of up to")]
 
 
 def test_a_batch_that_does_not_fit_is_told_before_the_first_step(config, tmp_path, free):
@@ -41,7 +40,7 @@ def test_a_batch_that_does_not_fit_is_told_before_the_first_step(config, tmp_pat
         progress=seen.append,
     )
     (note,) = (line for line in said if "gradient_cache = true" in line)
-    assert note.startswith("Note: steps of up to ")
+    assert note.startswith("Warning: steps of up to ")
     fitting = int(note.rpartition("batch_pairs = ")[2].rstrip("."))
     assert 2 <= fitting < 8
     assert not notes_of(config(batch_pairs=fitting, steps=1), tmp_path / "fitting")

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from embedder.training.sampler import BatchSampler
+from embedder.training.batch import BatchSampler
 from retrieval.errors import UsageError
 
 
