@@ -1,87 +1,171 @@
-"""The index as the rest of millpond sees it, whatever stores its vectors."""
+"""The index: a folder of documents and vectors that is searched, and changed by transactions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Self, TypeAlias, overload
 
-import numpy as np
-
-from indexes.backends.backend import Backend, OpenRequest, SearchEngine
-from indexes.search.ranking import ExactScan, Found, make_hits, rank
-from indexes.search.selection import Rows, RowTable, Selection
-from indexes.storage.documents import DocumentStore
+from indexes.backends.backend import Backend
+from indexes.build import Target, compact, rebuild
+from indexes.changes import Change, Merge, delete_rows
+from indexes.snapshot import Snapshot
 from indexes.storage.manifest import Manifest
-from indexes.storage.vectors import Shards, check_vectors
-from retrieval import Fingerprint, Hit, Vectors
-from retrieval.errors import IndexCorruptError, UsageError
+from indexes.transaction import Transaction, begin
+from indexes.writing import Engine, IndexConfig, create_index
+from retrieval import (
+    Document,
+    Encoder,
+    Fingerprint,
+    Hit,
+    Progress,
+    Vectors,
+    check_fingerprints,
+    read_corpus,
+)
+from retrieval.errors import UsageError
 from retrieval.filters import Expression
+from retrieval.passages import Splitter
+from retrieval.protocols import no_progress
 
-__all__ = ["StoredIndex"]
+__all__ = ["Index", "Source"]
 
-SMALL_SELECTION = 4096
-"""A graph or list search is left out for so few rows: comparing all of them is as fast."""
-PASSAGES_A_HIT = 4
+Source: TypeAlias = Iterable[Document] | str | Path
+"""Documents, read once in bounded memory; or what ``read_corpus`` reads, by name."""
 
 
-class StoredIndex:
-    """Searches with an engine and scores with the vectors in the folder; is a ``VectorIndex``.
+class Index:
+    """An index folder, opened; a ``VectorIndex``. Made by ``Index.create`` and ``Index.open``.
 
-    Where it is exact, hits, scores and order do not depend on the engine. Otherwise the engine
-    chooses the candidates; their scores are exact all the same.
+    An open index stays what it is while other processes change the folder. A change made with it
+    starts from the newest state, and the object shows what came of it.
 
     Parameters
     ----------
-    engine : what its backend opened.
-    stored, documents, rows : the same rows in the same order.
+    folder : where the index is.
+    state : the index as it was opened, or the manifest of what has not been opened yet.
+    encoder : turns texts into vectors; see ``Index.open``.
     """
 
     def __init__(
-        self,
-        manifest: Manifest,
-        engine: SearchEngine,
-        stored: Shards,
-        documents: DocumentStore,
-        rows: RowTable,
+        self, folder: Path, state: Snapshot | Manifest, encoder: Encoder | None = None
     ) -> None:
-        self.manifest = manifest
-        self.exact = engine.exact
-        self.stored = stored
-        self.documents = documents
-        self.rows = rows
-        self._candidates = engine.candidates
+        self.folder = folder
+        self.encoder = encoder
+        self._state = state
 
     @classmethod
-    def open(cls, folder: Path, manifest: Manifest, backend: Backend) -> StoredIndex:
-        """Return the index that ``manifest`` describes.
+    def create(
+        cls,
+        path: Path | str,
+        encoder: Encoder,
+        corpus: Source,
+        config: IndexConfig | None = None,
+        *,
+        store: Backend | None = None,
+        engine: Engine | None = None,
+        split: Splitter | None = None,
+        skipped: Callable[[], int] = lambda: 0,
+        progress: Progress = no_progress,
+        resumed: Progress = no_progress,
+    ) -> Self:
+        """Encode a corpus, write the index folder ``path`` and return the index.
+
+        Until the last step, one rename, readers find what was there before: nothing, or the
+        earlier index. What was embedded survives an error, Ctrl-C and a kill in finished shards;
+        the same call goes on from the last of them and ends with the same ids and vectors as one
+        that was never broken off.
+
+        Parameters
+        ----------
+        path : the index folder, made if missing.
+        encoder : its ``dimension`` and ``fingerprint`` go into the manifest.
+        corpus : see ``Source``; read once, a chunk at a time.
+        config : the defaults of ``IndexConfig`` where None.
+        store : a backend with options of its own, such as the server of
+            ``indexes.backends.qdrant``; by default the one that the config names.
+        engine : what runs the encoder; by default this thread, one chunk after the other.
+        split : cuts each text into passages, which are embedded one by one; a search returns the
+            document of the best passage, with that passage's text.
+        skipped : called after the last document; returns how many records the reader left out.
+        progress : called after each chunk with the number of documents in it.
+        resumed : called once with the number of documents that an earlier run had embedded, if
+            any.
 
         Raises
         ------
-        IndexCorruptError : a file cannot be read, or the files and the manifest disagree.
+        IndexExistsError : ``path`` holds an index and ``overwrite`` is false.
+        UsageError : ``path`` is something else, the factory cannot be built, or the corpus, the
+            model or the reading is another one than an unfinished run had.
+        UnknownNameError : no such backend.
+        MissingDependencyError : the backend's library is not installed.
+        EmptyCorpusError : there was no document.
+        DuplicateIdError : two documents share an id.
+        RecordError : a document cannot be stored.
+        VectorError : the encoder returned a wrong shape or dtype, NaN or infinity.
+        StorageError : the disk is full or not writable, or another process writes this index.
+        """
+        documents, chosen = _read(corpus, config)
+        manifest = create_index(
+            Path(path),
+            encoder,
+            documents,
+            chosen,
+            store=store,
+            engine=engine,
+            split=split,
+            skipped=skipped,
+            progress=progress,
+            resumed=resumed,
+        )
+        return cls(Path(path), manifest, encoder)
+
+    @classmethod
+    def open(
+        cls, path: Path | str, encoder: Encoder | None = None, *, checksums: bool = False
+    ) -> Self:
+        """Return the index in folder ``path``, ready to search.
+
+        Parameters
+        ----------
+        encoder : the model that made the index, to search for texts and to add documents; not
+            needed for vectors and deletions.
+        checksums : read every file and compare its checksum before the engine opens any;
+            otherwise only sizes and counts are checked.
+
+        Raises
+        ------
+        SourceNotFoundError : there is no such folder, or it holds no index.
+        IndexCorruptError : the build was interrupted, or a file is missing or damaged.
+        FingerprintError : another model made the index.
+        UsageError : a newer millpond wrote the index.
+        UnknownNameError : this millpond has no such backend.
         MissingDependencyError : the backend's library is not installed.
         """
-        documents = DocumentStore(manifest.shards(folder, "documents"))
-        stored = Shards(manifest.shards(folder, "vectors"), manifest.dimension)
-        fields = manifest.place(folder, "fields") if "fields" in manifest.files else None
-        deleted = np.zeros(0, np.int64)
-        if "deleted" in manifest.files:
-            deleted = _read_deleted(manifest.place(folder, "deleted"), manifest)
-        stated = (manifest.rows, manifest.rows, manifest.documents)
-        if (len(stored), len(documents), manifest.rows - len(deleted)) != stated:
-            raise IndexCorruptError(
-                f"{folder} is inconsistent: {len(stored)} vectors and {len(documents)} documents "
-                f"with {len(deleted)} deleted, but the manifest states {manifest.rows} with "
-                f"{manifest.rows - manifest.documents} deleted. Index the corpus again with "
-                "--overwrite."
-            )
-        rows = RowTable(manifest.rows, manifest.schema, fields, deleted)
-        live = rows.everything.mask
-        engine = backend.open(OpenRequest(folder, manifest, stored, documents, live))
-        return cls(manifest, engine, stored, documents, rows)
+        snapshot = Snapshot.open(Path(path), checksums=checksums)
+        if encoder is not None:
+            check_fingerprints(snapshot.manifest.fingerprint, encoder.fingerprint)
+        return cls(Path(path), snapshot, encoder)
 
-    def as_exact(self) -> StoredIndex:
-        """Return the same index, every vector compared: what recall is measured against."""
-        engine = SearchEngine(self._candidates, exact=True)
-        return StoredIndex(self.manifest, engine, self.stored, self.documents, self.rows)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._state = self.manifest  # lets go of the files
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The state that is searched; opened when it is first needed after a change."""
+        if isinstance(self._state, Manifest):
+            self._state = Snapshot.open(self.folder)
+        return self._state
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is known of the index: model, backend, counts, files."""
+        return self._state if isinstance(self._state, Manifest) else self._state.manifest
 
     @property
     def dimension(self) -> int:
@@ -94,94 +178,279 @@ class StoredIndex:
         return self.manifest.fingerprint
 
     def __len__(self) -> int:
-        """Return how many documents can be found."""
+        """Return how many documents, or passages, can be found."""
         return self.manifest.documents
 
+    def count(self, where: Expression | str | None = None) -> int:
+        """Return how many documents, or passages, a filter lets through.
+
+        Raises
+        ------
+        UsageError, UnknownNameError : as ``search``.
+        """
+        return self.snapshot.rows.select(where).count
+
+    @overload
     def search(
         self,
-        vectors: Vectors,
-        k: int,
+        queries: str,
+        k: int = 10,
         *,
         with_text: bool = True,
         where: Expression | str | None = None,
-    ) -> list[list[Hit]]:
-        """Return, for each row of ``vectors`` (Q, D), at most k hits, best first.
+    ) -> list[Hit]: ...
+
+    @overload
+    def search(
+        self,
+        queries: Vectors | list[str],
+        k: int = 10,
+        *,
+        with_text: bool = True,
+        where: Expression | str | None = None,
+    ) -> list[list[Hit]]: ...
+
+    def search(
+        self,
+        queries: Vectors | list[str] | str,
+        k: int = 10,
+        *,
+        with_text: bool = True,
+        where: Expression | str | None = None,
+    ) -> list[Hit] | list[list[Hit]]:
+        """Return at most k hits per query, best first; one list of hits for a single text.
 
         Fewer than k come back when fewer documents match. Equal scores are ordered by document
         id.
 
         Parameters
         ----------
+        queries : vectors, float32 (Q, D); or one text or a list of texts.
+        with_text : False leaves title, text and metadata of the hits empty.
         where : a filter on metadata fields, such as ``'year >= 2020 and lang == "en"'``; see
             ``retrieval.filters``.
 
         Raises
         ------
         VectorError : the vectors are not finite float32 (Q, D).
-        UsageError : k is below 1, or the filter cannot be read or does not fit the fields.
+        UsageError : the index was opened without an encoder and a text arrived, k is below 1, or
+            the filter cannot be read or does not fit the fields.
         UnknownNameError : the filter names a field that no document has.
         StorageError : the server is down or refuses the key.
         """
-        checked = check_vectors(vectors, self.dimension, source="queries")
-        if k < 1:
-            raise UsageError(f"k is {k}; it must be 1 or more.")
-        selection = self.rows.select(where)
-        if not len(checked):
-            return []
-        if not selection.count:
-            return [[] for _ in checked]
-        queries = np.ascontiguousarray(checked)
-        if self.manifest.passages:
-            return self._search_passages(queries, k, selection, with_text)
-        found = self.find(queries, min(k, selection.count), selection)
-        return make_hits(found, self.documents, k, with_text=with_text)
+        if isinstance(queries, str):
+            return self.search([queries], k, with_text=with_text, where=where)[0]
+        if isinstance(queries, list) and all(isinstance(text, str) for text in queries):
+            queries = self._needed_encoder().encode_queries(queries)
+        return self.snapshot.search(queries, k, with_text=with_text, where=where)
 
-    def _search_passages(
-        self, queries: Vectors, k: int, selection: Selection, with_text: bool
-    ) -> list[list[Hit]]:
-        """Return k documents for each query: ask for more passages until they are of k."""
-        hits: dict[int, list[Hit]] = {}
-        pending = list(range(len(queries)))
-        wanted = min(PASSAGES_A_HIT * k, selection.count)
-        while pending:
-            found = self.find(queries[pending], wanted, selection)
-            answers = make_hits(found, self.documents, k, with_text=with_text, passages=True)
-            unsettled = []
-            for query, answer, (_, rows) in zip(pending, answers, found, strict=True):
-                hits[query] = answer
-                if len(answer) < k and wanted <= len(rows) and wanted < selection.count:
-                    unsettled.append(query)
-            pending = unsettled
-            wanted = min(PASSAGES_A_HIT * wanted, selection.count)
-        return [hits[query] for query in range(len(queries))]
+    def add(
+        self,
+        corpus: Source,
+        config: IndexConfig | None = None,
+        *,
+        store: Backend | None = None,
+        split: Splitter | None = None,
+        progress: Progress = no_progress,
+        resumed: Progress = no_progress,
+    ) -> Change:
+        """Add documents whose ids the index does not hold, and say what was done.
 
-    def find(self, queries: Vectors, k: int, selection: Selection | None = None) -> list[Found]:
-        """Return scores and rows of the k best and all that tie with the kth, for each query.
+        A document that is stored already, with the same text and metadata, is left alone. Only
+        new documents are embedded, by the encoder that the index was opened with.
 
-        ``selection`` holds k rows or more; by default all that can be found.
+        Parameters
+        ----------
+        corpus : see ``Source``.
+        config : how the corpus is read and embedded; see ``IndexConfig``.
+        store : a backend with options of its own; by default the one that the index names.
+        split : what cut the documents of this index into passages, if it was cut.
+        progress : called with the number of documents read since the last call.
+        resumed : called once with the number of documents, or passages, that an earlier run of
+            the same change had stored, if any.
+
+        Raises
+        ------
+        UsageError : a document is stored with another text or other metadata (``update``
+            replaces it); the index was opened without an encoder; the index is cut into passages
+            and ``split`` is None, or the other way round.
+        SourceNotFoundError, IndexCorruptError, StorageError, RecordError, DuplicateIdError,
+        VectorError : as ``Index.create`` and ``Index.open``.
         """
-        chosen = selection or self.rows.everything
-        scan = ExactScan(self.stored)
-        partly = chosen.mask is not None
-        if not self.exact and partly and chosen.count <= max(SMALL_SELECTION, 4 * k):
-            return rank(scan, self.stored, queries, k, exact=True, selection=chosen)
-        found = rank(self._candidates, self.stored, queries, k, exact=self.exact, selection=chosen)
-        short = [number for number, (_, rows) in enumerate(found) if len(rows) < k]
-        if partly and short:  # a graph can lose its way among rows that may not be returned
-            again = rank(scan, self.stored, queries[short], k, exact=True, selection=chosen)
-            for number, better in zip(short, again, strict=True):
-                found[number] = better
-        return found
+        return self._merge(corpus, config, store, split, progress, resumed)
+
+    def update(
+        self,
+        corpus: Source,
+        config: IndexConfig | None = None,
+        *,
+        delete_missing: bool = False,
+        store: Backend | None = None,
+        split: Splitter | None = None,
+        progress: Progress = no_progress,
+        resumed: Progress = no_progress,
+    ) -> Change:
+        """Add new documents and replace those that differ, and say what was done.
+
+        Where only metadata differs, the stored vector is kept: nothing is embedded whose title
+        and text are stored under its id already. With ``delete_missing`` the index holds these
+        documents and no others afterwards. Parameters and errors as ``add``.
+        """
+        return self._merge(
+            corpus, config, store, split, progress, resumed, replaces=True, missing=delete_missing
+        )
+
+    def delete(
+        self,
+        doc_ids: Iterable[str],
+        config: IndexConfig | None = None,
+        *,
+        ignore_missing: bool = False,
+        store: Backend | None = None,
+    ) -> Change:
+        """Delete documents by id, and say what was done.
+
+        Raises
+        ------
+        UsageError : an id is not in the index and ``ignore_missing`` is false, or no document
+            would be left.
+        SourceNotFoundError, IndexCorruptError, StorageError : as ``Index.open``.
+        """
+        with self.transaction() as transaction:
+            done = delete_rows(transaction, doc_ids, ignore_missing=ignore_missing, store=store)
+        return self._compact_if_needed(done, config or IndexConfig(), store)
+
+    def compact(self, *, store: Backend | None = None) -> Manifest:
+        """Write the index again without its deleted rows, and return its manifest.
+
+        Vectors and documents are copied, nothing is embedded. Readers see the index as it was
+        until the new one is whole.
+
+        Raises
+        ------
+        SourceNotFoundError, IndexCorruptError, StorageError : as ``Index.open``.
+        """
+        with self.transaction() as transaction:
+            compact(transaction, store)
+        return self.manifest
+
+    def reindex(
+        self,
+        *,
+        out: Path | str | None = None,
+        backend: str | None = None,
+        factory: str | None = None,
+        overwrite: bool = False,
+        store: Backend | None = None,
+    ) -> Index:
+        """Build another index of the same vectors and return it; nothing is embedded.
+
+        Parameters
+        ----------
+        out : the new folder, which shares the shards on disk where the file system allows; by
+            default the index is replaced in its own folder, in one step.
+        backend, factory : as in ``IndexConfig``; by default those of the index, and where the
+            backend changes, "Flat".
+        store : a backend with options of its own, of the kind that ``backend`` names.
+
+        Raises
+        ------
+        IndexExistsError : ``out`` holds an index and ``overwrite`` is false.
+        UsageError : the factory cannot be built.
+        SourceNotFoundError, IndexCorruptError, StorageError : as ``Index.open``.
+        """
+        target = Target(backend, factory, store)
+        draft, chosen = target.resolve(self.manifest)
+        chosen.check(draft.dimension, draft.factory)
+        folder = self.folder if out is None else Path(out)
+        if folder.resolve() == self.folder.resolve():
+            with self.transaction() as transaction:
+                rebuild(transaction, target)
+            return self
+        with begin(folder, overwrite=overwrite) as transaction:
+            manifest = rebuild(transaction, target, self.folder)
+        return Index(folder, manifest, self.encoder)
+
+    def check(self) -> Manifest:
+        """Read every file as it is now, compare its checksum, and return the manifest.
+
+        Raises
+        ------
+        IndexCorruptError : a file is missing or is not what was written; and as ``Index.open``.
+        """
+        self._state = Snapshot.open(self.folder, checksums=True)
+        return self.manifest
+
+    @contextmanager
+    def transaction(self, *, restart: bool = True) -> Iterator[Transaction]:
+        """Lock the folder to change it; afterwards this object is what the folder holds.
+
+        ``restart`` drops what an unfinished change has embedded.
+
+        Raises
+        ------
+        StorageError : another process is writing, or the folder is not writable.
+        """
+        known = self._state if isinstance(self._state, Snapshot) else None
+        with begin(self.folder, restart=restart, known=known) as transaction:
+            try:
+                yield transaction
+            finally:
+                self._state = transaction.published or transaction.read or self._state
+
+    def _merge(
+        self,
+        corpus: Source,
+        config: IndexConfig | None,
+        store: Backend | None,
+        split: Splitter | None,
+        progress: Progress,
+        resumed: Progress,
+        *,
+        replaces: bool = False,
+        missing: bool = False,
+    ) -> Change:
+        encoder = self._needed_encoder()
+        documents, chosen = _read(corpus, config)
+        self._check_fit(self.manifest, encoder, split)
+        with self.transaction(restart=chosen.restart) as transaction:
+            self._check_fit(transaction.snapshot.manifest, encoder, split)
+            merge = Merge(transaction, encoder, chosen, split, replaces, missing)
+            done = merge.run(documents, store=store, progress=progress, resumed=resumed)
+        return self._compact_if_needed(done, chosen, store)
+
+    def _check_fit(self, manifest: Manifest, encoder: Encoder, split: Splitter | None) -> None:
+        check_fingerprints(manifest.fingerprint, encoder.fingerprint)
+        if bool(manifest.passages) != (split is not None):
+            state = "cut into passages" if manifest.passages else "not cut into passages"
+            raise UsageError(
+                f"{self.folder} is {state}, and so must be what is added to it: pass "
+                f"split={'a function' if manifest.passages else 'None'}."
+            )
+
+    def _compact_if_needed(
+        self, done: Change, config: IndexConfig, store: Backend | None
+    ) -> Change:
+        deleted = done.manifest.rows - done.manifest.documents
+        if deleted > config.compact_share * done.manifest.rows:
+            done.manifest = self.compact(store=store)
+            done.compacted = True
+        return done
+
+    def _needed_encoder(self) -> Encoder:
+        if self.encoder is None:
+            raise UsageError(
+                f"Texts need the model that made the index, {self.fingerprint.model!r}, and "
+                f"{self.folder} was opened without one. Type Index.open(folder, encoder), or "
+                "Retriever.open(folder), which loads it."
+            )
+        return self.encoder
 
 
-def _read_deleted(path: Path, manifest: Manifest) -> Rows:
-    try:
-        rows = np.load(path)
-        fits = rows.dtype == np.int64 and rows.ndim == 1 and bool((np.diff(rows) > 0).all())
-        if not fits or (len(rows) and not 0 <= rows[0] <= rows[-1] < manifest.rows):
-            raise ValueError("it is not a rising list of row numbers")
-    except (ValueError, OSError) as error:
-        raise IndexCorruptError(
-            f"{path} is damaged: {error}. Index the corpus again with --overwrite."
-        ) from error
-    return rows  # type: ignore[no-any-return]
+def _read(corpus: Source, config: IndexConfig | None) -> tuple[Iterable[Document], IndexConfig]:
+    """Return the documents, and the config with the name of a source that is given by name."""
+    chosen = config or IndexConfig()
+    if not isinstance(corpus, str | Path):
+        return corpus, chosen
+    documents = read_corpus(corpus)
+    return documents, replace(chosen, corpus_name=chosen.corpus_name or documents.name)

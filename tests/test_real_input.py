@@ -11,7 +11,7 @@ import pytest
 
 from embedder import DEFAULT_MODEL, Embedder
 from embedder.light import load_light_encoder
-from indexes import open_index, write_corpus
+from indexes import Index
 from retrieval import Retriever, read_corpus, read_queries
 from retrieval.errors import DownloadError, MissingDependencyError
 
@@ -32,8 +32,8 @@ def load(model):
 def test_the_default_model_finds_real_documents_by_their_own_text(tmp_path):
     embedder = load(DEFAULT_MODEL)
     documents = list(islice(read_corpus("python-stdlib"), 0, 400, 10))
-    write_corpus(embedder, documents, tmp_path / "index")
-    retriever = Retriever(embedder, open_index(tmp_path / "index"))
+    Index.create(tmp_path / "index", embedder, documents)
+    retriever = Retriever(embedder, Index.open(tmp_path / "index"))
     for document in documents[::8]:
         hits = retriever.search(document.content, k=2)
         assert hits[0].doc_id == document.doc_id
@@ -63,7 +63,7 @@ def test_the_default_model_puts_meaning_before_words():
 def test_one_text_is_searched_for_without_torch_and_finds_the_same(tmp_path):
     embedder = load(f"{DEFAULT_MODEL},max_tokens=32")
     documents = list(islice(read_corpus("python-stdlib"), 0, 300, 10))
-    write_corpus(embedder, documents, tmp_path / "index")
+    Index.create(tmp_path / "index", embedder, documents)
     light = load_light_encoder(f"{DEFAULT_MODEL},max_tokens=32")
     assert light is not None
     assert light.fingerprint == embedder.fingerprint

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexes.search.ranking import Candidates
-from indexes.search.selection import Mask
 from indexes.storage.documents import DocumentStore
 from indexes.storage.manifest import Manifest
 from indexes.storage.vectors import Shards
 from retrieval import Fingerprint, Scalar
 from retrieval.filters import Schema
+from retrieval.protocols import Mask
 
 __all__ = ["Backend", "BuildRequest", "BuildResult", "SearchEngine", "OpenRequest"]
 

@@ -37,5 +37,5 @@ def backend_of(manifest: Manifest) -> Backend:
 
 
 def list_backends() -> tuple[str, ...]:
-    """Return the names that ``write_corpus`` accepts as ``backend``."""
+    """Return the names that ``IndexConfig.backend`` may have."""
     return tuple(BACKENDS)

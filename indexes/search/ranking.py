@@ -7,21 +7,19 @@ from collections.abc import Iterator
 from typing import Protocol, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from indexes.search.selection import Selection
 from indexes.storage.documents import DocumentStore
 from indexes.storage.vectors import Shards
 from retrieval import Document, Hit, Vectors
 from retrieval.passages import split_passage_id
+from retrieval.protocols import Floats, Rows
 
 __all__ = ["Candidates", "ExactScan", "Found", "make_hits", "rank"]
 
 EXTRA_CANDIDATES = 16
 
-Scores = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
-Found: TypeAlias = tuple[Scores, Rows]
+Found: TypeAlias = tuple[Floats, Rows]
 
 
 class Candidates(Protocol):
@@ -48,7 +46,7 @@ def rank(
 ) -> list[Found]:
     """Return, for each query, scores and rows of the k best and all that tie with the kth.
 
-    Scores are computed again from the vectors on disk, in float64, and rounded to float32: they
+    Floats are computed again from the vectors on disk, in float64, and rounded to float32: they
     do not depend on the engine, on what it stores or rounds, or on the batch. An exact search
     asks for a few more than k, and for twice as many for as long as what lies beyond could
     still tie; an approximate one settles ties among what it was given.
@@ -150,7 +148,7 @@ def make_hits(
 
 
 def _order(
-    scores: Scores, rows: Rows, ids: dict[int, str], k: int, passages: bool
+    scores: Floats, rows: Rows, ids: dict[int, str], k: int, passages: bool
 ) -> list[tuple[float, str, int]]:
     """Return (score, document id, row) of the k best."""
     ordered = []
@@ -166,7 +164,7 @@ def _order(
     return [(score, name, row) for name, (score, row) in best.items()]
 
 
-def _rescore(query: Vectors, vectors: Vectors) -> tuple[Scores, float]:
+def _rescore(query: Vectors, vectors: Vectors) -> tuple[Floats, float]:
     """Return inner products, and how far an engine that multiplies in float32 may be off.
 
     Engines multiply in blocks, so that the last digit of a score depends on where a vector lies

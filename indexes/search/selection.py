@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import ipc
 
-from indexes.search.filters import Mask, arrow_schema, make_columns, select_rows
-from indexes.storage.documents import DocumentStore, hash_all_ids, hash_ids
+from indexes.search.filters import arrow_schema, make_columns, select_rows
+from indexes.storage.documents import DocumentStore
 from retrieval import Scalar
 from retrieval.errors import IndexCorruptError
 from retrieval.filters import Expression, Plan, Schema, SchemaBuilder, parse_filter, plan_filter
+from retrieval.protocols import Mask, Rows
 
 __all__ = [
     "DELETED_NAME",
     "FIELDS_NAME",
-    "Mask",
     "RowTable",
-    "Rows",
     "Selection",
     "infer_fields",
     "live_rows",
     "write_fields",
-    "IdLookup",
 ]
 
 FIELDS_NAME = "fields.arrow"
 DELETED_NAME = "deleted.npy"
-
-Rows: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -163,46 +157,3 @@ def _live_metadata(
             rows = [row if keep else {} for row, keep in zip(rows, part, strict=True)]
         yield rows
         start += len(rows)
-
-
-class IdLookup:
-    """Finds the live rows of document ids.
-
-    Parameters
-    ----------
-    documents : all stored rows.
-    live : bool (N,), False for deleted rows; None where all are live.
-    key : the document id of a stored id; the same by default, the document's for passages.
-    """
-
-    def __init__(
-        self,
-        documents: DocumentStore,
-        live: Mask | None,
-        key: Callable[[str], str] | None = None,
-    ) -> None:
-        self._documents = documents
-        self._key = key or _same
-        hashes = hash_all_ids(documents, key)
-        rows = np.arange(len(documents), dtype=np.int64) if live is None else np.flatnonzero(live)
-        self._rows = rows[np.argsort(hashes[rows], kind="stable")]
-        self._hashes = hashes[self._rows]
-
-    def find(self, doc_ids: Sequence[str]) -> dict[str, list[int]]:
-        """Return the rows of each id that is there, rising."""
-        wanted = hash_ids(doc_ids)
-        first = np.searchsorted(self._hashes, wanted, side="left").tolist()
-        last = np.searchsorted(self._hashes, wanted, side="right").tolist()
-        spans = [self._rows[start:stop] for start, stop in zip(first, last, strict=True)]
-        suspects = np.concatenate([np.zeros(0, np.int64), *spans])
-        names = self._documents.ids(suspects)
-        found: dict[str, list[int]] = {}
-        for doc_id, span in zip(doc_ids, spans, strict=True):
-            rows = sorted(row for row in span.tolist() if self._key(names[row]) == doc_id)
-            if rows:
-                found[doc_id] = rows
-        return found
-
-
-def _same(stored_id: str) -> str:
-    return stored_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -13,12 +13,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import ipc
 
 from retrieval import Document, Scalar
-from retrieval.errors import DuplicateIdError, IndexCorruptError, RecordError
+from retrieval.errors import IndexCorruptError, RecordError
+from retrieval.protocols import Rows
 
 __all__ = [
     "SCHEMA",
@@ -30,9 +30,6 @@ __all__ = [
     "make_rows",
     "DocumentStore",
     "DocumentWriter",
-    "check_unique_ids",
-    "hash_all_ids",
-    "hash_ids",
 ]
 
 NO_METADATA = "{}"
@@ -69,7 +66,7 @@ def make_rows(documents: Sequence[Document]) -> pa.RecordBatch:
     return pa.record_batch(arrays, schema=SCHEMA)
 
 
-def column_bytes(column: pa.LargeStringArray) -> tuple[npt.NDArray[np.int64], memoryview]:
+def column_bytes(column: pa.LargeStringArray) -> tuple[Rows, memoryview]:
     """Return the lengths int64 (n,) in bytes of a column's values, and the values joined."""
     _, offsets, data = column.buffers()
     ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
@@ -129,10 +126,6 @@ class ContentDigest:
 BATCH_DOCUMENTS = 1024
 BATCH_BYTES = 8 * 2**20
 FIRST_ROW = b"first_row"
-
-Rows = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
 
 
 class DocumentWriter:
@@ -382,46 +375,3 @@ class _DocumentFile:
             return 0
         first, batch = self._batch(self._reader.num_record_batches - 1)
         return int(first + batch.num_rows)
-
-
-def check_unique_ids(store: DocumentStore, *, source: str, live: Mask | None = None) -> None:
-    """Raise DuplicateIdError if two documents share an id, naming both records.
-
-    Needs 9 bytes of memory a document: ids are compared by a 64-bit hash first, and only where
-    hashes agree are the ids themselves read again. Rows for which ``live`` is False do not count.
-    """
-    hashes = hash_all_ids(store)
-    if live is not None:
-        hashes = hashes[live]
-    hashes.sort()
-    shared = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-    if not len(shared):
-        return
-    seen: dict[str, int] = {}
-    start = 0
-    for ids in store.iterate_ids():
-        suspects = np.flatnonzero(np.isin(hash_ids(ids), shared))
-        for place in suspects.tolist():
-            row, doc_id = start + place, ids[place]
-            if live is not None and not live[row]:
-                continue
-            if doc_id in seen:
-                problem = f"id {doc_id!r} is already the id of record {seen[doc_id] + 1}"
-                raise DuplicateIdError(source, row + 1, problem)
-            seen[doc_id] = row
-        start += len(ids)
-
-
-def hash_ids(doc_ids: Iterable[str]) -> Hashes:
-    """Return uint64 (n,), a 64-bit hash of each id, the same within this process only."""
-    return np.fromiter(map(hash, doc_ids), np.int64).view(np.uint64)
-
-
-def hash_all_ids(store: DocumentStore, key: Callable[[str], str] | None = None) -> Hashes:
-    """Return uint64 (N,), a 64-bit hash of the id of each row, or of what ``key`` makes of it."""
-    hashes = np.empty(len(store), dtype=np.uint64)
-    row = 0
-    for ids in store.iterate_ids():
-        hashes[row : row + len(ids)] = hash_ids(ids if key is None else map(key, ids))
-        row += len(ids)
-    return hashes

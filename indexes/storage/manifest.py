@@ -21,18 +21,25 @@ from retrieval.filters import Schema
 
 __all__ = [
     "BUILDING_NAME",
+    "DOCUMENTS_NAME",
     "FORMAT_VERSION",
     "MANIFEST_NAME",
     "METRICS",
+    "SHARD_ROLES",
+    "VECTORS_NAME",
     "FileEntry",
     "Manifest",
     "read_manifest",
 ]
 
 FORMAT = "millpond-index"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST_NAME = "manifest.json"
 BUILDING_NAME = ".building"
+DOCUMENTS_NAME = "documents"
+VECTORS_NAME = "vectors"
+SHARD_ROLES = (DOCUMENTS_NAME, VECTORS_NAME)
+"""What the roles of numbered files begin with, and the folders that hold them."""
 METRICS = ("cosine", "inner_product")
 
 T = TypeVar("T")
@@ -94,10 +101,10 @@ class Manifest:
     documents: int
     rows: int
     fingerprint: Fingerprint
-    created: str
-    millpond: str
-    libraries: Mapping[str, str]
     files: Mapping[str, FileEntry]
+    created: str = ""
+    millpond: str = ""
+    libraries: Mapping[str, str] = field(default_factory=dict)
     corpus_name: str = ""
     skipped: int = 0
     settings: Mapping[str, Scalar] = field(default_factory=dict)
@@ -109,7 +116,7 @@ class Manifest:
     def __post_init__(self) -> None:
         """Raise ValueError for a value that no index can have."""
         if self.metric not in METRICS:
-            raise ValueError(f"metric is {self.metric!r}; accepted: {', '.join(METRICS)}")
+            raise ValueError(f"metric is {self.metric!r}; expected {' or '.join(METRICS)}")
         for name, least in (("dimension", 1), ("documents", 1), ("skipped", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
@@ -129,6 +136,12 @@ class Manifest:
         """Return the numbered files of "documents" or "vectors", in the order of their rows."""
         listed = sorted(name for name in self.files if name.startswith(f"{role}/"))
         return [folder / self.files[name].name for name in listed]
+
+    @property
+    def shard_files(self) -> dict[str, FileEntry]:
+        """The files of the vectors and documents, by role."""
+        roles = tuple(f"{role}/" for role in SHARD_ROLES)
+        return {role: entry for role, entry in self.files.items() if role.startswith(roles)}
 
     @property
     def schema(self) -> Schema:

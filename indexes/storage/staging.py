@@ -25,18 +25,21 @@ from pathlib import Path
 from typing import Any
 
 from indexes.storage.documents import ContentDigest, DocumentWriter, make_rows
-from indexes.storage.manifest import BUILDING_NAME, FileEntry
+from indexes.storage.manifest import (
+    BUILDING_NAME,
+    DOCUMENTS_NAME,
+    SHARD_ROLES,
+    VECTORS_NAME,
+    FileEntry,
+)
 from indexes.storage.vectors import VectorWriter
 from retrieval import Document, Vectors
 from retrieval.disk import replace_file, sync_path
 from retrieval.errors import UsageError
 
 __all__ = [
-    "DOCUMENTS_NAME",
     "DONE_NAME",
     "PLAN_NAME",
-    "SHARD_ROLES",
-    "VECTORS_NAME",
     "Shard",
     "Staging",
     "finished_shards",
@@ -45,9 +48,6 @@ __all__ = [
     "read_unfinished",
 ]
 
-DOCUMENTS_NAME = "documents"
-VECTORS_NAME = "vectors"
-SHARD_ROLES = (DOCUMENTS_NAME, VECTORS_NAME)
 PLAN_NAME = "plan.json"
 DONE_NAME = "done"
 SHARD_SECONDS = 30.0

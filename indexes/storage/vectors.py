@@ -7,21 +7,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeAlias
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from retrieval import Vectors
 from retrieval.errors import IndexCorruptError, VectorError
+from retrieval.protocols import Rows
 
 __all__ = ["VECTOR_TYPES", "Shards", "VectorWriter", "check_vectors", "find_bad_row"]
 
 BLOCK_BYTES = 16 * 2**20
 VECTOR_TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 FLOAT16_MAX = 65_504
-
-Rows: TypeAlias = npt.NDArray[np.int64]
 
 
 def check_vectors(vectors: object, dimension: int, *, source: str) -> Vectors:
@@ -33,10 +32,10 @@ def check_vectors(vectors: object, dimension: int, *, source: str) -> Vectors:
     """
     if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32:
         arrived = getattr(vectors, "dtype", type(vectors).__name__)
-        raise VectorError(f"{source}: the vectors are {arrived}; float32 is accepted.")
+        raise VectorError(f"{source}: the vectors are {arrived}; expected float32.")
     if vectors.ndim != 2 or vectors.shape[1] != dimension:
         raise VectorError(
-            f"{source}: the vectors have shape {vectors.shape}; (N, {dimension}) is accepted."
+            f"{source}: the vectors have shape {vectors.shape}; expected (N, {dimension})."
         )
     bad = find_bad_row(vectors)
     if bad is not None:
@@ -89,22 +88,21 @@ class VectorWriter:
             self._stream.close()
 
     def append(self, vectors: Vectors) -> None:
-        """Write float32 (N, D) to the end.
+        """Write finite float32 (N, D) to the end.
 
         Raises
         ------
-        VectorError : wrong shape or dtype, NaN or infinity, or too large for float16.
+        VectorError : a number is too large for float16.
         OSError : the disk refuses.
         """
-        checked = check_vectors(vectors, self.dimension, source="encoder")
-        if self._type.itemsize < 4 and len(checked) and np.abs(checked).max() > FLOAT16_MAX:
+        if self._type.itemsize < 4 and len(vectors) and np.abs(vectors).max() > FLOAT16_MAX:
             raise VectorError(
-                f"A vector holds {np.abs(checked).max():.4g}, and float16 ends at {FLOAT16_MAX:,}. "
+                f"A vector holds {np.abs(vectors).max():.4g}, and float16 ends at {FLOAT16_MAX:,}. "
                 "Store the vectors as float32."
             )
-        self._stream.write(np.ascontiguousarray(checked, dtype=self._type).data)
+        self._stream.write(np.ascontiguousarray(vectors, dtype=self._type).data)
         self._stream.flush()
-        self.rows += len(checked)
+        self.rows += len(vectors)
 
     def _write_header(self) -> None:
         # numpy pads the header so that the row count can grow in place.
@@ -186,7 +184,7 @@ def _map_shard(path: Path, dimension: int) -> npt.NDArray[np.floating[Any]]:
     known = array.dtype in VECTOR_TYPES.values()
     if not known or array.ndim != 2 or array.shape[1] != dimension:
         raise IndexCorruptError(
-            f"{path} holds {array.dtype} {array.shape}; {' or '.join(VECTOR_TYPES)} (n, "
-            f"{dimension}) was expected."
+            f"{path} holds {array.dtype} {array.shape}; expected {' or '.join(VECTOR_TYPES)} (n, "
+            f"{dimension})."
         )
     return array  # type: ignore[no-any-return]

@@ -9,18 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexes import (
-    ChangeConfig,
-    WriteConfig,
-    add_documents,
-    compact_index,
-    delete_documents,
-    open_index,
-    reindex,
-    update_documents,
-    verify_index,
-    write_corpus,
-)
+from indexes import Index, IndexConfig
 from retrieval import Document
 from retrieval.errors import (
     DuplicateIdError,
@@ -33,7 +22,7 @@ from retrieval.errors import (
 from tests.indexes import fakes
 
 BACKENDS = [("faiss", "Flat"), ("faiss", "HNSW16"), ("faiss", "IVF4,Flat"), ("qdrant", "Flat")]
-KEEP = ChangeConfig(compact_share=1.0)
+KEEP = IndexConfig(compact_share=1.0)
 
 
 def found_ids(index, encoder, documents):
@@ -70,17 +59,17 @@ class Counting:
 def test_added_documents_are_found_and_only_they_are_embedded(
     tmp_path, encoder, documents, backend, factory
 ):
-    config = WriteConfig(backend=backend, factory=factory)
-    write_corpus(encoder, documents, tmp_path / "i", config)
+    config = IndexConfig(backend=backend, factory=factory)
+    Index.create(tmp_path / "i", encoder, documents, config)
     new = fakes.make_documents(15, "new")
     counting = Counting(encoder)
-    change = add_documents(counting, [*documents[:5], *new], tmp_path / "i")
+    change = Index.open(tmp_path / "i", counting).add([*documents[:5], *new])
     assert (change.added, change.unchanged, change.replaced) == (15, 5, 0)
     assert counting.texts == [d.content for d in new]
-    index = open_index(tmp_path / "i")
+    index = Index.open(tmp_path / "i")
     assert everything(index) == as_stored([*documents, *new])
     assert found_ids(index, encoder, [*documents, *new]) == [d.doc_id for d in [*documents, *new]]
-    assert verify_index(tmp_path / "i") == change.manifest
+    assert Index.open(tmp_path / "i").check() == change.manifest
     assert (change.manifest.documents, change.manifest.rows) == (40, 40)
 
 
@@ -88,12 +77,12 @@ def test_added_documents_are_found_and_only_they_are_embedded(
 def test_deleted_documents_are_not_found_and_their_places_go_to_the_next_best(
     tmp_path, encoder, documents, backend, factory
 ):
-    config = WriteConfig(backend=backend, factory=factory)
-    write_corpus(encoder, documents, tmp_path / "i", config)
+    config = IndexConfig(backend=backend, factory=factory)
+    Index.create(tmp_path / "i", encoder, documents, config)
     gone = ["d0", "d7", "d24"]
-    change = delete_documents(tmp_path / "i", gone, KEEP)
+    change = Index.open(tmp_path / "i").delete(gone, KEEP)
     assert (change.deleted, change.manifest.documents, change.manifest.rows) == (3, 22, 25)
-    index = open_index(tmp_path / "i")
+    index = Index.open(tmp_path / "i")
     left = [d for d in documents if d.doc_id not in gone]
     assert everything(index) == as_stored(left)
     assert not set(found_ids(index, encoder, documents)) & set(gone)
@@ -104,19 +93,19 @@ def test_deleted_documents_are_not_found_and_their_places_go_to_the_next_best(
 def test_an_update_embeds_changed_texts_and_keeps_vectors_of_changed_metadata(
     tmp_path, encoder, documents, backend, factory
 ):
-    config = WriteConfig(backend=backend, factory=factory)
-    write_corpus(encoder, documents, tmp_path / "i", config)
+    config = IndexConfig(backend=backend, factory=factory)
+    Index.create(tmp_path / "i", encoder, documents, config)
     changed = Document("d3", "another text", "title 3", {"n": 3})
     labelled = Document("d4", "text 4 of d", "title 4", {"n": 444})
     new = Document("e", "a new text", "", {"n": -1})
     counting = Counting(encoder)
-    change = update_documents(
-        counting, [documents[0], changed, labelled, new], tmp_path / "i", KEEP
+    change = Index.open(tmp_path / "i", counting).update(
+        [documents[0], changed, labelled, new], KEEP
     )
     counts = (change.unchanged, change.replaced, change.relabelled, change.added, change.deleted)
     assert counts == (1, 1, 1, 1, 0)
     assert counting.texts == ["title 3 another text", "a new text"]
-    index = open_index(tmp_path / "i")
+    index = Index.open(tmp_path / "i")
     kept = [d for d in documents if d.doc_id not in ("d3", "d4")]
     assert everything(index) == as_stored([*kept, changed, labelled, new])
     assert found_ids(index, encoder, [changed, labelled]) == ["d3", "d4"]
@@ -128,56 +117,54 @@ def test_an_update_embeds_changed_texts_and_keeps_vectors_of_changed_metadata(
 def test_an_update_with_delete_missing_leaves_the_corpus_and_nothing_else(
     tmp_path, encoder, documents
 ):
-    write_corpus(encoder, documents, tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, documents)
     corpus = [*documents[10:20], *fakes.make_documents(3, "new")]
-    change = update_documents(encoder, corpus, tmp_path / "i", KEEP, delete_missing=True)
+    change = Index.open(tmp_path / "i", encoder).update(corpus, KEEP, delete_missing=True)
     assert (change.added, change.unchanged, change.deleted) == (3, 10, 15)
-    assert everything(open_index(tmp_path / "i")) == as_stored(corpus)
+    assert everything(Index.open(tmp_path / "i")) == as_stored(corpus)
 
 
 def test_too_many_deletions_are_cleared_away(tmp_path, encoder, documents):
-    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory="HNSW16"))
-    kept = delete_documents(tmp_path / "i", [f"d{n}" for n in range(6)])  # 6 of 25 are 24 percent
+    Index.create(tmp_path / "i", encoder, documents, IndexConfig(factory="HNSW16"))
+    kept = Index.open(tmp_path / "i").delete([f"d{n}" for n in range(6)])  # 6 of 25 are 24 percent
     assert (kept.compacted, kept.manifest.rows) == (False, 25)
-    cleared = delete_documents(tmp_path / "i", ["d6"])  # 28 percent
+    cleared = Index.open(tmp_path / "i").delete(["d6"])  # 28 percent
     assert (cleared.compacted, cleared.manifest.rows, cleared.manifest.documents) == (True, 18, 18)
     assert "deleted" not in cleared.manifest.files
     names = sorted(path.name for path in (tmp_path / "i").iterdir())
     assert len(names) == 5, names  # documents, vectors, fields, index, manifest of one generation
-    assert everything(open_index(tmp_path / "i")) == as_stored(documents[7:])
+    assert everything(Index.open(tmp_path / "i")) == as_stored(documents[7:])
 
 
 def test_compacting_changes_no_hit(tmp_path, encoder, documents):
-    write_corpus(encoder, documents, tmp_path / "i")
-    delete_documents(tmp_path / "i", ["d1", "d2"], KEEP)
+    Index.create(tmp_path / "i", encoder, documents)
+    Index.open(tmp_path / "i").delete(["d1", "d2"], KEEP)
     queries = encoder.encode_queries([d.content for d in documents])
-    before = open_index(tmp_path / "i").search(queries, 10)
-    assert compact_index(tmp_path / "i").rows == 23
-    assert open_index(tmp_path / "i").search(queries, 10) == before
-    assert compact_index(tmp_path / "i").rows == 23  # nothing to do
+    before = Index.open(tmp_path / "i").search(queries, 10)
+    assert Index.open(tmp_path / "i").compact().rows == 23
+    assert Index.open(tmp_path / "i").search(queries, 10) == before
+    assert Index.open(tmp_path / "i").compact().rows == 23  # nothing to do
 
 
 @pytest.mark.parametrize("changes", [["add", "delete", "add"], ["update", "update", "delete"]])
 def test_a_change_after_a_change_finds_the_shards_of_all_generations(
     tmp_path, encoder, documents, changes
 ):
-    write_corpus(encoder, documents, tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, documents)
     expected = as_stored(documents)
     for number, kind in enumerate(changes):
         batch = fakes.make_documents(4, f"g{number}-")
         if kind == "delete":
             gone = list(expected)[:3]
-            delete_documents(tmp_path / "i", gone, KEEP)
+            Index.open(tmp_path / "i").delete(gone, KEEP)
             expected = {name: expected[name] for name in expected if name not in gone}
         else:
             if kind == "update":
                 batch += [Document("d20", f"version {number}")]
-            {"add": add_documents, "update": update_documents}[kind](
-                encoder, batch, tmp_path / "i", KEEP
-            )
+            getattr(Index.open(tmp_path / "i", encoder), kind)(batch, KEEP)
             expected |= as_stored(batch)
-        assert everything(open_index(tmp_path / "i")) == expected
-    verify_index(tmp_path / "i")
+        assert everything(Index.open(tmp_path / "i")) == expected
+    Index.open(tmp_path / "i").check()
 
 
 IDS = st.sampled_from("abcdef")
@@ -202,7 +189,7 @@ def test_any_changes_end_with_the_index_of_the_corpus_they_lead_to(
 ):
     folder = tmp_path_factory.mktemp("changes")
     encoder = fakes.HashingEncoder(4)
-    write_corpus(encoder, first, folder / "i", WriteConfig(backend=backend))
+    Index.create(folder / "i", encoder, first, IndexConfig(backend=backend))
     corpus = {document.doc_id: document for document in first}
     for kind, argument, flag in operations:
         wanted = dict(corpus)
@@ -211,39 +198,39 @@ def test_any_changes_end_with_the_index_of_the_corpus_they_lead_to(
         else:
             given = {document.doc_id: document for document in argument}
             wanted = given if flag else wanted | given
-        compact = ChangeConfig(compact_share=0.5 if flag else 0.0)
+        compact = IndexConfig(compact_share=0.5 if flag else 0.0)
         try:
             if kind == "delete":
-                delete_documents(folder / "i", argument, compact, ignore_missing=True)
+                Index.open(folder / "i").delete(argument, compact, ignore_missing=True)
             else:
-                update_documents(encoder, argument, folder / "i", compact, delete_missing=flag)
+                Index.open(folder / "i", encoder).update(argument, compact, delete_missing=flag)
         except UsageError as error:
             assert "No document would be left" in str(error)
             assert not wanted
             continue
         corpus = wanted
-    index = open_index(folder / "i")
+    index = Index.open(folder / "i")
     assert everything(index) == as_stored(corpus.values())
     fresh = folder / "fresh"
-    write_corpus(encoder, corpus.values(), fresh)
+    Index.create(fresh, encoder, corpus.values())
     queries = encoder.encode_queries(["one", "two", "q"])
     for where in (None, "n == 1") if any(d.metadata for d in corpus.values()) else (None,):
-        assert index.search(queries, 3, where=where) == open_index(fresh).search(
+        assert index.search(queries, 3, where=where) == Index.open(fresh).search(
             queries, 3, where=where
         )
 
 
 KILLED = """
 import sys
-import indexes.folder, indexes.storage.staging
+import indexes.transaction, indexes.storage.staging
 from tests.indexes.fakes import HashingEncoder, make_documents, die
-from indexes import ChangeConfig, add_documents
+from indexes import Index, IndexConfig
 indexes.storage.staging.SHARD_SECONDS = 0.0
 point, path = sys.argv[1:]
 if point == "publish":
-    indexes.folder.commit = lambda *arguments: die()
+    indexes.transaction.commit = lambda *arguments: die()
 encoder = HashingEncoder(die_at=3 if point == "encode" else 0)
-add_documents(encoder, make_documents(40, "new"), path, ChangeConfig(batch_documents=10))
+Index.open(path, encoder).add(make_documents(40, "new"), IndexConfig(batch_documents=10))
 """
 
 
@@ -252,37 +239,37 @@ def test_a_killed_change_leaves_the_index_as_it_was_and_goes_on(
     tmp_path, encoder, documents, point
 ):
     path = tmp_path / "i"
-    write_corpus(encoder, documents, path)
+    Index.create(path, encoder, documents)
     done = subprocess.run(
         [sys.executable, "-c", KILLED, point, str(path)], capture_output=True, text=True
     )
     assert done.returncode == -9, done.stderr
-    assert everything(open_index(path)) == as_stored(documents)
+    assert everything(Index.open(path)) == as_stored(documents)
     counting = Counting(encoder)
     new = fakes.make_documents(40, "new")
-    change = add_documents(counting, new, path, ChangeConfig(batch_documents=10))
+    change = Index.open(path, counting).add(new, IndexConfig(batch_documents=10))
     assert change.added == 40
     assert len(counting.texts) == {"encode": 20, "publish": 0}[point]
-    assert everything(open_index(path)) == as_stored([*documents, *new])
+    assert everything(Index.open(path)) == as_stored([*documents, *new])
 
 
 def test_another_change_than_the_killed_one_is_refused_until_restart(tmp_path, encoder, documents):
     path = tmp_path / "i"
-    write_corpus(encoder, documents, path)
+    Index.create(path, encoder, documents)
     subprocess.run([sys.executable, "-c", KILLED, "encode", str(path)], check=False)
     other = fakes.make_documents(5, "other")
     with pytest.raises(UsageError, match=r"begun otherwise: change was 'add' and is 'update'"):
-        update_documents(encoder, other, path, ChangeConfig(batch_documents=10))
-    config = ChangeConfig(batch_documents=10, restart=True)
-    assert update_documents(encoder, other, path, config).added == 5
+        Index.open(path, encoder).update(other, IndexConfig(batch_documents=10))
+    config = IndexConfig(batch_documents=10, restart=True)
+    assert Index.open(path, encoder).update(other, config).added == 5
 
 
 def test_readers_keep_what_they_opened_while_the_index_changes(tmp_path, encoder, documents):
-    write_corpus(encoder, documents, tmp_path / "i")
-    reader = open_index(tmp_path / "i")
-    delete_documents(tmp_path / "i", [f"d{n}" for n in range(20)])
+    Index.create(tmp_path / "i", encoder, documents)
+    reader = Index.open(tmp_path / "i")
+    Index.open(tmp_path / "i").delete([f"d{n}" for n in range(20)])
     assert everything(reader) == as_stored(documents)
-    assert len(open_index(tmp_path / "i")) == 5
+    assert len(Index.open(tmp_path / "i")) == 5
 
 
 @pytest.mark.parametrize(
@@ -292,27 +279,29 @@ def test_readers_keep_what_they_opened_while_the_index_changes(tmp_path, encoder
 def test_reindexing_embeds_nothing_and_keeps_vectors_ids_and_deletions(
     tmp_path, encoder, documents, backend, factory, elsewhere
 ):
-    write_corpus(encoder, documents, tmp_path / "i")
-    delete_documents(tmp_path / "i", ["d9"], KEEP)
+    Index.create(tmp_path / "i", encoder, documents)
+    Index.open(tmp_path / "i").delete(["d9"], KEEP)
     out = tmp_path / "other" if elsewhere else None
-    manifest = reindex(tmp_path / "i", out=out, backend=backend, factory=factory)
+    manifest = (
+        Index.open(tmp_path / "i").reindex(out=out, backend=backend, factory=factory).manifest
+    )
     assert (manifest.backend, manifest.factory, manifest.documents) == (backend, factory, 24)
-    index = open_index(out or tmp_path / "i")
+    index = Index.open(out or tmp_path / "i")
     assert everything(index) == as_stored(d for d in documents if d.doc_id != "d9")
-    verify_index(out or tmp_path / "i")
+    Index.open(out or tmp_path / "i").check()
     if elsewhere:
-        assert open_index(tmp_path / "i").manifest.factory == "Flat"
+        assert Index.open(tmp_path / "i").manifest.factory == "Flat"
         with pytest.raises(IndexExistsError):
-            reindex(tmp_path / "i", out=out)
+            Index.open(tmp_path / "i").reindex(out=out)
 
 
 def test_float16_vectors_take_half_the_room_and_survive_changes(tmp_path, encoder, documents):
-    config = WriteConfig(vector_type="float16")
-    write_corpus(encoder, documents, tmp_path / "i", config)
+    config = IndexConfig(vector_type="float16")
+    Index.create(tmp_path / "i", encoder, documents, config)
     shard = np.load(tmp_path / "i" / "vectors" / "00000.npy")
     assert (shard.dtype, shard.shape) == (np.float16, (25, 16))
-    add_documents(encoder, [Document("new", "new")], tmp_path / "i")
-    index = open_index(tmp_path / "i")
+    Index.open(tmp_path / "i", encoder).add([Document("new", "new")])
+    index = Index.open(tmp_path / "i")
     assert index.manifest.vector_type == "float16"
     hit = index.search(encoder.encode_queries(["new"]), 1)[0][0]
     assert hit.doc_id == "new"
@@ -322,43 +311,43 @@ def test_float16_vectors_take_half_the_room_and_survive_changes(tmp_path, encode
 def test_a_vector_too_large_for_float16_is_refused(tmp_path):
     vectors = np.array([[1.0, 70_000.0]], dtype=np.float32)
     with pytest.raises(VectorError, match=r"7e\+04, and float16 ends at 65,504"):
-        write_corpus(
+        Index.create(
+            tmp_path / "i",
             fakes.TableEncoder(vectors),
             [Document("a", "0")],
-            tmp_path / "i",
-            WriteConfig(vector_type="float16"),
+            IndexConfig(vector_type="float16"),
         )
 
 
 def test_changes_that_cannot_be_made_say_why_and_change_nothing(tmp_path, encoder, documents):
     path = tmp_path / "i"
-    write_corpus(encoder, documents, path)
+    Index.create(path, encoder, documents)
     before = (path / "manifest.json").read_bytes()
     with pytest.raises(UsageError, match="'d1' is in .* with another text.*millpond update"):
-        add_documents(encoder, [Document("d1", "else")], path)
+        Index.open(path, encoder).add([Document("d1", "else")])
     with pytest.raises(FingerprintError):
-        add_documents(fakes.HashingEncoder(model="other"), documents, path)
+        Index.open(path, fakes.HashingEncoder(model="other")).add(documents)
     with pytest.raises(DuplicateIdError, match="id 'x' came before"):
-        add_documents(encoder, [Document("x", "1"), Document("x", "2")], path)
+        Index.open(path, encoder).add([Document("x", "1"), Document("x", "2")])
     with pytest.raises(UsageError, match=r"2 of the ids are not in .*: 'y', 'z'\. Nothing was"):
-        delete_documents(path, ["d1", "y", "z"])
+        Index.open(path).delete(["d1", "y", "z"])
     with pytest.raises(UsageError, match="No document would be left"):
-        delete_documents(path, [d.doc_id for d in documents])
+        Index.open(path).delete([d.doc_id for d in documents])
     with pytest.raises(SourceNotFoundError, match="no index"):
-        delete_documents(tmp_path / "none", ["a"])
+        Index.open(tmp_path / "none").delete(["a"])
     with pytest.raises(UsageError, match="compact_share is 2"):
-        ChangeConfig(compact_share=2)
+        IndexConfig(compact_share=2)
     assert (path / "manifest.json").read_bytes() == before
-    assert delete_documents(path, ["y"], ignore_missing=True).missing == 1
+    assert Index.open(path).delete(["y"], ignore_missing=True).missing == 1
     assert (path / "manifest.json").read_bytes() == before
 
 
 def test_a_damaged_list_of_deletions_is_corrupt(tmp_path, encoder, documents):
     path = tmp_path / "i"
-    write_corpus(encoder, documents, path)
-    delete_documents(path, ["d1", "d2"], KEEP)
+    Index.create(path, encoder, documents)
+    Index.open(path).delete(["d1", "d2"], KEEP)
     manifest = json.loads((path / "manifest.json").read_text())
     file = path / manifest["files"]["deleted"]["name"]
     np.save(file, np.array([2, 1], dtype=np.int64))
     with pytest.raises(Exception, match="not a rising list of row numbers"):
-        open_index(path)
+        Index.open(path)

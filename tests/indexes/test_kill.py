@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from indexes import WriteConfig, open_index, read_manifest, verify_index, write_corpus
+from indexes import Index, IndexConfig, read_manifest
 from retrieval.errors import IndexCorruptError, SourceNotFoundError
 from tests.indexes import fakes
 
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
 SCRIPT = """
 import sys
 from pathlib import Path
-import indexes.building, indexes.folder, indexes.storage.staging, indexes.write
-from indexes import WriteConfig, write_corpus
+import indexes.build, indexes.transaction, indexes.storage.staging
+from indexes import Index, IndexConfig
 from tests.indexes.fakes import HashingEncoder, die, make_documents
 
 point, path = sys.argv[1:]
@@ -34,20 +34,20 @@ def dying(module, name, before):
     setattr(module, name, replacement)
 
 if point == "after the shards":
-    dying(indexes.building, "infer_fields", before=True)
+    dying(indexes.build, "infer_fields", before=True)
 if point == "after the build":
-    dying(indexes.building, "_staged_files", before=True)
+    dying(indexes.transaction.Transaction, "staged_files", before=True)
 if point == "before publishing":
-    dying(indexes.folder.Workspace, "publish", before=True)
+    dying(indexes.transaction.Transaction, "publish", before=True)
 if point == "between two renames":
     dying(Path, "rename", before=False)
 if point == "before the commit":
-    dying(indexes.folder, "commit", before=True)
+    dying(indexes.transaction, "commit", before=True)
 if point == "after the commit":
-    dying(indexes.folder, "commit", before=False)
+    dying(indexes.transaction, "commit", before=False)
 indexes.storage.staging.SHARD_SECONDS = 0.0  # a shard for each chunk
-config = WriteConfig(overwrite=True, batch_documents=10)
-write_corpus(encoder, make_documents(30, "new"), path, config)
+config = IndexConfig(overwrite=True, batch_documents=10)
+Index.create(path, encoder, make_documents(30, "new"), config)
 """
 
 POINTS = [
@@ -81,14 +81,14 @@ def test_a_kill_during_the_first_build_leaves_no_index_or_a_whole_one(
     path = tmp_path / "i"
     write_until_killed(point, path)
     if point == "after the commit":
-        assert verify_index(path).documents == 30
+        assert Index.open(path).check().documents == 30
     else:
         with pytest.raises((IndexCorruptError, SourceNotFoundError), match="interrupted"):
-            open_index(path)
-    write_corpus(
-        encoder, documents, path, WriteConfig(overwrite=point == "after the commit", restart=True)
+            Index.open(path)
+    Index.create(
+        path, encoder, documents, IndexConfig(overwrite=point == "after the commit", restart=True)
     )
-    assert verify_index(path).documents == 25
+    assert Index.open(path).check().documents == 25
     assert_tidy(path)
 
 
@@ -97,13 +97,13 @@ def test_a_kill_during_an_overwrite_leaves_the_old_index_or_the_new_one(
     tmp_path, encoder, documents, point
 ):
     path = tmp_path / "i"
-    write_corpus(encoder, documents, path)
+    Index.create(path, encoder, documents)
     write_until_killed(point, path)
-    assert verify_index(path).documents == (30 if point == "after the commit" else 25)
-    hit = open_index(path).search(encoder.encode_queries([documents[3].content]), 1)[0][0]
+    assert Index.open(path).check().documents == (30 if point == "after the commit" else 25)
+    hit = Index.open(path).search(encoder.encode_queries([documents[3].content]), 1)[0][0]
     assert (hit.doc_id == "d3") == (point != "after the commit")
-    write_corpus(encoder, documents[:7], path, WriteConfig(overwrite=True, restart=True))
-    assert verify_index(path).documents == 7
+    Index.create(path, encoder, documents[:7], IndexConfig(overwrite=True, restart=True))
+    assert Index.open(path).check().documents == 7
     assert_tidy(path)
 
 
@@ -112,15 +112,15 @@ def test_a_killed_build_goes_on_and_embeds_nothing_twice(tmp_path, point):
     path, documents = tmp_path / "i", fakes.make_documents(30, "new")
     write_until_killed(point, path)
     encoder, known = fakes.HashingEncoder(), []
-    config = WriteConfig(overwrite=True, batch_documents=10)
-    write_corpus(encoder, documents, path, config, resumed=known.append)
+    config = IndexConfig(overwrite=True, batch_documents=10)
+    Index.create(path, encoder, documents, config, resumed=known.append)
     # Killed while chunk n is embedded, n - 1 chunks of 10 are kept; killed later, all of them.
     kept = 10 * (int(point) - 1) if point.isdigit() else 30
     assert known == [kept] * (kept > 0)
     assert encoder.calls == (30 - kept) / 10
-    assert verify_index(path).documents == 30
+    assert Index.open(path).check().documents == 30
     assert_tidy(path)
-    index = open_index(path)
+    index = Index.open(path)
     for document in documents:
         hit = index.search(encoder.encode_documents([document.content]), 1)[0][0]
         assert (hit.doc_id, hit.text) == (document.doc_id, document.text)

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from indexes import WriteConfig, open_index, opening, read_manifest, verify_index, write_corpus
+from indexes import Index, IndexConfig, read_manifest, snapshot
 from retrieval.errors import IndexCorruptError, SourceNotFoundError, UnknownNameError
 
 
 @pytest.fixture
 def folder(tmp_path, encoder, documents):
-    write_corpus(encoder, documents, tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, documents)
     return tmp_path / "i"
 
 
@@ -28,13 +28,13 @@ def test_importing_indexes_does_not_import_faiss_or_torch():
 
 def test_an_index_that_is_not_there_is_not_found(tmp_path):
     with pytest.raises(SourceNotFoundError, match="millpond index"):
-        open_index(tmp_path / "nowhere")
+        Index.open(tmp_path / "nowhere")
 
 
 def test_an_interrupted_first_build_says_so(tmp_path):
     (tmp_path / ".building").mkdir()
     with pytest.raises(IndexCorruptError, match=r"interrupted.*run the same command again"):
-        open_index(tmp_path)
+        Index.open(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["index.faiss", "documents/00000.arrow", "vectors/00000.npy"])
@@ -47,7 +47,7 @@ def test_a_file_of_the_wrong_size_is_corrupt(folder, name, damage):
         with path.open("r+b") as stream:
             stream.truncate(path.stat().st_size + (-7 if damage == "truncate" else 7))
     with pytest.raises(IndexCorruptError, match=f"{name} is damaged: .*--overwrite") as caught:
-        open_index(folder)
+        Index.open(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -56,9 +56,9 @@ def test_only_a_full_check_notices_a_flipped_bit(folder, name):
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
-    open_index(folder)
+    Index.open(folder)
     with pytest.raises(IndexCorruptError, match="checksum"):
-        verify_index(folder)
+        Index.open(folder).check()
 
 
 @pytest.mark.parametrize(("role", "size"), [("index", 100), ("documents/00000", 300), ("index", 3)])
@@ -69,7 +69,7 @@ def test_a_truncated_file_is_one_line_even_if_the_manifest_agrees(folder, role, 
     files[role]["bytes"] = size
     edit(folder, files=files)
     with pytest.raises(IndexCorruptError, match=r"is damaged: ") as caught:
-        open_index(folder)
+        Index.open(folder)
     assert "\n" not in str(caught.value)
     assert ".cpp" not in str(caught.value)
 
@@ -78,24 +78,24 @@ def test_a_truncated_file_is_one_line_even_if_the_manifest_agrees(folder, role, 
     ("changes", "message"),
     [
         ({"documents": 24}, "25 vectors and 25 documents with 0 deleted, but .* 25 with 1 deleted"),
-        ({"dimension": 8}, r"holds float32 \(25, 16\); float32 or float16 \(n, 8\) was expected"),
+        ({"dimension": 8}, r"holds float32 \(25, 16\); expected float32 or float16 \(n, 8\)"),
         ({"rows": 26, "documents": 26}, "25 documents with 0 deleted, but .* states 26 with 0"),
     ],
 )
 def test_counts_that_disagree_with_the_manifest_are_corrupt(folder, changes, message):
     edit(folder, **changes)
     with pytest.raises(IndexCorruptError, match=message):
-        open_index(folder)
+        Index.open(folder)
 
 
 def test_documents_of_another_corpus_are_corrupt(folder, tmp_path, encoder, documents):
-    manifest = write_corpus(encoder, documents[:20], tmp_path / "other")
+    manifest = Index.create(tmp_path / "other", encoder, documents[:20]).manifest
     shutil.copy(tmp_path / "other" / "documents/00000.arrow", folder / "documents")
     files = json.loads((folder / "manifest.json").read_text())["files"]
     files["documents/00000"]["bytes"] = manifest.files["documents/00000"].bytes
     edit(folder, files=files)
     with pytest.raises(IndexCorruptError, match="20 documents"):
-        open_index(folder)
+        Index.open(folder)
 
 
 def test_a_manifest_that_lists_no_index_file_is_corrupt(folder):
@@ -103,23 +103,23 @@ def test_a_manifest_that_lists_no_index_file_is_corrupt(folder):
     del files["index"]
     edit(folder, files=files)
     with pytest.raises(IndexCorruptError, match="no file for 'index'"):
-        open_index(folder)
+        Index.open(folder)
 
 
 def test_an_index_of_an_unknown_backend_is_named(folder):
     edit(folder, backend="qdrnt")
     with pytest.raises(UnknownNameError, match="qdrnt"):
-        open_index(folder)
+        Index.open(folder)
 
 
 def test_a_reader_that_read_the_old_manifest_retries_with_the_new_one(
     folder, encoder, documents, monkeypatch
 ):
     manifests = [read_manifest(folder)]
-    write_corpus(encoder, documents[:5], folder, WriteConfig(overwrite=True))
+    Index.create(folder, encoder, documents[:5], IndexConfig(overwrite=True))
 
     def read(path):
         return manifests.pop() if manifests else read_manifest(path)
 
-    monkeypatch.setattr(opening, "read_manifest", read)
-    assert len(open_index(folder)) == 5
+    monkeypatch.setattr(snapshot, "read_manifest", read)
+    assert len(Index.open(folder)) == 5

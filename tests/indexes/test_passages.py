@@ -2,20 +2,13 @@
 
 import pytest
 
-from indexes import (
-    WriteConfig,
-    add_documents,
-    delete_documents,
-    open_index,
-    update_documents,
-    write_corpus,
-)
+from indexes import Index, IndexConfig
 from retrieval import Document
 from retrieval.errors import UsageError
 from retrieval.passages import passage_id, split_passage_id
 
 PASSAGES = {"words": 2}
-CONFIG = WriteConfig(passages=PASSAGES)
+CONFIG = IndexConfig(passages=PASSAGES)
 
 
 def split(text):
@@ -33,10 +26,10 @@ LONG = [
 
 @pytest.mark.parametrize("backend", ["faiss", "qdrant"])
 def test_a_document_is_found_once_by_its_best_passage(tmp_path, encoder, backend):
-    config = WriteConfig(backend=backend, passages=PASSAGES)
-    manifest = write_corpus(encoder, LONG, tmp_path / "i", config, split=split)
+    config = IndexConfig(backend=backend, passages=PASSAGES)
+    manifest = Index.create(tmp_path / "i", encoder, LONG, config, split=split).manifest
     assert (manifest.documents, manifest.passages) == (3 + 1 + 1 + 30, PASSAGES)
-    index = open_index(tmp_path / "i")
+    index = Index.open(tmp_path / "i")
     hits = index.search(encoder.encode_queries(["t blue fish"]), 4)[0]
     assert sorted(hit.doc_id for hit in hits) == ["a#1", "b", "c", "d"]
     assert (hits[0].doc_id, hits[0].text, hits[0].title) == ("a#1", "blue fish", "t")
@@ -45,25 +38,25 @@ def test_a_document_is_found_once_by_its_best_passage(tmp_path, encoder, backend
 
 
 def test_changes_go_by_document(tmp_path, encoder):
-    write_corpus(encoder, LONG, tmp_path / "i", CONFIG, split=split)
+    Index.create(tmp_path / "i", encoder, LONG, CONFIG, split=split)
     more = Document("e", "five six seven eight")
-    assert add_documents(encoder, [LONG[0], more], tmp_path / "i", split=split).unchanged == 1
+    assert Index.open(tmp_path / "i", encoder).add([LONG[0], more], split=split).unchanged == 1
     shorter = Document("d", "blue fish", metadata={"n": 4})
-    change = update_documents(encoder, [shorter], tmp_path / "i", split=split)
+    change = Index.open(tmp_path / "i", encoder).update([shorter], split=split)
     assert (change.replaced, change.manifest.documents) == (1, 3 + 1 + 1 + 2 + 1)
-    change = delete_documents(tmp_path / "i", ["a#1"])
+    change = Index.open(tmp_path / "i").delete(["a#1"])
     assert (change.deleted, change.manifest.documents) == (1, 5)
-    hits = open_index(tmp_path / "i").search(encoder.encode_queries(["seven eight"]), 9)[0]
+    hits = Index.open(tmp_path / "i").search(encoder.encode_queries(["seven eight"]), 9)[0]
     assert {hit.doc_id for hit in hits} == {"b", "c", "d", "e"}
     assert hits[0].text == "seven eight"
 
 
 def test_an_index_of_passages_takes_passages_only(tmp_path, encoder):
-    write_corpus(encoder, LONG, tmp_path / "i", CONFIG, split=split)
+    Index.create(tmp_path / "i", encoder, LONG, CONFIG, split=split)
     with pytest.raises(UsageError, match="cut into passages"):
-        add_documents(encoder, LONG, tmp_path / "i")
+        Index.open(tmp_path / "i", encoder).add(LONG)
     with pytest.raises(UsageError, match="go together"):
-        write_corpus(encoder, LONG, tmp_path / "j", CONFIG)
+        Index.create(tmp_path / "j", encoder, LONG, CONFIG)
 
 
 @pytest.mark.parametrize("doc_id", ["a", "a#1", "#", "ä #"])

@@ -9,16 +9,12 @@ import pytest
 from filelock import FileLock
 
 from indexes import (
-    WriteConfig,
+    Index,
+    IndexConfig,
     check_target,
     list_backends,
-    open_index,
     read_manifest,
-    verify_index,
-    write_corpus,
-)
-from indexes import (
-    folder as folder_module,
+    transaction,
 )
 from indexes.storage import staging as staging_module
 from retrieval import Document, Fingerprint
@@ -63,18 +59,20 @@ SECOND_GENERATION = [
 
 def test_a_corpus_becomes_a_folder_and_a_manifest(tmp_path, encoder, documents):
     finished = []
-    manifest = write_corpus(
+    manifest = Index.create(
+        tmp_path / "deep" / "i",
         encoder,
         iter(documents),
-        tmp_path / "deep" / "i",
-        WriteConfig(corpus_name="c.jsonl", batch_documents=10),
+        IndexConfig(corpus_name="c.jsonl", batch_documents=10),
         skipped=lambda: 4,
         progress=finished.append,
-    )
+    ).manifest
     assert finished == [10, 10, 5]
     assert names(tmp_path / "deep" / "i") == FIRST_GENERATION
     assert (
-        manifest == read_manifest(tmp_path / "deep" / "i") == verify_index(tmp_path / "deep" / "i")
+        manifest
+        == read_manifest(tmp_path / "deep" / "i")
+        == Index.open(tmp_path / "deep" / "i").check()
     )
     assert (manifest.documents, manifest.dimension, manifest.skipped) == (25, 16, 4)
     assert (manifest.backend, manifest.factory, manifest.metric) == ("faiss", "Flat", "cosine")
@@ -88,7 +86,9 @@ def test_the_kept_shards_hold_the_vectors_of_all_documents(
     tmp_path, encoder, documents, monkeypatch
 ):
     monkeypatch.setattr(staging_module, "SHARD_BYTES", 64 * 10)  # of 7 and 7, 7 and 4 vectors
-    manifest = write_corpus(encoder, documents, tmp_path / "i", WriteConfig(batch_documents=7))
+    manifest = Index.create(
+        tmp_path / "i", encoder, documents, IndexConfig(batch_documents=7)
+    ).manifest
     shards = [tmp_path / "i" / e.name for r, e in manifest.files.items() if r.startswith("vectors")]
     assert [len(np.load(path)) for path in shards] == [14, 11]
     stored = np.concatenate([np.load(path) for path in shards])
@@ -100,7 +100,7 @@ def test_titles_are_encoded_with_texts(tmp_path):
     encoder = fakes.HashingEncoder()
     encode = encoder.encode_documents
     encoder.encode_documents = lambda texts: seen.extend(texts) or encode(texts)
-    write_corpus(encoder, [Document("a", "text", "title"), Document("b", "")], tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, [Document("a", "text", "title"), Document("b", "")])
     assert seen == ["title text", ""]
 
 
@@ -108,11 +108,11 @@ def test_documents_are_pulled_no_further_than_the_chunk_in_work(tmp_path, encode
     pulled = []
     lag = []
     stream = (pulled.append(d) or d for d in documents)
-    write_corpus(
+    Index.create(
+        tmp_path / "i",
         encoder,
         stream,
-        tmp_path / "i",
-        WriteConfig(batch_documents=5),
+        IndexConfig(batch_documents=5),
         progress=lambda n: lag.append(len(pulled)),
     )
     assert lag == [5, 10, 15, 20, 25]
@@ -121,75 +121,75 @@ def test_documents_are_pulled_no_further_than_the_chunk_in_work(tmp_path, encode
 def test_long_documents_make_shorter_chunks(tmp_path, encoder):
     finished = []
     documents = [Document(str(n), "x" * 6_000_000) for n in range(4)]
-    write_corpus(encoder, documents, tmp_path / "i", progress=finished.append)
+    Index.create(tmp_path / "i", encoder, documents, progress=finished.append)
     assert finished == [3, 1]  # 18 million characters pass the limit of 16 Mi
-    hits = open_index(tmp_path / "i").search(encoder.encode_queries(["x" * 6_000_000]), 4)[0]
+    hits = Index.open(tmp_path / "i").search(encoder.encode_queries(["x" * 6_000_000]), 4)[0]
     assert [len(hit.text) for hit in hits] == [6_000_000] * 4
 
 
 def test_an_existing_index_is_refused_before_anything_is_encoded(tmp_path, documents):
-    write_corpus(fakes.HashingEncoder(), documents, tmp_path / "i")
+    Index.create(tmp_path / "i", fakes.HashingEncoder(), documents)
     encoder = fakes.HashingEncoder()
     with pytest.raises(IndexExistsError, match=r"25 documents by 'hash'.*--overwrite"):
-        write_corpus(encoder, documents, tmp_path / "i")
+        Index.create(tmp_path / "i", encoder, documents)
     assert encoder.calls == 0
     check_target(tmp_path / "i", overwrite=True)
 
 
 def test_overwrite_replaces_the_index_by_the_next_generation(tmp_path, encoder, documents):
     path = tmp_path / "i"
-    write_corpus(encoder, documents, path)
+    Index.create(path, encoder, documents)
     (path / "README.txt").write_text("mine")
-    write_corpus(encoder, documents[:5], path, WriteConfig(overwrite=True))
+    Index.create(path, encoder, documents[:5], IndexConfig(overwrite=True))
     assert names(path) == sorted([*SECOND_GENERATION, "README.txt"])
-    assert len(open_index(path)) == 5
-    write_corpus(encoder, documents[:6], path, WriteConfig(overwrite=True))
+    assert len(Index.open(path)) == 5
+    Index.create(path, encoder, documents[:6], IndexConfig(overwrite=True))
     assert "index.3.faiss" in names(path)
     assert "index.2.faiss" not in names(path)
-    assert verify_index(path).documents == 6
+    assert Index.open(path).check().documents == 6
 
 
 def test_a_reader_that_has_the_old_index_open_keeps_it(tmp_path, encoder, documents):
-    write_corpus(encoder, documents, tmp_path / "i")
-    reader = open_index(tmp_path / "i")
-    write_corpus(
-        encoder, fakes.make_documents(9, "new"), tmp_path / "i", WriteConfig(overwrite=True)
+    Index.create(tmp_path / "i", encoder, documents)
+    reader = Index.open(tmp_path / "i")
+    Index.create(
+        tmp_path / "i", encoder, fakes.make_documents(9, "new"), IndexConfig(overwrite=True)
     )
     query = encoder.encode_queries([documents[20].content])
     assert reader.search(query, 1)[0][0].text == documents[20].text
-    assert open_index(tmp_path / "i").search(query, 1)[0][0].doc_id.startswith("new")
+    assert Index.open(tmp_path / "i").search(query, 1)[0][0].doc_id.startswith("new")
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"format": "millpond-index"}'])
 def test_overwrite_replaces_a_damaged_index(tmp_path, encoder, documents, content):
     path = tmp_path / "i"
-    write_corpus(encoder, documents, path)
+    Index.create(path, encoder, documents)
     (path / "manifest.json").write_text(content)
     with pytest.raises(IndexExistsError, match="a damaged index"):
         check_target(path)
     with pytest.raises(VectorError):
-        write_corpus(Broken(encoder, nan=3), documents, path, WriteConfig(overwrite=True))
+        Index.create(path, Broken(encoder, nan=3), documents, IndexConfig(overwrite=True))
     assert names(path) == FIRST_GENERATION  # the damaged files stay until there is a new index
-    write_corpus(encoder, documents, path, WriteConfig(overwrite=True))
+    Index.create(path, encoder, documents, IndexConfig(overwrite=True))
     assert names(path) == SECOND_GENERATION
 
 
 def test_a_newer_index_is_not_overwritten(tmp_path, encoder, documents):
     path = tmp_path / "i"
-    write_corpus(encoder, documents, path)
+    Index.create(path, encoder, documents)
     data = json.loads((path / "manifest.json").read_text()) | {"format_version": 99}
     (path / "manifest.json").write_text(json.dumps(data))
     with pytest.raises(UsageError, match="upgrade"):
-        write_corpus(encoder, documents, path, WriteConfig(overwrite=True))
+        Index.create(path, encoder, documents, IndexConfig(overwrite=True))
 
 
 def test_an_older_index_can_be_overwritten(tmp_path, encoder, documents):
     path = tmp_path / "i"
-    write_corpus(encoder, documents, path)
+    Index.create(path, encoder, documents)
     data = json.loads((path / "manifest.json").read_text()) | {"format_version": 1}
     (path / "manifest.json").write_text(json.dumps(data))
-    write_corpus(encoder, documents, path, WriteConfig(overwrite=True))
-    assert len(open_index(path)) == len(documents)
+    Index.create(path, encoder, documents, IndexConfig(overwrite=True))
+    assert len(Index.open(path)) == len(documents)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -197,7 +197,7 @@ def test_an_older_index_can_be_overwritten(tmp_path, encoder, documents):
 def test_a_folder_of_something_else_is_left_alone(tmp_path, encoder, documents, overwrite, foreign):
     (tmp_path / foreign).write_text('{"name": "a web app"}')
     with pytest.raises(UsageError, match="not an index"):
-        write_corpus(encoder, documents, tmp_path, WriteConfig(overwrite=overwrite))
+        Index.create(tmp_path, encoder, documents, IndexConfig(overwrite=overwrite))
     assert names(tmp_path) == [foreign]
     assert encoder.calls == 0
 
@@ -206,36 +206,36 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, encoder, documents, 
 def test_a_path_that_is_a_file_is_refused(tmp_path, encoder, documents, inside):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="is a file"):
-        write_corpus(encoder, documents, tmp_path / "file" / inside)
+        Index.create(tmp_path / "file" / inside, encoder, documents)
     assert (tmp_path / "file").read_text() == "x"
 
 
 def test_an_empty_folder_is_accepted(tmp_path, encoder, documents):
-    write_corpus(encoder, documents, tmp_path)
+    Index.create(tmp_path, encoder, documents)
     assert names(tmp_path) == FIRST_GENERATION
 
 
 def test_an_empty_corpus_leaves_nothing_behind(tmp_path, encoder):
     with pytest.raises(EmptyCorpusError, match="holds no document"):
-        write_corpus(encoder, iter([]), tmp_path / "i" / "j")
+        Index.create(tmp_path / "i" / "j", encoder, iter([]))
     assert names(tmp_path) == []
 
 
 def test_an_unknown_backend_is_named_with_the_known_ones(tmp_path, encoder, documents):
     assert list_backends() == ("faiss", "qdrant")
     with pytest.raises(UnknownNameError, match=r"'fais'.*Did you mean 'faiss'"):
-        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(backend="fais"))
+        Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="fais"))
 
 
 def test_a_chunk_of_no_documents_is_refused(tmp_path, encoder, documents):
     with pytest.raises(UsageError, match="batch_documents is 0"):
-        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(batch_documents=0))
+        Index.create(tmp_path / "i", encoder, documents, IndexConfig(batch_documents=0))
 
 
 def test_a_repeated_id_is_refused_and_nothing_is_left(tmp_path, encoder, documents):
     with pytest.raises(DuplicateIdError, match="c:26: id 'd4' is already the id of record 5"):
-        write_corpus(
-            encoder, [*documents, documents[4]], tmp_path / "i", WriteConfig(corpus_name="c")
+        Index.create(
+            tmp_path / "i", encoder, [*documents, documents[4]], IndexConfig(corpus_name="c")
         )
     assert names(tmp_path) == []
 
@@ -249,7 +249,7 @@ def test_a_document_that_is_not_unicode_is_refused_and_nothing_is_left(tmp_path,
             return np.zeros((len(texts), 1), dtype=np.float32)
 
     with pytest.raises(RecordError, match="26: document 'bad'"):
-        write_corpus(Zeros(), [*documents, Document("bad", "\udc00")], tmp_path / "i")
+        Index.create(tmp_path / "i", Zeros(), [*documents, Document("bad", "\udc00")])
     assert names(tmp_path) == []
 
 
@@ -271,8 +271,8 @@ class Broken:
 
 def test_a_nan_names_the_document_and_leaves_nothing(tmp_path, encoder, documents):
     with pytest.raises(VectorError, match="NaN or infinity for document 'd17'"):
-        write_corpus(
-            Broken(encoder, nan=17), documents, tmp_path / "i", WriteConfig(batch_documents=10)
+        Index.create(
+            tmp_path / "i", Broken(encoder, nan=17), documents, IndexConfig(batch_documents=10)
         )
     assert names(tmp_path) == []
 
@@ -280,22 +280,22 @@ def test_a_nan_names_the_document_and_leaves_nothing(tmp_path, encoder, document
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v[:-1], r"shape \(9, 16\) for 10 documents from 'd0' on; \(10, 16\)"),
+        (lambda v: v[:-1], r"shape \(9, 16\) for 10 documents from 'd0' on; expected \(10, 16\)"),
         (lambda v: v[:, :8], r"shape \(10, 8\)"),
         (lambda v: v[0], r"shape \(16,\)"),
         (lambda v: v.tolist(), "shape None"),
-        (lambda v: v.astype(np.float64), "float64; float32"),
+        (lambda v: v.astype(np.float64), "float64 for document 'd0'; expected float32"),
     ],
 )
 def test_an_encoder_that_returns_something_else_is_refused(
     tmp_path, encoder, documents, change, message
 ):
     with pytest.raises(VectorError, match=message):
-        write_corpus(
+        Index.create(
+            tmp_path / "i",
             Broken(encoder, change=change),
             documents,
-            tmp_path / "i",
-            WriteConfig(batch_documents=10),
+            IndexConfig(batch_documents=10),
         )
     assert names(tmp_path) == []
 
@@ -307,47 +307,47 @@ def test_an_error_while_reading_passes_through_and_the_old_index_stays(
 ):
     path = tmp_path / "i"
     if not first:
-        write_corpus(encoder, documents, path)
+        Index.create(path, encoder, documents)
 
     def failing():
         yield from documents[:15]
         raise error("reader")
 
     with pytest.raises(error, match="reader"):
-        write_corpus(encoder, failing(), path, WriteConfig(overwrite=True, batch_documents=5))
+        Index.create(path, encoder, failing(), IndexConfig(overwrite=True, batch_documents=5))
     assert names(tmp_path) == ([] if first else ["i", *(f"i/{name}" for name in FIRST_GENERATION)])
     if not first:
-        assert verify_index(path).documents == 25
+        assert Index.open(path).check().documents == 25
 
 
 @pytest.mark.parametrize("committed", [False, True])
 def test_ctrl_c_around_the_commit_leaves_a_whole_index(
     tmp_path, encoder, documents, monkeypatch, committed
 ):
-    write_corpus(encoder, documents, tmp_path / "i")
-    commit = folder_module.commit
+    Index.create(tmp_path / "i", encoder, documents)
+    commit = transaction.commit
 
     def interrupted(draft, manifest):
         if committed:
             commit(draft, manifest)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folder_module, "commit", interrupted)
+    monkeypatch.setattr(transaction, "commit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_corpus(encoder, documents[:5], tmp_path / "i", WriteConfig(overwrite=True))
-    assert verify_index(tmp_path / "i").documents == (5 if committed else 25)
+        Index.create(tmp_path / "i", encoder, documents[:5], IndexConfig(overwrite=True))
+    assert Index.open(tmp_path / "i").check().documents == (5 if committed else 25)
     assert names(tmp_path / "i") == (SECOND_GENERATION if committed else FIRST_GENERATION)
 
 
 def test_a_second_writer_is_refused(tmp_path, encoder, documents):
-    write_corpus(encoder, documents, tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, documents)
     with (
         FileLock(tmp_path / "i" / ".lock"),
         pytest.raises(StorageError, match="Another process is writing"),
     ):
-        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(overwrite=True))
+        Index.create(tmp_path / "i", encoder, documents, IndexConfig(overwrite=True))
     assert encoder.calls == 1
-    assert verify_index(tmp_path / "i").documents == 25
+    assert Index.open(tmp_path / "i").check().documents == 25
 
 
 def test_a_writer_inside_a_writer_is_refused_and_the_outer_one_finishes(
@@ -356,11 +356,11 @@ def test_a_writer_inside_a_writer_is_refused_and_the_outer_one_finishes(
     def nested():
         yield from documents[:10]
         with pytest.raises(StorageError, match="Another process is writing"):
-            write_corpus(fakes.HashingEncoder(), documents, tmp_path / "i")
+            Index.create(tmp_path / "i", fakes.HashingEncoder(), documents)
         yield from documents[10:]
 
-    write_corpus(encoder, nested(), tmp_path / "i", WriteConfig(batch_documents=5))
-    assert verify_index(tmp_path / "i").documents == 25
+    Index.create(tmp_path / "i", encoder, nested(), IndexConfig(batch_documents=5))
+    assert Index.open(tmp_path / "i").check().documents == 25
 
 
 Usage = namedtuple("Usage", "total used free")
@@ -371,7 +371,7 @@ Usage = namedtuple("Usage", "total used free")
 def test_a_full_disk_says_how_much_is_free_and_was_needed(
     tmp_path, encoder, documents, monkeypatch, number, target
 ):
-    write_corpus(encoder, documents, tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, documents)
 
     def full(*arguments, **options):
         raise OSError(number, os.strerror(number))
@@ -380,37 +380,37 @@ def test_a_full_disk_says_how_much_is_free_and_was_needed(
         "shards": "indexes.storage.vectors.VectorWriter.append",
         "documents": "indexes.storage.documents.DocumentWriter._flush",
         "index": "indexes.backends.faiss.build._write_flat",
-        "publish": "indexes.folder.sync_tree",
+        "publish": "indexes.transaction.sync_tree",
     }
     monkeypatch.setattr(places[target], full)
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(9, 8, 1_234_567))
     with pytest.raises(StorageError, match=r"full: 1\.2 MB free after .* \d+\.\d MB") as caught:
-        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(overwrite=True))
+        Index.create(tmp_path / "i", encoder, documents, IndexConfig(overwrite=True))
     assert "\n" not in str(caught.value)
     assert names(tmp_path / "i") == FIRST_GENERATION
-    assert verify_index(tmp_path / "i").documents == 25
+    assert Index.open(tmp_path / "i").check().documents == 25
 
 
 @pytest.mark.parametrize(("count", "factory"), [(400, "Flat"), (400, "HNSW16"), (3000, "Flat")])
 def test_a_disk_that_is_really_full_keeps_the_earlier_index(small_disk, count, factory):
     # Vectors of 1 KB: 400 fit as shards but not a second time as an index, 3000 not even as shards.
     encoder = fakes.HashingEncoder(256)
-    write_corpus(encoder, fakes.make_documents(100), small_disk / "i")
+    Index.create(small_disk / "i", encoder, fakes.make_documents(100))
     with pytest.raises(StorageError, match=r"full: 0\.\d MB free after .* 0\.\d MB"):
-        write_corpus(
+        Index.create(
+            small_disk / "i",
             encoder,
             fakes.make_documents(count),
-            small_disk / "i",
-            WriteConfig(overwrite=True, factory=factory),
+            IndexConfig(overwrite=True, factory=factory),
         )
     assert names(small_disk / "i") == FIRST_GENERATION
-    assert verify_index(small_disk / "i").documents == 100
+    assert Index.open(small_disk / "i").check().documents == 100
 
 
 def test_a_read_only_disk_is_reported_before_anything_is_encoded(small_disk, encoder, documents):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(StorageError, match=r"cannot be written.*Read-only"):
-        write_corpus(encoder, documents, small_disk / "i")
+        Index.create(small_disk / "i", encoder, documents)
     assert encoder.calls == 0
 
 
@@ -422,7 +422,7 @@ def test_a_folder_without_permission_is_reported(tmp_path, encoder, documents, e
     if os.access(parent, os.W_OK):
         pytest.skip("root may write anywhere")
     with pytest.raises(StorageError, match=r"cannot be written.*Permission denied"):
-        write_corpus(encoder, documents, path)
+        Index.create(path, encoder, documents)
     assert encoder.calls == 0
 
 
@@ -430,7 +430,7 @@ def test_a_permission_error_is_reported_as_such(tmp_path, encoder, documents, mo
     def denied(*arguments, **options):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("indexes.folder.commit", denied)
+    monkeypatch.setattr("indexes.transaction.commit", denied)
     with pytest.raises(StorageError, match=r"Permission denied.*Check the permissions"):
-        write_corpus(encoder, documents, tmp_path / "i")
+        Index.create(tmp_path / "i", encoder, documents)
     assert names(tmp_path) == ["i"]  # and what it has embedded, for the next try

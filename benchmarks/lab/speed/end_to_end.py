@@ -20,10 +20,10 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from benchmarks.lab.speed.index_work import describe_machine
 from benchmarks.lab.speed.interleaved import (
     Contestant,
     Timings,
+    describe_machine,
     format_table,
     print_lines,
     ratios,
@@ -32,7 +32,7 @@ from benchmarks.lab.speed.interleaved import (
 )
 from embedder import Embedder
 from embedder.engine.speed import SPEEDS, Speed
-from indexes import WriteConfig, write_corpus
+from indexes import Index, IndexConfig
 from retrieval import read_corpus
 from retrieval.errors import UsageError
 
@@ -108,11 +108,11 @@ def measure(model: Embedder, texts: Sequence[str], config: Config, place: Path) 
     numbers = count()
 
     def build(documents: int) -> None:
-        write_corpus(
+        Index.create(
+            place / f"build{next(numbers)}",
             model,
             read_corpus(config.corpus, limit=documents),
-            place / f"build{next(numbers)}",
-            WriteConfig(corpus_name=config.corpus, reading={"limit": documents}),
+            IndexConfig(corpus_name=config.corpus, reading={"limit": documents}),
         )
 
     build(min(_WARMING_DOCUMENTS, len(texts)))  # what is imported and allocated once

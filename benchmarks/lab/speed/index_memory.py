@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.lab.speed.index_work import TextHashEncoder, make_documents
+from benchmarks.lab.speed.generated import TextHashEncoder, make_documents
 from retrieval.errors import UsageError
 
 __all__ = ["Memory", "MemoryConfig", "build", "measure_memory", "memory_lines"]
@@ -93,13 +93,13 @@ def _read_status(process: int) -> Iterator[tuple[str, int]]:
 
 def build(config: MemoryConfig, documents: int, folder: Path) -> None:
     """Index generated documents; what the process of ``measure_memory`` does."""
-    from indexes import WriteConfig, write_corpus
+    from indexes import Index, IndexConfig
 
-    write_corpus(
+    Index.create(
+        folder / "index",
         TextHashEncoder(config.dimension),
         make_documents(documents, config.characters),
-        folder / "index",
-        WriteConfig(factory=config.factory, corpus_name="generated"),
+        IndexConfig(factory=config.factory, corpus_name="generated"),
     )
 
 

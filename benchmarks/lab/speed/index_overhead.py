@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.lab.speed.index_work import ENCODERS, make_documents
+from benchmarks.lab.speed.generated import ENCODERS, make_documents
 from benchmarks.lab.speed.interleaved import Contestant, Timings, ratios, take_turns
-from indexes import WriteConfig, write_corpus
+from indexes import Index, IndexConfig
 from indexes.backends.faiss.build import load_faiss
 from retrieval import Document, Encoder
 
@@ -100,7 +100,7 @@ def _warm_up(encoder: Encoder, documents: Sequence[Document], folder: Path) -> N
 def run_bare(encoder: Encoder, documents: Sequence[Document], folder: Path) -> None:
     """Encode and add, a batch at a time, then write the index."""
     faiss = load_faiss()
-    batch = WriteConfig().batch_documents
+    batch = IndexConfig().batch_documents
     index = faiss.IndexFlatIP(encoder.dimension)
     for start in range(0, len(documents), batch):
         texts = [document.content for document in documents[start : start + batch]]
@@ -110,7 +110,7 @@ def run_bare(encoder: Encoder, documents: Sequence[Document], folder: Path) -> N
 
 def run_pipeline(encoder: Encoder, documents: Sequence[Document], folder: Path) -> None:
     """Build an index folder."""
-    write_corpus(encoder, documents, folder / "index")
+    Index.create(folder / "index", encoder, documents)
 
 
 def overhead_lines(

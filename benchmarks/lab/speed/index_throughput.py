@@ -2,7 +2,7 @@
 
 The vectors are random clusters, embedded by nobody. All indexes are built of the same shards with
 ``reindex``: checks, checksums, the wait for the disk and the recall measurement of an approximate
-index are part of it. Searching is ``StoredIndex.search``, the texts of the hits included.
+index are part of it. Searching is ``Index.search``, the texts of the hits included.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.lab.speed.index_work import make_documents
+from benchmarks.lab.speed.generated import make_documents
 from benchmarks.lab.speed.interleaved import Contestant, Timings, take_turns
-from indexes import StoredIndex, WriteConfig, open_index, reindex, write_corpus
+from indexes import Index, IndexConfig
 from retrieval import Fingerprint, Vectors
 
 __all__ = ["KINDS", "ThroughputConfig", "find_recall", "make_clusters", "throughput_lines"]
@@ -41,7 +41,7 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ThroughputConfig:
-    """What is built and asked; see ``python -m benchmarks.lab.speed.indexing throughput --help``."""
+    """What is built and asked; see ``benchmarks.lab.speed.indexing throughput --help``."""
 
     documents: int = 50_000
     dimension: int = 384
@@ -55,7 +55,7 @@ class ThroughputConfig:
 
 @dataclass(frozen=True)
 class _Built:
-    index: StoredIndex
+    index: Index
     seconds: float
     busy_seconds: float
 
@@ -127,16 +127,16 @@ def _build_all(
     vectors = make_clusters(config.documents, config.dimension, seed=0)
     source = folder / "source"
     documents = make_documents(config.documents, config.characters)
-    write_corpus(_Table(vectors), documents, source, WriteConfig(corpus_name="clusters"))
+    Index.create(source, _Table(vectors), documents, IndexConfig(corpus_name="clusters"))
     built = {}
     for number, (name, (backend, factory)) in enumerate(KINDS.items()):
         target = folder / f"{number}"
         kind = factory.format(lists=config.lists)
         began, busy = time.perf_counter(), time.process_time()
-        reindex(source, out=target, backend=backend, factory=kind)
+        Index.open(source).reindex(out=target, backend=backend, factory=kind)
         busy, seconds = time.process_time() - busy, time.perf_counter() - began
         notify(f"{name}: built in {seconds:.1f} s, {busy:.1f} s of processor time")
-        built[name] = _Built(open_index(target), seconds, busy)
+        built[name] = _Built(Index.open(target), seconds, busy)
     return built
 
 
@@ -150,7 +150,7 @@ def _search_all(
     """Return wall seconds and processor seconds of all queries, by index."""
     processor = Timings({name: [] for name in built})
 
-    def ask(name: str, index: StoredIndex) -> None:
+    def ask(name: str, index: Index) -> None:
         busy = time.process_time()
         for start in range(0, len(queries), batch):
             index.search(queries[start : start + batch], config.k)
@@ -168,7 +168,7 @@ def _search_all(
     return wall, processor
 
 
-def _ids(index: StoredIndex, queries: Vectors, k: int) -> list[set[str]]:
+def _ids(index: Index, queries: Vectors, k: int) -> list[set[str]]:
     answers = index.search(queries, k, with_text=False)
     return [{hit.doc_id for hit in answer} for answer in answers]
 

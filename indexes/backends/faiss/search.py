@@ -16,9 +16,10 @@ from indexes.backends.faiss.build import (
     read_faiss,
 )
 from indexes.search.ranking import ExactScan, Found
-from indexes.search.selection import Mask, Selection
+from indexes.search.selection import Selection
 from retrieval import Vectors
 from retrieval.errors import IndexCorruptError
+from retrieval.protocols import Mask
 
 __all__ = ["FaissCandidates", "open_engine"]
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from indexes.engines.ray.session import RayConfig, load_ray, ray_session, say
-from indexes.write import Engine
+from indexes.writing import Engine
 from retrieval import Document, Encoder, Fingerprint, Vectors
 from retrieval.errors import FailureError, FingerprintError, ModelError, UsageError
 
@@ -113,7 +113,7 @@ def _refuse(kind: Literal["factory", "text"], error: Exception, row: int | None 
 
 
 def ray_engine(factory: EncoderFactory, config: RayConfig | None = None) -> Engine:
-    """Return an engine for ``write_corpus`` that embeds in the workers of a Ray cluster.
+    """Return an engine for ``Index.create`` that embeds in the workers of a Ray cluster.
 
     Every worker builds its own encoder; before the first chunk is handed out, all of them must
     have the driver's fingerprint, and a worker that is started again must have it too. Chunks come

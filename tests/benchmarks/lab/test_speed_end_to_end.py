@@ -8,7 +8,7 @@ import pytest
 from benchmarks.lab.speed.end_to_end import ALONE, BUILD, Config, describe_share, main, measure
 from benchmarks.lab.speed.interleaved import Timings
 from embedder import Embedder
-from indexes import open_index
+from indexes import Index
 from retrieval import read_corpus
 
 pytest.importorskip("faiss", reason="faiss is not installed")
@@ -47,7 +47,7 @@ def test_the_build_stores_the_vectors_that_encoding_alone_gives(corpus, tiny_bas
     timings = measure(model, texts, config, tmp_path)
     assert calls == [8, 8, 10, 10, 10, 10]  # both warm up, then two rounds of both
     assert {name: len(seconds) for name, seconds in timings.seconds.items()} == {ALONE: 2, BUILD: 2}
-    index = open_index(tmp_path / "build2")  # after the warming one and that of the first round
+    index = Index.open(tmp_path / "build2")  # after the warming one and that of the first round
     assert len(index) == 10
     for row, text in enumerate(texts):
         [hits] = index.search(expected[row : row + 1], 1)

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.lab.speed.generated import ENCODERS, make_documents
 from benchmarks.lab.speed.index_memory import Memory, MemoryConfig, measure_memory, memory_lines
 from benchmarks.lab.speed.index_overhead import BARE, OverheadConfig, measure_overhead, run_bare
 from benchmarks.lab.speed.index_throughput import KINDS, find_recall, make_clusters
-from benchmarks.lab.speed.index_work import ENCODERS, make_documents
 from benchmarks.lab.speed.indexing import main
-from indexes import open_index, write_corpus
+from indexes import Index
 from retrieval.errors import UsageError
 
 
@@ -58,8 +58,8 @@ def test_documents_are_as_long_as_asked_and_all_different():
 def test_the_bare_loop_and_the_pipeline_write_the_same_faiss_file(tmp_path, name):
     documents = list(make_documents(1500, 100))  # two batches
     run_bare(ENCODERS[name](16), documents, tmp_path)
-    write_corpus(ENCODERS[name](16), documents, tmp_path / "i")
-    index = open_index(tmp_path / "i")
+    Index.create(tmp_path / "i", ENCODERS[name](16), documents)
+    index = Index.open(tmp_path / "i")
     assert index.documents.documents(np.array([1499]))[1499] == documents[1499]
     ours = index.manifest.place(tmp_path / "i", "index")
     assert ours.read_bytes() == (tmp_path / "index.faiss").read_bytes()

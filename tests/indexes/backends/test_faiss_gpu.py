@@ -4,7 +4,7 @@ import faiss
 import numpy as np
 import pytest
 
-from indexes import WriteConfig, open_index, write_corpus
+from indexes import Index, IndexConfig
 from retrieval import Document
 from tests.indexes import fakes
 
@@ -52,8 +52,8 @@ def test_a_search_without_a_filter_runs_on_the_gpu_and_one_with_a_filter_does_no
     tmp_path, corpus, gpus, factory
 ):
     encoder, documents, vectors = corpus
-    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory=factory))
-    index = open_index(tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, documents, IndexConfig(factory=factory))
+    index = Index.open(tmp_path / "i")
     gpus["searches"] = 0
     hits = index.search(vectors[:3], 5)
     assert gpus["searches"] >= 1
@@ -65,8 +65,8 @@ def test_a_search_without_a_filter_runs_on_the_gpu_and_one_with_a_filter_does_no
 def test_more_candidates_than_a_gpu_gives_are_asked_of_the_cpu(tmp_path, gpus):
     vectors = np.random.default_rng(0).standard_normal((2100, 4)).astype(np.float32)
     documents = [Document(f"d{n}", str(n)) for n in range(2100)]
-    write_corpus(fakes.TableEncoder(vectors), documents, tmp_path / "i")
-    index = open_index(tmp_path / "i")
+    Index.create(tmp_path / "i", fakes.TableEncoder(vectors), documents)
+    index = Index.open(tmp_path / "i")
     gpus["searches"] = 0
     assert len(index.search(vectors[:1], 2090)[0]) == 2090
     assert gpus["searches"] == 0
@@ -74,15 +74,15 @@ def test_more_candidates_than_a_gpu_gives_are_asked_of_the_cpu(tmp_path, gpus):
 
 def test_an_index_is_trained_and_filled_on_the_gpu_and_written_from_the_cpu(tmp_path, corpus, gpus):
     encoder, documents, vectors = corpus
-    config = WriteConfig(factory="SQ8")
-    write_corpus(encoder, documents, tmp_path / "gpu", config)
+    config = IndexConfig(factory="SQ8")
+    Index.create(tmp_path / "gpu", encoder, documents, config)
     assert gpus["back"] == 1
-    hits = open_index(tmp_path / "gpu").search(vectors[:5], 3)
+    hits = Index.open(tmp_path / "gpu").search(vectors[:5], 3)
     assert [h[0].doc_id for h in hits] == ["d000", "d001", "d002", "d003", "d004"]
 
 
 def test_a_kind_that_gpus_lack_stays_on_the_cpu(tmp_path, corpus, gpus):
     encoder, documents, vectors = corpus
-    write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory="HNSW16"))
+    Index.create(tmp_path / "i", encoder, documents, IndexConfig(factory="HNSW16"))
     assert gpus["there"] == 0
-    assert open_index(tmp_path / "i").search(vectors[:1], 1)[0][0].doc_id == "d000"
+    assert Index.open(tmp_path / "i").search(vectors[:1], 1)[0][0].doc_id == "d000"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import WriteConfig, open_index, write_corpus
+from indexes import Index, IndexConfig
 from indexes.backends.faiss.build import INDEX_NAME, _write_flat, load_faiss
 from indexes.storage.vectors import Shards, VectorWriter
 from retrieval import Document, Retriever, VectorIndex
@@ -30,8 +30,8 @@ def index_of(vectors, folder, *, ids=None, factory="Flat"):
     """Write an index whose document number n has the n-th vector."""
     ids = ids or [f"d{n}" for n in range(len(vectors))]
     documents = [Document(doc_id, str(n)) for n, doc_id in enumerate(ids)]
-    write_corpus(fakes.TableEncoder(vectors), documents, folder, WriteConfig(factory=factory))
-    return open_index(folder)
+    Index.create(folder, fakes.TableEncoder(vectors), documents, IndexConfig(factory=factory))
+    return Index.open(folder)
 
 
 def pairs(hits):
@@ -53,8 +53,8 @@ def test_search_orders_by_inner_product_and_returns_the_documents(tmp_path):
 
 
 def test_hits_carry_title_text_and_metadata_only_when_asked(tmp_path, encoder, documents):
-    write_corpus(encoder, documents, tmp_path / "i")
-    index = open_index(tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, documents)
+    index = Index.open(tmp_path / "i")
     query = encoder.encode_queries([documents[7].content])
     [hit] = index.search(query, 1)[0]
     assert (hit.doc_id, hit.title, hit.text, hit.metadata) == (
@@ -68,9 +68,9 @@ def test_hits_carry_title_text_and_metadata_only_when_asked(tmp_path, encoder, d
 
 
 def test_a_retriever_finds_a_document_by_its_own_text(tmp_path, encoder, documents):
-    write_corpus(encoder, documents, tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, documents)
     assert (
-        Retriever(encoder, open_index(tmp_path / "i")).search(documents[3].content)[0].doc_id
+        Retriever(encoder, Index.open(tmp_path / "i")).search(documents[3].content)[0].doc_id
         == "d3"
     )
 
@@ -163,9 +163,11 @@ def test_k_below_one_is_refused(tmp_path):
 def test_every_kind_of_index_finds_most_documents_by_their_own_vectors(tmp_path, factory):
     encoder = fakes.HashingEncoder()
     documents = fakes.make_documents(200)
-    manifest = write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory=factory))
+    manifest = Index.create(
+        tmp_path / "i", encoder, documents, IndexConfig(factory=factory)
+    ).manifest
     assert manifest.factory == factory
-    index = open_index(tmp_path / "i")
+    index = Index.open(tmp_path / "i")
     queries = encoder.encode_queries([document.content for document in documents])
     found = index.search(queries, 5)
     assert all(len({hit.doc_id for hit in hits}) == 5 for hits in found)
@@ -176,9 +178,9 @@ def test_every_kind_of_index_finds_most_documents_by_their_own_vectors(tmp_path,
 
 def test_training_and_search_breadth_are_kept_in_the_manifest(tmp_path):
     documents = fakes.make_documents(200)
-    manifest = write_corpus(
-        fakes.HashingEncoder(), documents, tmp_path / "i", WriteConfig(factory="IVF16,Flat")
-    )
+    manifest = Index.create(
+        tmp_path / "i", fakes.HashingEncoder(), documents, IndexConfig(factory="IVF16,Flat")
+    ).manifest
     recall = manifest.settings["recall@10"]
     assert 0.8 < recall < 1.0  # 8 of 16 lists are searched
     assert manifest.settings == {
@@ -205,7 +207,7 @@ def test_a_bad_factory_string_is_refused_in_one_line_before_anything_is_encoded(
     tmp_path, encoder, documents, factory
 ):
     with pytest.raises(UsageError, match="Examples that work: Flat, HNSW32, IVF256,Flat, SQ8") as e:
-        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory=factory))
+        Index.create(tmp_path / "i", encoder, documents, IndexConfig(factory=factory))
     assert "\n" not in str(e.value)
     assert ".cpp" not in str(e.value)
     assert encoder.calls == 0
@@ -215,12 +217,12 @@ def test_a_bad_factory_string_is_refused_in_one_line_before_anything_is_encoded(
 @pytest.mark.parametrize("factory", ["IVF256,Flat", "PQ4", "NSG32"])
 def test_too_few_documents_to_build_are_refused_in_one_line(tmp_path, encoder, documents, factory):
     with pytest.raises(UsageError, match=r"from 25 documents: .*Flat, HNSW32") as caught:
-        write_corpus(encoder, documents, tmp_path / "i", WriteConfig(factory=factory))
+        Index.create(tmp_path / "i", encoder, documents, IndexConfig(factory=factory))
     assert "\n" not in str(caught.value)
     assert ".cpp" not in str(caught.value)
     # With another factory the same documents need not be embedded again.
     calls = encoder.calls
-    write_corpus(encoder, documents, tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, documents)
     assert encoder.calls == calls
 
 
@@ -242,10 +244,10 @@ def test_a_streamed_flat_file_has_the_bytes_that_faiss_writes(tmp_path):
 @pytest.mark.parametrize("factory", ["Flat", "HNSW32", "IVF4,Flat", "SQ8"])
 def test_the_index_file_is_memory_mapped(tmp_path, factory):
     folder = tmp_path / "i"
-    write_corpus(
-        fakes.HashingEncoder(), fakes.make_documents(200), folder, WriteConfig(factory=factory)
+    Index.create(
+        folder, fakes.HashingEncoder(), fakes.make_documents(200), IndexConfig(factory=factory)
     )
-    index = open_index(folder)
+    index = Index.open(folder)
     mapped = Path("/proc/self/maps").read_text()
     assert str(folder / INDEX_NAME) in mapped
     assert str(folder / "documents" / "00000.arrow") in mapped
@@ -255,5 +257,5 @@ def test_the_index_file_is_memory_mapped(tmp_path, factory):
 def test_a_missing_faiss_names_both_extras(tmp_path, encoder, documents, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingDependencyError, match=r"millpond\[cpu\].*millpond\[gpu\]"):
-        write_corpus(encoder, documents, tmp_path / "i")
+        Index.create(tmp_path / "i", encoder, documents)
     assert encoder.calls == 0

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexes import WriteConfig, open_index, reindex, write_corpus
-from indexes import index as index_module
+from indexes import Index, IndexConfig, snapshot
 from indexes.backends.qdrant import QdrantOptions, configured_backend
 from retrieval import Document
 from retrieval.errors import UnknownNameError, UsageError
@@ -25,7 +24,7 @@ KINDS = {
     "refine": ("faiss", "SQ8,RFlat", None),
     "edge": ("qdrant", "Flat", None),
     "edge-hnsw": ("qdrant", "HNSW", None),
-    "memory": ("qdrant", "Flat", QdrantOptions(url=":memory:")),
+    "memory": ("qdrant", "Flat", QdrantOptions(memory=True)),
 }
 FILTERS = [
     "year >= 2020",
@@ -74,9 +73,9 @@ def corpus(tmp_path_factory):
     indexes = {}
     for name, (backend, factory, options) in KINDS.items():
         store = configured_backend(options) if options else None
-        config = WriteConfig(backend=backend, factory=factory)
-        write_corpus(encoder, documents, folder / name, config, store=store)
-        indexes[name] = open_index(folder / name)
+        config = IndexConfig(backend=backend, factory=factory)
+        Index.create(folder / name, encoder, documents, config, store=store)
+        indexes[name] = Index.open(folder / name)
     return vectors, documents, rows, indexes
 
 
@@ -86,7 +85,7 @@ def test_every_kind_of_index_finds_k_of_the_matching_documents(
     corpus, monkeypatch, kind, engine_only
 ):
     if engine_only:  # otherwise 400 rows are few enough to compare all of them
-        monkeypatch.setattr(index_module, "SMALL_SELECTION", 0)
+        monkeypatch.setattr(snapshot, "SMALL_SELECTION", 0)
     vectors, documents, rows, indexes = corpus
     schema = infer_schema(rows)
     queries = make_corpus(5, 8, seed=1)[0]
@@ -99,7 +98,7 @@ def test_every_kind_of_index_finds_k_of_the_matching_documents(
             best = expected_ids(vectors, documents, allowed, query, 10)
             assert len(ids) == min(10, len(allowed))
             assert set(ids) <= {documents[row].doc_id for row in allowed}
-            if indexes[kind].exact or not engine_only:
+            if indexes[kind].snapshot.exact or not engine_only:
                 assert ids == best, text
             elif best:
                 assert len(set(ids) & set(best)) >= len(best) // 2
@@ -122,17 +121,17 @@ def test_filtered_search_equals_plain_python(kind, seed, count, k, texts, joined
     store = configured_backend(options) if options else None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "i"
-        config = WriteConfig(backend=backend, factory=factory)
-        write_corpus(fakes.TableEncoder(vectors), documents, path, config, store=store)
+        config = IndexConfig(backend=backend, factory=factory)
+        Index.create(path, fakes.TableEncoder(vectors), documents, config, store=store)
         schema = infer_schema(rows)
         try:
             holds = list(evaluate_filter(parse_filter(where), schema, rows))
         except UnknownNameError:  # no document of this draw has a score
             with pytest.raises(UnknownNameError):
-                open_index(path).search(vectors[:1], k, where=where)
+                Index.open(path).search(vectors[:1], k, where=where)
             return
         allowed = [row for row, keep in enumerate(holds) if keep]
-        found = open_index(path).search(vectors[:2], k, where=where)
+        found = Index.open(path).search(vectors[:2], k, where=where)
         for query, hits in zip(vectors[:2], found, strict=True):
             assert [h.doc_id for h in hits] == expected_ids(vectors, documents, allowed, query, k)
 
@@ -150,16 +149,16 @@ def test_filters_that_do_not_fit_the_index_name_what_is_there(corpus, kind):
 
 
 def test_documents_without_fields_can_be_asked_for_nothing(tmp_path, encoder):
-    write_corpus(encoder, [Document("a", "x"), Document("b", "y")], tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, [Document("a", "x"), Document("b", "y")])
     assert not (tmp_path / "i" / "fields.arrow").exists()
     with pytest.raises(UsageError, match="have no fields"):
-        open_index(tmp_path / "i").search(encoder.encode_queries(["x"]), 1, where="a == 1")
+        Index.open(tmp_path / "i").search(encoder.encode_queries(["x"]), 1, where="a == 1")
 
 
 def test_a_field_that_is_null_everywhere_can_be_asked_for_null(tmp_path, encoder):
     documents = [Document("a", "x", metadata={"n": None}), Document("b", "y")]
-    write_corpus(encoder, documents, tmp_path / "i")
-    index = open_index(tmp_path / "i")
+    Index.create(tmp_path / "i", encoder, documents)
+    index = Index.open(tmp_path / "i")
     query = encoder.encode_queries(["x"])
     assert len(index.search(query, 5, where="n == null")[0]) == 2
     assert index.search(query, 5, where="n != null") == [[]]
@@ -167,7 +166,7 @@ def test_a_field_that_is_null_everywhere_can_be_asked_for_null(tmp_path, encoder
 
 def test_a_reindexed_folder_keeps_its_fields(corpus, tmp_path):
     vectors, documents, _, indexes = corpus
-    write_corpus(fakes.TableEncoder(vectors), documents, tmp_path / "i")
-    reindex(tmp_path / "i", backend="qdrant")
-    found = open_index(tmp_path / "i").search(vectors[:3], 5, where="year >= 2020")
+    Index.create(tmp_path / "i", fakes.TableEncoder(vectors), documents)
+    Index.open(tmp_path / "i").reindex(backend="qdrant")
+    found = Index.open(tmp_path / "i").search(vectors[:3], 5, where="year >= 2020")
     assert found == indexes["flat"].search(vectors[:3], 5, where="year >= 2020")

@@ -3,7 +3,8 @@ import pyarrow as pa
 import pytest
 
 from indexes.storage import documents as module
-from indexes.storage.documents import DocumentStore, DocumentWriter, check_unique_ids
+from indexes.storage.documents import DocumentStore, DocumentWriter
+from indexes.storage.ids import check_unique_ids
 from retrieval import Document
 from retrieval.errors import DuplicateIdError, IndexCorruptError, RecordError
 from tests.indexes import fakes

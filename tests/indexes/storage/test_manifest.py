@@ -64,9 +64,9 @@ def test_a_manifest_that_is_not_text_is_corrupt(tmp_path):
 
 
 def test_a_newer_format_asks_for_an_upgrade(tmp_path):
-    data = a_manifest().to_json() | {"format_version": 4, "metric": "something new"}
+    data = a_manifest().to_json() | {"format_version": 5, "metric": "something new"}
     (tmp_path / "manifest.json").write_text(json.dumps(data))
-    with pytest.raises(UsageError, match=r"format 3.*pip install --upgrade millpond"):
+    with pytest.raises(UsageError, match=r"format 4.*pip install --upgrade millpond"):
         read_manifest(tmp_path)
 
 

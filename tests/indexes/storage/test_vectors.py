@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from indexes.storage.vectors import Shards, VectorWriter
+from indexes.writing import check_encoded
+from retrieval import Document
 from retrieval.errors import IndexCorruptError, VectorError
 
 
@@ -47,9 +49,10 @@ def test_every_batch_reaches_the_file_before_the_shard_is_complete(tmp_path):
     ],
     ids=["dimension", "dtype", "one row", "list", "nan", "infinity"],
 )
-def test_a_batch_that_is_not_finite_float32_of_the_right_shape_is_refused(tmp_path, vectors):
-    with VectorWriter(tmp_path / "v.npy", 4) as writer, pytest.raises(VectorError, match="encoder"):
-        writer.append(vectors)
+def test_a_batch_that_is_not_finite_float32_of_the_right_shape_is_refused(vectors):
+    documents = [Document(str(number), "") for number in range(len(vectors))]
+    with pytest.raises(VectorError, match="encoder"):
+        check_encoded(vectors, documents, 4)
 
 
 def test_a_sample_is_sorted_distinct_and_repeatable(tmp_path):

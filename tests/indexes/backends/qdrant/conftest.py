@@ -25,7 +25,7 @@ def options(server):
 
 @pytest.fixture
 def write_with():
-    """Return write_corpus with a backend that was configured by options."""
+    """Return Index.create with a backend that was configured by options."""
 
     def write(options, encoder, documents, folder, **config):
         settings = IndexConfig(backend="qdrant", **config)

@@ -116,10 +116,10 @@ def test_a_graph_finds_nearly_all_neighbours_and_can_be_searched_exactly(
     vectors = unit_vectors(random, 3000, 16)
     queries = unit_vectors(random, 20, 16)
     index = index_of(vectors, tmp_path / "i", factory=factory)
-    exact = index.as_exact().search(queries, 10, with_text=False)
+    exact = index.snapshot.as_exact().search(queries, 10, with_text=False)
     found = index.search(queries, 10, with_text=False)
     truth = [np.argsort(-(vectors @ query))[:10] for query in queries]
     assert [[h.doc_id for h in hits] for hits in exact] == [[f"d{n}" for n in t] for t in truth]
     chosen = [{(n, hit.doc_id) for n, hits in enumerate(f) for hit in hits} for f in (found, exact)]
     assert len(chosen[0] & chosen[1]) / 200 > 0.95
-    assert (len(found[0]), index.exact) == (10, False)
+    assert (len(found[0]), index.snapshot.exact) == (10, False)

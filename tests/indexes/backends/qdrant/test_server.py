@@ -102,7 +102,7 @@ def test_every_option_reaches_the_server(tmp_path, write_with, server, options, 
     index = Index.open(tmp_path / "i")
     query = encoder.encode_queries([documents[0].content])
     index.search(query, 3)
-    index.as_exact().search(query, 3)
+    index.snapshot.as_exact().search(query, 3)
     params = [r.body["searches"][0]["params"] for r in server.sent("POST", "/query/batch")]
     assert params[-2:] == [
         {"hnsw_ef": 128, "quantization": {"rescore": True, "oversampling": 2.0}},

@@ -1,0 +1,275 @@
+"""From stored rows to a published index: typed fields, the backend's files, the manifest, recall.
+
+Everything here copies or keeps vectors; nothing is embedded.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from indexes.backends.backend import Backend, BuildRequest, BuildResult
+from indexes.backends.registry import backend_of, get_backend
+from indexes.search.selection import (
+    DELETED_NAME,
+    FIELDS_NAME,
+    infer_fields,
+    live_rows,
+    write_fields,
+)
+from indexes.snapshot import Snapshot
+from indexes.storage.documents import DocumentStore
+from indexes.storage.ids import check_unique_ids
+from indexes.storage.manifest import (
+    BUILDING_NAME,
+    SHARD_ROLES,
+    FileEntry,
+    Manifest,
+    base_libraries,
+    millpond_version,
+    now_utc,
+    read_manifest,
+)
+from indexes.storage.vectors import Shards
+from indexes.transaction import Transaction, storage_errors
+from retrieval import Document, Scalar, Vectors
+from retrieval.errors import StorageError
+from retrieval.protocols import Rows
+
+__all__ = ["RECALL", "Target", "build_index", "compact", "measure_recall", "rebuild"]
+
+RECALL = "recall@10"
+RECALL_K = 10
+RECALL_QUERIES = 200
+RECALL_BATCH = 50
+SHARE_ATTEMPTS = 3
+
+
+def build_index(
+    change: Transaction,
+    backend: Backend,
+    draft: Manifest,
+    *,
+    deleted: Rows | None = None,
+    previous: Manifest | None = None,
+) -> Manifest:
+    """Build the backend's files in the staging folder, publish everything, return the manifest.
+
+    Parameters
+    ----------
+    draft : what is known of the index to be; ``files`` are its shards, staged ones under their
+        present names. Counts, fields and settings are filled in here.
+    deleted : row numbers, rising.
+    previous : the manifest of the index whose rows come first and whose file of the same backend
+        and factory may be extended.
+
+    Raises
+    ------
+    DuplicateIdError : two documents share an id.
+    UsageError : there are too few documents for this factory.
+    StorageError : the disk refuses.
+    """
+    with storage_errors(change.folder):
+        return _build(change, backend, draft, deleted, previous)
+
+
+def _build(
+    change: Transaction,
+    backend: Backend,
+    draft: Manifest,
+    deleted: Rows | None,
+    previous: Manifest | None,
+) -> Manifest:
+    change.staging.mkdir(exist_ok=True)
+    documents = DocumentStore(draft.shards(change.folder, "documents"))
+    vectors = Shards(draft.shards(change.folder, "vectors"), draft.dimension)
+    gone = np.zeros(0, np.int64) if deleted is None else deleted
+    live = live_rows(len(documents), gone)
+    if live is not None:
+        np.save(change.staging / DELETED_NAME, gone)
+    check_unique_ids(documents, source=draft.corpus_name or "corpus", live=live)
+    schema = infer_fields(documents, live)
+    write_fields(documents, live, schema, change.staging / FIELDS_NAME)
+    old = None
+    if previous is not None and "index" in previous.files:
+        old = previous.place(change.folder, "index")
+    carried: dict[str, FileEntry] = {}
+    if previous is not None and backend.keeps_deleted and previous.rows == len(documents):
+        # Only deletions: what the backend wrote is right as it is.
+        result = BuildResult({}, previous.libraries, exact=RECALL not in previous.settings)
+        carried = {role: previous.files[role] for role in backend.files}
+    else:
+        result = backend.build(
+            BuildRequest(
+                change.staging,
+                draft.factory,
+                vectors,
+                documents,
+                fingerprint=draft.fingerprint,
+                schema=schema,
+                live=live,
+                previous=old,
+            )
+        )
+    kept = previous.settings if old is not None and previous is not None else {}
+    built = replace(
+        draft,
+        documents=len(documents) - len(gone),
+        rows=len(documents),
+        created=now_utc(),
+        millpond=millpond_version(),
+        libraries={**base_libraries(), **result.libraries},
+        settings={**kept, **result.settings},
+        fields=schema.to_json(),
+        files={**draft.files, **carried, **change.staged_files()},
+    )
+    if not result.exact:
+        recall = _measure(Snapshot.of(change.folder, built, backend))
+        built = replace(built, settings={**built.settings, **recall})
+    return change.publish(built)
+
+
+def _measure(snapshot: Snapshot) -> dict[str, Scalar]:
+    """Return the recall of an approximate index, to be kept in its manifest."""
+    queries = min(RECALL_QUERIES, snapshot.manifest.documents)
+    return {RECALL: round(measure_recall(snapshot), 4), "recall_queries": queries}
+
+
+def measure_recall(snapshot: Snapshot, *, queries: int = RECALL_QUERIES, seed: int = 0) -> float:
+    """Return recall@10 against exact search, 0 to 1, with stored vectors as queries.
+
+    A document is no answer to itself, so 11 are asked for and it is left out. What ties with the
+    10th best score counts as found. Documents are easier queries than questions are, so this is
+    an upper bound for most users.
+    """
+    live = np.arange(len(snapshot.stored), dtype=np.int64)
+    if snapshot.rows.everything.mask is not None:
+        live = live[snapshot.rows.everything.mask]
+    if len(live) < 2:
+        return 1.0
+    count = min(queries, len(live))
+    asked = np.sort(np.random.default_rng(seed).choice(live, count, replace=False))
+    k = min(RECALL_K + 1, len(live))
+    exact, found_all = snapshot.as_exact(), 0
+    for start in range(0, count, RECALL_BATCH):
+        rows = asked[start : start + RECALL_BATCH]
+        vectors = snapshot.stored.rows(rows)
+        truth, answers = exact.find(vectors, k), snapshot.find(vectors, k)
+        for row, (scores, of), (given, places) in zip(rows, truth, answers, strict=True):
+            threshold = np.sort(scores[of != row])[-(k - 1)]
+            others = given[places != row]
+            found_all += min(k - 1, int(np.count_nonzero(others >= threshold)))
+    return found_all / (count * (k - 1))
+
+
+def compact(change: Transaction, store: Backend | None = None) -> None:
+    """Write the index again without its deleted rows, if it has any; see ``Index.compact``."""
+    snapshot = change.snapshot
+    manifest = snapshot.manifest
+    if manifest.rows == manifest.documents:
+        return
+    staging = change.stage(
+        {"compaction": manifest.created},
+        source=str(change.folder),
+        dimension=manifest.dimension,
+        vector_type=manifest.vector_type,
+    )
+    with storage_errors(change.folder):
+        for documents, vectors in _live_rows(snapshot):
+            staging.append(documents, vectors)
+        staging.finish()
+    build_index(change, store or backend_of(manifest), replace(manifest, files=staging.files()))
+
+
+def _live_rows(snapshot: Snapshot) -> Iterator[tuple[list[Document], Vectors]]:
+    """Yield documents and vectors of the rows that are not deleted, a batch at a time."""
+    mask, start = snapshot.rows.everything.mask, 0
+    for batch in snapshot.documents.iterate():
+        rows = np.arange(start, start + len(batch), dtype=np.int64)
+        start += len(batch)
+        kept = rows if mask is None else rows[mask[rows]]
+        if len(kept):
+            yield [batch[row - rows[0]] for row in kept.tolist()], snapshot.stored.rows(kept)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an index is to become; None keeps what it is.
+
+    Attributes
+    ----------
+    backend : one of ``list_backends()``.
+    factory : by default that of the index, or "Flat" where the backend changes.
+    store : a backend with options of its own, of the kind that ``backend`` names.
+    """
+
+    backend: str | None = None
+    factory: str | None = None
+    store: Backend | None = None
+
+    def resolve(self, manifest: Manifest) -> tuple[Manifest, Backend]:
+        """Return the manifest with the new backend and factory, and that backend."""
+        name = self.backend or manifest.backend
+        same = name == manifest.backend
+        factory = self.factory or (manifest.factory if same else "Flat")
+        store = self.store or (backend_of(manifest) if same else get_backend(name))
+        return replace(manifest, backend=name, factory=factory), store
+
+
+def rebuild(change: Transaction, target: Target, source: Path | None = None) -> Manifest:
+    """Build another index of the same vectors; see ``Index.reindex``.
+
+    ``source`` is the index folder that the vectors come from, if it is another one.
+    """
+    if source is None:
+        snapshot = change.snapshot
+        files = snapshot.manifest.shard_files
+    else:
+        snapshot, files = _share_shards(source, change)
+    draft, backend = target.resolve(snapshot.manifest)
+    return build_index(
+        change,
+        backend,
+        replace(draft, files=files),
+        deleted=snapshot.rows.deleted,
+    )
+
+
+def _share_shards(source: Path, change: Transaction) -> tuple[Snapshot, dict[str, FileEntry]]:
+    """Return a state of the index in ``source``, and its shards as they are staged here.
+
+    The source is not locked. What was staged is one state of it if its manifest is the same
+    before and after: a writer publishes by the manifest and never changes a published file.
+    """
+    for _ in range(SHARE_ATTEMPTS):
+        snapshot = Snapshot.open(source)
+        files = snapshot.manifest.shard_files
+        for name in SHARD_ROLES:
+            shutil.rmtree(change.staging / name, ignore_errors=True)
+        with storage_errors(change.folder), suppress(FileNotFoundError):
+            shared = {role: _share(source, change, role, files[role]) for role in files}
+            if read_manifest(source) == snapshot.manifest:
+                return snapshot, shared
+    raise StorageError(
+        f"{source} was changed by another process while it was read. Type the command again when "
+        "that process has ended."
+    )
+
+
+def _share(source: Path, change: Transaction, role: str, entry: FileEntry) -> FileEntry:
+    """Show a shard in another index: by a link where that works, else by a copy."""
+    found = source / entry.name
+    name = f"{role}{found.suffix}"
+    target = change.staging / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        os.link(found, target)
+    if not target.exists():
+        shutil.copyfile(found, target)
+    return replace(entry, name=f"{BUILDING_NAME}/{name}")

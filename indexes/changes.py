@@ -1,0 +1,256 @@
+"""What a change does to the rows of an index: which are new, which are kept, which are deleted.
+
+The document id decides. Stored shards are never written again: new rows go into new shards, and
+the rows that they replace are listed as deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+
+import numpy as np
+
+from indexes.backends.backend import Backend
+from indexes.backends.registry import backend_of
+from indexes.build import build_index
+from indexes.storage.ids import IdLookup
+from indexes.storage.manifest import MANIFEST_NAME, Manifest
+from indexes.storage.staging import Staging
+from indexes.transaction import Transaction
+from indexes.writing import Encoded, IndexConfig, check_encoded, plan_of, stage_rows
+from retrieval import Document, Encoder, Progress, Scalar
+from retrieval.corpus.reading import IdSet
+from retrieval.errors import DuplicateIdError, UsageError
+from retrieval.passages import Splitter, read_passages, split_passage_id
+from retrieval.protocols import Mask
+
+__all__ = ["Change", "Merge", "delete_rows"]
+
+BATCH = 256
+SHOWN_IDS = 3
+
+
+@dataclass
+class Change:
+    """What a change did, counted in documents.
+
+    Attributes
+    ----------
+    manifest : of the index as it is now.
+    added, replaced : embedded.
+    relabelled : only metadata changed; the vectors were kept.
+    unchanged : left alone.
+    deleted : taken out.
+    missing : ids to be deleted that were not there.
+    compacted : whether deleted rows were cleared away afterwards.
+    """
+
+    manifest: Manifest
+    added: int = 0
+    replaced: int = 0
+    relabelled: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    missing: int = 0
+    compacted: bool = False
+
+
+def delete_rows(
+    transaction: Transaction,
+    doc_ids: Iterable[str],
+    *,
+    ignore_missing: bool = False,
+    store: Backend | None = None,
+) -> Change:
+    """List the rows of these documents as deleted; see ``Index.delete``."""
+    snapshot = transaction.snapshot
+    lookup = _lookup(transaction)
+    done = Change(snapshot.manifest)
+    dead: set[int] = set()
+    missing: list[str] = []
+    stream = iter(dict.fromkeys(doc_ids))
+    while batch := list(islice(stream, BATCH)):
+        found = lookup.find(batch)
+        dead.update(chain.from_iterable(found.values()))
+        done.deleted += len(found)
+        missing += [doc_id for doc_id in batch if doc_id not in found]
+    done.missing = len(missing)
+    if missing and not ignore_missing:
+        count = "1 of the ids is" if len(missing) == 1 else f"{len(missing):,} of the ids are"
+        shown = ", ".join(map(repr, missing[:SHOWN_IDS]))
+        raise UsageError(
+            f"{count} not in {transaction.folder}: {shown}"
+            f"{', ...' if len(missing) > SHOWN_IDS else ''}. Nothing was deleted. Take them "
+            f"out, or type --ignore-missing."
+        )
+    done.manifest = _publish(transaction, store, dead, None)
+    return done
+
+
+@dataclass
+class Merge:
+    """Brings the documents of a corpus into an index: an add or an update.
+
+    Attributes
+    ----------
+    transaction : on the index.
+    encoder : the one that made the index.
+    config : see ``IndexConfig``.
+    split : what cut the documents of this index into passages, if it was cut.
+    replaces : whether a document that is stored with other content is replaced, or refused.
+    delete_missing : whether documents that the corpus does not hold are deleted.
+    """
+
+    transaction: Transaction
+    encoder: Encoder
+    config: IndexConfig
+    split: Splitter | None = None
+    replaces: bool = False
+    delete_missing: bool = False
+    _dead: set[int] = field(default_factory=set)
+    _kept: dict[str, int] = field(default_factory=dict)
+
+    def run(
+        self,
+        documents: Iterable[Document],
+        *,
+        store: Backend | None,
+        progress: Progress,
+        resumed: Progress,
+    ) -> Change:
+        """Store what is new or differs, publish it, say what was done; see ``Index.update``."""
+        snapshot = self.transaction.snapshot
+        manifest = snapshot.manifest
+        self._done = Change(manifest)
+        live = snapshot.rows.everything.mask
+        unseen = np.ones(manifest.rows, np.bool_) if live is None else live.copy()
+        staging = self.transaction.stage(
+            self._plan(),
+            source=self.config.source,
+            dimension=manifest.dimension,
+            vector_type=manifest.vector_type,
+        )
+        stage_rows(
+            self.transaction,
+            staging,
+            self._new_rows(documents, unseen, progress),
+            self._encode,
+            self.config,
+            progress=lambda count: None,
+            resumed=resumed,
+        )
+        if self.delete_missing:
+            missing = snapshot.documents.ids(np.flatnonzero(unseen))
+            key = _document_key(manifest)
+            self._done.deleted += len({key(name) if key else name for name in missing.values()})
+            self._dead.update(missing)
+        self._done.manifest = _publish(self.transaction, store, self._dead, staging)
+        return self._done
+
+    def _plan(self) -> dict[str, Scalar]:
+        state = (self.transaction.folder / MANIFEST_NAME).read_bytes()
+        return {
+            "state of the index": hashlib.sha256(state).hexdigest()[:12],
+            "change": "update" if self.replaces else "add",
+            "delete_missing": self.delete_missing,
+            **plan_of(self.encoder, self.config),
+        }
+
+    def _new_rows(
+        self, documents: Iterable[Document], unseen: Mask, progress: Progress
+    ) -> Iterator[Document]:
+        """Yield the rows to be stored; note what they replace, and which rows were named."""
+        stored_documents, lookup = self.transaction.snapshot.documents, _lookup(self.transaction)
+        stream, ids = iter(documents), IdSet()
+        number = 0
+        while batch := list(islice(stream, BATCH)):
+            found = lookup.find([document.doc_id for document in batch])
+            rows = np.array(sorted(chain.from_iterable(found.values())), dtype=np.int64)
+            unseen[rows] = False
+            stored = stored_documents.documents(rows)
+            for document in batch:
+                number += 1
+                if not ids.add(document.doc_id):
+                    problem = f"id {document.doc_id!r} came before"
+                    raise DuplicateIdError(self.config.source, number, problem)
+                held = found.get(document.doc_id, [])
+                yield from self._compare(document, [(row, stored[row]) for row in held])
+            progress(len(batch))
+
+    def _compare(self, document: Document, held: list[tuple[int, Document]]) -> Iterator[Document]:
+        """Yield what must be stored of a document, of which these rows are stored."""
+        rows = [document] if self.split is None else [*read_passages([document], self.split)]
+        if [row for _, row in held] == rows:
+            self._done.unchanged += 1
+            return
+        if held and not self.replaces:
+            folder = self.transaction.folder
+            raise UsageError(
+                f"{document.doc_id!r} is in {folder} with another text or other metadata. "
+                f"Nothing was added. Replace it with: millpond update "
+                f"{shlex.quote(str(folder))} CORPUS"
+            )
+        self._dead.update(row for row, _ in held)
+        if [old.content for _, old in held] == [row.content for row in rows]:
+            self._done.relabelled += 1
+            self._kept.update(zip((r.doc_id for r in rows), (r for r, _ in held), strict=True))
+        elif held:
+            self._done.replaced += 1
+        else:
+            self._done.added += 1
+        yield from rows
+
+    def _encode(self, chunks: Iterator[list[Document]]) -> Encoded:
+        """Yield each chunk with its vectors: stored ones where there are any, else new ones."""
+        stored = self.transaction.snapshot.stored
+        for chunk in chunks:
+            vectors = np.empty((len(chunk), stored.dimension), dtype=np.float32)
+            kept = [self._kept.pop(document.doc_id, -1) for document in chunk]
+            rows = np.array(kept, dtype=np.int64)
+            vectors[rows >= 0] = stored.rows(rows[rows >= 0])
+            new = [document for document, row in zip(chunk, kept, strict=True) if row < 0]
+            if new:
+                encoded = self.encoder.encode_documents([document.content for document in new])
+                vectors[rows < 0] = check_encoded(encoded, new, stored.dimension)
+            yield chunk, vectors
+
+
+def _publish(
+    transaction: Transaction, store: Backend | None, dead: set[int], staging: Staging | None
+) -> Manifest:
+    """Make the staged rows and the deletions the index; return the manifest that holds then."""
+    snapshot = transaction.snapshot
+    manifest = snapshot.manifest
+    staged = staging.finished_rows if staging is not None else 0
+    if not dead and not staged:
+        return manifest
+    deleted = np.array(sorted(dead.union(snapshot.rows.deleted.tolist())), dtype=np.int64)
+    if len(deleted) == manifest.rows + staged:
+        raise UsageError(
+            f"No document would be left in {transaction.folder}; an index needs one. Delete the "
+            f"folder instead, or index another corpus with --overwrite."
+        )
+    shards = len(manifest.shard_files) // 2
+    new = {} if staging is None else staging.files(shards)
+    return build_index(
+        transaction,
+        store or backend_of(manifest),
+        replace(manifest, files={**manifest.shard_files, **new}),
+        deleted=deleted,
+        previous=manifest,
+    )
+
+
+def _lookup(transaction: Transaction) -> IdLookup:
+    snapshot = transaction.snapshot
+    key = _document_key(snapshot.manifest)
+    return IdLookup(snapshot.documents, snapshot.rows.everything.mask, key)
+
+
+def _document_key(manifest: Manifest) -> Callable[[str], str] | None:
+    """Return what turns a stored id into its document's; None where they are the same."""
+    return (lambda stored_id: split_passage_id(stored_id)[0]) if manifest.passages else None

@@ -1,0 +1,232 @@
+"""An index as it was when it was opened: what searches read, whatever stores its vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from indexes.backends.backend import Backend, OpenRequest, SearchEngine
+from indexes.backends.registry import get_backend
+from indexes.search.ranking import ExactScan, Found, make_hits, rank
+from indexes.search.selection import RowTable, Selection
+from indexes.storage.documents import DocumentStore
+from indexes.storage.manifest import FileEntry, Manifest, read_manifest
+from indexes.storage.vectors import Shards, check_vectors
+from retrieval import Hit, Vectors
+from retrieval.errors import IndexCorruptError, UsageError
+from retrieval.filters import Expression
+from retrieval.protocols import Rows
+
+__all__ = ["Snapshot", "find_damage"]
+
+SMALL_SELECTION = 4096
+"""With so few rows, comparing all of them is as fast as asking a graph or lists."""
+PASSAGES_PER_HIT = 4
+AGAIN = "Index the corpus again with --overwrite."
+
+
+class Snapshot:
+    """Finds candidates with an engine and scores them with the vectors in the folder.
+
+    Writers replace files and never change them, so a snapshot stays what it was. Where the engine
+    is exact, hits, scores and order do not depend on it. Otherwise it chooses the candidates;
+    their scores are exact all the same.
+
+    Parameters
+    ----------
+    engine : what the backend opened.
+    stored, documents, rows : the same rows in the same order.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        engine: SearchEngine,
+        stored: Shards,
+        documents: DocumentStore,
+        rows: RowTable,
+    ) -> None:
+        self.manifest = manifest
+        self.exact = engine.exact
+        self.stored = stored
+        self.documents = documents
+        self.rows = rows
+        self._candidates = engine.candidates
+
+    @classmethod
+    def open(cls, folder: Path, *, checksums: bool = False) -> Snapshot:
+        """Return the index in ``folder``, ready to search.
+
+        File sizes and counts are checked, and the checksum of every file with ``checksums``.
+
+        Raises
+        ------
+        SourceNotFoundError : there is no such folder, or it holds no index.
+        IndexCorruptError : the build was interrupted, or a file is missing or damaged.
+        UsageError : a newer millpond wrote the index.
+        UnknownNameError : this millpond has no such backend.
+        MissingDependencyError : the backend's library is not installed.
+        """
+        manifest = read_manifest(folder)
+        try:
+            return cls._open_checked(folder, manifest, checksums)
+        except IndexCorruptError:
+            # A writer may have replaced the index since the manifest was read.
+            newer = read_manifest(folder)
+            if newer == manifest:
+                raise
+            return cls._open_checked(folder, newer, checksums)
+
+    @classmethod
+    def _open_checked(cls, folder: Path, manifest: Manifest, checksums: bool) -> Snapshot:
+        backend = get_backend(manifest.backend)
+        for role in ("documents/00000", "vectors/00000", *backend.files):
+            if role not in manifest.files:
+                raise IndexCorruptError(
+                    f"{folder} is damaged: its manifest lists no file for {role!r}. {AGAIN}"
+                )
+        find_fault = _find_fault if checksums else _find_size_fault
+        for entry in manifest.files.values():  # before an engine sees a damaged file
+            path = folder / entry.name
+            fault = find_fault(path, entry)
+            if fault:
+                raise IndexCorruptError(f"{path} is damaged: {fault}. {AGAIN}")
+        return cls.of(folder, manifest, backend)
+
+    @classmethod
+    def of(cls, folder: Path, manifest: Manifest, backend: Backend) -> Snapshot:
+        """Return the index that ``manifest`` describes, whether or not it is published.
+
+        Raises
+        ------
+        IndexCorruptError : a file cannot be read, or the files and the manifest disagree.
+        MissingDependencyError : the backend's library is not installed.
+        """
+        documents = DocumentStore(manifest.shards(folder, "documents"))
+        stored = Shards(manifest.shards(folder, "vectors"), manifest.dimension)
+        fields = manifest.place(folder, "fields") if "fields" in manifest.files else None
+        deleted = np.zeros(0, np.int64)
+        if "deleted" in manifest.files:
+            deleted = _read_deleted(manifest.place(folder, "deleted"), manifest)
+        stated = (manifest.rows, manifest.rows, manifest.documents)
+        if (len(stored), len(documents), manifest.rows - len(deleted)) != stated:
+            raise IndexCorruptError(
+                f"{folder} is inconsistent: {len(stored)} vectors and {len(documents)} documents "
+                f"with {len(deleted)} deleted, but the manifest states {manifest.rows} with "
+                f"{manifest.rows - manifest.documents} deleted. {AGAIN}"
+            )
+        rows = RowTable(manifest.rows, manifest.schema, fields, deleted)
+        live = rows.everything.mask
+        engine = backend.open(OpenRequest(folder, manifest, stored, documents, live))
+        return cls(manifest, engine, stored, documents, rows)
+
+    def as_exact(self) -> Snapshot:
+        """Return the same index, searched by comparing every vector, to measure recall against."""
+        engine = SearchEngine(self._candidates, exact=True)
+        return Snapshot(self.manifest, engine, self.stored, self.documents, self.rows)
+
+    def search(
+        self,
+        vectors: object,
+        k: int,
+        *,
+        with_text: bool = True,
+        where: Expression | str | None = None,
+    ) -> list[list[Hit]]:
+        """Return at most k hits per row of ``vectors`` (Q, D); see ``Index.search``."""
+        checked = check_vectors(vectors, self.manifest.dimension, source="queries")
+        if k < 1:
+            raise UsageError(f"k is {k}; it must be 1 or more.")
+        selection = self.rows.select(where)
+        if not len(checked):
+            return []
+        if not selection.count:
+            return [[] for _ in checked]
+        queries = np.ascontiguousarray(checked)
+        if self.manifest.passages:
+            return self._search_passages(queries, k, selection, with_text)
+        found = self.find(queries, min(k, selection.count), selection)
+        return make_hits(found, self.documents, k, with_text=with_text)
+
+    def _search_passages(
+        self, queries: Vectors, k: int, selection: Selection, with_text: bool
+    ) -> list[list[Hit]]:
+        """Return k documents per query: ask for more passages until they belong to k documents."""
+        hits: dict[int, list[Hit]] = {}
+        pending = list(range(len(queries)))
+        wanted = min(PASSAGES_PER_HIT * k, selection.count)
+        while pending:
+            found = self.find(queries[pending], wanted, selection)
+            answers = make_hits(found, self.documents, k, with_text=with_text, passages=True)
+            unsettled = []
+            for query, answer, (_, rows) in zip(pending, answers, found, strict=True):
+                hits[query] = answer
+                if len(answer) < k and wanted <= len(rows) and wanted < selection.count:
+                    unsettled.append(query)
+            pending = unsettled
+            wanted = min(PASSAGES_PER_HIT * wanted, selection.count)
+        return [hits[query] for query in range(len(queries))]
+
+    def find(self, queries: Vectors, k: int, selection: Selection | None = None) -> list[Found]:
+        """Return, per query, scores and rows of the k best and of all that tie with the kth.
+
+        ``selection`` holds k rows or more; by default all that can be found.
+        """
+        chosen = selection or self.rows.everything
+        scan = ExactScan(self.stored)
+        partly = chosen.mask is not None
+        if not self.exact and partly and chosen.count <= max(SMALL_SELECTION, 4 * k):
+            return rank(scan, self.stored, queries, k, exact=True, selection=chosen)
+        found = rank(self._candidates, self.stored, queries, k, exact=self.exact, selection=chosen)
+        short = [number for number, (_, rows) in enumerate(found) if len(rows) < k]
+        if partly and short:  # a graph can lose its way among rows that may not be returned
+            again = rank(scan, self.stored, queries[short], k, exact=True, selection=chosen)
+            for number, better in zip(short, again, strict=True):
+                found[number] = better
+        return found
+
+
+def find_damage(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """Return what is wrong with each file that is not what the manifest lists, by file name.
+
+    Reads every file. Opens none: an engine may never return from a damaged one.
+    """
+    found = {e.name: _find_fault(folder / e.name, e) for e in manifest.files.values()}
+    return {name: fault for name, fault in found.items() if fault}
+
+
+def _find_fault(path: Path, entry: FileEntry) -> str:
+    """Return what is wrong with a file, as a clause; "" if nothing is."""
+    fault = _find_size_fault(path, entry)
+    if fault:
+        return fault
+    try:
+        whole = FileEntry.of(path, entry.name) == entry
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    return "" if whole else "its checksum is not the one in the manifest"
+
+
+def _find_size_fault(path: Path, entry: FileEntry) -> str:
+    """Return what is wrong with a file as far as it shows without reading it."""
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        return "it is missing"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    if found == entry.bytes:
+        return ""
+    return f"it has {found} bytes, the manifest states {entry.bytes}"
+
+
+def _read_deleted(path: Path, manifest: Manifest) -> Rows:
+    try:
+        rows = np.load(path)
+        fits = rows.dtype == np.int64 and rows.ndim == 1 and bool((np.diff(rows) > 0).all())
+        if not fits or (len(rows) and not 0 <= rows[0] <= rows[-1] < manifest.rows):
+            raise ValueError("it is not a rising list of row numbers")
+    except (ValueError, OSError) as error:
+        raise IndexCorruptError(f"{path} is damaged: {error}. {AGAIN}") from error
+    return rows  # type: ignore[no-any-return]

@@ -1,0 +1,385 @@
+"""The one way to change an index folder: take the lock, read the state, publish by one rename.
+
+::
+
+    FOLDER/manifest.json       published last, by one rename: this is the commit
+    FOLDER/documents/00000.arrow   later generations: documents.2/00000.arrow
+    FOLDER/vectors/00000.npy   vectors.2/00000.npy
+    FOLDER/fields.arrow        typed metadata, for filters
+    FOLDER/deleted.npy         the rows that were deleted
+    FOLDER/index.faiss         the backend's own files, index.2.faiss
+    FOLDER/.building/          a build in progress, or one that was killed; see ``staging``
+    FOLDER/.lock               held by the writer
+
+A file of ours that the manifest does not list was left by a killed run or belongs to an earlier
+generation; the next writer deletes it. Other files are never touched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from indexes.backends.registry import BACKENDS
+from indexes.search.selection import DELETED_NAME, FIELDS_NAME
+from indexes.snapshot import Snapshot
+from indexes.storage.manifest import (
+    BUILDING_NAME,
+    DOCUMENTS_NAME,
+    MANIFEST_NAME,
+    SHARD_ROLES,
+    VECTORS_NAME,
+    FileEntry,
+    Manifest,
+    read_manifest,
+)
+from indexes.storage.staging import DONE_NAME, PLAN_NAME, Staging, has_finished_shards
+from retrieval import Scalar
+from retrieval.disk import FULL_DISK, sync_path, sync_tree
+from retrieval.errors import (
+    DuplicateIdError,
+    IndexCorruptError,
+    IndexExistsError,
+    SourceNotFoundError,
+    StorageError,
+    UsageError,
+)
+
+__all__ = ["Transaction", "begin", "check_target", "storage_errors"]
+
+LOCK_NAME = ".lock"
+GENERATION = re.compile(r"(?P<stem>[a-z]+)(?:\.(?P<number>[0-9]+))?(?P<suffix>\.[a-z]+)?")
+
+
+class Transaction:
+    """An index folder that this process alone may write; made by ``begin``.
+
+    What is staged becomes the index by ``publish``, whole or not at all. Without it the index
+    stays what it was.
+
+    Parameters
+    ----------
+    folder : where the index is, or will be.
+    generation : of the files to be published; 1 has plain names.
+    known : the index as it was opened before it was locked, used again if it is still that.
+
+    Attributes
+    ----------
+    published : the manifest of the new state; None before ``publish``.
+    read : what ``snapshot`` returned; None before.
+    """
+
+    def __init__(self, folder: Path, generation: int, known: Snapshot | None = None) -> None:
+        self.folder = folder
+        self.generation = generation
+        self.published: Manifest | None = None
+        self.read: Snapshot | None = None
+        self._known = known
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The index to be changed, as it is now that nobody else can change it.
+
+        Raises
+        ------
+        SourceNotFoundError, IndexCorruptError : as ``Snapshot.open``.
+        """
+        if self.read is None:
+            known = self._known
+            fresh = known is None or read_manifest(self.folder) != known.manifest
+            self.read = Snapshot.open(self.folder) if fresh else known
+        assert self.read is not None
+        return self.read
+
+    @property
+    def staging(self) -> Path:
+        """The folder in which everything is written before it is published."""
+        return self.folder / BUILDING_NAME
+
+    def stage(
+        self, plan: Mapping[str, Scalar], *, source: str, dimension: int, vector_type: str
+    ) -> Staging:
+        """Return where new rows are written, with those that an earlier run has left.
+
+        Raises
+        ------
+        UsageError : an earlier run had another plan.
+        StorageError : the disk refuses.
+        """
+        with storage_errors(self.folder):
+            return Staging(
+                self.staging, plan, source=source, dimension=dimension, vector_type=vector_type
+            )
+
+    def staged_files(self) -> dict[str, FileEntry]:
+        """Return every staged file but the shards, by role, under its present name."""
+        entries: dict[str, FileEntry] = {}
+        for path in sorted(self.staging.rglob("*")):
+            name = path.relative_to(self.staging).as_posix()
+            top = name.partition("/")[0]
+            if path.is_file() and top not in (*SHARD_ROLES, DONE_NAME, PLAN_NAME):
+                role = name.partition(".")[0]
+                role = name if role in entries else role
+                entries[role] = FileEntry.of(path, f"{BUILDING_NAME}/{name}")
+        return entries
+
+    def publish(self, draft: Manifest) -> Manifest:
+        """Make the staged files the index: after this call, or not at all.
+
+        ``draft`` names the files as they lie now; the manifest that is returned, as they are
+        published.
+        """
+        files = {role: self._published(entry) for role, entry in draft.files.items()}
+        manifest = replace(draft, files=files)
+        staged = [path for path in sorted(self.staging.iterdir()) if _generation(path.name)]
+        written = self.staging / MANIFEST_NAME
+        written.write_text(json.dumps(manifest.to_json(), indent=2) + "\n", encoding="utf-8")
+        sync_tree(self.staging)
+        for path in staged:
+            path.rename(self.folder / _name_of(path.name, self.generation))
+        sync_path(self.folder)
+        commit(written, self.folder / MANIFEST_NAME)
+        self.published = manifest
+        sync_path(self.folder)
+        with suppress(OSError):  # a parent that may not be read cannot be synced
+            sync_path(self.folder.parent)
+        return manifest
+
+    def _published(self, entry: FileEntry) -> FileEntry:
+        top, _, name = entry.name.partition("/")
+        if top != BUILDING_NAME:
+            return entry
+        return replace(entry, name=_name_of(name, self.generation))
+
+
+def commit(draft: Path, manifest: Path) -> None:
+    """Rename the manifest into place, the one step that makes a new index visible."""
+    draft.replace(manifest)
+
+
+@contextmanager
+def begin(
+    path: Path, *, overwrite: bool = True, restart: bool = True, known: Snapshot | None = None
+) -> Iterator[Transaction]:
+    """Lock the folder, clear what dead runs left, and clear up again at the end.
+
+    Whatever happens inside, on leaving the folder holds the index that its manifest describes
+    and, where that was not replaced, the finished shards of this build; a folder that was made
+    for the occasion and stayed empty is removed.
+
+    Parameters
+    ----------
+    path : the index folder, made if missing.
+    overwrite : whether it may hold an index already.
+    restart : drop the shards of earlier runs.
+    known : see ``Transaction``.
+
+    Raises
+    ------
+    IndexExistsError, UsageError : as ``check_target``.
+    StorageError : another process is writing, or the folder is not writable.
+    """
+    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+    try:
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            check_target(path, overwrite)
+            with storage_errors(path):
+                generation = _prepare(path, restart)
+            before = {entry.name for entry in path.iterdir()}
+            try:
+                yield Transaction(path, generation, known)
+            except BaseException as error:
+                _take_back(path, generation)
+                # A corpus with a repeated id has to change, so nothing can go on from its shards.
+                _clean(path, keep=before, keep_shards=not isinstance(error, DuplicateIdError))
+                raise
+            else:
+                _clean(path, keep=before)
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # not empty: it holds an index now
+                folder.rmdir()
+
+
+def check_target(path: Path | str, overwrite: bool = False) -> None:
+    """Return if an index may be written to ``path``; costs nothing, changes nothing.
+
+    Raises
+    ------
+    IndexExistsError : it holds an index and ``overwrite`` is false.
+    UsageError : it is a file, a folder of something else, or a newer millpond's index.
+    """
+    with storage_errors(Path(path)):
+        _check_target(Path(path), overwrite)
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        parent = next(parent for parent in folder.parents if parent.exists())
+        if not parent.is_dir():
+            raise UsageError(
+                f"{parent} is a file, so {folder} cannot be made. Choose another path."
+            )
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file; an index needs a folder. Choose another path.")
+    names = {entry.name for entry in folder.iterdir()} - {LOCK_NAME}
+    ours = {name for name in names if _generation(name)}
+    if MANIFEST_NAME in names:
+        manifest = _read_if_whole(folder)
+        if manifest is None and not any(name.startswith(DOCUMENTS_NAME) for name in ours):
+            raise _foreign(folder)  # many programs have a manifest.json
+        if not overwrite:
+            raise IndexExistsError(_describe_existing(folder, manifest))
+    elif names and (BUILDING_NAME not in names or names - ours - {BUILDING_NAME}):
+        raise _foreign(folder)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a StorageError that says how much is free and how much was needed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            reason = error.strerror or str(error)
+            where = error.filename or path
+            raise StorageError(
+                f"The index {path} cannot be written: {where}: {reason}. "
+                "Check the permissions, or choose another folder."
+            ) from error
+        needed = sum(f.stat().st_size for f in (path / BUILDING_NAME).rglob("*") if f.is_file())
+        free = shutil.disk_usage(path).free
+        raise StorageError(
+            f"The disk of {path} is full: {free / 1e6:.1f} MB free after this index had taken "
+            f"{needed / 1e6:.1f} MB. Free some space and run the same command again: it goes on "
+            f"from the last finished shard. Or delete {path / BUILDING_NAME}."
+        ) from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    file = path / LOCK_NAME
+    lock = FileLock(file, timeout=0)
+    with storage_errors(path):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StorageError(
+                f"Another process is writing the index {path}. Wait for it to end, or choose "
+                "another folder."
+            ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # before the release, so that no other writer holds it
+            file.unlink()
+        lock.release()
+
+
+def _prepare(path: Path, restart: bool) -> int:
+    """Remove what dead runs left but finished shards, make ``.building``; return our generation."""
+    names = {entry.name for entry in path.iterdir()}
+    if restart:
+        shutil.rmtree(path / BUILDING_NAME, ignore_errors=True)
+    else:
+        _take_back(path, _next_generation(path) - 1)
+    # A damaged manifest cannot say which files belong to it, so all of them stay for now.
+    _clean(path, keep=names if MANIFEST_NAME in names else set(), keep_shards=True)
+    (path / BUILDING_NAME).mkdir(exist_ok=True)
+    return _next_generation(path)
+
+
+def _next_generation(path: Path) -> int:
+    """Return one more than the highest generation of which there is a file."""
+    return max((_generation(entry.name) for entry in path.iterdir()), default=0) + 1
+
+
+def _name_of(name: str, generation: int) -> str:
+    """Return what a file staged as ``name`` ("vectors/00000.npy") is called when published."""
+    top, slash, rest = name.partition("/")
+    if generation > 1:
+        stem, dot, suffix = top.partition(".")
+        top = f"{stem}.{generation}{dot}{suffix}"
+    return top + slash + rest
+
+
+def _generation(name: str) -> int:
+    """Return the generation of a file of ours, counted from 1; 0 for any other file."""
+    match = GENERATION.fullmatch(name)
+    if match is None:
+        return 0
+    plain = match["stem"] + (match["suffix"] or "")
+    known = {DOCUMENTS_NAME, VECTORS_NAME, FIELDS_NAME, DELETED_NAME}
+    known = known.union(*(backend.files.values() for backend in BACKENDS.values()))
+    return int(match["number"] or 1) if plain in known else 0
+
+
+def _take_back(path: Path, generation: int) -> None:
+    """Bring shards back that were moved to be published by a run that did not get to its end."""
+    manifest = _read_if_whole(path)
+    if manifest is None and (path / MANIFEST_NAME).exists():
+        return  # damaged: what belongs to it cannot be told
+    listed = _listed(manifest) if manifest is not None else set()
+    staging = path / BUILDING_NAME
+    for name in SHARD_ROLES:
+        moved = path / _name_of(name, generation)
+        unlisted = moved.is_dir() and moved.name not in listed
+        if unlisted and (staging / DONE_NAME).is_dir() and not (staging / name).exists():
+            moved.rename(staging / name)
+
+
+def _clean(path: Path, *, keep: set[str], keep_shards: bool = False) -> None:
+    """Delete every file of ours that the manifest does not list, and the staging folder.
+
+    Without a readable manifest, every file of ours whose name is not in ``keep``. With
+    ``keep_shards``, finished shards of the staging folder stay.
+    """
+    staging = path / BUILDING_NAME
+    if not (keep_shards and has_finished_shards(staging)):
+        shutil.rmtree(staging, ignore_errors=True)
+    manifest = _read_if_whole(path)
+    listed = keep if manifest is None else _listed(manifest)
+    for entry in list(path.iterdir()):
+        if not _generation(entry.name) or entry.name in listed:
+            continue
+        with suppress(OSError):  # some systems keep a file that a reader has open; next time
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def _listed(manifest: Manifest) -> set[str]:
+    """Return the names at the top of the folder that belong to the index."""
+    return {entry.name.partition("/")[0] for entry in manifest.files.values()}
+
+
+def _read_if_whole(folder: Path) -> Manifest | None:
+    try:
+        return read_manifest(folder)
+    except (IndexCorruptError, SourceNotFoundError):
+        return None
+
+
+def _describe_existing(folder: Path, manifest: Manifest | None) -> str:
+    what = "a damaged index"
+    if manifest is not None:
+        what = f"an index of {manifest.documents} documents by {manifest.fingerprint.model!r}"
+    return f"{folder} already holds {what}. Type --overwrite to replace it, or another folder."
+
+
+def _foreign(folder: Path) -> UsageError:
+    return UsageError(
+        f"{folder} holds files that are not an index; they are left alone. Choose a new or an "
+        "empty folder."
+    )
