@@ -1,5 +1,7 @@
 # make demo   install, index the docstrings of the standard library, ask three questions
-# make test   install with the test tools, run the tests
+# make test   install with the test tools, run the tests, the same ones every time
+# make test-all  the slow tests too
+# make fuzz   run the tests that find new cases with a random seed; SEED=N repeats one
 # make check  ruff, mypy, tests: what a change has to pass
 # make bench-speed  speed against others, in about 10 minutes on 2 idle cores (docs/speed.md)
 # make clean  remove the environment, the demo index and the caches in this folder
@@ -11,6 +13,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 REQUIREMENTS := pyproject.toml constraints.txt
+# Two processes; a file's tests stay in one, with what they share.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations=30
+SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 INDEX := demo-index
 MODEL := embedder/models/builtin_models/millpond-135m/millpond.json
 # The default model, with less of each text: docstrings say most in their first sentence.
@@ -20,7 +25,7 @@ SPEED_MODEL := millpond-135m,max_tokens=128
 # A folder of your own data with beir/scifact/corpus.jsonl and sts/STSB-train.tsv, for bench-speed.
 DATA ?= ../shared/data
 
-.PHONY: help demo test check bench-speed clean
+.PHONY: help demo test test-all test-slow fuzz check bench-speed clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -41,13 +46,24 @@ $(INDEX)/manifest.json: $(MODEL) Makefile | $(VENV)/.installed
 	@$(BIN)/millpond index python-stdlib --out $(INDEX) --model $(DEMO_MODEL) $(if $(wildcard $@),--overwrite)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/.installed-test
+	$(PYTEST)
+
+# What test-all has more than test: for .ci/run, which runs both.
+test-slow: $(VENV)/.installed-test
+	$(PYTEST) -m slow
+
+fuzz: $(VENV)/.installed-test
+	@echo "make fuzz SEED=$(SEED)"
+	$(PYTEST) -m fuzz --hypothesis-profile=fuzz --hypothesis-seed=$(SEED)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
 
 # Messages go to stderr, tables to stdout: make -s bench-speed > tables.md
 bench-speed: $(VENV)/.installed-test

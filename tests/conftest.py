@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,20 +11,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
+CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 # Processes that a test starts import this checkout, as ``from tests.indexes import fakes`` does.
 os.environ["PYTHONPATH"] = str(ROOT)
 # Threads cost more than they give on models this small, and their sums differ in the last digit.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-settings.register_profile("test", derandomize=True, database=None, deadline=None)
-settings.register_profile(
-    "fuzz",
-    database=None,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+# No clock in either: a machine that is busy fails no test.
+PROFILE = {"database": None, "deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("test", derandomize=True, **PROFILE)
+settings.register_profile("fuzz", print_blob=True, **PROFILE)
 settings.load_profile("test")
 
 
@@ -35,6 +33,18 @@ def seed(pytestconfig):
 
 def _seed(config):
     return int(config.getoption("--hypothesis-seed") or 0)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Debian's browser; ended with its module, as its event loop would be in the way of others."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if (path := shutil.which("chromium")) is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
 
 
 def pytest_collection_modifyitems(items):

@@ -157,6 +157,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_a_real_model_end_to_end_and_again_without_torch(data, tmp_path):
     stand_ins.write_model_folder(tmp_path / "base")
     args = ["-m", f"{tmp_path / 'base'}:mean+causal", "-m", "bm25", "-t", str(data)]

@@ -18,6 +18,7 @@ def index(tiny_base, tmp_path):
     return tmp_path / "index"
 
 
+@pytest.mark.slow
 def test_it_prints_seconds_and_a_ratio_for_each_contestant(index, capsys):
     assert main([str(index), "--rounds", "1"]) == 0
     printed, progress = capsys.readouterr()

@@ -101,6 +101,7 @@ def test_a_base_folder_without_a_model_is_refused(tmp_path):
     assert find_base("llama-7b", None) is None
 
 
+@pytest.mark.slow
 def test_the_whole_command_runs_on_a_cpu_in_small(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(gpu.Run, "turn_seconds", 0.001)
     monkeypatch.setattr(gpu, "_ROUNDS", 1)

@@ -93,6 +93,7 @@ def test_recall_is_the_share_of_the_true_ones():
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_the_memory_of_a_build_is_what_it_holds(tmp_path):
     config = MemoryConfig(dimension=1024, factory="HNSW4,Flat")

@@ -17,6 +17,7 @@ def make_pool(count=20):
     return Pool(texts, tokens, encode_texts(model, texts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["millpond", "naive"])
 def test_replies_are_checked_against_their_own_texts(kind):
     pool = make_pool()
@@ -30,6 +31,7 @@ def test_replies_are_checked_against_their_own_texts(kind):
     assert bad.wrong == bad.statuses[200] > 0
 
 
+@pytest.mark.slow
 def test_a_measurement_reports_every_figure():
     options = argparse.Namespace(
         model=DRY_RUN,

@@ -20,6 +20,7 @@ GOOD = {
 }
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("path", GOOD)
 def test_no_request_that_fits_the_description_or_does_not_is_a_5xx(started, path):
     operation = schemathesis.openapi.from_url(f"{started.url}/openapi.json")[path]["POST"]
@@ -33,9 +34,6 @@ def test_no_request_that_fits_the_description_or_does_not_is_a_5xx(started, path
     @given(st.one_of(fits, does_not), st.sampled_from(["whole", "field"]), st.integers(0, 9))
     @settings(
         max_examples=60,
-        deadline=None,
-        derandomize=True,
-        database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

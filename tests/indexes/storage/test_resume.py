@@ -218,6 +218,7 @@ print(json.dumps({"killed": killed, "taken_up": taken_up}))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_fifty_kills_at_random_moments_lose_and_double_nothing(tmp_path, seed):
     done = subprocess.run(

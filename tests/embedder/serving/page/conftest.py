@@ -1,7 +1,6 @@
 """A real server with two small indexes, and headless Chromium that looks at its page."""
 
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -9,25 +8,11 @@ import pytest
 from embedder.serving import ServedIndex
 from tests.embedder.serving import fakes
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 DESKTOP = {"width": 1280, "height": 900}
 REFUSED = "Failed to load resource"  # Chromium's own line for an answer of 400 and above
 
 ANIMALS = ["otter", "beaver", "heron", "trout", "newt", "frog", "stork", "swan", "duck", "goose"]
 FIELDS = {"year": "int", "kind": "string"}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """The browser; ended with its module, as its event loop would be in the way of other tests."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.is_file():
-        pytest.skip(f"{CHROMIUM} is not installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
