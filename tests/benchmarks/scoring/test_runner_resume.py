@@ -1,5 +1,6 @@
 """A benchmark that is killed goes on run by run, and a finished one imports no torch."""
 
+import json
 import os
 import signal
 import subprocess
@@ -17,34 +18,54 @@ for module in ("pytrec_eval", "sklearn", "scipy", "faiss"):
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
 
 
+# Imports once what a run needs, then forks a child for each line: [data, out, log, die_at].
 SCRIPT = """
-import sys
+import json, os, sys, traceback
 from pathlib import Path
-from tests.benchmarks.fakes import Models, WordEncoder
+import bm25s, faiss, pytrec_eval, scipy.stats, sklearn.cluster, sklearn.linear_model
 from benchmarks import BenchConfig, run_benchmark
+from tests.benchmarks.fakes import Models, WordEncoder
 
-data, out, log, die_at = sys.argv[1:]
-load = Models(lambda name: WordEncoder(name, log, int(die_at)))
-run_benchmark(BenchConfig(models=["one"], tasks=[data], out=Path(out)), load=load)
-print(*load.loaded)
-assert "torch" not in sys.modules
+def run(data, out, log, die_at):
+    load = Models(lambda name: WordEncoder(name, log, die_at))
+    run_benchmark(BenchConfig(models=["one"], tasks=[data], out=Path(out)), load=load)
+    assert "torch" not in sys.modules
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        try:
+            run(*json.loads(line))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
+@pytest.fixture(scope="module")
+def runner():
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
 @pytest.fixture
-def run(tmp_path):
+def run(runner, tmp_path):
     """Run every task type in a child; returns its exit code and the encoder calls it finished."""
     data, log = fakes.write_all(tmp_path / "data"), tmp_path / "calls"
 
     def start(die_at=0):
         log.write_text("")
-        done = subprocess.run(
-            [sys.executable, "-c", SCRIPT, data, tmp_path / "out", log, str(die_at)],
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        return done.returncode, log.read_text().splitlines()
+        arguments = [str(data), str(tmp_path / "out"), str(log), die_at]
+        runner.stdin.write(json.dumps(arguments) + "\n")
+        runner.stdin.flush()
+        code = int(runner.stdout.readline())
+        assert code in (0, -signal.SIGKILL)
+        return code, log.read_text().splitlines()
 
     return start
 
