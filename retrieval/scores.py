@@ -10,7 +10,18 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Doubles", "average_ranks", "cosines", "is_constant", "ndcg", "pearson", "spearman"]
+from retrieval.protocols import Vectors
+
+__all__ = [
+    "Doubles",
+    "average_ranks",
+    "cosines",
+    "is_constant",
+    "ndcg",
+    "pearson",
+    "spearman",
+    "unit_rows",
+]
 
 Id = TypeVar("Id", bound=Hashable)
 
@@ -29,6 +40,14 @@ def cosines(left: npt.ArrayLike, right: npt.ArrayLike) -> Doubles:
     found: Doubles = np.zeros_like(products)
     np.divide(products, lengths, out=found, where=lengths > 0)
     return found
+
+
+def unit_rows(vectors: Vectors) -> Vectors:
+    """Return the rows of (N, D) at length 1, float32; rows of zeros stay."""
+    exact = vectors.astype(np.float64)  # whose squares cannot overflow
+    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
+    exact /= np.where(lengths > 0, lengths, 1.0)
+    return exact.astype(np.float32)
 
 
 def is_constant(values: npt.ArrayLike) -> bool:

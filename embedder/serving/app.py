@@ -1,4 +1,7 @@
-"""What people read: the search page at ``/``, its files, and ``/docs``, all without a network."""
+"""The application: routes for programs, pages for people, and how it is run.
+
+The search page at ``/`` and ``/docs`` load nothing from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -29,47 +32,10 @@ from embedder.serving.metrics import log_event
 from embedder.serving.middleware import BodyLimit, HostGate, KeyGate, Recorder
 from embedder.serving.server import Server, ServerDep
 
-__all__ = [
-    "HEALTH_ROUTER",
-    "HEADERS",
-    "PageFiles",
-    "PAGES_ROUTER",
-    "STATIC",
-    "render_docs",
-    "build_app",
-    "run_app",
-]
+__all__ = ["HEADERS", "STATIC", "build_app", "render_docs", "run_app"]
 
-HEALTH_ROUTER = APIRouter(tags=["Operation"])
-
-
-class Health(BaseModel):
-    """Whether the process answers, and whether it takes new work."""
-
-    live: bool
-    ready: bool
-
-
-@HEALTH_ROUTER.get("/health/live")
-async def show_live() -> Health:
-    """Return 200 for as long as the process answers at all."""
-    return Health(live=True, ready=True)
-
-
-@HEALTH_ROUTER.get("/health/ready", responses={503: {"description": "No new work is taken."}})
-@HEALTH_ROUTER.get("/health", responses={503: {"description": "No new work is taken."}})
-async def show_health(server: ServerDep, response: Response) -> Health:
-    """Return 200 while new work is taken, else 503."""
-    ready = server.batcher.alive
-    response.status_code = 200 if ready else 503
-    return Health(live=True, ready=ready)
-
-
-@HEALTH_ROUTER.get("/metrics", response_class=Response)
-async def show_metrics(server: ServerDep) -> Response:
-    """Return counts and times in Prometheus' text format."""
-    return Response(server.metrics.show(), media_type=CONTENT_TYPE_LATEST)
-
+SWITCH_SECONDS = 0.0005
+_IDLE_CONNECTION_SECONDS = 75  # above the minute after which proxies give up idle connections
 
 STATIC = Path(__file__).resolve().parent / "static"
 """Served at /static; index.html is also the page at /."""
@@ -85,10 +51,40 @@ HEADERS = {
 }
 """Go with every page and its files: nothing may be loaded from, sent to or framed by others."""
 
-PAGES_ROUTER = APIRouter(include_in_schema=False)
+_HEALTH_ROUTER = APIRouter(tags=["Operation"])
+_PAGES_ROUTER = APIRouter(include_in_schema=False)
+_BUSY: dict[int | str, dict[str, Any]] = {503: {"description": "No new work is taken."}}
 
 
-class PageFiles(StaticFiles):
+class Health(BaseModel):
+    """Whether the process answers, and whether it takes new work."""
+
+    live: bool
+    ready: bool
+
+
+@_HEALTH_ROUTER.get("/health/live")
+async def show_live() -> Health:
+    """Return 200 for as long as the process answers at all."""
+    return Health(live=True, ready=True)
+
+
+@_HEALTH_ROUTER.get("/health/ready", responses=_BUSY)
+@_HEALTH_ROUTER.get("/health", responses=_BUSY)
+async def show_health(server: ServerDep, response: Response) -> Health:
+    """Return 200 while new work is taken, else 503."""
+    ready = server.batcher.alive
+    response.status_code = 200 if ready else 503
+    return Health(live=True, ready=ready)
+
+
+@_HEALTH_ROUTER.get("/metrics", response_class=Response)
+async def show_metrics(server: ServerDep) -> Response:
+    """Return counts and times in Prometheus' text format."""
+    return Response(server.metrics.show(), media_type=CONTENT_TYPE_LATEST)
+
+
+class _PageFiles(StaticFiles):
     """The files of the pages, sent with ``HEADERS``."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
@@ -98,13 +94,13 @@ class PageFiles(StaticFiles):
         return answer
 
 
-@PAGES_ROUTER.get("/")
+@_PAGES_ROUTER.get("/")
 async def show_page() -> FileResponse:
     """Return the page at /."""
     return FileResponse(STATIC / "index.html", headers=HEADERS)
 
 
-@PAGES_ROUTER.get("/docs")
+@_PAGES_ROUTER.get("/docs")
 async def show_docs(request: Request) -> HTMLResponse:
     """Return a page that describes every route."""
     return HTMLResponse(render_docs(request.app.openapi()), headers=HEADERS)
@@ -203,10 +199,6 @@ def _values(schema: Mapping[str, Any]) -> Iterator[Any]:
         yield schema["const"]
 
 
-SWITCH_SECONDS = 0.0005
-_IDLE_CONNECTION_SECONDS = 75  # above the minute after which proxies give up idle connections
-
-
 def build_app(server: Server) -> FastAPI:
     """Return the application; it starts and stops the server's threads with itself."""
 
@@ -228,14 +220,14 @@ def build_app(server: Server) -> FastAPI:
     )
     app.state.server = server
     for router in (
-        embeddings_api.ROUTER,
+        embeddings_api.OPENAI_ROUTER,
         search_api.ROUTER,
         embeddings_api.TEI_ROUTER,
-        HEALTH_ROUTER,
-        PAGES_ROUTER,
+        _HEALTH_ROUTER,
+        _PAGES_ROUTER,
     ):
         app.include_router(router)
-    app.mount("/static", PageFiles(directory=STATIC), name="static")
+    app.mount("/static", _PageFiles(directory=STATIC), name="static")
     install_handlers(app)
     _add_middleware(app, server)
     return app

@@ -19,9 +19,14 @@ from embedder.serving.served import ServedModel
 from retrieval.errors import ModelError
 from retrieval.protocols import Vectors
 
-__all__ = ["EncoderThread", "BatchReport", "Batcher", "Job", "QueueFullError"]
+__all__ = ["BatchReport", "Batcher", "EncoderThread", "Job", "QueueFullError"]
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger("millpond.serve")
+_LONGEST_RETRY_SECONDS = 60
+_RATE_MEMORY = 0.8
+"""The weight of the last rate in the next one: about five batches are remembered."""
 
 
 class EncoderThread:
@@ -60,12 +65,6 @@ class EncoderThread:
             del work, future  # neither a model nor an error is kept while the thread waits
 
 
-_LOG = logging.getLogger("millpond.serve")
-_LONGEST_RETRY_SECONDS = 60
-_RATE_MEMORY = 0.8
-"""How much of the last rate stays in the next: about five batches are remembered."""
-
-
 class QueueFullError(Exception):
     """The queue has no room; carries when to come back."""
 
@@ -76,11 +75,11 @@ class QueueFullError(Exception):
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What one batch was.
+    """The size of a batch, and how long it took.
 
     Attributes
     ----------
-    waited_seconds : from arrival to the start of the batch, one for each request in it.
+    waited_seconds : from arrival to the start of the batch, of each request that begins in it.
     failed : whether the encoder raised.
     """
 
@@ -99,7 +98,7 @@ class Job:
     ----------
     rows : token ids of each text.
     result : becomes float32 (N, D).
-    taken, done : how many texts are in or past the encoder, and past it.
+    taken : how many texts have reached the encoder.
     """
 
     model: ServedModel
@@ -107,7 +106,6 @@ class Job:
     result: Future[Vectors] = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
     taken: int = 0
-    done: int = 0
     vectors: Vectors | None = None
 
     @property
@@ -136,7 +134,7 @@ class _Part:
 
 
 class Batcher:
-    """Encodes what is submitted, the longest-waiting first.
+    """Encodes what is submitted, the longest waiting first.
 
     A batch is taken as soon as the thread is free: the texts that have waited longest and belong
     to one model, up to ``batch_tokens``. Nothing waits for company. A request may be spread over
@@ -227,7 +225,7 @@ class Batcher:
             self._drop(job)
 
     def retry_seconds(self) -> int:
-        """Return in how many whole seconds the queue should be empty, 1 to 60."""
+        """Return the whole seconds until the queue should be empty, 1 to 60."""
         if not self._tokens_per_second:
             return 1
         expected = math.ceil(self._waiting_tokens / self._tokens_per_second)
@@ -303,8 +301,7 @@ class Batcher:
             return True
         for part in parts:
             job = part.job
-            job.done = part.stop
-            if job.done == len(job.rows) and job.vectors is not None:
+            if part.stop == len(job.rows) and job.vectors is not None:
                 job.result.set_result(job.vectors)
         return False
 

@@ -1,4 +1,4 @@
-"""OpenAI's ``/v1/embeddings`` and ``/v1/models``."""
+"""Embeddings as OpenAI serves them (``/v1/embeddings``, ``/v1/models``) and as TEI (``/embed``)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from starlette.responses import Response
 
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
 from embedder.serving.served import Role, ServedModel
-from embedder.serving.server import Server, ServerDep, unit_rows
+from embedder.serving.server import Server, ServerDep
 from retrieval.protocols import Vectors
+from retrieval.scores import unit_rows
 
-__all__ = ["ROUTER", "cut_vectors", "TEI_ROUTER"]
+__all__ = ["OPENAI_ROUTER", "TEI_ROUTER"]
 
-ROUTER = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERROR_RESPONSES)
+OPENAI_ROUTER = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERROR_RESPONSES)
+TEI_ROUTER = APIRouter(tags=["TEI"], responses=ERROR_RESPONSES)
 
-Tokens = Annotated[list[StrictInt], Field(min_length=1)]
+TokenIds = Annotated[list[StrictInt], Field(min_length=1)]
 
 
 class EmbeddingRequest(BaseModel):
@@ -32,8 +34,8 @@ class EmbeddingRequest(BaseModel):
     input: (
         StrictStr
         | Annotated[list[StrictStr], Field(min_length=1)]
-        | Tokens
-        | Annotated[list[Tokens], Field(min_length=1)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1)]
     ) = Field(
         description="A text, a list of texts, or the same as token ids of the model's own tokenizer"
     )
@@ -92,17 +94,17 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-@ROUTER.post("/embeddings", response_model=EmbeddingList)
+@OPENAI_ROUTER.post("/embeddings", response_model=EmbeddingList)
 async def create_embeddings(
     body: EmbeddingRequest, request: Request, server: ServerDep
 ) -> Response:
     """Turn texts into vectors."""
     model = server.find_model(body.model)
-    check_dimension(model, body.dimensions)
+    _check_dimension(model, body.dimensions)
     texts = _read_texts(model, body.input)
     with server.admit():
         found = await server.embed(request, model, texts, body.input_type, truncate=body.truncate)
-    vectors = cut_vectors(model, found.vectors, body.dimensions)
+    vectors = _truncate_vectors(model, found.vectors, body.dimensions)
     answer = {
         "object": "list",
         "data": [
@@ -115,19 +117,19 @@ async def create_embeddings(
     return Response(json.dumps(answer), media_type="application/json")
 
 
-@ROUTER.get("/models")
+@OPENAI_ROUTER.get("/models")
 async def list_models(server: ServerDep) -> ModelList:
     """Return the models that are served."""
     return ModelList(data=[_card(server, model) for model in server.models.values()])
 
 
-@ROUTER.get("/models/{model:path}")
+@OPENAI_ROUTER.get("/models/{model:path}")
 async def get_model(model: str, server: ServerDep) -> ModelCard:
     """Return one model."""
     return _card(server, server.find_model(model))
 
 
-def check_dimension(model: ServedModel, wanted: int | None) -> None:
+def _check_dimension(model: ServedModel, wanted: int | None) -> None:
     """Raise a 400 unless the model can give vectors of the wanted length."""
     full = model.encoder.dimension
     if wanted is None or wanted == full or wanted in model.dimensions:
@@ -143,8 +145,8 @@ def check_dimension(model: ServedModel, wanted: int | None) -> None:
     raise ApiError(400, message, "unsupported_dimensions", "dimensions")
 
 
-def cut_vectors(model: ServedModel, vectors: Vectors, wanted: int | None) -> Vectors:
-    """Return the first ``wanted`` coordinates, at length 1 where the model's vectors are."""
+def _truncate_vectors(model: ServedModel, vectors: Vectors, wanted: int | None) -> Vectors:
+    """Return the first ``wanted`` coordinates, at length 1 where the model normalises."""
     if wanted is None or wanted == vectors.shape[1]:
         return vectors
     return unit_rows(vectors[:, :wanted]) if model.normalized else vectors[:, :wanted]
@@ -185,9 +187,6 @@ def _card(server: Server, model: ServedModel) -> ModelCard:
     )
 
 
-TEI_ROUTER = APIRouter(tags=["TEI"], responses=ERROR_RESPONSES)
-
-
 class EmbedRequest(BaseModel):
     """What to embed with the default model."""
 
@@ -205,9 +204,9 @@ class EmbedRequest(BaseModel):
 
 @TEI_ROUTER.post("/embed", response_model=list[list[float]])
 async def embed(body: EmbedRequest, request: Request, server: ServerDep) -> Response:
-    """Turn texts into vectors: a list of lists of numbers, one a text."""
+    """Turn texts into vectors: a list of numbers per text."""
     model = server.default_model
-    check_dimension(model, body.dimensions)
+    _check_dimension(model, body.dimensions)
     if body.normalize != model.normalized:
         state = "of length 1" if model.normalized else "not normalised"
         raise ApiError(400, f"The vectors of {model.name} are {state}; normalize cannot change it.")
@@ -221,7 +220,7 @@ async def embed(body: EmbedRequest, request: Request, server: ServerDep) -> Resp
             truncate=body.truncate,
             param="inputs",
         )
-    vectors = cut_vectors(model, found.vectors, body.dimensions)
+    vectors = _truncate_vectors(model, found.vectors, body.dimensions)
     return Response(json.dumps(vectors.tolist()), media_type="application/json")
 
 

@@ -1,4 +1,4 @@
-"""What Prometheus reads at ``/metrics``."""
+"""What a server tells its operator: metrics for Prometheus, and a log of JSON lines."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from embedder.serving.batching import Batcher, BatchReport
 
-__all__ = ["JsonFormatter", "log_event", "Metrics"]
+__all__ = ["JsonFormatter", "Metrics", "log_event"]
 
 _LOG = logging.getLogger("millpond.serve")
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536)
+_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 def log_event(event: str, **facts: str | int | float | None) -> None:
@@ -35,11 +38,6 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
-
-
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-_TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536)
-_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Metrics:

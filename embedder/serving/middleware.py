@@ -1,4 +1,4 @@
-"""What every request passes: an id, a log line, its time, and a limit on its body."""
+"""What every request passes: an id, a log line, the gates of host and key, a limit on its body."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ from embedder.serving.errors import ApiError, error_response
 from embedder.serving.metrics import Metrics, log_event
 from retrieval.errors import SourceNotFoundError, StorageError, UsageError
 
-__all__ = ["HostGate", "KeyGate", "is_loopback", "parse_keys", "read_keys", "BodyLimit", "Recorder"]
+__all__ = ["BodyLimit", "HostGate", "KeyGate", "Recorder", "is_loopback", "parse_keys", "read_keys"]
 
+_LOG = logging.getLogger("millpond.serve")
+_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+_ROUTES_OUTSIDE = "other"
+"""The label of paths that lead nowhere: clients cannot make up labels."""
 _KEY = re.compile(r"[\x21-\x7e]+")
 _HOST = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<plain>[^:]*))(?::\d+)?\Z")
 _CLOSED = ("/v1/", "/embed", "/info", "/metrics")
@@ -29,7 +33,7 @@ _CLOSED = ("/v1/", "/embed", "/info", "/metrics")
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """Return the keys of a file: one a line; empty lines and lines that begin with # are left out.
+    """Return the keys of a file, one per line; empty lines and those that begin with # are skipped.
 
     Raises
     ------
@@ -40,7 +44,7 @@ def read_keys(path: Path) -> tuple[str, ...]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         raise SourceNotFoundError(
-            f"There is no file {path}. --keys takes a file of keys, one a line."
+            f"There is no file {path}. --keys takes a file of keys, one per line."
         ) from None
     except OSError as error:
         raise StorageError(f"{path} cannot be read ({error.strerror}). Name a file.") from None
@@ -58,8 +62,8 @@ def parse_keys(keys: Sequence[str], source: str) -> tuple[str, ...]:
     for number, key in enumerate(keys, start=1):
         if not _KEY.fullmatch(key):
             raise UsageError(
-                f"{source}: key {number} has a blank or a character beyond ASCII. Accepted is one "
-                f"key a line; make one with: openssl rand -hex 32"
+                f"{source}: key {number} has a blank or a character beyond ASCII. Expected one "
+                f"key per line; make one with: openssl rand -hex 32"
             )
     if not keys:
         raise UsageError(f"{source} holds no key. Make one with: openssl rand -hex 32")
@@ -76,24 +80,44 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class KeyGate:
+class _Layer:
+    """What stands around the app; anything but HTTP requests passes untouched."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
+        if scope["type"] == "http":
+            await self._handle(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise NotImplementedError
+
+    async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+        await error_response(scope["path"], error)(scope, receive, send)
+
+
+class KeyGate(_Layer):
     """Answers 401 to requests without one of the keys, where there are keys.
 
     Every key is compared, and in constant time, so that how long an answer takes tells nothing.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
-        self._app = app
+        super().__init__(app)
         self._digests = [_digest(key.encode()) for key in keys]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        if scope["type"] == "http" and self._digests and scope["path"].startswith(_CLOSED):
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = None
+        if self._digests and scope["path"].startswith(_CLOSED):
             refusal = self._refusal(Headers(scope=scope).get("authorization"))
-            if refusal is not None:
-                await error_response(scope["path"], refusal)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            await self._refuse(refusal, scope, receive, send)
 
     def _refusal(self, header: str | None) -> ApiError | None:
         scheme, _, key = (header or "").partition(" ")
@@ -110,30 +134,25 @@ class KeyGate:
         return ApiError(401, message, "invalid_api_key", headers=challenge)
 
 
-class HostGate:
+class HostGate(_Layer):
     """Answers 403 to requests that name another host than this machine.
 
     A web page can point a name of its own at 127.0.0.1 and so read what a server without keys
     would tell to programs of this machine (DNS rebinding); its requests carry that name.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        if scope["type"] == "http":
-            name = _HOST.match(Headers(scope=scope).get("host", ""))
-            if name is None or not is_loopback(name["six"] or name["plain"]):
-                error = ApiError(
-                    403,
-                    "Without keys this server answers to localhost and 127.0.0.1 only. Start it "
-                    "with --keys FILE to reach it by another name.",
-                    "wrong_host",
-                )
-                await error_response(scope["path"], error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = _HOST.match(Headers(scope=scope).get("host", ""))
+        if name is not None and is_loopback(name["six"] or name["plain"]):
+            await self._app(scope, receive, send)
+            return
+        error = ApiError(
+            403,
+            "Without keys this server answers to localhost and 127.0.0.1 only. Start it "
+            "with --keys FILE to reach it by another name.",
+            "wrong_host",
+        )
+        await self._refuse(error, scope, receive, send)
 
 
 def _digest(key: bytes) -> bytes:
@@ -141,13 +160,7 @@ def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-_LOG = logging.getLogger("millpond.serve")
-_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
-_ROUTES_OUTSIDE = "other"
-"""The label of paths that lead nowhere: clients cannot make up labels."""
-
-
-class Recorder:
+class Recorder(_Layer):
     """Gives each request an id, logs and counts it, and answers 500 where the app raised.
 
     The client's ``X-Request-ID`` is kept where it is 1 to 128 plain characters; the answer
@@ -155,14 +168,10 @@ class Recorder:
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
+        super().__init__(app)
         self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, watched."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         started = time.monotonic()
@@ -181,7 +190,7 @@ class Recorder:
             _LOG.exception("A request failed.", extra={"facts": {"request_id": request_id}})
             if not status:
                 error = ApiError(500, f"The server failed on request {request_id}; see its log.")
-                await error_response(scope["path"], error)(scope, receive, send_with_id)
+                await self._refuse(error, scope, receive, send_with_id)
         finally:
             self._record(scope, request_id, status or 499, time.monotonic() - started)
 
@@ -199,38 +208,37 @@ class Recorder:
         )
 
 
-class BodyLimit:
+class BodyLimit(_Layer):
     """Reads each body before the app does: 413 where it is too long, 408 where it is too slow."""
 
     def __init__(self, app: ASGIApp, longest_bytes: int, seconds: float) -> None:
-        self._app = app
+        super().__init__(app)
         self._longest = longest_bytes
         self._seconds = seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with its whole body, or refuse it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             async with asyncio.timeout(self._seconds):
                 body = await self._read(receive)
         except TimeoutError:
-            error = ApiError(408, f"The body did not arrive within {self._seconds:g} s.")
+            error = ApiError(
+                408,
+                f"The body did not arrive within {self._seconds:g} s.",
+                headers={"Connection": "close"},
+            )
             await self._refuse(error, scope, receive, send)
             return
-        if body is None:
-            return
-        if len(body) > self._longest:
+        if body is not None and len(body) <= self._longest:
+            await self._app(scope, _replay(body, receive), send)
+        elif body is not None:
             error = ApiError(
                 413,
                 f"The body is longer than {self._longest:,} bytes, which is what this server "
                 f"accepts. Send fewer texts at a time.",
                 "body_too_long",
+                headers={"Connection": "close"},
             )
             await self._refuse(error, scope, receive, send)
-            return
-        await self._app(scope, _replay(body, receive), send)
 
     async def _read(self, receive: Receive) -> bytes | None:
         """Return the body, or its start where it is too long; None where the client went away.
@@ -250,10 +258,6 @@ class BodyLimit:
             if not message.get("more_body", False):
                 break
         return bytes(body)
-
-    async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-        error.headers = {"Connection": "close"}
-        await error_response(scope["path"], error)(scope, receive, send)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
 from embedder.serving.served import Role, ServedIndex
-from embedder.serving.server import Server, ServerDep, add_facts, unit_rows
+from embedder.serving.server import Server, ServerDep, add_facts
 from retrieval.errors import UsageError
 from retrieval.filters import Expression, parse_filter
 from retrieval.protocols import Vectors
+from retrieval.scores import unit_rows
 
 __all__ = ["ROUTER"]
 

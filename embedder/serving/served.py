@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias
 
 from embedder.embedder import Embedder
-from embedder.engine.text import Frame, TextTokenizer
+from embedder.engine.text import PromptTemplate, TextTokenizer
 from embedder.models.manifest import read_manifest
 from embedder.models.names import find_saved_model
 from embedder.pooling import get_pooling
@@ -164,10 +164,10 @@ def serve_embedder(encoder: Embedder) -> ServedModel:
     """Return the embedder with what a server has to know about it."""
     spec = encoder.spec
     tokenizer = TextTokenizer.of_spec(spec, encoder.backbone.tokenizer)
-    template = Frame.parse(get_pooling(spec.pooling).template)
-    prompts: dict[Role, Frame] = {
-        "query": Frame.parse(spec.query_prompt).inside(template),
-        "document": Frame.parse(spec.document_prompt).inside(template),
+    template = PromptTemplate.parse(get_pooling(spec.pooling).template)
+    prompts: dict[Role, PromptTemplate] = {
+        "query": PromptTemplate.parse(spec.query_prompt).inside(template),
+        "document": PromptTemplate.parse(spec.document_prompt).inside(template),
     }
     return ServedModel(
         name=encoder.fingerprint.model,

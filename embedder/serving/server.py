@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, TypeVar, cast
 
-import numpy as np
 from fastapi import Depends, Request
 
 from embedder.serving.batching import Batcher, EncoderThread, QueueFullError
@@ -22,7 +21,7 @@ from retrieval.filters import Expression
 from retrieval.protocols import Vectors
 from retrieval.types import Hit
 
-__all__ = ["Embedded", "Server", "ServerDep", "add_facts", "unit_rows"]
+__all__ = ["Embedded", "Server", "ServerDep", "add_facts"]
 
 T = TypeVar("T")
 _SHORT_CHARACTERS = 2000
@@ -271,11 +270,3 @@ async def _until_gone(request: Request, work: Awaitable[T]) -> T:
 async def _wait_for_leaving(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def unit_rows(vectors: Vectors) -> Vectors:
-    """Return the rows at length 1; rows of zeros stay."""
-    exact = vectors.astype(np.float64)  # whose squares cannot overflow
-    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
-    exact /= np.where(lengths > 0, lengths, 1.0)
-    return exact.astype(np.float32)

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from embedder.embedder import Embedder
-from embedder.engine.batches import mixed_batches
-from embedder.engine.packing import PackedBatch
-from embedder.engine.text import Frame, TextTokenizer, pad_batch
+from embedder.engine.batches import PackedBatch, mixed_batches, pad_batch
+from embedder.engine.text import PromptTemplate, TextTokenizer
 from embedder.pooling import get_pooling
 from embedder.training.config import DataSource
 from embedder.training.data import Pair, TrainingData
@@ -94,7 +93,7 @@ class BatchSampler:
         self._orders: dict[tuple[int, int], Rows] = {}
 
     def steps_in(self, epochs: float) -> int:
-        """Return the number of steps that so many epochs take, 1 at least."""
+        """Return how many steps the epochs take, at least 1."""
         return max(1, math.ceil(epochs * self.steps_per_epoch))
 
     def batch(self, step: int) -> list[tuple[int, int]]:
@@ -166,9 +165,10 @@ class LocalBatch:
 
     Attributes
     ----------
-    chunks : longest texts first. Those that the base can take packed are, as for inference.
-    order : row of the joined chunks where each text stands; queries, positives, then negatives.
-    pairs, tokens : of this part; padding does not count.
+    chunks : the forward passes, longest texts first; packed where the base allows it, as when
+        encoding.
+    order : the row of the joined chunks that holds each text: queries, positives, then negatives.
+    pairs, tokens : how many this part has, padding not counted.
     """
 
     chunks: list[Chunk]
@@ -180,7 +180,7 @@ class LocalBatch:
 def draw_pairs(
     data: TrainingData, places: Sequence[tuple[int, int]], hard_negatives: int, seed: Sequence[int]
 ) -> StepPairs:
-    """Return the pairs at ``places`` with at most so many negatives each, drawn by ``seed``."""
+    """Return the pairs at ``places``, with at most ``hard_negatives`` each, drawn by ``seed``."""
     rng = np.random.default_rng(list(seed))
     pairs = []
     for source, index in places:
@@ -211,13 +211,13 @@ class SourceTokenizer:
 
     def __init__(self, embedder: Embedder, sources: Sequence[DataSource]) -> None:
         spec = embedder.spec
-        template = Frame.parse(get_pooling(spec.pooling).template)
+        template = PromptTemplate.parse(get_pooling(spec.pooling).template)
 
-        def build(prompt: str, max_tokens: int | None) -> tuple[TextTokenizer, Frame]:
+        def build(prompt: str, max_tokens: int | None) -> tuple[TextTokenizer, PromptTemplate]:
             tokenizer = TextTokenizer.of_spec(
                 spec, embedder.backbone.tokenizer, max_tokens=max_tokens
             )
-            frame = Frame.parse(prompt).inside(template)
+            frame = PromptTemplate.parse(prompt).inside(template)
             tokenizer(["a"], frame)
             return tokenizer, frame
 
@@ -244,7 +244,7 @@ class SourceTokenizer:
     def _chunks(
         self, rows: list[list[int]], device: torch.device, forward_tokens: int
     ) -> tuple[list[Chunk], list[int]]:
-        """Return the forward passes, and which row each of their texts is."""
+        """Return the forward passes, and the number of the row behind each of their texts."""
         embedder = self._embedder
         chunks: list[Chunk] = []
         placed: list[int] = []

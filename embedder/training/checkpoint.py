@@ -1,4 +1,4 @@
-"""The output folder of a run: what it holds, and whether a run may go on in it."""
+"""The output folder of a run: its checkpoints, and whether a run may continue in it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class RunState:
     schedule : the learning-rate schedule's own state.
     best_step, best_score : where the best metric was highest so far.
     scores : the last ones on held-out data.
-    threads : of torch on the CPU; sums over another number of them differ in the last digits.
+    threads : torch's threads on the CPU; with another number, sums differ in the last digits.
     """
 
     step: int
@@ -131,7 +131,7 @@ def read_checkpoint(
             f"the one before it, or start anew in another folder."
         ) from error
     if state.format != FORMAT:
-        raise ModelError(f"{path}: the checkpoint has format {state.format}; {FORMAT} is read.")
+        raise ModelError(f"{path}: the checkpoint has format {state.format}; expected {FORMAT}.")
     return state, weights
 
 
@@ -200,7 +200,7 @@ class RunFolder:
         UsageError : it is a file, or a folder that holds something and is not to be resumed.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path}: this is a file; a folder is accepted.")
+            raise UsageError(f"{self.path}: this is a file; expected a folder.")
         held = self.path.is_dir() and any(self.path.iterdir())
         if held and not resume:
             raise UsageError(
@@ -211,11 +211,11 @@ class RunFolder:
             raise UsageError(f"{self.path}: the folder holds no training run to resume.")
 
     def start(self, config: TrainConfig, data: Sequence[Mapping[str, Any]]) -> None:
-        """Write down what this run is, or check that the folder's run is the same.
+        """Record what this run is, or check that the folder holds the same run.
 
         Raises
         ------
-        UsageError : the config or the data changed; names what did.
+        UsageError : the config or the data has changed; the message names what.
         StorageError : the folder cannot be written.
         """
         now = {"config": plain_data(config), "data": list(data)}
@@ -244,7 +244,7 @@ class RunFolder:
             files = [
                 name for name in new["sha256"] if old["sha256"].get(name) != new["sha256"][name]
             ]
-            changed += [f"the content of {new['path']} ({name}) is another" for name in files]
+            changed += [f"the content of {new['path']} ({name}) has changed" for name in files]
         if changed:
             raise UsageError(
                 f"{self.path} holds another run: {'; '.join(changed)}. Set it back to resume, or "
@@ -252,7 +252,7 @@ class RunFolder:
             )
 
     def clear_stage(self) -> Path:
-        """Return where the model is to be saved first, with nothing there."""
+        """Return an empty place where the model is saved first."""
         shutil.rmtree(self._stage, ignore_errors=True)
         return self._stage
 
@@ -280,8 +280,7 @@ class RunFolder:
 
 
 def _with_new_options(config: Any) -> Any:
-    """Return a config of an earlier millpond with the options that have come since, at their
-    defaults: they did not change what the run is."""
+    """Return the config of an earlier millpond, completed with defaults of options added since."""
     try:
         return plain_data(read_dataclass(TrainConfig, config))
     except UsageError:

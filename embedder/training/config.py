@@ -61,13 +61,13 @@ class LossConfig:
 
     Attributes
     ----------
-    scale : what the cosine is multiplied with (1 / temperature); the paper's is 50.
+    scale : factor of the cosine (1 / temperature); 50 in the paper.
     hard_negatives : most negatives of a pair that enter a batch; drawn anew for each batch.
     matryoshka_dimensions : the loss is averaged over vectors cut to these lengths; empty for
         the whole vector only.
     symmetric : whether positives also look for their query among the batch's queries.
     one_source_per_batch : whether a batch holds pairs of one source only.
-    mask_duplicates : whether a text known to be right for a query is left out of its negatives.
+    mask_duplicates : whether a text known to answer a query is left out of its negatives.
     """
 
     scale: float = 50.0
@@ -98,7 +98,7 @@ class OptimiserConfig:
     weight_decay : on matrices; vectors such as norms have none.
     warmup_ratio : share of the steps over which the rate rises from 0.
     schedule : what the rate does afterwards.
-    max_gradient_norm : longer gradients are shortened to this; 0 for never.
+    max_gradient_norm : gradients are clipped to this norm; 0 for never.
     """
 
     learning_rate: float = 1e-5
@@ -127,7 +127,7 @@ class AdapterConfig:
     ----------
     kind : "lora" for low-rank updates, "full" for every weight, "none" for the pooling alone.
     rank, alpha, dropout, targets : of LoRA; the paper's by default.
-    start : a trained model whose weights training goes on from: a built-in one or a folder.
+    start : the trained model whose weights training starts from: a built-in one or a folder.
     """
 
     kind: Literal["lora", "full", "none"] = "lora"
@@ -176,11 +176,11 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """From where a killed run goes on.
+    """What lets a killed run go on.
 
     Attributes
     ----------
-    every_steps : how often the run's whole state is written; 0 for never.
+    every_steps : how often the whole state of the run is written; 0 for never.
     keep : how many of the last ones stay; the best one stays as well.
     """
 
@@ -201,7 +201,8 @@ class TrainConfig:
     ----------
     batch_pairs : pairs in one step, over all processes together.
     steps, epochs : how long; exactly one of the two is given.
-    forward_tokens : most tokens, padding included, in one forward pass; None for the device's.
+    forward_tokens : most tokens, padding included, in one forward pass; by default, it depends
+        on the device.
     gradient_cache : compute each step's gradient one forward pass at a time (GradCache), so that
         memory does not grow with the batch; costs a second forward pass.
     gradient_checkpointing : keep each layer's input only and compute the rest again.

@@ -41,8 +41,8 @@ class Pair:
 class PairSource(Sequence[Pair]):
     """The checked pairs of one source.
 
-    They are kept in a temporary file that nobody else sees, so memory holds 8 bytes a pair and
-    a source that changes meanwhile changes nothing here.
+    They are copied to a private temporary file, so memory holds 8 bytes per pair and later changes
+    of the source have no effect.
 
     Raises
     ------

@@ -14,8 +14,7 @@ from retrieval import read_corpus, read_queries
 from retrieval.corpus.labelled import StsPairs, read_sts
 from retrieval.corpus.qrels import find_beir, read_qrels
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError
-from retrieval.protocols import Vectors
-from retrieval.scores import cosines, is_constant, ndcg, spearman
+from retrieval.scores import cosines, is_constant, ndcg, spearman, unit_rows
 
 __all__ = ["DevSets"]
 
@@ -64,8 +63,8 @@ class DevSets:
             if not math.isnan(correlation):
                 scores["sts"] = correlation
         if self._retrieval is not None:
-            documents = _unit(embedder.encode_documents(self._retrieval.documents))
-            queries = _unit(embedder.encode_queries(self._retrieval.queries))
+            documents = unit_rows(embedder.encode_documents(self._retrieval.documents))
+            queries = unit_rows(embedder.encode_queries(self._retrieval.queries))
             found = []
             for query, judged in zip(queries, self._retrieval.judged, strict=True):
                 best = np.argsort(-(documents @ query), kind="stable")[:_CUTOFF]
@@ -73,12 +72,6 @@ class DevSets:
             scores["ndcg"] = float(np.mean(found))
         embedder.train(was_training)
         return scores
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Vectors = vectors / np.maximum(length, 1e-12)
-    return unit
 
 
 def _read_sts(path: Path) -> StsPairs:

@@ -1,4 +1,4 @@
-"""metrics.jsonl and loss.svg: what a run says about itself while it goes."""
+"""metrics.jsonl and loss.svg: the record of a run while it goes on."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class StepReport:
     ----------
     step : 1 for the first one.
     loss, pairs_per_second, tokens_per_second : over the steps since the last logged one.
-    gradient_norm : of this step, before it was shortened.
+    gradient_norm : of this step, before clipping.
     """
 
     step: int

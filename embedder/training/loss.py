@@ -111,8 +111,8 @@ def known_matches(
 class BatchLoss:
     """The loss of a step, as a function of the rows that this process embedded.
 
-    Calling it takes (N, D) rows in the order of the chunks, shares them over the processes, and
-    gives the loss of the whole batch.
+    It takes rows (N, D) in the order of the chunks, gathers those of all processes, and returns
+    the loss of the whole batch.
     """
 
     def __init__(
@@ -217,5 +217,5 @@ def cached_backward(
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Make dropout a function of seed, step and process, so that a resumed run has the same."""
+    """Make dropout a function of seed, step and process, so that a resumed run repeats it."""
     torch.manual_seed(int(np.random.SeedSequence([seed, 3, step, rank]).generate_state(1)[0]))

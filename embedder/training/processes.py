@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from embedder.environment import choose_device
+from retrieval.protocols import Notify
 
 __all__ = [
     "Processes",
@@ -43,11 +44,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes and reports."""
+        """Whether this process is the one that writes and reports."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Block until every process has come here."""
         if self.count > 1:
             dist.barrier()
 
@@ -103,7 +104,7 @@ def share_parameters(parameters: Iterable[nn.Parameter], processes: Processes) -
 
 
 def _in_messages(tensors: Sequence[Tensor], send: Callable[[Tensor], object]) -> None:
-    """Send tensors joined to few messages, and put back what arrives; LoRA has many small ones."""
+    """Send tensors, joined into few messages since LoRA has many, and take over the answers."""
     group: list[Tensor] = []
     for index, tensor in enumerate(tensors):
         group.append(tensor)
@@ -119,27 +120,27 @@ def _in_messages(tensors: Sequence[Tensor], send: Callable[[Tensor], object]) ->
 
 
 class StopRequest:
-    """Turns the first SIGINT inside its ``with`` block into a wish that is asked about.
+    """Notes the first SIGINT inside its ``with`` block, so that the step can be finished.
 
-    Outside the main thread, and where SIGINT is ignored or handled by somebody else, it changes
+    Outside the main thread, and where SIGINT is ignored or has another handler, it changes
     nothing.
 
     Parameters
     ----------
-    notify : receives one line when the wish arrives.
+    notify : receives one line when SIGINT arrives.
 
     Attributes
     ----------
     asked : whether SIGINT arrived.
     """
 
-    def __init__(self, notify: Callable[[str], object]) -> None:
+    def __init__(self, notify: Notify) -> None:
         self.asked = False
         self._notify = notify
         self._before: Any = None
 
     def __enter__(self) -> StopRequest:
-        """Take SIGINT over from Python's own handler."""
+        """Replace Python's own handler of SIGINT."""
         in_main = threading.current_thread() is threading.main_thread()
         if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._before = signal.signal(signal.SIGINT, self._ask)
@@ -151,7 +152,7 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give SIGINT back."""
+        """Restore the handler of SIGINT."""
         self._give_back()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

@@ -93,7 +93,7 @@ def check_start(model: str) -> None:
 
 
 def describe_start(model: str) -> dict[str, Any]:
-    """Return what a model that starts from this one records of it: its weights, how it was made."""
+    """Return what a model trained from this one records of it: its weights and its own record."""
     manifest = read_manifest(_folder(model))
     return {"trained_sha256": manifest.trained_sha256, "record": dict(manifest.record)}
 
@@ -105,17 +105,13 @@ def _folder(model: str) -> Path:
 def _check_same(embedder: Embedder, manifest: Manifest, model: str) -> None:
     """Raise unless the weights have a place in this embedder."""
     if manifest.is_whole or manifest.has_adapter != has_adapter(embedder.backbone):
-        held = (
-            "a whole base"
-            if manifest.is_whole
-            else ("LoRA weights" if manifest.has_adapter else "no LoRA weights")
-        )
-        hint = (
-            ' Set adapter.kind to "lora".'
-            if manifest.has_adapter
-            else (f" Name it as model.base instead: base = {model!r}." if manifest.is_whole else "")
-        )
-        raise UsageError(f"adapter.start is {model!r}, which holds {held}.{hint}")
+        if manifest.is_whole:
+            held = f"a whole base. Name it as model.base instead: base = {model!r}."
+        elif manifest.has_adapter:
+            held = 'LoRA weights. Set adapter.kind to "lora".'
+        else:
+            held = "no LoRA weights."
+        raise UsageError(f"adapter.start is {model!r}, which holds {held}")
     differing = _differences(manifest.spec, embedder.spec)
     if differing:
         raise UsageError(
@@ -196,7 +192,7 @@ def build_model(config: TrainConfig, device: torch.device, notify: Notify) -> Em
 
 
 def unwrap_model(embedder: Embedder) -> None:
-    """Take off what ``build_model`` put around forward passes for training."""
+    """Undo what ``build_model`` put around forward passes for training."""
     for module in (embedder.backbone.model, *embedder.backbone.blocks()):
         vars(module).pop("forward", None)
 
@@ -242,7 +238,7 @@ def build_optimiser(embedder: Embedder, config: OptimiserConfig) -> torch.optim.
 def build_schedule(
     optimiser: torch.optim.Optimizer, config: OptimiserConfig, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """Return the learning-rate schedule over so many steps."""
+    """Return the learning-rate schedule over ``steps``."""
     from transformers import get_scheduler
 
     name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
@@ -299,7 +295,7 @@ def memory_warning(
 
 
 def graph_bytes(embedder: Embedder) -> int | None:
-    """Return about how many bytes a token's activations take until the gradient is there.
+    """Return about how many bytes per token the activations take until the gradient is there.
 
     None where the base does not tell its widths, or does not compute in float32.
     """

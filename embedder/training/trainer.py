@@ -86,8 +86,7 @@ def train(
 
     Raises
     ------
-    UsageError, RecordError : the config, the data or the folder is not acceptable; nothing was
-        computed.
+    UsageError, RecordError : the config, the data or the folder is wrong; nothing was computed.
     ModelError : the base cannot be loaded, a checkpoint does not fit, or the loss is not finite.
     StorageError : a file cannot be written; the last checkpoint is as it was.
     """
@@ -275,7 +274,7 @@ class _Run:
         rate = self.schedule.get_last_lr()[0]
         self.optimiser.step()
         self.schedule.step()
-        # Other processes have about as many tokens; asking them would cost a message a step.
+        # Other processes have about as many tokens; asking them would cost a message per step.
         tokens = local.tokens * processes.count
         self.meter.add(float(value), len(pairs.pairs), tokens)
         return self.meter.report(step + 1, self.steps, float(rate), norm)
@@ -305,7 +304,7 @@ class _Run:
             pause = time.monotonic()
             self.scores = self.devsets.score(self.embedder)
             shown = ", ".join(f"{name} {value:.4f}" for name, value in self.scores.items())
-            self.notify(f"Step {step}: {shown}")
+            self.notify(f"Step {step}: {shown or 'no score is defined'}")
             log.append({"step": step, **self.scores})
             score = self.scores.get(config.evaluate.best or "")
             if score is not None and (best[1] is None or score > best[1]):
