@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV and Parquet files."""
+"""Rows of JSON Lines, CSV, TSV and Parquet files, and the lines and bytes below them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import codecs
 import csv
 import gzip
 import json
+import math
 import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple, NoReturn, cast
+from typing import IO, Any, NamedTuple, cast
 
 from retrieval.corpus.records import Fields, Row, check_columns, type_name
 from retrieval.errors import FailureError, RecordError, StorageError
+from retrieval.filters.schema import STRICT_JSON, read_bounded_float
 
 __all__ = [
     "MAX_RECORD_BYTES",
@@ -30,7 +32,7 @@ __all__ = [
 ]
 
 MAX_RECORD_BYTES = 64 << 20
-"""The longest line or text file that is read; what bounds memory where line ends are missing."""
+"""The longest line or text file that is read; bounds memory where line ends are missing."""
 
 
 class Line(NamedTuple):
@@ -87,22 +89,22 @@ def read_lines(stream: IO[bytes]) -> Iterator[Line]:
 
 
 def decode(data: bytes, *, first: bool) -> tuple[str, str]:
-    """Return text and "", or text with replaced bytes and what is wrong.
+    """Return the text and "", or the text with bytes replaced and what is wrong with it.
 
-    ``first`` says that the data starts a file, where a byte order mark is dropped.
+    ``first`` says that the data begins a file; a byte order mark there is dropped.
     """
     offset = 3 if first and data.startswith(codecs.BOM_UTF8) else 0
     body = data[offset:] if offset else data
     nul = body.find(b"\0")
     problem = ""
     if nul >= 0:
-        problem = f"a NUL byte {_place(body, nul, offset)}; accepted is text without NUL"
+        problem = f"a NUL byte {_place(body, nul, offset)}; expected text without NUL"
     try:
         return body.decode(), problem
     except UnicodeDecodeError as error:
         problem = (
             f"not UTF-8: byte 0x{body[error.start]:02x} {_place(body, error.start, offset)}; "
-            f"accepted is UTF-8 (iconv -t UTF-8 converts)"
+            f"expected UTF-8 (iconv -t UTF-8 converts)"
         )
     return body.decode(errors="replace"), problem
 
@@ -126,17 +128,10 @@ def jsonl_rows(path: Path | None, source: str) -> Iterator[Row | RecordError]:
                 yield _parse(source, number, text)
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
 def _parse(source: str, number: int, text: str) -> Row | RecordError:
     try:
         # Without its line end: the decoder would count an error behind it as column 1.
-        value: Any = _DECODER.decode(text.rstrip("\r\n"))
+        value: Any = STRICT_JSON.decode(text.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         reason = f"at column {error.colno} ({error.msg})"
     except (ValueError, RecursionError) as error:
@@ -145,10 +140,10 @@ def _parse(source: str, number: int, text: str) -> Row | RecordError:
         if isinstance(value, dict):
             return Row(source, number, value)
         return RecordError(
-            source, number, f"the line is {type_name(value)}; accepted is one JSON object a line"
+            source, number, f"the line is {type_name(value)}; expected one JSON object per line"
         )
     return RecordError(
-        source, number, f"not valid JSON {reason}; accepted is one JSON object a line"
+        source, number, f"not valid JSON {reason}; expected one JSON object per line"
     )
 
 
@@ -156,7 +151,7 @@ _PARQUET_BATCH = 64
 
 
 def csv_rows(path: Path, source: str, fields: Fields) -> Iterator[Row | RecordError]:
-    """Yield the records of a comma-separated file; quotes as RFC 4180 has them."""
+    """Yield the records of a comma-separated file with quotes as in RFC 4180."""
     yield from _table_rows(path, source, fields, tabs=False, header_required=True)
 
 
@@ -165,14 +160,14 @@ def tsv_rows(
 ) -> Iterator[Row | RecordError]:
     """Yield the records of a tab-separated file; quotes are text, as in MS MARCO's files.
 
-    Without a required header, a first row that names no id and text columns is a record of
-    two columns, id and text.
+    If no header is required, a first row that does not name an id and a text column is itself
+    a record of two columns, id and text.
     """
     yield from _table_rows(path, source, fields, tabs=True, header_required=header_required)
 
 
 class _LineFeed:
-    """Hands lines to csv.reader and remembers the first bad one of the record."""
+    """Hands lines to csv.reader and remembers the first bad line of the record."""
 
     def __init__(self, lines: Iterator[Line]) -> None:
         self._lines = lines
@@ -219,7 +214,7 @@ def _row(source: str, line: int, columns: list[str], cells: list[str]) -> Row | 
         source,
         line,
         f"the row has {len(cells)} {'column' if len(cells) == 1 else 'columns'}; "
-        f"accepted are {len(columns)}, as in the header",
+        f"expected {len(columns)}, as in the header",
     )
 
 
@@ -252,7 +247,7 @@ def _split(path: Path, source: str, *, tabs: bool) -> Iterator[tuple[int, list[s
 
 @contextmanager
 def _open_parquet(path: Path, source: str) -> Iterator[Any]:
-    """Open a Parquet file; whatever Arrow finds wrong is a FailureError."""
+    """Open a Parquet file; raise FailureError for whatever Arrow finds wrong."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -275,7 +270,10 @@ def count_parquet(path: Path, source: str) -> int:
 
 
 def parquet_rows(path: Path, source: str, fields: Fields) -> Iterator[Row | RecordError]:
-    """Yield the records of a Parquet file; ``line`` is the 1-based row."""
+    """Yield the records of a Parquet file; ``line`` is the 1-based row.
+
+    NaN is null, and an infinite number is the largest finite one.
+    """
     with _open_parquet(path, source) as file:
         check_columns(source, None, file.schema_arrow.names, fields)
         first = 1
@@ -286,12 +284,21 @@ def parquet_rows(path: Path, source: str, fields: Fields) -> Iterator[Row | Reco
                 yield from _rows_singly(batch, source, first)
             else:
                 for number, value in enumerate(values, first):
-                    yield Row(source, number, value)
+                    yield Row(source, number, _finite(value))
             first += batch.num_rows
 
 
+def _finite(value: Any) -> Any:
+    """Return a value without NaN and infinity, which JSON and filters do not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else read_bounded_float(value)
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list) else value
+
+
 def _rows_singly(batch: Any, source: str, first: int) -> Iterator[Row | RecordError]:
-    """Yield a batch that Python cannot hold whole, row by row, to find the bad rows."""
+    """Yield a batch row by row, to find the rows that Python cannot hold."""
     for position in range(batch.num_rows):
         try:
             value = batch.slice(position, 1).to_pylist()[0]
@@ -300,9 +307,9 @@ def _rows_singly(batch: Any, source: str, first: int) -> Iterator[Row | RecordEr
                 source,
                 first + position,
                 f"not UTF-8: byte 0x{error.object[error.start]:02x} at byte {error.start + 1} of "
-                f"the value; accepted is UTF-8",
+                f"the value; expected UTF-8",
             )
         except (ValueError, OverflowError) as error:
             yield RecordError(source, first + position, f"a value cannot be read ({error})")
         else:
-            yield Row(source, first + position, value)
+            yield Row(source, first + position, _finite(value))

@@ -1,4 +1,4 @@
-"""``read_corpus`` and ``read_queries``: any accepted source as a checked stream."""
+"""``read_corpus`` and ``read_queries``: any source as a stream of checked records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GROWTH = 1.4
 
 
 class IdSet:
-    """Remembers which ids were added, in 10 to 15 bytes an id however long the ids are.
+    """Remembers which ids were added, in 10 to 15 bytes per id however long the ids are.
 
     Keeps a 64-bit BLAKE2b hash of each id in open-addressing tables (linear probing). Two
     different ids are taken for one with probability N**2 / 2**65: 3e-8 at a million ids,
@@ -104,7 +104,7 @@ def read_corpus(source: str | Path, *, skip_bad: bool = False, limit: int | None
     Sources:
 
     - a ``.jsonl`` or ``.ndjson`` file, or a BEIR folder (with ``corpus.jsonl`` or
-      ``corpus.jsonl.gz``): one JSON object a line, blank lines ignored;
+      ``corpus.jsonl.gz``): one JSON object per line, blank lines ignored;
     - a ``.csv`` file with a header row (RFC 4180 quotes), a ``.tsv`` file with a header row
       (a quote is text, a record is a line); all of these also with ``.gz``;
     - a ``.parquet`` file;
@@ -133,9 +133,9 @@ def read_corpus(source: str | Path, *, skip_bad: bool = False, limit: int | None
 
     Raises
     ------
-    UsageError : the extension is not accepted, or ``limit`` is below 1.
+    UsageError : no reader for the extension, or ``limit`` is below 1.
     SourceNotFoundError : there is no such file or folder.
-    EmptyCorpusError : the folder holds no file that is accepted.
+    EmptyCorpusError : the folder holds no file that can be read.
     StorageError : the folder cannot be listed.
     """
     if limit is not None and limit < 1:
@@ -200,7 +200,7 @@ class Corpus:
 
     @property
     def skipped(self) -> int:
-        """How many bad records the last iteration skipped."""
+        """The number of bad records that the last iteration skipped."""
         return self._tally.skipped
 
     @property
@@ -239,7 +239,7 @@ class Queries(Iterator[Query]):
 
     @property
     def skipped(self) -> int:
-        """How many bad records were skipped so far."""
+        """The number of bad records skipped so far."""
         return self._tally.skipped
 
     @property
@@ -252,11 +252,7 @@ class Queries(Iterator[Query]):
 
 
 def _sieve(
-    source: Source,
-    build: Callable[[Row], Record],
-    tally: _Tally,
-    *,
-    skip_bad: bool,
+    source: Source, build: Callable[[Row], Record], tally: _Tally, *, skip_bad: bool
 ) -> Iterator[Record]:
     """Yield the good records; raise at the first bad one, or note it in the tally."""
     seen = IdSet()
@@ -275,7 +271,7 @@ def _sieve(
 def _build_once(
     row: Row | RecordError, build: Callable[[Row], Record], seen: IdSet
 ) -> Record | RecordError:
-    """Return the record, or what is wrong with it; its id counts as seen where it is good."""
+    """Return the record or what is wrong with it; the id of a good record counts as seen."""
     if isinstance(row, RecordError):
         return row
     try:
@@ -289,7 +285,7 @@ def _build_once(
         row.source,
         row.line,
         f"the id {shorten(identifier)} belongs to an earlier record already; "
-        f"accepted is one record an id",
+        f"expected one record per id",
     )
 
 
@@ -309,6 +305,6 @@ def _empty(name: str, tally: _Tally) -> EmptyCorpusError:
             f"{tally.messages[0]}. Fix the input."
         )
     return EmptyCorpusError(
-        f"{name}: it holds no record; accepted is one record or more. Check that this is the "
+        f"{name}: it holds no record; expected one record or more. Check that this is the "
         f"file you meant."
     )

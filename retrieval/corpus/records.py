@@ -1,4 +1,4 @@
-"""One record of a source: its checks, and how it becomes a Document or a Query."""
+"""``to_document`` and ``to_query``: one record of a source, checked."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Which columns may hold the id and the text; where a record has several, the first counts."""
+    """The columns that may hold the id and the text; the first that a record has is used."""
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
@@ -44,8 +44,8 @@ QUERY_FIELDS = Fields(("_id", "query_id", "id", "qid"), ("text", "query"))
 class Row(NamedTuple):
     """One record as it was read.
 
-    ``source`` is the file as the user named it, ``line`` its 1-based line or row, None where
-    the file is the record.
+    ``source`` is the file as the user named it. ``line`` is the 1-based line or row, None where
+    the whole file is one record.
     """
 
     source: str
@@ -88,45 +88,39 @@ def to_query(row: Row) -> Query:
     query_id = _identifier(row, id_field)
     text = _string(row, text_field, row.values[text_field])
     if not text.strip():
-        raise row.error(f"{text_field!r} is blank; accepted is a query of one character or more")
+        raise row.error(f"{text_field!r} is blank; expected a query of one character or more")
     return Query(query_id, text)
 
 
 def check_columns(source: str, line: int | None, columns: Sequence[str], fields: Fields) -> None:
     """Raise RecordError unless a table's columns have distinct names, an id and a text."""
-    listing = ", ".join(repr(name) for name in columns[:20])
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
-        raise RecordError(
-            source,
-            line,
-            f"two columns are called {twice[0]!r}; column names must differ. Rename one of them",
+        problem = (
+            f"two columns are called {twice[0]!r}; column names must differ. Rename one of them"
         )
-    for what, accepted in (("id", fields.ids), ("text", fields.texts)):
-        if not set(accepted) & set(columns):
-            raise RecordError(
-                source,
-                line,
-                f"the columns are {listing}; none of them is the {what} (accepted: "
-                f"{', '.join(accepted)}). Add a header row, or rename the column",
+        raise RecordError(source, line, problem)
+    listing = ", ".join(repr(name) for name in columns[:20])
+    for what, names in (("id", fields.ids), ("text", fields.texts)):
+        if not set(names) & set(columns):
+            problem = (
+                f"the columns are {listing}; none of them is the {what} (expected one of "
+                f"{', '.join(names)}). Add a header row, or rename the column"
             )
+            raise RecordError(source, line, problem)
 
 
 def _find_fields(row: Row, fields: Fields) -> tuple[str, str]:
     """Return the names of the row's id and text columns."""
-    values = row.values
-    id_field = next((name for name in fields.ids if name in values), None)
-    text_field = next((name for name in fields.texts if name in values), None)
-    for what, found, accepted in (
-        ("id", id_field, fields.ids),
-        ("text", text_field, fields.texts),
-    ):
-        if found is None:
-            keys = ", ".join(shorten(name, 40) for name in list(values)[:8]) or "no field"
-            raise row.error(f"no {what} among {keys}; accepted is one of {', '.join(accepted)}")
-    assert id_field is not None
-    assert text_field is not None
-    return id_field, text_field
+    return _find_field(row, "id", fields.ids), _find_field(row, "text", fields.texts)
+
+
+def _find_field(row: Row, what: str, names: Sequence[str]) -> str:
+    for name in names:
+        if name in row.values:
+            return name
+    keys = ", ".join(shorten(name, 40) for name in list(row.values)[:8]) or "no field"
+    raise row.error(f"no {what} among {keys}; expected one of {', '.join(names)}")
 
 
 def _identifier(row: Row, name: str) -> str:
@@ -135,27 +129,27 @@ def _identifier(row: Row, name: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise row.error(f"{name!r} is {type_name(value)}; accepted is a string or an integer")
+        raise row.error(f"{name!r} is {type_name(value)}; expected a string or an integer")
     value = _string(row, name, value)
     if not value:
-        raise row.error(f"{name!r} is empty; accepted is an id of one character or more")
+        raise row.error(f"{name!r} is empty; expected an id of one character or more")
     control = _CONTROL.search(value)
     if control is not None:
         raise row.error(
             f"{name!r} is {shorten(value)}, with the control character "
-            f"U+{ord(control.group()):04X}; accepted are ids without tabs, line ends and the like"
+            f"U+{ord(control.group()):04X}; expected an id without tabs, line ends and the like"
         )
     if len(value) * 4 > MAX_ID_BYTES and len(value.encode()) > MAX_ID_BYTES:
         raise row.error(
-            f"{name!r} is {len(value.encode())} bytes long; accepted are {MAX_ID_BYTES} at most"
+            f"{name!r} is {len(value.encode())} bytes long; expected at most {MAX_ID_BYTES}"
         )
     return value
 
 
 def _string(row: Row, name: str, value: object) -> str:
-    """Return the value, a string that UTF-8 can hold and without NUL."""
+    """Return the value: a string without NUL that UTF-8 can hold."""
     if not isinstance(value, str):
-        raise row.error(f"{name!r} is {type_name(value)}; accepted is a string")
+        raise row.error(f"{name!r} is {type_name(value)}; expected a string")
     problem = find_unwritable(value)
     if problem:
         raise row.error(f"{name!r} holds {problem}")
@@ -163,17 +157,17 @@ def _string(row: Row, name: str, value: object) -> str:
 
 
 def find_unwritable(value: str) -> str:
-    """Return what a string holds that no file of ours could, or "" where there is nothing."""
+    """Return what is in a string that our files cannot store, "" if there is nothing."""
     nul = value.find("\0")
     if nul >= 0:
-        return f"a NUL character at position {nul + 1}; accepted is text without NUL"
+        return f"a NUL character at position {nul + 1}; expected text without NUL"
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError as error:
             return (
                 f"half of a surrogate pair (U+{ord(value[error.start]):04X}) at position "
-                f"{error.start + 1}; accepted is text that UTF-8 can hold"
+                f"{error.start + 1}; expected text that UTF-8 can hold"
             )
     return ""
 
@@ -191,7 +185,7 @@ def _metadata(row: Row, rest: Mapping[str, Any]) -> dict[str, Scalar]:
         if name in kept and kept[name] != scalar:
             raise row.error(
                 f"{name!r} is a field and also an entry of 'metadata', with another value; "
-                f"accepted is one value a name"
+                f"expected one value per name"
             )
         kept[name] = scalar
     return kept
@@ -210,7 +204,7 @@ def _scalar(row: Row, name: str, value: Any) -> Scalar:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise row.error(f"{name!r} is {value}; accepted are finite numbers and null")
+            raise row.error(f"{name!r} is {value}; expected a finite number or null")
         return value
     if isinstance(value, list | tuple | dict):
         try:
@@ -222,8 +216,8 @@ def _scalar(row: Row, name: str, value: Any) -> Scalar:
             value = _plain(value)
         except TypeError:
             raise row.error(
-                f"{name!r} is {type_name(value)}; accepted are strings, numbers, true, false, "
-                f"null and dates. Leave the column out"
+                f"{name!r} is {type_name(value)}; expected a string, a number, true, false, null "
+                f"or a date. Leave the column out"
             ) from None
     return _string(row, name, value)
 

@@ -1,4 +1,4 @@
-"""What a source name means: which reader, which records, how many."""
+"""``find_documents`` and ``find_queries``: the reader that a source's name stands for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from retrieval.corpus.formats import (
     tsv_rows,
 )
 from retrieval.corpus.records import DOCUMENT_FIELDS, QUERY_FIELDS, Row
-from retrieval.corpus.stdlib import STDLIB_NAME, count_stdlib, stdlib_rows
+from retrieval.corpus.stdlib import STDLIB_NAME, stdlib_rows
 from retrieval.errors import (
     EmptyCorpusError,
     RecordError,
@@ -82,7 +82,7 @@ def list_text_files(folder: Path, prefix: str = "") -> Iterator[str]:
 
 
 def text_rows(folder: Path, source: str) -> Iterator[Row | RecordError]:
-    """Yield one record for each text file: path as id, first heading as title, all as text."""
+    """Yield one record per text file: the path is the id, the first heading the title."""
     for name in list_text_files(folder):
         printable = f"{source.rstrip('/')}/{name}".encode(errors="backslashreplace").decode()
         with open_bytes(folder / name, printable) as stream:
@@ -175,7 +175,7 @@ class Source:
     name : as the user typed it; "stdin" for "-".
     rows : starts reading from the beginning.
     count : the number of records where that is cheap to know, else None.
-    once : the records can be read one time only.
+    once : the records can be read only once.
     """
 
     name: str
@@ -193,7 +193,7 @@ def find_documents(source: str | Path) -> Source:
     if source == "-":
         return _STDIN
     if source == STDLIB_NAME:
-        return Source(STDLIB_NAME, stdlib_rows, count_stdlib)
+        return Source(STDLIB_NAME, lambda: iter(stdlib_rows()), lambda: len(stdlib_rows()))
     name = str(source)
     path = _existing(name, _DOCUMENTS_ACCEPTED, builtins=(STDLIB_NAME,))
     if path.is_dir():
@@ -216,7 +216,7 @@ def find_queries(source: str | Path) -> Source:
     beir = _beir_file(path, "queries")
     if beir is None:
         raise SourceNotFoundError(
-            f"{name}: the folder holds no queries.jsonl. Accepted is {_QUERIES_ACCEPTED}."
+            f"{name}: the folder holds no queries.jsonl. Expected {_QUERIES_ACCEPTED}."
         )
     return Source(name, partial(jsonl_rows, beir, _inside(name, beir.name)))
 
@@ -228,7 +228,7 @@ def _folder_source(path: Path, name: str) -> Source:
     if next(list_text_files(path), None) is None:
         raise EmptyCorpusError(
             f"{name}: the folder holds neither corpus.jsonl nor a file that ends in "
-            f"{', '.join(TEXT_SUFFIXES)}. Accepted is {_DOCUMENTS_ACCEPTED}."
+            f"{', '.join(TEXT_SUFFIXES)}. Expected {_DOCUMENTS_ACCEPTED}."
         )
     return Source(
         name, partial(text_rows, path, name), lambda: sum(1 for _ in list_text_files(path))
@@ -254,7 +254,7 @@ def _file_reader(path: Path, name: str, readers: dict[str, Reader], accepted: st
     if reader is None or (zipped and suffix == ".parquet"):
         shown = suffix + (".gz" if zipped else "")
         arrived = f"ends in {shown!r}" if shown else "has no extension"
-        raise UsageError(f"{name}: the name {arrived}. Accepted is {accepted}.")
+        raise UsageError(f"{name}: the name {arrived}. Expected {accepted}.")
     return reader
 
 
@@ -268,7 +268,7 @@ def _existing(name: str, accepted: str, builtins: tuple[str, ...] = ()) -> Path:
     StorageError : the path cannot be looked up.
     """
     if not name:
-        raise UsageError(f"The source is an empty name. Accepted is {accepted}.")
+        raise UsageError(f"The source is an empty name. Expected {accepted}.")
     path = Path(name)
     try:
         if path.exists():
@@ -280,7 +280,7 @@ def _existing(name: str, accepted: str, builtins: tuple[str, ...] = ()) -> Path:
             f"ls -ld {path.parent}"
         ) from error
     raise SourceNotFoundError(
-        f"{name}: there is no such file or folder.{nearest} Accepted is {accepted}."
+        f"{name}: there is no such file or folder.{nearest} Expected {accepted}."
     )
 
 

@@ -17,8 +17,9 @@ from retrieval.types import Scalar
 
 __all__ = [
     "INT64",
-    "LAST_DATE",
     "FIRST_DATE",
+    "LAST_DATE",
+    "STRICT_JSON",
     "Value",
     "find_kind",
     "format_date",
@@ -96,10 +97,11 @@ def _list_kind(elements: list[Any]) -> str:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
+    raise ValueError(f"{name} is not a JSON number")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+STRICT_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+"""Refuses NaN and Infinity with a ValueError."""
 
 
 def load_list(text: str) -> list[Any] | None:
@@ -107,7 +109,7 @@ def load_list(text: str) -> list[Any] | None:
     if text[-1:] != "]":
         return None
     try:
-        elements = _DECODER.decode(text)
+        elements = STRICT_JSON.decode(text)
     except (ValueError, RecursionError):
         return None
     return elements if isinstance(elements, list) else None

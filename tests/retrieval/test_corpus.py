@@ -2,6 +2,7 @@ import builtins
 import csv
 import gzip
 import json
+import math
 import tracemalloc
 from itertools import islice
 from pathlib import Path
@@ -60,6 +61,21 @@ class TestSources:
         assert list(corpus) == [
             Document("1", "x", metadata={"year": 1999, "tags": '["t"]'}),
             Document("2", "y", metadata={"year": None, "tags": "[]"}),
+        ]
+
+    def test_in_parquet_nan_is_null_and_infinity_the_largest_number(self, tmp_path):
+        rows = {
+            "id": ["a", "b", "c"],
+            "text": ["x", "y", "z"],
+            "score": [math.nan, -math.inf, -0.0],
+            "list": [[0.5, math.nan], [math.inf], []],
+        }
+        pq.write_table(pa.table(rows), tmp_path / "c.parquet")
+        metadata = [document.metadata for document in read_corpus(tmp_path / "c.parquet")]
+        assert metadata == [
+            {"score": None, "list": "[0.5, null]"},
+            {"score": -1.7976931348623157e308, "list": "[1.7976931348623157e+308]"},
+            {"score": 0.0, "list": "[]"},
         ]
 
     def test_parquet_rows_are_numbered_across_row_groups(self, tmp_path):
@@ -130,7 +146,7 @@ class TestIteration:
             assert corpus.skipped == 6
             assert len(corpus.first_skipped) == 5
         assert corpus.first_skipped[4].endswith(
-            "c.jsonl:5: the line is an integer; accepted is one JSON object a line"
+            "c.jsonl:5: the line is an integer; expected one JSON object per line"
         )
 
     def test_200_000_documents_stream_in_little_memory(self, tmp_path):
@@ -188,7 +204,7 @@ class TestRecords:
         path = write("c.csv", b'id,text\n1,"one\ntwo, ""three"""\n\n2,x,y\n')
         stream = iter(read_corpus(path))
         assert next(stream) == Document("1", 'one\ntwo, "three"')
-        with pytest.raises(RecordError, match=r"c\.csv:5: the row has 3 columns; accepted are 2"):
+        with pytest.raises(RecordError, match=r"c\.csv:5: the row has 3 columns; expected 2"):
             next(stream)
 
     def test_a_quote_in_tsv_is_text(self, write):
@@ -200,23 +216,23 @@ BAD_LINES = {
     b'{"_id": "b" "text": 1}': r"not valid JSON at column 13",
     b"{": r"not valid JSON at column 2",
     b'{"_id": "b", "text": "t", "n": NaN}': "NaN is not a JSON number",
-    b'{"_id": "b", "text": "t", "n": 1e999}': "'n' is inf; accepted are finite numbers",
+    b'{"_id": "b", "text": "t", "n": 1e999}': "'n' is inf; expected a finite number",
     b'{"_id": "b", "text": "t", "n": 9223372036854775808}': "'n' is an integer beyond 64 bits",
     b"[" * 100_000: "not valid JSON",
-    b"[]": "the line is a list; accepted is one JSON object a line",
+    b"[]": "the line is a list; expected one JSON object per line",
     b'"text"': "the line is a string",
-    b'{"text": "t"}': "no id among 'text'; accepted is one of _id, doc_id, docid, id",
-    b'{"_id": "b"}': "no text among '_id'; accepted is one of text, contents, content, body",
+    b'{"text": "t"}': "no id among 'text'; expected one of _id, doc_id, docid, id",
+    b'{"_id": "b"}': "no text among '_id'; expected one of text, contents, content, body",
     b"{}": "no id among no field",
-    b'{"_id": true, "text": "t"}': "'_id' is true or false; accepted is a string or an integer",
+    b'{"_id": true, "text": "t"}': "'_id' is true or false; expected a string or an integer",
     b'{"_id": 1.0, "text": "t"}': "'_id' is a number with a fraction",
     b'{"_id": null, "text": "t"}': "'_id' is null",
     b'{"_id": ["b"], "text": "t"}': "'_id' is a list",
     b'{"_id": "", "text": "t"}': "'_id' is empty",
     b'{"_id": "b\\tc", "text": "t"}': r"'_id' is 'b\\tc', with the control character U\+0009",
-    b'{"_id": "%s", "text": "t"}' % (b"b" * 1025): "'_id' is 1025 bytes long; accepted are 1024",
-    b'{"_id": "b", "text": null}': "'text' is null; accepted is a string",
-    b'{"_id": "b", "text": "t", "title": 3}': "'title' is an integer; accepted is a string",
+    b'{"_id": "%s", "text": "t"}' % (b"b" * 1025): "'_id' is 1025 bytes long; expected at most",
+    b'{"_id": "b", "text": null}': "'text' is null; expected a string",
+    b'{"_id": "b", "text": "t", "title": 3}': "'title' is an integer; expected a string",
     b'{"_id": "b", "text": "\\u0000"}': "'text' holds a NUL character at position 1",
     b'{"_id": "b", "text": "t\\ud800"}': r"half of a surrogate pair \(U\+D800\) at position 2",
     b'{"_id": "b", "text": "t", "n": "\\udfff"}': r"'n' holds half of a surrogate pair",
@@ -316,9 +332,7 @@ class TestBadSources:
 
     @pytest.mark.parametrize("name", ["c.json", "c.parquet.gz", "c.txt", "corpus"])
     def test_an_unknown_extension_lists_what_is_accepted(self, write, name):
-        with pytest.raises(
-            UsageError, match=r"Accepted is a \.jsonl, \.ndjson, \.csv or \.tsv file"
-        ):
+        with pytest.raises(UsageError, match=r"Expected a \.jsonl, \.ndjson, \.csv or \.tsv file"):
             read_corpus(write(name, b""))
 
     def test_an_empty_name_is_refused(self):

@@ -89,13 +89,13 @@ def test_each_source_is_parsed_once(monkeypatch):
     parsed = []
     parse = stdlib.ast.parse
     monkeypatch.setattr(stdlib.ast, "parse", lambda source: parsed.append(source) or parse(source))
-    stdlib._documents.cache_clear()
-    assert stdlib.count_stdlib() == stdlib.count_stdlib() > 0
+    stdlib.stdlib_rows.cache_clear()
+    assert len(stdlib.stdlib_rows()) == len(stdlib.stdlib_rows()) > 0
     assert len(set(parsed)) == len(parsed) > 100
 
 
 def test_a_python_without_its_sources_is_a_failure(tmp_path, monkeypatch):
-    stdlib._documents.cache_clear()
+    stdlib.stdlib_rows.cache_clear()
     monkeypatch.setattr(stdlib.sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(FailureError, match="no library sources"):
         list(read_corpus("python-stdlib"))
