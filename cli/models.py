@@ -10,16 +10,12 @@ from cli.options import OVERLAP, TOKENS
 
 if TYPE_CHECKING:
     from embedder import Embedder
-    from embedder.light import LightEncoder
     from embedder.splitting import PassageSplitter
-    from retrieval import Document, Fingerprint, Vectors
+    from retrieval import Document, Encoder, Fingerprint, Vectors
 
 __all__ = [
     "Reading",
     "ReportingEncoder",
-    "check_index_speed",
-    "choose_speed",
-    "is_int8",
     "keep_memory",
     "load_encoder",
     "load_splitter",
@@ -27,9 +23,6 @@ __all__ = [
     "note_untrained",
     "say_once",
 ]
-
-_LAYERS = "linear_layers"
-"""The setting of a fingerprint that int8 layers add."""
 
 
 def load_encoder(
@@ -39,12 +32,9 @@ def load_encoder(
     notify: Callable[[str], None] = message,
 ) -> Embedder:
     """Return the named model, or the default one, ready to encode; says what takes long."""
-    from embedder import DEFAULT_MODEL, Embedder
-    from embedder.engine.speed import check_speed
+    from embedder import loading
 
-    return Embedder.load(
-        model or DEFAULT_MODEL, device=device, speed=check_speed(speed), notify=notify
-    )
+    return loading.load_encoder(model, device, speed, notify)
 
 
 def keep_memory() -> None:
@@ -66,50 +56,9 @@ def say_once() -> Callable[[str], None]:
     return say
 
 
-def is_int8(fingerprint: Fingerprint) -> bool:
-    """Return whether linear layers in int8 made the vectors."""
-    return str(fingerprint.settings.get(_LAYERS)).startswith("int8")
-
-
-def choose_speed(asked: str | None, made: Fingerprint) -> str:
-    """Return the speed that was asked for, or else the one an index was made with."""
-    return asked or ("fast" if is_int8(made) else "exact")
-
-
-def check_index_speed(made: Fingerprint, found: Fingerprint, speed: str, where: str) -> None:
-    """Raise FingerprintError where the model of an index is there, but not in its arithmetic.
-
-    Parameters
-    ----------
-    made, found : of the index, and of the model that was loaded with ``speed``.
-    where : the index.
-    """
-    from retrieval.errors import FingerprintError
-
-    names = {*made.settings, *found.settings} - {_LAYERS}
-    same = all(made.settings.get(name) == found.settings.get(name) for name in names)
-    if not same or is_int8(made) == is_int8(found):
-        return
-    if is_int8(found):
-        advice = "Leave --speed fast out"
-    elif speed == "fast":
-        advice = "Search on a CPU with VNNI, as the one that made it"
-    else:
-        advice = "Leave --speed exact out"
-    raise FingerprintError(
-        f"{where} was made with {made.model!r} and {_name_speed(made)}, and here the same model "
-        f"computes with {_name_speed(found)}: {'; '.join(made.differences(found))}. Their vectors "
-        f"cannot be compared. {advice}, or index the corpus again."
-    )
-
-
-def _name_speed(fingerprint: Fingerprint) -> str:
-    return "int8 layers (--speed fast)" if is_int8(fingerprint) else "float layers"
-
-
-def note_untrained(encoder: Embedder | LightEncoder) -> None:
-    """Say so on stderr where the model was never trained as an embedder."""
-    if not encoder.trained:
+def note_untrained(encoder: Encoder) -> None:
+    """Say so on stderr if the model was never trained as an embedder."""
+    if not getattr(encoder, "trained", True):
         warn(f"{encoder.fingerprint.model} is untrained: expect rough results.")
 
 

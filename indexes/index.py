@@ -153,7 +153,11 @@ class Index:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._state = self.manifest  # lets go of the files
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files; they are opened again when they are needed."""
+        self._state = self.manifest
 
     @property
     def snapshot(self) -> Snapshot:

@@ -4,7 +4,6 @@ from retrieval.corpus import Corpus, read_corpus, read_queries
 from retrieval.errors import MillpondError
 from retrieval.fingerprint import Fingerprint, check_fingerprints
 from retrieval.protocols import Encoder, Progress, VectorIndex, Vectors
-from retrieval.retriever import Retriever
 from retrieval.types import Document, Hit, Query, Scalar
 
 __all__ = [
@@ -21,6 +20,5 @@ __all__ = [
     "Progress",
     "Fingerprint",
     "check_fingerprints",
-    "Retriever",
     "MillpondError",
 ]

@@ -1,15 +1,23 @@
-"""The Retriever: an encoder and an index that belong together."""
+"""The Retriever: an encoder and an index that belong together, opened in one call.
+
+This is the one module that composes ``embedder`` and ``indexes``, so ``retrieval`` does not export
+it: import it from here, or from ``millpond``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
+from typing import Self
 
+from embedder.loading import load_for_index, load_for_text
+from indexes import Index
 from retrieval.errors import UsageError
 from retrieval.filters.tree import Expression
 from retrieval.fingerprint import check_fingerprints
-from retrieval.protocols import Encoder, VectorIndex
+from retrieval.protocols import Encoder, Notify, VectorIndex, silent
 from retrieval.types import Hit, Query
 
 __all__ = ["Retriever"]
@@ -32,6 +40,48 @@ class Retriever:
         check_fingerprints(index.fingerprint, encoder.fingerprint)
         self.encoder = encoder
         self.index = index
+
+    @classmethod
+    def open(
+        cls,
+        index: Index | Path | str,
+        model: str | None = None,
+        speed: str | None = None,
+        device: str | None = None,
+        *,
+        one_text: bool = False,
+        notify: Notify = silent,
+    ) -> Self:
+        """Return a retriever for an index, with the model that made it.
+
+        Parameters
+        ----------
+        index : its folder, or the index itself if it is open already.
+        model : another name of that model, such as the folder that it has moved to.
+        speed : "exact" or "fast"; by default the one that the index was made with.
+        device : "cuda", "mps" or "cpu"; the best there is by default.
+        one_text : load what answers the first text soonest, without torch if the model and the
+            device allow it. For more than a few texts the whole model is faster.
+        notify : receives one line for the user at each slow or notable step.
+
+        Raises
+        ------
+        SourceNotFoundError, IndexCorruptError : as ``Index.open``.
+        FingerprintError : the model that was loaded did not make the index.
+        MillpondError : the model cannot be loaded; as ``Embedder.load``.
+        """
+        opened = index if isinstance(index, Index) else Index.open(index)
+        load: Callable[..., Encoder] = load_for_text if one_text else load_for_index
+        where = str(opened.folder)
+        encoder = load(opened.fingerprint, model, speed, device, where=where, notify=notify)
+        return cls(encoder, opened)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if isinstance(self.index, Index):
+            self.index.close()
 
     def search(self, text: str, k: int = 10, *, where: Expression | str | None = None) -> list[Hit]:
         """Return the k best hits for one text, best first, among documents that ``where`` lets in.

@@ -12,8 +12,9 @@ import pytest
 from embedder import DEFAULT_MODEL, Embedder
 from embedder.light import load_light_encoder
 from indexes import Index
-from retrieval import Retriever, read_corpus, read_queries
+from retrieval import read_corpus, read_queries
 from retrieval.errors import DownloadError, MissingDependencyError
+from retrieval.retriever import Retriever
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "beir"
 # Documents and queries as the sets' own publishers count them.

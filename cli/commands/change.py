@@ -1,4 +1,4 @@
-"""``millpond delete``: documents leave an index."""
+"""``millpond add``, ``update`` and ``delete``: an index changes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ from cli.console import message, progress, warn
 from cli.models import (
     Reading,
     ReportingEncoder,
-    check_index_speed,
-    choose_speed,
     keep_memory,
-    load_encoder,
     load_splitter,
     note_untrained,
 )
@@ -95,6 +92,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
 
     What can be refused without the model is refused before it is loaded.
     """
+    from embedder.loading import load_for_index
     from indexes import Index, IndexConfig, read_manifest
     from retrieval import read_corpus
 
@@ -110,10 +108,10 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     if asked.corpus != "-":
         next(iter(source), None)  # an empty or wholly unreadable corpus shows here
     made = manifest.fingerprint
-    speed = choose_speed(asked.speed, made)
     keep_memory()
-    encoder = load_encoder(asked.model or made.model, asked.device, speed)
-    check_index_speed(made, encoder.fingerprint, speed, str(asked.folder))
+    encoder = load_for_index(
+        made, asked.model, asked.speed, asked.device, where=str(asked.folder), notify=message
+    )
     _check_model(asked, manifest, encoder)
     split = load_splitter(encoder, manifest.passages)
     noun = "passages" if split else "documents"

@@ -12,8 +12,8 @@ import typer
 from rich.cells import cell_len
 
 from cli.console import clean, message, progress, warn
-from cli.models import check_index_speed, choose_speed, is_int8, load_encoder, note_untrained
-from cli.options import DeviceOption, IndexSpeedOption, JsonOption, SkipBadOption, SpeedName
+from cli.models import note_untrained
+from cli.options import DeviceOption, IndexSpeedOption, JsonOption, SkipBadOption
 from cli.output import (
     atomic_output,
     check_output,
@@ -27,8 +27,9 @@ from cli.output import (
 from cli.store import StoredKeyOption, use_asked_key
 
 if TYPE_CHECKING:
-    from retrieval import Hit, Query, Retriever
+    from retrieval import Hit, Query
     from retrieval.filters import Expression
+    from retrieval.retriever import Retriever
 
 __all__ = ["search"]
 
@@ -147,24 +148,16 @@ def _open(
     than the search. A filter that cannot be read or does not fit the fields is refused before
     the model is loaded.
     """
-    from embedder.light import load_light_encoder
     from indexes import Index
-    from retrieval import Retriever
     from retrieval.filters import parse_filter
+    from retrieval.retriever import Retriever
 
     index = Index.open(folder)
     chosen = None if where is None else parse_filter(where)
     if not index.count(chosen):
         warn("No document matches the filter.")
-    name = model or index.fingerprint.model
-    speed = choose_speed(asked_speed, index.fingerprint)
-    int8 = speed == SpeedName.FAST and is_int8(index.fingerprint)
-    may_be_light = one_text and device in (None, "cpu") and (int8 or speed == SpeedName.EXACT)
-    light = load_light_encoder(name, is_int8=int8) if may_be_light else None
-    encoder = light or load_encoder(name, device, speed)
-    check_index_speed(index.fingerprint, encoder.fingerprint, speed, str(folder))
-    retriever = Retriever(encoder, index)
-    note_untrained(encoder)
+    retriever = Retriever.open(index, model, asked_speed, device, one_text=one_text, notify=message)
+    note_untrained(retriever.encoder)
     return retriever, chosen
 
 

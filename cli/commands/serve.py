@@ -8,19 +8,19 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.console import message, warn
-from cli.models import check_index_speed, choose_speed, load_encoder, note_untrained, say_once
+from cli.models import note_untrained, say_once
 from cli.options import DeviceOption, IndexSpeedOption
 from cli.output import read_version
 
 if TYPE_CHECKING:
+    from embedder import Embedder
     from embedder.serving import ServedIndex, ServedModel
     from indexes import Index
     from retrieval.errors import UsageError
@@ -216,31 +216,32 @@ def _load(
     ------
     FingerprintError : the model that was loaded did not make the index.
     """
+    from embedder.loading import check_arithmetic, choose_speed, load_encoder, load_for_index
     from embedder.serving import ServedIndex
 
-    load = partial(_load_model, device=device, notify=say_once())
-    first = choose_speed(asked_speed, indexes[0][1].fingerprint) if indexes else asked_speed
-    named = load(model, speed=first or "exact") if model is not None or not indexes else None
-    models = {} if named is None else {named.encoder.fingerprint.digest: named}
+    notify = say_once()
+    if not indexes:
+        loaded = load_encoder(model, device, asked_speed or "exact", notify)
+        return [_serve_model(loaded)], []
+    models: dict[str, ServedModel] = {}
     served = []
     for name, index in indexes:
-        made_by = index.fingerprint
-        speed = choose_speed(asked_speed, made_by)
-        if named is None and made_by.digest not in models:
-            models[made_by.digest] = load(made_by.model, speed=speed)
-        chosen = named or models[made_by.digest]
-        check_index_speed(made_by, chosen.encoder.fingerprint, speed, name)
+        made = index.fingerprint
+        key = made.digest if model is None else model
+        if key not in models:
+            models[key] = _serve_model(
+                load_for_index(made, model, asked_speed, device, where=name, notify=notify)
+            )
+        found = models[key].encoder.fingerprint
+        check_arithmetic(made, found, choose_speed(asked_speed, made), name)
         fields = {field: str(kind) for field, kind in index.manifest.schema.types.items()}
-        served.append(ServedIndex(name, index, chosen, fields))
+        served.append(ServedIndex(name, index, models[key], fields))
     return list(models.values()), served
 
 
-def _load_model(
-    name: str | None, *, device: str | None, speed: str, notify: Callable[[str], None]
-) -> ServedModel:
+def _serve_model(encoder: Embedder) -> ServedModel:
     from embedder.serving.served import serve_embedder
 
-    encoder = load_encoder(name, device, speed, notify)
     encoder.compiler = None  # nobody is answered while layers compile, a minute or more
     note_untrained(encoder)
     return serve_embedder(encoder)

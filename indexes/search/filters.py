@@ -1,23 +1,20 @@
-"""Filters over typed Arrow columns: which rows of an index may be found."""
+"""``select_rows``: the rows of an index that a filter lets through, from typed Arrow columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval import Scalar
 from retrieval.filters.plan import AnyOf, Constant, Every, Inverse, Ordered, Plan, Present
 from retrieval.filters.schema import FieldType, Schema
+from retrieval.protocols import Mask
 
-__all__ = ["Mask", "arrow_schema", "make_columns", "select_rows"]
-
-Mask: TypeAlias = npt.NDArray[np.bool_]
-"""Bool, shape (N,): True for the rows that a filter lets through."""
+__all__ = ["arrow_schema", "make_columns", "select_rows"]
 
 _ELEMENTS = {
     "bool": pa.bool_(),
@@ -27,22 +24,17 @@ _ELEMENTS = {
     "date": pa.int64(),
 }
 
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "<=": pc.less_equal,
-    ">=": pc.greater_equal,
-}
-
 
 def arrow_schema(schema: Schema) -> pa.Schema:
     """Return the columns of the fields that can be filtered, in the schema's order.
 
-    A date is int64, microseconds since 1970 in UTC; what the schema cannot filter has no column.
+    A date is int64, microseconds since 1970 in UTC. Fields that cannot be filtered have no column.
     """
     return pa.schema([pa.field(name, _arrow_type(kind)) for name, kind in schema.types.items()])
 
 
 def make_columns(rows: Iterable[Mapping[str, Scalar]], schema: Schema) -> pa.RecordBatch:
-    """Return the metadata of some documents as typed columns, one row a document.
+    """Return the metadata of some documents as typed columns, one row per document.
 
     Missing, null, NaN and the empty list are null; an infinite number is the largest float64.
 
@@ -66,8 +58,8 @@ def make_columns(rows: Iterable[Mapping[str, Scalar]], schema: Schema) -> pa.Rec
 def select_rows(plan: Plan, columns: pa.Table | pa.RecordBatch) -> Mask:
     """Return a bool array (N,), True for the rows of ``columns`` for which the plan holds.
 
-    ``columns`` are those of ``make_columns`` for the schema that the plan was made with; a table
-    is read a batch at a time, so that one on disk is never in memory as a whole.
+    ``columns`` are those of ``make_columns`` for the schema that the plan was made with. A table
+    is read one batch at a time, so that one on disk is never in memory as a whole.
     """
     batches = columns.to_batches() if isinstance(columns, pa.Table) else [columns]
     masks = [_select(plan, batch) for batch in batches]
@@ -85,7 +77,8 @@ def _select(plan: Plan, batch: pa.RecordBatch) -> Mask:
         return _match(plan, batch.column(plan.field))
     if isinstance(plan, Ordered):
         bound = pa.scalar(plan.value, _arrow_type(plan.type))
-        return _to_mask(_COMPARE[plan.operator](batch.column(plan.field), bound))
+        compare = pc.less_equal if plan.operator == "<=" else pc.greater_equal
+        return _to_mask(compare(batch.column(plan.field), bound))
     combine = np.logical_and if isinstance(plan, Every) else np.logical_or
     mask = _select(plan.terms[0], batch)
     for term in plan.terms[1:]:
@@ -104,7 +97,7 @@ def _match(plan: AnyOf, column: Any) -> Mask:
 
 
 def _to_mask(array: Any) -> Mask:
-    """Return a boolean column as numpy, null as False; the copy may be written to."""
+    """Return a boolean column as a writable array, with False for null."""
     filled: Mask = pc.fill_null(array, False).to_numpy(zero_copy_only=False)
     return np.array(filled, dtype=np.bool_)
 

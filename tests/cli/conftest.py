@@ -73,8 +73,8 @@ def loaded(monkeypatch, embedded):
         names.append(model)
         return WordEncoder(model or "fake", embedded, speed)
 
-    for module in ("index", "search", "embed", "change"):
-        monkeypatch.setattr(f"cli.commands.{module}.load_encoder", load)
+    for module in ("cli.commands.index", "cli.commands.embed", "embedder.loading"):
+        monkeypatch.setattr(f"{module}.load_encoder", load)
     return names
 
 

@@ -163,7 +163,7 @@ def test_the_index_is_only_read(millpond, index_folder):
 @pytest.fixture
 def light(monkeypatch, loaded):
     """Let every model be had without torch; holds the names that were asked for, and int8."""
-    from cli.commands.search import load_encoder
+    from embedder.loading import load_encoder  # the fake one of the fixture ``loaded``
 
     asked = []
 

@@ -5,7 +5,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import cli.commands.index
-import cli.commands.serve
+import embedder.loading
 from embedder.serving import ServedModel, ServerSettings, build_app
 from embedder.serving.served import Tokens
 
@@ -36,7 +36,7 @@ def apps(monkeypatch, loaded):
         ran.append((app.state.server, listener.getsockname()))
         listener.close()
 
-    monkeypatch.setattr("cli.commands.serve.load_encoder", load)
+    monkeypatch.setattr("embedder.loading.load_encoder", load)
     monkeypatch.setattr("cli.commands.serve._log_as_json", lambda: None)
     monkeypatch.setattr("embedder.serving.served.serve_embedder", describe)
     monkeypatch.setattr("embedder.serving.run_app", run)
@@ -116,8 +116,8 @@ def test_a_named_model_has_to_be_that_of_every_index(millpond, apps, build):
 
 def test_an_index_whose_model_has_changed_is_refused(millpond, apps, build, monkeypatch):
     folder = build("a", "m1")
-    load = cli.commands.serve.load_encoder
-    monkeypatch.setattr("cli.commands.serve.load_encoder", lambda name, *rest: load("other", *rest))
+    load = embedder.loading.load_encoder
+    monkeypatch.setattr("embedder.loading.load_encoder", lambda name, *rest: load("other", *rest))
     refused = millpond("serve", "--port", 0, "--index", folder)
     assert refused.exit_code == 2
     assert "cannot be compared" in refused.stderr

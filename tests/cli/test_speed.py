@@ -4,6 +4,7 @@ import pyarrow.parquet
 import pytest
 
 from cli.options import SpeedName
+from embedder import loading
 from embedder.engine.speed import SPEEDS
 from tests.embedder import stand_ins
 
@@ -64,10 +65,8 @@ def test_an_exact_index_is_not_searched_with_int8(millpond, index_folder):
 
 
 def test_where_the_cpu_has_no_int8_another_machine_is_named(millpond, fast_index, monkeypatch):
-    from cli.commands import search
-
-    load = search.load_encoder
-    monkeypatch.setattr(search, "load_encoder", lambda name, device, speed: load(name, device))
+    load = loading.load_encoder
+    monkeypatch.setattr(loading, "load_encoder", lambda name, device, *rest: load(name, device))
     refused = millpond("search", fast_index, "water")
     assert refused.exit_code == 2
     assert "Search on a CPU with VNNI, as the one that made it" in refused.stderr
@@ -98,11 +97,11 @@ def tiny_base(tmp_path):
 def test_a_real_model_computes_in_int8_or_says_on_stderr_why_not(
     has_vnni, tmp_path, monkeypatch, capsys, tiny_base
 ):
-    from cli.models import is_int8, load_encoder
+    from cli.models import load_encoder
 
     monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
     encoder = load_encoder(f"{tiny_base}:mean+causal", "cpu", "fast")
-    assert is_int8(encoder.fingerprint) == has_vnni
+    assert loading.is_int8(encoder.fingerprint) == has_vnni
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("speed fast: int8 needs a CPU with VNNI") == (not has_vnni)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from retrieval import Document, Encoder, Fingerprint, Hit, Query, Retriever, VectorIndex
+from retrieval import Document, Encoder, Fingerprint, Hit, Query, VectorIndex
 from retrieval.errors import FingerprintError, UsageError
+from retrieval.retriever import Retriever
 
 FINGERPRINT = Fingerprint("letters", {"alphabet": "abc"})
 

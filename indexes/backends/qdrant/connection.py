@@ -7,14 +7,14 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from indexes.backends.qdrant.options import QdrantOptions
-from retrieval.errors import MillpondError, MissingDependencyError, StorageError, UsageError
+from indexes.backends.qdrant.options import QdrantOptions, load_client
+from retrieval.errors import MillpondError, StorageError, UsageError
 
-__all__ = ["API_KEY_VARIABLES", "Connection", "find_api_key", "load_client"]
+__all__ = ["API_KEY_VARIABLES", "Connection", "find_api_key"]
 
 T = TypeVar("T")
 
@@ -27,18 +27,6 @@ TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
 TRANSIENT_GRPC = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED")
 REFUSED_STATUS = (401, 403)
 REFUSED_GRPC = ("UNAUTHENTICATED", "PERMISSION_DENIED")
-
-
-def load_client() -> ModuleType:
-    """Return the qdrant_client module, or raise MissingDependencyError."""
-    try:
-        import qdrant_client
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "qdrant_client":
-            raise
-        install = "pip install 'millpond[qdrant]'"
-        raise MissingDependencyError("qdrant-client", "A Qdrant server", install) from None
-    return qdrant_client
 
 
 def find_api_key(options: QdrantOptions) -> str:

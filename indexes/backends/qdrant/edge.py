@@ -5,8 +5,8 @@ Found with qdrant-edge-py 0.9.0, and relied on here:
 - The write-ahead log is what locks a shard, against readers too. We build in a staging folder
   that is renamed when it is whole, so the log protects nothing; without it any number of
   processes read the same index.
-- Opening a shard writes: its JSON files are replaced, mapped files are opened for writing. Hence
-  ``indexes.backends.qdrant.edge``.
+- Opening a shard writes: its JSON files are replaced, mapped files are opened for writing. So a
+  reader opens an overlay, a temporary folder of links and a few copies.
 - The folder may be deleted under an open shard; it goes on answering.
 """
 
@@ -19,122 +19,35 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from indexes.backends.qdrant.options import SEARCH_BREADTH, Factory
-from indexes.backends.qdrant.points import (
-    ROW,
-    Payload,
-    list_payload_indexes,
-    make_edge_filter,
-    make_filter,
-    read_batches,
-)
+from indexes.backends.qdrant.filters import list_payload_indexes, make_edge_filter, make_filter
+from indexes.backends.qdrant.options import SEARCH_BREADTH, Factory, load_edge
+from indexes.backends.qdrant.points import ROW, Payload, read_batches
 from indexes.search.ranking import Found
 from indexes.search.selection import Selection
 from indexes.storage.documents import DocumentStore
 from indexes.storage.vectors import Shards
 from retrieval import Vectors
-from retrieval.errors import IndexCorruptError, MissingDependencyError, StorageError
+from retrieval.errors import IndexCorruptError, StorageError
 
 __all__ = [
-    "make_overlay",
-    "remove_overlay",
     "EdgeSearcher",
     "build_shard",
-    "edge_version",
-    "load_edge",
 ]
 
 SEGMENTS = "segments"
 COPIED_SUFFIXES = (".json", ".info")
-
-
-def make_overlay(shard: Path) -> Path:
-    """Return a new temporary folder that shows the files of ``shard``.
-
-    What this user may not write is copied: the engine opens all its files for writing. So is
-    everything where the system allows no links.
-
-    Raises
-    ------
-    OSError : a file cannot be read, or the temporary folder is full or not writable.
-    """
-    shard = shard.resolve()
-    overlay = Path(tempfile.mkdtemp(prefix="millpond-qdrant-"))
-    try:
-        _show(shard, overlay)
-        for segment in (shard / SEGMENTS).iterdir():
-            (overlay / SEGMENTS / segment.name).mkdir(parents=True)
-            _show(segment, overlay / SEGMENTS / segment.name)
-    except BaseException:
-        remove_overlay(overlay)
-        raise
-    return overlay
-
-
-def remove_overlay(overlay: Path) -> None:
-    """Delete the view; what it shows stays."""
-    shutil.rmtree(overlay, ignore_errors=True)
-
-
-def _show(folder: Path, target: Path) -> None:
-    """Link or copy each entry of ``folder`` into ``target``, but for the segments' folder."""
-    for source in folder.iterdir():
-        if source.name == SEGMENTS:
-            continue
-        place = target / source.name
-        if source.suffix not in COPIED_SUFFIXES and _link(source, place):
-            continue
-        if source.is_dir():
-            shutil.copytree(source, place, copy_function=shutil.copyfile)
-        else:
-            shutil.copyfile(source, place)
-
-
-def _link(source: Path, place: Path) -> bool:
-    inside = list(source.rglob("*")) if source.is_dir() else [source]
-    if not inside or not all(_is_writable(path) for path in inside):
-        return False
-    with suppress(OSError):
-        place.symlink_to(source, target_is_directory=source.is_dir())
-        return True
-    return False
-
-
-def _is_writable(path: Path) -> bool:
-    return os.access(path, os.W_OK)
-
 
 FLUSH_BATCHES = 64
 INDEXING_THRESHOLD_KB = 1
 FULL_SCAN_THRESHOLD_KB = 10
 SPARE_BYTES = 16 * 2**20
 POINT_OVERHEAD_BYTES = 300
-
-
-def load_edge() -> ModuleType:
-    """Return the qdrant_edge module, or raise MissingDependencyError."""
-    try:
-        import qdrant_edge
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "qdrant_edge":
-            raise
-        install = "pip install 'millpond[qdrant]'"
-        raise MissingDependencyError(
-            "qdrant-edge-py", "The Qdrant index in a folder", install
-        ) from None
-    return qdrant_edge
-
-
-def edge_version() -> str:
-    """Return the version of the installed engine."""
-    return metadata.version("qdrant-edge-py")
 
 
 def build_shard(
@@ -153,22 +66,11 @@ def build_shard(
         it writes would kill the process.
     """
     edge = load_edge()
-    carried = payload or Payload()
-    expected = 0
     _check_space(path.parent, factory, vectors, documents)
     with _engine_errors(path, reading=False):
         shard = edge.EdgeShard.create(str(path), _config(edge, factory, vectors.dimension))
         try:
-            for name, kind in list_payload_indexes(carried.schema).items():
-                index = getattr(edge.PayloadSchemaType, kind.capitalize())
-                shard.update(edge.UpdateOperation.create_field_index(name, index))
-            for number, batch in enumerate(read_batches(vectors, documents, carried), start=1):
-                expected += len(batch.rows)
-                points = [edge.Point(*point) for point in batch]
-                shard.update(edge.UpdateOperation.upsert_points(points))
-                if number % FLUSH_BATCHES == 0:
-                    shard.flush()
-            shard.flush()
+            expected = _fill(edge, shard, vectors, documents, payload or Payload())
             if not factory.exact:
                 shard.optimize()
                 shard.flush()
@@ -177,6 +79,24 @@ def build_shard(
     stored = EdgeSearcher(path).count()
     if stored != expected:
         raise StorageError(f"{path} holds {stored} points after {expected} were written.")
+
+
+def _fill(
+    edge: ModuleType, shard: Any, vectors: Shards, documents: DocumentStore, payload: Payload
+) -> int:
+    """Write every live document; return how many there are."""
+    for name, kind in list_payload_indexes(payload.schema).items():
+        index = getattr(edge.PayloadSchemaType, kind.capitalize())
+        shard.update(edge.UpdateOperation.create_field_index(name, index))
+    count = 0
+    for number, batch in enumerate(read_batches(vectors, documents, payload), start=1):
+        points = [edge.Point(key, vector.tolist(), carried) for key, vector, carried in batch]
+        shard.update(edge.UpdateOperation.upsert_points(points))
+        count += len(points)
+        if number % FLUSH_BATCHES == 0:
+            shard.flush()
+    shard.flush()
+    return count
 
 
 class EdgeSearcher:
@@ -192,7 +112,7 @@ class EdgeSearcher:
         self._edge = load_edge()
         self._path = path
         try:
-            overlay = make_overlay(path)
+            overlay = _make_overlay(path)
         except FileNotFoundError as error:
             raise IndexCorruptError(
                 f"{error.filename} is missing. Index the corpus again with --overwrite."
@@ -206,7 +126,7 @@ class EdgeSearcher:
             with _engine_errors(path, reading=True):
                 self._shard = self._edge.EdgeShard.load(str(overlay))
         except BaseException:
-            remove_overlay(overlay)
+            _remove_overlay(overlay)
             raise
         weakref.finalize(self, _release, self._shard, overlay, os.getpid())
 
@@ -249,7 +169,63 @@ def _release(shard: Any, overlay: Path, owner: int) -> None:
         return  # a forked child; its parent still reads
     with suppress(Exception):  # nothing was changed, so there is nothing to lose
         shard.close()
-    remove_overlay(overlay)
+    _remove_overlay(overlay)
+
+
+def _make_overlay(shard: Path) -> Path:
+    """Return a new temporary folder that shows the files of ``shard``.
+
+    What this user may not write is copied: the engine opens all its files for writing. So is
+    everything where the system allows no links.
+
+    Raises
+    ------
+    OSError : a file cannot be read, or the temporary folder is full or not writable.
+    """
+    shard = shard.resolve()
+    overlay = Path(tempfile.mkdtemp(prefix="millpond-qdrant-"))
+    try:
+        _show(shard, overlay)
+        for segment in (shard / SEGMENTS).iterdir():
+            (overlay / SEGMENTS / segment.name).mkdir(parents=True)
+            _show(segment, overlay / SEGMENTS / segment.name)
+    except BaseException:
+        _remove_overlay(overlay)
+        raise
+    return overlay
+
+
+def _remove_overlay(overlay: Path) -> None:
+    """Delete the view; what it shows stays."""
+    shutil.rmtree(overlay, ignore_errors=True)
+
+
+def _show(folder: Path, target: Path) -> None:
+    """Link or copy each entry of ``folder`` into ``target``, but for the segments' folder."""
+    for source in folder.iterdir():
+        if source.name == SEGMENTS:
+            continue
+        place = target / source.name
+        if source.suffix not in COPIED_SUFFIXES and _link(source, place):
+            continue
+        if source.is_dir():
+            shutil.copytree(source, place, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(source, place)
+
+
+def _link(source: Path, place: Path) -> bool:
+    inside = list(source.rglob("*")) if source.is_dir() else [source]
+    if not inside or not all(_is_writable(path) for path in inside):
+        return False
+    with suppress(OSError):
+        place.symlink_to(source, target_is_directory=source.is_dir())
+        return True
+    return False
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.W_OK)
 
 
 def _config(edge: ModuleType, factory: Factory, dimension: int) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from types import ModuleType
 from urllib.parse import urlsplit
 
 from indexes.storage.manifest import Manifest
 from retrieval import Scalar
-from retrieval.errors import IndexCorruptError, UsageError
+from retrieval.errors import IndexCorruptError, MissingDependencyError, UsageError
 
 __all__ = [
     "EMBEDDED",
@@ -18,6 +20,8 @@ __all__ = [
     "SERVER",
     "Factory",
     "QdrantOptions",
+    "load_client",
+    "load_edge",
     "refuse_without_server",
 ]
 
@@ -224,3 +228,23 @@ def _check_url(url: str) -> None:
             f"The Qdrant url is {url!r}; expected one that starts with http:// or https://. "
             f"{example}"
         )
+
+
+def load_client() -> ModuleType:
+    """Return the qdrant_client module, or raise MissingDependencyError."""
+    return _load("qdrant_client", "A Qdrant server")
+
+
+def load_edge() -> ModuleType:
+    """Return the qdrant_edge module, or raise MissingDependencyError."""
+    return _load("qdrant_edge", "The Qdrant index in a folder")
+
+
+def _load(module: str, purpose: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != module:
+            raise
+        package = {"qdrant_edge": "qdrant-edge-py", "qdrant_client": "qdrant-client"}[module]
+        raise MissingDependencyError(package, purpose, "pip install 'millpond[qdrant]'") from None

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from importlib import metadata
 from typing import Any
 from uuid import uuid4
 
 from indexes.backends.backend import BuildRequest
 from indexes.backends.qdrant.connection import Connection
+from indexes.backends.qdrant.filters import list_payload_indexes
 from indexes.backends.qdrant.options import Factory, QdrantOptions
-from indexes.backends.qdrant.points import Payload, PointBatch, list_payload_indexes, read_batches
+from indexes.backends.qdrant.points import Payload, Point, read_batches
 from indexes.storage.manifest import Manifest
 from retrieval import Fingerprint
 from retrieval.errors import (
@@ -35,7 +35,6 @@ __all__ = [
     "build_collection",
     "check_collection",
     "check_name",
-    "client_version",
     "create_collection",
     "upload",
 ]
@@ -44,11 +43,6 @@ OURS = "millpond"
 """The key of the collection's metadata under which we keep ours."""
 
 LONGEST_POLL_SECONDS = 5.0
-
-
-def client_version() -> str:
-    """Return the version of the installed client."""
-    return metadata.version("qdrant-client")
 
 
 def check_name(connection: Connection, options: QdrantOptions) -> str | None:
@@ -88,7 +82,6 @@ def build_collection(
     options: QdrantOptions,
     factory: Factory,
     request: BuildRequest,
-    fingerprint: Fingerprint,
     *,
     keep: frozenset[str] = frozenset(),
 ) -> str:
@@ -100,19 +93,22 @@ def build_collection(
 
     Raises
     ------
-    IndexExistsError, UsageError : see ``check_name``.
+    IndexExistsError, UsageError : see ``check_name``; the request has no fingerprint.
     StorageError : the server fails; the unfinished collection is removed again if it can be.
     """
+    if request.fingerprint is None:
+        raise UsageError(
+            "A collection on a Qdrant server carries the fingerprint of its model, and the build "
+            "request has none. Pass BuildRequest(fingerprint=encoder.fingerprint)."
+        )
     replaced = check_name(connection, options)
     _remove_leftovers(connection, options.collection, keep | {replaced or ""})
     name = f"{options.collection}-{uuid4().hex[:8]}"
-    expected = len(request.vectors)
-    if request.live is not None:
-        expected = int(request.live.sum())
+    expected = len(request.vectors) if request.live is None else int(request.live.sum())
     ours = {
         "name": options.collection,
         "documents": expected,
-        "fingerprint": fingerprint.to_json(),
+        "fingerprint": request.fingerprint.to_json(),
         "complete": False,
     }
     try:
@@ -187,22 +183,22 @@ def create_collection(
 
 def _index_fields(connection: Connection, name: str, schema: Schema) -> None:
     """Make a payload index for every field that can be filtered, before points arrive."""
-    for path, kind in list_payload_indexes(schema).items():
-        connection.run(_field_index(name, path, kind))
 
+    def create(client: Any) -> None:
+        for path, kind in list_payload_indexes(schema).items():
+            client.create_payload_index(name, path, field_schema=kind, wait=True)
 
-def _field_index(name: str, path: str, kind: str) -> Callable[[Any], Any]:
-    return lambda client: client.create_payload_index(name, path, field_schema=kind, wait=True)
+    connection.run(create)
 
 
 def upload(
-    connection: Connection, name: str, batches: Iterator[PointBatch], parallel: int = 1
+    connection: Connection, name: str, batches: Iterator[list[Point]], parallel: int = 1
 ) -> None:
     """Send every batch, ``parallel`` of them at a time, and wait for each to be stored."""
     from qdrant_client import models
 
-    def send(batch: PointBatch) -> None:
-        points = [models.PointStruct(id=i, vector=v, payload=p) for i, v, p in batch]
+    def send(batch: list[Point]) -> None:
+        points = [models.PointStruct(id=i, vector=v.tolist(), payload=p) for i, v, p in batch]
         connection.run(lambda client: client.upsert(name, points=points, wait=True))
 
     if parallel == 1:
@@ -226,7 +222,7 @@ def upload(
 
 
 def check_collection(connection: Connection, name: str, manifest: Manifest) -> None:
-    """Return if collection ``name`` is the one that the manifest describes.
+    """Raise unless collection ``name`` is the one that the manifest describes.
 
     Raises
     ------
@@ -239,8 +235,8 @@ def check_collection(connection: Connection, name: str, manifest: Manifest) -> N
     if not connection.run(lambda client: client.collection_exists(name), attempts=2):
         raise IndexCorruptError(f"{where} is gone. {again}")
     info = connection.run(lambda client: client.get_collection(name))
-    ours = (info.config.metadata or {}).get(OURS)
-    if not isinstance(ours, dict) or not ours.get("complete"):
+    ours = _ours(info)
+    if ours is None or not ours.get("complete"):
         raise IndexCorruptError(f"{where} is not a finished index of millpond. {again}")
     try:
         stored = Fingerprint.from_json(ours["fingerprint"])
@@ -255,7 +251,7 @@ def check_collection(connection: Connection, name: str, manifest: Manifest) -> N
     dimension = getattr(info.config.params.vectors, "size", None)
     if dimension != manifest.dimension:
         raise IndexCorruptError(
-            f"{where} holds vectors of length {dimension}, the manifest states "
+            f"{where} holds vectors of length {dimension}; the manifest states "
             f"{manifest.dimension}. {again}"
         )
     _check_count(connection, name, manifest.documents)
@@ -267,31 +263,37 @@ def _collection_names(connection: Connection) -> list[str]:
 
 
 def _read_ours(connection: Connection, name: str) -> dict[str, Any] | None:
-    info = connection.run(lambda client: client.get_collection(name))
+    return _ours(connection.run(lambda client: client.get_collection(name)))
+
+
+def _ours(info: Any) -> dict[str, Any] | None:
+    """Return what millpond keeps in the metadata of a collection."""
     ours = (info.config.metadata or {}).get(OURS)
     return ours if isinstance(ours, dict) else None
 
 
 def _remove_leftovers(connection: Connection, name: str, keep: frozenset[str]) -> None:
     pattern = re.compile(re.escape(name) + r"-[0-9a-f]{8}")
-    for found in _collection_names(connection):
-        if found in keep or pattern.fullmatch(found) is None:
-            continue
-        ours = _read_ours(connection, found)
-        if ours is not None and ours.get("name") == name:
-            connection.run(_delete(found))
+    ours = {
+        found: _read_ours(connection, found)
+        for found in _collection_names(connection)
+        if found not in keep and pattern.fullmatch(found)
+    }
 
+    def delete(client: Any) -> None:
+        for found, stated in ours.items():
+            if stated is not None and stated.get("name") == name:
+                client.delete_collection(found)
 
-def _delete(name: str) -> Callable[[Any], Any]:
-    return lambda client: client.delete_collection(name)
+    connection.run(delete)
 
 
 def _check_count(connection: Connection, name: str, expected: int) -> None:
     stored = connection.run(lambda client: client.count(name, exact=True).count)
     if stored != expected:
         raise IndexCorruptError(
-            f"The collection {name!r} at {connection.place} holds {stored} points, {expected} "
-            "were expected. Index the corpus again with --overwrite."
+            f"The collection {name!r} at {connection.place} holds {stored} points; expected "
+            f"{expected}. Index the corpus again with --overwrite."
         )
 
 

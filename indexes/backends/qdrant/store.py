@@ -9,17 +9,19 @@ Beside the documents and vectors that every index folder holds, ours has::
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from indexes.backends.backend import Backend, BuildRequest, BuildResult, OpenRequest, SearchEngine
-from indexes.backends.qdrant.connection import Connection, load_client
-from indexes.backends.qdrant.edge import EdgeSearcher, build_shard, edge_version, load_edge
+from indexes.backends.qdrant.connection import Connection
+from indexes.backends.qdrant.edge import EdgeSearcher, build_shard
+from indexes.backends.qdrant.filters import make_filter
 from indexes.backends.qdrant.options import (
     EMBEDDED,
     MEMORY,
@@ -27,13 +29,14 @@ from indexes.backends.qdrant.options import (
     SERVER,
     Factory,
     QdrantOptions,
+    load_client,
+    load_edge,
 )
-from indexes.backends.qdrant.points import ROW, Payload, make_filter, read_batches
+from indexes.backends.qdrant.points import ROW, Payload, read_batches
 from indexes.backends.qdrant.server import (
     build_collection,
     check_collection,
     check_name,
-    client_version,
     create_collection,
     upload,
 )
@@ -41,12 +44,19 @@ from indexes.search.ranking import Candidates, Found
 from indexes.search.selection import Selection
 from indexes.storage.manifest import Manifest, read_manifest
 from retrieval import Scalar, Vectors
-from retrieval.errors import IndexCorruptError, MillpondError, UsageError
+from retrieval.errors import IndexCorruptError, MillpondError
 
 __all__ = ["ServerSearcher", "configured_backend", "CollectionState", "read_collection_state"]
 
 OVERSAMPLING = 2.0
 QUERIES_AT_ONCE = 64
+
+FOLDER_NAME = "qdrant"
+STORE_ROLE = "qdrant/store"
+STORE_NAME = "store.json"
+SHARD_NAME = "shard"
+MEMORY_COLLECTION = "millpond"
+STORED_COLLECTION = "stored_collection"
 
 
 class ServerSearcher:
@@ -75,9 +85,14 @@ class ServerSearcher:
                 )
                 for vector in queries[start : start + QUERIES_AT_ONCE].tolist()
             ]
-            answers = self._connection.run(_query(self._name, requests))
+            answers = self._ask(requests)
             found.extend(_read_answer(answer.points) for answer in answers)
         return found
+
+    def _ask(self, requests: list[Any]) -> list[Any]:
+        return self._connection.run(
+            lambda client: list(client.query_batch_points(self._name, requests=requests))
+        )
 
     def _params(self, wanted: int, exact: bool) -> Any:
         from qdrant_client import models
@@ -94,21 +109,9 @@ class ServerSearcher:
         return models.SearchParams(hnsw_ef=breadth, quantization=rescored)
 
 
-def _query(name: str, requests: list[Any]) -> Callable[[Any], list[Any]]:
-    return lambda client: list(client.query_batch_points(name, requests=requests))
-
-
 def _read_answer(points: list[Any]) -> Found:
     scores = np.array([point.score for point in points], dtype=np.float32)
     return scores, np.array([point.payload[ROW] for point in points], dtype=np.int64)
-
-
-FOLDER_NAME = "qdrant"
-STORE_ROLE = "qdrant/store"
-STORE_NAME = "store.json"
-SHARD_NAME = "shard"
-MEMORY_COLLECTION = "millpond"
-STORED_COLLECTION = "stored_collection"
 
 
 def configured_backend(options: QdrantOptions | None = None) -> Backend:
@@ -152,9 +155,9 @@ def _build(options: QdrantOptions, request: BuildRequest) -> BuildResult:
     if options.mode == EMBEDDED:
         payload = Payload(request.schema, request.live)
         build_shard(folder / SHARD_NAME, factory, vectors, request.documents, payload)
-        libraries["qdrant-edge-py"] = edge_version()
+        libraries["qdrant-edge-py"] = metadata.version("qdrant-edge-py")
     else:
-        libraries["qdrant-client"] = client_version()
+        libraries["qdrant-client"] = metadata.version("qdrant-client")
     if options.mode == SERVER:
         settings[STORED_COLLECTION] = _fill_server(options, factory, request)
     content = json.dumps({"settings": settings}, indent=2, ensure_ascii=False) + "\n"
@@ -163,21 +166,11 @@ def _build(options: QdrantOptions, request: BuildRequest) -> BuildResult:
 
 
 def _fill_server(options: QdrantOptions, factory: Factory, request: BuildRequest) -> str:
-    if request.fingerprint is None:
-        raise UsageError(
-            "A collection on a Qdrant server carries the fingerprint of its model, and the build "
-            "request has none. Pass BuildRequest(fingerprint=encoder.fingerprint)."
-        )
-    keep: frozenset[str] = frozenset()
-    try:
-        current = read_manifest(request.folder.parent).settings.get(STORED_COLLECTION)
-        keep = frozenset({str(current)})
-    except MillpondError:
-        pass  # the folder holds no index yet
+    keep = set()
+    with suppress(MillpondError):  # the folder holds no index yet
+        keep.add(str(read_manifest(request.folder.parent).settings.get(STORED_COLLECTION)))
     with Connection(options) as connection:
-        return build_collection(
-            connection, options, factory, request, request.fingerprint, keep=keep
-        )
+        return build_collection(connection, options, factory, request, keep=frozenset(keep))
 
 
 def _open(configured: QdrantOptions, request: OpenRequest) -> SearchEngine:

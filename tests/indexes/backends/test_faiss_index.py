@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from indexes import Index, IndexConfig
 from indexes.backends.faiss.build import INDEX_NAME, _write_flat, load_faiss
 from indexes.storage.vectors import Shards, VectorWriter
-from retrieval import Document, Retriever, VectorIndex
+from retrieval import Document, VectorIndex
 from retrieval.errors import MissingDependencyError, UsageError, VectorError
+from retrieval.retriever import Retriever
 from tests.indexes import fakes
 
 FACTORIES = [

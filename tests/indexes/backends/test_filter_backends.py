@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexes.backends.qdrant.points import (
+from indexes.backends.qdrant.filters import (
     ROOT,
     list_payload_indexes,
     make_edge_filter,

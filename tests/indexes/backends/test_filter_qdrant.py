@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from indexes.backends.qdrant.points import (
+from indexes.backends.qdrant.filters import (
     ROOT,
     field_path,
     list_payload_indexes,
@@ -224,7 +224,7 @@ def test_the_deepest_filter_is_below_the_limits_of_servers():
 
 def test_filters_are_made_without_qdrant_client():
     code = (
-        "import sys; import indexes.backends.qdrant.points; "
+        "import sys; import indexes.backends.qdrant.filters; "
         "print([name for name in sys.modules if name.startswith(('qdrant', 'torch', 'faiss'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,7 +14,6 @@ import qdrant_edge
 
 from indexes import Index, IndexConfig, list_backends, read_manifest
 from indexes.backends.qdrant import edge as edge_module
-from indexes.backends.qdrant import edge as overlay_module
 from indexes.backends.qdrant.edge import EdgeSearcher
 from indexes.storage.vectors import VectorWriter
 from retrieval.errors import IndexCorruptError, SourceNotFoundError, StorageError
@@ -143,7 +142,7 @@ def test_an_index_that_may_not_be_written_is_copied_to_be_read(
     tmp_path, temporary, monkeypatch, encoder, documents
 ):
     Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant", factory="HNSW"))
-    monkeypatch.setattr(overlay_module, "_is_writable", lambda path: False)
+    monkeypatch.setattr(edge_module, "_is_writable", lambda path: False)
     index = Index.open(tmp_path / "i")
     [view] = temporary.iterdir()
     assert [path for path in view.rglob("*") if path.is_symlink()] == []
@@ -185,7 +184,7 @@ if point == "between two batches":
     def read_batches(*arguments):
         for batch in original(*arguments, most_bytes=5000):
             yield batch
-            if batch.rows[0]:
+            if batch[0][2]["row"]:
                 die()
     edge.read_batches = read_batches
 if point == "after the build":

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexes import Index, IndexConfig
-from retrieval import Document, Retriever, VectorIndex
+from retrieval import Document, VectorIndex
 from retrieval.errors import UsageError, VectorError
+from retrieval.retriever import Retriever
 
 IN_MEMORY = {"embedded": False, "memory": True}
 

@@ -160,12 +160,16 @@ def test_the_longest_points_stay_below_the_limit_of_a_server(tmp_path):
         )
     )
     sizes = [
-        len(json.dumps({"points": [{"id": i, "vector": v, "payload": p} for i, v, p in batch]}))
+        len(
+            json.dumps(
+                {"points": [{"id": i, "vector": v.tolist(), "payload": p} for i, v, p in batch]}
+            )
+        )
         for batch in batches
     ]
     assert len(sizes) > 1
     assert max(sizes) <= 100_000
-    assert sum(len(batch.doc_ids) for batch in batches) == 40
+    assert sum(len(batch) for batch in batches) == 40
 
 
 def test_a_busy_server_is_asked_again(tmp_path, write_with, server, options, encoder, documents):
