@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone, States, load_backbone
-from embedder.engine.batches import token_batches as token_batches
-from embedder.engine.budget import CUDA_TOKENS
-from embedder.engine.packing import PackedBatch
+from embedder.engine.batches import CUDA_TOKENS, PackedBatch
 from embedder.engine.run import encode_rows, encode_texts
 from embedder.engine.speed import (
     INT8_REPAID_SECONDS,
@@ -26,8 +24,7 @@ from embedder.engine.speed import (
     check_speed,
     quantize_backbone,
 )
-from embedder.engine.text import Frame, TextTokenizer, check_finite
-from embedder.engine.text import check_texts as check_texts
+from embedder.engine.text import PromptTemplate, TextTokenizer, check_finite
 from embedder.environment import choose_device, choose_dtype
 from embedder.models.names import DEFAULT_VARIANT, describe_model, find_saved_model
 from embedder.models.saved import load_parts
@@ -105,7 +102,7 @@ class Embedder(nn.Module):
         shape = PoolingShape(backbone.width, len(self._layers))
         self.pooling = build_pooling(spec.pooling, shape, spec.pooling_options)
         self.pooling.to(backbone.device)
-        self._template = Frame.parse(entry.template)
+        self._template = PromptTemplate.parse(entry.template)
         self._tokenize = TextTokenizer.of_spec(spec, backbone.tokenizer)
         self.speed = check_speed(speed)
         self.is_int8 = False
@@ -278,7 +275,7 @@ class Embedder(nn.Module):
 
     def tokenize(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
         """Return the token ids that the backbone will see, 1 to ``spec.max_tokens`` a text."""
-        return self._tokenize(texts, Frame.parse(prompt).inside(self._template))
+        return self._tokenize(texts, PromptTemplate.parse(prompt).inside(self._template))
 
     @property
     def longest_packed(self) -> int:

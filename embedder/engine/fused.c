@@ -1,6 +1,6 @@
 /* What a decoder layer does between its matrix products, in one pass over memory each.
  *
- * fused_build.py compiles this file for the CPU at hand; fused.py and fused_int8.py call it. Rows
+ * fused.py compiles this file for the CPU at hand; it and fused_int8.py call it. Rows
  * are tokens, arrays are contiguous, and `sums` are the int32 results of a product of int8 rows
  * with int8 weights: an output is sum * row_scale * column_scale + bias, where bias may be NULL.
  * Loops that may sum in any order say so, so that the compiler need not be allowed to for all.
@@ -19,26 +19,27 @@ void millpond_norm_float(const float *states, const float *gains, float epsilon,
         norm_row(states + t * width, gains, epsilon, normed + t * width, width);
 }
 
-/* values (n, heads, width) in place: normed where gains are not NULL, turned by their positions. */
-void millpond_place(float *values, const float *gains, float epsilon, const float *cosines,
-                    const float *sines, long n, long heads, long width, int threads)
+/* values (n, heads, width) in place: QK-norm where gains are not NULL, then RoPE with cos and sin
+ * (n, width). */
+void millpond_norm_rope(float *values, const float *gains, float epsilon, const float *cos,
+                    const float *sin, long n, long heads, long width, int threads)
 {
 #pragma omp parallel for num_threads(threads)
     for (long t = 0; t < n; t++)
         for (long h = 0; h < heads; h++)
-            place_head(values + (t * heads + h) * width, gains, epsilon, cosines + t * width,
-                       sines + t * width, width);
+            norm_rope_head(values + (t * heads + h) * width, gains, epsilon, cos + t * width,
+                       sin + t * width, width);
 }
 
-/* gates (n, width) = silu(gates) * ups. */
-void millpond_gate_float(float *gates, const float *ups, long n, long width, int threads)
+/* SwiGLU: gates (n, width) = silu(gates) * ups. */
+void millpond_swiglu_float(float *gates, const float *ups, long n, long width, int threads)
 {
 #pragma omp parallel for num_threads(threads)
     for (long t = 0; t < n; t++)
-        gate_row(gates + t * width, ups + t * width, gates + t * width, width);
+        swiglu_row(gates + t * width, ups + t * width, gates + t * width, width);
 }
 
-/* states (n, width) to int8 rows (n, width) and scales (n): normed, turned, rounded. */
+/* states (n, width) to int8 rows (n, width) and scales (n): normed, rotated, rounded. */
 void millpond_norm(const float *states, const float *gains, float epsilon, long block, long n,
                    long width, int8_t *rows, float *scales, int threads)
 {
@@ -46,7 +47,7 @@ void millpond_norm(const float *states, const float *gains, float epsilon, long 
     for (long t = 0; t < n; t++) {
         float row[width];
         norm_row(states + t * width, gains, epsilon, row, width);
-        turn(row, width, block);
+        rotate_blocks(row, width, block);
         scales[t] = round_row(row, rows + t * width, width);
     }
 }
@@ -74,17 +75,17 @@ void millpond_add_norm(const float *states, const int32_t *sums, const float *ro
         add_row(states + t * width, sums + t * width, row_scales[t], column_scales, bias, own,
                 width);
         norm_row(own, gains, epsilon, row, width);
-        turn(row, width, block);
+        rotate_blocks(row, width, block);
         scales[t] = round_row(row, rows + t * width, width);
     }
 }
 
 /* sums (n, heads + 2 * key_heads, width) of queries, keys and values side by side to float32:
- * queries (n, heads, width), keys and values (n, key_heads, width). Queries and keys are normed
- * where gains are not NULL, and turned by their positions, cosines and sines (n, width). */
+ * queries (n, heads, width), keys and values (n, key_heads, width). Queries and keys get QK-norm where
+ * gains are not NULL, and RoPE with cos and sin (n, width). */
 void millpond_heads(const int32_t *sums, const float *row_scales, const float *column_scales,
                     const float *bias, const float *query_gains, const float *key_gains,
-                    float epsilon, const float *cosines, const float *sines, long n, long heads,
+                    float epsilon, const float *cos, const float *sin, long n, long heads,
                     long key_heads, long width, float *queries, float *keys, float *values,
                     int threads)
 {
@@ -99,8 +100,8 @@ void millpond_heads(const int32_t *sums, const float *row_scales, const float *c
             scale_row(sums + (t * all + h) * width, row_scales[t], column_scales + h * width,
                       bias ? bias + h * width : 0, own, width);
             if (is_query || is_key)
-                place_head(own, is_query ? query_gains : key_gains, epsilon, cosines + t * width,
-                           sines + t * width, width);
+                norm_rope_head(own, is_query ? query_gains : key_gains, epsilon, cos + t * width,
+                           sin + t * width, width);
         }
 }
 
@@ -114,8 +115,8 @@ void millpond_round(const float *values, long n, long width, int8_t *rows, float
 }
 
 /* sums (n, 2 * width) of gates and ups side by side to int8 rows (n, width) and scales (n) of
- * silu(gate) * up, turned. */
-void millpond_gate(const int32_t *sums, const float *row_scales, const float *column_scales,
+ * silu(gate) * up, rotated. */
+void millpond_swiglu(const int32_t *sums, const float *row_scales, const float *column_scales,
                    const float *bias, long block, long n, long width, int8_t *rows, float *scales,
                    int threads)
 {
@@ -128,7 +129,7 @@ void millpond_gate(const int32_t *sums, const float *row_scales, const float *co
             float gate[width];
             scale_row(gates, scale, column_scales, bias, gate, width);
             scale_row(ups, scale, up_scales, bias + width, row, width);
-            gate_row(gate, row, row, width);
+            swiglu_row(gate, row, row, width);
         } else { /* the usual case in one loop, which saves a tenth of this function's time */
 #pragma omp simd
             for (long i = 0; i < width; i++) {
@@ -136,7 +137,7 @@ void millpond_gate(const int32_t *sums, const float *row_scales, const float *co
                 row[i] = (float)ups[i] * scale * up_scales[i] * gate / (1.0f + exponential(-gate));
             }
         }
-        turn(row, width, block);
+        rotate_blocks(row, width, block);
         scales[t] = round_row(row, rows + t * width, width);
     }
 }
@@ -156,13 +157,13 @@ void millpond_attend(const float *queries, const float *keys, const float *value
         const long columns = (length + LANES - 1) / LANES * LANES;
         const float *own_keys = keys + start * key_step + group * width;
         const float *own_values = values + start * key_step + group * width;
-        float turned[width * columns], scores[8 * columns];
+        float key_columns[width * columns], scores[8 * columns];
         for (long j = 0; j < length; j++)
             for (long d = 0; d < width; d++)
-                turned[d * columns + j] = own_keys[j * key_step + d] * scaling;
+                key_columns[d * columns + j] = own_keys[j * key_step + d] * scaling;
         for (long d = 0; d < width; d++)
             for (long j = length; j < columns; j++)
-                turned[d * columns + j] = 0.0f;
+                key_columns[d * columns + j] = 0.0f;
         for (long head = group * shared; head < (group + 1) * shared; head++)
             for (long first = 0; first < length; first += 8) {
                 const long found = length - first < 8 ? length - first : 8;
@@ -174,7 +175,7 @@ void millpond_attend(const float *queries, const float *keys, const float *value
                     rows[q] = queries + head * width +
                               (start + first + (q < found ? q : found - 1)) * step;
                 for (long j = 0; j < seen; j += LANES) {
-                    multiply_tile(rows, turned + j, columns, width, tile);
+                    multiply_tile(rows, key_columns + j, columns, width, tile);
                     for (int q = 0; q < 8; q++)
                         *(lanes *)(scores + q * columns + j) = tile[q];
                 }

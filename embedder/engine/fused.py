@@ -46,8 +46,8 @@ _ROUNDED = [_POINTER] * 2  # rows, scales
 _NORM = [_POINTER, _FLOAT]  # gains, epsilon
 _ARGUMENTS = {
     "millpond_norm_float": [_POINTER, *_NORM, *[_LONG] * 2, _POINTER, _INT],
-    "millpond_place": [_POINTER, *_NORM, *[_POINTER] * 2, *[_LONG] * 3, _INT],
-    "millpond_gate_float": [*[_POINTER] * 2, *[_LONG] * 2, _INT],
+    "millpond_norm_rope": [_POINTER, *_NORM, *[_POINTER] * 2, *[_LONG] * 3, _INT],
+    "millpond_swiglu_float": [*[_POINTER] * 2, *[_LONG] * 2, _INT],
     "millpond_attend": [*[_POINTER] * 4, *[_LONG] * 4, _FLOAT, _INT, _POINTER, _INT],
     "millpond_norm": [_POINTER, *_NORM, *[_LONG] * 3, *_ROUNDED, _INT],
     "millpond_add": [_POINTER, *_SCALED, *[_LONG] * 2, _POINTER, _INT],
@@ -57,7 +57,7 @@ _ARGUMENTS = {
         *[*[_LONG] * 4, *[_POINTER] * 3, _INT],
     ],
     "millpond_round": [_POINTER, *[_LONG] * 2, *_ROUNDED, _INT],
-    "millpond_gate": [*_SCALED, *[_LONG] * 3, *_ROUNDED, _INT],
+    "millpond_swiglu": [*_SCALED, *[_LONG] * 3, *_ROUNDED, _INT],
 }
 
 
@@ -152,7 +152,7 @@ class FusedLayer(LeanLayer):
         super().__init__(block)
         self.functions = functions
 
-    def compute(self, states: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    def compute(self, states: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
         """Return the layer's states (total, D) of those before it."""
         attention, feed = self.block.self_attn, self.block.mlp
         normed = self._norm(states.contiguous(), self.block.input_layernorm)
@@ -160,13 +160,13 @@ class FusedLayer(LeanLayer):
             each.reshape(len(normed), -1, attention.head_dim).contiguous()
             for each in project(normed, (attention.q_proj, attention.k_proj, attention.v_proj))
         )
-        cosines, sines = (each[0].contiguous() for each in turns)
+        cos, sin = (each[0].contiguous() for each in cos_sin)
         for heads, norm in ((queries, "q_norm"), (keys, "k_norm")):
-            self._place(heads, getattr(attention, norm, None), cosines, sines)
+            self._norm_rope(heads, getattr(attention, norm, None), cos, sin)
         states = add_linear(states, self.attend(queries, keys, values), attention.o_proj)
         normed = self._norm(states, self.block.post_attention_layernorm)
         gate, up = (each.contiguous() for each in project(normed, (feed.gate_proj, feed.up_proj)))
-        self.functions.millpond_gate_float(
+        self.functions.millpond_swiglu_float(
             address(gate), address(up), *gate.shape, torch.get_num_threads()
         )
         return add_linear(states, gate, feed.down_proj)
@@ -201,11 +201,11 @@ class FusedLayer(LeanLayer):
         )
         return normed
 
-    def _place(self, heads: Tensor, norm: Any | None, cosines: Tensor, sines: Tensor) -> None:
-        """Norm heads (total, count, width) where there is a norm, and turn them, in place."""
-        self.functions.millpond_place(
+    def _norm_rope(self, heads: Tensor, norm: Any | None, cos: Tensor, sin: Tensor) -> None:
+        """Apply QK-norm, where there is one, and RoPE to heads (total, count, width), in place."""
+        self.functions.millpond_norm_rope(
             *(address(heads), address(None if norm is None else norm.weight)),
-            *(0.0 if norm is None else norm.variance_epsilon, address(cosines), address(sines)),
+            *(0.0 if norm is None else norm.variance_epsilon, address(cos), address(sin)),
             *(*heads.shape, torch.get_num_threads()),
         )
 

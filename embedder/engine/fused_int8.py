@@ -1,6 +1,6 @@
 """Fused decoder layers in int8, whose products are so fast that all else would take longer.
 
-Sums become float32, are normed, turned and rounded again in one pass by ``fused.c``. The results
+Sums become float32, are normed, rotated and rounded again in one pass by ``fused.c``. The results
 are those of ``LeanLayer`` with int8 layers, but for a rounding step here and there.
 """
 
@@ -21,7 +21,7 @@ __all__ = ["FusedInt8Layer", "fused_int8_layers"]
 class FusedInt8Layer(FusedLayer):
     """One decoder layer for packed texts whose linear layers are int8 and joined."""
 
-    def compute(self, states: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    def compute(self, states: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
         """Return the layer's states (total, D) of those before it."""
         call, threads = self.functions, torch.get_num_threads()
         attention, feed = self.block.self_attn, self.block.mlp
@@ -33,9 +33,9 @@ class FusedInt8Layer(FusedLayer):
         rows, scales = _rounded(n, width)
         call.millpond_norm(
             *(address(states), address(before.weight), before.variance_epsilon),
-            *(len(into_heads.turn), n, width, address(rows), address(scales), threads),
+            *(len(into_heads.rotation), n, width, address(rows), address(scales), threads),
         )
-        heads = self._project_heads(_multiply(rows, into_heads), scales, into_heads, turns)
+        heads = self._project_heads(_multiply(rows, into_heads), scales, into_heads, cos_sin)
         mixed = self.attend(*heads)
 
         inner = mixed.shape[1]
@@ -45,15 +45,15 @@ class FusedInt8Layer(FusedLayer):
         rows, scales = _rounded(n, width)
         call.millpond_add_norm(
             *(address(states), *_scaled(sums, mixed_scales, attention.o_proj)),
-            *(address(after.weight), after.variance_epsilon, len(into_gates.turn)),
+            *(address(after.weight), after.variance_epsilon, len(into_gates.rotation)),
             *(n, width, address(out), address(rows), address(scales), threads),
         )
 
         sums = _multiply(rows, into_gates)
         inner = sums.shape[1] // 2
         rows, gate_scales = _rounded(n, inner)
-        call.millpond_gate(
-            *(*_scaled(sums, scales, into_gates), len(feed.down_proj.turn)),
+        call.millpond_swiglu(
+            *(*_scaled(sums, scales, into_gates), len(feed.down_proj.rotation)),
             *(n, inner, address(rows), address(gate_scales), threads),
         )
         sums = _multiply(rows, feed.down_proj)
@@ -64,11 +64,11 @@ class FusedInt8Layer(FusedLayer):
         return out
 
     def _project_heads(
-        self, sums: Tensor, scales: Tensor, joined: Int8Linear, turns: tuple[Tensor, Tensor]
+        self, sums: Tensor, scales: Tensor, joined: Int8Linear, cos_sin: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, (total, heads, width), of sums (total, all of them).
 
-        Values come turned (``turn_values``), so what attention makes of them is, too.
+        Values come rotated (``rotate_values``), and so does what attention makes of them.
         """
         attention = self.block.self_attn
         n, width = len(sums), attention.head_dim
@@ -79,12 +79,12 @@ class FusedInt8Layer(FusedLayer):
             torch.empty(n, count, width) for count in (heads, key_heads, key_heads)
         )
         norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
-        cosines, sines = (each[0].contiguous() for each in turns)
+        cos, sin = (each[0].contiguous() for each in cos_sin)
         self.functions.millpond_heads(
             *_scaled(sums, scales, joined),
             *(address(None if norm is None else norm.weight) for norm in norms),
             0.0 if norms[0] is None else norms[0].variance_epsilon,
-            *(address(cosines), address(sines), n, heads, key_heads, width),
+            *(address(cos), address(sin), n, heads, key_heads, width),
             *(address(queries), address(keys), address(values), torch.get_num_threads()),
         )
         return queries, keys, values

@@ -21,7 +21,7 @@ typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias
 #define BUTTERFLY(v, d) (PARTNER(v, d) + (v) * SIGNS(d))
 
 /* Multiply 64 numbers by the orthogonal Hadamard matrix. */
-static inline void turn_64(float *values)
+static inline void rotate_64(float *values)
 {
     lanes *at = (lanes *)values, part[4];
     for (int i = 0; i < 4; i++) {
@@ -40,11 +40,11 @@ static inline void turn_64(float *values)
 }
 
 /* Multiply each `block` numbers, a power of two, by the orthogonal Hadamard matrix. */
-static inline void turn(float *row, long width, long block)
+static inline void rotate_blocks(float *row, long width, long block)
 {
     if (block == 64) {
         for (long start = 0; start < width; start += 64)
-            turn_64(row + start);
+            rotate_64(row + start);
         return;
     }
     const float factor = 1.0f / sqrtf((float)block);
@@ -78,7 +78,7 @@ static inline float round_row(const float *row, int8_t *out, long width)
     return scale;
 }
 
-/* Divide by the root mean square, times the gains. */
+/* RMSNorm: divide by the root mean square, times the gains. */
 static inline void norm_row(const float *row, const float *gains, float epsilon, float *out,
                             long width)
 {
@@ -135,33 +135,33 @@ static inline float exponential(float x)
     return sum * power.value;
 }
 
-/* out = silu(gates) * ups; out may be one of them. */
-static inline void gate_row(const float *gates, const float *ups, float *out, long width)
+/* SwiGLU: out = silu(gates) * ups; out may be one of them. */
+static inline void swiglu_row(const float *gates, const float *ups, float *out, long width)
 {
 #pragma omp simd
     for (long i = 0; i < width; i++)
         out[i] = gates[i] / (1.0f + exponential(-gates[i])) * ups[i];
 }
 
-/* Turn each pair (i, i + half) of a head by its position's angle. */
-static inline void rotate_head(float *head, const float *cosines, const float *sines, long width)
+/* RoPE: rotate each pair (i, i + half) of a head by the angle of its position. */
+static inline void rope_head(float *head, const float *cos, const float *sin, long width)
 {
     const long half = width / 2;
 #pragma omp simd
     for (long i = 0; i < half; i++) {
         const float a = head[i], b = head[i + half];
-        head[i] = a * cosines[i] - b * sines[i];
-        head[i + half] = b * cosines[i + half] + a * sines[i + half];
+        head[i] = a * cos[i] - b * sin[i];
+        head[i + half] = b * cos[i + half] + a * sin[i + half];
     }
 }
 
-/* Norm a head where gains are not NULL, and turn it by its position. */
-static inline void place_head(float *head, const float *gains, float epsilon, const float *cosines,
-                              const float *sines, long width)
+/* QK-norm where gains are not NULL, then RoPE. */
+static inline void norm_rope_head(float *head, const float *gains, float epsilon, const float *cos,
+                              const float *sin, long width)
 {
     if (gains)
         norm_row(head, gains, epsilon, head, width);
-    rotate_head(head, cosines, sines, width);
+    rope_head(head, cos, sin, width);
 }
 
 /* found[q] = sum over k of rows[q][k] * columns[k * stride + 0 .. 15], for 8 rows. */

@@ -1,4 +1,4 @@
-"""Hadamard matrices, by which int8 layers turn their inputs and weights. Imports no torch."""
+"""Hadamard matrices, by which int8 layers rotate their inputs and weights. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy.typing as npt
 
 __all__ = ["block_of", "hadamard"]
 
-_MOST_TURNED = 64
+_LARGEST_BLOCK = 64
 
 
 def block_of(width: int) -> int:
-    """Return how many of ``width`` numbers are turned together.
+    """Return how many of ``width`` numbers are rotated together.
 
     It is the largest power of two, up to 64, that divides the width.
     """
     block = 1
-    while block < _MOST_TURNED and width % (2 * block) == 0:
+    while block < _LARGEST_BLOCK and width % (2 * block) == 0:
         block *= 2
     return block
 

@@ -17,7 +17,7 @@ __all__ = [
     "cpu_has_vnni",
     "join_linears",
     "quantize_linears",
-    "turn_outputs",
+    "rotate_outputs",
 ]
 
 _LARGEST = 127.0
@@ -25,11 +25,11 @@ _VNNI = ("avx512_vnni", "avx_vnni")
 
 
 class RowRounder:
-    """Turns the inputs of int8 layers, and rounds them to int8 with one scale per token.
+    """Rotates the inputs of int8 layers, and rounds them to int8 with one scale per token.
 
     A few of a token's inputs are often 20 times as large as the rest, which would then be rounded
     to a few steps. Multiplied by a Hadamard matrix, in blocks of up to 64 inputs, the large ones
-    are spread over their block. Weights are turned likewise, and since the matrix is orthogonal
+    are spread over their block. Weights are rotated likewise, and since the matrix is orthogonal
     the products stay the same (Ashkboos et al. 2024, "QuaRot", arXiv 2404.00456).
 
     Layers that share a rounder, such as those of queries, keys and values, have an input rounded
@@ -39,13 +39,13 @@ class RowRounder:
     def __init__(self) -> None:
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def __call__(self, states: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, states: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
         """Return (N, in) int8 for (..., in) float32, and the scale of each row, (N, 1) float32."""
         if torch.compiler.is_compiling():  # what is kept would be an output of each compiled layer
-            return _turn_and_round(states.flatten(0, -2), turn)
+            return _rotate_and_round(states.flatten(0, -2), rotation)
         last = self._last
         if last is None or last[0] is not states:
-            last = (states, *_turn_and_round(states.flatten(0, -2), turn))
+            last = (states, *_rotate_and_round(states.flatten(0, -2), rotation))
             self._last = last
         return last[1], last[2]
 
@@ -58,10 +58,10 @@ class Int8Linear(nn.Module):
 
     Parameters
     ----------
-    weight : (out, in) int8, turned.
+    weight : (out, in) int8, rotated.
     scale : what outputs are multiplied with, (1, out) float32.
     bias : (out,) float32, or None.
-    turn : the matrix that inputs are turned by, (block, block) float32.
+    rotation : the matrix that inputs are rotated by, (block, block) float32.
     rounder : rounds the inputs; layers with the same input share one.
 
     Attributes
@@ -73,11 +73,16 @@ class Int8Linear(nn.Module):
     joined: Int8Linear | None
     weight: Tensor
     scale: Tensor
-    turn: Tensor
+    rotation: Tensor
     bias: Tensor | None
 
     def __init__(
-        self, weight: Tensor, scale: Tensor, bias: Tensor | None, turn: Tensor, rounder: RowRounder
+        self,
+        weight: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+        rotation: Tensor,
+        rounder: RowRounder,
     ) -> None:
         super().__init__()
         self.rounder = rounder
@@ -85,27 +90,27 @@ class Int8Linear(nn.Module):
         self.out_features, self.in_features = weight.shape
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
-        self.register_buffer("turn", turn)
+        self.register_buffer("rotation", rotation)
         self.register_buffer("bias", bias)
 
     @classmethod
     def of(
-        cls, linear: nn.Linear, rounder: RowRounder | None = None, turned: int | None = None
+        cls, linear: nn.Linear, rounder: RowRounder | None = None, rotated: int | None = None
     ) -> Int8Linear:
         """Return the layer to take the place of this one, whose weights are not kept.
 
-        ``turned`` says that inputs come turned already, in blocks of so many.
+        ``rotated`` says that inputs come rotated already, in blocks of so many.
         """
-        turn = _hadamard(turned or block_of(linear.in_features))
+        rotation = _hadamard(rotated or block_of(linear.in_features))
         bias = None if linear.bias is None else linear.bias.detach().float()
         with torch.no_grad():
-            weight, scale = _turn_and_round(linear.weight.float(), turn)
-        turn = turn if turned is None else _hadamard(1)
-        return cls(weight, scale.T, bias, turn, rounder or RowRounder())
+            weight, scale = _rotate_and_round(linear.weight.float(), rotation)
+        rotation = rotation if rotated is None else _hadamard(1)
+        return cls(weight, scale.T, bias, rotation, rounder or RowRounder())
 
     def forward(self, states: Tensor) -> Tensor:
         """Return (..., out) float32 for (..., in) float32."""
-        rows, scale = self.rounder(states, self.turn)
+        rows, scale = self.rounder(states, self.rotation)
         summed = torch._int_mm(rows, self.weight.T)
         found = summed.float().mul_(scale).mul_(self.scale)
         if self.bias is not None:
@@ -114,11 +119,11 @@ class Int8Linear(nn.Module):
 
 
 def quantize_linears(
-    layers: nn.ModuleList, turned: Mapping[nn.Linear, int] = MappingProxyType({})
+    layers: nn.ModuleList, rotated: Mapping[nn.Linear, int] = MappingProxyType({})
 ) -> int:
     """Put Int8Linear in the place of all linear layers, and return of how many.
 
-    ``turned`` are those whose inputs come turned already, each with the size of the blocks.
+    ``rotated`` are those whose inputs come rotated already, each with the size of the blocks.
     """
     found = [
         (parent, name, child)
@@ -128,7 +133,7 @@ def quantize_linears(
     ]
     rounder = RowRounder()
     for parent, name, child in found:
-        setattr(parent, name, Int8Linear.of(child, rounder, turned.get(child)))
+        setattr(parent, name, Int8Linear.of(child, rounder, rotated.get(child)))
     return len(found)
 
 
@@ -150,7 +155,7 @@ def join_linears(parts: Sequence[Int8Linear]) -> None:
         own = slice(start, start + part.out_features)
         part.weight, part.scale = weight[own], scale[:, own]
         start = own.stop
-    first.joined = Int8Linear(weight, scale, bias, first.turn, first.rounder)
+    first.joined = Int8Linear(weight, scale, bias, first.rotation, first.rounder)
 
 
 def cpu_has_vnni() -> bool:
@@ -163,13 +168,13 @@ def cpu_has_vnni() -> bool:
 
 
 @torch.no_grad()
-def turn_outputs(linear: nn.Linear, block: int) -> None:
-    """Change a layer's weights so that its outputs come turned, ``block`` at a time."""
-    turn = _hadamard(block)
+def rotate_outputs(linear: nn.Linear, block: int) -> None:
+    """Change a layer's weights so that its outputs come rotated, ``block`` at a time."""
+    rotation = _hadamard(block)
     for weights in (linear.weight, linear.bias):
         if weights is not None:
             outputs = weights.view(-1, block, *weights.shape[1:])
-            weights.copy_(torch.einsum("ab,nb...->na...", turn, outputs).reshape(weights.shape))
+            weights.copy_(torch.einsum("ab,nb...->na...", rotation, outputs).reshape(weights.shape))
 
 
 @cache
@@ -178,13 +183,13 @@ def _hadamard(size: int) -> Tensor:
     return torch.from_numpy(hadamard(size))
 
 
-def _turn_and_round(rows: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+def _rotate_and_round(rows: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
     """Return what ``_round_rows`` does of (N, in), each block times the matrix (block, block)."""
-    if len(turn) > 1:
+    if len(rotation) > 1:
         rows = rows.contiguous()
-        blocks = (rows.numel() // len(turn), len(turn))
+        blocks = (rows.numel() // len(rotation), len(rotation))
         # Not by a view: torch.compile would copy it, with a division for each element.
-        rows = (rows.as_strided(blocks, (len(turn), 1)) @ turn).view(rows.shape)
+        rows = (rows.as_strided(blocks, (len(rotation), 1)) @ rotation).view(rows.shape)
     return _round_rows(rows)
 
 

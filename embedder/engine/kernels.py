@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, Pattern
+from embedder.engine.batches import PackedBatch
+from embedder.engine.packing import GROUPS, Kernel, PackingError, Pattern
 
 __all__ = [
     "BUCKETS",

@@ -1,9 +1,9 @@
 """Decoder layers of the Llama kind, computed with fewer passes over memory.
 
-transformers writes norms, rotations and sums out as a row of tensors, each of which goes to memory
+transformers writes norms, RoPE and sums out as a row of tensors, each of which goes to memory
 and back. On a CPU that is an eighth of the time of a layer in float32 and half of one in
 int8. A ``LeanLayer`` computes the same from the layer's own weights: sums are part of a product,
-rotations turn both halves in place, and int8 layers of one input share one product. Which bases may
+RoPE rotates both halves in place, and int8 layers of one input share one product. Which bases may
 be computed so is found out by comparing (``probe``).
 """
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from embedder.engine.hadamard import block_of
-from embedder.engine.int8 import Int8Linear, join_linears, turn_outputs
+from embedder.engine.int8 import Int8Linear, join_linears, rotate_outputs
 from embedder.engine.packing import packed_attention
 
 __all__ = ["LeanLayer", "add_linear", "lean_in_place", "lean_layers", "project"]
@@ -55,12 +55,12 @@ class LeanLayer:
             return found
         return self.compute(hidden_states[0], position_embeddings)[None]
 
-    def compute(self, states: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    def compute(self, states: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
         """Return the layer's states (total, D) of those before it.
 
-        ``turns`` are the cosines and sines of the positions' angles, (1, total, head width) each.
+        ``cos_sin`` are those of RoPE, (1, total, head width) each.
         """
-        mixed = self._mix(_norm(states, self.block.input_layernorm), turns)
+        mixed = self._mix(_norm(states, self.block.input_layernorm), cos_sin)
         states = add_linear(states, mixed, self.block.self_attn.o_proj)
         feed = self.block.mlp
         gate, up = project(
@@ -68,15 +68,15 @@ class LeanLayer:
         )
         return add_linear(states, feed.act_fn(gate).mul_(up), feed.down_proj)
 
-    def turn_values(self) -> tuple[nn.Linear, int]:
-        """Let values come turned from their layer, which makes the inputs of ``o_proj`` turned.
+    def rotate_values(self) -> tuple[nn.Linear, int]:
+        """Let values come rotated from their layer, which makes the inputs of ``o_proj`` rotated.
 
         Attention mixes tokens, never the numbers of one head, so nothing else changes. Returns
         ``o_proj`` and the size of the blocks. For weights that become int8 at once.
         """
         attention = self.block.self_attn
         block = block_of(attention.head_dim)
-        turn_outputs(attention.v_proj, block)
+        rotate_outputs(attention.v_proj, block)
         return attention.o_proj, block
 
     def join_int8(self) -> None:
@@ -89,7 +89,7 @@ class LeanLayer:
             if all(type(part) is Int8Linear for part in parts):
                 join_linears(parts)
 
-    def _mix(self, normed: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    def _mix(self, normed: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
         """Return what attention makes of (total, D): (total, heads x width)."""
         attention = self.block.self_attn
         shape = (len(normed), -1, attention.head_dim)
@@ -97,11 +97,11 @@ class LeanLayer:
         queries, keys, values = (each.view(shape) for each in projected)
         if hasattr(attention, "q_norm"):
             queries, keys = attention.q_norm(queries), attention.k_norm(keys)
-        cosines, sines = (each[0, :, None] for each in turns)
+        cos, sin = (each[0, :, None] for each in cos_sin)
         mixed, _ = packed_attention(
             attention,
-            _rotate(queries, cosines, sines).transpose(0, 1)[None],
-            _rotate(keys, cosines, sines).transpose(0, 1)[None],
+            _rope(queries, cos, sin).transpose(0, 1)[None],
+            _rope(keys, cos, sin).transpose(0, 1)[None],
             values.transpose(0, 1)[None],
             scaling=attention.scaling,
         )
@@ -154,13 +154,13 @@ def _norm(states: Tensor, norm: Any) -> Tensor:
     return normed
 
 
-def _rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn each pair (i, i + half) of (total, heads, d) by its position's angle."""
+def _rope(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate each pair (i, i + half) of (total, heads, d) by the angle of its position."""
     half = heads.shape[-1] // 2
-    turned = heads * cosines
-    turned[..., :half].addcmul_(heads[..., half:], sines[..., :half], value=-1.0)
-    turned[..., half:].addcmul_(heads[..., :half], sines[..., half:])
-    return turned
+    rotated = heads * cos
+    rotated[..., :half].addcmul_(heads[..., half:], sin[..., :half], value=-1.0)
+    rotated[..., half:].addcmul_(heads[..., :half], sin[..., half:])
+    return rotated
 
 
 def project(states: Tensor, linears: Sequence[Any]) -> Sequence[Tensor]:

@@ -10,27 +10,21 @@ through arguments, which would compile a layer anew for every batch.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embedder.engine.batches import Bucket, make_buckets
-from embedder.engine.budget import to_device
+from embedder.engine.batches import Group, PackedBatch
 
 __all__ = [
     "ATTENTION_NAME",
     "GROUPS",
-    "Group",
     "Kernel",
-    "PackedBatch",
     "PackingError",
     "Pattern",
     "attending_to",
@@ -50,89 +44,6 @@ _HARMLESS = frozenset(
 
 class PackingError(Exception):
     """A base asks its attention for something that the packed one does not do."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Neighbouring texts of one length: ``texts`` times ``tokens`` tokens from ``start`` on."""
-
-    start: int
-    texts: int
-    tokens: int
-
-    @property
-    def stop(self) -> int:
-        """One past the last token."""
-        return self.start + self.texts * self.tokens
-
-
-@dataclass(frozen=True)
-class PackedBatch:
-    """Texts one after another, padded nowhere.
-
-    Attributes
-    ----------
-    ids : (1, total) int64.
-    positions : (1, total) int64, 0 at the first token of every text.
-    groups : cover all tokens in order.
-    """
-
-    ids: Tensor
-    positions: Tensor
-    groups: tuple[Group, ...]
-
-    @classmethod
-    def of(cls, rows: Sequence[Sequence[int]], device: torch.device) -> PackedBatch:
-        """Pack rows of at least one token each; equal lengths side by side make one group."""
-        total = sum(map(len, rows))
-        ids = torch.from_numpy(np.fromiter(chain.from_iterable(rows), np.int64, total))
-        groups: list[Group] = []
-        for row in rows:
-            if groups and groups[-1].tokens == len(row):
-                last = groups.pop()
-                groups.append(Group(last.start, last.texts + 1, last.tokens))
-            else:
-                groups.append(Group(groups[-1].stop if groups else 0, 1, len(row)))
-        positions = torch.cat([torch.arange(g.tokens).repeat(g.texts) for g in groups])
-        return cls(to_device(ids[None], device), to_device(positions[None], device), tuple(groups))
-
-    @cached_property
-    def offsets(self) -> Tensor:
-        """Where each text begins, then the number of tokens: (B + 1,) int32."""
-        lengths = np.repeat([g.tokens for g in self.groups], [g.texts for g in self.groups])
-        starts = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
-        return to_device(torch.from_numpy(starts), self.ids.device)
-
-    @property
-    def longest(self) -> int:
-        """The number of tokens of the longest text."""
-        return max(group.tokens for group in self.groups)
-
-    @cached_property
-    def buckets(self) -> tuple[Bucket, ...]:
-        """All tokens in order, in few buckets that are padded a little."""
-        return make_buckets(self.groups, self.ids.device)
-
-    def reduce(self, states: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Return a vector per text, (B, D), of token states (total, D).
-
-        ``function`` takes (n, T, D) and a mask (n, T) bool, True at tokens, and gives (n, D): any
-        pooling over padded states. It is called once a group, so never with padding, but on CUDA
-        once a bucket.
-        """
-        if states.device.type == "cuda":
-            return self.reduce_buckets(states, function)
-        found = []
-        for group in self.groups:
-            own = states[group.start : group.stop].view(group.texts, group.tokens, -1)
-            found.append(function(own, own.new_ones(own.shape[:2], dtype=torch.bool)))
-        return torch.cat(found)
-
-    def reduce_buckets(
-        self, states: Tensor, function: Callable[[Tensor, Tensor], Tensor]
-    ) -> Tensor:
-        """Return what ``reduce`` does, by one call a bucket."""
-        return torch.cat([function(each.pad(states), each.real) for each in self.buckets])
 
 
 @dataclass(frozen=True)

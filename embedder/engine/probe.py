@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from embedder.engine.batches import PackedBatch
 from embedder.engine.fused import BuildError, fused_layers
 from embedder.engine.kernels import HALF_TOLERANCE, checked, find_kernels
 from embedder.engine.lean import LeanLayer, lean_in_place, lean_layers
-from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, packed
+from embedder.engine.packing import GROUPS, Kernel, PackingError, packed
 
 __all__ = ["Packing", "choose_packing", "layers_agree", "packed_states"]
 
@@ -182,9 +183,9 @@ class _Pair(LeanLayer):
         self._first, self._second = first, second
         self.apart = 0.0
 
-    def compute(self, states: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-        expected = self._first.compute(states, turns)
-        apart = (self._second.compute(states, turns) - expected).abs().max()
+    def compute(self, states: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
+        expected = self._first.compute(states, cos_sin)
+        apart = (self._second.compute(states, cos_sin) - expected).abs().max()
         self.apart = float(apart / (expected - states).abs().max())
         return expected
 

@@ -177,8 +177,8 @@ def quantize_backbone(backbone: Backbone, notify: Notify) -> bool:
     if reason is None:
         unfuse(backbone)
         lean = backbone.packing.layers
-        turned = dict(layer.turn_values() for layer in lean)
-        if quantize_linears(backbone.blocks(), turned):
+        rotated = dict(layer.rotate_values() for layer in lean)
+        if quantize_linears(backbone.blocks(), rotated):
             for layer in lean:
                 layer.join_int8()
             _fuse(backbone, lean, notify)

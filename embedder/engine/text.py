@@ -1,10 +1,10 @@
-"""Text to token ids: prompts, truncation that keeps EOS, and padded batches."""
+"""Text to token ids: prompt templates, and truncation that keeps EOS. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,11 +12,9 @@ from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Vectors
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from embedder.variants import VariantSpec
 
-__all__ = ["check_finite", "check_texts", "Frame", "TextTokenizer", "pad_batch"]
+__all__ = ["PromptTemplate", "TextTokenizer", "check_finite", "check_texts"]
 
 
 def check_texts(texts: Sequence[str]) -> None:
@@ -50,7 +48,7 @@ _SENTINEL = "\u2063text\u2063"
 
 
 @dataclass(frozen=True)
-class Frame:
+class PromptTemplate:
     """What stands around a text.
 
     Attributes
@@ -63,14 +61,14 @@ class Frame:
     suffix: str = ""
 
     @classmethod
-    def parse(cls, prompt: str) -> Frame:
+    def parse(cls, prompt: str) -> PromptTemplate:
         """Split a prompt at ``{text}``; without it the whole prompt is a prefix."""
         prefix, _, suffix = prompt.partition("{text}")
         return cls(prefix, suffix)
 
-    def inside(self, outer: Frame) -> Frame:
-        """Return this frame with another one around it."""
-        return Frame(outer.prefix + self.prefix, self.suffix + outer.suffix)
+    def inside(self, outer: PromptTemplate) -> PromptTemplate:
+        """Return this template with another one around it."""
+        return PromptTemplate(outer.prefix + self.prefix, self.suffix + outer.suffix)
 
 
 class TextTokenizer:
@@ -116,7 +114,7 @@ class TextTokenizer:
         self._tail = [int(eos)] if appends_eos else []
         self._head = self._leading_specials()
         if chat_template:
-            head, tail = self._chat_frame()
+            head, tail = self._chat_template_ids()
             # The template spells its own BOS where it wants one.
             self._head, self._tail = head, tail + self._tail
         self.pad_id = int(tokenizer.pad_token_id or 0)
@@ -136,15 +134,17 @@ class TextTokenizer:
             lowercase=spec.lowercase,
         )
 
-    def __call__(self, texts: Sequence[str], frame: Frame) -> list[list[int]]:
+    def __call__(self, texts: Sequence[str], template: PromptTemplate) -> list[list[int]]:
         """Return one list of 1 to ``max_tokens`` token ids per text."""
-        return self.tokenize(texts, frame)[0]
+        return self.tokenize(texts, template)[0]
 
-    def tokenize(self, texts: Sequence[str], frame: Frame) -> tuple[list[list[int]], list[bool]]:
+    def tokenize(
+        self, texts: Sequence[str], template: PromptTemplate
+    ) -> tuple[list[list[int]], list[bool]]:
         """Return what calling the tokenizer does, and whether each text was truncated."""
-        tail = self._plain([frame.suffix])[0] + self._tail if frame.suffix else self._tail
+        tail = self._plain([template.suffix])[0] + self._tail if template.suffix else self._tail
         room = self.max_tokens - len(self._head) - len(tail)
-        prefix_tokens = len(self._plain([frame.prefix])[0]) if frame.prefix else 0
+        prefix_tokens = len(self._plain([template.prefix])[0]) if template.prefix else 0
         if room < prefix_tokens + 1:
             raise UsageError(
                 f"The prompt takes {self.max_tokens - room + prefix_tokens} of max_tokens "
@@ -155,7 +155,7 @@ class TextTokenizer:
         shown = [text[:characters] for text in texts]
         if self._lowercase:
             shown = [text.lower() for text in shown]
-        bodies = self._plain([frame.prefix + text for text in shown])
+        bodies = self._plain([template.prefix + text for text in shown])
         rows = [self._head + body[:room] + tail for body in bodies]
         truncated = [
             len(text) > characters or len(body) > room
@@ -182,7 +182,7 @@ class TextTokenizer:
                 return with_specials[:start]
         return []
 
-    def _chat_frame(self) -> tuple[list[int], list[int]]:
+    def _chat_template_ids(self) -> tuple[list[int], list[int]]:
         if not self._tokenizer.chat_template:
             raise ModelError("The spec asks for a chat template, but the base has none.")
         message = [{"role": "user", "content": _SENTINEL}]
@@ -195,19 +195,3 @@ class TextTokenizer:
             list(self._backend.encode(part, add_special_tokens=False).ids) for part in (head, tail)
         ]
         return ids[0], ids[1]
-
-
-def pad_batch(
-    rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "right"
-) -> tuple[Tensor, Tensor]:
-    """Return ids (B, T) int64 and mask (B, T) int64, 1 at real tokens, padded on one side."""
-    import torch  # texts are also tokenised where torch is not needed
-
-    tokens = max(len(row) for row in rows)
-    ids = torch.full((len(rows), tokens), pad_id, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for index, row in enumerate(rows):
-        start = tokens - len(row) if side == "left" else 0
-        ids[index, start : start + len(row)] = torch.tensor(row, dtype=torch.int64)
-        mask[index, start : start + len(row)] = 1
-    return ids, mask

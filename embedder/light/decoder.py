@@ -106,8 +106,8 @@ class Int8Linears:
     """What ``engine.int8`` computes, on any CPU: the rounded numbers are kept as float32.
 
     Sums of their products are whole numbers below 2^25, which float32 holds to the last digit but
-    one. Each layer is rounded when it is first used. As ``engine.lean`` does, values come turned
-    from their layer, so that the inputs of ``o_proj`` are turned already.
+    one. Each layer is rounded when it is first used. As ``engine.lean`` does, values come rotated
+    from their layer, so that the inputs of ``o_proj`` are rotated already.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class Int8Linears:
             self._rounded[name] = self._round(name)
         weights, scales = self._rounded[name]
         if not name.endswith("o_proj"):
-            states = _turn(states, block_of(states.shape[1]))
+            states = _rotate_blocks(states, block_of(states.shape[1]))
         rows, row_scales = _round_rows(states)
         out: Array = (rows @ weights.T) * row_scales * scales.T
         return out
@@ -137,16 +137,16 @@ class Int8Linears:
             down, up = self._lora.weights[name]
             weights = weights + np.float32(self._lora.scale) * (up @ down)
         if name.endswith("v_proj"):
-            weights = _turn(weights.T, self._head_block).T
+            weights = _rotate_blocks(weights.T, self._head_block).T
         block = self._head_block if name.endswith("o_proj") else block_of(weights.shape[1])
-        return _round_rows(_turn(weights, block))
+        return _round_rows(_rotate_blocks(weights, block))
 
 
-def _turn(rows: Array, block: int) -> Array:
+def _rotate_blocks(rows: Array, block: int) -> Array:
     """Return (N, in), each block of a row times the Hadamard matrix."""
     blocks = np.ascontiguousarray(rows).reshape(-1, block)
-    turned: Array = (blocks @ hadamard(block)).reshape(rows.shape)
-    return turned
+    rotated: Array = (blocks @ hadamard(block)).reshape(rows.shape)
+    return rotated
 
 
 def _round_rows(rows: Array) -> tuple[Array, Array]:
@@ -166,7 +166,7 @@ class DecoderShape:
     heads, key_heads : of attention; key_heads divides heads.
     head_width : of one head.
     epsilon : of the RMS norms.
-    theta : of the rotary positions.
+    theta : of RoPE.
     """
 
     width: int
@@ -221,11 +221,11 @@ class LightDecoder:
     def __call__(self, ids: list[int]) -> Array:
         """Return the last layer's states (T, D) float32, after the final norm."""
         states = self._weights["embed_tokens.weight"][ids]
-        turn = self._rotations(len(ids))
+        cos_sin = self._cos_sin(len(ids))
         for index in range(self._shape.layers):
             layer = f"layers.{index}"
             normed = self._norm(states, f"{layer}.input_layernorm")
-            states = states + self._attend(normed, f"{layer}.self_attn", turn)
+            states = states + self._attend(normed, f"{layer}.self_attn", cos_sin)
             normed = self._norm(states, f"{layer}.post_attention_layernorm")
             states = states + self._feed_forward(normed, f"{layer}.mlp")
         return self._norm(states, "norm")
@@ -235,23 +235,23 @@ class LightDecoder:
         normed: Array = states / np.sqrt(mean + np.float32(self._shape.epsilon))
         return self._weights[f"{name}.weight"] * normed
 
-    def _rotations(self, tokens: int) -> tuple[Array, Array]:
-        """Return cosines and sines (T, 1, head width) of the rotary positions."""
+    def _cos_sin(self, tokens: int) -> tuple[Array, Array]:
+        """Return cos and sin of RoPE, (T, 1, head width) each."""
         half = np.arange(0, self._shape.head_width, 2, dtype=np.float32) / self._shape.head_width
         speeds = (1.0 / np.float32(self._shape.theta) ** half).astype(np.float32)
         angles = np.outer(np.arange(tokens, dtype=np.float32), speeds)
         both = np.concatenate([angles, angles], axis=-1)[:, None, :]
         return np.cos(both), np.sin(both)
 
-    def _attend(self, normed: Array, name: str, turn: tuple[Array, Array]) -> Array:
+    def _attend(self, normed: Array, name: str, cos_sin: tuple[Array, Array]) -> Array:
         shape, tokens = self._shape, len(normed)
         queries, keys, values = (
             self._linear(normed, f"{name}.{part}_proj").reshape(tokens, -1, shape.head_width)
             for part in ("q", "k", "v")
         )
         shared = shape.heads // shape.key_heads  # queries to one key head
-        queries = _rotate(queries, turn).swapaxes(0, 1)
-        keys = np.repeat(_rotate(keys, turn).swapaxes(0, 1), shared, axis=0)
+        queries = _rope(queries, cos_sin).swapaxes(0, 1)
+        keys = np.repeat(_rope(keys, cos_sin).swapaxes(0, 1), shared, axis=0)
         values = np.repeat(values.swapaxes(0, 1), shared, axis=0)
         scores = queries @ keys.swapaxes(1, 2) / np.sqrt(np.float32(shape.head_width))
         if self._causal:
@@ -267,9 +267,9 @@ class LightDecoder:
         return self._linear(gate * self._linear(normed, f"{name}.up_proj"), f"{name}.down_proj")
 
 
-def _rotate(heads: Array, turn: tuple[Array, Array]) -> Array:
-    """Turn each pair (i, i + half) of (T, heads, head width) by its position's angle."""
-    cosines, sines = turn
+def _rope(heads: Array, cos_sin: tuple[Array, Array]) -> Array:
+    """Rotate each pair (i, i + half) of (T, heads, head width) by the angle of its position."""
+    cos, sin = cos_sin
     first, second = np.split(heads, 2, axis=-1)
-    turned = heads * cosines + np.concatenate([-second, first], axis=-1) * sines
-    return turned.astype(np.float32, copy=False)
+    rotated = heads * cos + np.concatenate([-second, first], axis=-1) * sin
+    return rotated.astype(np.float32, copy=False)

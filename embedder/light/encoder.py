@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from embedder.engine.text import Frame, TextTokenizer, check_finite, check_texts
+from embedder.engine.text import PromptTemplate, TextTokenizer, check_finite, check_texts
 from embedder.light.decoder import (
     Array,
     DecoderShape,
@@ -105,7 +105,7 @@ class LightEncoder:
     def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
         check_texts(texts)
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        for row, ids in enumerate(self._tokenize(texts, Frame.parse(prompt))):
+        for row, ids in enumerate(self._tokenize(texts, PromptTemplate.parse(prompt))):
             vectors[row] = self._pool(self._decoder(ids))
         check_finite(vectors, texts, self.fingerprint.model)
         return vectors

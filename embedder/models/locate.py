@@ -215,7 +215,11 @@ def _write_folder(gguf: Path, folder: Path) -> None:
 
     # The GGUF reader draws a progress bar that no setting of transformers turns off.
     with quiet_transformers(), redirect_stderr(io.StringIO()):
-        where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        where: dict[str, Any] = {
+            "pretrained_model_name_or_path": str(gguf.parent),
+            "gguf_file": gguf.name,
+            "trust_remote_code": False,  # of files that happen to lie beside it
+        }
         try:
             tokenizer = AutoTokenizer.from_pretrained(**where)
             read = AutoModel.from_pretrained(**where, dtype=torch.float32)
@@ -224,7 +228,7 @@ def _write_folder(gguf: Path, folder: Path) -> None:
             if hasattr(config, "quantization_config"):
                 del config.quantization_config
             auto: Any = AutoModel
-            fresh = auto.from_config(config, dtype=torch.float32)
+            fresh = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
             fresh.load_state_dict(read.state_dict())
         except Exception as error:  # transformers raises whatever its GGUF reader meets
             raise ModelError(

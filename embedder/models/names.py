@@ -257,7 +257,7 @@ def describe_model(
     """
     trained = {"trained_weights": trained_sha256} if trained_sha256 else {}
     if is_int8:
-        trained["linear_layers"] = "int8 turned"  # "int8" was without turning, until 2026-11
+        trained["linear_layers"] = "int8 turned"  # kept for indexes that have it; it means rotated
     # Only where it is on: models and indexes of before it existed keep their fingerprints.
     case = {"lowercase": True} if spec.get("lowercase") else {}
     return Fingerprint(

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedder.embedder import Embedder, check_texts
-from embedder.engine.text import pad_batch
+from embedder.embedder import Embedder
+from embedder.engine.batches import pad_batch
+from embedder.engine.text import check_texts
 from embedder.models.manifest import MANIFEST_NAME, Manifest, read_manifest
 from embedder.models.saving import save_model, storage_errors
 from retrieval.errors import MissingDependencyError, UsageError

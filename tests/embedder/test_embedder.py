@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from embedder import Embedder, VariantSpec, list_variants
-from embedder.engine.text import pad_batch
+from embedder.engine.batches import pad_batch
 from embedder.pooling import PoolingOptions
 from retrieval import Encoder
 from retrieval.errors import ModelError, UsageError

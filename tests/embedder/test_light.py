@@ -107,7 +107,7 @@ def test_int8_vectors_are_those_of_the_embedder_on_a_cpu_with_vnni(
 
 
 def test_int8_layers_worked_by_hand():
-    """Rows 4, 2 and 1, 1 turn into 6, 2 and 2, 0 over the root of 2: 127, 42 and 127, 0 steps."""
+    """Rows 4, 2 and 1, 1 become 6, 2 and 2, 0 over the root of 2: 127, 42 and 127, 0 steps."""
     linears = Int8Linears(
         {"up.weight": np.array([[4, 2]], np.float32)}, LowRank({}, 1.0), head_width=2
     )

@@ -36,7 +36,7 @@ from benchmarks.lab.speed.gpu_tables import NAIVE, OURS, PADDED, Measurement, Re
 from benchmarks.lab.speed.interleaved import Contestant, say, take_turns
 from benchmarks.optional import read_versions
 from embedder import Embedder
-from embedder.engine.budget import CUDA_TOKENS, budget_of, is_out_of_memory
+from embedder.engine.batches import CUDA_TOKENS, budget_of, is_out_of_memory
 from embedder.engine.speed import LayerCompiler
 from embedder.environment import choose_device
 from retrieval.errors import MillpondError

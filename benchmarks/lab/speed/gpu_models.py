@@ -17,8 +17,7 @@ import torch
 from embedder import Embedder, VariantSpec
 from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone
-from embedder.engine.budget import budget_of
-from embedder.engine.text import pad_batch
+from embedder.engine.batches import budget_of, pad_batch
 from embedder.models.bases import BASES
 from embedder.models.cache import converted_folder, is_converted
 from retrieval.errors import UsageError

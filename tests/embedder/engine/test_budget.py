@@ -6,9 +6,15 @@ import torch
 
 from embedder import Embedder, VariantSpec
 from embedder.embedder import _BATCH_TOKENS
-from embedder.engine import budget as module
-from embedder.engine.batches import packed_batches, token_batches
-from embedder.engine.budget import CUDA_TOKENS, TokenBudget, budget_of, is_out_of_memory
+from embedder.engine import batches
+from embedder.engine.batches import (
+    CUDA_TOKENS,
+    TokenBudget,
+    budget_of,
+    is_out_of_memory,
+    packed_batches,
+    token_batches,
+)
 from retrieval.errors import ModelError
 
 TEXTS = [letter * length for letter, length in zip("abcdefg", (3, 11, 7, 1, 7, 5, 2), strict=True)]
@@ -126,7 +132,7 @@ def test_tokens_do_not_double_into_memory_that_is_not_there():
 
 
 def test_tokens_have_an_upper_limit(monkeypatch):
-    monkeypatch.setattr(module, "MOST_TOKENS", 400)
+    monkeypatch.setattr(batches, "MOST_TOKENS", 400)
     budget = growing()
     run_batches(budget, {size: size for size in (100, 200, 400, 800)})
     assert budget.tokens == 400

@@ -6,11 +6,12 @@ import torch
 from transformers import AutoModel, LlamaConfig
 
 from embedder import Embedder, VariantSpec, list_variants
+from embedder.engine.batches import PackedBatch
 from embedder.engine.fused import FusedLayer, fused_layers
 from embedder.engine.fused_int8 import fused_int8_layers
 from embedder.engine.int8 import quantize_linears
 from embedder.engine.lean import LeanLayer
-from embedder.engine.packing import GROUPS, PackedBatch, packed_attention
+from embedder.engine.packing import GROUPS, packed_attention
 from embedder.engine.probe import Packing, layers_agree, packed_states
 from embedder.engine.speed import unfuse
 
@@ -56,7 +57,7 @@ def tiny(**settings):
 def quantized(model):
     """Make a model's layers int8 as ``quantize_backbone`` does, and return them lean."""
     lean = [LeanLayer(block) for block in model.layers]
-    quantize_linears(model.layers, dict(layer.turn_values() for layer in lean))
+    quantize_linears(model.layers, dict(layer.rotate_values() for layer in lean))
     for layer in lean:
         layer.join_int8()
     return lean
@@ -170,8 +171,8 @@ def test_fused_layers_that_differ_are_not_used(base_folder, fast, monkeypatch):
     """In float32 by more than 1e-4 of what a layer changes, and in int8."""
 
     class Other(FusedLayer):
-        def compute(self, states, turns):
-            return states + (super().compute(states, turns) - states) * 1.001
+        def compute(self, states, cos_sin):
+            return states + (super().compute(states, cos_sin) - states) * 1.001
 
     with monkeypatch.context() as changed:
         changed.setattr("embedder.engine.fused.FusedLayer", Other)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from embedder.engine.batches import PackedBatch
 from embedder.engine.fused import load_functions
 from embedder.engine.hadamard import hadamard
-from embedder.engine.packing import GROUPS, PackedBatch, Pattern
+from embedder.engine.packing import GROUPS, Pattern
 
 pytestmark = pytest.mark.usefixtures("functions")
 
@@ -113,34 +114,34 @@ def test_heads(n, has_bias, has_gains):
     sums, rows, columns = sums_of(n, every)
     bias = torch.randn(every) if has_bias else NO_OFFSET
     gains = [torch.rand(width) + 0.5 for _ in range(2)] if has_gains else [NO_OFFSET] * 2
-    cosines, sines = torch.randn(2, n, width)
+    cos, sin = torch.randn(2, n, width)
     found = [torch.empty(n, count, width) for count in (heads, key_heads, key_heads)]
     call(
-        *("millpond_heads", sums, rows, columns, bias, *gains, 1e-3, cosines, sines),
+        *("millpond_heads", sums, rows, columns, bias, *gains, 1e-3, cos, sin),
         *(n, heads, key_heads, width, *found),
     )
     floats = (sums.float() * rows * columns + bias).view(n, -1, width)
     parts = torch.split(floats, [heads, key_heads, key_heads], dim=1)
     for part, own, gain in zip(found, parts, [*gains, None], strict=True):
-        expected = own if gain is None else placed(own, gain, cosines, sines)
+        expected = own if gain is None else rotated_by_position(own, gain, cos, sin)
         torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-4)
 
 
-def placed(heads, gains, cosines, sines):
-    """Norm (n, heads, width) unless there are no gains, and turn it by its positions."""
+def rotated_by_position(heads, gains, cos, sin):
+    """QK-norm of (n, heads, width) where there are gains, then RoPE."""
     if isinstance(gains, Tensor):
         heads = normed(heads, gains, 1e-3).float()
     first, second = heads.chunk(2, dim=-1)
-    return heads * cosines[:, None] + torch.cat([-second, first], -1) * sines[:, None]
+    return heads * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]
 
 
 @pytest.mark.parametrize("has_gains", [False, True])
-def test_place(n, has_gains):
+def test_norm_and_rope(n, has_gains):
     heads, width = 3, 16
-    values, (cosines, sines) = torch.randn(n, heads, width), torch.randn(2, n, width)
+    values, (cos, sin) = torch.randn(n, heads, width), torch.randn(2, n, width)
     gains = torch.rand(width) + 0.5 if has_gains else NO_OFFSET
-    expected = placed(values, gains, cosines, sines)
-    call("millpond_place", values, gains, 1e-3, cosines, sines, n, heads, width)
+    expected = rotated_by_position(values, gains, cos, sin)
+    call("millpond_norm_rope", values, gains, 1e-3, cos, sin, n, heads, width)
     torch.testing.assert_close(values, expected)
 
 
@@ -151,23 +152,23 @@ def test_norm_of_floats(n):
     torch.testing.assert_close(found, normed(states, gains, 1e-3).float())
 
 
-def test_gate_of_floats(n):
+def test_swiglu_of_floats(n):
     """Down to -200, where e to its power is no float32, and up to 200."""
     gates, ups = torch.randn(n, 100) * 50, torch.randn(n, 100)
     gates[0, :4] = torch.tensor([-200.0, 200.0, 0.0, -88.0])
     expected = nn.functional.silu(gates) * ups
-    call("millpond_gate_float", gates, ups, n, 100)
+    call("millpond_swiglu_float", gates, ups, n, 100)
     torch.testing.assert_close(gates, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize(("width", "block"), [(128, 64), (48, 16)])
-def test_gate(n, has_bias, width, block):
+def test_swiglu(n, has_bias, width, block):
     """Gates reach -600 and 600, where e to their power is no float32."""
     sums, rows, columns = sums_of(n, 2 * width)
     bias = torch.randn(2 * width) if has_bias else NO_OFFSET
     found = rows_of(n, width)
-    call("millpond_gate", sums, rows, columns, bias, block, n, width, *found)
+    call("millpond_swiglu", sums, rows, columns, bias, block, n, width, *found)
     gates, ups = (sums.double() * rows * columns + bias).chunk(2, dim=1)
     assert_rounded(found, rotated(nn.functional.silu(gates) * ups, block))
 

@@ -11,11 +11,11 @@ from transformers import AutoModel, LlamaConfig
 
 from embedder import Embedder, VariantSpec, list_variants
 from embedder.attention import get_attention
+from embedder.engine.batches import PackedBatch, pad_batch
 from embedder.engine.int8 import Int8Linear, join_linears
 from embedder.engine.lean import LeanLayer, lean_in_place
-from embedder.engine.packing import GROUPS, PackedBatch
+from embedder.engine.packing import GROUPS
 from embedder.engine.probe import Packing, choose_packing, packed_states
-from embedder.engine.text import pad_batch
 
 CPU = torch.device("cpu")
 ROWS = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17], [18]]
@@ -185,7 +185,7 @@ def test_an_adapter_that_is_added_later_counts(base_folder, adapt):
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral", "gemma3"])
 def test_int8_packed_is_int8_padded(base_folder, architecture, monkeypatch):
-    """Joined products and turned values give what each layer gives alone, to a rounding step."""
+    """Joined products and rotated values give what each layer gives alone, to a rounding step."""
     monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: True)
     fast = load(base_folder[architecture], speed="fast")
     assert fast.is_int8
@@ -234,19 +234,24 @@ def test_layers_are_not_joined_where_one_alone_has_a_bias():
     assert parts[0].joined is None
 
 
-def test_turned_values_change_nothing_in_float32(base_folder):
-    """``o_proj`` is told of the blocks; turned back by them, its inputs are the old ones."""
+def test_rotated_values_change_nothing_in_float32(base_folder):
+    """``o_proj`` is told of the blocks; rotated back by them, its inputs are the old ones."""
     backbone = load(base_folder["qwen3"]).backbone
     ids, mask = pad_batch(ROWS, 0)
     before = backbone.token_states(ids, mask)
     for layer in backbone.packing.layers:
-        linear, block = layer.turn_values()
+        linear, block = layer.rotate_values()
         assert (linear, block) == (layer.block.self_attn.o_proj, 8)
-        turn = torch.tensor([[1.0]])
-        while len(turn) < block:
-            turn = torch.cat([torch.cat([turn, turn], 1), torch.cat([turn, -turn], 1)]) / 2**0.5
+        rotation = torch.tensor([[1.0]])
+        while len(rotation) < block:
+            rotation = (
+                torch.cat([torch.cat([rotation, rotation], 1), torch.cat([rotation, -rotation], 1)])
+                / 2**0.5
+            )
         with torch.no_grad():
-            linear.weight.copy_((linear.weight.view(-1, block) @ turn).view(linear.weight.shape))
+            linear.weight.copy_(
+                (linear.weight.view(-1, block) @ rotation).view(linear.weight.shape)
+            )
     torch.testing.assert_close(backbone.token_states(ids, mask), before, atol=1e-5, rtol=1e-5)
 
 

@@ -30,7 +30,7 @@ def llama(base_folder):
 
 
 def test_an_int8_layer_worked_by_hand():
-    """Three inputs are an odd number, so none is turned.
+    """Three inputs are an odd number, so none is rotated.
 
     Weights 127, -2 and 0 are 1 a step; inputs 2, 1 and 0 are 2/127 a step: 127, 63.5, so 64, and 0.
     The sum of products is 127 * 127 - 64 * 2 = 16001, times 2/127 and plus 5.
@@ -46,8 +46,8 @@ def test_an_int8_layer_worked_by_hand():
     assert found.item() == pytest.approx(16001 * 2 / 127 + 5)
 
 
-def test_inputs_and_weights_are_turned_worked_by_hand():
-    """Weights 4 and 2 turn into 6 and 2, over the root of 2; inputs 1 and 1 into 2 and 0.
+def test_inputs_and_weights_are_rotated_worked_by_hand():
+    """Weights 4 and 2 become 6 and 2, over the root of 2; inputs 1 and 1 into 2 and 0.
 
     In steps of 6/127 and 2/127 over that root: 127 and 42.3, so 42; 127 and 0.
     """
@@ -81,10 +81,10 @@ def test_one_large_input_leaves_the_others_their_digits():
         expected = linear(states)
     layer = Int8Linear.of(linear)
     found = torch.cosine_similarity(layer(states), expected, dim=1).min()
-    unturned = Int8Linear.of(linear)
-    unturned.turn = torch.ones(1, 1)
-    unturned.weight = torch.round(linear.weight / unturned.scale.T).to(torch.int8)
-    lost = torch.cosine_similarity(unturned(states), expected, dim=1).max()
+    unrotated = Int8Linear.of(linear)
+    unrotated.rotation = torch.ones(1, 1)
+    unrotated.weight = torch.round(linear.weight / unrotated.scale.T).to(torch.int8)
+    lost = torch.cosine_similarity(unrotated(states), expected, dim=1).max()
     assert lost < 0.5 < 0.8 < found
 
 

@@ -3,7 +3,8 @@
 import pytest
 from transformers import AutoTokenizer
 
-from embedder.engine.text import Frame, TextTokenizer, pad_batch
+from embedder.engine.batches import pad_batch
+from embedder.engine.text import PromptTemplate, TextTokenizer
 from retrieval.errors import ModelError, UsageError
 
 PAD, BOS, EOS = 0, 1, 2
@@ -28,45 +29,47 @@ def text(tokenizer, row):
 
 
 def test_eos_ends_every_text_and_bos_starts_it_where_the_tokenizer_says_so(mistral, gemma):
-    without = TextTokenizer(mistral, max_tokens=8)(["ab", ""], Frame())
+    without = TextTokenizer(mistral, max_tokens=8)(["ab", ""], PromptTemplate())
     assert without[0][-1] == EOS
     assert len(without[0]) == 3
     assert without[1] == [EOS]
-    with_bos = TextTokenizer(gemma, max_tokens=8)(["ab", ""], Frame())
+    with_bos = TextTokenizer(gemma, max_tokens=8)(["ab", ""], PromptTemplate())
     assert with_bos[0][0] == BOS
     assert len(with_bos[0]) == 4
     assert with_bos[1] == [BOS, EOS]
 
 
 def test_only_the_text_is_cut_never_prompt_suffix_or_eos(mistral):
-    rows = TextTokenizer(mistral, max_tokens=10)(["x" * 50], Frame("q:", "!?"))
+    rows = TextTokenizer(mistral, max_tokens=10)(["x" * 50], PromptTemplate("q:", "!?"))
     assert text(mistral, rows[0]) == "q:xxxxx!?<eos>"
 
 
 def test_texts_are_put_in_lower_case_and_what_stands_around_them_is_not(mistral):
     lowers = TextTokenizer(mistral, max_tokens=32, lowercase=True)
-    frame = Frame("Q: ", " END")
+    frame = PromptTemplate("Q: ", " END")
     assert text(mistral, lowers(["One İ Ä"], frame)[0]) == "Q: one i\u0307 ä END<eos>"
     keeps = TextTokenizer(mistral, max_tokens=32)
     assert text(mistral, keeps(["One"], frame)[0]) == "Q: One END<eos>"
 
 
 def test_a_text_that_spells_a_special_token_stays_text(mistral):
-    row = TextTokenizer(mistral, max_tokens=32)(["a<eos>b<pad>"], Frame())[0]
+    row = TextTokenizer(mistral, max_tokens=32)(["a<eos>b<pad>"], PromptTemplate())[0]
     assert row.count(EOS) == 1
     assert PAD not in row
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(mistral):
     with pytest.raises(UsageError, match="leaves none for the text"):
-        TextTokenizer(mistral, max_tokens=8)(["x"], Frame("a long prompt: "))
+        TextTokenizer(mistral, max_tokens=8)(["x"], PromptTemplate("a long prompt: "))
 
 
 def test_the_chat_template_is_applied_only_when_asked_for(mistral):
     mistral.chat_template = CHAT
-    plain = TextTokenizer(mistral, max_tokens=32)(["hi"], Frame())[0]
+    plain = TextTokenizer(mistral, max_tokens=32)(["hi"], PromptTemplate())[0]
     assert text(mistral, plain) == "hi<eos>"
-    framed = TextTokenizer(mistral, max_tokens=32, chat_template=True)(["hi <bos>"], Frame())[0]
+    framed = TextTokenizer(mistral, max_tokens=32, chat_template=True)(
+        ["hi <bos>"], PromptTemplate()
+    )[0]
     assert framed[0] == BOS
     assert framed.count(BOS) == 1
     assert text(mistral, framed) == "<bos>user:hi <bos><eos><eos>"
@@ -82,18 +85,20 @@ def test_a_tokenizer_without_eos_is_refused_unless_none_is_appended(mistral):
     mistral.eos_token = None
     with pytest.raises(ModelError, match="no EOS"):
         TextTokenizer(mistral, max_tokens=8)
-    assert TextTokenizer(mistral, max_tokens=8, appends_eos=False)([""], Frame()) == [[PAD]]
+    assert TextTokenizer(mistral, max_tokens=8, appends_eos=False)([""], PromptTemplate()) == [
+        [PAD]
+    ]
 
 
 def test_a_megabyte_is_cut_without_being_tokenised_whole(mistral):
-    row = TextTokenizer(mistral, max_tokens=16)(["ab " * 400_000], Frame())[0]
+    row = TextTokenizer(mistral, max_tokens=16)(["ab " * 400_000], PromptTemplate())[0]
     assert len(row) == 16
 
 
 def test_a_prompt_splits_at_its_placeholder():
-    assert Frame.parse("before {text} after") == Frame("before ", " after")
-    assert Frame.parse("query: ") == Frame("query: ", "")
-    assert Frame("a", "b").inside(Frame("<", ">")) == Frame("<a", "b>")
+    assert PromptTemplate.parse("before {text} after") == PromptTemplate("before ", " after")
+    assert PromptTemplate.parse("query: ") == PromptTemplate("query: ", "")
+    assert PromptTemplate("a", "b").inside(PromptTemplate("<", ">")) == PromptTemplate("<a", "b>")
 
 
 def test_padding_goes_to_the_side_asked_for():
