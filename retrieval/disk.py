@@ -1,4 +1,4 @@
-"""Makes sure that what was written is on the disk before it is renamed into place."""
+"""Files that are on the disk before they are renamed into place."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from retrieval.errors import StorageError
 __all__ = ["FULL_DISK", "make_folder", "replace_file", "sync_path", "sync_tree", "write_synced"]
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where a file can grow no more: the disk, the quota, the file's own limit."""
+"""Errors of a file that can grow no further: full disk, quota, the limit of the file itself."""
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they are not there already.
+    """Make a folder and its parents unless they exist.
 
     Raises
     ------
-    StorageError : it cannot be made.
+    StorageError : the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,11 +28,11 @@ def make_folder(folder: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a whole file or nothing.
 
     Raises
     ------
-    StorageError : the disk is full or not writable; what was there before still is.
+    StorageError : the disk is full or not writable; the old file is still there.
     """
     beside = path.with_name(f".{path.name}.writing")
     try:
@@ -57,7 +57,7 @@ def sync_path(path: Path) -> None:
 
     Raises
     ------
-    OSError : it cannot be opened, or the disk refuses.
+    OSError : the path cannot be opened, or the disk refuses.
     """
     if path.is_dir() and os.name == "nt":
         return  # Windows opens no folders

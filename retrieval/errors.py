@@ -1,6 +1,6 @@
 """Every error that millpond raises on purpose.
 
-The tree, whole::
+The whole tree::
 
     MillpondError
     |-- UsageError                  the request cannot be carried out as typed (exit code 2)
@@ -20,7 +20,7 @@ The tree, whole::
         |-- StorageError            the disk is full or not writable
         `-- MissingDependencyError  an optional package is not installed
 
-A message says what arrived, what is accepted, and what to type next. Libraries raise; only
+A message says what arrived, what is expected, and what to type next. Libraries raise; only
 ``cli`` prints and exits.
 """
 
@@ -65,7 +65,7 @@ class UnknownNameError(UsageError):
     ----------
     kind : what was looked up, in the singular ("pooling", "base model").
     name : what arrived.
-    known : the names that are accepted.
+    known : the names that exist.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
@@ -89,7 +89,7 @@ class RecordError(UsageError):
     Parameters
     ----------
     source : the file as the user named it.
-    line : 1-based line, row or record number; None where records have no position.
+    line : 1-based line, row or record number; None for records without a position.
     problem : what is wrong, as a clause without a full stop.
     """
 

@@ -1,4 +1,4 @@
-"""What made a vector: the identity that an index stores and a query is checked against."""
+"""The identity of the encoder that made a vector; an index stores it, a query is checked with it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Fingerprint:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """Return one clause per setting in which the two differ, sorted by setting name."""
+        """Return one clause for each setting that differs, sorted by name."""
         names = sorted({*self.settings, *other.settings})
         pairs = [(name, self.settings.get(name), other.settings.get(name)) for name in names]
         return [

@@ -1,4 +1,4 @@
-"""Long documents as passages: how a passage is named after its document, and back."""
+"""Long documents as passages, whose ids are made from the document's id."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from retrieval.types import Document
 __all__ = ["Splitter", "passage_id", "read_passages", "split_passage_id"]
 
 Splitter: TypeAlias = Callable[[str], Sequence[str]]
-"""Cuts a text into passages, in order, one or more."""
+"""Cuts a text into one or more passages, in order."""
 
 MARK = "#"
 
@@ -25,7 +25,7 @@ def split_passage_id(stored_id: str) -> tuple[str, int]:
 
     Raises
     ------
-    ValueError : ``passage_id`` did not make this id.
+    ValueError : the id was not made by ``passage_id``.
     """
     doc_id, mark, number = stored_id.rpartition(MARK)
     if not (mark and doc_id):
@@ -36,7 +36,7 @@ def split_passage_id(stored_id: str) -> tuple[str, int]:
 def read_passages(documents: Iterable[Document], split: Splitter) -> Iterator[Document]:
     """Yield every passage of every document as a document of its own.
 
-    Title and metadata are those of the document, so that each passage is embedded with the title.
+    Passages have the title and metadata of their document and are embedded with the title.
     """
     for document in documents:
         for number, text in enumerate(split(document.text)):

@@ -1,4 +1,4 @@
-"""The nouns of the pipeline: what is indexed, what is asked, what comes back."""
+"""The nouns of the pipeline: documents, queries and hits."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Hit:
     rank : 1 for the best hit.
     score : higher is better; the inner product of unit vectors (cosine) unless the index's
         manifest names another metric.
-    title, text, metadata : of the stored document; empty when texts were not asked for.
+    title, text, metadata : of the stored document; empty if texts were not requested.
     """
 
     rank: int

@@ -20,11 +20,11 @@ from retrieval.filters.tree import (
     Member,
     Not,
     Or,
-    measure_depth,
+    check_depth,
 )
 from retrieval.types import Scalar
 
-__all__ = ["Token", "describe_error", "tokenize", "MAX_DEPTH", "check_depth", "parse_filter"]
+__all__ = ["parse_filter"]
 
 NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 MAX_DIGITS = 4000
@@ -47,10 +47,14 @@ MISTAKES = {
     "\u2018": "straight quotes, as in 'text'",
     "\u2019": "straight quotes, as in 'text'",
 }
-"""What people type in other languages: what to write here."""
+"""What people type in other languages, with what to write here."""
+
+OPERATORS = ("==", "!=", "<", "<=", ">", ">=")
+COMPARISON = "==, !=, <, <=, >, >=, in, not in or contains"
+LITERAL = 'a value (a number, "text", true, false or null)'
 
 
-class Token(NamedTuple):
+class _Token(NamedTuple):
     """One token.
 
     Attributes
@@ -58,7 +62,7 @@ class Token(NamedTuple):
     kind : "field", "literal", "end", or the keyword or symbol itself.
     column : 1 for the first character.
     text : as typed.
-    value : the name of a field, the value of a literal.
+    value : the name of a field, or the value of a literal.
     """
 
     kind: str
@@ -67,32 +71,26 @@ class Token(NamedTuple):
     value: Scalar = None
 
 
-def describe_error(column: int, found: str, expected: str, hint: str = "") -> UsageError:
+def _error(column: int, found: str, expected: str, hint: str = "") -> UsageError:
     """Return the error of a filter that cannot be read, as one line."""
     tail = f" {hint}" if hint else ""
     return UsageError(f"--filter, column {column}: found {found}; expected {expected}.{tail}")
 
 
-def tokenize(text: str) -> Iterator[Token]:
-    """Yield the tokens of a filter, the last of kind "end".
-
-    Raises
-    ------
-    UsageError : something that is no token, naming its column.
-    """
+def _tokenize(text: str) -> Iterator[_Token]:
+    """Yield the tokens of a filter, the last of kind "end"; raise for anything else."""
     position = 0
     while position < len(text):
-        character = text[position]
-        if character.isspace():
+        if text[position].isspace():
             position += 1
             continue
         token = _read(text, position)
         yield token
         position += len(token.text)
-    yield Token("end", len(text) + 1, "")
+    yield _Token("end", len(text) + 1, "")
 
 
-def _read(text: str, position: int) -> Token:
+def _read(text: str, position: int) -> _Token:
     column = position + 1
     character = text[position]
     if character in "\"'":
@@ -104,23 +102,23 @@ def _read(text: str, position: int) -> Token:
     if number := NUMBER.match(text, position):
         return _number(text, number, column)
     if symbol := SYMBOL.match(text, position):
-        return Token(symbol[0], column, symbol[0])
+        return _Token(symbol[0], column, symbol[0])
     for mistake, instead in MISTAKES.items():
         if text.startswith(mistake, position):
-            raise describe_error(column, repr(mistake), instead)
+            raise _error(column, repr(mistake), instead)
     expected = "a field name, a value, an operator or a parenthesis"
-    raise describe_error(column, repr(character), expected)
+    raise _error(column, repr(character), expected)
 
 
-def _word(word: str, column: int) -> Token:
+def _word(word: str, column: int) -> _Token:
     if word in ("true", "false", "null"):
-        return Token("literal", column, word, json.loads(word))
-    return Token(word if word in KEYWORDS else "field", column, word, word)
+        return _Token("literal", column, word, json.loads(word))
+    return _Token(word if word in KEYWORDS else "field", column, word, word)
 
 
-def _number(text: str, number: re.Match[str], column: int) -> Token:
+def _number(text: str, number: re.Match[str], column: int) -> _Token:
     if word := re.compile(r"[\w.]+").match(text, number.end()):
-        raise describe_error(
+        raise _error(
             column,
             repr(_shorten(number[0] + word[0])),
             "a number",
@@ -129,71 +127,58 @@ def _number(text: str, number: re.Match[str], column: int) -> Token:
     if re.fullmatch(r"-?[0-9]+", number[0]):
         if len(number[0]) > MAX_DIGITS:
             found = f"a number of {len(number[0])} digits"
-            raise describe_error(column, found, f"at most {MAX_DIGITS}")
-        return Token("literal", column, number[0], int(number[0]))
+            raise _error(column, found, f"at most {MAX_DIGITS}")
+        return _Token("literal", column, number[0], int(number[0]))
     value = float(number[0])
     if math.isinf(value):
         found = repr(_shorten(number[0]))
-        raise describe_error(column, found, "a number within 64-bit floating point")
-    return Token("literal", column, number[0], value)
+        raise _error(column, found, "a number within 64-bit floating point")
+    return _Token("literal", column, number[0], value)
 
 
-def _string(text: str, position: int) -> Token:
+def _string(text: str, position: int) -> _Token:
     quote = text[position]
     match = QUOTED.match(text, position)
     if match is None:
         found = f"text that begins with {quote} and does not end"
-        raise describe_error(position + 1, found, f"a closing {quote}")
+        raise _error(position + 1, found, f"a closing {quote}")
     body = match[1] if match[1] is not None else match[2]
-    pieces = []
-    end = 0
-    for escape in ESCAPE.finditer(body):
-        pieces += [body[end : escape.start()], _unescape(escape[0], position + 2 + escape.start())]
-        end = escape.end()
-    value = "".join([*pieces, body[end:]])
+    value = ESCAPE.sub(lambda escape: _unescape(escape[0], position + 2 + escape.start()), body)
     _check_characters(value, position + 1)
-    return Token("literal", position + 1, match[0], value)
+    return _Token("literal", position + 1, match[0], value)
 
 
 def _unescape(escape: str, column: int) -> str:
-    """Return what an escape stands for, or a surrogate pair of two escapes."""
+    """Return the character of an escape, or of two that form a surrogate pair."""
     if escape == r"\'":
         return "'"
     if escape[1] not in ESCAPES and not re.fullmatch(r"(?:\\u[0-9a-fA-F]{4})+", escape):
         expected = "one of " + " ".join(rf"\{name}" for name in "\"'\\/bfnrt") + r" \u0041"
-        raise describe_error(column, repr(escape).replace("\\\\", "\\"), expected)
+        raise _error(column, repr(escape).replace("\\\\", "\\"), expected)
     return str(json.loads(f'"{escape}"'))
 
 
-def _backticked(text: str, position: int) -> Token:
+def _backticked(text: str, position: int) -> _Token:
     match = BACKTICKED.match(text, position)
     if match is None:
         found = "a field name that begins with ` and does not end"
-        raise describe_error(position + 1, found, "a closing `")
+        raise _error(position + 1, found, "a closing `")
     name = match[1].replace("``", "`")
     _check_characters(name, position + 1)
-    return Token("field", position + 1, match[0], name)
+    return _Token("field", position + 1, match[0], name)
 
 
 def _check_characters(value: str, column: int) -> None:
-    """Refuse half surrogate pairs, which neither Arrow nor Qdrant can hold."""
+    """Refuse half a surrogate pair, which neither Arrow nor Qdrant can hold."""
     try:
         value.encode()
     except UnicodeEncodeError as error:
         found = f"half of a surrogate pair (U+{ord(value[error.start]):04X})"
-        raise describe_error(column, found, "text that UTF-8 can hold") from None
+        raise _error(column, found, "text that UTF-8 can hold") from None
 
 
 def _shorten(text: str, limit: int = 40) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
-
-
-MAX_DEPTH = 32
-"""Servers stop at 100 messages or 128 brackets one within the other; a level takes two."""
-
-OPERATORS = ("==", "!=", "<", "<=", ">", ">=")
-COMPARISON = "==, !=, <, <=, >, >=, in, not in or contains"
-LITERAL = 'a value (a number, "text", true, false or null)'
 
 
 def parse_filter(text: str) -> Expression:
@@ -212,21 +197,11 @@ def parse_filter(text: str) -> Expression:
     return expression
 
 
-def check_depth(expression: Expression) -> None:
-    """Raise UsageError for a tree that is deeper than backends can take."""
-    depth = measure_depth(expression)
-    if depth > MAX_DEPTH:
-        raise UsageError(
-            f"--filter nests and, or and not {depth} levels deep; expected at most {MAX_DEPTH}. "
-            f"Write it flatter, with in [...] for many values of one field."
-        )
-
-
 @dataclass
 class _Group:
-    """What is inside one pair of parentheses, as far as it is read."""
+    """What was read so far inside one pair of parentheses."""
 
-    opening: Token | None = None
+    opening: _Token | None = None
     negated: bool = False
     alternatives: list[Expression] = field(default_factory=list)
     terms: list[Expression] = field(default_factory=list)
@@ -249,10 +224,10 @@ class _Group:
 
 
 class _Parser:
-    """Keeps its own stack of groups, so that no depth of parentheses exhausts Python's."""
+    """Keeps its own stack of groups, so that deep parentheses do not exhaust Python's."""
 
     def __init__(self, text: str) -> None:
-        self._tokens = tokenize(text)
+        self._tokens = _tokenize(text)
         self._next = next(self._tokens)
 
     def parse(self) -> Expression:
@@ -274,7 +249,7 @@ class _Parser:
                 self._expect_end(groups[-1].opening)
                 return groups[0].close()
 
-    def _expect_end(self, opening: Token | None) -> None:
+    def _expect_end(self, opening: _Token | None) -> None:
         if opening is None and self._next.kind == "end":
             return
         if opening is None:
@@ -325,7 +300,7 @@ class _Parser:
             return "A keyword used as a field name goes in backticks."
         return ""
 
-    def _accept(self, kind: str) -> Token | None:
+    def _accept(self, kind: str) -> _Token | None:
         token = self._next
         if token.kind != kind:
             return None
@@ -333,7 +308,7 @@ class _Parser:
             self._next = next(self._tokens)
         return token
 
-    def _take(self, kind: str, expected: str, hint: str = "") -> Token:
+    def _take(self, kind: str, expected: str, hint: str = "") -> _Token:
         token = self._accept(kind)
         if token is None:
             raise self._unexpected(expected, hint)
@@ -341,12 +316,7 @@ class _Parser:
 
     def _unexpected(self, expected: str, hint: str = "") -> UsageError:
         token = self._next
-        if token.kind == "end":
-            found = "the end"
-        elif len(token.text) > 40:
-            found = repr(f"{token.text[:37]}...")
-        else:
-            found = repr(token.text)
+        found = "the end" if token.kind == "end" else repr(_shorten(token.text))
         if not hint and token.kind == "field" and token.text.lower() in ("and", "or", "not", "in"):
             hint = f"Write {token.text.lower()} in small letters."
-        return describe_error(token.column, found, expected, hint)
+        return _error(token.column, found, expected, hint)

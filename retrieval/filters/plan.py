@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from retrieval.errors import UsageError
-from retrieval.filters.parse import check_depth
 from retrieval.filters.schema import (
     FIRST_DATE,
     INT64,
@@ -25,7 +24,16 @@ from retrieval.filters.schema import (
     parse_date,
     read_bounded_float,
 )
-from retrieval.filters.tree import And, Compare, Contains, Expression, Member, Not, format_literal
+from retrieval.filters.tree import (
+    And,
+    Compare,
+    Contains,
+    Expression,
+    Member,
+    Not,
+    check_depth,
+    format_literal,
+)
 from retrieval.types import Scalar
 
 __all__ = [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import TypeAlias
 
+from retrieval.errors import UsageError
 from retrieval.types import Scalar
 
 __all__ = [
@@ -21,15 +22,18 @@ __all__ = [
     "Member",
     "Not",
     "Or",
+    "check_depth",
     "format_field",
     "format_literal",
-    "measure_depth",
 ]
 
 KEYWORDS = frozenset({"and", "or", "not", "in", "contains", "true", "false", "null"})
 
 WORD = re.compile(r"[^\W\d][\w.-]*")
 """A field name that needs no backticks, unless it is a keyword."""
+
+MAX_DEPTH = 32
+"""Servers stop at 100 nested messages or 128 nested brackets; a level takes two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,8 @@ def format_literal(value: Scalar) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def measure_depth(expression: Expression) -> int:
-    """Return how many ``and``, ``or`` and ``not`` lie one within the other at most."""
+def check_depth(expression: Expression) -> None:
+    """Raise UsageError for a tree that is deeper than backends can take."""
     deepest = 0
     pending = [(expression, 0)]
     while pending:
@@ -122,7 +126,11 @@ def measure_depth(expression: Expression) -> int:
         below = depth + (not isinstance(node, Compare | Member | Contains))
         deepest = max(deepest, below)
         pending.extend((child, below) for child in _children(node))
-    return deepest
+    if deepest > MAX_DEPTH:
+        raise UsageError(
+            f"--filter nests and, or and not {deepest} levels deep; expected at most {MAX_DEPTH}. "
+            f"Write it flatter, with in [...] for many values of one field."
+        )
 
 
 def _children(node: Expression) -> Iterator[Expression]:
