@@ -280,7 +280,7 @@ def change_the_model(server):
     ("damage", "words"),
     [
         (break_status, "is red: it gives no reason"),
-        (lose_a_point, "holds 2 points, 3 were expected"),
+        (lose_a_point, "holds 2 points; expected 3"),
         (drop_collections, "is gone"),
         (want_a_key, "wants an API key (401)"),
         (change_the_model, "has damaged metadata"),

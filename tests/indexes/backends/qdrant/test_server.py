@@ -220,7 +220,7 @@ def test_a_server_that_never_ends_indexing_is_given_up(
 
 def test_lost_points_are_noticed(tmp_path, write_with, server, options, encoder, documents):
     server.loses_points = 2
-    with pytest.raises(IndexCorruptError, match="holds 23 points, 25 were expected"):
+    with pytest.raises(IndexCorruptError, match="holds 23 points; expected 25"):
         write_with(options, encoder, documents, tmp_path / "i")
     assert server.collections == {}
 
@@ -300,7 +300,7 @@ def test_a_collection_that_is_gone_unfinished_or_of_another_size_is_corrupt(fold
         Index.open(folder)
     collection["body"]["vectors"]["size"] = 16
     collection["points"].popitem()
-    with pytest.raises(IndexCorruptError, match="holds 24 points, 25 were expected"):
+    with pytest.raises(IndexCorruptError, match="holds 24 points; expected 25"):
         Index.open(folder)
     change(collection, fingerprint={"model": "x"})
     with pytest.raises(IndexCorruptError, match="damaged metadata"):

@@ -25,6 +25,8 @@ def test_fields_are_sent_with_the_points_and_indexed_by_type(
         'fields."day"': "datetime",
         'fields."ok"': "integer",
         'fields."score"': "float",
+        'fields."score%high"': "integer",
+        'fields."score%low"': "integer",
     }
     assert collection["points"][point_id("a")]["payload"] == {
         "doc_id": "a",
