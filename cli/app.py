@@ -10,9 +10,10 @@ from cli.commands.bench import bench
 from cli.commands.change import add, delete, update
 from cli.commands.check import check
 from cli.commands.compare import compare
+from cli.commands.doctor import doctor
 from cli.commands.embed import embed
 from cli.commands.index import index
-from cli.commands.inspect import doctor, info, models, variants
+from cli.commands.inspect import info, models, variants
 from cli.commands.merge import merge, soup
 from cli.commands.mine import mine
 from cli.commands.reindex import reindex

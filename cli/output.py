@@ -1,4 +1,4 @@
-"""Text made fit for a terminal: no control characters, no line longer than it."""
+"""What goes to stdout and into files, and what is said of an index."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ __all__ = [
     "check_output",
     "print_json",
     "print_line",
+    "print_table",
 ]
 
 
@@ -114,6 +115,13 @@ def format_table(rows: Sequence[Sequence[str]], width: int | None) -> Iterator[s
         yield from (" " * indent + line for line in lines[1:])
 
 
+def print_table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
+    """Print aligned columns; a cell may begin with blanks, as an indentation."""
+    cells = [[clean(cell) if cell.strip() == cell else cell for cell in row] for row in rows]
+    for line in format_table([header, *cells] if header else cells, stdout_width()):
+        print_line(line)
+
+
 def format_size(size_bytes: int) -> str:
     """Return a size such as "93 MB" (1 MB is 10**6 bytes)."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
@@ -153,9 +161,7 @@ def check_output(path: Path) -> None:
             f"{path}: the folder {str(folder)!r} does not exist. Type: mkdir -p {folder}"
         )
     if not _is_special(path) and not os.access(folder, os.W_OK):
-        raise StorageError(
-            f"{path}: the folder {str(folder)!r} may not be written. Name another one."
-        )
+        raise StorageError(f"{path}: the folder {str(folder)!r} is not writable. Name another one.")
 
 
 @contextmanager

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.console import clean, message, warn
+from cli.console import message, warn
 from cli.options import JsonOption
-from cli.output import format_size, format_table, print_json, print_line, stdout_width
+from cli.output import format_size, print_json, print_table
 from cli.store import StoredKeyOption, use_asked_key
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def check(
     if json:
         print_json(_to_json(folder, manifest, collection))
     else:
-        _print_table([*_describe(folder, manifest, collection), ("state", "whole")])
+        print_table([*_describe(folder, manifest, collection), ("state", "whole")])
     _note_unfinished(folder)
 
 
@@ -114,7 +114,7 @@ def _report_damage(
         print_json({**known, **state, "problem": str(error), "damaged": [*damaged]})
     elif manifest is not None:
         rows = [("damaged", f"{name}: {reason}") for name, reason in damaged.items()]
-        _print_table([*_describe(folder, manifest, None), *rows, ("state", "not whole")])
+        print_table([*_describe(folder, manifest, None), *rows, ("state", "not whole")])
 
 
 def _compare_files(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str, str]]:
@@ -226,8 +226,3 @@ def _go_on(folder: Path, corpus: str, *options: str) -> str:
         f"Wait for it, or type the command that began it, with the same options: {command}. "
         "It goes on from there."
     )
-
-
-def _print_table(rows: Sequence[tuple[str, str]]) -> None:
-    for line in format_table([(name, clean(value)) for name, value in rows], stdout_width()):
-        print_line(line)

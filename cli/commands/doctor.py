@@ -1,22 +1,27 @@
-"""What ``millpond doctor`` finds out about this machine and installation."""
+"""``millpond doctor``: what there is on this machine, and what is wrong with it."""
 
 from __future__ import annotations
 
-import json
+import json as json_format
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-from cli.output import format_size, read_version
+import typer
+
+from cli.console import clean
+from cli.options import JsonOption
+from cli.output import format_size, print_json, print_line, print_table, read_version
 
 __all__ = [
     "FaissBuild",
     "describe_faiss",
+    "doctor",
     "find_faiss_problems",
     "list_wheels",
     "probe_faiss",
@@ -33,6 +38,29 @@ gpu = hasattr(faiss, "StandardGpuResources")
 print(json.dumps([faiss.__version__, gpu, faiss.get_num_gpus() if gpu else 0]))
 """
 PROBE_SECONDS = 60
+
+
+def doctor(json: JsonOption = False) -> None:
+    """Check this installation.
+
+    Prints versions, device, caches, and where each of our packages is imported from.
+    Exits with 1 if something is wrong.
+
+    \b
+    Example:
+      millpond doctor
+    """
+    found = examine()
+    if json:
+        print_json(asdict(found))
+    else:
+        print_table(list_rows(found))
+        for problem in found.problems:
+            print_line(f"PROBLEM: {clean(problem)}")
+        if not found.problems:
+            print_line("No problem found.")
+    if found.problems:
+        raise typer.Exit(1)
 
 
 @dataclass(frozen=True)
@@ -69,7 +97,7 @@ def probe_faiss() -> FaissBuild:
     except subprocess.TimeoutExpired:
         return FaissBuild(error=f"it did not answer in {PROBE_SECONDS} seconds")
     if done.returncode == 0:
-        version, gpu, gpus = json.loads(done.stdout.splitlines()[-1])
+        version, gpu, gpus = json_format.loads(done.stdout.splitlines()[-1])
         return FaissBuild(version, gpu, gpus)
     said = done.stderr.strip().splitlines()
     return FaissBuild(error=said[-1] if said else f"it ended with {done.returncode}")
@@ -134,11 +162,10 @@ REQUIRED = (
     "numpy",
     "pyarrow",
     "filelock",
-    "requests",
     "rich",
     "typer",
 )
-OPTIONAL = ("qdrant-client", "qdrant-edge-py", "beir")
+OPTIONAL = ("qdrant-client", "qdrant-edge-py", "beir", "requests")
 
 
 @dataclass(frozen=True)

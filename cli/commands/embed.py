@@ -1,4 +1,4 @@
-"""Texts as commands read them: the documents of a corpus, or the lines of a .txt file."""
+"""``millpond embed``: texts become vectors in a Parquet file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``millpond variants``, ``models``, ``info`` and ``doctor``: what there is."""
+"""``millpond variants``, ``models`` and ``info``: what there is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.console import clean, message
+from cli.console import message
 from cli.models import name_passages
 from cli.options import JsonOption
 from cli.output import (
@@ -17,16 +17,15 @@ from cli.output import (
     RECALL_QUERIES,
     describe_recall,
     format_size,
-    format_table,
     print_json,
     print_line,
-    stdout_width,
+    print_table,
 )
 
 if TYPE_CHECKING:
     from indexes import Manifest
 
-__all__ = ["doctor", "info", "models", "variants"]
+__all__ = ["info", "models", "variants"]
 
 
 def variants(json: JsonOption = False) -> None:
@@ -45,12 +44,12 @@ def variants(json: JsonOption = False) -> None:
         _print_objects(list_variants())
         return
     poolings = [(p.name, "yes" if p.trainable else "no", p.summary) for p in POOLINGS.values()]
-    _print_table(("POOLING", "WEIGHTS", "WHAT IT DOES"), poolings)
+    print_table(poolings, ("POOLING", "WEIGHTS", "WHAT IT DOES"))
     print_line("")
-    _print_table(("ATTENTION", "WHAT IT DOES"), [(a.name, a.summary) for a in ATTENTIONS.values()])
+    print_table([(a.name, a.summary) for a in ATTENTIONS.values()], ("ATTENTION", "WHAT IT DOES"))
     print_line("")
     named = [(name, "+".join(pair)) for name, pair in PAPER_MODELS.items()]
-    _print_table(("NAME", "VARIANT OF arXiv 2409.02727"), named)
+    print_table(named, ("NAME", "VARIANT OF arXiv 2409.02727"))
     message(
         "Any pair is a variant: --model smollm2-135m:mean+bidirectional, or smollm2-135m:model5"
     )
@@ -74,13 +73,13 @@ def models(json: JsonOption = False) -> None:
         return
     if trained:
         named = [(m.name, format_size(m.weights_bytes), m.summary) for m in trained]
-        _print_table(("TRAINED", "WEIGHTS", "WHAT IT IS"), named)
+        print_table(named, ("TRAINED", "WEIGHTS", "WHAT IT IS"))
         print_line("")
     rows = [
         (b.name, format_size(b.download_bytes), "yes" if b.cached else "no", b.licence, b.summary)
         for b in bases
     ]
-    _print_table(("BASE", "DOWNLOAD", "CACHED", "LICENCE", "WHAT IT IS"), rows)
+    print_table(rows, ("BASE", "DOWNLOAD", "CACHED", "LICENCE", "WHAT IT IS"))
     message("BASE may also be a model folder, a .gguf file or a hub id OWNER/NAME")
 
 
@@ -104,13 +103,13 @@ def info(
     if json:
         print_json({**manifest.to_json(), "verified": verify})
         return
-    _print_table(None, [("index", str(folder)), *_describe(manifest)])
+    print_table([("index", str(folder)), *_describe(manifest)])
     if verify:
         message(f"Every file of {folder} is what was written.")
 
 
 def _describe(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return what a manifest says, a row a fact."""
+    """Return what a manifest says, one row per fact."""
     size = sum(entry.bytes for entry in manifest.files.values())
     deleted = manifest.rows - manifest.documents
     share = f" of {manifest.rows:,} rows, {deleted / manifest.rows:.0%}" if deleted else ""
@@ -153,31 +152,6 @@ def _describe_fields(manifest: Manifest) -> list[tuple[str, str]]:
     return rows
 
 
-def doctor(json: JsonOption = False) -> None:
-    """Check this installation.
-
-    Prints versions, device, caches, and where each of our packages is imported from.
-    Exits with 1 where something is wrong.
-
-    \b
-    Example:
-      millpond doctor
-    """
-    from cli.commands.doctor import examine, list_rows
-
-    found = examine()
-    if json:
-        print_json(dataclasses.asdict(found))
-    else:
-        _print_table(None, list_rows(found))
-        for problem in found.problems:
-            print_line(f"PROBLEM: {clean(problem)}")
-        if not found.problems:
-            print_line("No problem found.")
-    if found.problems:
-        raise typer.Exit(1)
-
-
 def _show(value: object) -> str:
     return "(none)" if value is None or value == "" else str(value)
 
@@ -185,10 +159,3 @@ def _show(value: object) -> str:
 def _print_objects(found: Sequence[Any]) -> None:
     for item in found:
         print_json(dataclasses.asdict(item))
-
-
-def _print_table(header: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
-    cells = [[clean(cell) if cell.strip() == cell else cell for cell in row] for row in rows]
-    table = [list(header), *cells] if header else cells
-    for line in format_table(table, stdout_width()):
-        print_line(line)
