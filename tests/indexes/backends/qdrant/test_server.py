@@ -296,7 +296,7 @@ def test_a_collection_of_another_model_is_refused(folder, server):
 def test_a_collection_that_is_gone_unfinished_or_of_another_size_is_corrupt(folder, server):
     name, collection = one_collection(server)
     collection["body"]["vectors"]["size"] = 8
-    with pytest.raises(IndexCorruptError, match="vectors of length 8, the manifest states 16"):
+    with pytest.raises(IndexCorruptError, match="vectors of length 8; the manifest states 16"):
         Index.open(folder)
     collection["body"]["vectors"]["size"] = 16
     collection["points"].popitem()
