@@ -1,4 +1,4 @@
-"""The identity of the encoder that made a vector; an index stores it, a query is checked with it."""
+"""The identity of the encoder that made a vector, compared before two vectors are."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class VectorIndex(Protocol):
-    """Finds the nearest stored vectors; made by ``indexes.open_index``."""
+    """Finds the nearest stored vectors; ``indexes.Index`` is one."""
 
     @property
     def dimension(self) -> int:

@@ -171,7 +171,24 @@ class _Tally:
             self.messages.append(str(error))
 
 
-class Corpus:
+class _Reader:
+    """What Corpus and Queries say of the bad records that the last iteration skipped."""
+
+    def __init__(self) -> None:
+        self._tally = _Tally()
+
+    @property
+    def skipped(self) -> int:
+        """The number of bad records skipped so far by the last iteration."""
+        return self._tally.skipped
+
+    @property
+    def first_skipped(self) -> tuple[str, ...]:
+        """What was wrong with the first five records that were skipped."""
+        return tuple(self._tally.messages)
+
+
+class Corpus(_Reader):
     """The documents of one source; made by ``read_corpus``.
 
     Iterating starts from the beginning each time and holds one record (of Parquet: 64) in
@@ -187,26 +204,16 @@ class Corpus:
     """
 
     def __init__(self, source: Source, *, skip_bad: bool, limit: int | None) -> None:
+        super().__init__()
         self._source = source
         self._skip_bad = skip_bad
         self._limit = limit
-        self._tally = _Tally()
         self._started = False
 
     @property
     def name(self) -> str:
         """The source as it was typed; ``"stdin"`` for ``"-"``."""
         return self._source.name
-
-    @property
-    def skipped(self) -> int:
-        """The number of bad records that the last iteration skipped."""
-        return self._tally.skipped
-
-    @property
-    def first_skipped(self) -> tuple[str, ...]:
-        """What was wrong with the first five records that the last iteration skipped."""
-        return tuple(self._tally.messages)
 
     @property
     def count_hint(self) -> int | None:
@@ -230,22 +237,12 @@ class Corpus:
         return islice(documents, self._limit)
 
 
-class Queries(Iterator[Query]):
+class Queries(_Reader, Iterator[Query]):
     """The queries of one source, once; made by ``read_queries``."""
 
     def __init__(self, source: Source, *, skip_bad: bool) -> None:
-        self._tally = _Tally()
+        super().__init__()
         self._queries = _sieve(source, to_query, self._tally, skip_bad=skip_bad)
-
-    @property
-    def skipped(self) -> int:
-        """The number of bad records skipped so far."""
-        return self._tally.skipped
-
-    @property
-    def first_skipped(self) -> tuple[str, ...]:
-        """What was wrong with the first five records that were skipped."""
-        return tuple(self._tally.messages)
 
     def __next__(self) -> Query:
         return next(self._queries)
