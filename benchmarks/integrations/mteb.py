@@ -20,11 +20,13 @@ import numpy as np
 
 from benchmarks.integrations.mteb_meta import ModelFacts, describe_model, find_facts, import_mteb
 from benchmarks.scoring.bm25 import BM25_NAME
-from benchmarks.scoring.models import Load, Notify, load_model
-from indexes import WriteConfig, open_index, write_corpus
+from benchmarks.scoring.models import Load, load_model
+from indexes import Index, IndexConfig
 from indexes.storage.vectors import check_vectors
-from retrieval import Document, Encoder, Query, Retriever, Vectors
+from retrieval import Document, Encoder, Query, Vectors
 from retrieval.errors import StorageError, UsageError
+from retrieval.protocols import Notify, silent
+from retrieval.retriever import Retriever
 
 __all__ = ["MtebEncoder", "MtebSearch", "ModelFacts", "load_for_mteb"]
 
@@ -117,7 +119,7 @@ class MtebSearch(MtebEncoder):
 
     Parameters
     ----------
-    backend, factory : see ``indexes.write_corpus``. Both are part of ``mteb_model_meta``, so that
+    backend, factory : see ``indexes.Index.create``. Both are part of ``mteb_model_meta``, so that
         results of one kind of index are not taken for another's.
     folder : where indexes are kept, one for each task, subset and split, written anew each time;
         a temporary folder by default, gone when the next corpus is indexed or the program ends.
@@ -131,14 +133,14 @@ class MtebSearch(MtebEncoder):
     def __init__(
         self,
         encoder: Encoder,
-        backend: str = WriteConfig.backend,
-        factory: str = WriteConfig.factory,
+        backend: str = IndexConfig.backend,
+        factory: str = IndexConfig.factory,
         *,
         folder: Path | str | None = None,
         facts: ModelFacts | None = None,
     ) -> None:
         super().__init__(encoder, facts=facts)
-        WriteConfig(backend, factory)  # refuses an unknown backend
+        IndexConfig(backend, factory)  # refuses an unknown backend
         self._backend = backend
         self._factory = factory
         self._folder = None if folder is None else Path(folder)
@@ -169,7 +171,7 @@ class MtebSearch(MtebEncoder):
         Raises
         ------
         UsageError : a precision other than "float32", or a document without text.
-        MillpondError : as ``indexes.write_corpus``.
+        MillpondError : as ``indexes.Index.create``.
         """
         _check_precision(encode_kwargs)
         self._corpus = (corpus, self._place(task_metadata.name, hf_subset, hf_split))
@@ -247,29 +249,25 @@ class MtebSearch(MtebEncoder):
         """Index the corpus that is waiting, and return what searches it."""
         assert self._corpus is not None
         corpus, folder = self._corpus
-        write_corpus(
+        Index.create(
+            folder,
             self.encoder,
             _read_documents(corpus, task),
-            folder,
-            WriteConfig(
+            IndexConfig(
                 backend=self._backend, factory=self._factory, overwrite=True, corpus_name=task
             ),
         )
-        self._retriever = Retriever(self.encoder, open_index(folder))
+        self._retriever = Retriever(self.encoder, Index.open(folder))
         return self._retriever
-
-
-def _silent(message: str) -> None:
-    """Drop a message."""
 
 
 def load_for_mteb(
     model: str,
     *,
     backend: str | None = None,
-    factory: str = WriteConfig.factory,
+    factory: str = IndexConfig.factory,
     device: str | None = None,
-    notify: Notify = _silent,
+    notify: Notify = silent,
     load: Load = load_model,
 ) -> MtebEncoder:
     """Return the named model, ready for ``mteb.evaluate``.
@@ -295,7 +293,7 @@ def load_for_mteb(
             f"BM25 of its own: mteb.get_model('mteb/baseline-bm25s')."
         )
     if backend is not None:
-        WriteConfig(backend, factory)  # refuses an unknown backend before a model is loaded
+        IndexConfig(backend, factory)  # refuses an unknown backend before a model is loaded
     loaded = load(model, device, notify)
     facts = find_facts(model, loaded)
     if backend is None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scoring.models import PEER_PREFIX, LoadedModel
-from benchmarks.scoring.optional import import_optional
+from benchmarks.integrations.sentence_transformers import BASELINE_PREFIX
+from benchmarks.optional import import_optional
+from benchmarks.scoring.models import LoadedModel
 from retrieval import Encoder
 from retrieval.errors import MissingDependencyError
 
@@ -61,7 +62,7 @@ def find_facts(model: str, loaded: LoadedModel) -> ModelFacts:
 
     parameters = loaded.costs.get("parameters")
     count = None if parameters is None else int(parameters)
-    if model.startswith(PEER_PREFIX):
+    if model.startswith(BASELINE_PREFIX):
         return ModelFacts(count, frameworks=("Sentence Transformers",))
     if not isinstance(loaded.encoder, Embedder):
         return ModelFacts(count)
@@ -99,8 +100,8 @@ def describe_model(encoder: Encoder, facts: ModelFacts) -> Any:
 
 def _mteb_name(model: str) -> str:
     """Return OWNER/NAME, of what files can be called; of a path only its last part."""
-    prefix = "st-" if model.startswith(PEER_PREFIX) else ""
-    model = model.removeprefix(PEER_PREFIX)
+    prefix = "st-" if model.startswith(BASELINE_PREFIX) else ""
+    model = model.removeprefix(BASELINE_PREFIX)
     place = re.split(r"[:,]", model, maxsplit=1)[0]
     rest = model[len(place) :]
     path = Path(place).expanduser()

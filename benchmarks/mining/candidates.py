@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.scoring.bm25 import K1, B, split_words
-from benchmarks.scoring.optional import import_optional
+from benchmarks.scoring.bm25 import Bm25
 from embedder.training.data import Pair
-from indexes import WriteConfig, open_index, write_corpus
+from indexes import Index, IndexConfig
 from retrieval import Document, Encoder, check_fingerprints
-from retrieval.errors import UsageError
+from retrieval.protocols import Floats, Rows
+from retrieval.scores import Doubles
 
 __all__ = [
     "BM25Ranker",
@@ -113,8 +112,8 @@ class Ranking:
     positive : the score of the pair's own positive, whatever its rank.
     """
 
-    rows: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float64]
+    rows: Rows
+    scores: Doubles
     positive: float
 
 
@@ -127,46 +126,32 @@ class Ranker(Protocol):
 
 
 class BM25Ranker:
-    """Ranks by BM25 with the words and the constants of the benchmark's ``bm25``.
+    """Ranks by the BM25 of the benchmark.
 
     Scores every text for a query, so the positive's score is at hand whatever its rank. A
     candidate without a word of the query is not ranked.
 
     Raises
     ------
-    MissingDependencyError : bm25s is not installed.
-    UsageError : no candidate holds a word.
+    MissingDependencyError, UsageError : as ``Bm25``.
     """
 
     def __init__(self, candidates: Candidates) -> None:
-        bm25s = import_optional("bm25s", "Mining by BM25")
         self._candidates = candidates
-        self._vocabulary: dict[str, int] = {}
-        number = self._vocabulary.setdefault
-        rows = [
-            array("i", [number(word, len(self._vocabulary)) for word in split_words(text)])
-            for text in candidates.texts
-        ]
-        if not self._vocabulary:
-            raise UsageError(
-                "No candidate holds a word that BM25 could find. Rank by a model: --by MODEL"
-            )
-        self._index: Any = bm25s.BM25(k1=K1, b=B, method="lucene")
-        self._index.index((rows, self._vocabulary), show_progress=False)
+        self._bm25 = Bm25(candidates.texts)
 
     def rank(self, queries: Sequence[str], positives: Sequence[str], k: int) -> list[Ranking]:
         """Return, for each query and its positive, the k best candidates or fewer."""
         rankings = []
         for query, positive in zip(queries, positives, strict=True):
-            found = (self._vocabulary.get(word) for word in split_words(query))
-            scores = self._index.get_scores_from_ids([row for row in found if row is not None])
+            scores = self._bm25.scores(query)
             own = float(scores[self._candidates.row(positive)])
             rows = _best_rows(scores[: self._candidates.count], k)
             rankings.append(Ranking(rows, scores[rows].astype(np.float64), own))
         return rankings
 
 
-def _best_rows(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+def _best_rows(scores: Floats, k: int) -> Rows:
     """Return the rows of the k highest scores above 0, best first, ties by row.
 
     The kth best of a part is no better than the kth best of all, so what lies below it can be
@@ -180,13 +165,13 @@ def _best_rows(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]
 
 
 def index_candidates(candidates: Candidates, encoder: Encoder, folder: Path) -> None:
-    """Write the index that a ``ModelRanker`` searches; raises as ``indexes.write_corpus``."""
+    """Write the index that a ``ModelRanker`` searches; raises as ``indexes.Index.create``."""
     # Ids of one width, so that equal scores are ordered by row.
     documents = (
         Document(f"{row:012d}", text)
         for row, text in enumerate(candidates.texts[: candidates.count])
     )
-    write_corpus(encoder, documents, folder, WriteConfig(corpus_name="candidates"))
+    Index.create(folder, encoder, documents, IndexConfig(corpus_name="candidates"))
 
 
 class ModelRanker:
@@ -206,7 +191,7 @@ class ModelRanker:
     def __init__(self, candidates: Candidates, encoder: Encoder, folder: Path) -> None:
         self._candidates = candidates
         self._encoder = encoder
-        self._index = open_index(folder)
+        self._index = Index.open(folder)
         check_fingerprints(self._index.fingerprint, encoder.fingerprint)
 
     def rank(self, queries: Sequence[str], positives: Sequence[str], k: int) -> list[Ranking]:

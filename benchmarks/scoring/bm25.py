@@ -1,19 +1,21 @@
-"""BM25, the baseline that needs no model: words, how rare they are, how long a document is."""
+"""BM25, the baseline without a model: shared words, how rare they are, how long a document is."""
 
 from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from benchmarks.scoring.optional import import_optional
-from retrieval import Document, Fingerprint, Hit, Progress, Query
+from benchmarks.optional import import_optional
+from retrieval import Document, Fingerprint, Hit, Query
+from retrieval.errors import UsageError
+from retrieval.protocols import Floats, Progress, no_progress
 
-__all__ = ["BM25_NAME", "Bm25Index", "bm25_fingerprint", "split_words"]
+__all__ = ["BM25_NAME", "Bm25", "Bm25Retriever", "bm25_fingerprint", "split_words"]
 
 BM25_NAME = "bm25"
 K1 = 1.2
@@ -27,11 +29,10 @@ STOPWORDS = frozenset(_STOPWORDS.split())
 """Lucene's English ones."""
 
 _WORD = re.compile(r"\w\w+")
-_PURPOSE = "The model bm25"
 
 
 def bm25_fingerprint() -> Fingerprint:
-    """Return what decides the scores of this baseline."""
+    """Return what decides the scores of BM25."""
     return Fingerprint(
         BM25_NAME,
         {
@@ -61,77 +62,103 @@ def _singular(word: str) -> str:
     return word
 
 
-class Bm25Index:
-    """Lucene's BM25 over a corpus, in memory: about 8 bytes for each distinct word of a document.
+class Bm25:
+    """Lucene's BM25 over texts, in memory: about 8 bytes per distinct word of a text.
 
     Parameters
     ----------
-    documents : read once; their texts are not kept.
-    progress : called after each document.
+    texts : read once and not kept.
 
     Raises
     ------
     MissingDependencyError : bm25s is not installed.
+    UsageError : no text holds a word.
     """
 
-    def __init__(self, documents: Iterable[Document], progress: Progress | None = None) -> None:
-        bm25s = import_optional("bm25s", _PURPOSE)
-        self.ids: list[str] = []
-        vocabulary: dict[str, int] = {}
-        rows: list[Any] = []
-        for document in documents:
-            words = split_words(document.content)
-            rows.append(array("i", [vocabulary.setdefault(w, len(vocabulary)) for w in words]))
-            self.ids.append(document.doc_id)
-            if progress is not None:
-                progress(1)
-        self._model = bm25s.BM25(k1=K1, b=B, method="lucene")
-        self._model.index((rows, vocabulary), show_progress=False)
-        self._vocabulary = vocabulary
-        # Where scores are equal, the smaller id comes first, as in our indexes.
-        self._by_id = np.argsort(np.array(self.ids, dtype=object), kind="stable")
+    def __init__(self, texts: Iterable[str]) -> None:
+        bm25s = import_optional("bm25s", "BM25")
+        self._vocabulary: dict[str, int] = {}
+        number = self._vocabulary.setdefault
+        rows = [
+            array("i", [number(word, len(self._vocabulary)) for word in split_words(text)])
+            for text in texts
+        ]
+        if not self._vocabulary:
+            raise UsageError(
+                "No text holds a word that BM25 could find. Rank by a model instead: 'millpond "
+                "bench --model MODEL', 'millpond mine --by MODEL'."
+            )
+        self._model: Any = bm25s.BM25(k1=K1, b=B, method="lucene")
+        self._model.index((rows, self._vocabulary), show_progress=False)
 
     @property
     def bytes(self) -> int:
         """The size of the arrays that are searched."""
-        arrays = self._model.scores
-        return sum(part.nbytes for part in arrays.values() if isinstance(part, np.ndarray))
+        arrays = self._model.scores.values()
+        return sum(part.nbytes for part in arrays if isinstance(part, np.ndarray))
 
-    def search(self, text: str, k: int) -> list[Hit]:
+    def scores(self, text: str) -> Floats:
+        """Return the score of every text for this one, float32 (N,); 0 without a common word."""
+        found = (self._vocabulary.get(word) for word in split_words(text))
+        scores: Floats = self._model.get_scores_from_ids([row for row in found if row is not None])
+        return scores
+
+
+class Bm25Retriever:
+    """Answers text queries by BM25; searched like ``retrieval.Retriever``.
+
+    Parameters
+    ----------
+    documents : iterated once now, and once more by a ``search_many`` that wants texts.
+    progress : called after each document.
+
+    Raises
+    ------
+    MissingDependencyError, UsageError : as ``Bm25``.
+    """
+
+    def __init__(self, documents: Iterable[Document], progress: Progress = no_progress) -> None:
+        self._documents = documents
+        self._ids: list[str] = []
+        self._bm25 = Bm25(self._read(progress))
+        # Where scores are equal, the smaller id comes first, as in our indexes.
+        self._by_id = np.argsort(np.array(self._ids, dtype=object), kind="stable")
+
+    def _read(self, progress: Progress) -> Iterator[str]:
+        for document in self._documents:
+            self._ids.append(document.doc_id)
+            yield document.content
+            progress(1)
+
+    @property
+    def bytes(self) -> int:
+        """The size of the arrays that are searched."""
+        return self._bm25.bytes
+
+    def search(self, text: str, k: int = 10) -> list[Hit]:
         """Return at most k hits without texts, best first; a hit shares a word with the text."""
-        words = [word for word in split_words(text) if word in self._vocabulary]
-        if not words:
-            return []
-        scores: npt.NDArray[np.float32] = self._model.get_scores(words)
-        in_order = scores[self._by_id]
-        best = np.argsort(-in_order, kind="stable")[:k]
+        scores = self._bm25.scores(text)[self._by_id]
+        best = np.argsort(-scores, kind="stable")[:k]
         return [
-            Hit(rank, self.ids[self._by_id[place]], float(in_order[place]))
+            Hit(rank, self._ids[self._by_id[place]], float(scores[place]))
             for rank, place in enumerate(best.tolist(), start=1)
-            if in_order[place] > 0
+            if scores[place] > 0
         ]
 
     def search_many(
-        self, queries: Sequence[Query], k: int, documents: Iterable[Document], texts: int
+        self, queries: Iterable[Query], k: int = 10, *, with_text: bool = False, batch: int = 256
     ) -> Iterator[tuple[Query, list[Hit]]]:
-        """Yield each query with its hits, the first ``texts`` of them with title and text.
+        """Yield each query with its k best hits, holding all hits in memory; ``batch`` is unused.
 
-        Parameters
-        ----------
-        documents : the same ones again, read once.
+        With ``with_text=True`` the hits carry title and text.
         """
-        found = [self.search(query.text, k) for query in queries]
-        wanted = {hit.doc_id for hits in found for hit in hits[:texts]}
-        shown = {
-            document.doc_id: (document.title, document.text)
-            for document in documents
-            if document.doc_id in wanted
-        }
-        for query, hits in zip(queries, found, strict=True):
-            yield (
-                query,
-                [
-                    Hit(hit.rank, hit.doc_id, hit.score, *shown.get(hit.doc_id, ("", "")))
-                    for hit in hits
-                ],
-            )
+        found = [(query, self.search(query.text, k)) for query in queries]
+        texts: dict[str, tuple[str, str]] = {}
+        if with_text:
+            wanted = {hit.doc_id for _, hits in found for hit in hits}
+            texts = {
+                one.doc_id: (one.title, one.text) for one in self._documents if one.doc_id in wanted
+            }
+        for query, hits in found:
+            shown = [(hit, *texts.get(hit.doc_id, ("", ""))) for hit in hits]
+            yield query, [replace(hit, title=title, text=text) for hit, title, text in shown]

@@ -16,8 +16,8 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,18 +27,25 @@ from benchmarks.scoring.costs import PeakMemory, resident_bytes
 from benchmarks.scoring.models import LoadedModel
 from benchmarks.scoring.remembered import digest
 from benchmarks.scoring.sharing import SharedVectors, WaitingVectors, encode_shared
-from indexes import WriteConfig, open_index, write_corpus
+from indexes import Index, IndexConfig
 from indexes.storage.vectors import check_vectors
 from retrieval import Corpus, Encoder, Fingerprint, Progress, VectorIndex, Vectors
 from retrieval.disk import make_folder, replace_file
 from retrieval.errors import IndexCorruptError, SourceNotFoundError
+from retrieval.protocols import no_progress
 
-__all__ = ["Cache", "CachedIndex", "IndexRequest", "ShowProgress", "Work"]
+__all__ = ["Cache", "CachedIndex", "IndexRequest", "ShowProgress", "Work", "show_nothing"]
 
 BATCH_TEXTS = 1024
 
 ShowProgress = Callable[[str, int | None, str], AbstractContextManager[Progress]]
 """Label, total and unit to a context that gives a function to call with finished items."""
+
+
+@contextmanager
+def show_nothing(label: str, total: int | None, unit: str) -> Iterator[Progress]:
+    """Ignore progress."""
+    yield no_progress
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class Cache:
 
     def __init__(self, folder: Path, progress: ShowProgress) -> None:
         self._folder = folder
-        self._progress = progress
+        self.progress = progress
         self._shared = SharedVectors(folder / "shared")
 
     def embed(self, model: LoadedModel, texts: Sequence[str]) -> tuple[Vectors, Work, bool]:
@@ -121,7 +128,7 @@ class Cache:
         started = time.perf_counter()
         with (
             PeakMemory(model.device) as memory,
-            self._progress("Embedding texts", len(texts), "texts") as advance,
+            self.progress("Embedding texts", len(texts), "texts") as advance,
         ):
             for start in range(0, len(texts), BATCH_TEXTS):
                 batch = texts[start : start + BATCH_TEXTS]
@@ -141,7 +148,7 @@ class Cache:
 
         Raises
         ------
-        MillpondError : as ``indexes.write_corpus``.
+        MillpondError : as ``indexes.Index.create``.
         """
         parts = [
             model.encoder.fingerprint.digest,
@@ -152,7 +159,7 @@ class Cache:
         folder = self._folder / "indexes" / digest(parts)[:32]
         costs = folder.with_name(f"{folder.name}.costs.json")
         try:
-            return CachedIndex(open_index(folder), _folder_bytes(folder), _read_work(costs), False)
+            return CachedIndex(Index.open(folder), _folder_bytes(folder), _read_work(costs), False)
         except SourceNotFoundError:
             damaged = False
         except IndexCorruptError:
@@ -163,13 +170,13 @@ class Cache:
         started = time.perf_counter()
         with (
             PeakMemory(model.device) as memory,
-            self._progress("Indexing", request.count, "documents") as advance,
+            self.progress("Indexing", request.count, "documents") as advance,
         ):
-            write_corpus(
+            Index.create(
+                folder,
                 meter,
                 request.documents,
-                folder,
-                WriteConfig(
+                IndexConfig(
                     backend=request.backend,
                     factory=request.factory,
                     overwrite=damaged and (folder / "manifest.json").exists(),
@@ -180,7 +187,7 @@ class Cache:
             )
         work = meter.work(time.perf_counter() - started, memory.bytes)
         replace_file(costs, _to_json(work))
-        return CachedIndex(open_index(folder), _folder_bytes(folder), work, True)
+        return CachedIndex(Index.open(folder), _folder_bytes(folder), work, True)
 
 
 class _Meter:

@@ -25,7 +25,7 @@ class BenchConfig:
     out : the results folder.
     k : the cut of nDCG and of the first recall.
     split : of the qrels of a BEIR folder.
-    backend, factory : of the indexes; see ``indexes.write_corpus``.
+    backend, factory : of the indexes; see ``indexes.Index.create``.
     skip_bad : leave bad records out and say so, instead of stopping at one.
     device : see ``Embedder.load``.
     speed : see ``Embedder.load``; models of sentence-transformers and bm25 know none.

@@ -1,32 +1,34 @@
-"""Scores one model on one task: a run of the table."""
+"""Scores one model on one task."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from benchmarks.scoring.bm25 import BM25_NAME, Bm25Index
-from benchmarks.scoring.cache import Cache, CachedIndex, IndexRequest, ShowProgress, Work
+from benchmarks.optional import read_versions
+from benchmarks.scoring.bm25 import BM25_NAME, Bm25Retriever
+from benchmarks.scoring.cache import Cache, IndexRequest, Work
 from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.costs import PeakMemory, measure_latency
-from benchmarks.scoring.models import LoadedModel
-from benchmarks.scoring.optional import read_versions
+from benchmarks.scoring.models import Bm25Model, LoadedModel
 from benchmarks.scoring.remembered import digest
 from benchmarks.scoring.results import QueryHits, Result
 from benchmarks.tasks import TEXT_TASK_TYPES, RetrievalData, Scores, Task, TaskData
-from benchmarks.tasks.retrieval import HITS_KEPT, PROTOCOL, score_retrieval
+from benchmarks.tasks.retrieval import PROTOCOL, score_retrieval
+from benchmarks.tasks.task import Embed
 from indexes.storage.manifest import millpond_version, now_utc
-from retrieval import Fingerprint, Retriever, Vectors
+from retrieval import Fingerprint, Vectors
+from retrieval.retriever import Retriever
 
-__all__ = ["Run", "evaluate_bm25", "evaluate_model"]
+__all__ = ["Run", "evaluate"]
 
 _TEXT_BATCH = 32
 _BACKEND_PACKAGES = {"faiss": ("faiss-cpu", "faiss-gpu"), "qdrant": ("qdrant-client",)}
 _VERSIONS = {
-    "retrieval": ("pytrec_eval-terrier", "numpy"),
-    "sts": ("scipy", "numpy"),
+    "retrieval": ("numpy",),
+    "sts": ("numpy",),
     "classification": ("scikit-learn", "numpy"),
     "clustering": ("scikit-learn", "numpy"),
 }
@@ -114,8 +116,7 @@ class _Known:
 class _Bill:
     """Adds up what a run cost, with what earlier runs paid for the parts that were kept."""
 
-    def __init__(self, model: LoadedModel) -> None:
-        self._model = model
+    def __init__(self) -> None:
         self._works: list[tuple[Work | None, bool]] = []
 
     def add(self, work: Work | None, is_new: bool) -> None:
@@ -123,20 +124,15 @@ class _Bill:
 
     def costs(self, seconds: float, peak_memory_bytes: int) -> dict[str, float]:
         """Return the costs of a run that took so long now."""
-        earlier = [work for work, is_new in self._works if work is not None and not is_new]
         known = [work for work, _ in self._works if work is not None]
+        earlier = sum(work.seconds for work, is_new in self._works if work and not is_new)
         waited = sum(work.waited_seconds for work, is_new in self._works if work and is_new)
-        costs = {
-            "seconds": seconds + waited + sum(work.seconds for work in earlier),
-            "peak_memory_bytes": float(
-                max([peak_memory_bytes, *(work.peak_memory_bytes for work in known)])
-            ),
-            **self._model.costs,
-        }
-        tokens = [work.tokens for work, _ in self._works if work is not None]
+        peak = max([peak_memory_bytes, *(work.peak_memory_bytes for work in known)])
+        costs = {"seconds": seconds + waited + earlier, "peak_memory_bytes": float(peak)}
+        tokens = [work.tokens for work in known if work.tokens is not None]
         spent = sum(work.encode_seconds for work in known)
-        if len(known) == len(self._works) and None not in tokens and spent > 0:
-            costs["tokens_per_second"] = sum(cast(list[int], tokens)) / spent
+        if len(tokens) == len(self._works) and spent > 0:
+            costs["tokens_per_second"] = sum(tokens) / spent
         return costs
 
     @property
@@ -147,86 +143,83 @@ class _Bill:
         return ["A run was killed before it noted what the index cost; the time is incomplete."]
 
 
-def evaluate_model(
-    run: Run, model: LoadedModel, data: TaskData, cache: Cache
+@dataclass(frozen=True)
+class _Corpus:
+    """A corpus that can be searched.
+
+    Attributes
+    ----------
+    many : answers the queries of the task.
+    single : embeds and answers one text at a time.
+    bytes : of the index.
+    """
+
+    many: Retriever | Bm25Retriever
+    single: Retriever | Bm25Retriever
+    bytes: int
+
+
+def evaluate(
+    run: Run, model: LoadedModel | Bm25Model, data: TaskData, cache: Cache
 ) -> tuple[Result, list[QueryHits] | None]:
-    """Return the result of an embedding model on a task, with the hits where it is retrieval.
+    """Return the result of a model on a task, with the hits where it is retrieval.
 
     Raises
     ------
     MillpondError : as loading, embedding and indexing.
     """
-    bill = _Bill(model)
+    bill = _Bill()
     started = time.perf_counter()
     hits: list[QueryHits] | None = None
-    index: CachedIndex | None = None
+    corpus: _Corpus | None = None
+    with PeakMemory(model.device) as memory:
+        if isinstance(data, RetrievalData):
+            corpus = _index(run, model, data, cache, bill)
+            depth = run.config.depth
+            rankings = corpus.many.search_many(
+                data.queries, depth + 1, with_text=True, batch=_TEXT_BATCH
+            )
+            scores, hits = score_retrieval(data, rankings, run.config.k, depth)
+        else:
+            assert isinstance(model, LoadedModel)
+            scores = TEXT_TASK_TYPES[run.task.task_type].score(data, _embedding(model, cache, bill))
+    costs = bill.costs(time.perf_counter() - started, memory.bytes) | dict(model.costs)
+    versions = dict(model.versions)
+    if isinstance(data, RetrievalData) and corpus is not None:
+        search, k = corpus.single.search, run.config.k
+        texts = [query.text for query in data.queries]
+        costs |= measure_latency(lambda text: search(text, k), texts)
+        costs["index_bytes"] = float(corpus.bytes)
+        if isinstance(model, LoadedModel):
+            versions |= read_versions(*_BACKEND_PACKAGES.get(run.config.backend, ()))
+    return run.result(scores, data, costs, versions, bill.notes), hits
+
+
+def _embedding(model: LoadedModel, cache: Cache, bill: _Bill) -> Embed:
+    """Return what embeds texts and puts it on the bill."""
 
     def embed(texts: Sequence[str]) -> Vectors:
         vectors, work, is_new = cache.embed(model, texts)
         bill.add(work, is_new)
         return vectors
 
-    with PeakMemory(model.device) as memory:
-        if isinstance(data, RetrievalData):
-            scores, hits, index = _retrieve(run, model, data, cache, bill)
-        else:
-            scores = TEXT_TASK_TYPES[run.task.task_type].score(data, embed)
-    costs = bill.costs(time.perf_counter() - started, memory.bytes)
-    versions = read_versions("torch", "transformers") | dict(model.versions)
-    if isinstance(data, RetrievalData) and index is not None:
-        alone = Retriever(model.encoder, index.index)
-        texts = [query.text for query in data.queries]
-        costs |= measure_latency(lambda text: alone.search(text, run.config.k), texts)
-        costs["index_bytes"] = float(index.bytes)
-        versions |= read_versions(*_BACKEND_PACKAGES.get(run.config.backend, ()))
-    return run.result(scores, data, costs, versions, bill.notes), hits
+    return embed
 
 
-def _retrieve(
-    run: Run, model: LoadedModel, data: RetrievalData, cache: Cache, bill: _Bill
-) -> tuple[Scores, list[QueryHits], CachedIndex]:
-    config = run.config
+def _index(
+    run: Run, model: LoadedModel | Bm25Model, data: RetrievalData, cache: Cache, bill: _Bill
+) -> _Corpus:
+    """Return the task's corpus, ready to be searched by the model."""
+    documents, config = data.read_documents(), run.config
+    if isinstance(model, Bm25Model):
+        with cache.progress("Indexing", data.documents, "documents") as advance:
+            bm25 = Bm25Retriever(documents, advance)
+        return _Corpus(bm25, bm25, bm25.bytes)
     request = IndexRequest(
-        run.hashes["corpus"],
-        data.read_documents(),
-        data.documents,
-        config.backend,
-        config.factory,
+        run.hashes["corpus"], documents, data.documents, config.backend, config.factory
     )
     made = cache.index(model, request)
     bill.add(made.work, made.is_new)
     texts = list(dict.fromkeys(query.text for query in data.queries))
-    vectors, work, is_new = cache.embed(model, texts)
-    bill.add(work, is_new)
-    rankings = Retriever(_Known(model, texts, vectors), made.index).search_many(
-        data.queries, config.depth + 1, with_text=True, batch=_TEXT_BATCH
-    )
-    scores, hits = score_retrieval(data, rankings, config.k, config.depth)
-    return scores, hits, made
-
-
-def evaluate_bm25(
-    run: Run, data: RetrievalData, progress: ShowProgress
-) -> tuple[Result, list[QueryHits]]:
-    """Return the result of BM25 on a retrieval task.
-
-    Raises
-    ------
-    MillpondError : a library is missing, or the corpus cannot be read.
-    """
-    started = time.perf_counter()
-    with PeakMemory() as memory:
-        with progress("Indexing", data.documents, "documents") as advance:
-            index = Bm25Index(data.read_documents(), advance)
-        rankings = index.search_many(
-            data.queries, run.config.depth + 1, data.read_documents(), texts=HITS_KEPT + 1
-        )
-        scores, hits = score_retrieval(data, rankings, run.config.k, run.config.depth)
-    costs = {
-        "seconds": time.perf_counter() - started,
-        "peak_memory_bytes": float(memory.bytes),
-        "index_bytes": float(index.bytes),
-    }
-    texts = [query.text for query in data.queries]
-    costs |= measure_latency(lambda text: index.search(text, run.config.k), texts)
-    return run.result(scores, data, costs, read_versions("bm25s")), hits
+    known = _Known(model, texts, _embedding(model, cache, bill)(texts))
+    return _Corpus(Retriever(known, made.index), Retriever(model.encoder, made.index), made.bytes)

@@ -2,154 +2,56 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from benchmarks.scoring.bm25 import BM25_NAME
-from benchmarks.scoring.optional import import_optional, read_versions
-from retrieval import Encoder, Fingerprint, Vectors
-from retrieval.errors import ModelError, SourceNotFoundError, UnknownNameError, UsageError
+from benchmarks.integrations.sentence_transformers import (
+    BASELINE_PREFIX,
+    BaselineEncoder,
+    baseline_folder,
+    load_baseline,
+)
+from benchmarks.optional import read_versions
+from benchmarks.scoring.bm25 import BM25_NAME, bm25_fingerprint
+from retrieval import Encoder, Fingerprint
+from retrieval.errors import UnknownNameError, UsageError
+from retrieval.protocols import Notify
 
 if TYPE_CHECKING:
     from embedder import Embedder
 
 __all__ = [
-    "PeerEncoder",
-    "load_peer",
-    "PEER_PREFIX",
+    "Bm25Model",
     "Load",
     "LoadedModel",
-    "Notify",
     "check_model_name",
     "load_model",
     "wrap_embedder",
 ]
 
-_PURPOSE = "A model named st:..."
+_LIBRARIES = ("torch", "transformers")
 
 
-class PeerEncoder:
-    """An ``Encoder`` over a SentenceTransformer.
+@dataclass(frozen=True)
+class Bm25Model:
+    """BM25 where a loaded model is expected; nothing of it is loaded.
 
-    Parameters
+    Attributes
     ----------
-    name : with its prefix, as it was typed.
-    model : a ``sentence_transformers.SentenceTransformer``.
+    costs, versions, device : as of ``LoadedModel``.
     """
 
-    def __init__(self, name: str, model: Any) -> None:
-        self._model = model
-        self._fingerprint = Fingerprint(
-            name,
-            {
-                "library": "sentence-transformers",
-                "weights": _hash_weights(model),
-                "max_tokens": model.max_seq_length,
-                **{f"{side}_prompt": _prompt(model, side) for side in ("query", "document")},
-            },
-        )
-
-    @property
-    def dimension(self) -> int:
-        """D, the length of every vector."""
-        return int(self._model.get_embedding_dimension())
+    costs: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=partial(read_versions, "bm25s"))
+    device: str = "cpu"
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What decides the vectors: the weights, the prompts, the longest input."""
-        return self._fingerprint
-
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return float32 (N, D), rows of length 1 in the order of ``texts``."""
-        return self._encode(self._model.encode_query, texts)
-
-    def encode_documents(self, texts: Sequence[str]) -> Vectors:
-        """Return float32 (N, D), rows of length 1 in the order of ``texts``."""
-        return self._encode(self._model.encode_document, texts)
-
-    def count_tokens(self, texts: Sequence[str], side: str) -> int:
-        """Return how many tokens the model reads in the texts, its prompt included."""
-        prompt, most = _prompt(self._model, side), self._model.max_seq_length
-        rows = self._model.tokenizer([prompt + text for text in texts])["input_ids"]
-        return sum(min(len(row), most) if most else len(row) for row in rows)
-
-    def _encode(self, encode: Any, texts: Sequence[str]) -> Vectors:
-        if not len(texts):
-            return np.empty((0, self.dimension), dtype=np.float32)
-        found = encode(
-            list(texts), normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
-        )
-        vectors: Vectors = np.ascontiguousarray(found, dtype=np.float32)
-        return vectors
-
-
-def load_peer(name: str, device: str | None, notify: Notify) -> LoadedModel:
-    """Return the model that a name with ``st:`` before it names.
-
-    Raises
-    ------
-    MissingDependencyError : sentence-transformers is not installed.
-    SourceNotFoundError : there is no such folder.
-    ModelError : sentence-transformers cannot load it.
-    """
-    library = import_optional("sentence_transformers", _PURPOSE)
-    place = name.removeprefix(PEER_PREFIX)
-    folder = Path(place).expanduser()
-    if place.startswith((".", "/", "~")) and not folder.is_dir():
-        raise SourceNotFoundError(f"{place}: there is no such folder; it was named by {name!r}.")
-    notify(f"Loading {place} with sentence-transformers")
-    try:
-        model = library.SentenceTransformer(
-            str(folder) if folder.is_dir() else place, device=device
-        )
-    except (OSError, ValueError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"sentence-transformers cannot load {place!r}: {reason} Name a folder that it saved, "
-            f"or OWNER/NAME on the hub."
-        ) from error
-    encoder = PeerEncoder(name, model)
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    return LoadedModel(
-        encoder,
-        encoder.count_tokens,
-        {"parameters": float(sum(parameter.numel() for parameter in model.parameters()))},
-        {
-            "device": str(model.device),
-            "dtype": dtype,
-            **read_versions("sentence-transformers"),
-        },
-        str(model.device),
-        [folder.resolve()] if folder.is_dir() else None,
-    )
-
-
-def _prompt(model: Any, side: str) -> str:
-    """Return what the model puts before a text of this side."""
-    prompts: dict[str, str] = model.prompts or {}
-    return prompts.get(side) or prompts.get(model.default_prompt_name or "") or ""
-
-
-def _hash_weights(model: Any) -> str:
-    """Return one SHA-256 over all weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
-    return digest.hexdigest()
-
-
-PEER_PREFIX = "st:"
-"""Before the name of a model that sentence-transformers loads."""
-
-Notify = Callable[[str], None]
-"""Receives one line for the user."""
+        """What decides the scores."""
+        return bm25_fingerprint()
 
 
 @dataclass(frozen=True)
@@ -161,7 +63,7 @@ class LoadedModel:
     count_tokens : texts, and "query" or "document", to how many tokens the model reads in them,
         prompts included, padding not; None where that is not known.
     costs : "parameters" and "pooling_flops", those that apply.
-    versions : of what computes, beside the libraries: the device and the dtype.
+    versions : of the libraries that compute, and the device and the dtype.
     device : where it computes.
     sources : the files and folders that it came from; None where a later run cannot tell from
         files alone that it is still the same.
@@ -176,6 +78,11 @@ class LoadedModel:
     sources: Sequence[Path] | None = None
     sharers: Sequence[LoadedModel] = ()
 
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What decides the vectors."""
+        return self.encoder.fingerprint
+
 
 Load = Callable[[str, str | None, Notify], LoadedModel]
 """Model name, device and notify to the model; raises as ``Embedder.load``."""
@@ -184,17 +91,32 @@ Load = Callable[[str, str | None, Notify], LoadedModel]
 def load_model(
     name: str, device: str | None, notify: Notify, *, speed: str = "exact"
 ) -> LoadedModel:
-    """Return the named model; raises as ``Embedder.load``, and as ``load_peer``.
+    """Return the named model; raises as ``Embedder.load``, and as ``load_baseline``.
 
-    ``speed`` is for the models of this project; peers compute as their libraries do.
+    ``speed`` is for the models of this project; baselines compute as their library does.
     """
-    if name.startswith(PEER_PREFIX):
-        return load_peer(name, device, notify)
+    if name.startswith(BASELINE_PREFIX):
+        return _wrap_baseline(load_baseline(name, device, notify), baseline_folder(name))
     from embedder import Embedder
     from embedder.engine.speed import check_speed
 
     embedder = Embedder.load(name, device=device, speed=check_speed(speed), notify=notify)
     return wrap_embedder(name, embedder)
+
+
+def _wrap_baseline(encoder: BaselineEncoder, folder: Path | None) -> LoadedModel:
+    return LoadedModel(
+        encoder,
+        encoder.count_tokens,
+        {"parameters": float(encoder.parameters)},
+        {
+            "device": encoder.device,
+            "dtype": encoder.dtype,
+            **read_versions("sentence-transformers", *_LIBRARIES),
+        },
+        encoder.device,
+        None if folder is None else [folder],
+    )
 
 
 def wrap_embedder(name: str, embedder: Embedder) -> LoadedModel:
@@ -214,7 +136,11 @@ def wrap_embedder(name: str, embedder: Embedder) -> LoadedModel:
             "parameters": float(count_parameters(embedder)),
             "pooling_flops": float(pooling_flops(embedder)),
         },
-        {"device": str(embedder.device), "dtype": str(parameter.dtype).removeprefix("torch.")},
+        {
+            "device": str(embedder.device),
+            "dtype": str(parameter.dtype).removeprefix("torch."),
+            **read_versions(*_LIBRARIES),
+        },
         str(embedder.device),
         None if embedder.is_int8 else model_sources(name, embedder),
     )
@@ -239,7 +165,7 @@ def check_model_name(name: str) -> None:
     from embedder.models.names import DEFAULT_VARIANT, find_saved_model, list_builtin_models
     from embedder.variants import parse_model_name
 
-    if name.startswith(PEER_PREFIX):
+    if name.startswith(BASELINE_PREFIX):
         return
     saved = find_saved_model(name)
     if saved is not None:
@@ -258,6 +184,6 @@ def check_model_name(name: str) -> None:
         )
     if path.is_dir() and not (path / "config.json").is_file():
         raise UsageError(
-            f"The model {name!r} is a folder without millpond.json and config.json; a model "
-            f"folder is accepted."
+            f"The model {name!r} is a folder without millpond.json and config.json; expected a "
+            f"model folder."
         )

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.optional import read_versions
 from benchmarks.scoring.models import LoadedModel
-from benchmarks.scoring.optional import read_versions
 from embedder.models.cache import file_sha256
 from embedder.models.provenance import stamp_code, stamp_sources
 from retrieval import Fingerprint

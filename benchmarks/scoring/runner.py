@@ -5,22 +5,29 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from benchmarks.scoring.bm25 import BM25_NAME, bm25_fingerprint
-from benchmarks.scoring.cache import Cache, ShowProgress
+from benchmarks.scoring.cache import Cache, ShowProgress, show_nothing
 from benchmarks.scoring.config import BenchConfig
-from benchmarks.scoring.evaluation import Run, evaluate_bm25, evaluate_model
-from benchmarks.scoring.models import Load, LoadedModel, Notify, check_model_name, load_model
+from benchmarks.scoring.evaluation import Run, evaluate
+from benchmarks.scoring.models import (
+    Bm25Model,
+    Load,
+    LoadedModel,
+    check_model_name,
+    load_model,
+)
 from benchmarks.scoring.remembered import Remembered
 from benchmarks.scoring.results import Result, read_result, result_path, write_result
 from benchmarks.scoring.sharing import find_sharers, load_sharer
-from benchmarks.tasks import RetrievalData, Task, TaskData, find_tasks, load_task, task_files
-from retrieval import Fingerprint, Progress
+from benchmarks.tasks import Task, TaskData, find_tasks, load_task, task_files
+from retrieval import Fingerprint
 from retrieval.errors import FailureError, MillpondError, StorageError, UsageError
+from retrieval.protocols import Notify, silent
 
 __all__ = ["Failure", "release_memory", "run_benchmark"]
 
@@ -42,20 +49,11 @@ class Failure:
         return f"{where}: {kind}{text}"
 
 
-def _silent(message: str) -> None:
-    """Drop a message."""
-
-
-@contextmanager
-def _no_progress(label: str, total: int | None, unit: str) -> Iterator[Progress]:
-    yield lambda count: None
-
-
 def run_benchmark(
     config: BenchConfig,
     *,
-    notify: Notify = _silent,
-    progress: ShowProgress = _no_progress,
+    notify: Notify = silent,
+    progress: ShowProgress = show_nothing,
     on_failure: Callable[[Failure], None] | None = None,
     load: Load = load_model,
 ) -> list[Result]:
@@ -101,7 +99,6 @@ class _Benchmark:
     ) -> None:
         self._config = config
         self._notify = notify
-        self._progress = progress
         self._is_ours = load is load_model
         self._load = partial(load_model, speed=config.speed) if self._is_ours else load
         self._fail = fail
@@ -172,7 +169,7 @@ class _Benchmark:
         self, model: str, fingerprint: Fingerprint | None, tasks: Sequence[Task]
     ) -> Iterator[Result]:
         """Yield the results of one model; it is loaded for the first that is missing."""
-        loaded: LoadedModel | None = None
+        loaded: LoadedModel | Bm25Model | None = None
         if model == BM25_NAME and len(tasks) < len(self._hashes):
             left_out = [name for name in self._hashes if name not in {t.name for t in tasks}]
             self._notify(f"Passed over for bm25, which only retrieves: {', '.join(left_out)}.")
@@ -181,26 +178,27 @@ class _Benchmark:
             if result is not None:
                 yield result
                 continue
-            if loaded is None and model != BM25_NAME:
+            if loaded is None:
                 loaded = self._load_model(model)
                 if loaded is None:
                     return
-                fingerprint = loaded.encoder.fingerprint
+                fingerprint = loaded.fingerprint
                 result = self._finished(model, fingerprint, task)
                 if result is not None:
                     yield result
                     continue
-            assert fingerprint is not None
-            if loaded is not None:
+            if isinstance(loaded, LoadedModel):
                 loaded = replace(loaded, sharers=self._waiting(model, task))
-            result = self._compute(self._run(model, fingerprint, task), loaded)
+            result = self._compute(self._run(model, loaded.fingerprint, task), loaded)
             if result is not None:
                 yield result
         if loaded is not None:
             del loaded
             release_memory()
 
-    def _load_model(self, model: str) -> LoadedModel | None:
+    def _load_model(self, model: str) -> LoadedModel | Bm25Model | None:
+        if model == BM25_NAME:
+            return Bm25Model()
         try:
             loaded = self._ready.pop(model, None)
             if loaded is None:
@@ -235,21 +233,14 @@ class _Benchmark:
             self._ready[name]
             for name in self._sharers.get(model, ())
             if name in self._ready
-            and self._finished(name, self._ready[name].encoder.fingerprint, task) is None
+            and self._finished(name, self._ready[name].fingerprint, task) is None
         ]
 
-    def _compute(self, run: Run, loaded: LoadedModel | None) -> Result | None:
+    def _compute(self, run: Run, model: LoadedModel | Bm25Model) -> Result | None:
         """Return a new result, written; None where it failed."""
         self._notify(f"Scoring {run.model} on {run.task.name}")
         try:
-            data = self._read(run.task)
-            if loaded is not None:
-                result, hits = evaluate_model(run, loaded, data, self._cache)
-            else:
-                assert isinstance(data, RetrievalData)
-                result, hits = evaluate_bm25(run, data, self._progress)
-            path = result_path(self._config.out, result.model, result.task)
-            _make_folder(path.parent)
+            result, hits = evaluate(run, model, self._read(run.task), self._cache)
             write_result(self._config.out, result, hits)
         except (MillpondError, MemoryError, RuntimeError, OSError) as error:
             self._fail(Failure(run.model, run.task.name, error))

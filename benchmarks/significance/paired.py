@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.scoring.optional import import_optional
+from benchmarks.optional import import_optional
 from retrieval.scores import Doubles, average_ranks
 
 __all__ = [

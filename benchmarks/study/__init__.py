@@ -1,7 +1,6 @@
 """Does the paper hold? Every variant x seed trained alike, scored, compared and judged."""
 
-from benchmarks.study.config import StudyConfig
-from benchmarks.study.config_file import example_study, load_study
+from benchmarks.study.config import StudyConfig, example_study, load_study
 from benchmarks.study.markdown import write_study_report
 from benchmarks.study.plan import Plan, plan_study
 from benchmarks.study.runner import StudyOutcome, run_study

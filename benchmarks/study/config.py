@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, get_args
 
+from benchmarks.tasks.datasets import BEIR_PREFIX
 from embedder.pooling import PoolingOptions
 from embedder.training.config import (
     AdapterConfig,
@@ -14,9 +17,11 @@ from embedder.training.config import (
     DataSource,
     LossConfig,
     OptimiserConfig,
+    is_path,
 )
 from embedder.variants import get_variant
 from retrieval.errors import UnknownNameError, UsageError
+from retrieval.typed import read_dataclass, read_toml
 
 __all__ = [
     "LAYER_CHOICES",
@@ -27,7 +32,12 @@ __all__ = [
     "StudyVariant",
     "TrainBudget",
     "choose_layers",
+    "example_study",
+    "load_study",
+    "read_study",
 ]
+
+_EXAMPLE = "paper-mistral-7b.toml"
 
 LayerChoice = Literal["all", "first third", "middle third", "last third", "every fourth"]
 LAYER_CHOICES: tuple[LayerChoice, ...] = get_args(LayerChoice)
@@ -88,7 +98,7 @@ class StudyVariant:
         get_variant(self.variant)
         if self.layers != "all" and self.options.layers:
             raise UsageError(
-                f"The variant {self.name!r} has layers and options.layers; one is accepted."
+                f"The variant {self.name!r} has layers and options.layers; expected one of the two."
             )
 
 
@@ -226,9 +236,9 @@ class StudyConfig:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
         for name in ("alpha", "margin"):
             if not 0 < getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name):g}; accepted is between 0 and 1.")
+                raise UsageError(f"{name} is {getattr(self, name):g}; it must be between 0 and 1.")
         if min(self.seeds) < 0:
-            raise UsageError(f"seeds holds {min(self.seeds)}; 0 or more is accepted.")
+            raise UsageError(f"seeds holds {min(self.seeds)}; each must be 0 or more.")
 
     @property
     def cautions(self) -> list[str]:
@@ -260,7 +270,7 @@ def choose_layers(choice: LayerChoice, depth: int) -> tuple[int, ...]:
     if choice == "all":
         return ()
     if depth < 3:
-        raise UsageError(f"{choice!r} of {depth} layers is nothing; 3 or more are accepted.")
+        raise UsageError(f"{choice!r} needs 3 layers or more, and there are {depth}.")
     if choice == "every fourth":
         return tuple(range(depth % 4 or 4, depth + 1, 4))
     third = LAYER_CHOICES.index(choice) - 1
@@ -269,7 +279,47 @@ def choose_layers(choice: LayerChoice, depth: int) -> tuple[int, ...]:
 
 def _check_names(kind: str, names: Sequence[str]) -> None:
     if not names:
-        raise UsageError(f"The study has no {kind}; one or more is accepted.")
+        raise UsageError(f"The study has no {kind}; expected one or more.")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UsageError(f"The {kind} {twice[0]!r} is in the study twice; once is accepted.")
+        raise UsageError(f"The {kind} {twice[0]!r} is in the study twice; expected it once.")
+
+
+def load_study(path: str | Path) -> StudyConfig:
+    """Return the study of a TOML file; paths in it are relative to its folder.
+
+    Raises
+    ------
+    SourceNotFoundError, StorageError : the file is not there or cannot be read.
+    UnknownNameError, UsageError : it is not TOML, or holds a key or value that is not accepted.
+    """
+    data = read_toml(Path(path), "millpond study --example")
+    return read_study(data, Path(path).parent)
+
+
+def read_study(data: Mapping[str, Any], folder: Path) -> StudyConfig:
+    """Return the study that a mapping describes, its paths made absolute from ``folder``."""
+    config = read_dataclass(StudyConfig, data)
+
+    def absolute(path: str | Path) -> Path:
+        return (folder / Path(path).expanduser()).resolve()
+
+    def place(name: str, stands_on_disk: bool) -> str:
+        return str(absolute(name)) if stands_on_disk else name
+
+    return replace(
+        config,
+        bases=tuple(
+            replace(base, base=place(base.base, is_path(base.base))) for base in config.bases
+        ),
+        tasks=tuple(place(task, not task.startswith(BEIR_PREFIX)) for task in config.tasks),
+        train=replace(
+            config.train,
+            data=tuple(replace(source, path=absolute(source.path)) for source in config.train.data),
+        ),
+    )
+
+
+def example_study() -> str:
+    """Return the study of the paper, as commented TOML that runs."""
+    return (files("benchmarks") / "studies" / _EXAMPLE).read_text(encoding="utf-8")

@@ -4,30 +4,162 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.optional import import_optional
-from embedder.pooling.modules import LatentQueryPooling
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from embedder import Embedder
+from benchmarks.scoring.costs import FLOP_TOKENS, flop_counter
+from embedder import Embedder
+from embedder.engine.batches import pad_batch, token_batches
+from embedder.pooling.modules import LatentQueryPooling, last_token, mean, without_whitening
+from embedder.pooling.registry import get_pooling
+from retrieval.scores import Doubles, average_ranks
 
 __all__ = [
-    "change_without_attention",
-    "idle_parameters",
     "analyse_model",
+    "change_without_attention",
     "correlate_layers",
     "count_flops",
+    "idle_parameters",
     "mean_layer_states",
-    "sample_texts",
 ]
+
+_DECIMALS = 4
+
+
+def analyse_model(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
+    """Return what the report says about a model beside its scores, ready for JSON.
+
+    Returns
+    -------
+    correlation : (L, L), see ``correlate_layers``.
+    flops : of embedding one text of 128 tokens, backbone and pooling.
+    reading : for a pooling that weighs layers, "layers" and their "shares", which sum to 1.
+    attention : for last_layer, the mean number of "keys", the "change" of the vectors where
+        queries and keys are drawn anew, and how many weights are "idle" with one key.
+    """
+    found: dict[str, Any] = {
+        "correlation": _rounded(correlate_layers(mean_layer_states(embedder, texts))),
+        "flops": count_flops(embedder),
+    }
+    if embedder.spec.pooling in ("multi_layer", "layer_weights"):
+        found["reading"] = _layer_shares(embedder, texts)
+    if embedder.spec.pooling == "last_layer":
+        found["attention"] = _attention_matters(embedder, texts)
+    return found
+
+
+def mean_layer_states(embedder: Embedder, texts: Sequence[str]) -> Doubles:
+    """Return the mean over tokens of each layer's states, (N, L, D), whatever the attention.
+
+    Layer L is taken after the final norm, as everywhere in this project. The longest texts come
+    first.
+    """
+    backbone = embedder.backbone
+    rows = []
+    for ids, mask in _batches(embedder, texts):
+        kept: list[Tensor] = []
+
+        def keep(
+            module: Any,
+            inputs: Any,
+            output: Any,
+            kept: list[Tensor] = kept,
+            mask: Tensor = mask,
+        ) -> None:
+            states = output[0] if isinstance(output, tuple) else output
+            kept.append(mean(states.float(), mask.bool()))
+
+        hooks = [block.register_forward_hook(keep) for block in list(backbone.blocks())[:-1]]
+        try:
+            with torch.no_grad():
+                last = backbone.token_states(ids, mask)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        layers = torch.stack([*kept, mean(last.float(), mask.bool())], dim=1)
+        rows.append(layers.double().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def correlate_layers(states: Doubles) -> Doubles:
+    """Return Spearman's correlation of each two layers, (L, L), the mean over texts.
+
+    Of a text, the D coordinates of two layers' mean states are correlated; by rank, since a few
+    coordinates of a decoder are a hundred times as large as the others and would decide alone.
+
+    Parameters
+    ----------
+    states : (N, L, D) as ``mean_layer_states`` returns them.
+    """
+    found = [np.corrcoef([average_ranks(layer) for layer in text]) for text in states]
+    depth = states.shape[1]
+    return np.asarray(np.mean(found, axis=0), dtype=np.float64).reshape(depth, depth)
+
+
+def count_flops(embedder: Embedder) -> int:
+    """Return the arithmetic of embedding one text of 128 tokens, backbone and pooling.
+
+    Counted while the model runs, by the rule of ``benchmarks.scoring.costs.pooling_flops``.
+    """
+    ids = torch.ones(1, FLOP_TOKENS, dtype=torch.int64, device=embedder.device)
+    counter = flop_counter()
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        embedder(ids, torch.ones_like(ids))
+    return int(counter.flops)
+
+
+def _layer_shares(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
+    """Return which layers a pooling over layers reads, and how much of each, over the texts."""
+    depth = embedder.backbone.layer_count
+    asked = embedder.spec.pooling_options.layers or range(1, depth + 1)
+    layers = [depth + 1 + layer if layer < 0 else layer for layer in asked]
+    pooling: Any = without_whitening(embedder.pooling)
+    rows = []
+    with torch.no_grad():
+        for ids, mask in _batches(embedder, texts):
+            states = embedder.backbone.layer_states(ids, mask, layers)
+            every = states.new_ones(states.shape[:2], dtype=torch.bool)
+            rows.append(pooling.shares(states, every).double().cpu().numpy())
+    shares = np.concatenate(rows).mean(axis=0)
+    return {"layers": layers, "shares": _rounded(shares)}
+
+
+def _attention_matters(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
+    """Return whether queries and keys of a last_layer pooling decide anything."""
+    spec, backbone = embedder.spec, embedder.backbone
+    reads = get_pooling(spec.pooling).reads(backbone.attention.is_causal, spec.pooling_options)
+    pooling: Any = copy.deepcopy(without_whitening(embedder.pooling)).cpu()
+    keys, changes = [], []
+    with torch.no_grad():
+        for ids, mask in _batches(embedder, texts):
+            states, real = backbone.token_states(ids, mask).float(), mask.bool()
+            if reads == "eos":
+                states = last_token(states, real).unsqueeze(1)
+                real = real.new_ones(states.shape[:2])
+            states, real = states.cpu(), real.cpu()
+            keys += real.sum(dim=1).tolist()
+            changes.append(change_without_attention(pooling, states, real))
+    return {
+        "keys": round(float(np.mean(keys)), 1),
+        "change": float(f"{max(changes):.3g}"),
+        "idle": idle_parameters(pooling),
+    }
+
+
+def _batches(embedder: Embedder, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield padded ids and mask, as documents of the model."""
+    rows = embedder.tokenize(texts, embedder.spec.document_prompt)
+    for chosen in token_batches([len(row) for row in rows], embedder.batch_tokens):
+        ids, mask = pad_batch([rows[index] for index in chosen], embedder.pad_id)
+        yield ids.to(embedder.device), mask.to(embedder.device)
+
+
+def _rounded(values: Doubles) -> Any:
+    return np.round(values, _DECIMALS).tolist()
 
 
 def _attention_parts(pooling: LatentQueryPooling) -> list[nn.Module]:
@@ -66,176 +198,3 @@ def change_without_attention(
 def idle_parameters(pooling: LatentQueryPooling) -> int:
     """Return how many weights decide nothing where there is one key."""
     return sum(p.numel() for part in _attention_parts(pooling) for p in part.parameters())
-
-
-Floats = npt.NDArray[np.float64]
-
-_DECIMALS = 4
-
-
-def sample_texts(texts: Sequence[str], count: int) -> list[str]:
-    """Return so many texts, or all there are, drawn once for all models of a study."""
-    distinct = list(dict.fromkeys(text for text in texts if text.strip()))
-    places = np.random.default_rng(0).permutation(len(distinct))[:count]
-    return [distinct[place] for place in places.tolist()]
-
-
-def analyse_model(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
-    """Return what the report says about a model beside its scores, ready for JSON.
-
-    Returns
-    -------
-    correlation : (L, L), see ``correlate_layers``.
-    flops : of embedding one text of 128 tokens, backbone and pooling.
-    reading : for a pooling that weighs layers, "layers" and their "shares", which sum to 1.
-    attention : for last_layer, the mean number of "keys", the "change" of the vectors where
-        queries and keys are drawn anew, and how many weights are "idle" with one key.
-    """
-    found: dict[str, Any] = {
-        "correlation": _rounded(correlate_layers(mean_layer_states(embedder, texts))),
-        "flops": count_flops(embedder),
-    }
-    if embedder.spec.pooling in ("multi_layer", "layer_weights"):
-        found["reading"] = _layer_shares(embedder, texts)
-    if embedder.spec.pooling == "last_layer":
-        found["attention"] = _attention_matters(embedder, texts)
-    return found
-
-
-def mean_layer_states(embedder: Embedder, texts: Sequence[str]) -> Floats:
-    """Return the mean over tokens of each layer's states, (N, L, D), whatever the attention.
-
-    Layer L is taken after the final norm, as everywhere in this project. The longest texts come
-    first.
-    """
-    import torch
-
-    from embedder.pooling.modules import mean
-
-    backbone = embedder.backbone
-    rows = []
-    for ids, mask in _batches(embedder, texts):
-        kept: list[Tensor] = []
-
-        def keep(
-            module: Any,
-            inputs: Any,
-            output: Any,
-            kept: list[Tensor] = kept,
-            mask: Tensor = mask,
-        ) -> None:
-            states = output[0] if isinstance(output, tuple) else output
-            kept.append(mean(states.float(), mask.bool()))
-
-        hooks = [block.register_forward_hook(keep) for block in list(backbone.blocks())[:-1]]
-        try:
-            with torch.no_grad():
-                last = backbone.token_states(ids, mask)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        layers = torch.stack([*kept, mean(last.float(), mask.bool())], dim=1)
-        rows.append(layers.double().cpu().numpy())
-    return np.concatenate(rows)
-
-
-def correlate_layers(states: Floats) -> Floats:
-    """Return Spearman's correlation of each two layers, (L, L), the mean over texts.
-
-    Of a text, the D coordinates of two layers' mean states are correlated; by rank, since a few
-    coordinates of a decoder are a hundred times as large as the others and would decide alone.
-
-    Parameters
-    ----------
-    states : (N, L, D) as ``mean_layer_states`` returns them.
-    """
-    stats = import_optional("scipy.stats", "Correlating layers")
-    found = [np.corrcoef(stats.rankdata(text, axis=1)) for text in states]
-    depth = states.shape[1]
-    return np.asarray(np.mean(found, axis=0), dtype=np.float64).reshape(depth, depth)
-
-
-def count_flops(embedder: Embedder) -> int:
-    """Return the arithmetic of embedding one text of 128 tokens, backbone and pooling.
-
-    Counted while the model runs, by the rule of ``benchmarks.scoring.costs.pooling_flops``.
-    """
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    from benchmarks.scoring.costs import FLOP_TOKENS, flop_counter
-
-    ids = torch.ones(1, FLOP_TOKENS, dtype=torch.int64, device=embedder.device)
-    counter = flop_counter()
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        embedder(ids, torch.ones_like(ids))
-    return int(counter.flops)
-
-
-def _layer_shares(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
-    """Return which layers a pooling over layers reads, and how much of each, over the texts."""
-    import torch
-
-    from embedder.pooling.modules import without_whitening
-
-    depth = embedder.backbone.layer_count
-    asked = embedder.spec.pooling_options.layers or range(1, depth + 1)
-    layers = [depth + 1 + layer if layer < 0 else layer for layer in asked]
-    pooling: Any = without_whitening(embedder.pooling)
-    rows = []
-    with torch.no_grad():
-        for ids, mask in _batches(embedder, texts):
-            states = embedder.backbone.layer_states(ids, mask, layers)
-            every = states.new_ones(states.shape[:2], dtype=torch.bool)
-            rows.append(pooling.shares(states, every).double().cpu().numpy())
-    shares = np.concatenate(rows).mean(axis=0)
-    return {"layers": layers, "shares": _rounded(shares)}
-
-
-def _attention_matters(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
-    """Return whether queries and keys of a last_layer pooling decide anything."""
-    import torch
-
-    from embedder.pooling.modules import last_token, without_whitening
-    from embedder.pooling.registry import get_pooling
-
-    spec, backbone = embedder.spec, embedder.backbone
-    reads = get_pooling(spec.pooling).reads(backbone.attention.is_causal, spec.pooling_options)
-    pooling: Any = _copy_to_cpu(without_whitening(embedder.pooling))
-    keys, changes = [], []
-    with torch.no_grad():
-        for ids, mask in _batches(embedder, texts):
-            states, real = backbone.token_states(ids, mask).float(), mask.bool()
-            if reads == "eos":
-                states = last_token(states, real).unsqueeze(1)
-                real = real.new_ones(states.shape[:2])
-            states, real = states.cpu(), real.cpu()
-            keys += real.sum(dim=1).tolist()
-            changes.append(change_without_attention(pooling, states, real))
-    return {
-        "keys": round(float(np.mean(keys)), 1),
-        "change": float(f"{max(changes):.3g}"),
-        "idle": idle_parameters(pooling),
-    }
-
-
-def _copy_to_cpu(module: Any) -> Any:
-    """Return a copy of a module whose weights are on the CPU."""
-    import copy
-
-    return copy.deepcopy(module).cpu()
-
-
-def _batches(embedder: Embedder, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield padded ids and mask, as documents of the model."""
-    from embedder.embedder import token_batches
-    from embedder.engine.text import pad_batch
-
-    rows = embedder.tokenize(texts, embedder.spec.document_prompt)
-    for chosen in token_batches([len(row) for row in rows], embedder.batch_tokens):
-        ids, mask = pad_batch([rows[index] for index in chosen], embedder.pad_id)
-        yield ids.to(embedder.device), mask.to(embedder.device)
-
-
-def _rounded(values: Floats) -> Any:
-    return np.round(values, _DECIMALS).tolist()

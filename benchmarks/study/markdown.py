@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks.report.markdown import plain
 from benchmarks.study import words
 from benchmarks.study.config import StudyConfig
-from benchmarks.study.folder import StudyFolder
 from benchmarks.study.page import render_study_page
+from benchmarks.study.runs import StudyFolder
 from benchmarks.study.summary import summarise
 from indexes.storage.manifest import millpond_version, now_utc
 

@@ -10,15 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.scoring.models import Notify
 from benchmarks.study.config import StudyConfig
-from benchmarks.study.folder import StudyFolder
-from benchmarks.study.layers import sample_texts
-from benchmarks.study.runs import StudyRun, list_runs
-from benchmarks.study.tasks import LoadedTask, embedded_texts, load_tasks
+from benchmarks.study.runs import StudyFolder, StudyRun, list_runs
+from benchmarks.study.tasks import LoadedTask, embedded_texts, load_tasks, sample_texts
 from embedder.pooling import get_pooling
 from embedder.training.config import CheckpointConfig
 from embedder.training.data import Pair, check_data
+from retrieval.protocols import Notify, silent
 
 if TYPE_CHECKING:
     from embedder.training import StepReport
@@ -96,17 +94,13 @@ class Plan:
         return sum(row.seconds for row in self.rows)
 
 
-def _silent(message: str) -> None:
-    """Drop a message."""
-
-
 def plan_study(
     config: StudyConfig,
     out: Path | None,
     *,
     calibrate: bool = True,
     device: str | None = None,
-    notify: Notify = _silent,
+    notify: Notify = silent,
 ) -> Plan:
     """Return what is left to do and an estimate of what it takes; nothing of it is kept.
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import math
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.scoring.cache import ShowProgress
+from benchmarks.scoring.cache import ShowProgress, show_nothing
 from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.costs import PeakMemory
-from benchmarks.scoring.models import LoadedModel, Notify, load_model
+from benchmarks.scoring.models import LoadedModel, load_model
 from benchmarks.scoring.remembered import Remembered
 from benchmarks.scoring.runner import Failure, release_memory, run_benchmark
 from benchmarks.study.config import StudyConfig
-from benchmarks.study.folder import RunRecord, StudyFolder
-from benchmarks.study.layers import analyse_model, sample_texts
-from benchmarks.study.runs import StudyRun, list_runs
-from benchmarks.study.tasks import LoadedTask, embedded_texts, load_tasks
-from benchmarks.study.training import describe_training
+from benchmarks.study.runs import RunRecord, StudyFolder, StudyRun, list_runs
+from benchmarks.study.tasks import LoadedTask, embedded_texts, load_tasks, sample_texts
 from benchmarks.tasks import task_files
+from embedder.models.manifest import ADAPTER_WEIGHTS, POOLING_WEIGHTS
 from embedder.pooling import PoolingOptions
+from embedder.training.config import TrainConfig
 from embedder.training.data import check_data
-from retrieval import Progress
 from retrieval.errors import FailureError, MillpondError
+from retrieval.protocols import Notify, silent
 from retrieval.typed import plain_data
 
 if TYPE_CHECKING:
@@ -33,14 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["StudyOutcome", "run_study"]
 
-
-def _silent(*_: object) -> None:
-    """Drop a message."""
-
-
-@contextmanager
-def _no_progress(label: str, total: int | None, unit: str) -> Iterator[Progress]:
-    yield lambda count: None
+_CURVE_POINTS = 200
+_PARTS = {
+    "adapter_parameters": ADAPTER_WEIGHTS,
+    "pooling_parameters": POOLING_WEIGHTS,
+}
 
 
 @dataclass(frozen=True)
@@ -62,9 +59,9 @@ def run_study(
     out: str | Path,
     *,
     device: str | None = None,
-    notify: Notify = _silent,
-    progress: ShowProgress = _no_progress,
-    on_step: Callable[[StepReport], None] = _silent,
+    notify: Notify = silent,
+    progress: ShowProgress = show_nothing,
+    on_step: Callable[[StepReport], None] = lambda report: None,
 ) -> StudyOutcome:
     """Run every run that is not done yet, in order, and return what became of all of them.
 
@@ -165,7 +162,7 @@ class _Study:
                 notify=self.notify,
                 progress=self.on_step,
             )
-        found = describe_training(model, run.train) | {"peak_memory_bytes": memory.bytes}
+        found = _describe_training(model, run.train) | {"peak_memory_bytes": memory.bytes}
         self.folder.write_training(run, found)
         return found
 
@@ -200,6 +197,7 @@ class _Study:
 
     def _analyse(self, run: StudyRun, loaded: LoadedModel) -> Mapping[str, Any]:
         """Look into a trained model and, once for all of its variants, its untrained base."""
+        from benchmarks.study.layers import analyse_model
         from embedder import Embedder
 
         embedder = loaded.encoder
@@ -215,3 +213,44 @@ class _Study:
 def _hash(folder: StudyFolder, loaded: LoadedTask) -> dict[str, str]:
     """Return the checksums of a task's files."""
     return Remembered(folder.results / ".cache" / "known").hash_files(task_files(loaded.task))
+
+
+def _describe_training(model: Path, config: TrainConfig) -> dict[str, Any]:
+    """Return seconds, tokens, rates, sizes and the loss curve of a finished run.
+
+    Seconds and tokens are of the steps alone, without loading, over all parts of a run that was
+    stopped and resumed.
+    """
+    entries = [
+        json.loads(line) for line in (model / "metrics.jsonl").read_text().splitlines() if line
+    ]
+    steps = [entry for entry in entries if "loss" in entry]
+    seconds = tokens = 0.0
+    before = 0
+    for entry in steps:
+        pairs = (entry["step"] - before) * config.batch_pairs
+        took = pairs / max(entry["pairs_per_second"], 1e-9)
+        seconds += took
+        tokens += took * entry["tokens_per_second"]
+        before = entry["step"]
+    curve = [(entry["step"], entry["loss"]) for entry in steps]
+    return {
+        "seconds": round(seconds, 3),
+        "tokens": round(tokens),
+        "pairs": before * config.batch_pairs,
+        "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
+        "model_bytes": sum(path.stat().st_size for path in model.rglob("*") if path.is_file()),
+        "curve": curve[:: max(1, len(curve) // _CURVE_POINTS)],
+        **{name: _count_numbers(model / part) for name, part in _PARTS.items()},
+    }
+
+
+def _count_numbers(path: Path) -> int:
+    """Return how many numbers a safetensors file holds; 0 where there is none."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return sum(
+        math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
+    )

@@ -1,18 +1,51 @@
-"""The runs of a study: one training run and its scores, for each base, variant and seed."""
+"""The runs of a study, one for each base, variant and seed, and the folder that keeps them.
+
+::
+
+    STUDY/
+      study.json                  the config, and checksums of the data and the tasks
+      runs/<run>/run.json      a finished or failed run: training, cost, analysis
+      runs/<run>/model/         while it is trained and scored; it stays with keep_adapters
+      results/                    a results folder as 'millpond bench' writes it, a model a run
+      tasks/                      tasks that were cut
+      bases/<base>--<attention>.json   the layers of the untrained bases
+      summary.json, report.html, report.md
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import asdict, dataclass, fields
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from benchmarks.study.config import StudyBase, StudyConfig, StudyVariant, choose_layers
 from embedder.pooling import PoolingOptions, get_pooling
 from embedder.training.config import TrainConfig
 from embedder.variants import VariantSpec, get_variant
-from retrieval.errors import UsageError
+from retrieval.disk import make_folder, replace_file
+from retrieval.errors import FailureError, UsageError
+from retrieval.typed import find_differences
 
-__all__ = ["StudyRun", "list_runs"]
+__all__ = ["RunRecord", "StudyFolder", "StudyRun", "list_runs"]
+
+FORMAT = 1
+_SHOWN = 80
+_MAY_CHANGE = (
+    "config.title",
+    "config.departures",
+    "config.baseline",
+    "config.alpha",
+    "config.margin",
+    "config.resamples",
+    "config.bootstrap_resamples",
+    "config.keep_adapters",
+    "config.train.checkpoint",
+)
+"""What changes the report, or nothing, and no number that was kept."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +105,7 @@ def list_runs(config: StudyConfig) -> list[StudyRun]:
 def _train_config(
     config: StudyConfig, base: StudyBase, variant: StudyVariant, seed: int
 ) -> TrainConfig:
-    budget = {field.name: getattr(config.train, field.name) for field in fields(config.train)}
+    budget = {one.name: getattr(config.train, one.name) for one in fields(config.train)}
     return TrainConfig(**budget, model=_spec(config, base, variant, seed), seed=seed)
 
 
@@ -97,3 +130,155 @@ def _spec(config: StudyConfig, base: StudyBase, variant: StudyVariant, seed: int
         attention=found.attention,
         pooling_options=PoolingOptions(**options),
     )
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What became of a run.
+
+    Attributes
+    ----------
+    status : "done" or "failed".
+    stage, error : where it failed, and why.
+    training : "seconds", "tokens", "pairs", "tokens_per_second", "peak_memory_bytes",
+        "adapter_parameters", "pooling_parameters", "model_bytes", and the loss "curve" as
+        (step, loss); those that are known.
+    analysis : see ``benchmarks.study.layers.analyse_model``.
+    """
+
+    status: str
+    stage: str = ""
+    error: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    analysis: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StudyFolder:
+    """Where a study keeps what it has done."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.results = path / "results"
+        self.tasks = path / "tasks"
+        self._study = path / "study.json"
+
+    def check(self, now: Mapping[str, Any]) -> None:
+        """Refuse a folder that holds another study, or something else.
+
+        Raises
+        ------
+        UsageError : what is in ``now`` changed, and the message names what did; or the path is
+            taken by something else.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path}: this is a file; expected a folder.")
+        if self._study.is_file():
+            self._compare(now)
+        elif self.path.is_dir() and any(entry != self.tasks for entry in self.path.iterdir()):
+            raise UsageError(
+                f"{self.path}: the folder is not empty and holds no study. Name another folder."
+            )
+
+    def start(self, now: Mapping[str, Any]) -> None:
+        """Write down what this study is, after ``check``.
+
+        Parameters
+        ----------
+        now : "config", and what identifies "data" and "tasks", as JSON holds them.
+
+        Raises
+        ------
+        UsageError : as ``check``.
+        StorageError : the folder cannot be written.
+        """
+        self.check(now)
+        self._write(self._study, {"millpond_study": FORMAT, **now})
+
+    def _compare(self, now: Mapping[str, Any]) -> None:
+        before = _read(self._study)
+        changed = [
+            f"{key} was {_short(old)} and is {_short(new)}"
+            for part in now
+            for key, old, new in find_differences(before.get(part), now[part], part)
+            if not key.startswith(_MAY_CHANGE)
+        ]
+        if changed:
+            raise UsageError(
+                f"{self.path} holds another study: {'; '.join(changed[:5])}"
+                f"{f'; and {len(changed) - 5} more' if len(changed) > 5 else ''}. Set it back to "
+                f"go on, or name another folder."
+            )
+
+    def model(self, run: StudyRun) -> Path:
+        """Return where a run's model is trained."""
+        return self._run(run) / "model"
+
+    def read_record(self, run: StudyRun) -> RunRecord | None:
+        """Return what became of a run, None where it has not been run to an end."""
+        path = self._run(run) / "run.json"
+        return RunRecord(**_read(path)) if path.is_file() else None
+
+    def write_record(self, run: StudyRun, record: RunRecord) -> None:
+        """Keep what became of a run."""
+        self._write(self._run(run) / "run.json", asdict(record))
+
+    def write_error(self, run: StudyRun, text: str) -> None:
+        """Keep where in the code a run failed, for whoever mends it."""
+        make_folder(self._run(run))
+        replace_file(self._run(run) / "error.txt", text.encode("utf-8", "backslashreplace"))
+
+    def read_training(self, run: StudyRun) -> dict[str, Any]:
+        """Return what is known of a training that has ended; empty where nothing is."""
+        path = self._run(run) / "training.json"
+        return _read(path) if path.is_file() else {}
+
+    def write_training(self, run: StudyRun, training: Mapping[str, Any]) -> None:
+        """Keep what a training cost, as soon as it has ended."""
+        self._write(self._run(run) / "training.json", training)
+
+    def base_path(self, run: StudyRun) -> Path:
+        """Return where the analysis of a run's untrained base is kept."""
+        name = f"{run.folder_name.partition('--')[0]}--{run.train.model.attention}.json"
+        return self.path / "bases" / name
+
+    def read_base(self, run: StudyRun) -> dict[str, Any]:
+        """Return the analysis of a run's untrained base; empty where there is none."""
+        path = self.base_path(run)
+        return _read(path) if path.is_file() else {}
+
+    def write_base(self, run: StudyRun, analysis: Mapping[str, Any]) -> None:
+        """Keep the analysis of an untrained base."""
+        self._write(self.base_path(run), analysis)
+
+    def tidy(self, run: StudyRun, keep_adapter: bool) -> None:
+        """Delete what a finished run needs no more: vectors, indexes, and its model."""
+        for name in ("vectors", "indexes"):
+            shutil.rmtree(self.results / ".cache" / name, ignore_errors=True)
+        if not keep_adapter:
+            shutil.rmtree(self.model(run), ignore_errors=True)
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file of the report and return its path."""
+        path = self.path / name
+        replace_file(path, text.encode())
+        return path
+
+    def _run(self, run: StudyRun) -> Path:
+        return self.path / "runs" / run.folder_name
+
+    def _write(self, path: Path, data: Mapping[str, Any]) -> None:
+        make_folder(path.parent)
+        replace_file(path, f"{json.dumps(data, ensure_ascii=False)}\n".encode())
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError) as error:
+        raise FailureError(f"{path}: cannot be read ({error}). Delete it and run again.") from error

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.scoring.results import TASK_TYPES, Result
 from benchmarks.significance.bootstrap import (
@@ -27,10 +26,9 @@ from benchmarks.significance.correction import adjust_holm
 from benchmarks.significance.paired import randomisation_test
 from benchmarks.study.config import StudyConfig
 from benchmarks.study.runs import StudyRun
+from retrieval.scores import Doubles
 
 __all__ = ["ALL_TASK_TYPES", "BaseScores", "TaskTypeScore", "TaskTypeTest", "correct_tests"]
-
-Floats = npt.NDArray[np.float64]
 
 ALL_TASK_TYPES = "all task types"
 """The mean over the task types, each weighing the same."""
@@ -114,7 +112,7 @@ class BaseScores:
             names = [task for task in self._table if self._task_type(task) == task_type]
             if names:
                 self.tasks[task_type] = sorted(names)
-        self._samples: dict[str, dict[str, Floats]] = {}
+        self._samples: dict[str, dict[str, Doubles]] = {}
 
     @property
     def task_types(self) -> list[str]:
@@ -188,7 +186,7 @@ class BaseScores:
             for seed in self.seeds[variant]
         }
 
-    def _task_type_samples(self, variant: str, task_type: str) -> Floats | None:
+    def _task_type_samples(self, variant: str, task_type: str) -> Doubles | None:
         """Return resampled scores (R,); None where a score is missing or undefined."""
         if task_type == ALL_TASK_TYPES:
             found = [self._task_type_samples(variant, one) for one in self.task_types]
@@ -199,7 +197,7 @@ class BaseScores:
             return None
         return np.asarray(np.mean(present, axis=0), dtype=np.float64)
 
-    def _sample(self, task: str) -> dict[str, Floats]:
+    def _sample(self, task: str) -> dict[str, Doubles]:
         """Return a task's resampled scores by variant; all see the same items."""
         if task not in self._samples:
             whole = [name for name in self.variants if self._is_whole(task, name)]
@@ -216,7 +214,7 @@ class BaseScores:
 
     def _sample_sts(
         self, task: str, variants: Sequence[str], count: int, seed: int
-    ) -> dict[str, Floats]:
+    ) -> dict[str, Doubles]:
         owners = [(name, one) for name in variants for one in self._table[task][name].values()]
         gold = np.asarray(owners[0][1].items["gold"], dtype=np.float64)
         rows = np.stack([np.asarray(one.items["cosine"], dtype=np.float64) for _, one in owners])
@@ -228,7 +226,7 @@ class BaseScores:
             for name in variants
         }
 
-    def _item_means(self, task: str, variant: str) -> Floats:
+    def _item_means(self, task: str, variant: str) -> Doubles:
         """Return the main score of each item, the mean over seeds."""
         rows = [one.items[one.main_metric] for one in self._table[task][variant].values()]
         return np.asarray(np.mean(np.asarray(rows, dtype=np.float64), axis=0), dtype=np.float64)

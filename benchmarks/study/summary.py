@@ -12,16 +12,14 @@ from benchmarks.report.collect import rounded
 from benchmarks.scoring.results import Result, read_results
 from benchmarks.study.claims import CLAIMS, RULE, claim_pairs, judge_claim, paper_variants
 from benchmarks.study.config import StudyConfig
-from benchmarks.study.folder import RunRecord, StudyFolder
-from benchmarks.study.method import describe_gaps, describe_method, list_departures
-from benchmarks.study.runs import StudyRun, list_runs
+from benchmarks.study.runs import RunRecord, StudyFolder, StudyRun, list_runs
 from benchmarks.study.scores import BaseScores, TaskTypeScore, TaskTypeTest, correct_tests
-from benchmarks.study.training import late_gain
+from benchmarks.study.words import describe_gaps, describe_method, list_departures
 from embedder.attention import ATTENTIONS
 from retrieval.errors import UsageError
 from retrieval.typed import plain_data, without_folders
 
-__all__ = ["summarise"]
+__all__ = ["late_gain", "summarise"]
 
 _COSTS = ("parameters", "pooling_flops", "tokens_per_second", "peak_memory_bytes")
 _TRAINING = (
@@ -292,3 +290,15 @@ def _short(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
 def _median(rows: Sequence[Mapping[str, Any]], name: str) -> float:
     values = [float(row[name]) for row in rows if row.get(name) is not None]
     return median(values) if values else math.nan
+
+
+def late_gain(curve: Sequence[Sequence[float]]) -> float | None:
+    """Return by which share the loss still fell from the fourth to the last fifth of a run.
+
+    Near 0 where training has converged; None where the curve has fewer than ten points.
+    """
+    fifth = len(curve) // 5
+    if fifth < 2:
+        return None
+    fourth, last = curve[-2 * fifth : -fifth], curve[-fifth:]
+    return 1 - fmean(loss for _, loss in last) / fmean(loss for _, loss in fourth)

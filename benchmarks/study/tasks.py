@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -16,17 +16,16 @@ from benchmarks.tasks import RetrievalData, Task, TaskData, find_tasks, load_tas
 from benchmarks.tasks.classification import COLUMNS as LABEL_COLUMNS
 from benchmarks.tasks.classification import ClassificationData, draw_examples
 from benchmarks.tasks.clustering import ClusteringData
-from benchmarks.tasks.sts import COLUMNS as STS_COLUMNS
 from benchmarks.tasks.sts import StsData
+from retrieval.corpus.labelled import STS_COLUMNS
 from retrieval.errors import StorageError
+from retrieval.protocols import Notify
 
-__all__ = ["LoadedTask", "embedded_texts", "load_tasks"]
+__all__ = ["LoadedTask", "embedded_texts", "load_tasks", "sample_texts"]
 
 _SUFFIX = "-cut"
 
 T = TypeVar("T")
-
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,13 @@ def embedded_texts(data: TaskData) -> list[str]:
     return [*documents, *(query.text for query in data.queries)]
 
 
+def sample_texts(texts: Sequence[str], count: int) -> list[str]:
+    """Return so many texts, or all there are, drawn once for all models of a study."""
+    distinct = list(dict.fromkeys(text for text in texts if text.strip()))
+    places = np.random.default_rng(0).permutation(len(distinct))[:count]
+    return [distinct[place] for place in places.tolist()]
+
+
 _Files = dict[str, Iterable[str]]
 """Path inside the task, "" for the task itself, to lines."""
 
@@ -84,8 +90,8 @@ _Files = dict[str, Iterable[str]]
 def _cut(task: Task, data: TaskData, cut: CutConfig) -> _Files | None:
     """Return the files of the smaller task, None where nothing is to be left out."""
     rng = np.random.default_rng(cut.seed)
-    if isinstance(data, StsData) and 0 < cut.sts_pairs < len(data.gold):
-        rows = list(zip(map(str, data.gold), data.first, data.second, strict=True))
+    if isinstance(data, StsData) and 0 < cut.sts_pairs < len(data.scores):
+        rows = list(zip(map(str, data.scores), data.first, data.second, strict=True))
         return {"": _table(STS_COLUMNS, _draw(rows, cut.sts_pairs, rng))}
     if isinstance(data, ClusteringData) and 0 < cut.clustering_rows < len(data.rows.labels):
         labelled = list(zip(data.rows.labels, data.rows.texts, strict=True))

@@ -1,18 +1,44 @@
-"""The tables of a study's report as rows of text, for the page and for Markdown alike."""
+"""What a study's report says, for the page and for Markdown alike: table rows, method, gaps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from benchmarks.study.config import StudyConfig
+from benchmarks.study.runs import StudyRun
 
 __all__ = [
     "ablation_tables",
     "attention_sentences",
     "convergence_sentence",
     "cost_rows",
+    "describe_gaps",
+    "describe_method",
     "task_type_rows",
+    "list_departures",
     "scale_note",
+    "task_type_title",
 ]
+
+_PAPER_BASE = "Mistral-7B-v0.1"
+_PAPER = {
+    "train.steps": 1000,
+    "train.batch_pairs": 2048,
+    "train.loss.scale": 50.0,
+    "train.optimiser.learning_rate": 1e-5,
+    "train.adapter.kind": "lora",
+    "train.adapter.rank": 16,
+    "train.adapter.alpha": 32,
+    "train.adapter.dropout": 0.1,
+    "train.adapter.targets": "all-linear",
+    "pooling.latents": 768,
+    "pooling.heads": 32,
+    "pooling.head_width": 2048,
+    "pooling.feedforward_multiple": 4,
+    "pooling.init": "random",
+}
+"""The setting of arXiv 2409.02727, as far as millpond has a name for it."""
 
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EN DASH}"
@@ -119,6 +145,94 @@ def scale_note(base: Base) -> str:
     size = base["parameters"]
     known = "of unknown size" if size is None else f"{size / 1e6:,.1f} million parameters"
     return f"{base['name']}: {known}; the paper's main base has 7 billion."
+
+
+def list_departures(config: StudyConfig) -> list[str]:
+    """Return a sentence for each thing that is not as in arXiv 2409.02727."""
+    return [*config.departures, *_find_departures(config)]
+
+
+def _find_departures(config: StudyConfig) -> Iterator[str]:
+    others = [base.name for base in config.bases if not base.base.endswith(_PAPER_BASE)]
+    if others:
+        yield f"Base: {', '.join(others)}; the paper's main base is {_PAPER_BASE}."
+    for key, paper in _PAPER.items():
+        value: object = config
+        for name in key.split("."):
+            value = getattr(value, name)
+        if value != paper:
+            shown = "by width" if value is None else value
+            yield f"{key} is {shown}; the paper's is {paper}."
+    rate = config.train.optimiser.pooling_learning_rate
+    if rate is not None and rate != config.train.optimiser.learning_rate:
+        yield f"The poolings have a learning rate of their own, {rate:g}."
+    layers = [base for base in config.bases if base.base_layers is not None]
+    for base in layers:
+        yield f"{base.name}: {base.base_layers} decoder layers are kept."
+    for base in config.bases:
+        yield f"{base.name}: texts are cut to {base.max_tokens} tokens."
+    prompts = {base.query_prompt or base.document_prompt for base in config.bases}
+    own = "none" if prompts == {""} else ", ".join(sorted(repr(one) for one in prompts if one))
+    yield f"Prompts: {own}. The paper's prompts are not reproduced."
+    sources = ", ".join(source.path.name for source in config.train.data)
+    yield f"Training data: {sources}; not the paper's 1.4 million pairs."
+    yield "Scores are of the tasks named here, not of the whole MTEB."
+    yield "Padding is masked in every pooling; the authors' code lets last_layer attend to it."
+
+
+def describe_gaps(runs: Sequence[StudyRun], done: Sequence[StudyRun]) -> list[str]:
+    """Return a sentence on what is missing."""
+    missing = [run.name for run in runs if run not in done]
+    if not missing:
+        return []
+    shown = "; ".join(missing[:8]) + (f"; and {len(missing) - 8} more" if len(missing) > 8 else "")
+    return [f"{len(missing)} of {len(runs)} runs are not done: {shown}."]
+
+
+def _describe_cut(config: StudyConfig) -> list[str]:
+    """Return how much of the tasks is used; nothing where all of it is."""
+    names = {
+        "sts_pairs": "pairs of an STS task",
+        "clustering_rows": "rows of a clustering task",
+        "test_rows": "test rows of a classification task",
+        "queries": "queries",
+        "documents": "documents of a retrieval task, and all that is relevant",
+    }
+    kept = [
+        f"{getattr(config.cut, name):,} {what}"
+        for name, what in names.items()
+        if getattr(config.cut, name)
+    ]
+    return [f"Of larger tasks these were drawn: {'; '.join(kept)}."] if kept else []
+
+
+def describe_method(config: StudyConfig) -> list[str]:
+    """Return how runs were trained, scored, tested and looked into, a sentence or two each."""
+    level = f"{100 * (1 - config.alpha):g}%"
+    return [
+        f"All variants of a seed were trained on the same pairs in the same order: "
+        f"{config.train.steps:,} steps of {config.train.batch_pairs:,} pairs. The seed decides the "
+        f"order, the negatives, the dropout and the first weights.",
+        *_describe_cut(config),
+        "A task type's score is the mean over its tasks, and over seeds.",
+        "Tests are paired, and seeds are averaged, not a random factor: the scores of an item "
+        "(query, draw, split) are averaged over seeds, then their differences get random signs, "
+        f"{config.resamples:,} times (Fisher), each task of a type weighing the same. A pair of "
+        "an STS task has no score of its own, so there the seeds' correlations are averaged within "
+        f"each of {config.bootstrap_resamples:,} paired resamples of the pairs.",
+        "So a p-value is about other items, with these training runs. How much the seed moves a "
+        "score is the standard deviation between seeds beside it; a difference counts as "
+        "significant only where, besides, no seed has the other sign.",
+        f"Intervals hold the middle {level} of the bootstrap over items and are not corrected.",
+        f"Holm's method corrects all tests against {config.baseline} together, and all tests of "
+        f"the claims together, over all bases.",
+        "FLOPs are of one text of 128 tokens: two for each multiply-add of a matrix product, one "
+        "for each element of another operation. On a CPU, memory is that of the whole process, so "
+        "it never falls from one run to the next.",
+        "Layers are correlated by rank (Spearman) over the coordinates of their mean states, and "
+        "averaged over the same texts for all models. The last layer is taken after the final "
+        "norm.",
+    ]
 
 
 def _score(cell: Mapping[str, Any] | None) -> str:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.scoring.optional import import_optional
-from benchmarks.tasks.tables import read_table
+from benchmarks.optional import import_optional
 from benchmarks.tasks.task import Embed, Scores, Task, TextTaskType
+from retrieval.corpus.labelled import read_table
 from retrieval.errors import RecordError, UsageError
 
 __all__ = [
@@ -78,14 +78,13 @@ def load_classification(task: Task, skip_bad: bool) -> ClassificationData:
     notes: list[str] = []
     for name, path in _files(task).items():
         table = read_table(path, COLUMNS, check_label, skip_bad=skip_bad)
-        notes += table.notes(path)
+        notes += table.notes
         labels, texts = zip(*table.rows, strict=True)
         parts[name] = LabelledTexts(labels, texts)
     train, test = parts["train"], parts["test"]
     if len(set(train.labels)) < 2:
         raise UsageError(
-            f"{task.path / 'train.tsv'}: its only label is {train.labels[0]!r}; 2 or more are "
-            f"accepted."
+            f"{task.path / 'train.tsv'}: its only label is {train.labels[0]!r}; expected 2 or more."
         )
     counts = Counter(train.labels)
     few = {

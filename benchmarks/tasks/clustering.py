@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.scoring.optional import import_optional
+from benchmarks.optional import import_optional
 from benchmarks.tasks.classification import COLUMNS, LabelledTexts, check_label
-from benchmarks.tasks.tables import read_table
 from benchmarks.tasks.task import Embed, Scores, Task, TextTaskType
+from retrieval.corpus.labelled import read_table
 from retrieval.errors import UsageError
 
 __all__ = ["CLUSTERING", "ClusteringData", "load_clustering", "score_clustering", "split_rows"]
@@ -57,11 +57,11 @@ def load_clustering(task: Task, skip_bad: bool) -> ClusteringData:
     labels, texts = zip(*table.rows, strict=True)
     if len(set(labels)) < 2:
         raise UsageError(
-            f"{task.path}: its only label is {labels[0]!r}; 2 or more are accepted, since one "
+            f"{task.path}: its only label is {labels[0]!r}; expected 2 or more, since one "
             f"cluster is always right."
         )
     splits = split_rows(len(labels), len(set(labels)))
-    return ClusteringData(LabelledTexts(labels, texts), splits, table.notes(task.path))
+    return ClusteringData(LabelledTexts(labels, texts), splits, table.notes)
 
 
 def split_rows(rows: int, labels: int) -> list[list[int]]:

@@ -12,14 +12,14 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scoring.optional import import_optional
+from benchmarks.optional import import_optional
 from embedder import cache_folder
 from retrieval.errors import DownloadError, StorageError, UnknownNameError
+from retrieval.protocols import Notify
 
 __all__ = ["BEIR_NAMES", "BEIR_PREFIX", "BEIR_URL", "fetch_beir"]
 
@@ -48,7 +48,7 @@ _TIMEOUT_SECONDS = 30
 _INSTEAD = "Check the network and type the same command again, or name a local BEIR folder instead."
 
 
-def fetch_beir(name: str, notify: Callable[[str], None]) -> Path:
+def fetch_beir(name: str, notify: Notify) -> Path:
     """Return the folder of a BEIR set in the cache, fetching it the first time.
 
     Raises
@@ -82,7 +82,7 @@ def fetch_beir(name: str, notify: Callable[[str], None]) -> Path:
     return target
 
 
-def _fetch(name: str, scratch: Path, notify: Callable[[str], None]) -> Path:
+def _fetch(name: str, scratch: Path, notify: Notify) -> Path:
     """Return the unpacked folder, checked, inside the scratch folder."""
     url = BEIR_URL.format(name=name)
     size = _ask_size(url)

@@ -6,24 +6,23 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.tasks import classification, sts
+from benchmarks.tasks import classification
 from benchmarks.tasks.datasets import BEIR_PREFIX, fetch_beir
-from benchmarks.tasks.retrieval import find_splits
-from benchmarks.tasks.tables import read_header
 from benchmarks.tasks.task import Task
+from retrieval.corpus.labelled import STS_COLUMNS, read_header
+from retrieval.corpus.qrels import find_splits
 from retrieval.errors import SourceNotFoundError, UsageError
+from retrieval.protocols import Notify, silent
 
 __all__ = ["find_tasks"]
 
 _DEPTH = 2
 
-_ACCEPTED = (
+_EXPECTED = (
     "a BEIR folder (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv), a .tsv file with the columns "
     "score, sentence1, sentence2 or label, text, a folder with train.tsv and test.tsv (label, "
     "text), a folder of such tasks, or beir:NAME"
 )
-
-Notify = Callable[[str], None]
 
 
 def find_tasks(
@@ -40,7 +39,7 @@ def find_tasks(
     Parameters
     ----------
     split : of the qrels of BEIR folders.
-    notify : receives one line for each thing passed over.
+    notify : receives one line per thing passed over.
     fetch : returns the folder of a BEIR set by name.
 
     Raises
@@ -70,17 +69,17 @@ def _find(
         path = Path(source).expanduser()
         if not path.exists():
             raise SourceNotFoundError(
-                f"{source}: there is no such file or folder. Accepted is {_ACCEPTED}."
+                f"{source}: there is no such file or folder. Expected {_EXPECTED}."
             )
     task_type = _recognise(path)
     if task_type is not None:
         yield _task(path, task_type, split)
         return
     if not path.is_dir():
-        raise UsageError(f"{source}: this is no task. Accepted is {_ACCEPTED}.")
+        raise UsageError(f"{source}: this is no task. Expected {_EXPECTED}.")
     tasks = list(_expand(path, split, notify, _DEPTH))
     if not tasks:
-        raise SourceNotFoundError(f"{source}: the folder holds no task. Accepted is {_ACCEPTED}.")
+        raise SourceNotFoundError(f"{source}: the folder holds no task. Expected {_EXPECTED}.")
     yield from tasks
 
 
@@ -95,7 +94,7 @@ def _expand(folder: Path, split: str, notify: Notify, depth: int) -> Iterator[Ta
         elif task_type is not None:
             yield _task(path, task_type, split)
         elif path.is_dir() and depth > 1:
-            inside = list(_expand(path, split, lambda line: None, depth - 1))
+            inside = list(_expand(path, split, silent, depth - 1))
             if not inside:
                 notify(f"Passed over {path}: it holds no task.")
             yield from inside
@@ -114,7 +113,7 @@ def _recognise(path: Path) -> str | None:
         return None
     if path.suffix.lower() != ".tsv":
         return None
-    if _has_columns(path, sts.COLUMNS):
+    if _has_columns(path, STS_COLUMNS):
         return "sts"
     return "clustering" if _has_columns(path, classification.COLUMNS) else None
 

@@ -10,15 +10,14 @@ import numpy as np
 
 from benchmarks.scoring.metrics import retrieval_metrics, score_run
 from benchmarks.scoring.results import QueryHits, TopHit
-from benchmarks.tasks.tables import read_table
 from benchmarks.tasks.task import Scores, Task
 from retrieval import Corpus, Hit, Query, read_corpus, read_queries
-from retrieval.errors import RecordError, SourceNotFoundError, UsageError
+from retrieval.corpus.qrels import Judgement, find_beir, read_qrels
+from retrieval.errors import RecordError, UsageError
 
 __all__ = [
     "PROTOCOL",
     "RetrievalData",
-    "find_splits",
     "load_retrieval",
     "retrieval_files",
     "score_retrieval",
@@ -28,7 +27,6 @@ PROTOCOL = 1
 HITS_KEPT = 10
 SNIPPET_CHARACTERS = 200
 
-_COLUMNS = ("query-id", "corpus-id", "score")
 _NAMED = 5
 
 Ranking = tuple[Query, Sequence[Hit]]
@@ -67,43 +65,9 @@ class RetrievalData:
         return read_corpus(self.folder, skip_bad=self.skip_bad)
 
 
-@dataclass(frozen=True)
-class _Judgement:
-    query_id: str
-    doc_id: str
-    score: int
-    line: int
-
-
-def find_splits(folder: Path) -> list[str]:
-    """Return the names of a BEIR folder's qrels, sorted."""
-    return sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
-
-
 def retrieval_files(task: Task) -> dict[str, Path]:
-    """Return the files that decide a task's scores, by role.
-
-    Raises
-    ------
-    SourceNotFoundError : one of them is missing; the message names the splits there are.
-    """
-    files = {}
-    for role in ("corpus", "queries"):
-        names = (task.path / f"{role}.jsonl", task.path / f"{role}.jsonl.gz")
-        path = next((path for path in names if path.is_file()), None)
-        if path is None:
-            raise SourceNotFoundError(
-                f"{task.path}: a BEIR folder holds {role}.jsonl, which this one lacks."
-            )
-        files[role] = path
-    files["qrels"] = task.path / "qrels" / f"{task.split}.tsv"
-    if not files["qrels"].is_file():
-        splits = ", ".join(find_splits(task.path)) or "none"
-        raise SourceNotFoundError(
-            f"{files['qrels']}: there are no such qrels; the splits of this folder are: {splits}. "
-            f"Name one with --split."
-        )
-    return files
+    """Return the files that decide a task's scores, by role; raises as ``find_beir``."""
+    return dict(vars(find_beir(task.path, task.split, " Name one with --split.")))
 
 
 def load_retrieval(task: Task, skip_bad: bool) -> RetrievalData:
@@ -118,7 +82,8 @@ def load_retrieval(task: Task, skip_bad: bool) -> RetrievalData:
     UsageError : no query with a relevant document is left.
     """
     qrels = retrieval_files(task)["qrels"]
-    judged, notes = _read_judgements(qrels, skip_bad)
+    read = read_qrels(qrels, skip_bad=skip_bad)
+    judged, notes = read.judgements, [*read.notes]
     queries = read_queries(task.path, skip_bad=skip_bad)
     wanted = {row.query_id for row in judged}
     asked = {query.query_id: query for query in queries if query.query_id in wanted}
@@ -140,15 +105,14 @@ def load_retrieval(task: Task, skip_bad: bool) -> RetrievalData:
     notes += dropped
     rows: dict[str, dict[str, int]] = {}
     for row in kept:
-        # trec_eval's nDCG has no use for a gain below 0.
-        rows.setdefault(row.query_id, {})[row.doc_id] = max(row.score, 0)
+        rows.setdefault(row.query_id, {})[row.doc_id] = max(row.score, 0)  # no gain is below 0
     relevant = {query: row for query, row in rows.items() if any(row.values())}
     judged_at_all = {row.query_id for row in judged} & set(asked)
     if missing := len(judged_at_all) - len(relevant):
         count = _count(missing, "judged query has", "judged queries have")
         notes.append(f"{count} no relevant document and had to be left out.")
     if not relevant:
-        raise UsageError(f"{qrels}: no query has a relevant document; one or more is accepted.")
+        raise UsageError(f"{qrels}: no query has a relevant document; expected one or more.")
     chosen = [query for query in asked.values() if query.query_id in relevant]
     return RetrievalData(task.path, chosen, relevant, documents, skip_bad, notes)
 
@@ -221,31 +185,9 @@ def _shorten(text: str) -> str:
     return (cut.rpartition(" ")[0] or cut) + "…"
 
 
-def _read_judgements(path: Path, skip_bad: bool) -> tuple[list[_Judgement], list[str]]:
-    """Return the rows of query-id, corpus-id and score, and notes on those left out."""
-    seen: dict[tuple[str, str], str] = {}
-
-    def check(row: Sequence[str]) -> str:
-        query_id, doc_id, score = row
-        try:
-            int(score)
-        except ValueError:
-            return f"the score is {score[:40]!r}; accepted is a whole number"
-        if seen.setdefault((query_id, doc_id), score) != score:
-            return f"query {query_id!r} and document {doc_id!r} have another score further up"
-        return ""
-
-    table = read_table(path, _COLUMNS, check, skip_bad=skip_bad, positional=True)
-    found = [
-        _Judgement(query_id, doc_id, int(score), line)
-        for (query_id, doc_id, score), line in zip(table.rows, table.lines, strict=True)
-    ]
-    return found, list(table.notes(path))
-
-
 def _drop_unknown(
-    path: Path, judged: Sequence[_Judgement], queries: set[str], documents: set[str], skip_bad: bool
-) -> tuple[list[_Judgement], list[str]]:
+    path: Path, judged: Sequence[Judgement], queries: set[str], documents: set[str], skip_bad: bool
+) -> tuple[list[Judgement], list[str]]:
     """Return the judgements of queries and documents that are there, and a note on the others."""
     kept, unknown = [], []
     for row in judged:

@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.scoring.metrics import correlations, cosines, is_constant
-from benchmarks.tasks.tables import read_table
 from benchmarks.tasks.task import Embed, Scores, Task, TextTaskType
-from retrieval.errors import UsageError
+from retrieval.corpus.labelled import StsPairs, read_sts
+from retrieval.scores import cosines, is_constant, pearson, spearman
 
-__all__ = ["COLUMNS", "STS", "StsData", "load_sts", "score_sts"]
-
-COLUMNS = ("score", "sentence1", "sentence2")
+__all__ = ["STS", "StsData", "load_sts", "score_sts"]
 
 
 @dataclass(frozen=True)
-class StsData:
+class StsData(StsPairs):
     """Pairs of sentences and how alike people found them."""
-
-    first: Sequence[str]
-    second: Sequence[str]
-    gold: Sequence[float]
-    notes: Sequence[str]
 
     @property
     def counts(self) -> Mapping[str, int]:
         """The number of pairs."""
-        return {"pairs": len(self.gold)}
+        return {"pairs": len(self.scores)}
 
 
 def load_sts(task: Task, skip_bad: bool) -> StsData:
-    """Return the pairs of a .tsv file with the columns score, sentence1 and sentence2.
-
-    Raises
-    ------
-    RecordError : a bad row, unless ``skip_bad``.
-    UsageError : fewer than two pairs.
-    """
-    table = read_table(task.path, COLUMNS, _check, skip_bad=skip_bad)
-    if len(table.rows) < 2:
-        raise UsageError(f"{task.path}: it holds 1 pair; 2 or more are accepted.")
-    scores, first, second = zip(*table.rows, strict=True)
-    return StsData(first, second, [float(score) for score in scores], table.notes(task.path))
+    """Return the pairs of a .tsv file; raises as ``read_sts``."""
+    return StsData(**vars(read_sts(task.path, skip_bad=skip_bad)))
 
 
 def score_sts(data: StsData, embed: Embed) -> Scores:
@@ -54,31 +35,20 @@ def score_sts(data: StsData, embed: Embed) -> Scores:
     equal a correlation is undefined: both are NaN, and a note says why.
     """
     vectors = embed([*data.first, *data.second])
-    half = len(data.gold)
-    cosine = cosines(vectors[:half], vectors[half:]).tolist()
-    spearman, pearson = correlations(cosine, data.gold)
-    sides = (("gold scores", data.gold), ("cosines of this model", cosine))
-    notes = [
-        f"All {what} are equal, so the correlation is undefined."
-        for what, values in sides
-        if is_constant(values)
-    ]
+    pairs = len(data.scores)
+    cosine = cosines(vectors[:pairs], vectors[pairs:]).tolist()
+    sides = {"gold scores": data.scores, "cosines of this model": cosine}
     return Scores(
         "spearman",
-        {"spearman": spearman, "pearson": pearson},
-        [str(number) for number in range(half)],
-        {"cosine": cosine, "gold": list(data.gold)},
-        notes,
+        {"spearman": spearman(cosine, data.scores), "pearson": pearson(cosine, data.scores)},
+        [str(number) for number in range(pairs)],
+        {"cosine": cosine, "gold": list(data.scores)},
+        [
+            f"All {what} are equal, so the correlation is undefined."
+            for what, values in sides.items()
+            if is_constant(values)
+        ],
     )
-
-
-def _check(row: Sequence[str]) -> str:
-    try:
-        if math.isfinite(float(row[0])):
-            return ""
-    except ValueError:
-        pass
-    return f"the score is {row[0][:40]!r}; accepted is a number"
 
 
 def _files(task: Task) -> Mapping[str, Path]:

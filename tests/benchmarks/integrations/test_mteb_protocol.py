@@ -14,7 +14,7 @@ from mteb.models import EncoderProtocol, SearchProtocol
 from mteb.types import PromptType
 
 from benchmarks.integrations.mteb import MtebEncoder, MtebSearch, load_for_mteb
-from indexes import open_index, read_manifest
+from indexes import Index, read_manifest
 from retrieval import Fingerprint
 from retrieval.errors import (
     MissingDependencyError,
@@ -204,7 +204,7 @@ def test_an_index_in_a_folder_of_ones_own_is_kept(tmp_path):
     assert read_manifest(folder).factory == "HNSW8"
     index(model, [{"id": "a", "text": "word1"}])  # written anew
     del model
-    assert len(open_index(folder)) == 1
+    assert len(Index.open(folder)) == 1
 
 
 def encode(model, batches, **settings):

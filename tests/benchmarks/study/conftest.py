@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.study.config_file import read_study
+from benchmarks.study.config import read_study
 from tests.benchmarks import fakes
 
 WORDS = ("mill", "pond", "water", "wheel", "flour", "grain", "stone", "river", "race", "weir")

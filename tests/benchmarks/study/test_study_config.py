@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.study import example_study, list_runs, load_study
-from benchmarks.study.config import StudyConfig, choose_layers
-from benchmarks.study.config_file import read_study
-from benchmarks.study.method import describe_method, list_departures
+from benchmarks.study.config import StudyConfig, choose_layers, read_study
+from benchmarks.study.summary import late_gain
 from benchmarks.study.tasks import embedded_texts, load_tasks
-from benchmarks.study.training import late_gain
+from benchmarks.study.words import describe_method, list_departures
 from retrieval.errors import SourceNotFoundError, UnknownNameError, UsageError
 
 STUDIES = sorted((Path(__file__).parents[3] / "benchmarks" / "studies").glob("*.toml"))

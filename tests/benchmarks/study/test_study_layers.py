@@ -11,8 +11,8 @@ from benchmarks.study.layers import (
     count_flops,
     idle_parameters,
     mean_layer_states,
-    sample_texts,
 )
+from benchmarks.study.tasks import sample_texts
 from embedder import Embedder, VariantSpec
 from embedder.pooling import PoolingOptions, build_pooling
 from embedder.pooling.registry import PoolingShape

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from benchmarks.study import list_runs, plan_study, run_study, write_study_report
-from benchmarks.study.folder import StudyFolder
 from benchmarks.study.page import render_study_page
+from benchmarks.study.runs import StudyFolder
 from embedder.training import trainer
-from embedder.training.typed import plain_data
 from retrieval.errors import UsageError
+from retrieval.typed import plain_data
 
 VARIANTS = [
     {"name": "model1"},

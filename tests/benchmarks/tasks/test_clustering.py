@@ -66,5 +66,5 @@ def test_the_score_is_that_of_mteb_s_evaluator_on_each_split(tmp_path):
 
 def test_a_single_label_is_refused(tmp_path):
     path = fakes.write_tsv(tmp_path / "c.tsv", "label\ttext", ("wet", "a"), ("wet", "b"))
-    with pytest.raises(UsageError, match="its only label is 'wet'; 2 or more are accepted"):
+    with pytest.raises(UsageError, match="its only label is 'wet'; expected 2 or more"):
         load(path)

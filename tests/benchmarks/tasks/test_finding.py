@@ -95,9 +95,9 @@ def test_sources_that_hold_no_task_are_refused(find, tmp_path):
     with pytest.raises(SourceNotFoundError, match="nowhere: there is no such file or folder"):
         find(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceNotFoundError, match="empty: the folder holds no task. Accepted is"):
+    with pytest.raises(SourceNotFoundError, match="empty: the folder holds no task. Expected a"):
         find(tmp_path / "empty")
     text = tmp_path / "notes.txt"
     text.write_text("notes")
-    with pytest.raises(UsageError, match="notes.txt: this is no task. Accepted is a BEIR folder"):
+    with pytest.raises(UsageError, match="notes.txt: this is no task. Expected a BEIR folder"):
         find(text)

@@ -108,8 +108,8 @@ def test_a_negative_judgement_counts_as_zero(load):
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        (("q1", "b", "one"), "test.tsv:3: the score is 'one'; accepted is a whole number"),
-        (("q1", "b"), "test.tsv:3: the row has 2 columns; accepted are 3"),
+        (("q1", "b", "one"), "test.tsv:3: the score is 'one'; expected a whole number"),
+        (("q1", "b"), "test.tsv:3: the row has 2 columns; expected 3"),
         (("q1", "a", 2), "test.tsv:3: query 'q1' and document 'a' have another score further up"),
     ],
 )

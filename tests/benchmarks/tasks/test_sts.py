@@ -45,7 +45,7 @@ def test_cosines_are_ranked_against_the_gold_scores(load):
 def test_a_quote_is_text_and_columns_may_be_in_any_order(load):
     data = load(('"x', "y", 1), ("x", "z", 2), header="sentence1\tsentence2\tscore")
     assert list(data.first) == ['"x', "x"]
-    assert data.gold == [1, 2]
+    assert data.scores == [1, 2]
 
 
 def test_constant_gold_scores_are_undefined_and_said_so(load):
@@ -64,9 +64,9 @@ def test_a_model_that_gives_one_cosine_is_undefined_and_said_so(load):
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        (("high", "x", "y"), "the score is 'high'; accepted is a number"),
-        (("nan", "x", "y"), "the score is 'nan'; accepted is a number"),
-        ((1, "x"), "the row has 2 columns; accepted are 3, by tabs"),
+        (("high", "x", "y"), "the score is 'high'; expected a number"),
+        (("nan", "x", "y"), "the score is 'nan'; expected a number"),
+        ((1, "x"), "the row has 2 columns; expected 3, separated by tabs"),
     ],
 )
 def test_a_bad_row_stops_with_its_line_and_is_left_out_when_asked(load, row, problem):
@@ -88,7 +88,7 @@ def test_bytes_that_are_no_text_are_a_bad_row(load, tmp_path):
 
 
 def test_one_pair_and_a_missing_column_are_refused(load):
-    with pytest.raises(UsageError, match="it holds 1 pair; 2 or more are accepted"):
+    with pytest.raises(UsageError, match="it holds 1 pair; expected 2 or more"):
         load((1, "x", "y"))
-    with pytest.raises(RecordError, match="the header has no 'score'; accepted: score, sentence1"):
+    with pytest.raises(RecordError, match="the header has no 'score'; expected score, sentence1"):
         load((1, "x", "y"), header="gold\tsentence1\tsentence2")

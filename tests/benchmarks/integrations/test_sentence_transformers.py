@@ -14,7 +14,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from benchmarks.scoring.models import PeerEncoder, load_model
+from benchmarks.integrations.sentence_transformers import BaselineEncoder
+from benchmarks.scoring.models import load_model
 
 WORDS = ["[PAD]", "[UNK]", "query", ":", "mill", "pond", "water"]
 
@@ -40,7 +41,7 @@ def folder(tmp_path_factory):
     ).save_pretrained(home)
     transformer = Transformer(str(home), max_seq_length=6)
     pooling = Pooling(8, pooling_mode="mean")
-    out = tmp_path_factory.mktemp("peer")
+    out = tmp_path_factory.mktemp("baseline")
     SentenceTransformer(
         modules=[transformer, pooling], prompts={"query": "query : ", "document": ""}, device="cpu"
     ).save(str(out))
@@ -80,13 +81,13 @@ def test_tokens_are_counted_with_the_prompt_and_the_cut(folder):
 
 def test_the_fingerprint_follows_weights_and_prompts(folder):
     model = SentenceTransformer(str(folder), device="cpu")
-    before = PeerEncoder("st:a", model).fingerprint
-    assert before.digest == PeerEncoder("st:b", model).fingerprint.digest
+    before = BaselineEncoder("st:a", model).fingerprint
+    assert before.digest == BaselineEncoder("st:b", model).fingerprint.digest
     model.prompts["query"] = "question : "
-    asked = PeerEncoder("st:a", model).fingerprint
+    asked = BaselineEncoder("st:a", model).fingerprint
     assert [line.split()[0] for line in before.differences(asked)] == ["query_prompt"]
     next(model.parameters()).data.add_(1)
-    changed = PeerEncoder("st:a", model).fingerprint
+    changed = BaselineEncoder("st:a", model).fingerprint
     assert [line.split()[0] for line in asked.differences(changed)] == ["weights"]
 
 
