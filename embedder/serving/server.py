@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,8 @@ from retrieval.types import Hit
 __all__ = ["Embedded", "Server", "ServerDep", "add_facts"]
 
 T = TypeVar("T")
+Served = TypeVar("Served", ServedModel, ServedIndex)
+
 _SHORT_CHARACTERS = 2000
 """Texts of so many characters together are tokenised in 2 ms, no more than a thread costs."""
 
@@ -59,8 +61,8 @@ class Server:
         version: str = "",
         thread: EncoderThread | None = None,
     ) -> None:
-        self.models = _by_name("model", models, [model.name for model in models])
-        self.indexes = _by_name("index", indexes, [index.name for index in indexes])
+        self.models = _by_name("model", models)
+        self.indexes = _by_name("index", indexes)
         if not models:
             raise UsageError("A server needs a model; none arrived.")
         self.settings = settings
@@ -111,26 +113,14 @@ class Server:
 
     def find_model(self, name: str | None) -> ServedModel:
         """Return the model of this name, the default one for None, or raise a 404."""
-        if name is None:
-            return self.default_model
-        if name not in self.models:
-            listing = ", ".join(self.models)
-            message = f"The model {name!r} is not served here. Served: {listing}."
-            raise ApiError(404, message, "model_not_found", "model")
-        return self.models[name]
+        return _find("model", self.models, name)
 
     def find_index(self, name: str | None) -> ServedIndex:
         """Return the index of this name, the default one for None, or raise a 404."""
         if not self.indexes:
             message = "No index is served here. Start the server with --index DIR."
             raise ApiError(404, message, "index_not_found", "index")
-        if name is None:
-            return next(iter(self.indexes.values()))
-        if name not in self.indexes:
-            listing = ", ".join(self.indexes)
-            message = f"The index {name!r} is not served here. Served: {listing}."
-            raise ApiError(404, message, "index_not_found", "index")
-        return self.indexes[name]
+        return _find("index", self.indexes, name)
 
     @contextmanager
     def admit(self) -> Iterator[None]:
@@ -225,14 +215,25 @@ async def _get_server(request: Request) -> Server:
 ServerDep = Annotated[Server, Depends(_get_server)]
 
 
-def _by_name(kind: str, things: Sequence[T], names: Sequence[str]) -> dict[str, T]:
+def _by_name(kind: str, served: Sequence[Served]) -> dict[str, Served]:
+    names = [one.name for one in served]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise UsageError(
             f"Two {kind} entries are called {twice[0]!r}. Give one of them another name, as in "
             f"--index NAME=DIR."
         )
-    return dict(zip(names, things, strict=True))
+    return dict(zip(names, served, strict=True))
+
+
+def _find(kind: str, served: Mapping[str, Served], name: str | None) -> Served:
+    """Return what has this name, the first for None, or raise a 404."""
+    if name is None:
+        return next(iter(served.values()))
+    if name not in served:
+        message = f"The {kind} {name!r} is not served here. Served: {', '.join(served)}."
+        raise ApiError(404, message, f"{kind}_not_found", kind)
+    return served[name]
 
 
 def _check_lengths(tokens: Tokens, model: ServedModel, param: str) -> None:
