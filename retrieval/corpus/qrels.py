@@ -45,13 +45,6 @@ class Qrels:
     judgements: Sequence[Judgement]
     notes: tuple[str, ...] = ()
 
-    def by_query(self) -> dict[str, dict[str, int]]:
-        """Return query id to document id to score."""
-        found: dict[str, dict[str, int]] = {}
-        for row in self.judgements:
-            found.setdefault(row.query_id, {})[row.doc_id] = row.score
-        return found
-
 
 def find_splits(folder: Path) -> list[str]:
     """Return the names of a BEIR folder's qrels, sorted."""
