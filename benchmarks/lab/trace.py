@@ -97,7 +97,7 @@ def main() -> None:
         app(sys.argv[1:], prog_name="millpond")
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
         print(trace.report(), file=sys.stderr)
 
 

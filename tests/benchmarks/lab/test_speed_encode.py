@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.lab.speed import encode
 from benchmarks.lab.speed.baselines import (
@@ -18,7 +21,7 @@ from benchmarks.lab.speed.baselines import (
     write_plain_base,
 )
 from benchmarks.lab.speed.interleaved import Contestant, Timings, format_table, ratios, take_turns
-from benchmarks.lab.speed.llama_cpp import LlamaCppEncoder, write_gguf
+from benchmarks.lab.speed.llama_cpp import LlamaCppEncoder, has_llama_cpp, write_gguf
 from embedder import Embedder
 from retrieval.errors import ModelError, UsageError
 from tests.embedder.tiny_decoders import write_base
@@ -118,12 +121,33 @@ def test_the_baselines_embed_the_same_tokens_to_the_same_vectors(base_folder, tm
     np.testing.assert_allclose(baseline.encode(TEXTS), expected, atol=1e-5)
 
 
-def test_openvino_embeds_the_same_tokens_to_the_same_vectors(base_folder, tmp_path):
-    pytest.importorskip("openvino", reason="openvino is not installed")
+class OpenVinoStandIn:
+    """As much of the package as is called; torch computes."""
+
+    def convert_model(self, model, example_input):
+        model(**example_input)
+        return model
+
+    def compile_model(self, model, device, settings):
+        return lambda inputs: [model(**{k: torch.from_numpy(v) for k, v in inputs.items()}).numpy()]
+
+
+def stand_ins(package, is_installed):
+    """A stand-in for the package, and the package itself if it is installed."""
+    return [f"{package} stand-in", *([package] if is_installed else [])]
+
+
+@pytest.mark.parametrize("which", stand_ins("openvino", has_openvino()))
+def test_openvino_embeds_the_same_tokens_to_the_same_vectors(
+    base_folder, tmp_path, monkeypatch, which
+):
+    if which != "openvino":
+        monkeypatch.setitem(sys.modules, "openvino", OpenVinoStandIn())
     model = Embedder.load(f"{base_folder['llama']}:mean+causal,max_tokens=24", device="cpu")
     write_plain_base(model, tmp_path)
     texts = [*TEXTS, *TEXTS[::-1], "one more, of another length"]  # 9: a batch of 4, 4 and 1
-    found = OpenVinoEncoder(tmp_path, 24, batch_texts=4).encode(texts)
+    with torch.no_grad():
+        found = OpenVinoEncoder(tmp_path, 24, batch_texts=4).encode(texts)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, model.encode_documents(texts), atol=1e-5)
 
@@ -159,8 +183,47 @@ def test_llama_cpp_gets_the_same_weights_and_tokens(merging, tmp_path):
     assert fields["tokenizer.ggml.eos_token_id"].contents() == 2
 
 
-def test_llama_cpp_embeds_the_same_tokens_to_the_same_vectors(merging, tmp_path):
-    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+class LlamaCppStandIn:
+    """As much of the package as is called; transformers reads the GGUF file and computes."""
+
+    LLAMA_POOLING_TYPE_MEAN = 1
+    LLAMA_FTYPE_MOSTLY_Q8_0 = 7
+
+    class Llama:
+        def __init__(self, path, **settings):
+            path = Path(path)
+            self.tokenizer = AutoTokenizer.from_pretrained(path.parent)
+            self.model = AutoModel.from_pretrained(path.parent, gguf_file=path.name)
+
+        def close(self):
+            pass
+
+        def tokenize(self, text, add_bos):
+            return self.tokenizer(text.decode(), add_special_tokens=False)["input_ids"]
+
+        def detokenize(self, ids):
+            return self.tokenizer.decode(ids).encode()
+
+        @torch.no_grad()
+        def embed(self, texts, normalize):
+            rows = [self.tokenizer(text, return_tensors="pt")["input_ids"] for text in texts]
+            means = [self.model(row).last_hidden_state[0].mean(dim=0) for row in rows]
+            return [(mean / mean.norm()).tolist() for mean in means]
+
+    def llama_model_quantize_default_params(self):
+        return SimpleNamespace()
+
+    def llama_model_quantize(self, source, target, settings):
+        shutil.copy(source.decode(), target.decode())
+        return 0
+
+
+@pytest.mark.parametrize("which", stand_ins("llama_cpp", has_llama_cpp()))
+def test_llama_cpp_embeds_the_same_tokens_to_the_same_vectors(
+    merging, tmp_path, monkeypatch, which
+):
+    if which != "llama_cpp":
+        monkeypatch.setitem(sys.modules, "llama_cpp", LlamaCppStandIn())
     write_plain_base(merging, tmp_path)
     write_gguf(tmp_path)
     texts = [*TEXTS, "A Text In CAPITALS, longer than what is read", "pond " * 9]
