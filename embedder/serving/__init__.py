@@ -1,14 +1,22 @@
 """Serves models and indexes over HTTP. Needs FastAPI, uvicorn and prometheus_client, not torch.
 
-``embedder.serving.served`` makes a served model of an Embedder. Indexes come as
-``VectorIndex``: this package never imports ``indexes``.
+``serve_embedder`` makes a served model of an Embedder. Indexes come as ``VectorIndex``: this
+package never imports ``indexes``.
 """
 
 from embedder.serving.app import build_app, run_app
 from embedder.serving.batching import EncoderThread
 from embedder.serving.metrics import JsonFormatter
 from embedder.serving.middleware import is_loopback, parse_keys, read_keys
-from embedder.serving.served import Role, ServedIndex, ServedModel, ServerSettings
+from embedder.serving.served import (
+    Role,
+    ServedIndex,
+    ServedModel,
+    ServerSettings,
+    TokenEncoder,
+    Tokens,
+    serve_embedder,
+)
 from embedder.serving.server import Server
 
 __all__ = [
@@ -19,7 +27,10 @@ __all__ = [
     "ServedModel",
     "ServedIndex",
     "EncoderThread",
+    "TokenEncoder",
+    "Tokens",
     "Role",
+    "serve_embedder",
     "read_keys",
     "parse_keys",
     "is_loopback",

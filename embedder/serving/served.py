@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from embedder.embedder import Embedder
 from embedder.engine.text import PromptTemplate, TextTokenizer
-from embedder.models.manifest import read_manifest
 from embedder.models.names import find_saved_model
-from embedder.pooling import get_pooling
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
 from retrieval.fingerprint import Fingerprint, check_fingerprints
 from retrieval.protocols import VectorIndex, Vectors
 from retrieval.types import Hit
+
+if TYPE_CHECKING:
+    from embedder.embedder import Embedder
 
 __all__ = [
     "Role",
@@ -162,6 +162,8 @@ class ServedIndex:
 
 def serve_embedder(encoder: Embedder) -> ServedModel:
     """Return the embedder with what a server has to know about it."""
+    from embedder.pooling import get_pooling  # imports torch
+
     spec = encoder.spec
     tokenizer = TextTokenizer.of_spec(spec, encoder.backbone.tokenizer)
     template = PromptTemplate.parse(get_pooling(spec.pooling).template)
@@ -208,6 +210,8 @@ def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 def _trained_dimensions(encoder: Embedder) -> tuple[int, ...]:
     """Return the Matryoshka lengths that a saved model was trained with, shortest first."""
+    from embedder.models.manifest import read_manifest  # imports torch
+
     saved = find_saved_model(encoder.fingerprint.model)
     if saved is None:
         return ()

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 
 import httpx
 import numpy as np
@@ -105,3 +107,8 @@ def test_only_lengths_that_a_saved_model_was_trained_for_are_offered(load, tmp_p
     cut = serve_embedder(Embedder.load(f"{folder},dimension=16", device="cpu"))
     assert cut.dimensions == (8,)
     assert serve_embedder(load()).dimensions == ()
+
+
+def test_the_package_is_imported_without_torch():
+    code = "import sys, embedder.serving; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
