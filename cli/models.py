@@ -1,4 +1,4 @@
-"""The one place where a command gets its encoder."""
+"""The encoder of a command, and the documents that it reads."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class ReportingEncoder:
 
 
 def load_splitter(encoder: Embedder, passages: Mapping[str, int]) -> PassageSplitter | None:
-    """Return what cuts texts as stated, None where they stay whole; warns of what is cut off.
+    """Return what splits texts as stated, None where they stay whole.
 
     Raises
     ------
@@ -109,14 +109,14 @@ def load_splitter(encoder: Embedder, passages: Mapping[str, int]) -> PassageSpli
 
     if set(passages) != {TOKENS, OVERLAP}:
         raise UsageError(
-            f"The index was cut into passages by {dict(passages)}, which the command line does not "
-            f"know how to repeat. Change it from Python, with the function that cut it."
+            f"The index was split into passages by {dict(passages)}, which the command line cannot "
+            f"repeat. Change it from Python, with the function that split it."
         )
     return make_splitter(encoder, passages[TOKENS], passages[OVERLAP])
 
 
 def name_passages(passages: Mapping[str, int]) -> str:
-    """Return how documents were cut, in words."""
+    """Return how documents were split, in words."""
     if set(passages) != {TOKENS, OVERLAP}:
         return str(dict(passages))
     return f"of at most {passages[TOKENS]:,} tokens, overlapping by {passages[OVERLAP]:,}"
@@ -128,7 +128,7 @@ class Reading:
     Parameters
     ----------
     documents : what is read, once.
-    encoder, passages : what the documents are cut for, and how.
+    encoder, passages : what the documents are split for, and how.
 
     Attributes
     ----------
@@ -154,21 +154,19 @@ class Reading:
             yield document
 
     def _check(self, document: Document) -> None:
-        """Warn, once, where title, prompt and passage are more than the model reads."""
+        """Warn once if title, prompt and passage are more than the model reads."""
         from embedder.splitting import tokens_beside
 
-        beside, longest = (
-            tokens_beside(self._encoder, document.title),
-            self._encoder.spec.max_tokens,
-        )
+        beside = tokens_beside(self._encoder, document.title)
+        longest = self._encoder.spec.max_tokens
         if beside + self._tokens <= longest:
             return
         self._warned = True
         what = f"the title of {document.doc_id!r}" if document.title else "the end of a text"
         room = longest - beside
-        advice = f"type --passages {room} or less" if room > 0 else "the title alone fills it"
+        advice = f"Type --passages {room} or less" if room > 0 else "Shorten the title"
         warn(
-            f"The model reads {longest} tokens. {beside} of them are taken by {what} and what the "
-            f"model puts beside a text, so the end of passages of {self._tokens} tokens is not "
-            f"read: {advice}, or choose a model with a larger max_tokens."
+            f"The model reads {longest} tokens. {beside} of them are taken by {what} and the "
+            f"model's prompt, so the end of passages of {self._tokens} tokens is not read. "
+            f"{advice}, or choose a model with a larger max_tokens."
         )

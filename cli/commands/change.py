@@ -123,7 +123,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
             reading,
             config,
             split=split,
-            resumed=lambda rows: message(f"Going on: {rows:,} {noun} were stored before."),
+            resumed=lambda rows: message(f"Continuing: {rows:,} {noun} were stored before."),
         )
     report_change(change, asked.folder, time.monotonic() - started)
     if source.skipped:
@@ -255,7 +255,7 @@ def delete(
     if not doc_ids and ids is None:
         place = shlex.quote(str(folder))
         raise UsageError(
-            f"No id arrived. Type: millpond delete {place} ID ..., or: "
+            f"No ids were given. Type: millpond delete {place} ID ..., or: "
             f"millpond delete {place} --ids FILE"
         )
     use_asked_key(folder, ask_key)

@@ -1,4 +1,4 @@
-"""``millpond check``: is an index folder what was written?"""
+"""``millpond check``: is an index whole, and is it what was written?"""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def _note_unfinished(folder: Path) -> None:
     unfinished = read_unfinished(folder)
     if unfinished is not None:
         warn(
-            f"A new version of it is being built or was interrupted, "
+            f"A new version of the index is being built or was interrupted, "
             f"{_how_far(unfinished.documents, unfinished.shards)}. "
             f"{_go_on(folder, unfinished.corpus, '--overwrite')}"
         )
@@ -223,6 +223,6 @@ def _go_on(folder: Path, corpus: str, *options: str) -> str:
     source = shlex.quote(corpus) if corpus else "CORPUS"
     command = " ".join(["millpond index", source, "--out", shlex.quote(str(folder)), *options])
     return (
-        f"Wait for it, or type the command that began it, with the same options: {command}. "
-        "It goes on from there."
+        f"Wait for it, or repeat the command that started it, with the same options: {command}. "
+        "It continues from there."
     )

@@ -148,7 +148,7 @@ def index(
     with progress("Indexing", total, noun) as advance:
 
         def going_on(documents: int) -> None:
-            message(f"Going on: {documents:,} {noun} were embedded before.")
+            message(f"Continuing: {documents:,} {noun} were embedded before.")
             if chosen is None:
                 advance(documents)
 

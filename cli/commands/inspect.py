@@ -105,7 +105,7 @@ def info(
         return
     print_table([("index", str(folder)), *_describe(manifest)])
     if verify:
-        message(f"Every file of {folder} is what was written.")
+        message(f"Every file of {folder} matches its checksum.")
 
 
 def _describe(manifest: Manifest) -> list[tuple[str, str]]:

@@ -215,7 +215,9 @@ def _report(summary: MiningSummary, out: Path, seconds: float) -> None:
         f"{format_seconds(seconds)} ({rate:,.{0 if rate >= 10 else 1}f} pairs/s): {out}"
     )
     counts = sorted(summary.by_negatives.items(), reverse=True)
-    message("Negatives a pair: " + "; ".join(f"{n}: {_pairs(count)}" for n, count in counts) + ".")
+    message(
+        "Negatives per pair: " + "; ".join(f"{n}: {_pairs(count)}" for n, count in counts) + "."
+    )
     if summary.mean_rank is not None:
         message(f"Mean rank {summary.mean_rank:.1f} of {summary.candidates:,} candidates.")
     left_out = ", ".join(f"{summary.dropped[g]:,} {words}" for g, words in _GUARD_WORDS.items())

@@ -252,7 +252,7 @@ def _warn_if_open(host: str, keys: Sequence[str]) -> None:
 
     if not keys and not is_loopback(host):
         warn(
-            f"everyone who can reach {host} may use this server: it asks for no key. Set keys "
+            f"Everyone who can reach {host} may use this server: it asks for no key. Set keys "
             f"with --keys FILE, or listen at 127.0.0.1."
         )
 

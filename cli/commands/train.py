@@ -64,9 +64,8 @@ def train(
         return
     if config is None:
         raise UsageError(
-            "No config was given. Type: millpond train CONFIG --out DIR; 'millpond "
-            "train --example'"
-            "prints a config."
+            "No config was given. Type: millpond train CONFIG --out DIR; 'millpond train "
+            "--example' prints a config."
         )
     loaded = load_config(config)
     if check:

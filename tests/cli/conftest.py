@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner
 
 from cli.app import app
+from embedder.loading import load_encoder as load_real
 from retrieval import Fingerprint
 from tests.indexes.backends.qdrant.fake_server import FakeServer
 
@@ -76,6 +77,12 @@ def loaded(monkeypatch, embedded):
     for module in ("cli.commands.index", "cli.commands.embed", "embedder.loading"):
         monkeypatch.setattr(f"{module}.load_encoder", load)
     return names
+
+
+@pytest.fixture
+def real_models(loaded, monkeypatch):
+    """Load models as users do, also in a test of ``millpond``."""
+    monkeypatch.setattr("embedder.loading.load_encoder", load_real)
 
 
 @pytest.fixture

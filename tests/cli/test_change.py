@@ -187,7 +187,7 @@ def test_skipping_bad_records_does_not_go_with_deleting_what_is_missing(millpond
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        ((), 2, ["No id arrived", "--ids FILE"]),
+        ((), 2, ["No ids were given", "--ids FILE"]),
         (("a", "x", "y"), 2, ["2 of the ids are not in", "'x', 'y'", "--ignore-missing"]),
         (("a", "b", "c"), 2, ["No document would be left"]),
         (("--ids", "nowhere.txt"), 2, ["nowhere.txt: there is no such file"]),
@@ -245,7 +245,7 @@ def test_a_broken_add_goes_on_and_restart_begins_anew(
     assert found_ids(index_folder) == ["a", "b", "c"]
     embedded.clear()
     result = millpond(*command, *(["--restart"] if restart else []))
-    going_on = "Going on: 2 documents were stored before."
+    going_on = "Continuing: 2 documents were stored before."
     assert summary(result) == ("Added 4; holds 7 documents." if restart else going_on)
     assert " ".join(result.stderr.split()).startswith(
         "Added 4" if restart else going_on + " Added 4"

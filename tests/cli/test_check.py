@@ -229,7 +229,7 @@ def test_an_unfinished_new_version_is_noted_beside_a_whole_index(
     result = millpond("check", index_folder)
     assert result.exit_code == 0
     assert facts(result)["state"] == "whole"
-    assert result.stderr.startswith("Warning: A new version of it")
+    assert result.stderr.startswith("Warning: A new version of the index")
     assert "with 3 documents embedded" in result.stderr
     assert f"millpond index {corpus} --out {index_folder} --overwrite" in result.stderr
     assert len(Index.open(index_folder)) == 3

@@ -58,9 +58,9 @@ def test_the_overlap_is_an_eighth_if_not_typed():
     ("args", "words", "models"),
     [
         (("--overlap", 2), "--overlap goes with --passages", 0),
-        (("--passages", 8, "--overlap", 5), "accepted is 0 to 4", 0),
+        (("--passages", 8, "--overlap", 5), "expected 0 to 4", 0),
         (("--passages", 0), "--passages", 0),
-        (("--passages", 17), "the model reads 16 of a text. Type 15 or less", 1),
+        (("--passages", 17), "the model reads 16 per text. Type 15 or less", 1),
         (("--vectors", "float61"), "Did you mean 'float16'?", 0),
     ],
 )
@@ -81,7 +81,7 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     [
         (14, None),  # 14 + the title's 1 + EOS are the 16 that the model reads
         (15, "2 of them are taken by the title of 'long'"),
-        (16, "type --passages 14 or less"),
+        (16, "Type --passages 14 or less"),
     ],
 )
 def test_a_title_that_leaves_a_passage_no_room_is_told_once(

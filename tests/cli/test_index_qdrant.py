@@ -390,7 +390,7 @@ def test_after_a_failed_upload_the_same_command_embeds_nothing_again(
     assert qdrant_server.collections == {}
     result = millpond(*args)
     assert result.exit_code == 0, result.stderr
-    assert "Going on: 3 documents were embedded before." in result.stderr
+    assert "Continuing: 3 documents were embedded before." in result.stderr
     assert len(Index.open(tmp_path / "index")) == 3
 
 
@@ -434,5 +434,5 @@ def test_an_addition_that_failed_says_where_it_goes_on(
     assert_refused(millpond("add", index, more), 1, "cannot do this: not now (400)")
     result = millpond("add", index, more)
     assert result.exit_code == 0, result.stderr
-    assert "Going on: 2 documents were stored before." in result.stderr
+    assert "Continuing: 2 documents were stored before." in result.stderr
     assert "Added 2" in result.stderr

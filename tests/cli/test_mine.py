@@ -56,7 +56,7 @@ def test_bm25_adds_what_shares_words_and_scores_less(millpond, pairs, out):
     assert lines[0] == "Indexing 4 candidates by BM25."
     assert lines[1].startswith("Mined 4 negatives for 4 pairs in ")
     assert lines[2:5] == [
-        "Negatives a pair: 2: 2 pairs; 0: 2 pairs.",
+        "Negatives per pair: 2: 2 pairs; 0: 2 pairs.",
         "Mean rank 2.5 of 4 candidates.",
         "Left out of the windows: 0 positives of the query, 0 equal to the query, "
         "0 present already, 0 scored too near the positive.",
@@ -153,7 +153,9 @@ def test_a_model_ranks_through_a_temporary_index(
     assert list(tmp_path.glob("millpond-mine-*")) == []
 
 
-def test_a_tiny_llama_mines_what_training_accepts(millpond, pairs, out, tmp_path, monkeypatch):
+def test_a_tiny_llama_mines_what_training_accepts(
+    millpond, pairs, out, tmp_path, monkeypatch, real_models
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     stand_ins.write_model_folder(tmp_path / "tiny")
     model = f"{tmp_path / 'tiny'}:mean+causal"
@@ -173,12 +175,14 @@ def test_a_tiny_llama_mines_what_training_accepts(millpond, pairs, out, tmp_path
     [
         (("--to-rank", 5), "There are 4 distinct candidates, and the window goes to rank 5."),
         (("--from-rank", 4, "--to-rank", 4), "to_rank is 4 and from_rank 4; to_rank must be more."),
-        (("--pick", "best"), "pick is 'best'; accepted: top, random."),
+        (("--pick", "best"), "pick is 'best'; expected top or random."),
         (("--corpus", "nowhere.jsonl"), "nowhere.jsonl"),
         (("--by", "bm52"), "Did you mean 'bm25'?"),
     ],
 )
-def test_a_request_that_cannot_be_met_is_refused_in_one_line(millpond, pairs, out, args, message):
+def test_a_request_that_cannot_be_met_is_refused_in_one_line(
+    millpond, pairs, out, args, message, real_models
+):
     result = millpond("mine", pairs, "--out", out, *WINDOW, *args)
     assert result.exit_code == 2
     [error] = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]

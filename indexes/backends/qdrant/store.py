@@ -48,6 +48,7 @@ from retrieval.errors import IndexCorruptError, MillpondError
 
 __all__ = ["ServerSearcher", "configured_backend", "CollectionState", "read_collection_state"]
 
+IN_FOLDER = QdrantOptions()
 OVERSAMPLING = 2.0
 QUERIES_AT_ONCE = 64
 
@@ -114,15 +115,14 @@ def _read_answer(points: list[Any]) -> Found:
     return scores, np.array([point.payload[ROW] for point in points], dtype=np.int64)
 
 
-def configured_backend(options: QdrantOptions | None = None) -> Backend:
+def configured_backend(options: QdrantOptions = IN_FOLDER) -> Backend:
     """Return the Qdrant backend for these options; by default the engine in the folder."""
-    chosen = options or QdrantOptions()
     return Backend(
         # The first is the role of a file in the manifest, the second its top-level name.
         files={STORE_ROLE: FOLDER_NAME},
-        check=partial(_check, chosen),
-        build=partial(_build, chosen),
-        open=partial(_open, chosen),
+        check=partial(_check, options),
+        build=partial(_build, options),
+        open=partial(_open, options),
         like=_like,
     )
 
