@@ -154,21 +154,21 @@ def _invert(plan: Plan) -> Plan:
 
 
 def _all(plans: list[Plan]) -> Plan:
-    if Constant(False) in plans:
-        return Constant(False)
-    terms = tuple(plan for plan in plans if plan != Constant(True))
-    if not terms:
-        return Constant(True)
-    return terms[0] if len(terms) == 1 else Every(terms)
+    return _combine(plans, Every, decides=False)
 
 
 def _any(plans: list[Plan]) -> Plan:
-    if Constant(True) in plans:
-        return Constant(True)
-    terms = tuple(plan for plan in plans if plan != Constant(False))
+    return _combine(plans, Some, decides=True)
+
+
+def _combine(plans: list[Plan], kind: type[Every | Some], *, decides: bool) -> Plan:
+    """Combine plans; a single Constant(decides) among them decides."""
+    if Constant(decides) in plans:
+        return Constant(decides)
+    terms = tuple(plan for plan in plans if not isinstance(plan, Constant))
     if not terms:
-        return Constant(False)
-    return terms[0] if len(terms) == 1 else Some(terms)
+        return Constant(not decides)
+    return terms[0] if len(terms) == 1 else kind(terms)
 
 
 def _plan_leaf(leaf: Compare | Member | Contains, schema: Schema) -> Plan:
