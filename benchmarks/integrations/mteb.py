@@ -289,7 +289,7 @@ def load_for_mteb(
     import_mteb("mteb")
     if model == BM25_NAME:
         raise UsageError(
-            f"{BM25_NAME} gives no vectors; a model that embeds texts is accepted. mteb has a "
+            f"{BM25_NAME} gives no vectors; expected a model that embeds texts. mteb has a "
             f"BM25 of its own: mteb.get_model('mteb/baseline-bm25s')."
         )
     if backend is not None:
@@ -309,7 +309,7 @@ def _check_precision(settings: Mapping[str, Any]) -> None:
     precision = settings.get("precision") or "float32"
     if precision != "float32":
         raise UsageError(
-            f"precision is {precision!r}; 'float32' is accepted. Leave it out of encode_kwargs."
+            f"precision is {precision!r}; expected 'float32'. Leave it out of encode_kwargs."
         )
 
 
@@ -318,8 +318,8 @@ def _read_texts(inputs: Iterable[Mapping[str, Any]], is_document: bool, task: st
     for batch in inputs:
         if "text" not in batch:
             raise UsageError(
-                f"{task} gives {', '.join(batch) or 'nothing'} and no text; a text task is "
-                f"accepted."
+                f"{task} gives {', '.join(batch) or 'nothing'} and no text; expected a text "
+                f"task."
             )
         if is_document and "body" in batch:
             titles = batch.get("title") or [""] * len(batch["body"])
@@ -335,7 +335,7 @@ def _read_documents(corpus: Iterable[Mapping[str, Any]], task: str) -> Iterator[
         text = row.get("text")
         if not isinstance(text, str):
             raise UsageError(
-                f"{task}: document {row.get('id')!r} has {type(text).__name__} as its text; a "
-                f"string is accepted."
+                f"{task}: document {row.get('id')!r} has {type(text).__name__} as its text; "
+                f"expected a string."
             )
         yield Document(str(row["id"]), text, row.get("title") or "")

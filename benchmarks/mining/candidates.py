@@ -41,7 +41,7 @@ def hash_text(text: str) -> int:
 
 
 class KnownPairs:
-    """What answers which query, over all pairs; 16 bytes a pair.
+    """What answers which query, over all pairs; 16 bytes per pair.
 
     Texts are compared without regard to case and blanks, by 64-bit hashes. Two texts that share
     a hash by chance would cost one candidate, never make a wrong negative.

@@ -90,7 +90,7 @@ class MiningConfig:
         if self.min_gap is not None and not self.min_gap >= 0:
             raise UsageError(f"min_gap is {self.min_gap}; it must be 0 or more.")
         if self.pick not in ("top", "random"):
-            raise UsageError(f"pick is {self.pick!r}; accepted: top, random.")
+            raise UsageError(f"pick is {self.pick!r}; expected top or random.")
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}; it must be 0 or more.")
 

@@ -87,7 +87,7 @@ def _letter(number: int) -> str:
     return ascii_letters[place] + (str(lap + 1) if lap else "")
 
 
-BETTER, WORSE = "+", "−"  # noqa: RUF001 - the minus sign that tables are set with
+BETTER, WORSE = "+", "\N{MINUS SIGN}"
 """Marks beside a score, where a baseline takes the place of all pairs."""
 
 

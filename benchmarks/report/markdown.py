@@ -13,9 +13,19 @@ from benchmarks.report.leaderboard import Cell, TaskTypeTable
 from benchmarks.scoring.results import Result
 from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
 
-__all__ = ["render_markdown", "render_csv"]
+__all__ = [
+    "MINUS",
+    "NOTHING",
+    "code",
+    "format_score",
+    "plain",
+    "render_csv",
+    "render_markdown",
+    "table_lines",
+]
 
-_MINUS = "−"  # noqa: RUF001 - the minus sign that tables are set with
+MINUS = "\N{MINUS SIGN}"
+NOTHING = "\N{EN DASH}"
 
 
 def render_markdown(report: Report) -> str:
@@ -48,22 +58,38 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
+def format_score(value: float | None) -> str:
+    """Return a score with three decimals; "undefined" for None and NaN."""
+    if value is None or math.isnan(value):
+        return "undefined"
+    return f"{value:.3f}".replace("-", MINUS)
+
+
+def table_lines(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1
+) -> Iterator[str]:
+    """Yield the lines of a table whose first ``names`` columns are text, the others numbers."""
+    marks = ["---"] * names + ["---:"] * (len(heads) - names)
+    for cells in (heads, marks, *rows):
+        yield "| " + " | ".join(cells) + " |"
+
+
 def _leaderboard(table: TaskTypeTable, comparison: Comparison) -> Iterator[str]:
     title = "STS" if table.task_type == "sts" else table.task_type.capitalize()
     yield f"## {title}"
     yield ""
     heads = [f"{plain(column.task)} ({plain(column.metric)})" for column in table.columns]
-    yield _row(["model", "mean", *heads])
-    yield _row(["---", *["---:"] * (1 + len(heads))])
+    rows = []
     for model in table.models:
         cells = [table.means.get(model), *(column.cells.get(model) for column in table.columns)]
-        yield _row([code(model), *map(_cell, cells)])
+        rows.append([code(model), *map(_cell, cells)])
+    yield from table_lines(["model", "mean", *heads], rows)
     yield ""
     if not comparison.differences:
         yield "Bold: the best score."
     elif comparison.config.baseline:
         yield (
-            f"+ and {_MINUS}: significantly better and worse than "
+            f"+ and {MINUS}: significantly better and worse than "
             f"{code(comparison.config.baseline)}. Bold: the best score."
         )
     else:
@@ -79,11 +105,9 @@ def _leaderboard(table: TaskTypeTable, comparison: Comparison) -> Iterator[str]:
 def _cell(cell: Cell | None) -> str:
     """Return a score and its letters; a dash where there is none, and "undefined"."""
     if cell is None:
-        return "–"  # noqa: RUF001
-    if math.isnan(cell.score):
-        return "undefined"
-    score = f"{cell.score:.3f}".replace("-", _MINUS)
-    shown = f"**{score}**" if cell.leading else score
+        return NOTHING
+    score = format_score(cell.score)
+    shown = f"**{score}**" if cell.leading and not math.isnan(cell.score) else score
     return f"{shown} {cell.marks}".rstrip()
 
 
@@ -100,9 +124,8 @@ def _differences(comparison: Comparison) -> Iterator[str]:
         return
     yield f"{len(found):,} of {total:,} at {comparison.config.alpha:g} after correction."
     yield ""
-    yield _row(["task", "better", "worse", "difference", "interval", "p", "corrected p"])
-    yield _row(["---", "---", "---", "---:", "---:", "---:", "---:"])
-    yield from (_row(_describe(one)) for one in found)
+    heads = ["task", "better", "worse", "difference", "interval", "p", "corrected p"]
+    yield from table_lines(heads, map(_describe, found), names=3)
 
 
 def _describe(one: Difference | TaskTypeDifference) -> list[str]:
@@ -112,7 +135,7 @@ def _describe(one: Difference | TaskTypeDifference) -> list[str]:
     interval = ""
     if isinstance(one, Difference):
         ends = sorted(-end if flip else end for end in (one.low, one.high))
-        interval = " to ".join(f"{end:.3f}".replace("-", _MINUS) for end in ends)
+        interval = " to ".join(map(format_score, ends))
         where = plain(one.task)
     else:
         where = f"all {plain(one.task_type)}"
@@ -138,10 +161,6 @@ def _notes(report: Report) -> Iterator[str]:
 
 def _has_all(report: Report, task: str, models: Sequence[str]) -> bool:
     return {one.model for one in report.results if one.task == task} == set(models)
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 _FIELDS = ("model", "task", "task_type", "metric", "score", "is_main", "items")

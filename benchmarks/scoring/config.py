@@ -51,10 +51,10 @@ class BenchConfig:
         """Check what can be checked without reading anything."""
         for what, values in (("model", self.models), ("task", self.tasks)):
             if not values:
-                raise UsageError(f"No {what} was named; one or more is accepted: --{what} NAME")
+                raise UsageError(f"No {what} was named; expected one or more: --{what} NAME")
         twice = [name for name, count in Counter(self.models).items() if count > 1]
         if twice:
-            raise UsageError(f"The model {twice[0]!r} is named twice; once is accepted.")
+            raise UsageError(f"The model {twice[0]!r} is named twice; expected it once.")
         if self.k < 1:
             raise UsageError(f"k is {self.k}; it must be 1 or more.")
         if self.backend not in list_backends():

@@ -84,7 +84,7 @@ class Result:
     def __post_init__(self) -> None:
         """Raise ValueError where parts do not belong together."""
         if self.task_type not in TASK_TYPES:
-            raise ValueError(f"task type is {self.task_type!r}; accepted: {', '.join(TASK_TYPES)}")
+            raise ValueError(f"task type is {self.task_type!r}; expected {', '.join(TASK_TYPES)}")
         if self.main_metric not in self.metrics:
             raise ValueError(f"metrics has no {self.main_metric!r}, the main metric")
         for name, values in self.items.items():

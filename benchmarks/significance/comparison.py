@@ -41,7 +41,7 @@ class CompareConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raise UsageError for a value that is never accepted."""
+        """Raise UsageError for a value out of range."""
         if self.test not in TESTS:
             raise UnknownNameError("test", self.test, TESTS)
         if self.correction not in CORRECTIONS:

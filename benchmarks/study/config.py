@@ -291,7 +291,7 @@ def load_study(path: str | Path) -> StudyConfig:
     Raises
     ------
     SourceNotFoundError, StorageError : the file is not there or cannot be read.
-    UnknownNameError, UsageError : it is not TOML, or holds a key or value that is not accepted.
+    UnknownNameError, UsageError : it is not TOML, or holds an unknown key or a wrong value.
     """
     data = read_toml(Path(path), "millpond study --example")
     return read_study(data, Path(path).parent)

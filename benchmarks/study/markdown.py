@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report.markdown import plain
+from benchmarks.report.markdown import plain, table_lines
 from benchmarks.study import words
 from benchmarks.study.config import StudyConfig
 from benchmarks.study.page import render_study_page
@@ -91,13 +91,8 @@ def _readings(base: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield _row(heads)
-    yield _row(["---", *["---:"] * (len(heads) - 1)])
-    yield from (_row(row) for row in rows)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(plain(cell.replace("\n", "; ")) for cell in cells) + " |"
+    safe = [[plain(cell.replace("\n", "; ")) for cell in row] for row in (heads, *rows)]
+    return table_lines(safe[0], safe[1:])
 
 
 def _list(texts: Sequence[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from benchmarks.report.markdown import NOTHING, format_score
 from benchmarks.report.page import fill_template, policy_digest, read_static
 from benchmarks.study import words
 from benchmarks.study.charts import draw_bars, draw_curves, draw_heatmap, draw_scatter
@@ -112,15 +113,12 @@ def _claim(claim: Mapping[str, Any]) -> str:
 def _task_rows(base: Base) -> words.Table:
     tasks = [one for task_type in base["task_types"] for one in base["tasks"][task_type]]
     heads = ["variant", *(f"{one['task']} ({one['metric']})" for one in tasks)]
-    rows = [
-        [one["name"], *(_score(one["tasks"][task["task"]]) for task in tasks)]
-        for one in base["variants"]
-    ]
+    rows = []
+    for one in base["variants"]:
+        scores = [one["tasks"][task["task"]] for task in tasks]
+        shown = [NOTHING if score is None else format_score(score) for score in scores]
+        rows.append([one["name"], *shown])
     return heads, rows
-
-
-def _score(value: float | None) -> str:
-    return words.NOTHING if value is None else f"{value:.3f}".replace("-", words.MINUS)
 
 
 def _curves(base: Base) -> Iterator[str]:
@@ -183,7 +181,7 @@ def _scatter(base: Base) -> Iterator[str]:
     if not points:
         yield "<p>No variant has a score on every task type.</p>"
         return
-    yield draw_scatter(points, "GFLOPs a text of 128 tokens", "mean over task types")
+    yield draw_scatter(points, "GFLOPs per text of 128 tokens", "mean over task types")
     yield f'<ul class="legend notes">{"".join(legend)}</ul>'
 
 

@@ -6,7 +6,7 @@
       study.json                  the config, and checksums of the data and the tasks
       runs/<run>/run.json      a finished or failed run: training, cost, analysis
       runs/<run>/model/         while it is trained and scored; it stays with keep_adapters
-      results/                    a results folder as 'millpond bench' writes it, a model a run
+      results/                    a results folder as 'millpond bench' writes it, one model per run
       tasks/                      tasks that were cut
       bases/<base>--<attention>.json   the layers of the untrained bases
       summary.json, report.html, report.md

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import Any
 
@@ -32,7 +32,7 @@ _TRAINING = (
 )
 
 Tests = Mapping[tuple[str, str, str], TaskTypeTest]
-Records = Mapping[str, RunRecord]
+"""(first, second, task type) to the corrected test on one base."""
 
 
 def summarise(
@@ -50,8 +50,12 @@ def summarise(
     FailureError, RecordError : a file of the study is damaged.
     """
     runs = list_runs(config)
-    records = _records(folder, runs)
-    done = [run for run in runs if run.name in records and records[run.name].status == "done"]
+    records = {run.name: folder.read_record(run) for run in runs}
+    done = {
+        run: record
+        for run in runs
+        if (record := records[run.name]) is not None and record.status == "done"
+    }
     if not done:
         raise UsageError(f"{folder.path} holds no finished run, so there is nothing to report.")
     results: dict[str, list[Result]] = {}
@@ -62,7 +66,8 @@ def summarise(
         for base in config.bases
         if (own := [run for run in done if run.base == base.name])
     ]
-    against, claimed = _test(config, bases)
+    against = _test(bases, lambda scores: _baseline_pairs(scores, config.baseline))
+    claimed = _test(bases, lambda scores: claim_pairs(config))
     return {
         "title": config.title,
         "created": created,
@@ -73,169 +78,166 @@ def summarise(
         "seeds": list(config.seeds),
         "runs": len(runs),
         "done": len(done),
-        "failed": _failed(records),
-        "cautions": [*config.cautions, *describe_gaps(runs, done)],
+        "failed": {
+            name: f"{record.stage}: {record.error}"
+            for name, record in records.items()
+            if record is not None and record.status == "failed"
+        },
+        "cautions": [*config.cautions, *describe_gaps(runs, list(done))],
         "departures": list_departures(config),
         "method": describe_method(config),
         "rule": list(RULE),
         "config": without_folders(plain_data(config)),
         "bases": [
-            _base(config, folder, scores, done, records, against[scores.base], claimed[scores.base])
+            _Base(
+                config,
+                folder,
+                scores,
+                {run: record for run, record in done.items() if run.base == scores.base},
+                against[scores.base],
+                claimed[scores.base],
+            ).summarise()
             for scores in bases
         ],
     }
 
 
-def _records(folder: StudyFolder, runs: Sequence[StudyRun]) -> dict[str, RunRecord]:
-    found = {run.name: folder.read_record(run) for run in runs}
-    return {name: record for name, record in found.items() if record is not None}
-
-
-def _failed(records: Records) -> dict[str, str]:
-    return {
-        name: f"{record.stage}: {record.error}"
-        for name, record in records.items()
-        if record.status == "failed"
-    }
+def _baseline_pairs(scores: BaseScores, baseline: str) -> list[tuple[str, str, str]]:
+    return [
+        (name, baseline, task_type)
+        for name in scores.variants
+        for task_type in scores.task_types
+        if name != baseline
+    ]
 
 
 def _test(
-    config: StudyConfig, bases: Sequence[BaseScores]
-) -> tuple[dict[str, Tests], dict[str, Tests]]:
-    """Return the tests against the baseline and those of the claims, each corrected together."""
-    tables = {
-        scores.base: [
-            (name, config.baseline, task_type)
-            for name in scores.variants
-            for task_type in scores.task_types
-            if name != config.baseline and config.baseline in scores.variants
-        ]
-        for scores in bases
-    }
-    claims = {
-        scores.base: [
-            (first, second, task_type)
-            for first, second, task_type in claim_pairs(config)
-            if {first, second} <= set(scores.variants)
-        ]
-        for scores in bases
-    }
-    return _correct(bases, tables), _correct(bases, claims)
-
-
-def _correct(
-    bases: Sequence[BaseScores], wanted: Mapping[str, Sequence[tuple[str, str, str]]]
+    bases: Sequence[BaseScores], list_pairs: Callable[[BaseScores], Sequence[tuple[str, str, str]]]
 ) -> dict[str, Tests]:
+    """Return the tests of each base, all of them corrected together."""
     raw = [
         test
         for scores in bases
-        for asked in wanted[scores.base]
-        if (test := scores.compare(*asked)) is not None
+        for first, second, task_type in list_pairs(scores)
+        if {first, second} <= set(scores.variants)
+        and (test := scores.compare(first, second, task_type)) is not None
     ]
-    corrected = correct_tests(raw)
-    return {
-        scores.base: {
-            (one.first, one.second, one.task_type): one
-            for one in corrected
-            if one.base == scores.base
-        }
-        for scores in bases
-    }
+    found: dict[str, dict[tuple[str, str, str], TaskTypeTest]] = {one.base: {} for one in bases}
+    for one in correct_tests(raw):
+        found[one.base][one.first, one.second, one.task_type] = one
+    return dict(found)
 
 
-def _base(
-    config: StudyConfig,
-    folder: StudyFolder,
-    scores: BaseScores,
-    done: Sequence[StudyRun],
-    records: Records,
-    against: Tests,
-    claimed: Tests,
-) -> dict[str, Any]:
-    own = [run for run in done if run.base == scores.base]
-    size = _base_parameters(scores, own, records)
-    verdicts = [
-        judge_claim(claim, scores.base, paper_variants(config), claimed, config, size)
-        for claim in CLAIMS
-    ]
-    return {
-        "name": scores.base,
-        "parameters": rounded(size, 0),
-        "task_types": scores.task_types,
-        "tasks": {
-            task_type: [{"task": task, "metric": scores.metric(task)} for task in tasks]
-            for task_type, tasks in scores.tasks.items()
-        },
-        "variants": [
-            _variant(config, scores, name, own, records, against) for name in scores.variants
-        ],
-        "claims": [
-            {
-                "number": verdict.claim.number,
-                "text": verdict.claim.text,
-                "kind": verdict.claim.kind,
-                "word": verdict.word,
-                "judgements": [asdict(one) for one in verdict.judgements],
-            }
-            for verdict in verdicts
-        ],
-        "heatmaps": _heatmaps(config, folder, own, records),
-    }
+@dataclass(frozen=True)
+class _Base:
+    """What a report says of one base.
 
-
-def _base_parameters(scores: BaseScores, own: Sequence[StudyRun], records: Records) -> float:
-    """Return the size of the base alone: of the whole model, less the pooling.
-
-    An adapter is folded into the weights when a model is loaded or counted beside them, and is
-    small either way.
+    Attributes
+    ----------
+    done : its finished runs, with their records.
+    against : tests against the baseline.
+    claimed : tests that the claims need.
     """
-    for run in own:
-        whole = scores.cost(run.variant, "parameters")
-        if math.isfinite(whole):
-            return whole - float(records[run.name].training.get("pooling_parameters", 0))
-    return math.nan
+
+    config: StudyConfig
+    folder: StudyFolder
+    scores: BaseScores
+    done: Mapping[StudyRun, RunRecord]
+    against: Tests
+    claimed: Tests
+
+    def summarise(self) -> dict[str, Any]:
+        scores, size = self.scores, self._parameters()
+        names = paper_variants(self.config)
+        verdicts = [
+            judge_claim(claim, scores.base, names, self.claimed, self.config, size)
+            for claim in CLAIMS
+        ]
+        return {
+            "name": scores.base,
+            "parameters": rounded(size, 0),
+            "task_types": scores.task_types,
+            "tasks": {
+                task_type: [{"task": task, "metric": scores.metric(task)} for task in tasks]
+                for task_type, tasks in scores.tasks.items()
+            },
+            "variants": [self._variant(name) for name in scores.variants],
+            "claims": [
+                {
+                    "number": verdict.claim.number,
+                    "text": verdict.claim.text,
+                    "kind": verdict.claim.kind,
+                    "word": verdict.word,
+                    "judgements": [asdict(one) for one in verdict.judgements],
+                }
+                for verdict in verdicts
+            ],
+            "heatmaps": list(self._heatmaps()),
+        }
+
+    def _parameters(self) -> float:
+        """Return the size of the base alone: of the whole model, less the pooling.
+
+        An adapter is folded into the weights when a model is loaded or counted beside them, and
+        is small either way.
+        """
+        for run, record in self.done.items():
+            whole = self.scores.cost(run.variant, "parameters")
+            if math.isfinite(whole):
+                return whole - float(record.training.get("pooling_parameters", 0))
+        return math.nan
+
+    def _variant(self, name: str) -> dict[str, Any]:
+        scores = self.scores
+        own = {run: record for run, record in self.done.items() if run.variant == name}
+        trained = [record.training for record in own.values()]
+        analyses = [record.analysis for record in own.values()]
+        entry = next(variant for variant in self.config.variants if variant.name == name)
+        spec = next(iter(own)).train.model
+        rows = {one: scores.task_type_score(name, one) for one in scores.task_types}
+        costs = {f"score_{cost}": scores.cost(name, cost) for cost in _COSTS}
+        costs |= {f"train_{cost}": _median(trained, cost) for cost in _TRAINING}
+        costs["flops"] = _median(analyses, "flops")
+        gains = [gain for one in trained if (gain := late_gain(one.get("curve", []))) is not None]
+        return {
+            "name": name,
+            "design": f"{spec.pooling}+{spec.attention}",
+            "ablation": entry.ablation,
+            "seeds": [run.seed for run in own],
+            "scores": {one: _score(row) for one, row in rows.items() if row is not None},
+            "tests": {
+                task_type: _shown(test, self.config.alpha)
+                for (first, _, task_type), test in self.against.items()
+                if first == name
+            },
+            "tasks": {
+                task: rounded(scores.task_score(name, task))
+                for tasks in scores.tasks.values()
+                for task in tasks
+            },
+            "costs": {cost: float(f"{v:.4g}") for cost, v in costs.items() if math.isfinite(v)},
+            "curves": [[list(point) for point in one.get("curve", [])] for one in trained],
+            "late_gain": rounded(fmean(gains)) if gains else None,
+            "reading": _mean_reading([one["reading"] for one in analyses if "reading" in one]),
+            "attention": next((one["attention"] for one in analyses if "attention" in one), None),
+        }
+
+    def _heatmaps(self) -> Iterator[dict[str, Any]]:
+        """Yield layer correlations: of the untrained base, then of the paper's models."""
+        for attention in ATTENTIONS:
+            run = next((one for one in self.done if one.train.model.attention == attention), None)
+            if run is not None and (untrained := self.folder.read_base(run)):
+                yield _heatmap(f"before training, {attention}", untrained)
+        for name in paper_variants(self.config).values():
+            run = next((one for one in self.done if one.variant == name), None)
+            if run is not None and "correlation" in self.done[run].analysis:
+                title = f"{name} after training, seed {run.seed}"
+                yield _heatmap(title, self.done[run].analysis)
 
 
-def _variant(
-    config: StudyConfig,
-    scores: BaseScores,
-    name: str,
-    own: Sequence[StudyRun],
-    records: Records,
-    against: Tests,
-) -> dict[str, Any]:
-    runs = [run for run in own if run.variant == name]
-    trained = [records[run.name].training for run in runs]
-    analyses = [records[run.name].analysis for run in runs]
-    entry = next(variant for variant in config.variants if variant.name == name)
-    spec = runs[0].train.model
-    rows = {task_type: scores.task_type_score(name, task_type) for task_type in scores.task_types}
-    costs = {f"score_{cost}": scores.cost(name, cost) for cost in _COSTS}
-    costs |= {f"train_{cost}": _median(trained, cost) for cost in _TRAINING}
-    costs["flops"] = _median(analyses, "flops")
-    gains = [gain for one in trained if (gain := late_gain(one.get("curve", []))) is not None]
-    return {
-        "name": name,
-        "design": f"{spec.pooling}+{spec.attention}",
-        "ablation": entry.ablation,
-        "seeds": [run.seed for run in runs],
-        "scores": {task_type: _score(row) for task_type, row in rows.items() if row is not None},
-        "tests": {
-            task_type: _shown(test, config.alpha)
-            for (first, _, task_type), test in against.items()
-            if first == name
-        },
-        "tasks": {
-            task: rounded(scores.task_score(name, task))
-            for tasks in scores.tasks.values()
-            for task in tasks
-        },
-        "costs": {cost: float(f"{v:.4g}") for cost, v in costs.items() if math.isfinite(v)},
-        "curves": [[list(point) for point in one.get("curve", [])] for one in trained],
-        "late_gain": rounded(fmean(gains)) if gains else None,
-        "reading": _mean_reading([one["reading"] for one in analyses if "reading" in one]),
-        "attention": next((one["attention"] for one in analyses if "attention" in one), None),
-    }
+def _heatmap(title: str, analysis: Mapping[str, Any]) -> dict[str, Any]:
+    matrix = [[round(value, 2) for value in row] for row in analysis["correlation"]]
+    return {"title": title, "matrix": matrix}
 
 
 def _score(row: TaskTypeScore) -> dict[str, float | None]:
@@ -261,30 +263,6 @@ def _mean_reading(readings: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
         return None
     shares = [fmean(row) for row in zip(*(one["shares"] for one in readings), strict=True)]
     return {"layers": readings[0]["layers"], "shares": [round(share, 4) for share in shares]}
-
-
-def _heatmaps(
-    config: StudyConfig, folder: StudyFolder, own: Sequence[StudyRun], records: Records
-) -> list[dict[str, Any]]:
-    """Return layer correlations: of the untrained base, then of the paper's models."""
-    found = []
-    for attention in ATTENTIONS:
-        run = next((one for one in own if one.train.model.attention == attention), None)
-        if run is not None and folder.read_base(run):
-            matrix = folder.read_base(run)["correlation"]
-            found.append({"title": f"before training, {attention}", "matrix": _short(matrix)})
-    for name in paper_variants(config).values():
-        run = next((one for one in own if one.variant == name), None)
-        if run is not None and "correlation" in records[run.name].analysis:
-            matrix = records[run.name].analysis["correlation"]
-            found.append(
-                {"title": f"{name} after training, seed {run.seed}", "matrix": _short(matrix)}
-            )
-    return found
-
-
-def _short(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
-    return [[round(value, 2) for value in row] for row in matrix]
 
 
 def _median(rows: Sequence[Mapping[str, Any]], name: str) -> float:

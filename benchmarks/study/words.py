@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks.report.markdown import MINUS, NOTHING, format_score
 from benchmarks.study.config import StudyConfig
 from benchmarks.study.runs import StudyRun
 
@@ -40,9 +41,6 @@ _PAPER = {
 }
 """The setting of arXiv 2409.02727, as far as millpond has a name for it."""
 
-MINUS = "\N{MINUS SIGN}"
-NOTHING = "\N{EN DASH}"
-
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Headings, and rows of as many cells; a cell may have several lines."""
 
@@ -59,7 +57,7 @@ def ablation_tables(base: Base) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def task_type_rows(base: Base, variants: Sequence[Mapping[str, Any]], baseline: str) -> Table:
-    """Return a row a variant: score, interval and seeds' deviation, and below them the test."""
+    """Return one row per variant: score, interval and seeds' deviation, and below them the test."""
     heads = ["variant", "seeds", *map(task_type_title, base["task_types"])]
     rows = []
     for one in variants:
@@ -79,12 +77,12 @@ def task_type_title(task_type: str) -> str:
 
 
 def cost_rows(base: Base) -> Table:
-    """Return a row a variant of what it costs."""
+    """Return one row per variant with its costs."""
     heads = [
         "variant",
         "pooling weights",
         "adapter weights",
-        "GFLOPs a text",
+        "GFLOPs per text",
         "training tokens/s",
         "scoring tokens/s",
         "training memory",
@@ -116,7 +114,7 @@ def attention_sentences(base: Base) -> list[str]:
         if attention is None:
             continue
         keys, change = attention["keys"], attention["change"]
-        means = f"{one['name']} attends over {keys:g} {'key' if keys == 1 else 'keys'} a text."
+        means = f"{one['name']} attends over {keys:g} {'key' if keys == 1 else 'keys'} per text."
         means += f" With other query and key weights its vectors move by {100 * change:.3g}%"
         if keys == 1:
             means += (
@@ -240,7 +238,8 @@ def _score(cell: Mapping[str, Any] | None) -> str:
         return NOTHING
     spread = cell["seed_deviation"]
     beside = "" if spread is None else f" ± {spread:.3f}"
-    return f"{_number(cell['score'])}{beside}\n[{_number(cell['low'])}, {_number(cell['high'])}]"
+    score, low, high = (format_score(cell[name]) for name in ("score", "low", "high"))
+    return f"{score}{beside}\n[{low}, {high}]"
 
 
 def _test(test: Mapping[str, Any] | None) -> str:
@@ -250,10 +249,6 @@ def _test(test: Mapping[str, Any] | None) -> str:
     shown = "no test" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
     star = " *" if test["significant"] else ""
     return f"{test['difference']:+.3f}".replace("-", MINUS) + f", {shown}{star}"
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}".replace("-", MINUS)
 
 
 def _count(value: float | None) -> str:

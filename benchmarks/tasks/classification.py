@@ -1,7 +1,7 @@
-"""Classification: how much a logistic regression learns from eight vectors a label.
+"""Classification: how much a logistic regression learns from eight vectors per label.
 
 The protocol is MTEB's (arXiv 2210.07316, section 3; mteb 2's AbsTaskClassification): ten draws of
-eight training examples a label, each scored on the whole test set.
+eight training examples per label, each scored on the whole test set.
 """
 
 from __future__ import annotations

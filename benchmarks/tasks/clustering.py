@@ -67,7 +67,7 @@ def load_clustering(task: Task, skip_bad: bool) -> ClusteringData:
 def split_rows(rows: int, labels: int) -> list[list[int]]:
     """Return the places of each split: ten disjoint ones that hold every row, shuffled.
 
-    Fewer where a split would hold fewer than eight rows a label, on the mean.
+    Fewer where a split would hold fewer than eight rows per label on average.
     """
     count = max(1, min(SPLITS, rows // (ROWS_A_LABEL * labels)))
     order = np.random.RandomState(SEED).permutation(rows)

@@ -217,12 +217,12 @@ def encode(model, batches, **settings):
         (
             lambda: encode(MtebEncoder(CountEncoder()), [], precision="int8"),
             UsageError,
-            "precision is 'int8'; 'float32' is accepted.",
+            "precision is 'int8'; expected 'float32'.",
         ),
         (
             lambda: encode(MtebEncoder(CountEncoder()), [{"image": [1]}]),
             UsageError,
-            "LocalText gives image and no text; a text task is accepted.",
+            "LocalText gives image and no text; expected a text task.",
         ),
         (
             lambda: encode(MtebEncoder(NanEncoder()), [{"text": ["a"]}]),
@@ -237,7 +237,7 @@ def encode(model, batches, **settings):
         (
             lambda: index(MtebSearch(CountEncoder()), [{"id": "a", "text": None}]),
             UsageError,
-            "LocalText: document 'a' has NoneType as its text; a string is accepted.",
+            "LocalText: document 'a' has NoneType as its text; expected a string.",
         ),
         (
             lambda: MtebSearch(CountEncoder(), "lucene"),
