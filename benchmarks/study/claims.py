@@ -33,21 +33,21 @@ Kind = Literal["better", "no better", "little gain"]
 
 RULE = (
     "A claim names pairs of designs and task types. Each pair is judged on each task type.",
-    'Of a claim that the first is "better": it holds where the difference is above 0 and '
-    "significant. It does not hold where the difference is significantly below 0, or where a gain "
-    "of the margin is excluded.",
-    'Of a claim that the first is "no better": it does not hold where the difference is '
-    "significantly above 0. Else it holds where a gain of the margin is excluded.",
-    'Of a claim of "little gain": it holds where a gain of the margin is excluded, and does not '
-    "hold where the difference is significant, and the whole interval and every seed above it.",
-    "Excluded means: the whole interval lies below the margin, and so does every seed's "
-    "difference. An interval without width, as where both score all items alike, excludes nothing.",
-    "In all other cases the data cannot tell. Significant means: p below alpha after Holm's "
-    "correction over the tests of all claims, and no seed with the other sign.",
+    '"Better": the claim holds where the difference is above 0 and significant. It does not hold '
+    "where the difference is significantly below 0, or where a gain of the margin is excluded.",
+    '"No better": the claim does not hold where the difference is significantly above 0. Otherwise '
+    "it holds where a gain of the margin is excluded.",
+    '"Little gain": the claim holds where a gain of the margin is excluded. It does not hold where '
+    "the difference is significant, and the whole interval and every seed lie above the margin.",
+    "A gain of the margin is excluded where the whole interval lies below the margin, and so does "
+    "the difference of every seed. An interval of zero width, as where both designs score all "
+    "items alike, excludes nothing.",
+    "In all other cases the data cannot tell. A difference is significant where p is below alpha "
+    "after Holm's correction over the tests of all claims, and no seed has the opposite sign.",
     "A claim holds where all of its comparisons do, does not hold where at least one does not, "
-    "and else cannot be told.",
+    "and otherwise cannot be told.",
 )
-"""What decides, a paragraph each."""
+"""What decides, one paragraph per entry."""
 
 SMALL_PARAMETERS = 1e9
 """The fourth claim is about small bases; the paper's small one has half of this."""

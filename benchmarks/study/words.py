@@ -205,28 +205,28 @@ def _describe_cut(config: StudyConfig) -> list[str]:
 
 
 def describe_method(config: StudyConfig) -> list[str]:
-    """Return how runs were trained, scored, tested and looked into, a sentence or two each."""
+    """Return how runs were trained, scored, tested and analysed, a sentence or two per entry."""
     level = f"{100 * (1 - config.alpha):g}%"
     return [
         f"All variants of a seed were trained on the same pairs in the same order: "
         f"{config.train.steps:,} steps of {config.train.batch_pairs:,} pairs. The seed decides the "
         f"order, the negatives, the dropout and the first weights.",
         *_describe_cut(config),
-        "A task type's score is the mean over its tasks, and over seeds.",
-        "Tests are paired, and seeds are averaged, not a random factor: the scores of an item "
-        "(query, draw, split) are averaged over seeds, then their differences get random signs, "
-        f"{config.resamples:,} times (Fisher), each task of a type weighing the same. A pair of "
+        "The score of a task type is the mean over its tasks, and over seeds.",
+        "Tests are paired. Seeds are averaged, not a random factor: the scores of an item (query, "
+        "draw, split) are averaged over seeds, then their differences get random signs, "
+        f"{config.resamples:,} times (Fisher); each task of a type has the same weight. A pair of "
         "an STS task has no score of its own, so there the seeds' correlations are averaged within "
         f"each of {config.bootstrap_resamples:,} paired resamples of the pairs.",
-        "So a p-value is about other items, with these training runs. How much the seed moves a "
-        "score is the standard deviation between seeds beside it; a difference counts as "
-        "significant only where, besides, no seed has the other sign.",
+        "A p-value is therefore about other items, with these training runs. The standard "
+        "deviation between seeds, beside a score, says how much the seed moves it; a difference "
+        "counts as significant only where no seed has the opposite sign.",
         f"Intervals hold the middle {level} of the bootstrap over items and are not corrected.",
         f"Holm's method corrects all tests against {config.baseline} together, and all tests of "
         f"the claims together, over all bases.",
-        "FLOPs are of one text of 128 tokens: two for each multiply-add of a matrix product, one "
-        "for each element of another operation. On a CPU, memory is that of the whole process, so "
-        "it never falls from one run to the next.",
+        "FLOPs are for one text of 128 tokens: two for each multiply-add of a matrix product, one "
+        "for each element of any other operation. On a CPU, memory is that of the whole process, "
+        "so it never falls from one run to the next.",
         "Layers are correlated by rank (Spearman) over the coordinates of their mean states, and "
         "averaged over the same texts for all models. The last layer is taken after the final "
         "norm.",
