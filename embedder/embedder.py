@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone, States, load_backbone
-from embedder.engine.batches import CUDA_TOKENS, PackedBatch
+from embedder.engine.batches import CUDA_TOKENS
+from embedder.engine.packing import PackedBatch
 from embedder.engine.run import encode_rows, encode_texts
 from embedder.engine.speed import (
     INT8_REPAID_SECONDS,

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from embedder.attention import Attention, get_attention, probe_attention
-from embedder.engine.batches import PackedBatch
 from embedder.engine.fused import FusedLayer
+from embedder.engine.packing import PackedBatch
 from embedder.engine.probe import choose_packing, packed_states
 from embedder.environment import quiet_transformers
-from embedder.models.locate import LocatedBase, locate_base
+from embedder.models.locate import LocatedBase, locate_base, refuse_code
 from embedder.variants import VariantSpec
 from retrieval.errors import MillpondError, ModelError, UsageError
 from retrieval.protocols import Notify
@@ -214,7 +214,7 @@ def load_backbone(
             # One commit for every file: a branch can move between two of them.
             revision = None if located.identity else _hub_commit(located, notify)
             where = {"revision": revision, "trust_remote_code": False}
-            _refuse_code(spec.base, located.path, revision)
+            refuse_code(spec.base, located.path, revision)
             config = AutoConfig.from_pretrained(located.path, **where)
             _prepare(config, spec, attention)
             tokenizer = AutoTokenizer.from_pretrained(located.path, **where)
@@ -236,25 +236,6 @@ def _hub_commit(located: LocatedBase, notify: Notify) -> str:
     notify(f"Asking the model hub for {located.path} (fetched once, then read from its cache)")
     found = cached_file(located.path, "config.json", revision=located.revision)
     return Path(str(found)).parent.name  # .../snapshots/COMMIT/config.json
-
-
-def _refuse_code(base: str, path: str, revision: str | None) -> None:
-    """Raise ModelError where one of the base's files names Python code that it comes with.
-
-    transformers would load another model without that code, or ask on stdin whether to run it.
-    """
-    from transformers import PreTrainedConfig
-    from transformers.models.auto.tokenization_auto import get_tokenizer_config
-
-    config, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
-    tokenizer = get_tokenizer_config(path, revision=revision)
-    for name, data in (("config.json", config), ("tokenizer_config.json", tokenizer)):
-        if data.get("auto_map"):
-            raise ModelError(
-                f"The base {base!r} comes with Python code of its own, which {name} names as "
-                f"auto_map. Such code is never run. Use a base whose architecture is part of "
-                f"transformers; see: millpond models."
-            )
 
 
 def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:

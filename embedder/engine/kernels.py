@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embedder.engine.batches import PackedBatch
-from embedder.engine.packing import GROUPS, Kernel, PackingError, Pattern
+from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, Pattern
 
 __all__ = [
     "BUCKETS",

@@ -10,18 +10,24 @@ through arguments, which would compile a layer anew for every batch.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embedder.engine.batches import Group, PackedBatch
+from embedder.engine.batches import to_device
 
 __all__ = [
+    "Bucket",
+    "Group",
+    "PackedBatch",
     "ATTENTION_NAME",
     "GROUPS",
     "Kernel",
@@ -44,6 +50,153 @@ _HARMLESS = frozenset(
 
 class PackingError(Exception):
     """A base asks its attention for something that the packed one does not do."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring texts of one length: ``texts`` times ``tokens`` tokens from ``start`` on."""
+
+    start: int
+    texts: int
+    tokens: int
+
+    @property
+    def stop(self) -> int:
+        """One past the last token."""
+        return self.start + self.texts * self.tokens
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Texts one after another, padded nowhere.
+
+    Attributes
+    ----------
+    ids : (1, total) int64.
+    positions : (1, total) int64, 0 at the first token of every text.
+    groups : cover all tokens in order.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    groups: tuple[Group, ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], device: torch.device) -> PackedBatch:
+        """Pack rows of at least one token each; equal lengths side by side make one group."""
+        total = sum(map(len, rows))
+        ids = torch.from_numpy(np.fromiter(chain.from_iterable(rows), np.int64, total))
+        groups: list[Group] = []
+        for row in rows:
+            if groups and groups[-1].tokens == len(row):
+                last = groups.pop()
+                groups.append(Group(last.start, last.texts + 1, last.tokens))
+            else:
+                groups.append(Group(groups[-1].stop if groups else 0, 1, len(row)))
+        positions = torch.cat([torch.arange(g.tokens).repeat(g.texts) for g in groups])
+        return cls(to_device(ids[None], device), to_device(positions[None], device), tuple(groups))
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """Where each text begins, then the number of tokens: (B + 1,) int32."""
+        lengths = np.repeat([g.tokens for g in self.groups], [g.texts for g in self.groups])
+        starts = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
+        return to_device(torch.from_numpy(starts), self.ids.device)
+
+    @property
+    def longest(self) -> int:
+        """The number of tokens of the longest text."""
+        return max(group.tokens for group in self.groups)
+
+    @cached_property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """All tokens in order, in few buckets that are padded a little."""
+        return make_buckets(self.groups, self.ids.device)
+
+    def reduce(self, states: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Return a vector per text, (B, D), of token states (total, D).
+
+        ``function`` takes (n, T, D) and a mask (n, T) bool, True at tokens, and gives (n, D): any
+        pooling over padded states. It is called once a group, so never with padding, but on CUDA
+        once a bucket.
+        """
+        if states.device.type == "cuda":
+            return self.reduce_buckets(states, function)
+        found = []
+        for group in self.groups:
+            own = states[group.start : group.stop].view(group.texts, group.tokens, -1)
+            found.append(function(own, own.new_ones(own.shape[:2], dtype=torch.bool)))
+        return torch.cat(found)
+
+    def reduce_buckets(
+        self, states: Tensor, function: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """Return what ``reduce`` does, by one call a bucket."""
+        return torch.cat([function(each.pad(states), each.real) for each in self.buckets])
+
+
+MOST_PADDED = 1.25
+"""A bucket has at most so many places for each token."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Neighbouring texts, padded on the right to the longest of them.
+
+    Attributes
+    ----------
+    start, stop : the first token of the batch that belongs here, and one past the last.
+    real : (texts, tokens) bool, True at tokens.
+    slots : (stop - start,) int64, where in ``texts * tokens`` places each token goes; None where
+        all texts are of one length, so that nothing is padded.
+    """
+
+    start: int
+    stop: int
+    real: Tensor
+    slots: Tensor | None
+
+    def pad(self, states: Tensor) -> Tensor:
+        """Return (texts, tokens, ...) of the batch's (total, ...), 0 in the padding."""
+        own = states[self.start : self.stop]
+        shape = (*self.real.shape, *states.shape[1:])
+        if self.slots is None:
+            return own.reshape(shape)
+        padded = states.new_zeros(self.real.numel(), *states.shape[1:])
+        return padded.index_copy_(0, self.slots, own).view(shape)
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """Return (stop - start, ...) of (texts, tokens, ...)."""
+        flat = padded.reshape(self.real.numel(), *padded.shape[2:])
+        return flat if self.slots is None else flat[self.slots]
+
+
+def make_buckets(groups: Sequence[Group], device: torch.device) -> tuple[Bucket, ...]:
+    """Return buckets over all tokens in order, of neighbouring groups of similar length."""
+    buckets: list[Bucket] = []
+    together: list[Group] = []
+    for group in groups:
+        if together and not _may_join([*together, group]):
+            buckets.append(_bucket(together, device))
+            together = []
+        together.append(group)
+    return (*buckets, _bucket(together, device)) if together else tuple(buckets)
+
+
+def _may_join(groups: Sequence[Group]) -> bool:
+    texts = sum(group.texts for group in groups)
+    longest = max(group.tokens for group in groups)
+    return texts * longest <= MOST_PADDED * (groups[-1].stop - groups[0].start)
+
+
+def _bucket(groups: Sequence[Group], device: torch.device) -> Bucket:
+    lengths = np.repeat([g.tokens for g in groups], [g.texts for g in groups])
+    longest = int(lengths.max())
+    real = np.arange(longest) < lengths[:, None]
+    slots = None if real.all() else to_device(torch.from_numpy(np.flatnonzero(real)), device)
+    return Bucket(
+        groups[0].start, groups[-1].stop, to_device(torch.from_numpy(real), device), slots
+    )
 
 
 @dataclass(frozen=True)

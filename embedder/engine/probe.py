@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedder.engine.batches import PackedBatch
 from embedder.engine.fused import BuildError, fused_layers
 from embedder.engine.kernels import HALF_TOLERANCE, checked, find_kernels
 from embedder.engine.lean import LeanLayer, lean_in_place, lean_layers
-from embedder.engine.packing import GROUPS, Kernel, PackingError, packed
+from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, packed
 
 __all__ = ["Packing", "choose_packing", "layers_agree", "packed_states"]
 

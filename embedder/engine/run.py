@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from embedder.engine.batches import (
-    PackedBatch,
+    Arrival,
+    Meter,
     budget_of,
     is_out_of_memory,
     mixed_batches,
     pad_batch,
     to_device,
 )
+from embedder.engine.packing import PackedBatch
 from embedder.engine.speed import LayerCompiler
 from embedder.engine.text import check_texts
 from retrieval.errors import ModelError
@@ -277,68 +278,3 @@ def tokenized_ahead(
         finally:
             for _, future in pending:
                 future.cancel()
-
-
-class Arrival:
-    """A result that is copied to the CPU while the GPU goes on; ``wait`` gives it.
-
-    Elsewhere than on CUDA it is there at once.
-    """
-
-    def __init__(self, found: Tensor) -> None:
-        self._there: Any = None
-        if found.device.type != "cuda":
-            self._tensor = found.cpu()
-            return
-        self._tensor = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
-        self._tensor.copy_(found, non_blocking=True)
-        self._there = _new_event()
-        self._there.record(torch.cuda.current_stream(found.device))
-
-    def wait(self) -> Tensor:
-        """Return the tensor on the CPU, once it is whole."""
-        if self._there is not None:
-            self._there.synchronize()
-        return self._tensor
-
-
-class Meter:
-    """Measures one batch: its time on the device, and the memory it needed at the most.
-
-    On CUDA both are read without making the GPU wait: the time from two events, the memory from
-    the allocator's own count. Elsewhere the time is the clock's, and the memory is not known.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._is_cuda = device.type == "cuda"
-        self.used_bytes = 0
-        self._began = time.perf_counter()
-        self._ended = self._began
-        if self._is_cuda:
-            torch.cuda.reset_peak_memory_stats(device)
-            self._before_bytes = torch.cuda.memory_allocated(device)
-            self._events = [_new_event(), _new_event()]
-            self._events[0].record(torch.cuda.current_stream(device))
-
-    def stop(self) -> None:
-        """Say that the batch was handed to the device, and on the CPU is done."""
-        self._ended = time.perf_counter()
-        if self._is_cuda:
-            peak_bytes = torch.cuda.max_memory_allocated(self._device)
-            self.used_bytes = peak_bytes - self._before_bytes
-            self._events[1].record(torch.cuda.current_stream(self._device))
-
-    @property
-    def seconds(self) -> float:
-        """How long it took; on CUDA only once its result has arrived."""
-        if self._is_cuda:
-            self._events[1].synchronize()
-            return float(self._events[0].elapsed_time(self._events[1])) / 1000
-        return self._ended - self._began
-
-
-def _new_event() -> Any:
-    """Return a mark in a GPU's work, which can be waited for and whose time is kept."""
-    cuda: Any = torch.cuda  # its classes have no types
-    return cuda.Event(enable_timing=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from embedder.embedder import Embedder
-from embedder.engine.batches import PackedBatch
+from embedder.engine.packing import PackedBatch
 from embedder.engine.run import encode_texts
 from embedder.engine.text import check_finite
 from embedder.pooling import get_pooling

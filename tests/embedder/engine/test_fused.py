@@ -6,12 +6,11 @@ import torch
 from transformers import AutoModel, LlamaConfig
 
 from embedder import Embedder, VariantSpec, list_variants
-from embedder.engine.batches import PackedBatch
 from embedder.engine.fused import FusedLayer, fused_layers
 from embedder.engine.fused_int8 import fused_int8_layers
 from embedder.engine.int8 import quantize_linears
 from embedder.engine.lean import LeanLayer
-from embedder.engine.packing import GROUPS, packed_attention
+from embedder.engine.packing import GROUPS, PackedBatch, packed_attention
 from embedder.engine.probe import Packing, layers_agree, packed_states
 from embedder.engine.speed import unfuse
 

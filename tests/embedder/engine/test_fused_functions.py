@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from embedder.engine.batches import PackedBatch
 from embedder.engine.fused import load_functions
 from embedder.engine.hadamard import hadamard
-from embedder.engine.packing import GROUPS, Pattern
+from embedder.engine.packing import GROUPS, PackedBatch, Pattern
 
 pytestmark = pytest.mark.usefixtures("functions")
 

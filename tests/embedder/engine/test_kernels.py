@@ -8,9 +8,8 @@ import torch
 
 from embedder import Embedder, VariantSpec, list_variants
 from embedder.engine import kernels
-from embedder.engine.batches import PackedBatch
 from embedder.engine.kernels import BUCKETS, checked, find_kernels, flash_kernel, varlen_kernel
-from embedder.engine.packing import GROUPS, Kernel, PackingError, Pattern
+from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, Pattern
 from embedder.engine.probe import Packing, choose_packing
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -11,10 +11,10 @@ from transformers import AutoModel, LlamaConfig
 
 from embedder import Embedder, VariantSpec, list_variants
 from embedder.attention import get_attention
-from embedder.engine.batches import PackedBatch, pad_batch
+from embedder.engine.batches import pad_batch
 from embedder.engine.int8 import Int8Linear, join_linears
 from embedder.engine.lean import LeanLayer, lean_in_place
-from embedder.engine.packing import GROUPS
+from embedder.engine.packing import GROUPS, PackedBatch
 from embedder.engine.probe import Packing, choose_packing, packed_states
 
 CPU = torch.device("cpu")

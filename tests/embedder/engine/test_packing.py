@@ -14,8 +14,8 @@ from transformers import AutoModel, LlamaConfig
 from embedder import Embedder, VariantSpec, list_variants
 from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone
-from embedder.engine.batches import Group, PackedBatch, packed_batches
-from embedder.engine.packing import PackingError, packed, packed_attention
+from embedder.engine.batches import packed_batches
+from embedder.engine.packing import Group, PackedBatch, PackingError, packed, packed_attention
 from embedder.engine.run import AHEAD, tokenized_ahead
 
 VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]

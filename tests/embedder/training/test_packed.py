@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from embedder.engine.batches import PackedBatch
+from embedder.engine.packing import PackedBatch
 from embedder.pooling import POOLINGS
 from embedder.training import check_data
 from embedder.training.batch import SourceTokenizer, draw_pairs
