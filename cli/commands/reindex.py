@@ -16,7 +16,7 @@ from cli.store import AskKeyOption, QdrantFlags, StoreOption, UrlOption, read_qd
 
 if TYPE_CHECKING:
     from indexes import Manifest
-    from indexes.backends.backend import Backend
+    from indexes.backends.qdrant import QdrantOptions
     from retrieval.errors import UsageError
 
 __all__ = ["reindex"]
@@ -69,13 +69,18 @@ def reindex(
       millpond reindex my-index --out other --backend qdrant
     """
     from indexes import Index, check_target, read_manifest
+    from indexes.backends.qdrant import configured_backend
 
     flags = QdrantFlags(url, store, ask_key)
     manifest = read_manifest(folder)
     target = folder if out is None else out
     in_place = target.resolve() == folder.resolve()
     check_target(target, overwrite or in_place)
-    described = _choose_store(manifest, backend, factory, flags, overwrite, target, in_place)
+    options = _read_options(manifest, backend, factory, flags, target, in_place)
+    described = None
+    if options is not None:
+        own = in_place and options.collection == manifest.settings.get("collection")
+        described = configured_backend(replace(options, overwrite=overwrite or own))
     started = time.monotonic()
     index = Index.open(folder)
     built = index.reindex(
@@ -88,40 +93,32 @@ def reindex(
     report_built(built, target)
 
 
-def _choose_store(
+def _read_options(
     manifest: Manifest,
     backend: str | None,
     factory: str | None,
     flags: QdrantFlags,
-    overwrite: bool,
     target: Path,
     in_place: bool,
-) -> Backend | None:
-    """Return the store that was described, None for the one that the index has.
+) -> QdrantOptions | None:
+    """Return what the flags describe; None for another backend, and for the store of the index.
 
     Raises
     ------
     UsageError : another folder would take the collection that this index needs.
     """
-    from indexes.backends.qdrant import configured_backend
-
-    settings = manifest.settings
-    theirs = (settings.get("url"), settings.get("collection"))
-    on_server = settings.get("mode") == "server"
+    theirs = (manifest.settings.get("url"), manifest.settings.get("collection"))
+    on_server = manifest.settings.get("mode") == "server"
     same = backend in (None, manifest.backend)
-    if same and not flags.typed:
-        if on_server and not in_place:
-            raise _taken(theirs)
-        return None
-    kind = factory or (manifest.factory if same else "Flat")
-    name = str(theirs[1]) if on_server and in_place else target.resolve().name
-    options = read_qdrant_options(backend or manifest.backend, kind, flags, name)
-    if options is None:
-        return None
-    if same and on_server and not in_place and (options.url, options.collection) == theirs:
+    options = None
+    if flags.typed or not same:
+        kind = factory or (manifest.factory if same else "Flat")
+        name = str(theirs[1]) if on_server and in_place else target.resolve().name
+        options = read_qdrant_options(backend or manifest.backend, kind, flags, name)
+    place = theirs if options is None else (options.url, options.collection)
+    if same and on_server and not in_place and place == theirs:
         raise _taken(theirs)
-    own = in_place and options.collection == theirs[1]
-    return configured_backend(replace(options, overwrite=overwrite or own))
+    return options
 
 
 def _taken(place: tuple[object, object]) -> UsageError:
