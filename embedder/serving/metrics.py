@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -45,51 +46,34 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "millpond_requests",
-            "Requests that were answered.",
-            ("route", "status"),
-            registry=registry,
-        )
-        self._request_seconds = Histogram(
-            "millpond_request_seconds",
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"millpond_{name}", what, labels, registry=registry)
+
+        def histogram(
+            name: str, what: str, *labels: str, buckets: Sequence[float] = _SECONDS
+        ) -> Histogram:
+            return Histogram(f"millpond_{name}", what, labels, buckets=buckets, registry=registry)
+
+        self._requests = counter("requests", "Requests that were answered.", "route", "status")
+        self._request_seconds = histogram(
+            "request_seconds",
             "From the first byte of a request to the last of its answer.",
-            ("route",),
-            buckets=_SECONDS,
-            registry=registry,
+            "route",
         )
-        self._waits = Histogram(
-            "millpond_queue_wait_seconds",
-            "From a request's arrival in the queue to its first batch.",
-            buckets=_SECONDS,
-            registry=registry,
+        self._waits = histogram(
+            "queue_wait_seconds", "From a request's arrival in the queue to its first batch."
         )
-        self._batch_tokens = Histogram(
-            "millpond_batch_tokens", "Tokens in a batch.", buckets=_TOKENS, registry=registry
+        self._batch_tokens = histogram("batch_tokens", "Tokens in a batch.", buckets=_TOKENS)
+        self._batch_texts = histogram("batch_texts", "Texts in a batch.", buckets=_TEXTS)
+        self._batch_seconds = histogram("batch_seconds", "Encoding a batch.")
+        self._failed = counter("failed_batches", "Batches on which the model failed.")
+        self._refused = counter("refused_requests", "Requests answered with 429.")
+        self._dropped = counter(
+            "dropped_requests", "Requests whose client went away before the answer."
         )
-        self._batch_texts = Histogram(
-            "millpond_batch_texts", "Texts in a batch.", buckets=_TEXTS, registry=registry
-        )
-        self._batch_seconds = Histogram(
-            "millpond_batch_seconds", "Encoding a batch.", buckets=_SECONDS, registry=registry
-        )
-        self._failed = Counter(
-            "millpond_failed_batches", "Batches on which the model failed.", registry=registry
-        )
-        self._refused = Counter(
-            "millpond_refused_requests", "Requests answered with 429.", registry=registry
-        )
-        self._dropped = Counter(
-            "millpond_dropped_requests",
-            "Requests whose client went away before the answer.",
-            registry=registry,
-        )
-        self._search_seconds = Histogram(
-            "millpond_search_seconds",
-            "Searching an index, encoding not counted.",
-            ("index",),
-            buckets=_SECONDS,
-            registry=registry,
+        self._search_seconds = histogram(
+            "search_seconds", "Searching an index, encoding not counted.", "index"
         )
 
     def watch(self, batcher: Batcher) -> None:
