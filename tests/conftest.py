@@ -50,8 +50,9 @@ def chromium():
 def pytest_collection_modifyitems(items):
     """Mark the tests that find new cases with another seed."""
     for item in items:
-        is_hypothesis = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-        if is_hypothesis or "seed" in getattr(item, "fixturenames", ()):
+        parameters = item.callspec.params if hasattr(item, "callspec") else ()
+        draws = "seed" in item.fixturenames and "seed" not in parameters
+        if draws or getattr(item.function, "is_hypothesis_test", False):
             item.add_marker("fuzz")
 
 
