@@ -1,4 +1,4 @@
-"""Streaming readers for documents and queries; see ``read_corpus`` for what is accepted."""
+"""Streaming readers for documents and queries; ``read_corpus`` lists the formats."""
 
 from retrieval.corpus.reading import Corpus, Queries, read_corpus, read_queries
 

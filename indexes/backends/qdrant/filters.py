@@ -1,10 +1,10 @@
 """Filters as Qdrant takes them, and the payload that makes them mean what they mean elsewhere.
 
-Qdrant compares numbers in its own ways. Ranges compare 64-bit floats, beyond 2**53 otherwise with
-a payload index than without. Its JSON parser misreads many floats by a step or two, each time that
-a segment is written anew, so that no stored float can be relied on. The embedded engine's Python
-binding turns ``true`` into 1. So the payload holds bools as 0 and 1, dates as UTC text of one form,
-floats also in a form made of whole numbers or text, and no nulls.
+Qdrant compares numbers in its own ways. Ranges compare 64-bit floats, and beyond 2**53 their result
+depends on whether there is a payload index. Its JSON parser misreads many floats by a step or two,
+and again whenever a segment is rewritten, so that no stored float can be relied on. The embedded
+engine's Python binding turns ``true`` into 1. So the payload holds bools as 0 and 1, dates as UTC
+text of one form, floats also as whole numbers or text, and no nulls.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ ROOT = "fields"
 """The payload entry below which the fields lie, apart from ids and texts."""
 
 EXACT = 9 * 10**14
-"""Qdrant's parser gets whole numbers up to here right even where they are written with ``.0``."""
+"""Qdrant's parser reads whole numbers up to here correctly, even if written with ``.0``."""
 
 PARSER_STEPS = 2
-"""How many float64 numbers the parser can be off."""
+"""The largest error of the parser, in float64 numbers."""
 
 HIGH, LOW, TEXT = "%high", "%low", "%text"
-"""End the keys that hold a float's exact forms. No field can: its own % is written %25."""
+"""Suffixes of the keys that hold a float's exact forms; a % in a field name is written %25."""
 
 Json: TypeAlias = dict[str, Any]
 
