@@ -12,7 +12,7 @@ import pytest
 from benchmarks.scoring.results import read_results
 from tests.benchmarks import fakes
 
-for module in ("pytrec_eval", "sklearn", "scipy", "faiss"):
+for module in ("sklearn", "scipy", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
 SCRIPT = """
 import json, os, sys, traceback
 from pathlib import Path
-import bm25s, faiss, pytrec_eval, scipy.stats, sklearn.cluster, sklearn.linear_model
+import bm25s, faiss, scipy.stats, sklearn.cluster, sklearn.linear_model
 from benchmarks import BenchConfig, run_benchmark
 from tests.benchmarks.fakes import Models, WordEncoder
 

@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import sys
 import threading
 import zipfile
 
@@ -9,7 +10,7 @@ import pytest
 
 from benchmarks.tasks import datasets
 from benchmarks.tasks.datasets import fetch_beir
-from retrieval.errors import DownloadError, StorageError, UnknownNameError
+from retrieval.errors import DownloadError, MissingDependencyError, StorageError, UnknownNameError
 
 pytest.importorskip("beir", reason="the bench extra is not installed")
 
@@ -155,3 +156,10 @@ def test_a_cache_that_cannot_be_written_is_a_storage_error(serve, cache):
     cache.parent.parent.joinpath("millpond").write_text("a file in its place")
     with pytest.raises(StorageError, match="cannot be written .* set XDG_CACHE_HOME"):
         fetch_beir("scifact", lambda line: None)
+
+
+def test_without_requests_the_extra_is_named(monkeypatch, cache):
+    monkeypatch.setitem(sys.modules, "requests", None)
+    with pytest.raises(MissingDependencyError, match=r'needs requests.*"millpond\[bench\]"'):
+        fetch_beir("scifact", lambda line: None)
+    assert left(cache) == []

@@ -8,8 +8,6 @@ from retrieval import Hit
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError
 from tests.benchmarks import fakes
 
-pytest.importorskip("pytrec_eval", reason="the bench extra is not installed")
-
 
 @pytest.fixture
 def load(tmp_path):
