@@ -36,7 +36,7 @@ DEFAULT_MODEL_NAME = "millpond-135m"
 
 
 class SpeedName(StrEnum):
-    """What --speed accepts; a test holds it equal to ``embedder.engine.speed.SPEEDS``."""
+    """What --speed accepts; a test holds it equal to ``embedder.environment.SPEEDS``."""
 
     EXACT = "exact"
     FAST = "fast"
@@ -187,7 +187,7 @@ def choose_engine(
             raise UsageError(f"{named} goes with --engine ray. Add that, or leave {named} out.")
         return None
     from embedder import DEFAULT_MODEL, Embedder
-    from embedder.engine.speed import check_speed
+    from embedder.environment import check_speed
     from indexes.engines.ray import RayConfig, ray_engine
 
     name = model or DEFAULT_MODEL

@@ -21,12 +21,10 @@ from embedder.engine.speed import (
     INT8_REPAID_SECONDS,
     REPAID_SECONDS,
     LayerCompiler,
-    Speed,
-    check_speed,
     quantize_backbone,
 )
 from embedder.engine.text import PromptTemplate, TextTokenizer, check_finite
-from embedder.environment import choose_device, choose_dtype
+from embedder.environment import Speed, check_speed, choose_device, choose_dtype
 from embedder.models.names import DEFAULT_VARIANT, describe_model, find_saved_model
 from embedder.models.saved import load_parts
 from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling, resolve_layers

@@ -1,4 +1,4 @@
-"""The machine and the process: device, dtype, memory that is kept, and quiet libraries.
+"""Where and how a model computes: device, dtype, speed; and memory and logs of the process.
 
 torch is imported where devices are asked for: commands set memory up without it.
 """
@@ -11,14 +11,36 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["choose_device", "choose_dtype", "keep_freed_memory", "quiet_transformers"]
+__all__ = [
+    "SPEEDS",
+    "Speed",
+    "check_speed",
+    "choose_device",
+    "choose_dtype",
+    "keep_freed_memory",
+    "quiet_transformers",
+]
+
+
+Speed = Literal["exact", "fast"]
+"""``exact`` gives the model's own vectors. ``fast`` may compute in int8 and compile layers."""
+
+SPEEDS: tuple[Speed, ...] = get_args(Speed)
+
+
+def check_speed(speed: str) -> Speed:
+    """Return the speed, or raise UsageError where there is none of this name."""
+    for known in SPEEDS:
+        if speed == known:
+            return known
+    raise UsageError(f"speed is {speed!r}; expected {' or '.join(SPEEDS)}.")
 
 
 def choose_device(name: str | None = None) -> torch.device:

@@ -34,7 +34,7 @@ def load_encoder(
     Here torch is imported, and not with this module.
     """
     from embedder.embedder import Embedder
-    from embedder.engine.speed import check_speed
+    from embedder.environment import check_speed
 
     name = model or DEFAULT_MODEL
     return Embedder.load(name, device=device, speed=check_speed(speed), notify=notify)

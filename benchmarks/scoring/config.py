@@ -60,7 +60,7 @@ class BenchConfig:
         if self.backend not in list_backends():
             raise UnknownNameError("index backend", self.backend, list_backends())
         if self.speed != "exact":  # torch is not imported for what is the default
-            from embedder.engine.speed import check_speed
+            from embedder.environment import check_speed
 
             check_speed(self.speed)
         if self.out.exists() and not self.out.is_dir():

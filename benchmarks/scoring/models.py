@@ -98,7 +98,7 @@ def load_model(
     if name.startswith(BASELINE_PREFIX):
         return _wrap_baseline(load_baseline(name, device, notify), baseline_folder(name))
     from embedder import Embedder
-    from embedder.engine.speed import check_speed
+    from embedder.environment import check_speed
 
     embedder = Embedder.load(name, device=device, speed=check_speed(speed), notify=notify)
     return wrap_embedder(name, embedder)

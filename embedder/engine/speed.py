@@ -1,4 +1,7 @@
-"""Layers compiled by torch.compile while long work runs, and only where that is a gain."""
+"""What speed "fast" does: int8 layers on CPUs that gain by them, and compiled layers in long work.
+
+Both are used only where they are a gain.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
@@ -17,16 +20,12 @@ from embedder.engine.int8 import Int8Linear, cpu_has_vnni, quantize_linears
 from embedder.engine.lean import LeanLayer
 from embedder.engine.probe import layers_agree
 from embedder.models.lora import has_adapter
-from retrieval.errors import UsageError
 from retrieval.protocols import Notify
 
 __all__ = [
     "INT8_REPAID_SECONDS",
     "REPAID_SECONDS",
     "LayerCompiler",
-    "SPEEDS",
-    "Speed",
-    "check_speed",
     "describe_speeds",
     "quantize_backbone",
     "unfuse",
@@ -147,22 +146,11 @@ class LayerCompiler:
         self._notify(f"{reason}; going on with plain ones.")
 
 
-Speed = Literal["exact", "fast"]
-"""``exact`` gives the model's own vectors. ``fast`` may compute in int8 and compile layers."""
-
-SPEEDS: tuple[Speed, ...] = get_args(Speed)
-
-
 _ROUNDING = 0.02
-"""How far int8 layers may be apart, over what they change: some are rounded the other way."""
+"""How far a fused int8 layer may be from the lean one, as a share of the change that it makes.
 
-
-def check_speed(speed: str) -> Speed:
-    """Return the speed, or raise UsageError where there is none of this name."""
-    for known in SPEEDS:
-        if speed == known:
-            return known
-    raise UsageError(f"speed is {speed!r}; expected {' or '.join(SPEEDS)}.")
+Values near the middle of two steps are rounded the other way.
+"""
 
 
 def quantize_backbone(backbone: Backbone, notify: Notify) -> bool:

@@ -5,7 +5,7 @@ import pytest
 
 from cli.options import SpeedName
 from embedder import loading
-from embedder.engine.speed import SPEEDS
+from embedder.environment import SPEEDS
 from tests.embedder import stand_ins
 
 COMMANDS = ("embed", "index", "search", "bench", "serve", "add", "update")

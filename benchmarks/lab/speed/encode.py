@@ -42,8 +42,8 @@ from benchmarks.lab.speed.interleaved import (
 )
 from benchmarks.lab.speed.llama_cpp import FORMATS, LlamaCppEncoder, has_llama_cpp, write_gguf
 from embedder import Embedder
-from embedder.engine.speed import LayerCompiler, Speed, unfuse
-from embedder.environment import keep_freed_memory
+from embedder.engine.speed import LayerCompiler, unfuse
+from embedder.environment import Speed, keep_freed_memory
 from embedder.pooling.modules import without_whitening
 from retrieval import read_corpus
 from retrieval.corpus.labelled import read_sts
