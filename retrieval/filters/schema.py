@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, NoReturn, TypeAlias
 
@@ -50,9 +50,9 @@ FIRST_DATE = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 LAST_DATE = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 _DATE = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
-    r"(?:[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?"
-    r"(Z|[+-][0-9]{2}:?[0-9]{2})?)?"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"(?:[T ](?:[01][0-9]|2[0-3]):[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
+    r"(?:Z|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?)?"
 )
 
 
@@ -145,27 +145,15 @@ def parse_date(text: str) -> int | None:
     fraction and the offset may be left out, and a blank may stand for the T. A missing time is
     midnight, a missing offset UTC. Digits after the microseconds are cut off.
     """
-    if text[4:5] != "-":
-        return None
-    match = _DATE.fullmatch(text)
-    if match is None:
-        return None
-    hour, minute, second = int(match[4] or 0), int(match[5] or 0), int(match[6] or 0)
-    if hour > 23 or minute > 59 or second > 59:
+    if text[4:5] != "-" or not _DATE.fullmatch(text):
         return None
     try:
-        day = date(int(match[1]), int(match[2]), int(match[3])).toordinal() - _EPOCH.toordinal()
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    fraction = int((match[7] or "").ljust(6, "0")[:6])
-    micros = (((24 * day + hour) * 60 + minute) * 60 + second) * 1_000_000 + fraction
-    zone = match[8] or "Z"
-    if zone != "Z":
-        offset_hours, offset_minutes = int(zone[1:3]), int(zone[-2:])
-        if offset_hours > 23 or offset_minutes > 59:
-            return None
-        offset = (60 * offset_hours + offset_minutes) * 60_000_000
-        micros -= offset if zone[0] == "+" else -offset
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    micros = (moment - _EPOCH) // _MICROSECOND
     return micros if FIRST_DATE <= micros <= LAST_DATE else None
 
 
