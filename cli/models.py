@@ -11,7 +11,7 @@ from cli.options import OVERLAP, TOKENS
 if TYPE_CHECKING:
     from embedder import Embedder
     from embedder.splitting import PassageSplitter
-    from retrieval import Document, Encoder, Fingerprint, Vectors
+    from retrieval import Corpus, Document, Encoder, Fingerprint, Vectors
 
 __all__ = [
     "Reading",
@@ -22,6 +22,7 @@ __all__ = [
     "name_passages",
     "note_untrained",
     "say_once",
+    "warn_skipped",
 ]
 
 
@@ -60,6 +61,12 @@ def note_untrained(encoder: Encoder) -> None:
     """Say so on stderr if the model was never trained as an embedder."""
     if not getattr(encoder, "trained", True):
         warn(f"{encoder.fingerprint.model} is untrained: expect rough results.")
+
+
+def warn_skipped(source: Corpus) -> None:
+    """Say on stderr how many bad records were left out, if any."""
+    if source.skipped:
+        warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")
 
 
 class ReportingEncoder:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from cli.console import message, progress, warn
+from cli.console import message, progress
 from cli.models import (
     Reading,
     ReportingEncoder,
     keep_memory,
     load_splitter,
     note_untrained,
+    warn_skipped,
 )
 from cli.options import DeviceOption, IndexSpeedOption, SkipBadOption
 from cli.output import report_change
@@ -27,7 +28,6 @@ from cli.store import StoredKeyOption, use_asked_key
 if TYPE_CHECKING:
     from embedder import Embedder
     from indexes import Change, Manifest
-    from retrieval.corpus.records import Row
 
 __all__ = [
     "COMPACT_SHARE",
@@ -126,8 +126,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
             resumed=lambda rows: message(f"Continuing: {rows:,} {noun} were stored before."),
         )
     report_change(change, asked.folder, time.monotonic() - started)
-    if source.skipped:
-        warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")
+    warn_skipped(source)
     note_untrained(encoder)
 
 
@@ -215,7 +214,6 @@ def update(
     embed_change(asked, partial(Index.update, delete_missing=delete_missing))
 
 
-ID_FIELDS = ("doc_id", "_id", "docid", "id")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
 
@@ -229,7 +227,7 @@ def delete(
         typer.Option(
             "--ids",
             metavar="FILE",
-            help="A file with one id per line, or a .jsonl file of records with doc_id, _id "
+            help="A file with one id per line, or a .jsonl file of records with _id, doc_id "
             "or id; - for lines on stdin.",
         ),
     ] = None,
@@ -311,20 +309,10 @@ def _plain_ids(path: Path | None, source: str) -> Iterator[str]:
 
 def _json_ids(path: Path | None, source: str) -> Iterator[str]:
     from retrieval.corpus.formats import jsonl_rows
+    from retrieval.corpus.records import read_id
     from retrieval.errors import RecordError
 
     for row in jsonl_rows(path, source):
         if isinstance(row, RecordError):
             raise row
-        yield _id_of(row)
-
-
-def _id_of(row: Row) -> str:
-    """Return the id of a record, as the corpus reader would."""
-    name = next((name for name in ID_FIELDS if name in row.values), None)
-    if name is None:
-        raise row.error(f"no id; expected one of {', '.join(ID_FIELDS)}")
-    value = row.values[name]
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise row.error(f"{name!r} is {value!r}; expected a string or an integer")
-    return str(value)
+        yield read_id(row)

@@ -89,7 +89,7 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 def _check_status(collection: CollectionState | None) -> None:
-    """Raise StorageError where the server itself calls the collection broken."""
+    """Raise StorageError if the server itself calls the collection broken."""
     from retrieval.errors import StorageError
 
     if collection is not None and collection.status == "red":
@@ -132,13 +132,13 @@ def _compare_files(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str
 
 
 def _refuse_damaged(folder: Path, damaged: Mapping[str, str]) -> None:
-    """Raise IndexCorruptError that names the first damaged file, and how many there are more."""
+    """Raise IndexCorruptError with the first damaged file and the number of the others."""
     from retrieval.errors import IndexCorruptError
 
     if damaged:
         name, fault = next(iter(damaged.items()))
         others = len(damaged) - 1
-        more = f" So {'is 1 other file' if others == 1 else f'are {others} others'}."
+        more = f" So {'is 1 other file' if others == 1 else f'are {others} other files'}."
         raise IndexCorruptError(
             f"{folder / name} is damaged: {fault}.{more if others else ''} "
             f"Index the corpus again with --overwrite."
@@ -200,7 +200,7 @@ def _size_on_disk(folder: Path) -> int:
 
 
 def _note_unfinished(folder: Path) -> None:
-    """Say on stderr that a new version of a whole index was begun beside it."""
+    """Say on stderr that a new version of a whole index was started beside it."""
     from indexes.storage.staging import read_unfinished
 
     unfinished = read_unfinished(folder)

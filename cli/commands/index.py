@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import format_seconds, message, progress, warn
+from cli.console import format_seconds, message, progress
 from cli.models import (
     Reading,
     ReportingEncoder,
@@ -18,6 +18,7 @@ from cli.models import (
     load_encoder,
     load_splitter,
     note_untrained,
+    warn_skipped,
 )
 from cli.options import (
     AddressOption,
@@ -165,8 +166,7 @@ def index(
             resumed=going_on,
         ).manifest
     _summarise(manifest, reading.count, out, time.monotonic() - started)
-    if source.skipped:
-        warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")
+    warn_skipped(source)
     report_built(manifest, out)
     note_untrained(encoder)
     message(f'Next: millpond search {shlex.quote(str(out))} "{EXAMPLE_QUESTION}"')

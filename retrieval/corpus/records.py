@@ -21,6 +21,7 @@ __all__ = [
     "Fields",
     "Row",
     "check_columns",
+    "read_id",
     "to_document",
     "to_query",
 ]
@@ -75,6 +76,16 @@ def to_document(row: Row) -> Document:
         if name not in (id_field, text_field, "title")
     }
     return Document(doc_id, text, title, _metadata(row, rest) if rest else {})
+
+
+def read_id(row: Row, fields: Fields = DOCUMENT_FIELDS) -> str:
+    """Return the id of a record.
+
+    Raises
+    ------
+    RecordError : it is missing or of a wrong type.
+    """
+    return _identifier(row, _find_field(row, "id", fields.ids))
 
 
 def to_query(row: Row) -> Query:

@@ -194,8 +194,8 @@ def test_skipping_bad_records_does_not_go_with_deleting_what_is_missing(millpond
         (("--ids", "."), 2, ["this is a folder"]),
         (("--ids", "empty.txt"), 2, ["empty.txt: it holds no id"]),
         (("--ids", "bad.txt"), 2, ["bad.txt:2: not UTF-8"]),
-        (("--ids", "bad.jsonl"), 2, ["bad.jsonl:1: no id; expected one of doc_id"]),
-        (("--ids", "worse.jsonl"), 2, ["worse.jsonl:1: 'id' is True"]),
+        (("--ids", "bad.jsonl"), 2, ["bad.jsonl:1: no id among 'name'; expected one of _id"]),
+        (("--ids", "worse.jsonl"), 2, ["worse.jsonl:1: 'id' is true or false"]),
         (("--ids", "worst.jsonl"), 2, ["worst.jsonl:1: not valid JSON"]),
     ],
 )
