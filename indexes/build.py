@@ -19,13 +19,13 @@ from indexes.backends.registry import backend_of, get_backend
 from indexes.search.selection import (
     DELETED_NAME,
     FIELDS_NAME,
+    check_unique_ids,
     infer_fields,
     live_rows,
     write_fields,
 )
 from indexes.snapshot import Snapshot
 from indexes.storage.documents import DocumentStore
-from indexes.storage.ids import check_unique_ids
 from indexes.storage.manifest import (
     BUILDING_NAME,
     SHARD_ROLES,

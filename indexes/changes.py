@@ -11,24 +11,25 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 
 from indexes.backends.backend import Backend
 from indexes.backends.registry import backend_of
 from indexes.build import build_index
-from indexes.storage.ids import IdLookup
+from indexes.search.selection import IdLookup
 from indexes.storage.manifest import MANIFEST_NAME, Manifest
 from indexes.storage.staging import Staging
 from indexes.transaction import Transaction
 from indexes.writing import Encoded, IndexConfig, check_encoded, plan_of, stage_rows
-from retrieval import Document, Encoder, Progress, Scalar
+from retrieval import Document, Encoder, Progress, Scalar, check_fingerprints
 from retrieval.corpus.reading import IdSet
 from retrieval.errors import DuplicateIdError, UsageError
 from retrieval.passages import Splitter, read_passages, split_passage_id
-from retrieval.protocols import Mask
+from retrieval.protocols import Mask, no_progress
 
-__all__ = ["Change", "Merge", "delete_rows"]
+__all__ = ["Change", "Merge", "check_fit", "delete_rows"]
 
 BATCH = 256
 SHOWN_IDS = 3
@@ -125,6 +126,7 @@ class Merge:
         """Store what is new or differs, publish it, say what was done; see ``Index.update``."""
         snapshot = self.transaction.snapshot
         manifest = snapshot.manifest
+        check_fit(self.transaction.folder, manifest, self.encoder, self.split)
         self._done = Change(manifest)
         live = snapshot.rows.everything.mask
         unseen = np.ones(manifest.rows, np.bool_) if live is None else live.copy()
@@ -140,7 +142,7 @@ class Merge:
             self._new_rows(documents, unseen, progress),
             self._encode,
             self.config,
-            progress=lambda count: None,
+            progress=no_progress,
             resumed=resumed,
         )
         if self.delete_missing:
@@ -217,6 +219,17 @@ class Merge:
                 encoded = self.encoder.encode_documents([document.content for document in new])
                 vectors[rows < 0] = check_encoded(encoded, new, stored.dimension)
             yield chunk, vectors
+
+
+def check_fit(folder: Path, manifest: Manifest, encoder: Encoder, split: Splitter | None) -> None:
+    """Raise FingerprintError or UsageError unless these two made the rows of the index."""
+    check_fingerprints(manifest.fingerprint, encoder.fingerprint)
+    if bool(manifest.passages) != (split is not None):
+        state = "cut into passages" if manifest.passages else "not cut into passages"
+        raise UsageError(
+            f"{folder} is {state}, and so must be what is added to it: pass "
+            f"split={'a function' if manifest.passages else 'None'}."
+        )
 
 
 def _publish(

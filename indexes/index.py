@@ -4,36 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Self, TypeAlias, overload
+from typing import Self, overload
 
 from indexes.backends.backend import Backend
 from indexes.build import Target, compact, rebuild
-from indexes.changes import Change, Merge, delete_rows
+from indexes.changes import Change, Merge, check_fit, delete_rows
+from indexes.search.selection import Where
 from indexes.snapshot import Snapshot
 from indexes.storage.manifest import Manifest
 from indexes.transaction import Transaction, begin
-from indexes.writing import Engine, IndexConfig, create_index
-from retrieval import (
-    Document,
-    Encoder,
-    Fingerprint,
-    Hit,
-    Progress,
-    Vectors,
-    check_fingerprints,
-    read_corpus,
-)
+from indexes.writing import Engine, IndexConfig, Source, create_index, read_source
+from retrieval import Encoder, Fingerprint, Hit, Progress, Vectors, check_fingerprints
 from retrieval.errors import UsageError
-from retrieval.filters import Expression
 from retrieval.passages import Splitter
 from retrieval.protocols import no_progress
 
-__all__ = ["Index", "Source"]
-
-Source: TypeAlias = Iterable[Document] | str | Path
-"""Documents, read once in bounded memory; or what ``read_corpus`` reads, by name."""
+__all__ = ["Index"]
 
 
 class Index:
@@ -99,15 +86,13 @@ class Index:
         IndexExistsError : ``path`` holds an index and ``overwrite`` is false.
         UsageError : ``path`` is something else, the factory cannot be built, or the corpus, the
             model or the reading is another one than an unfinished run had.
-        UnknownNameError : no such backend.
-        MissingDependencyError : the backend's library is not installed.
         EmptyCorpusError : there was no document.
-        DuplicateIdError : two documents share an id.
-        RecordError : a document cannot be stored.
+        DuplicateIdError, RecordError : two documents share an id, or one cannot be stored.
+        MissingDependencyError : the backend's library is not installed.
         VectorError : the encoder returned a wrong shape or dtype, NaN or infinity.
         StorageError : the disk is full or not writable, or another process writes this index.
         """
-        documents, chosen = _read(corpus, config)
+        documents, chosen = read_source(corpus, config)
         manifest = create_index(
             Path(path),
             encoder,
@@ -140,8 +125,7 @@ class Index:
         SourceNotFoundError : there is no such folder, or it holds no index.
         IndexCorruptError : the build was interrupted, or a file is missing or damaged.
         FingerprintError : another model made the index.
-        UsageError : a newer millpond wrote the index.
-        UnknownNameError : this millpond has no such backend.
+        UsageError : a newer millpond wrote the index, or one with another backend.
         MissingDependencyError : the backend's library is not installed.
         """
         snapshot = Snapshot.open(Path(path), checksums=checksums)
@@ -185,7 +169,7 @@ class Index:
         """Return how many documents, or passages, can be found."""
         return self.manifest.documents
 
-    def count(self, where: Expression | str | None = None) -> int:
+    def count(self, where: Where = None) -> int:
         """Return how many documents, or passages, a filter lets through.
 
         Raises
@@ -196,12 +180,7 @@ class Index:
 
     @overload
     def search(
-        self,
-        queries: str,
-        k: int = 10,
-        *,
-        with_text: bool = True,
-        where: Expression | str | None = None,
+        self, queries: str, k: int = 10, *, with_text: bool = True, where: Where = None
     ) -> list[Hit]: ...
 
     @overload
@@ -211,7 +190,7 @@ class Index:
         k: int = 10,
         *,
         with_text: bool = True,
-        where: Expression | str | None = None,
+        where: Where = None,
     ) -> list[list[Hit]]: ...
 
     def search(
@@ -220,7 +199,7 @@ class Index:
         k: int = 10,
         *,
         with_text: bool = True,
-        where: Expression | str | None = None,
+        where: Where = None,
     ) -> list[Hit] | list[list[Hit]]:
         """Return at most k hits per query, best first; one list of hits for a single text.
 
@@ -415,22 +394,12 @@ class Index:
         missing: bool = False,
     ) -> Change:
         encoder = self._needed_encoder()
-        documents, chosen = _read(corpus, config)
-        self._check_fit(self.manifest, encoder, split)
+        documents, chosen = read_source(corpus, config)
+        check_fit(self.folder, self.manifest, encoder, split)
         with self.transaction(restart=chosen.restart) as transaction:
-            self._check_fit(transaction.snapshot.manifest, encoder, split)
             merge = Merge(transaction, encoder, chosen, split, replaces, missing)
             done = merge.run(documents, store=store, progress=progress, resumed=resumed)
         return self._compact_if_needed(done, chosen, store)
-
-    def _check_fit(self, manifest: Manifest, encoder: Encoder, split: Splitter | None) -> None:
-        check_fingerprints(manifest.fingerprint, encoder.fingerprint)
-        if bool(manifest.passages) != (split is not None):
-            state = "cut into passages" if manifest.passages else "not cut into passages"
-            raise UsageError(
-                f"{self.folder} is {state}, and so must be what is added to it: pass "
-                f"split={'a function' if manifest.passages else 'None'}."
-            )
 
     def _compact_if_needed(
         self, done: Change, config: IndexConfig, store: Backend | None
@@ -449,12 +418,3 @@ class Index:
                 "Retriever.open(folder), which loads it."
             )
         return self.encoder
-
-
-def _read(corpus: Source, config: IndexConfig | None) -> tuple[Iterable[Document], IndexConfig]:
-    """Return the documents, and the config with the name of a source that is given by name."""
-    chosen = config or IndexConfig()
-    if not isinstance(corpus, str | Path):
-        return corpus, chosen
-    documents = read_corpus(corpus)
-    return documents, replace(chosen, corpus_name=chosen.corpus_name or documents.name)

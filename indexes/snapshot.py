@@ -9,13 +9,12 @@ import numpy as np
 from indexes.backends.backend import Backend, OpenRequest, SearchEngine
 from indexes.backends.registry import get_backend
 from indexes.search.ranking import ExactScan, Found, make_hits, rank
-from indexes.search.selection import RowTable, Selection
+from indexes.search.selection import RowTable, Selection, Where
 from indexes.storage.documents import DocumentStore
 from indexes.storage.manifest import FileEntry, Manifest, read_manifest
 from indexes.storage.vectors import Shards, check_vectors
 from retrieval import Hit, Vectors
 from retrieval.errors import IndexCorruptError, UsageError
-from retrieval.filters import Expression
 from retrieval.protocols import Rows
 
 __all__ = ["Snapshot", "find_damage"]
@@ -132,7 +131,7 @@ class Snapshot:
         k: int,
         *,
         with_text: bool = True,
-        where: Expression | str | None = None,
+        where: Where = None,
     ) -> list[list[Hit]]:
         """Return at most k hits per row of ``vectors`` (Q, D); see ``Index.search``."""
         checked = check_vectors(vectors, self.manifest.dimension, source="queries")

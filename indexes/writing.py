@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from indexes.storage.manifest import Manifest
 from indexes.storage.staging import Staging
 from indexes.storage.vectors import VECTOR_TYPES, find_bad_row
 from indexes.transaction import Transaction, begin, check_target, storage_errors
-from retrieval import Document, Encoder, Progress, Scalar, Vectors
+from retrieval import Document, Encoder, Progress, Scalar, Vectors, read_corpus
 from retrieval.errors import EmptyCorpusError, UnknownNameError, UsageError, VectorError
 from retrieval.passages import Splitter, read_passages
 from retrieval.protocols import no_progress
@@ -26,16 +26,19 @@ from retrieval.protocols import no_progress
 __all__ = [
     "Engine",
     "IndexConfig",
+    "Source",
     "check_encoded",
     "create_index",
     "encode_in_turn",
     "plan_of",
+    "read_source",
     "stage_rows",
 ]
 
 CHUNK_CHARACTERS = 16 * 2**20
 
-T = TypeVar("T")
+Source: TypeAlias = Iterable[Document] | str | Path
+"""Documents, read once in bounded memory; or what ``read_corpus`` reads, by name."""
 
 Encoded: TypeAlias = Iterator[tuple[Sequence[Document], Vectors]]
 """Chunks of documents, in order, each with its vectors float32 (N, D)."""
@@ -90,6 +93,17 @@ class IndexConfig:
     def source(self) -> str:
         """How messages name the corpus."""
         return self.corpus_name or "corpus"
+
+
+def read_source(
+    corpus: Source, config: IndexConfig | None
+) -> tuple[Iterable[Document], IndexConfig]:
+    """Return the documents, and the config with the name of a source that is given by name."""
+    chosen = config or IndexConfig()
+    if not isinstance(corpus, str | Path):
+        return corpus, chosen
+    documents = read_corpus(corpus)
+    return documents, replace(chosen, corpus_name=chosen.corpus_name or documents.name)
 
 
 def create_index(

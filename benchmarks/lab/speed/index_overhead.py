@@ -1,6 +1,6 @@
 """What a whole build costs beside embedding: against a bare loop that only fills a FAISS index.
 
-The bare loop, in batches of as many documents as ``write_corpus`` takes: joins title and text,
+The bare loop, in batches of as many documents as ``Index.create`` takes: joins title and text,
 encodes, ``IndexFlatIP.add``; at the end one ``faiss.write_index``. It keeps no document and no id,
 checks nothing, waits for no disk and holds all vectors in memory. Both are handed the same
 documents, which lie in memory, and the same encoder.
@@ -26,8 +26,8 @@ from retrieval import Document, Encoder
 __all__ = ["BARE", "TARGET", "OverheadConfig", "measure_overhead", "overhead_lines"]
 
 BARE = "bare loop"
-PLAIN = "write_corpus"
-FIELDS = "write_corpus, 2 fields"
+PLAIN = "Index.create"
+FIELDS = "Index.create, 2 fields"
 TARGET = 0.80
 
 

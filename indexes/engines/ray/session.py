@@ -53,7 +53,7 @@ class RayConfig:
     def __post_init__(self) -> None:
         """Raise UsageError for a number that cannot be."""
         if self.address is not None and not self.address.strip():
-            raise UsageError("address is empty; accepted: auto, HOST:6379, ray://HOST:10001.")
+            raise UsageError("address is empty; expected auto, HOST:6379 or ray://HOST:10001.")
         least: dict[str, tuple[float | None, float]] = {
             "workers": (self.workers, 1),
             "cpus_per_worker": (self.cpus_per_worker, 0),

@@ -28,7 +28,7 @@ def test_the_share_is_the_time_of_a_build_by_that_of_encoding_within_rounds():
     timings = Timings({ALONE: [4, 2, 10], BUILD: [4.4, 2.08, 10.2]})
     said = describe_share(timings)
     assert said == (
-        "write_corpus takes 1.040 (1.020 to 1.100) of the time of encoding alone; "
+        "Index.create takes 1.040 (1.020 to 1.100) of the time of encoding alone; "
         "at most 1.05: reached"
     )
     assert describe_share(Timings({ALONE: [1], BUILD: [1.06]})).endswith("not reached")
@@ -67,7 +67,7 @@ def test_the_command_prints_the_machine_a_table_and_a_verdict(corpus, tiny_base,
         ALONE,
         BUILD,
     ]
-    assert lines[-1].startswith("write_corpus takes ")
+    assert lines[-1].startswith("Index.create takes ")
     assert list(work.iterdir()) == []
 
 

@@ -149,4 +149,4 @@ def test_the_quick_table_of_overhead_has_every_contestant(capsys):
     assert printed.startswith("overhead: documents 100, dimension 64, characters 600, rounds 2")
     for encoder in ENCODERS:
         assert f"| {encoder} | bare loop | " in printed
-        assert f"| {encoder} | write_corpus, 2 fields | " in printed
+        assert f"| {encoder} | Index.create, 2 fields | " in printed

@@ -6,8 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from indexes.search import selection
+from indexes.search.selection import check_unique_ids
 from indexes.storage import documents as module
-from indexes.storage import ids as ids_module
 from indexes.storage.documents import (
     ContentDigest,
     DocumentStore,
@@ -15,7 +16,6 @@ from indexes.storage.documents import (
     column_bytes,
     make_rows,
 )
-from indexes.storage.ids import check_unique_ids
 from retrieval import Document
 from retrieval.errors import DuplicateIdError
 from tests.indexes import fakes
@@ -93,7 +93,7 @@ def test_equal_hashes_are_no_equal_ids(tmp_path, monkeypatch):
     def all_alike(doc_ids):
         return np.zeros(len(doc_ids), np.uint64)
 
-    monkeypatch.setattr(ids_module, "_hash_ids", all_alike)
+    monkeypatch.setattr(selection, "_hash_ids", all_alike)
     store = write(tmp_path, fakes.make_documents(5))
     check_unique_ids(store, source="c")
     again = write(tmp_path, [*fakes.make_documents(5), Document("d3", "again")])

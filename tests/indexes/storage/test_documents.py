@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from indexes.search.selection import check_unique_ids
 from indexes.storage import documents as module
 from indexes.storage.documents import DocumentStore, DocumentWriter
-from indexes.storage.ids import check_unique_ids
 from retrieval import Document
 from retrieval.errors import DuplicateIdError, IndexCorruptError, RecordError
 from tests.indexes import fakes
