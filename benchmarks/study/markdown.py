@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report.markdown import plain, table_lines
-from benchmarks.study import words
 from benchmarks.study.config import StudyConfig
 from benchmarks.study.page import render_study_page
 from benchmarks.study.runs import StudyFolder
 from benchmarks.study.summary import summarise
+from benchmarks.study.words import (
+    ablation_tables,
+    attention_sentences,
+    convergence_sentence,
+    cost_rows,
+    scale_note,
+    task_type_rows,
+)
 from indexes.storage.manifest import millpond_version, now_utc
 
 __all__ = ["render_study_markdown", "write_study_report"]
@@ -25,7 +32,7 @@ def render_study_markdown(summary: Mapping[str, Any]) -> str:
         f"{summary['done']} of {summary['runs']} runs done, seeds "
         f"{', '.join(map(str, summary['seeds']))}. The claims are those of arXiv 2409.02727."
     )
-    notes = [*(words.scale_note(base) for base in summary["bases"]), *summary["cautions"]]
+    notes = [*(scale_note(base) for base in summary["bases"]), *summary["cautions"]]
     lines += ["", *_list(notes), ""]
     for base in summary["bases"]:
         lines += _base(base, summary["baseline"])
@@ -49,10 +56,10 @@ def _base(base: Mapping[str, Any], baseline: str) -> Iterator[str]:
         yield ""
         yield from _list([f"{one['reason']} ({one['word']})" for one in claim["judgements"]])
         yield ""
-    for title, variants in words.ablation_tables(base).items():
+    for title, variants in ablation_tables(base).items():
         yield f"### {title}"
         yield ""
-        yield from _table(*words.task_type_rows(base, variants, baseline))
+        yield from _table(*task_type_rows(base, variants, baseline))
         yield ""
     yield (
         "Score ± standard deviation between seeds; [interval over items]; difference and corrected "
@@ -65,18 +72,18 @@ def _base(base: Mapping[str, Any], baseline: str) -> Iterator[str]:
     yield ""
     yield "### Attention over a single key"
     yield ""
-    sentences = words.attention_sentences(base)
+    sentences = attention_sentences(base)
     yield from _list(sentences or ["No last_layer pooling was trained."])
     yield ""
     yield "### Convergence"
     yield ""
     yield from _list(
-        [f"{one['name']}: the loss {words.convergence_sentence(one)}." for one in base["variants"]]
+        [f"{one['name']}: the loss {convergence_sentence(one)}." for one in base["variants"]]
     )
     yield ""
     yield "### Cost"
     yield ""
-    yield from _table(*words.cost_rows(base))
+    yield from _table(*cost_rows(base))
     yield ""
 
 

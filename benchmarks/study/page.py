@@ -9,8 +9,16 @@ from typing import Any
 
 from benchmarks.report.markdown import NOTHING, format_score
 from benchmarks.report.page import fill_template, policy_digest, read_static
-from benchmarks.study import words
 from benchmarks.study.charts import draw_bars, draw_curves, draw_heatmap, draw_scatter
+from benchmarks.study.words import (
+    Table,
+    ablation_tables,
+    attention_sentences,
+    convergence_sentence,
+    cost_rows,
+    scale_note,
+    task_type_rows,
+)
 
 __all__ = ["render_study_page"]
 
@@ -61,7 +69,7 @@ def _section(name: str, title: str, body: Iterable[str]) -> str:
 
 
 def _caution(summary: Mapping[str, Any]) -> Iterator[str]:
-    scale = [words.scale_note(base) for base in summary["bases"]]
+    scale = [scale_note(base) for base in summary["bases"]]
     yield from _paragraphs([*scale, *summary["cautions"]], "notice measure")
     if summary["failed"]:
         yield "<h3>Runs that failed</h3>"
@@ -73,9 +81,9 @@ def _base(base: Base, baseline: str) -> Iterator[str]:
     yield '<div class="claims">'
     yield from map(_claim, base["claims"])
     yield "</div>"
-    for title, variants in words.ablation_tables(base).items():
+    for title, variants in ablation_tables(base).items():
         yield f"<h3>{title}</h3>"
-        yield _table(*words.task_type_rows(base, variants, baseline))
+        yield _table(*task_type_rows(base, variants, baseline))
     yield (
         '<p class="notes">Score ± standard deviation between seeds, and the interval over items. '
         f"Against {escape(baseline)}: difference and corrected p; * is significant, with no seed "
@@ -90,10 +98,10 @@ def _base(base: Base, baseline: str) -> Iterator[str]:
     yield "<h3>Which layers the poolings read</h3>"
     yield from _readings(base)
     yield "<h3>Attention over a single key</h3>"
-    sentences = words.attention_sentences(base)
+    sentences = attention_sentences(base)
     yield from _paragraphs(sentences or ["No last_layer pooling was trained."], "measure")
     yield "<h3>Cost</h3>"
-    yield _table(*words.cost_rows(base))
+    yield _table(*cost_rows(base))
     yield "<h3>Quality against cost</h3>"
     yield from _scatter(base)
 
@@ -110,7 +118,7 @@ def _claim(claim: Mapping[str, Any]) -> str:
     )
 
 
-def _task_rows(base: Base) -> words.Table:
+def _task_rows(base: Base) -> Table:
     tasks = [one for task_type in base["task_types"] for one in base["tasks"][task_type]]
     heads = ["variant", *(f"{one['task']} ({one['metric']})" for one in tasks)]
     rows = []
@@ -130,7 +138,7 @@ def _curves(base: Base) -> Iterator[str]:
     yield '<div class="grid">'
     for one in base["variants"]:
         chart = draw_curves(one["curves"], top, f"training loss of {one['name']}")
-        yield _figure(chart, one["name"], words.convergence_sentence(one))
+        yield _figure(chart, one["name"], convergence_sentence(one))
     yield "</div>"
 
 

@@ -58,16 +58,6 @@ def summarise(
     }
     if not done:
         raise UsageError(f"{folder.path} holds no finished run, so there is nothing to report.")
-    results: dict[str, list[Result]] = {}
-    for result in read_results(folder.results):
-        results.setdefault(result.model, []).append(result)
-    bases = [
-        BaseScores(base.name, config, own, results)
-        for base in config.bases
-        if (own := [run for run in done if run.base == base.name])
-    ]
-    against = _test(bases, lambda scores: _baseline_pairs(scores, config.baseline))
-    claimed = _test(bases, lambda scores: claim_pairs(config))
     return {
         "title": config.title,
         "created": created,
@@ -88,18 +78,35 @@ def summarise(
         "method": describe_method(config),
         "rule": list(RULE),
         "config": without_folders(plain_data(config)),
-        "bases": [
-            _Base(
-                config,
-                folder,
-                scores,
-                {run: record for run, record in done.items() if run.base == scores.base},
-                against[scores.base],
-                claimed[scores.base],
-            ).summarise()
-            for scores in bases
-        ],
+        "bases": [base.summarise() for base in _score_bases(config, folder, done)],
     }
+
+
+def _score_bases(
+    config: StudyConfig, folder: StudyFolder, done: Mapping[StudyRun, RunRecord]
+) -> list[_Base]:
+    """Return the bases that have a finished run, their tests corrected together."""
+    results: dict[str, list[Result]] = {}
+    for result in read_results(folder.results):
+        results.setdefault(result.model, []).append(result)
+    bases = [
+        BaseScores(base.name, config, own, results)
+        for base in config.bases
+        if (own := [run for run in done if run.base == base.name])
+    ]
+    against = _test(bases, lambda scores: _baseline_pairs(scores, config.baseline))
+    claimed = _test(bases, lambda scores: claim_pairs(config))
+    return [
+        _Base(
+            config,
+            folder,
+            scores,
+            {run: record for run, record in done.items() if run.base == scores.base},
+            against[scores.base],
+            claimed[scores.base],
+        )
+        for scores in bases
+    ]
 
 
 def _baseline_pairs(scores: BaseScores, baseline: str) -> list[tuple[str, str, str]]:

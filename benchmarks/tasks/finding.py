@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.tasks import classification
+from benchmarks.tasks.classification import COLUMNS as LABEL_COLUMNS
 from benchmarks.tasks.datasets import BEIR_PREFIX, fetch_beir
 from benchmarks.tasks.task import Task
 from retrieval.corpus.labelled import STS_COLUMNS, read_header
@@ -108,14 +108,14 @@ def _recognise(path: Path) -> str | None:
         if any((path / f"corpus.jsonl{end}").is_file() for end in ("", ".gz")):
             return "retrieval"
         parts = [path / "train.tsv", path / "test.tsv"]
-        if all(_has_columns(part, classification.COLUMNS) for part in parts):
+        if all(_has_columns(part, LABEL_COLUMNS) for part in parts):
             return "classification"
         return None
     if path.suffix.lower() != ".tsv":
         return None
     if _has_columns(path, STS_COLUMNS):
         return "sts"
-    return "clustering" if _has_columns(path, classification.COLUMNS) else None
+    return "clustering" if _has_columns(path, LABEL_COLUMNS) else None
 
 
 def _has_columns(path: Path, columns: Sequence[str]) -> bool:
