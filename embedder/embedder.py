@@ -30,8 +30,8 @@ from embedder.models.saved import load_parts
 from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling, resolve_layers
 from embedder.variants import VariantSpec, format_model_name, parse_model_name, spec_to_json
 from retrieval.errors import UsageError
-from retrieval.fingerprint import Fingerprint
 from retrieval.protocols import Notify, Progress, Vectors, silent
+from retrieval.types import Fingerprint
 
 __all__ = ["Embedder"]
 

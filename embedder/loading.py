@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from embedder.models.names import DEFAULT_MODEL
 from retrieval.errors import FingerprintError
-from retrieval.fingerprint import Fingerprint
 from retrieval.protocols import Notify, silent
+from retrieval.types import Fingerprint
 
 if TYPE_CHECKING:
     from embedder.embedder import Embedder

@@ -2,9 +2,8 @@
 
 from retrieval.corpus import Corpus, read_corpus, read_queries
 from retrieval.errors import MillpondError
-from retrieval.fingerprint import Fingerprint, check_fingerprints
 from retrieval.protocols import Encoder, Progress, VectorIndex, Vectors
-from retrieval.types import Document, Hit, Query, Scalar
+from retrieval.types import Document, Fingerprint, Hit, Query, Scalar, check_fingerprints
 
 __all__ = [
     "Document",

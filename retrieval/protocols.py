@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.filters.tree import Expression
-from retrieval.fingerprint import Fingerprint
-from retrieval.types import Hit
+from retrieval.types import Fingerprint, Hit
 
 __all__ = [
     "Encoder",

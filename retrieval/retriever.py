@@ -16,9 +16,8 @@ from embedder.loading import load_for_index, load_for_text
 from indexes import Index
 from retrieval.errors import UsageError
 from retrieval.filters.tree import Expression
-from retrieval.fingerprint import check_fingerprints
 from retrieval.protocols import Encoder, Notify, VectorIndex, silent
-from retrieval.types import Hit, Query
+from retrieval.types import Hit, Query, check_fingerprints
 
 __all__ = ["Retriever"]
 

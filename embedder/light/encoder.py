@@ -33,8 +33,8 @@ from embedder.models.names import (
     find_saved_model,
     join_sha256,
 )
-from retrieval.fingerprint import Fingerprint
 from retrieval.protocols import Vectors
+from retrieval.types import Fingerprint
 
 __all__ = ["LightEncoder", "load_light_encoder"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import UnknownNameError, UsageError
-from retrieval.fingerprint import Fingerprint
+from retrieval.types import Fingerprint
 
 __all__ = [
     "DEFAULT_MODEL",

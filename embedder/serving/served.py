@@ -11,9 +11,8 @@ from embedder.engine.text import PromptTemplate, TextTokenizer
 from embedder.models.names import find_saved_model
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
-from retrieval.fingerprint import Fingerprint, check_fingerprints
 from retrieval.protocols import VectorIndex, Vectors
-from retrieval.types import Hit
+from retrieval.types import Fingerprint, Hit, check_fingerprints
 
 if TYPE_CHECKING:
     from embedder.embedder import Embedder

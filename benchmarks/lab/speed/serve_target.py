@@ -28,8 +28,8 @@ from embedder.serving import (
     run_app,
 )
 from embedder.serving.served import Tokens
-from retrieval.fingerprint import Fingerprint
 from retrieval.protocols import Vectors
+from retrieval.types import Fingerprint
 
 __all__ = ["DRY_RUN", "encode_texts", "load_model", "main"]
 
