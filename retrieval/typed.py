@@ -176,7 +176,7 @@ def _read_scalar(hint: Any, value: Any, where: str) -> Any:
 
 
 def _describe(hint: Any) -> str:
-    """Return the type as a user would say it."""
+    """Return the type in a user's words."""
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         members = [member for member in get_args(hint) if member is not type(None)]
