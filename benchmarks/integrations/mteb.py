@@ -1,4 +1,4 @@
-"""Our models as models of mteb 2, so that ``mteb.evaluate(load_for_mteb(NAME), tasks)`` runs.
+"""Our models for mteb 2: ``mteb.evaluate(load_for_mteb(NAME), tasks)``.
 
 ``MtebEncoder`` follows mteb's EncoderProtocol; ``MtebSearch`` follows its SearchProtocol as well
 and retrieves through our own indexes. Texts reach the model as in ``run_benchmark``: documents
@@ -162,7 +162,7 @@ class MtebSearch(MtebEncoder):
         num_proc: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write a corpus into an index; one to be ranked anew waits until it is searched.
+        """Write a corpus into an index; a corpus to be reranked waits until it is searched.
 
         Parameters
         ----------
@@ -230,7 +230,7 @@ class MtebSearch(MtebEncoder):
         }
 
     def _place(self, *parts: str) -> Path:
-        """Return the folder of the next index; the last one goes where it was temporary."""
+        """Return the folder of the next index, after deleting the last one if it was temporary."""
         if self._forget is not None:
             self._forget()
         name = "-".join(re.sub(r"[^A-Za-z0-9.+=_-]+", "_", part) for part in parts)
@@ -246,7 +246,7 @@ class MtebSearch(MtebEncoder):
         return scratch / name
 
     def _write(self, task: str) -> Retriever:
-        """Index the corpus that is waiting, and return what searches it."""
+        """Index the waiting corpus and return a retriever over it."""
         assert self._corpus is not None
         corpus, folder = self._corpus
         Index.create(
@@ -318,8 +318,7 @@ def _read_texts(inputs: Iterable[Mapping[str, Any]], is_document: bool, task: st
     for batch in inputs:
         if "text" not in batch:
             raise UsageError(
-                f"{task} gives {', '.join(batch) or 'nothing'} and no text; expected a text "
-                f"task."
+                f"{task} gives {', '.join(batch) or 'nothing'} and no text; expected a text task."
             )
         if is_document and "body" in batch:
             titles = batch.get("title") or [""] * len(batch["body"])

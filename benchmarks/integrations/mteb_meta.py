@@ -1,4 +1,4 @@
-"""What mteb is told of a model, and mteb itself, imported where it is used."""
+"""What mteb is told about a model; mteb itself is imported where it is used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LICENCES = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma"}
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What mteb wants to know of a model and no ``Encoder`` tells; None where it is not known.
+    """What mteb wants to know about a model and an ``Encoder`` does not tell; None if unknown.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ def find_facts(model: str, loaded: LoadedModel) -> ModelFacts:
 
 
 def describe_model(encoder: Encoder, facts: ModelFacts) -> Any:
-    """Return a ``mteb.models.ModelMeta``; what is not known is None."""
+    """Return a ``mteb.models.ModelMeta`` in which None stands for unknown."""
     settings = encoder.fingerprint.settings
     prompts = [settings.get(f"{side}_prompt") for side in ("query", "document")]
     return import_mteb("mteb.models.model_meta").ModelMeta(
@@ -99,7 +99,7 @@ def describe_model(encoder: Encoder, facts: ModelFacts) -> Any:
 
 
 def _mteb_name(model: str) -> str:
-    """Return OWNER/NAME, of what files can be called; of a path only its last part."""
+    """Return OWNER/NAME in characters that a file name can hold; of a path only the last part."""
     prefix = "st-" if model.startswith(BASELINE_PREFIX) else ""
     model = model.removeprefix(BASELINE_PREFIX)
     place = re.split(r"[:,]", model, maxsplit=1)[0]

@@ -1,4 +1,4 @@
-"""The texts that ``mining`` draws from, and what ranks them: BM25, or a model and an index."""
+"""The texts that negatives are drawn from, ranked by BM25 or by a model and an index."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def hash_text(text: str) -> int:
 
 
 class KnownPairs:
-    """What answers which query, over all pairs; 16 bytes per pair.
+    """Which texts answer which query, over all pairs; 16 bytes per pair.
 
     Texts are compared without regard to case and blanks, by 64-bit hashes. Two texts that share
     a hash by chance would cost one candidate, never make a wrong negative.
@@ -81,7 +81,7 @@ class Candidates:
 
     @classmethod
     def collect(cls, pairs: Iterable[Pair], corpus: Iterable[Document] | None = None) -> Candidates:
-        """Return the documents of a corpus, without one the positives of the pairs.
+        """Return the documents of a corpus, or the positives of the pairs if there is no corpus.
 
         Of texts that differ in case and blanks only, the first is kept; empty ones are not.
         Positives that a corpus lacks stand behind it in ``texts``: BM25 needs them to score
@@ -97,7 +97,7 @@ class Candidates:
         return cls(list(chosen.values()), count)
 
     def row(self, text: str) -> int:
-        """Return where a candidate or a positive stands in ``texts``."""
+        """Return the position of a candidate or a positive in ``texts``."""
         return self._rows[hash_text(text)]
 
 

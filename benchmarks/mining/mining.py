@@ -203,7 +203,7 @@ def _choose(
     candidates: Candidates,
     config: MiningConfig,
 ) -> Mined:
-    """Return pair ``number`` with the negatives that its window and the guards leave."""
+    """Return pair ``number`` with negatives from its window that pass the guards."""
     kept = () if config.replace else pair.negatives
     rows = ranking.rows[config.from_rank - 1 :]
     keys = candidates.keys[rows]

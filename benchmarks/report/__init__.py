@@ -1,4 +1,4 @@
-"""Results and their significance as a page to put before others, as Markdown and as CSV."""
+"""Results and their significance as an HTML page, as Markdown and as CSV."""
 
 from benchmarks.report.collect import Report, collect
 from benchmarks.report.markdown import render_csv, render_markdown

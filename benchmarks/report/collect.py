@@ -1,4 +1,4 @@
-"""Everything that the page shows, as plain values that JSON can hold."""
+"""The contents of a report, as plain values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ class Report:
 def collect(
     folder: Path, results: Sequence[Result], comparison: Comparison, version: str, created: str
 ) -> Report:
-    """Return what every form of the report needs; reads no hits yet."""
+    """Return what all formats of the report need; hits are not read yet."""
     tables = build_leaderboard(results, comparison)
     return Report(results, comparison, tables, folder, version, created)
 
 
 def rounded(value: float, decimals: int = DECIMALS) -> float | None:
-    """Return a number of few digits, None where it is NaN or infinite."""
+    """Return a rounded number, None for NaN and infinity."""
     return round(value, decimals) if math.isfinite(value) else None
 
 
@@ -116,7 +116,7 @@ def page_data(report: Report) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def _task(
     task_type: str, task: str, report: Report, of_task: Mapping[str, Result]
 ) -> dict[str, Any]:
-    """Return what the page says about a task: its scores are in the task type's table."""
+    """Return what the page says about a task; its scores are in the table of its type."""
     results = list(of_task.values())
     data = [f"{name} {value}" for name, value in _shared([one.data for one in results]).items()]
     settings = _shared([one.settings for one in results])
@@ -133,7 +133,7 @@ def _task(
 
 
 def _shared(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return what several mappings say, every value that differs among them in full."""
+    """Return the values of several mappings as text; where they differ, all of them."""
     names = dict.fromkeys(name for row in rows for name in row if name != "sha256")
     return {
         name: describe_values([row[name] for row in rows if name in row])
@@ -179,7 +179,7 @@ def _cell(cell: Any) -> dict[str, Any]:
 def _pairs(
     differences: Sequence[Any], number: Mapping[str, int], **only: str
 ) -> list[dict[str, Any]]:
-    """Return the differences of one task or task type, what is not a number left out."""
+    """Return the differences on one task or task type, without values that are not numbers."""
     rows = []
     for one in differences:
         if any(getattr(one, name) != value for name, value in only.items()):

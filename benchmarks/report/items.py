@@ -1,4 +1,4 @@
-"""The scores item by item of a task, and the queries on which two models differ most."""
+"""The scores of a task item by item, and the queries on which two models differ most."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def most_different(first: Scaled, second: Scaled, limit: int) -> tuple[list[int]
 def _collect_hits(
     folder: Path, models: Sequence[str], task: str, rows: Sequence[Scaled | None], ids: list[str]
 ) -> dict[str, Any]:
-    """Return query texts and, of the most different queries of each pair only, the hits.
+    """Return query texts, and the hits of the queries on which each pair of models differs most.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def _collect_hits(
 
 
 class _HitKeeper:
-    """Keeps the texts of queries and documents once, however many models found them."""
+    """Keeps each query and document text once, however many models found it."""
 
     def __init__(self, ids: Sequence[str], hits_shown: int) -> None:
         self.texts = [""] * len(ids)

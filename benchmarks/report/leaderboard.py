@@ -153,7 +153,7 @@ def build_leaderboard(results: Sequence[Result], comparison: Comparison) -> list
 
 
 def choose_metrics(results: Sequence[Result], comparison: Comparison) -> dict[str, str]:
-    """Return the metric of each task: the compared one, else as its task type, else its own."""
+    """Return the metric of each task: the compared one, else that of its type, else its own."""
     compared = {one.task: one.metric for one in comparison.differences}
     of_task_type = {one.task_type: one.metric for one in comparison.differences}
     chosen = dict(compared)

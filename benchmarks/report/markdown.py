@@ -45,7 +45,7 @@ def render_markdown(report: Report) -> str:
 
 
 def code(name: str) -> str:
-    """Return a name as code that ends neither itself nor a table's cell."""
+    """Return a name as Markdown code that is safe inside a table."""
     line = " ".join(name.split()).replace("|", "\\|")
     longest = max((len(run) for run in re.findall("`+", line)), default=0)
     fence = "`" * (longest + 1)
@@ -54,7 +54,7 @@ def code(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text on one line in which Markdown finds no markup."""
+    """Return the text on one line, escaped for Markdown."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
@@ -103,7 +103,7 @@ def _leaderboard(table: TaskTypeTable, comparison: Comparison) -> Iterator[str]:
 
 
 def _cell(cell: Cell | None) -> str:
-    """Return a score and its letters; a dash where there is none, and "undefined"."""
+    """Return a score and its letters, "undefined", or a dash if there is no score."""
     if cell is None:
         return NOTHING
     score = format_score(cell.score)

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else and asks the network for nothing."""
+"""The report as one HTML page that works offline."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def render_page(report: Report) -> str:
 
 
 def embed_json(value: Any) -> str:
-    """Return JSON that ends no script element and starts no comment, whatever it says."""
+    """Return JSON that can neither end a script element nor start a comment."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character, escape in _ESCAPES.items():
         text = text.replace(character, escape)

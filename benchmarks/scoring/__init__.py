@@ -1,1 +1,1 @@
-"""Models are scored on tasks: metrics, results, what is remembered."""
+"""Scores models on tasks: metrics, results, and what is kept between runs."""

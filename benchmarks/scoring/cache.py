@@ -50,7 +50,7 @@ def show_nothing(label: str, total: int | None, unit: str) -> Iterator[Progress]
 
 @dataclass(frozen=True)
 class Work:
-    """What embedding something cost, when it was done.
+    """What embedding cost when it was done.
 
     Attributes
     ----------
@@ -144,7 +144,7 @@ class Cache:
         return vectors, work, True
 
     def index(self, model: LoadedModel, request: IndexRequest) -> CachedIndex:
-        """Return the index of a corpus, made unless it is there.
+        """Return the index of a corpus; it is built if it is not there.
 
         Raises
         ------
@@ -256,7 +256,7 @@ class _Meter:
 
 
 def _read_vectors(path: Path, rows: int, dimension: int) -> tuple[Vectors, Work] | None:
-    """Return what was kept, None where there is nothing whole."""
+    """Return the kept vectors and their cost, None if they are absent or damaged."""
     work = _read_work(path.with_suffix(".json"))
     if work is None:
         return None

@@ -98,12 +98,12 @@ def measure_latency(search: Callable[[str], object], texts: Sequence[str]) -> di
 
 
 def count_parameters(embedder: Embedder) -> int:
-    """Return how many numbers the model has learned, of the layers that are kept."""
+    """Return the number of learned parameters in the layers that are kept."""
     return sum(parameter.numel() for parameter in embedder.parameters())
 
 
 def pooling_flops(embedder: Embedder) -> int:
-    """Return the arithmetic of pooling one text of 128 tokens, the base's own left out.
+    """Return the arithmetic operations of pooling one text of 128 tokens, without the base's.
 
     Counted while the pooling runs: two operations for each multiply-add of a matrix product, one
     for each element of any other pointwise operation or reduction; moving data counts nothing. A

@@ -61,7 +61,7 @@ class Run:
 
     @property
     def data_sha256(self) -> str:
-        """Of everything that decides the scores but the model and the settings."""
+        """The checksum of the data, which decides the scores along with model and settings."""
         return digest(dict(self.hashes))
 
     @property
@@ -100,7 +100,7 @@ class Run:
 
 
 class _Known:
-    """An encoder whose query vectors are there already, one for each text."""
+    """An encoder whose query vectors have been computed already."""
 
     def __init__(self, model: LoadedModel, texts: Sequence[str], vectors: Vectors) -> None:
         self.dimension = model.encoder.dimension
@@ -114,7 +114,7 @@ class _Known:
 
 
 class _Bill:
-    """Adds up what a run cost, with what earlier runs paid for the parts that were kept."""
+    """Adds up the costs of a run, including what earlier runs paid for the parts they kept."""
 
     def __init__(self) -> None:
         self._works: list[tuple[Work | None, bool]] = []
@@ -123,7 +123,7 @@ class _Bill:
         self._works.append((work, is_new))
 
     def costs(self, seconds: float, peak_memory_bytes: int) -> dict[str, float]:
-        """Return the costs of a run that took so long now."""
+        """Return the costs, given the time and memory that this run took now."""
         known = [work for work, _ in self._works if work is not None]
         earlier = sum(work.seconds for work, is_new in self._works if work and not is_new)
         waited = sum(work.waited_seconds for work, is_new in self._works if work and is_new)
@@ -137,7 +137,7 @@ class _Bill:
 
     @property
     def notes(self) -> list[str]:
-        """Say so where a cost is not known."""
+        """A sentence if a cost is unknown."""
         if all(work is not None for work, _ in self._works):
             return []
         return ["A run was killed before it noted what the index cost; the time is incomplete."]

@@ -1,4 +1,4 @@
-"""What one run tells the next: which files a model came from, and the checksums of data files.
+"""What one run keeps for the next: which files a model came from, and checksums of data files.
 
 Both only save time. Where a file's size or modification time is another one, or a library's
 version, what was remembered is not used.
@@ -56,7 +56,7 @@ class Remembered:
         return None
 
     def keep_model(self, model: str, loaded: LoadedModel) -> None:
-        """Keep a model's fingerprint, where a later run can tell that it still holds."""
+        """Keep a model's fingerprint if a later run can tell that it still holds."""
         if loaded.sources is None:
             return
         self._models[model] = {
@@ -94,7 +94,7 @@ class Remembered:
         return sha256
 
     def _now(self) -> dict[str, str]:
-        """Return what decides a fingerprint beside the model's own files."""
+        """Return what decides a fingerprint besides the model's own files."""
         if self._circumstances is None:
             self._circumstances = {
                 "folder": str(Path.cwd()),  # a name may be a relative path
@@ -119,7 +119,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:
-    """Write what only saves time; a disk that refuses will be heard of when results are written."""
+    """Write what only saves time; a full disk is reported when results are written."""
     with suppress(OSError, StorageError):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, (json.dumps(data, indent=1) + "\n").encode())

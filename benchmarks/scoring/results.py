@@ -82,7 +82,7 @@ class Result:
     created: str = ""
 
     def __post_init__(self) -> None:
-        """Raise ValueError where parts do not belong together."""
+        """Raise ValueError if the parts do not belong together."""
         if self.task_type not in TASK_TYPES:
             raise ValueError(f"task type is {self.task_type!r}; expected {', '.join(TASK_TYPES)}")
         if self.main_metric not in self.metrics:
@@ -162,7 +162,7 @@ def result_path(folder: Path, model: str, task: str) -> Path:
 
 
 def write_result(folder: Path, result: Result, hits: Iterable[QueryHits] | None = None) -> Path:
-    """Write a result, and the hits it comes from before it; return its path.
+    """Write the hits of a result, then the result; return its path.
 
     Raises
     ------
@@ -215,7 +215,7 @@ def read_result(path: Path) -> Result:
 
 
 def read_hits(folder: Path, model: str, task: str) -> Iterator[QueryHits]:
-    """Yield the hits of a retrieval result, one query at a time; nothing where none are kept."""
+    """Yield the hits of a retrieval result, one query at a time; nothing if none are kept."""
     path = _hits_path(result_path(folder, model, task))
     if not path.is_file():
         return
@@ -234,7 +234,7 @@ def _hits_path(path: Path) -> Path:
 
 
 def _file_name(name: str) -> str:
-    """Return a readable file name that no other name has."""
+    """Return a readable file name, different for every name."""
     plain = re.sub(r"[^A-Za-z0-9.+=_-]+", "_", name).strip("._")[:80]
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 

@@ -1,4 +1,4 @@
-"""Runs a table of models x tasks, run by run, keeping each as soon as it is done."""
+"""Scores every model on every task, and keeps each result as soon as it is there."""
 
 from __future__ import annotations
 
@@ -59,9 +59,10 @@ def run_benchmark(
 ) -> list[Result]:
     """Return the result of every model on every task, models first, in the order typed.
 
-    All data are read and checked before a model is loaded. A run whose model, data and settings
-    are those of an earlier run is read back, not computed; where that holds for all runs of a
-    model, it is not even loaded. A run that fails does not stop the others.
+    One model on one task is a run. All data are read and checked before a model is loaded. If an
+    earlier run had the same model, data and settings, its result is read back, not computed; if
+    that holds for all runs of a model, it is not even loaded. A run that fails does not stop the
+    others.
 
     Parameters
     ----------
@@ -73,14 +74,13 @@ def run_benchmark(
 
     Raises
     ------
-    UsageError : a model, a task or a record of its data is not as it must be.
-    DownloadError, StorageError : a data set cannot be fetched, or the results folder not be
-        written.
+    UsageError : a model or a task is unknown, or a record of its data is bad.
+    DownloadError : a data set cannot be fetched.
+    StorageError : the results folder cannot be written.
     FailureError : runs failed, and there is no ``on_failure``.
     """
     failures: list[Failure] = []
-    run = _Benchmark(config, notify, progress, load, on_failure or failures.append)
-    results = run.results()
+    results = _Benchmark(config, notify, progress, load, on_failure or failures.append).results()
     if failures:
         raise FailureError("; ".join(str(failure) for failure in failures))
     return results
@@ -109,7 +109,7 @@ class _Benchmark:
         self._ready: dict[str, LoadedModel] = {}
 
     def results(self) -> list[Result]:
-        """Do everything that is missing."""
+        """Compute every missing result and return all of them."""
         tasks = find_tasks(self._config.tasks, self._config.split, self._notify)
         if not any(self._fitting(model, tasks) for model in self._config.models):
             task_types = ", ".join(dict.fromkeys(task.task_type for task in tasks))
@@ -133,7 +133,7 @@ class _Benchmark:
         return results
 
     def _known(self, model: str) -> Fingerprint | None:
-        """Return the model's fingerprint where it is known without loading."""
+        """Return the model's fingerprint, None if it is unknown until the model is loaded."""
         if model == BM25_NAME:
             return bm25_fingerprint()
         if self._config.speed != "exact":  # what is remembered is of exact models
@@ -150,7 +150,7 @@ class _Benchmark:
         return Run(model, fingerprint, task, self._hashes[task.name], self._config)
 
     def _finished(self, model: str, fingerprint: Fingerprint | None, task: Task) -> Result | None:
-        """Return the result that is there already, None where it must be computed."""
+        """Return the finished result, None if it must be computed."""
         if fingerprint is None:
             return None
         try:
@@ -168,7 +168,7 @@ class _Benchmark:
     def _score(
         self, model: str, fingerprint: Fingerprint | None, tasks: Sequence[Task]
     ) -> Iterator[Result]:
-        """Yield the results of one model; it is loaded for the first that is missing."""
+        """Yield the results of one model, which is loaded only if one is missing."""
         loaded: LoadedModel | Bm25Model | None = None
         if model == BM25_NAME and len(tasks) < len(self._hashes):
             left_out = [name for name in self._hashes if name not in {t.name for t in tasks}]
@@ -217,7 +217,7 @@ class _Benchmark:
         return find_sharers(self._config.models) if self._is_ours else {}
 
     def _ready_sharers(self, model: str, loaded: LoadedModel) -> None:
-        """Make the models that can share a forward pass with a loaded one and come after it."""
+        """Build the later models that can share a forward pass with a loaded one."""
         names = list(self._config.models)
         later = set(names[names.index(model) + 1 :])
         for name in self._sharers.get(model, ()):
@@ -237,7 +237,7 @@ class _Benchmark:
         ]
 
     def _compute(self, run: Run, model: LoadedModel | Bm25Model) -> Result | None:
-        """Return a new result, written; None where it failed."""
+        """Compute and write a result and return it, None if that failed."""
         self._notify(f"Scoring {run.model} on {run.task.name}")
         try:
             result, hits = evaluate(run, model, self._read(run.task), self._cache)
@@ -258,7 +258,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def release_memory() -> None:
-    """Give back what the last model held, before the next one is loaded."""
+    """Free the memory of the last model before the next one is loaded."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

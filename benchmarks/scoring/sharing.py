@@ -1,4 +1,4 @@
-"""Models that share a forward pass: which may, and the vectors that one made for the others.
+"""Models that share a forward pass, and the vectors that one of them made for the others.
 
 Variants of one base with one attention read the same states, so texts go through the base once.
 What the pass gave for the other models waits on disk until they ask for it.
@@ -30,7 +30,7 @@ __all__ = ["SharedVectors", "WaitingVectors", "encode_shared", "find_sharers", "
 
 
 def find_sharers(models: Sequence[str]) -> dict[str, list[str]]:
-    """Return, for each model, the others that can be embedded in the same forward pass.
+    """Return, for each model, the others that can be computed in the same forward pass.
 
     Trained models have weights of their own and share with none; nor do names that say nothing.
     """
@@ -96,7 +96,7 @@ def encode_shared(model: LoadedModel, side: str, texts: Sequence[str]) -> list[V
 
 @dataclass(frozen=True)
 class WaitingVectors:
-    """Vectors that a pass made for a model, and what the pass took.
+    """Vectors that a pass made for a model, and what the pass cost.
 
     Attributes
     ----------
@@ -137,7 +137,7 @@ class SharedVectors:
         replace_file(self._path(model, side, texts), buffer.getvalue())
 
     def take(self, model: LoadedModel, side: str, texts: Sequence[str]) -> WaitingVectors | None:
-        """Return what was kept for these texts, and forget it; None where there is nothing."""
+        """Return what was kept for these texts and delete it; None if there is nothing."""
         path = self._path(model, side, texts)
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:

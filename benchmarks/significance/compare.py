@@ -42,7 +42,7 @@ def compare(
     *,
     progress: Progress = no_progress,
 ) -> Comparison:
-    """Return which differences between models are significant, task by task and by task type.
+    """Return which differences between models are significant, per task and per task type.
 
     Items are matched by their ids. The correction runs over all tests of the comparison.
 
@@ -113,7 +113,7 @@ def _check_models(models: Sequence[str], config: CompareConfig) -> None:
 
 
 def _choose_metrics(results: Sequence[Result], config: CompareConfig) -> dict[tuple[str, str], str]:
-    """Return the metric that is compared, by task and model; nothing where it is not there."""
+    """Return the compared metric by task and model, without results that lack it."""
     if config.metric is None:
         return {(result.task, result.model): result.main_metric for result in results}
     known = {(result.task, result.model): _testable(result) for result in results}
@@ -275,7 +275,7 @@ def _note_limits(
 def _note_few_items(
     tested: Sequence[Difference], count: int, config: CompareConfig
 ) -> Iterator[str]:
-    """Yield for which tasks no difference, however large, is sure to pass Holm's correction."""
+    """Yield a note on tasks with too few items for a difference to survive Holm's correction."""
     if config.test not in SIGN_TESTS:
         return
     few: dict[int, list[str]] = {}
@@ -294,7 +294,7 @@ def _note_few_items(
 def _note_few_resamples(
     tested: Sequence[Difference], count: int, config: CompareConfig
 ) -> Iterator[str]:
-    """Yield which number of resamples is too low for Holm's correction of so many tests."""
+    """Yield a note if there are too few resamples for Holm's correction of so many tests."""
     used = {
         "resamples": config.test == "randomisation"
         and any(one.task_type != "sts" and one.items > EXACT_ITEMS for one in tested),

@@ -1,4 +1,4 @@
-"""What is compared, and the shape of what comes out: which differences between models are real."""
+"""What to compare, and the result: which differences between models are real."""
 
 from __future__ import annotations
 

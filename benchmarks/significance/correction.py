@@ -63,7 +63,7 @@ def adjust_benjamini_hochberg(p_values: npt.ArrayLike) -> Doubles:
 
 
 def _sort(p_values: npt.ArrayLike) -> tuple[Doubles, Mask, Rows]:
-    """Return a copy, where it is not NaN, and the order that sorts what is not NaN."""
+    """Return a copy, a mask of what is not NaN, and the order that sorts it."""
     values = np.array(p_values, dtype=np.float64)
     present = ~np.isnan(values)
     if values.ndim != 1 or np.any((values[present] < 0) | (values[present] > 1)):
@@ -77,7 +77,7 @@ def _put_back(
     order: Rows,
     stepped: Doubles,
 ) -> Doubles:
-    """Return the values with the corrected ones, capped at 1, where they came from."""
+    """Return the values with the corrected ones, capped at 1, in their places."""
     corrected = np.empty_like(stepped)
     corrected[order] = np.minimum(stepped, 1.0)
     values[present] = corrected

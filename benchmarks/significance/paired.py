@@ -184,7 +184,7 @@ def _is_constant(values: Doubles) -> bool:
 
 
 def _flip_signs(values: Doubles, resamples: int, seed: int) -> float:
-    """Return how often random signs make the absolute sum as large as it is."""
+    """Return how often random signs make the absolute sum at least as large."""
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; it must be 1 or more")
     moving = values[values != 0]  # the sign of a zero changes nothing

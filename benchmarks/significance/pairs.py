@@ -46,7 +46,7 @@ class TaskPairs:
         self._samples: dict[Ids, dict[str, Doubles]] = {}
 
     def compare(self, first: str, second: str) -> Difference:
-        """Return the difference, its ``p_corrected`` NaN.
+        """Return the difference, with a ``p_corrected`` of NaN.
 
         Raises
         ------
@@ -66,7 +66,7 @@ class TaskPairs:
         return self._test_items(found, ids, left, right)
 
     def _describe(self, first: str, second: str) -> Difference:
-        """Return what is known without a test."""
+        """Return the difference without a test."""
         one, other = (self._results[model] for model in (first, second))
         scores = one.metrics[self._metric], other.metrics[self._metric]
         return Difference(
@@ -141,7 +141,7 @@ class TaskPairs:
         return first
 
     def _restrict(self, found: Difference, first: float, second: float) -> Difference:
-        """Return the scores of the common items where a model has others too, and say so."""
+        """Return the scores on the common items, with a note, if a model has others too."""
         counts = [len(self._results[model].item_ids) for model in (found.first, found.second)]
         if set(counts) == {found.items}:
             return found

@@ -198,7 +198,7 @@ def _combine(judgements: Sequence[Judgement]) -> Word:
 
 
 def _excludes(test: TaskTypeTest, margin: float) -> bool:
-    """Whether a gain of the margin is out of the question."""
+    """Whether a gain of the margin is excluded; see ``RULE``."""
     return test.low < test.high and max(test.high, *test.seed_differences) < margin
 
 

@@ -65,7 +65,7 @@ class StudyBase:
     lowercase: bool = False
 
     def __post_init__(self) -> None:
-        """Name the base by itself where nothing else is given."""
+        """Name the base after itself by default."""
         if not self.name:
             object.__setattr__(self, "name", self.base)
 
@@ -216,7 +216,7 @@ class StudyConfig:
     keep_adapters: bool = False
 
     def __post_init__(self) -> None:
-        """Check what one part alone cannot know."""
+        """Check the parts against each other."""
         for kind, names in (
             ("base", [base.name for base in self.bases]),
             ("variant", [variant.name for variant in self.variants]),

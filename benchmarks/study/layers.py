@@ -31,7 +31,7 @@ _DECIMALS = 4
 
 
 def analyse_model(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
-    """Return what the report says about a model beside its scores, ready for JSON.
+    """Return what the report says about a model besides its scores, ready for JSON.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def _layer_shares(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _attention_matters(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
-    """Return whether queries and keys of a last_layer pooling decide anything."""
+    """Return how much the queries and keys of a last_layer pooling matter."""
     spec, backbone = embedder.spec, embedder.backbone
     reads = get_pooling(spec.pooling).reads(backbone.attention.is_causal, spec.pooling_options)
     pooling: Any = copy.deepcopy(without_whitening(embedder.pooling)).cpu()
@@ -171,7 +171,7 @@ def _attention_parts(pooling: LatentQueryPooling) -> list[nn.Module]:
 def change_without_attention(
     pooling: LatentQueryPooling, states: Tensor, mask: Tensor, *, seed: int = 0
 ) -> float:
-    """Return how far the vectors move where query and key weights are drawn anew.
+    """Return how far the vectors move if query and key weights are drawn anew.
 
     0 where every text has one key, whatever was trained; more where there are several.
 
@@ -196,5 +196,5 @@ def change_without_attention(
 
 
 def idle_parameters(pooling: LatentQueryPooling) -> int:
-    """Return how many weights decide nothing where there is one key."""
+    """Return the number of weights that decide nothing if there is only one key."""
     return sum(p.numel() for part in _attention_parts(pooling) for p in part.parameters())

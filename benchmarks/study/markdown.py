@@ -26,7 +26,7 @@ __all__ = ["render_study_markdown", "write_study_report"]
 
 
 def render_study_markdown(summary: Mapping[str, Any]) -> str:
-    """Return verdicts, tables, costs, departures and method of what ``summarise`` returned."""
+    """Return the verdicts, tables, costs, departures and method of a summary."""
     lines = [f"# {plain(summary['title'])}", ""]
     lines.append(
         f"{summary['done']} of {summary['runs']} runs done, seeds "

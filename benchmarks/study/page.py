@@ -28,7 +28,7 @@ _CLASSES = {"holds": "claim holds", "does not hold": "claim fails", "cannot tell
 
 
 def render_study_page(summary: Mapping[str, Any]) -> str:
-    """Return the page of what ``summarise`` returned; names in it are text, whatever they hold."""
+    """Return the page of a summary; names are escaped, whatever they hold."""
     style = read_static("page.css") + _static("study.css")
     sections = [
         ("caution", "Read first", _caution(summary)),

@@ -1,4 +1,4 @@
-"""Runs a study: every run is trained, scored and looked into, and kept as soon as it is done."""
+"""Runs a study: every run is trained, scored and analysed, and kept as soon as it is done."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class _Study:
         self.sample = sample_texts(texts, config.sample_texts)
 
     def run(self) -> StudyOutcome:
-        """Run what is not done."""
+        """Run everything that is not done."""
         done: list[str] = []
         failed: dict[str, str] = {}
         for number, run in enumerate(self.runs, start=1):
@@ -129,7 +129,7 @@ class _Study:
         return StudyOutcome(done, failed)
 
     def _attempt(self, run: StudyRun) -> RunRecord:
-        """Return the record of a run that was run now, also where it failed."""
+        """Run one and return its record, also if it failed."""
         stage = "training"
         training: Mapping[str, Any] = {}
         try:
@@ -196,7 +196,7 @@ class _Study:
         return load(run.name, self.device, self.notify)
 
     def _analyse(self, run: StudyRun, loaded: LoadedModel) -> Mapping[str, Any]:
-        """Look into a trained model and, once for all of its variants, its untrained base."""
+        """Analyse a trained model and, once for all of its variants, its untrained base."""
         from benchmarks.study.layers import analyse_model
         from embedder import Embedder
 
@@ -211,7 +211,7 @@ class _Study:
 
 
 def _hash(folder: StudyFolder, loaded: LoadedTask) -> dict[str, str]:
-    """Return the checksums of a task's files."""
+    """Return the checksums of a task's files by role."""
     return Remembered(folder.results / ".cache" / "known").hash_files(task_files(loaded.task))
 
 

@@ -180,7 +180,7 @@ class StudyFolder:
             )
 
     def start(self, now: Mapping[str, Any]) -> None:
-        """Write down what this study is, after ``check``.
+        """Write the study's config and checksums, after ``check``.
 
         Parameters
         ----------
@@ -214,7 +214,7 @@ class StudyFolder:
         return self._run(run) / "model"
 
     def read_record(self, run: StudyRun) -> RunRecord | None:
-        """Return what became of a run, None where it has not been run to an end."""
+        """Return the record of a run, None if it has not come to an end."""
         path = self._run(run) / "run.json"
         return RunRecord(**_read(path)) if path.is_file() else None
 
@@ -223,7 +223,7 @@ class StudyFolder:
         self._write(self._run(run) / "run.json", asdict(record))
 
     def write_error(self, run: StudyRun, text: str) -> None:
-        """Keep where in the code a run failed, for whoever mends it."""
+        """Keep the traceback of a failed run."""
         make_folder(self._run(run))
         replace_file(self._run(run) / "error.txt", text.encode("utf-8", "backslashreplace"))
 

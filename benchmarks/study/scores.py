@@ -167,7 +167,7 @@ class BaseScores:
         )
 
     def _test_items(self, first: str, second: str, task_type: str) -> float:
-        """Return p of random signs of the items' differences, each task weighing the same."""
+        """Return p of a randomisation test over items, each task weighing the same."""
         tasks = self.tasks[task_type]
         parts = []
         for task in tasks:

@@ -278,7 +278,7 @@ def _median(rows: Sequence[Mapping[str, Any]], name: str) -> float:
 
 
 def late_gain(curve: Sequence[Sequence[float]]) -> float | None:
-    """Return by which share the loss still fell from the fourth to the last fifth of a run.
+    """Return the share by which the loss still fell from the fourth to the last fifth of a run.
 
     Near 0 where training has converged; None where the curve has fewer than ten points.
     """

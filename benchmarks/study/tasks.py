@@ -77,7 +77,7 @@ def embedded_texts(data: TaskData) -> list[str]:
 
 
 def sample_texts(texts: Sequence[str], count: int) -> list[str]:
-    """Return so many texts, or all there are, drawn once for all models of a study."""
+    """Return ``count`` texts, or all there are, the same ones for all models of a study."""
     distinct = list(dict.fromkeys(text for text in texts if text.strip()))
     places = np.random.default_rng(0).permutation(len(distinct))[:count]
     return [distinct[place] for place in places.tolist()]
@@ -88,7 +88,7 @@ _Files = dict[str, Iterable[str]]
 
 
 def _cut(task: Task, data: TaskData, cut: CutConfig) -> _Files | None:
-    """Return the files of the smaller task, None where nothing is to be left out."""
+    """Return the files of the smaller task, None if nothing is left out."""
     rng = np.random.default_rng(cut.seed)
     if isinstance(data, StsData) and 0 < cut.sts_pairs < len(data.scores):
         rows = list(zip(map(str, data.scores), data.first, data.second, strict=True))
@@ -148,7 +148,7 @@ def _cut_retrieval(
 
 
 def _draw(rows: Sequence[T], count: int, rng: np.random.Generator) -> list[T]:
-    """Return so many rows, or all, in the order that they came in."""
+    """Return ``count`` random rows, or all, in their order."""
     places = np.sort(rng.permutation(len(rows))[:count])
     return [rows[place] for place in places.tolist()]
 

@@ -129,7 +129,7 @@ def attention_sentences(base: Base) -> list[str]:
 
 
 def convergence_sentence(one: Mapping[str, Any]) -> str:
-    """Return how much a variant's loss still fell at the end."""
+    """Return how much a variant's loss was still falling at the end."""
     if one["late_gain"] is None:
         return "too few points to say whether it had converged"
     gain = 100 * one["late_gain"]
@@ -139,14 +139,14 @@ def convergence_sentence(one: Mapping[str, Any]) -> str:
 
 
 def scale_note(base: Base) -> str:
-    """Return how large the base is beside the paper's."""
+    """Return the size of the base, next to that of the paper."""
     size = base["parameters"]
     known = "of unknown size" if size is None else f"{size / 1e6:,.1f} million parameters"
     return f"{base['name']}: {known}; the paper's main base has 7 billion."
 
 
 def list_departures(config: StudyConfig) -> list[str]:
-    """Return a sentence for each thing that is not as in arXiv 2409.02727."""
+    """Return one sentence per departure from arXiv 2409.02727."""
     return [*config.departures, *_find_departures(config)]
 
 

@@ -1,4 +1,4 @@
-"""Tasks by task type: how each is found, read and scored."""
+"""Tasks of four types: how they are found, read and scored."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def task_files(task: Task) -> dict[str, Path]:
 
 
 def load_task(task: Task, skip_bad: bool) -> TaskData:
-    """Return a task's data, read and checked; raises as its task type's ``load``."""
+    """Return a task's data, read and checked; raises as the ``load`` of its type."""
     if task.task_type == "retrieval":
         return load_retrieval(task, skip_bad)
     return TEXT_TASK_TYPES[task.task_type].load(task, skip_bad)

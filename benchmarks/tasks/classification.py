@@ -144,7 +144,7 @@ def score_classification(data: ClassificationData, embed: Embed) -> Scores:
 
 
 def draw_examples(labels: Sequence[str]) -> list[list[int]]:
-    """Return the places of each draw's examples, the same ones that mteb draws with seed 42.
+    """Return the positions of each draw's examples, the same ones that mteb draws with seed 42.
 
     The places are shuffled, and the first eight of each label taken; each draw shuffles on from
     the order of the one before.

@@ -75,7 +75,7 @@ def split_rows(rows: int, labels: int) -> list[list[int]]:
 
 
 def score_clustering(data: ClusteringData, embed: Embed) -> Scores:
-    """Return "v_measure", the mean over the splits, whose own ones are the items."""
+    """Return "v_measure", the mean over the splits; the items are the splits' own values."""
     cluster = import_optional("sklearn.cluster", "Scoring clustering")
     scorers = import_optional("sklearn.metrics", "Scoring clustering")
     vectors = embed(data.rows.texts)

@@ -83,7 +83,7 @@ def fetch_beir(name: str, notify: Notify) -> Path:
 
 
 def _fetch(name: str, scratch: Path, notify: Notify) -> Path:
-    """Return the unpacked folder, checked, inside the scratch folder."""
+    """Return the unpacked and checked folder inside the scratch folder."""
     url = BEIR_URL.format(name=name)
     size = _ask_size(url)
     megabytes = "" if size is None else f" ({size / 1e6:.1f} MB)"
@@ -106,7 +106,7 @@ def _fetch(name: str, scratch: Path, notify: Notify) -> Path:
 
 
 def _ask_size(url: str) -> int | None:
-    """Return how many bytes the host says the file has, None where it does not say."""
+    """Return the file's size in bytes according to the host, None if it does not say."""
     requests = import_optional("requests", "Fetching BEIR")
     try:
         answer = requests.head(url, allow_redirects=True, timeout=_TIMEOUT_SECONDS)

@@ -123,7 +123,7 @@ def _has_columns(path: Path, columns: Sequence[str]) -> bool:
 
 
 def _task(path: Path, task_type: str, split: str) -> Task:
-    """Return the task; a name without its ending, or with the split that is not test."""
+    """Return the task, named after its file without the ending, with any split other than test."""
     name = path.resolve().name if path.is_dir() else path.stem
     suffix = f"-{split}" if task_type == "retrieval" and split != "test" else ""
     return Task(name + suffix, task_type, path, split)

@@ -1,4 +1,4 @@
-"""What every task type shares: a task that was found, and the scores it gives."""
+"""What all task types share: a task that was found, its data, and its scores."""
 
 from __future__ import annotations
 

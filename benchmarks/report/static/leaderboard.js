@@ -32,9 +32,9 @@ function meanCell(taskType, model, best) {
 function sorted(taskType, column, direction) {
   if (column === "model") {
     const name = (model) => data.models[model].name;
-    return [...task_type.models].sort((a, b) => direction * name(a).localeCompare(name(b)));
+    return [...taskType.models].sort((a, b) => direction * name(a).localeCompare(name(b)));
   }
-  return [...task_type.models].sort((a, b) => {
+  return [...taskType.models].sort((a, b) => {
     const [one, other] = [sortValue(taskType, column, a), sortValue(taskType, column, b)];
     if (one === other) return 0;
     if (one === SORT_LAST || other === SORT_LAST) return one === SORT_LAST ? 1 : -1;
@@ -48,12 +48,12 @@ function taskTypeTable(taskType) {
   const columns = [
     ["model", "Model", ""],
     ["mean", "Mean", ""],
-    ...task_type.tasks.map((task, place) => [
+    ...taskType.tasks.map((task, place) => [
       place, task.name, data.tasks.find((one) => one.name === task.name).metric,
     ]),
   ];
   const bests = new Map(
-    columns.slice(1).map(([key]) => [key, Math.max(...task_type.models.map((model) => sortValue(taskType, key, model)))]),
+    columns.slice(1).map(([key]) => [key, Math.max(...taskType.models.map((model) => sortValue(taskType, key, model)))]),
   );
   const heads = columns.map(([key, title, metric]) => {
     const button = el(
@@ -92,7 +92,7 @@ function taskTypeTable(taskType) {
   };
   draw();
   const table = el("table", { class: "leaderboard" }, el("thead", {}, el("tr", {}, heads)), body);
-  const longest = [...task_type.tasks.map((task) => task.cells), taskType.means]
+  const longest = [...taskType.tasks.map((task) => task.cells), taskType.means]
     .flatMap((cells) => Object.values(cells))
     .reduce((most, cell) => Math.max(most, (cell.marks || "").length), 0);
   table.style.setProperty("--letters", `${longest}ch`);
