@@ -25,7 +25,7 @@ _UNPRINTABLE = re.compile(
 
 
 def clean(text: str) -> str:
-    """Return the text on one line, each character that could steer a terminal as a blank."""
+    """Return the text on one line, with a space for each character that could steer a terminal."""
     return _UNPRINTABLE.sub(" ", text).strip()
 
 
@@ -64,14 +64,14 @@ def _stderr_console() -> Console:
 
 @contextmanager
 def progress(label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
-    """Give a function that is told how many more items are finished.
+    """Show progress; gives a function to call with the number of items just finished.
 
     Shows a bar with rate and time left on a terminal, else one plain line every 5 seconds.
 
     Parameters
     ----------
     label : what is being done, such as "Indexing".
-    total : how many items there are, None where that is not known.
+    total : the number of items; None if unknown.
     unit : what the items are, such as "documents".
     """
     console = _stderr_console() if sys.stderr.isatty() else None
@@ -85,13 +85,13 @@ def progress(label: str, total: int | None, unit: str) -> Iterator[Callable[[int
 
 
 class PlainProgress:
-    """Prints how far the work is, one line every few seconds.
+    """Prints progress as plain lines, one every few seconds.
 
     Parameters
     ----------
     label, total, unit : as in ``progress``.
     show : receives each line.
-    clock : returns seconds that only rise.
+    clock : returns seconds that never decrease.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class PlainProgress:
         self._start = self._shown = clock()
 
     def __call__(self, count: int) -> None:
-        """Count finished items, and print a line where the last one is 5 seconds old."""
+        """Count finished items; print a line if the last one is 5 seconds old."""
         self._done += count
         now = self._clock()
         if now - self._shown >= _PLAIN_INTERVAL_SECONDS:
@@ -142,7 +142,7 @@ def _build_bar(console: Console, unit: str) -> Progress:
     from rich.text import Text
 
     class RateColumn(rich_progress.ProgressColumn):
-        """Finished items, and how many a second."""
+        """Finished items, and the rate per second."""
 
         def render(self, task: rich_progress.Task) -> Text:
             total = "" if task.total is None else f"/{task.total:,.0f}"

@@ -41,7 +41,7 @@ _OS_ADVICE = {
     errno.EPERM: "Name a place that you may read and write, or change its permissions.",
     errno.EROFS: "Name a place that can be written.",
 }
-"""Errors of the operating system that are no bug of ours: what to do next."""
+"""What to do about errors of the operating system that are not our bugs."""
 
 
 def _exit_codes() -> tuple[tuple[type[BaseException], int], ...]:
@@ -56,7 +56,7 @@ def _exit_codes() -> tuple[tuple[type[BaseException], int], ...]:
 
 
 def report(error: BaseException, *, with_traceback: bool = False) -> int:
-    """Print what the user has to know about an error on stderr; return the exit code."""
+    """Print the line that an error deserves on stderr; return the exit code."""
     if isinstance(error, BrokenPipeError):
         silence_stdout()
         return EXIT_PIPE
@@ -88,7 +88,7 @@ def _describe(error: BaseException) -> tuple[str, int]:
 
 
 def silence_stdout() -> None:
-    """Send what is still unwritten nowhere, so that Python does not complain at exit."""
+    """Discard unwritten output, so that Python does not complain at exit."""
     try:
         descriptor = sys.stdout.fileno()
     except (OSError, ValueError):
@@ -99,7 +99,7 @@ def silence_stdout() -> None:
 
 
 class MillpondGroup(TyperGroup):
-    """A group whose ``main`` always exits, and never with a traceback nobody asked for."""
+    """A group whose ``main`` always exits, and shows no traceback unless asked to."""
 
     def main(
         self,
@@ -119,7 +119,7 @@ class MillpondGroup(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; an error that is ours or a bug prints its line here."""
+        """Run the command; print the line of our own errors and of bugs."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -134,16 +134,16 @@ class MillpondGroup(TyperGroup):
 
 
 _CHECKED_BY = ": Value error, "
-"""What newer Typer puts before a refusal, from the library that it checks values with."""
+"""A prefix that newer versions of Typer put before their messages."""
 
 
 def _is_parsing_error(error: BaseException) -> bool:
-    """Whether Typer raised this itself about what was typed; the class has moved over time."""
+    """Return whether Typer rejected the command line; the class has moved between versions."""
     return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)
 
 
 def _report_parsing(error: Exception) -> int:
-    """Print what Typer found wrong with the command line, on one line."""
+    """Print on one line why Typer rejected the command line."""
     if not _is_parsing_error(error):
         return report(error)
     shown: Any = error

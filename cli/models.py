@@ -32,7 +32,7 @@ def load_encoder(
     speed: str = "exact",
     notify: Callable[[str], None] = message,
 ) -> Embedder:
-    """Return the named model, or the default one, ready to encode; says what takes long."""
+    """Return the named model, or the default one, ready to encode."""
     from embedder import loading
 
     return loading.load_encoder(model, device, speed, notify)
@@ -46,7 +46,7 @@ def keep_memory() -> None:
 
 
 def say_once() -> Callable[[str], None]:
-    """Return what prints a line to stderr the first time it is given: for several models."""
+    """Return a function that prints each line to stderr once; for several models."""
     said: set[str] = set()
 
     def say(line: str) -> None:
@@ -58,24 +58,24 @@ def say_once() -> Callable[[str], None]:
 
 
 def note_untrained(encoder: Encoder) -> None:
-    """Say so on stderr if the model was never trained as an embedder."""
+    """Warn if the model was never trained as an embedder."""
     if not getattr(encoder, "trained", True):
         warn(f"{encoder.fingerprint.model} is untrained: expect rough results.")
 
 
 def warn_skipped(source: Corpus) -> None:
-    """Say on stderr how many bad records were left out, if any."""
+    """Warn of the bad records that were skipped, if any."""
     if source.skipped:
         warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")
 
 
 class ReportingEncoder:
-    """An encoder that tells how many texts are finished while a call still runs.
+    """An encoder that reports finished texts while a call still runs.
 
     Parameters
     ----------
     encoder : does the work.
-    progress : called with how many more texts are finished.
+    progress : called with the number of texts just finished.
     """
 
     def __init__(self, encoder: Embedder, progress: Callable[[int], None]) -> None:
@@ -102,7 +102,7 @@ class ReportingEncoder:
 
 
 def load_splitter(encoder: Embedder, passages: Mapping[str, int]) -> PassageSplitter | None:
-    """Return what splits texts as stated, None where they stay whole.
+    """Return the splitter that ``passages`` describes, None if documents stay whole.
 
     Raises
     ------
@@ -130,16 +130,16 @@ def name_passages(passages: Mapping[str, int]) -> str:
 
 
 class Reading:
-    """Documents that are counted as they pass; warns where a title leaves a passage no room.
+    """Counts documents as they pass, and warns if a title leaves a passage no room.
 
     Parameters
     ----------
-    documents : what is read, once.
+    documents : read once.
     encoder, passages : what the documents are split for, and how.
 
     Attributes
     ----------
-    count : documents so far.
+    count : the documents that have passed.
     """
 
     def __init__(

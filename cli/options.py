@@ -1,4 +1,4 @@
-"""Options that several commands share, and what follows from them."""
+"""Options that several commands share, and the values made from them."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ WorkersOption = Annotated[
 
 
 def choose_passages(tokens: int | None, overlap: int | None) -> dict[str, int]:
-    """Return what the manifest keeps of these options; empty where documents stay whole.
+    """Return the passage settings for the manifest; empty if documents stay whole.
 
     Raises
     ------

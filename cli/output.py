@@ -1,4 +1,4 @@
-"""What goes to stdout and into files, and what is said of an index."""
+"""Output: tables and lines for stdout, files that appear whole, reports on an index."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def read_version() -> str:
-    """Return the installed version, or "(not installed)" where a checkout runs as it is."""
+    """Return the installed version, or "(not installed)" for a plain checkout."""
     try:
         return version("millpond")
     except PackageNotFoundError:
@@ -62,14 +62,14 @@ def collapse(text: str) -> str:
 
 
 def stdout_width() -> int | None:
-    """Return the columns of the terminal on stdout; None where stdout is no terminal."""
+    """Return the columns of the terminal on stdout; None if stdout is not a terminal."""
     if not sys.stdout.isatty():
         return None
     return max(_NARROWEST, shutil.get_terminal_size().columns)
 
 
 def truncate(text: str, width: int) -> str:
-    """Return the text in at most ``width`` terminal cells, "…" at the end where it was cut."""
+    """Return the text in at most ``width`` terminal cells, with "…" at the end if it was cut."""
     if cell_len(text) <= width:
         return text
     return set_cell_size(text, max(0, width - 1)).rstrip() + "…"
@@ -132,7 +132,7 @@ def format_size(size_bytes: int) -> str:
 
 
 def print_line(line: str = "") -> None:
-    """Print one line of results; what stdout's encoding lacks is escaped."""
+    """Print one line of results; characters that stdout's encoding lacks are escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
@@ -144,7 +144,7 @@ def print_json(value: Any) -> None:
 
 
 def check_output(path: Path) -> None:
-    """Check what can be checked before the work that fills the file.
+    """Check that a file can be written, before the work that fills it.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def check_output(path: Path) -> None:
 
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
-    """Give a path to write to, which takes the place of ``path`` when the block ends well.
+    """Give a path to write to; it replaces ``path`` if the block succeeds.
 
     Devices and named pipes are written directly.
 
@@ -199,7 +199,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether this exists and is neither file nor folder, as /dev/stdout is."""
+    """Return whether this is neither file nor folder, such as /dev/stdout."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -217,7 +217,7 @@ ADVICE = {
 
 
 def count_rows(manifest: Manifest) -> str:
-    """Return how many documents, or passages, can be found."""
+    """Return the number of documents or passages, with the noun."""
     noun = "passage" if manifest.passages else "document"
     return f"{manifest.documents:,} {noun}{'' if manifest.documents == 1 else 's'}"
 
@@ -232,7 +232,7 @@ def describe_recall(manifest: Manifest) -> str:
 
 
 def report_built(manifest: Manifest, folder: Path) -> None:
-    """Say where a server keeps a new index, and what an approximate one finds."""
+    """Report where a server keeps a new index, and its recall if it is approximate."""
     place = manifest.settings
     if place.get("mode") == "server":
         message(f"The collection {place['collection']!r} at {place['url']} holds the vectors.")
@@ -240,7 +240,7 @@ def report_built(manifest: Manifest, folder: Path) -> None:
 
 
 def report_recall(manifest: Manifest, folder: Path) -> None:
-    """Say what an approximate index finds; a warning with advice where that is too little."""
+    """Report the recall of an approximate index, with a warning and advice if it is low."""
     found = describe_recall(manifest)
     if not found:
         return
@@ -257,7 +257,7 @@ def report_recall(manifest: Manifest, folder: Path) -> None:
 
 
 def report_change(change: Change, folder: Path, seconds: float) -> None:
-    """Say in one line what a change did, and what recall is now."""
+    """Report in one line what a change did, and the recall now."""
     counts = {
         "added": change.added,
         "replaced": change.replaced,

@@ -133,7 +133,7 @@ class QdrantFlags:
 def read_qdrant_options(
     backend: str, factory: str, flags: QdrantFlags, collection: str
 ) -> QdrantOptions | None:
-    """Return what the flags and the file describe; None for another backend.
+    """Return the Qdrant options of the flags and the file; None for another backend.
 
     Asks no server; may ask for the key.
 
@@ -186,7 +186,7 @@ def _read_options(flags: QdrantFlags, collection: str) -> QdrantOptions:
 
 
 def _read_file(path: Path | None) -> dict[str, Any]:
-    """Return the settings of the file; nothing is said about their types yet."""
+    """Return the settings of the file; their types are not checked yet."""
     from retrieval.typed import read_toml
 
     return {} if path is None else read_toml(path, "millpond index --store-example")
@@ -206,7 +206,7 @@ def _build_options(values: dict[str, Any]) -> QdrantOptions:
 
 
 def _check_graph(factory: str, options: QdrantOptions) -> None:
-    """Raise UsageError for what would have no effect without a graph."""
+    """Raise UsageError for settings that have no effect without a graph."""
     from retrieval.errors import UsageError
 
     if factory != "Flat":
@@ -224,10 +224,9 @@ def _check_graph(factory: str, options: QdrantOptions) -> None:
 
 
 def use_asked_key(folder: Path, asked: bool) -> None:
-    """Ask for the key of the server that holds an index, where that was ``asked`` for.
+    """Prompt for the key of the server that holds an index, if that was ``asked`` for.
 
-    For the rest of this process it stands in the first of the environment variables that hold
-    keys, which every connection reads.
+    It is put into the first of the environment variables that every connection reads.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""One file a command group."""
+"""One file per command group."""

@@ -1,4 +1,4 @@
-"""``millpond bench``: models x tasks to scores, kept in a folder."""
+"""``millpond bench``: every model is scored on every task; the scores are kept in a folder."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def bench(
 
 
 def _notes(results: Sequence[Result]) -> list[str]:
-    """Return every note once for a task, with the model where it is about that one alone."""
+    """Return every note once per task, with the models if it concerns only some."""
     models: dict[tuple[str, str], list[str]] = {}
     for result in results:
         for note in result.notes:
@@ -132,7 +132,7 @@ def _print_table(models: Sequence[str], results: Sequence[Result]) -> None:
 
 
 def _finish(out: Path, results: Sequence[Result], failures: Sequence[Failure]) -> None:
-    """Say what comes next, or what failed; a failure is exit code 1."""
+    """Print the next step, or the failures and exit with code 1."""
     if failures:
         count = "1 failure" if len(failures) == 1 else f"{len(failures)} failures"
         write_error(f"{count}; the scores of everything else are in {out}:")
@@ -152,7 +152,7 @@ def layout_scores(
     scores: Mapping[tuple[str, str], float],
     width: int,
 ) -> Iterator[str]:
-    """Yield the lines of a table, in blocks where there are more models than fit side by side.
+    """Yield the lines of a table, in blocks if there are more models than fit side by side.
 
     Parameters
     ----------

@@ -69,7 +69,7 @@ CompactAtOption = Annotated[
 ]
 
 Carry: TypeAlias = "Callable[..., Change]"
-"""``Index.add`` or ``Index.update``, with what it alone is given."""
+"""``Index.add`` or ``Index.update``, with the arguments that it alone takes."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ class Embedding:
 
 
 def embed_change(asked: Embedding, carry: Carry) -> None:
-    """Read the corpus, load the model of the index, let ``carry`` change it, say what was done.
+    """Read the corpus, load the model of the index, change the index, report what was done.
 
-    What can be refused without the model is refused before it is loaded.
+    Everything that can be checked without the model is checked before it is loaded.
     """
     from embedder.loading import load_for_index
     from indexes import Index, IndexConfig, read_manifest

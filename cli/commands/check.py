@@ -1,4 +1,4 @@
-"""``millpond check``: is an index whole, and is it what was written?"""
+"""``millpond check``: whether an index is whole and undamaged."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def check(
 
 
 def _read_manifest(folder: Path) -> Manifest:
-    """Return the manifest; an unfinished first build is an error that tells how far it got."""
+    """Return the manifest; an unfinished first build is an error that states its progress."""
     from indexes import read_manifest
     from indexes.storage.staging import read_unfinished
     from retrieval.errors import IndexCorruptError
@@ -107,7 +107,7 @@ def _report_damage(
     *,
     as_json: bool,
 ) -> None:
-    """Print what is known of a damaged index; the error itself goes to stderr."""
+    """Print the facts about a damaged index; the error itself goes to stderr."""
     if as_json:
         known = {} if manifest is None else _to_json(folder, manifest, None)
         state = {"index": str(folder), "whole": False}
@@ -118,7 +118,7 @@ def _report_damage(
 
 
 def _compare_files(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str, str]]:
-    """Return the manifest and, by name, what is wrong with each file that is not as it lists."""
+    """Return the manifest, and the fault of each damaged file by its name."""
     from indexes import read_manifest
     from indexes.snapshot import find_damage
 

@@ -225,7 +225,7 @@ def _explain(found: Comparison) -> str:
 
 
 def _summarise(found: Comparison) -> list[str]:
-    """Return how many differences are significant, and how many over whole task types."""
+    """Return the counts of significant differences, on tasks and over task types."""
     name = "Holm" if found.config.correction == "holm" else "Benjamini-Hochberg"
     real = sum(one.significant for one in found.differences)
     total = len(found.differences)

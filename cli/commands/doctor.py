@@ -1,4 +1,4 @@
-"""``millpond doctor``: what there is on this machine, and what is wrong with it."""
+"""``millpond doctor``: this machine and installation, and their problems."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def list_wheels() -> dict[str, str]:
 
 
 def probe_faiss() -> FaissBuild:
-    """Return what a fresh process finds; CUDA may end the process that asks for GPUs."""
+    """Import faiss in a fresh process; asking CUDA for GPUs may end it."""
     command = [sys.executable, "-W", "ignore", "-c", PROBE]
     try:
         done = subprocess.run(
@@ -104,7 +104,7 @@ def probe_faiss() -> FaissBuild:
 
 
 def describe_faiss(wheels: Mapping[str, str], build: FaissBuild, device: str | None) -> str:
-    """Return the wheels and what they can do, for people."""
+    """Return a description of the wheels and what they can do."""
     if not wheels and build.error:
         return "(not installed)"
     names = " and ".join(f"{name} {version}" for name, version in wheels.items())
@@ -123,7 +123,7 @@ def describe_faiss(wheels: Mapping[str, str], build: FaissBuild, device: str | N
 def find_faiss_problems(
     wheels: Mapping[str, str], build: FaissBuild, device: str | None
 ) -> list[str]:
-    """Return what is wrong with faiss, one sentence each with what to type."""
+    """Return the problems of faiss, each a sentence with what to type."""
     if not wheels and build.error:
         return ["faiss is not installed. Type: pip install 'millpond[cpu]', or 'millpond[gpu]'"]
     names = " ".join(wheels) or "faiss"
@@ -207,7 +207,7 @@ class Findings:
 
 
 def examine() -> Findings:
-    """Return what there is on this machine."""
+    """Examine this machine and installation."""
     from embedder import cache_folder
 
     packages = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
@@ -247,7 +247,7 @@ def find_problems(
     modules: Mapping[str, str | None],
     intruders: Mapping[str, Sequence[str]],
 ) -> list[str]:
-    """Return what is wrong with packages, one sentence each with what to type."""
+    """Return the problems of packages, each a sentence with what to type."""
     problems = [
         f"{name} is not installed. Type: pip install {name}"
         for name in REQUIRED
@@ -298,7 +298,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _find_device() -> tuple[str | None, int, tuple[str, str], str]:
-    """Return device, CPU threads, what exact and fast do there, and what went wrong instead."""
+    """Return device, CPU threads, the meaning of exact and fast, and any error instead."""
     try:
         import torch
 

@@ -37,7 +37,7 @@ class Texts:
 
     @property
     def count_hint(self) -> int | None:
-        """How many texts there are, where that is cheap to know."""
+        """The number of texts, if that is cheap to know."""
         return None if self._corpus is None else self._corpus.count_hint
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -46,7 +46,7 @@ class Texts:
         return ((document.doc_id, document.content) for document in self._corpus)
 
     def warn_skipped(self) -> None:
-        """Say how many bad records were left out, if any."""
+        """Warn of the bad records that were skipped, if any."""
         skipped, first = len(self._bad), self._bad[:1]
         if self._corpus is not None:
             skipped, first = self._corpus.skipped, list(self._corpus.first_skipped[:1])

@@ -1,4 +1,4 @@
-"""``millpond variants``, ``models`` and ``info``: what there is."""
+"""``millpond variants``, ``models`` and ``info``: lists of what exists."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def info(
 
 
 def _describe(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return what a manifest says, one row per fact."""
+    """Return the facts of a manifest, one per row."""
     size = sum(entry.bytes for entry in manifest.files.values())
     deleted = manifest.rows - manifest.documents
     share = f" of {manifest.rows:,} rows, {deleted / manifest.rows:.0%}" if deleted else ""

@@ -1,4 +1,4 @@
-"""``millpond merge`` and ``millpond soup``: one model folder out of others."""
+"""``millpond merge`` and ``millpond soup``: one model folder made from others."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def mine(
 
 
 def _check_out(out: Path, pairs: Path, corpus: str | None) -> None:
-    """Raise UsageError where the result would replace what it is made from, or be unreadable."""
+    """Raise UsageError if the output would replace an input or have an unsuitable name."""
     from retrieval.errors import SourceNotFoundError, UsageError
 
     if not pairs.exists():
@@ -154,7 +154,7 @@ def _collect(source: PairSource, corpus: str | None) -> Candidates:
 
 @contextmanager
 def _ranker(by: str, candidates: Candidates, device: str | None, speed: str) -> Iterator[Ranker]:
-    """Give what ranks the candidates; a model's index is temporary."""
+    """Give the ranker of the candidates; a model's index is temporary."""
     from benchmarks.mining.candidates import BM25Ranker, ModelRanker, index_candidates
 
     if by == BM25:
@@ -171,7 +171,7 @@ def _ranker(by: str, candidates: Candidates, device: str | None, speed: str) -> 
 
 
 def _load(model: str, device: str | None, speed: str) -> Embedder:
-    """Return the model; an unknown name is told of bm25 too."""
+    """Return the model; the error for an unknown name lists bm25 too."""
     from retrieval.errors import UnknownNameError
 
     keep_memory()
@@ -188,7 +188,7 @@ def _write(
     config: MiningConfig,
     out: Path,
 ) -> MiningSummary:
-    """Write every pair with its negatives, in the order of the input; return what was found."""
+    """Write every pair with its negatives, in the order of the input; return a summary."""
     from benchmarks.mining.candidates import KnownPairs
     from benchmarks.mining.mining import MiningSummary, mine
 
@@ -208,7 +208,7 @@ def _write(
 
 
 def _report(summary: MiningSummary, out: Path, seconds: float) -> None:
-    """Say on stderr what was found, what was left out and why."""
+    """Report on stderr what was mined, what was left out and why."""
     rate = summary.pairs / seconds if seconds else 0.0
     message(
         f"Mined {summary.negatives:,} negatives for {_pairs(summary.pairs)} in "

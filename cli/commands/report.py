@@ -1,4 +1,4 @@
-"""``millpond report``: results and their significance as a page, as Markdown or as CSV."""
+"""``millpond report``: results and their significance as HTML, Markdown or CSV."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _read_kind(out: Path) -> str:
 
 
 def _check_choices(kind: str, given: dict[str, Any]) -> None:
-    """Raise UsageError for what a table of scores has no use for."""
+    """Raise UsageError for options that do not apply to a .csv report."""
     from retrieval.errors import UsageError
 
     if kind == ".csv" and given:

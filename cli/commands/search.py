@@ -1,4 +1,4 @@
-"""``millpond search``: one question to readable hits or JSON, a file of questions to a run."""
+"""``millpond search``: hits for one text, or a TREC run for a file of queries."""
 
 from __future__ import annotations
 
@@ -118,13 +118,13 @@ def _check_request(text: str | None, queries: str | None, run: str | None, json:
     from retrieval.errors import UsageError
 
     if (text is None) == (queries is None):
-        arrived = "neither arrived" if text is None else "both arrived"
+        arrived = "neither was given" if text is None else "both were given"
         raise UsageError(
             f"A search needs a text or --queries FILE, and {arrived}. Type: millpond search DIR "
             f'"TEXT", or: millpond search DIR --queries FILE --run OUT'
         )
     if text is not None and run is not None:
-        raise UsageError("--run goes with --queries FILE. Leave it out, or name the queries.")
+        raise UsageError("--run goes with --queries FILE. Leave it out, or add --queries.")
     if text is not None and not text.strip():
         raise UsageError("The text is empty; type what to look for.")
     if queries is not None and run is None:
@@ -200,7 +200,7 @@ def _layout(hit: Hit, width: int | None) -> Iterator[str]:
 
 
 def _fit(text: str, room: int) -> str:
-    """Return the text cut to the room, "" where the room is too small to be of use."""
+    """Return the text cut to the room, "" if the room is too small to be useful."""
     return truncate(text, room) if room >= _NARROWEST_TITLE else ""
 
 
@@ -219,7 +219,7 @@ def _print_styled(line: str, hit: Hit) -> None:
 
 
 def _check_queries(source: str, skip_bad: bool) -> int | None:
-    """Read the queries once before a model is loaded; return how many, None for stdin."""
+    """Read the queries before a model is loaded; return their number, None for stdin."""
     if source == "-":
         return None
     from retrieval import read_queries
@@ -270,8 +270,8 @@ def _check_id(kind: str, identifier: str) -> None:
         from retrieval.errors import UsageError
 
         raise UsageError(
-            f"The {kind} id {identifier!r} contains a blank, and the columns of a TREC run are "
-            f"separated by blanks. Rename the id, or search one text at a time with --json."
+            f"The {kind} id {identifier!r} contains a space, and the columns of a TREC run are "
+            f"separated by spaces. Rename the id, or search one text at a time with --json."
         )
 
 

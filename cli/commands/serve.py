@@ -137,7 +137,7 @@ def serve(
 
 
 def _check_packages() -> None:
-    """Raise MissingDependencyError where a package of the extra is not installed."""
+    """Raise MissingDependencyError if a package of the extra is not installed."""
     from retrieval.errors import MissingDependencyError
 
     for package in _PACKAGES:
@@ -156,7 +156,7 @@ def _find_keys(file: Path | None) -> tuple[str, ...]:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Return a socket at the address that does not listen yet."""
+    """Return a socket that is bound to the address but does not listen yet."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -258,7 +258,7 @@ def _warn_if_open(host: str, keys: Sequence[str]) -> None:
 
 
 def _log_as_json() -> None:
-    """Send the server's log, and what uvicorn warns of, to stderr as JSON lines."""
+    """Send the server's log and uvicorn's warnings to stderr as JSON lines."""
     from embedder.serving import JsonFormatter
 
     handler = logging.StreamHandler(sys.stderr)

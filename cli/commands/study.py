@@ -1,4 +1,4 @@
-"""``millpond study``: every variant x seed trained alike, scored, compared and judged."""
+"""``millpond study``: every variant is trained with several seeds, scored and compared."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def train(
 
 
 def _check(config: TrainConfig) -> None:
-    """Read all data and say what there is."""
+    """Read all data and report what it holds."""
     from embedder.training import check_data
 
     with progress("Checking", None, "pairs") as advance:

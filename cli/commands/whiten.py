@@ -106,7 +106,7 @@ def whiten(
 def _draw(
     corpora: Iterable[str], pairs: Iterable[Path], share: int, dice: random.Random
 ) -> tuple[list[str], list[str], list[dict[str, Any]]]:
-    """Return distinct queries, distinct documents, and what identifies the sources."""
+    """Return distinct queries, distinct documents, and a record of the sources."""
     from embedder.training.config import DataSource
     from embedder.training.data import PairSource
 

@@ -281,7 +281,7 @@ def test_a_key_that_no_header_can_hold_is_refused(
 ):
     monkeypatch.setenv("QDRANT_API_KEY", key)
     result = millpond("index", corpus, "--out", tmp_path / "index", *qdrant_place)
-    assert_refused(result, 2, "environment variable QDRANT_API_KEY holds a blank")
+    assert_refused(result, 2, "environment variable QDRANT_API_KEY contains a space")
     assert key.strip() not in result.output
     assert qdrant_server.requests == []
 

@@ -78,8 +78,8 @@ def test_a_run_refuses_ids_with_blanks_and_keeps_the_old_file(
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ((), "neither arrived"),
-        (("text", "--queries", "q.jsonl"), "both arrived"),
+        ((), "neither was given"),
+        (("text", "--queries", "q.jsonl"), "both were given"),
         (("--queries", "q.jsonl"), "needs --run"),
         (("text", "--run", "out"), "--run goes with --queries"),
         (("--queries", "q.jsonl", "--run", "out", "--json"), "--json goes with a text"),

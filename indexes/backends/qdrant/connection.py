@@ -34,15 +34,15 @@ def find_api_key(options: QdrantOptions) -> str:
 
     Raises
     ------
-    UsageError : it holds a character that no key has, such as the line break of a file.
+    UsageError : it holds a character that no key has, such as a line break.
     """
     key, variable = _find_key(options)
     if key.isascii() and key.isprintable() and " " not in key:
         return key
     place = f"in the environment variable {variable}" if variable else "that was given"
     raise UsageError(
-        f"The Qdrant API key {place} holds a blank, a line break or a character that is not "
-        "ASCII, so no server takes it. Copy it again, without what surrounds it."
+        f"The Qdrant API key {place} contains a space, a line break or a non-ASCII "
+        "character, so no server accepts it. Copy it again without the characters around it."
     )
 
 
@@ -55,14 +55,14 @@ def _find_key(options: QdrantOptions) -> tuple[str, str]:
 
 
 class Connection:
-    """A Qdrant client whose calls are repeated where that may help.
+    """A Qdrant client that repeats calls after errors that may pass.
 
     Every request we send may be sent twice: points keep their ids.
 
     Parameters
     ----------
     options : of a server, or with ``memory``.
-    pause : waits so many seconds between two attempts.
+    pause : waits the given seconds between two attempts.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Connection:
         )
 
     def _explain_refusal(self, code: str) -> str:
-        """Return which key the server refused, and where the right one belongs."""
+        """Return the message that names the refused key and the place for the right one."""
         problem = "refuses this API key" if self._has_key else "wants an API key"
         source = f"; it comes from {self._key_variable}" if self._key_variable else ""
         variable = self._key_variable or API_KEY_VARIABLES[1]
@@ -184,7 +184,7 @@ def _grpc_code(error: Exception) -> str | None:
 
 
 def _reason(error: Exception, status: object) -> str:
-    """Return what the server says is wrong, without HTTP around it."""
+    """Return the reason that the server gives, without HTTP around it."""
     structured = getattr(error, "structured", None)
     if callable(structured):
         with suppress(ValueError, KeyError, TypeError):

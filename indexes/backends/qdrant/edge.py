@@ -84,7 +84,7 @@ def build_shard(
 def _fill(
     edge: ModuleType, shard: Any, vectors: Shards, documents: DocumentStore, payload: Payload
 ) -> int:
-    """Write every live document; return how many there are."""
+    """Write every live document; return their number."""
     for name, kind in list_payload_indexes(payload.schema).items():
         index = getattr(edge.PayloadSchemaType, kind.capitalize())
         shard.update(edge.UpdateOperation.create_field_index(name, index))
@@ -160,7 +160,7 @@ class EdgeSearcher:
         ]
 
     def count(self) -> int:
-        """Return how many points the shard holds."""
+        """Return the number of points in the shard."""
         return int(self._shard.count(self._edge.CountRequest(exact=True)))
 
 
@@ -175,8 +175,8 @@ def _release(shard: Any, overlay: Path, owner: int) -> None:
 def _make_overlay(shard: Path) -> Path:
     """Return a new temporary folder that shows the files of ``shard``.
 
-    What this user may not write is copied: the engine opens all its files for writing. So is
-    everything where the system allows no links.
+    Files that this user may not write are copied, since the engine opens all files for writing.
+    Everything is copied if the system allows no links.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def _make_overlay(shard: Path) -> Path:
 
 
 def _remove_overlay(overlay: Path) -> None:
-    """Delete the view; what it shows stays."""
+    """Delete the overlay; the files that it shows stay."""
     shutil.rmtree(overlay, ignore_errors=True)
 
 
@@ -249,7 +249,7 @@ def _config(edge: ModuleType, factory: Factory, dimension: int) -> Any:
 
 
 def _check_space(folder: Path, factory: Factory, vectors: Shards, documents: DocumentStore) -> None:
-    """Raise OSError (ENOSPC) where the disk cannot hold the shard."""
+    """Raise OSError (ENOSPC) if the disk cannot hold the shard."""
     copies = 1 if factory.exact else 2  # the optimizer writes a second segment
     links = 8 * factory.m
     ids = documents.bytes // max(1, len(documents))  # an id is no longer than this
@@ -260,7 +260,7 @@ def _check_space(folder: Path, factory: Factory, vectors: Shards, documents: Doc
 
 @contextmanager
 def _engine_errors(path: Path, *, reading: bool) -> Iterator[None]:
-    """Turn what the engine raises, bare Exceptions and panics, into one line of ours."""
+    """Turn the engine's bare Exceptions and panics into errors of ours."""
     try:
         yield
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""What a user chooses about a Qdrant index: where it lives, its type, its trade-offs."""
+"""The choices for a Qdrant index: where it is, its type, its trade-offs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Factory:
 
     @classmethod
     def parse(cls, text: str, dimension: int) -> Factory:
-        """Return what ``text`` stands for.
+        """Return the index type that ``text`` names.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class Factory:
         return cls(exact=False, m=m, ef_construct=ef_construct)
 
     def settings(self) -> dict[str, Scalar]:
-        """Return what the manifest keeps of it."""
+        """Return the settings for the manifest."""
         if self.exact:
             return {"exact": True}
         return {
@@ -167,7 +167,7 @@ class QdrantOptions:
         return SERVER if self.url else EMBEDDED
 
     def settings(self) -> dict[str, Scalar]:
-        """Return what the manifest keeps: everything but the key and what concerns one run."""
+        """Return the settings for the manifest: all but the key and those of a single run."""
         if self.mode != SERVER:
             return {"mode": self.mode}
         transient = {"memory", "api_key", "overwrite", "parallel", "green_seconds"}
@@ -199,7 +199,7 @@ class QdrantOptions:
 
 
 def refuse_without_server(names: Sequence[str]) -> None:
-    """Raise UsageError where options were chosen that only a server has a use for."""
+    """Raise UsageError for options that only a server has a use for, if there are any."""
     if names:
         raise UsageError(
             f"No Qdrant server is named, and only a server has a use for {', '.join(names)}. Type "
@@ -208,7 +208,7 @@ def refuse_without_server(names: Sequence[str]) -> None:
 
 
 def _check_url(url: str) -> None:
-    """Refuse what is no address of a server, and secrets, which would be kept in the manifest."""
+    """Raise UsageError for a bad address, and for secrets, which the manifest would keep."""
     example = "Example: http://localhost:6333"
     if url == ":memory:":
         example = "For an index in memory: memory = true in the --store file"

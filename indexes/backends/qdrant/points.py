@@ -1,4 +1,4 @@
-"""What Qdrant gets of an index: points, a batch at a time."""
+"""The points that Qdrant gets, in batches."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ def _read_ours(connection: Connection, name: str) -> dict[str, Any] | None:
 
 
 def _ours(info: Any) -> dict[str, Any] | None:
-    """Return what millpond keeps in the metadata of a collection."""
+    """Return the entry of millpond in the metadata of a collection."""
     ours = (info.config.metadata or {}).get(OURS)
     return ours if isinstance(ours, dict) else None
 

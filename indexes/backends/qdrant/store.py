@@ -1,6 +1,6 @@
-"""Ties the three places of a Qdrant index to the seam ``indexes.backends.backend.Backend``.
+"""The Qdrant backend: the engine in the folder, a server, or memory behind one ``Backend``.
 
-Beside the documents and vectors that every index folder holds, ours has::
+Beside documents and vectors, the index folder holds::
 
     FOLDER/qdrant/store.json    where the points are
     FOLDER/qdrant/shard/        the engine's files, if they live in the folder
@@ -133,7 +133,7 @@ def _like(manifest: Manifest) -> Backend:
 
 
 def _check(options: QdrantOptions, dimension: int, factory: str) -> None:
-    """Raise what can be known before anything is embedded."""
+    """Raise the errors that can be found before anything is embedded."""
     Factory.parse(factory, dimension)
     if options.mode == EMBEDDED:
         load_edge()
@@ -174,7 +174,7 @@ def _fill_server(options: QdrantOptions, factory: Factory, request: BuildRequest
 
 
 def _open(configured: QdrantOptions, request: OpenRequest) -> SearchEngine:
-    """Return what answers searches; a key that was configured is used again.
+    """Return the search engine; a key that was configured is used again.
 
     Raises
     ------
