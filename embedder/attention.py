@@ -1,4 +1,4 @@
-"""Attention patterns by name, and the probe that a loaded model really has the one asked for.
+"""Attention patterns by name, and the probe whether a loaded model has the one asked for.
 
 In transformers 5 a decoder turns bidirectional when ``config.is_causal`` is False: mask and
 kernel both follow it. Some architectures ignore the switch without a word, so every load is

@@ -30,7 +30,7 @@ from embedder.models.saved import load_parts
 from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling, resolve_layers
 from embedder.variants import VariantSpec, format_model_name, parse_model_name, spec_to_json
 from retrieval.errors import UsageError
-from retrieval.protocols import Notify, Progress, Vectors, silent
+from retrieval.protocols import Notify, Progress, Vectors, no_progress, silent
 from retrieval.types import Fingerprint
 
 __all__ = ["Embedder"]
@@ -49,10 +49,10 @@ class Embedder(nn.Module):
     spec : what the model is.
     backbone : the spec's base, loaded and probed.
     name : what a user types to load this model again; the spec's own name by default.
-    trained : whether this project trained it as an embedder.
+    trained : whether it was trained as an embedder.
     trained_sha256 : of the trained weights, which the base's identity does not cover.
-    batch_tokens : most tokens, padding included, in one forward pass; a longer text goes alone.
-    padding_side : where texts are padded that cannot be packed.
+    batch_tokens : most tokens in one forward pass, padding included; a longer text goes alone.
+    padding_side : of texts that cannot be packed.
     speed : "exact", or "fast", which puts int8 layers into ``backbone`` on CPUs where that is a
         gain, so that it can no longer be trained or saved, and compiles layers when work is long.
 
@@ -141,7 +141,7 @@ class Embedder(nn.Module):
         ------
         UnknownNameError, UsageError : the name or the device does not exist.
         DownloadError, ModelError, StorageError : the base cannot be fetched or loaded.
-        AttentionProbeError : the base does not attend as asked.
+        AttentionProbeError : the base does not have the attention asked for.
         """
         saved = find_saved_model(model)
         if saved is not None:
@@ -245,7 +245,7 @@ class Embedder(nn.Module):
             is_int8=self.is_int8,
         )
 
-    def encode_queries(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
+    def encode_queries(self, texts: Sequence[str], *, progress: Progress = no_progress) -> Vectors:
         """Return float32 (N, D), one row per text in the order given, with the query prompt.
 
         Raises
@@ -256,7 +256,7 @@ class Embedder(nn.Module):
         return self._encode(texts, self.spec.query_prompt, progress)
 
     def encode_documents(
-        self, texts: Sequence[str], *, progress: Progress | None = None
+        self, texts: Sequence[str], *, progress: Progress = no_progress
     ) -> Vectors:
         """Return float32 (N, D), as ``encode_queries`` but with the document prompt."""
         return self._encode(texts, self.spec.document_prompt, progress)
@@ -273,12 +273,12 @@ class Embedder(nn.Module):
         return vectors
 
     def tokenize(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
-        """Return the token ids that the backbone will see, 1 to ``spec.max_tokens`` a text."""
+        """Return the token ids that the backbone will see, 1 to ``spec.max_tokens`` per text."""
         return self._tokenize(texts, PromptTemplate.parse(prompt).inside(self._template))
 
     @property
     def longest_packed(self) -> int:
-        """Texts of up to so many tokens are encoded without padding; 0 for none."""
+        """The longest text, in tokens, that is encoded without padding; 0 where none is."""
         return self.backbone.longest_packed if self.packs else 0
 
     @property
@@ -325,7 +325,7 @@ class Embedder(nn.Module):
             vectors: Tensor = self.pooling(states, real)[:, : self.dimension]
             return F.normalize(vectors, dim=-1) if self.spec.normalize else vectors
 
-    def _encode(self, texts: Sequence[str], prompt: str, progress: Progress | None) -> Vectors:
+    def _encode(self, texts: Sequence[str], prompt: str, progress: Progress) -> Vectors:
         tokenize = partial(self.tokenize, prompt=prompt)
         vectors = encode_texts(self, tokenize, texts, self.dimension, progress)
         check_finite(vectors, texts, self._precise_name)

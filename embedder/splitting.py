@@ -1,4 +1,4 @@
-"""Cuts long texts into passages of so many tokens, at places where a reader would cut."""
+"""Cuts long texts into passages of a number of tokens, where a reader would cut."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ and the end of a line."""
 BLANK = re.compile(r"(?<=\S)(?=\s)")
 LATE_SHARE = 5
 """A passage may end early, at a sentence or a blank, within its last fifth."""
-CHARACTERS_A_TOKEN = 8
-"""How much text is tokenised at first in search of a passage's end; twice the usual."""
+CHARACTERS_PER_TOKEN = 8
+"""Text tokenised at first to find the end of a passage, per token of it; twice the usual."""
 JOINER = "\u200d"
 
 
@@ -85,7 +85,7 @@ class PassageSplitter:
             start = self._next_start(text, start, stop)
 
     def count(self, text: str) -> int:
-        """Return how many tokens a text takes by itself."""
+        """Return the number of tokens of a text by itself."""
         return len(self._offsets(text))
 
     def _offsets(self, text: str) -> list[tuple[int, int]]:
@@ -95,8 +95,8 @@ class PassageSplitter:
         return offsets
 
     def _furthest(self, text: str, start: int) -> int:
-        """Return the last place before which a passage from ``start`` has to stop."""
-        size = CHARACTERS_A_TOKEN * self.tokens
+        """Return the furthest place where a passage from ``start`` can stop."""
+        size = CHARACTERS_PER_TOKEN * self.tokens
         offsets = self._offsets(text[start : start + size])
         while len(offsets) <= self.tokens:
             if start + size >= len(text):
@@ -140,7 +140,7 @@ class PassageSplitter:
 
 
 def check_passages(tokens: int, overlap: int) -> None:
-    """Raise UsageError unless passages of so many tokens can overlap by so many."""
+    """Raise UsageError unless passages of this length can overlap by this much."""
     if tokens < 1:
         raise UsageError(f"Passages of {tokens} tokens were asked for; expected 1 or more.")
     if not 0 <= overlap <= tokens // 2:
@@ -151,7 +151,7 @@ def check_passages(tokens: int, overlap: int) -> None:
 
 
 def make_splitter(embedder: Embedder, tokens: int, overlap: int) -> PassageSplitter:
-    """Return what cuts texts by the tokens of this model.
+    """Return a splitter that counts the tokens of this model.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def make_splitter(embedder: Embedder, tokens: int, overlap: int) -> PassageSplit
 
 
 def tokens_beside(embedder: Embedder, title: str = "") -> int:
-    """Return how many of ``max_tokens`` a document's title, the prompt and EOS take."""
+    """Return how many of ``max_tokens`` a document's title, its prompt and EOS take."""
     content = f"{title} x" if title else "x"
     return len(embedder.tokenize([content], embedder.spec.document_prompt)[0]) - 1
 

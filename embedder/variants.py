@@ -1,4 +1,4 @@
-"""What an embedding model is: a base, one pooling, one attention, and how text is put to it."""
+"""What an embedding model is: a base, a pooling, an attention, and how text is presented to it."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class VariantSpec:
     ----------
     base : a built-in name, a folder, a .gguf file or a hub id.
     revision : of a hub id; None for its default branch.
-    base_layers : keep only the first so many decoder layers of the base; None for all.
+    base_layers : how many of the base's decoder layers are kept, the first ones; None for all.
     query_prompt, document_prompt : put before the text, or around it where ``{text}`` stands.
     max_tokens : longest input, prompts, BOS and EOS included; longer text loses its end.
-    dimension : length of the vectors, the first so many coordinates; None for the base's width.
+    dimension : length of the vectors, which are cut to it; None for the base's width.
     normalize : whether vectors have length 1.
-    chat_template : whether the base's chat template is put around the text; never by itself.
-    lowercase : whether texts are read in lower case; prompts stay as they are written.
+    chat_template : whether the base's chat template is put around the text.
+    lowercase : whether texts are put in lower case; prompts never are.
     pooling_options : of a trainable pooling.
 
     Raises

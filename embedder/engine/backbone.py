@@ -1,4 +1,4 @@
-"""The decoder that turns token ids into states."""
+"""The decoder, from token ids to states."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class States:
     ----------
     tokens : of the last layer after the final norm, (B, T, D) or packed (total, D), in the
         model's dtype.
-    layers : a vector per text, (B, D) float32, of each layer that was asked for, from 1 on.
+    layers : by layer, from 1 on, a vector per text, (B, D) float32.
     """
 
     tokens: Tensor
@@ -43,24 +43,24 @@ class States:
 
 
 class Backbone(nn.Module):
-    """A loaded decoder, probed to attend as asked.
+    """A loaded decoder whose attention was probed.
 
     Parameters
     ----------
     model : what ``AutoModel`` loads: ids and mask to ``last_hidden_state``.
     tokenizer : the base's own.
     attention : the pattern that ``model.config.is_causal`` was set for.
-    identity : names the weights beyond doubt.
-    described : the name to use in messages.
+    identity : of the weights: a SHA-256, or a hub id's commit.
+    described : its name in messages.
 
     Attributes
     ----------
     packing : how texts go through the model packed.
-    longest_packed : texts of up to so many tokens may; 0 for none.
+    longest_packed : the longest text, in tokens, that may be packed; 0 for none.
 
     Raises
     ------
-    AttentionProbeError : the model does not attend as asked.
+    AttentionProbeError : the model does not have that attention.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Backbone(nn.Module):
         summary: Callable[[Tensor], Tensor],
         layers: Collection[int],
     ) -> States:
-        """Read the last layer's states, which ``run`` gives, and others while it runs."""
+        """Return the states that ``run`` gives, and summaries of layers on the way."""
         kept: dict[int, Tensor] = {}
 
         def reduce(states: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ def load_backbone(
     ------
     UnknownNameError, UsageError : no such base, or more layers asked for than it has.
     DownloadError, ModelError, StorageError : it cannot be fetched or loaded.
-    AttentionProbeError : it does not attend as asked.
+    AttentionProbeError : it does not have the attention asked for.
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 

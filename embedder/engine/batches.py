@@ -27,10 +27,10 @@ __all__ = [
 ]
 
 CUDA_TOKENS = 65_536
-"""Tokens a batch of an Embedder on CUDA that was asked for none; from these others are found."""
+"""Tokens per batch on CUDA by default: where the search for the best number starts."""
 
 MOST_TOKENS = 4 * CUDA_TOKENS
-"""With more, a layer's inner states of 8,192 numbers a token pass what 32 bits can count."""
+"""More would overflow 32-bit counts in a layer with 8,192 inner numbers per token."""
 
 LEAST_GAIN = 1.05
 _FULL = 0.75
@@ -109,10 +109,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class Arrival:
-    """A result that is copied to the CPU while the GPU goes on; ``wait`` gives it.
-
-    Elsewhere than on CUDA it is there at once.
-    """
+    """A result on its way to the CPU while the GPU computes on; elsewhere it is there at once."""
 
     def __init__(self, found: Tensor) -> None:
         self._there: Any = None
@@ -132,7 +129,7 @@ class Arrival:
 
 
 class Meter:
-    """Measures one batch: its time on the device, and the memory it needed at the most.
+    """Measures one batch: its time on the device, and its peak memory.
 
     On CUDA both are read without making the GPU wait: the time from two events, the memory from
     the allocator's own count. Elsewhere the time is the clock's, and the memory is not known.
@@ -151,7 +148,7 @@ class Meter:
             self._events[0].record(torch.cuda.current_stream(device))
 
     def stop(self) -> None:
-        """Say that the batch was handed to the device, and on the CPU is done."""
+        """Mark the end: the batch was handed to the GPU, or is done on the CPU."""
         self._ended = time.perf_counter()
         if self._is_cuda:
             peak_bytes = torch.cuda.max_memory_allocated(self._device)
@@ -168,7 +165,7 @@ class Meter:
 
 
 def _new_event() -> Any:
-    """Return a mark in a GPU's work, which can be waited for and whose time is kept."""
+    """Return a mark in a GPU's work that can be waited for and timed."""
     cuda: Any = torch.cuda  # its classes have no types
     return cuda.Event(enable_timing=True)
 
@@ -186,22 +183,22 @@ def free_bytes(device: torch.device) -> int:
 
 
 class TokenBudget:
-    """How many tokens a batch may have.
+    """The most tokens that a batch may have.
 
-    One that grows starts at a quarter of the tokens asked for, and doubles as long as that makes
+    A growing budget starts at a quarter of the tokens asked for, and doubles as long as that makes
     encoding faster by 5 per cent or more, up to ``MOST_TOKENS`` or four fifths of the free memory.
     A size is judged by the median of its batches after the first one, which are at least three
     quarters full. Any kind can be made smaller by ``shrink``, and then stays.
 
     Attributes
     ----------
-    asked : what it was made for.
+    asked : the tokens it was made for.
     tokens : most tokens in a batch now.
     is_settled : whether only a lack of memory can still change it.
 
     Parameters
     ----------
-    free : gives the bytes that a batch may take.
+    free : returns how many bytes a batch may take.
     """
 
     def __init__(self, asked: int, *, grows: bool, free: Callable[[], int]) -> None:
@@ -214,7 +211,7 @@ class TokenBudget:
         self._bytes_each = 0.0
 
     def record(self, tokens: int, seconds: float, used_bytes: int) -> None:
-        """Take note of a batch that is done."""
+        """Record a finished batch."""
         full = _FULL * self.tokens <= tokens <= self.tokens
         if self.is_settled or not full or seconds <= 0:
             return
@@ -225,7 +222,7 @@ class TokenBudget:
             self._rates = []
 
     def shrink(self, failed_tokens: int) -> None:
-        """Allow half of a batch that did not fit into memory, at the most, from now on."""
+        """From now on allow at most half of a batch that did not fit into memory."""
         self.tokens = min(self.tokens, max(1, failed_tokens // 2))
         self.is_settled = True
 
@@ -245,9 +242,9 @@ _budgets: WeakKeyDictionary[Any, TokenBudget] = WeakKeyDictionary()
 
 
 def budget_of(model: Any) -> TokenBudget:
-    """Return the budget of an ``EngineSettings``, the same one until it asks for another number.
+    """Return the budget of an ``EngineSettings``, the same one until its ``batch_tokens`` change.
 
-    It grows on CUDA where ``CUDA_TOKENS`` are asked for, the number of those who ask for none.
+    It grows on CUDA where these are ``CUDA_TOKENS``, the default.
     """
     asked, device = model.batch_tokens, model.device
     budget = _budgets.get(model)
@@ -259,7 +256,7 @@ def budget_of(model: Any) -> TokenBudget:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device had too little memory; its libraries say so in several ways."""
+    """Whether the device had too little memory, which libraries say in several ways."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     told = str(error)

@@ -1,4 +1,4 @@
-"""The C functions of ``fused.c``, compiled for this machine when they are first wanted."""
+"""Decoder layers by the C functions of ``fused.c``, compiled for this machine on first use."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _ARGUMENTS = {
 
 
 class BuildError(Exception):
-    """The functions cannot be had here; the message says why in a few words."""
+    """The functions cannot be compiled here; the message says why in a few words."""
 
 
 @cache
@@ -125,7 +125,7 @@ def _run(command: list[str]) -> str:
 
 
 def _cpu() -> str:
-    """Return what tells CPUs with other instructions apart."""
+    """Return the CPU's model and instruction sets."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -137,7 +137,7 @@ def _cpu() -> str:
 
 
 _LONGEST_ATTENDED = 512
-"""Tokens of a text above which torch's attention is as fast as ours."""
+"""The text length, in tokens, from which torch's attention is as fast as ours."""
 
 
 class FusedLayer(LeanLayer):

@@ -99,7 +99,7 @@ class Int8Linear(nn.Module):
     ) -> Int8Linear:
         """Return the layer to take the place of this one, whose weights are not kept.
 
-        ``rotated`` says that inputs come rotated already, in blocks of so many.
+        ``rotated`` is the size of the blocks in which inputs come rotated already.
         """
         rotation = _hadamard(rotated or block_of(linear.in_features))
         bias = None if linear.bias is None else linear.bias.detach().float()
@@ -140,8 +140,8 @@ def quantize_linears(
 def join_linears(parts: Sequence[Int8Linear]) -> None:
     """Lay layers of one input side by side, so that one product can give all their outputs.
 
-    The first one's ``joined`` does. Each part goes on working alone, with the same weights in
-    memory. Nothing is done where only some of them have a bias.
+    The first one's ``joined`` does. Each part still works alone, on the same memory. Nothing is
+    done where only some of them have a bias.
     """
     first = parts[0]
     biases = [part.bias for part in parts if part.bias is not None]

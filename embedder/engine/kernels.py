@@ -1,4 +1,4 @@
-"""Packed attention for a GPU: one call a layer where the libraries at hand have it.
+"""Packed attention for a GPU: one call per layer where the installed libraries offer it.
 
 torch has attention over texts of varying length from 2.10 on (``torch.nn.attention.varlen``), and
 so has the package flash_attn; both are for half precision. Otherwise texts are attended in buckets
@@ -108,7 +108,7 @@ def flash_kernel(function: Callable[..., Any]) -> Kernel:
 def _attend_buckets(
     query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, pattern: Pattern
 ) -> Tensor:
-    """Attend once a bucket; under causal attention padding, on the right, needs no mask."""
+    """Attend once per bucket; under causal attention padding, on the right, needs no mask."""
     key, value = _repeat_heads(query, key, value)
     found = []
     for bucket in batch.buckets:

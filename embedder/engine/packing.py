@@ -2,9 +2,9 @@
 
 Linear layers, norms and rotary positions treat every token alone, so they may see all texts of a
 batch as one row (1, total). Attention alone must know where a text ends, so it is done by a kernel
-that does. The one here runs once a group of texts of equal length, which needs neither padding nor
-a mask; ``kernels`` has those for a GPU. The boundaries reach it through the current thread, not
-through arguments, which would compile a layer anew for every batch.
+that does. The one here runs once per group of texts of equal length, without padding or a mask;
+``kernels`` has those for a GPU. The boundaries reach it through the current thread, not through
+arguments, which would compile a layer anew for every batch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 ATTENTION_NAME = "millpond_packed"
-"""Under which transformers knows the packed attention."""
+"""The packed attention's name in transformers."""
 
 _HARMLESS = frozenset(
     {"cache_position", "is_causal", "output_attentions", "position_ids", "sliding_window"}
@@ -49,7 +49,7 @@ _HARMLESS = frozenset(
 
 
 class PackingError(Exception):
-    """A base asks its attention for something that the packed one does not do."""
+    """A base asks for something that the packed attention does not do."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class PackedBatch:
         """Return a vector per text, (B, D), of token states (total, D).
 
         ``function`` takes (n, T, D) and a mask (n, T) bool, True at tokens, and gives (n, D): any
-        pooling over padded states. It is called once a group, so never with padding, but on CUDA
-        once a bucket.
+        pooling over padded states. It is called once per group, so never with padding; on CUDA
+        once per bucket.
         """
         if states.device.type == "cuda":
             return self.reduce_buckets(states, function)
@@ -131,12 +131,12 @@ class PackedBatch:
     def reduce_buckets(
         self, states: Tensor, function: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
-        """Return what ``reduce`` does, by one call a bucket."""
+        """Return what ``reduce`` does, by one call per bucket."""
         return torch.cat([function(each.pad(states), each.real) for each in self.buckets])
 
 
 MOST_PADDED = 1.25
-"""A bucket has at most so many places for each token."""
+"""Most places per token in a bucket."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class Pattern:
     Attributes
     ----------
     scaling : what products of queries and keys are multiplied with; None for width ** -0.5.
-    window : how many tokens each one sees, itself the last of them; None for all before it.
+    window : how many tokens each one sees, itself included; None for all before it.
     """
 
     is_causal: bool
@@ -232,7 +232,7 @@ class Kernel:
 
 @dataclass
 class _Boundaries:
-    """What the attention of this thread needs to know now, and the windows it was told of."""
+    """What this thread's attention works on now, and the windows that layers named."""
 
     config: Any
     batch: PackedBatch
@@ -286,7 +286,7 @@ def _attending(boundaries: _Boundaries) -> Iterator[_Boundaries]:
 
 
 def _register() -> None:
-    """Make the packed attention known to transformers; again and again does no harm.
+    """Register the packed attention in transformers; repeating it does no harm.
 
     No mask function is registered beside it, so transformers builds no mask at all.
     """
@@ -353,7 +353,7 @@ def _attend_shape(
 def _attend_groups(
     query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, pattern: Pattern
 ) -> Tensor:
-    """Attend once a group of texts of equal length, without a mask."""
+    """Attend once per group of texts of equal length, without a mask."""
     heads, total = query.shape[1:3]
     mixed = query.new_empty(1, total, heads, value.shape[3])
     for group in batch.groups:
@@ -370,7 +370,7 @@ def _attend_groups(
     return mixed
 
 
-GROUPS = Kernel("one call a group of equal lengths", _attend_groups)
+GROUPS = Kernel("one call per group of equal lengths", _attend_groups)
 
 
 def _split(states: Tensor, group: Group) -> Tensor:

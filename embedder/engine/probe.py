@@ -1,4 +1,4 @@
-"""Whether and how a base may be packed: found out by packing it once, and comparing."""
+"""Finds out whether and how a base may be packed, by packing some texts and comparing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LAYER_LENGTHS = (19, 7, 1)
 _TOLERANCE = 1e-4
 _LONGEST_PROBED_WINDOW = 4096
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "local_attention")
-"""Where configurations keep the number of tokens that some layers can look back."""
+"""The settings in which configurations keep how many tokens some layers can look back."""
 
 PaddedStates = Callable[[Tensor, Tensor], Tensor]
 Blocks = Callable[[], Iterable[nn.Module]]
@@ -35,7 +35,7 @@ class Packing:
 
     Attributes
     ----------
-    longest : texts of up to so many tokens may be packed; 0 for none.
+    longest : the longest text, in tokens, that may be packed; 0 for none.
     kernel : what attends within each text.
     layers : what computes each decoder layer meanwhile; none where the base's own do.
     """
@@ -175,7 +175,7 @@ def layers_agree(
 
 
 class _Pair(LeanLayer):
-    """A layer that takes note of how far another one is from it."""
+    """A layer that measures how far another one is from it."""
 
     def __init__(self, first: LeanLayer, second: LeanLayer) -> None:
         super().__init__(first.block)

@@ -26,7 +26,7 @@ from embedder.engine.packing import PackedBatch
 from embedder.engine.speed import LayerCompiler
 from embedder.engine.text import check_texts
 from retrieval.errors import ModelError
-from retrieval.protocols import Progress, Vectors
+from retrieval.protocols import Progress, Vectors, no_progress
 
 __all__ = ["EngineSettings", "encode_rows", "encode_texts", "run_batches"]
 
@@ -35,7 +35,7 @@ _LEAST_WINDOW_TEXTS = 1024
 AHEAD = 2
 """Windows of texts that may be tokenised before they are needed."""
 
-Rows = Sequence[Sequence[int]]
+TokenRows = Sequence[Sequence[int]]
 
 Found = Iterator[tuple[list[int], Tensor]]
 
@@ -47,7 +47,7 @@ class EngineSettings(Protocol):
     """What the loop reads of an Embedder."""
 
     batch_tokens: int
-    """Most tokens in a batch; on CUDA ``batches.CUDA_TOKENS`` stands for as many as are best."""
+    """Most tokens in a batch; on CUDA, ``batches.CUDA_TOKENS`` lets the best number be found."""
 
     padding_side: Literal["left", "right"]
 
@@ -57,7 +57,7 @@ class EngineSettings(Protocol):
 
     @property
     def longest_packed(self) -> int:
-        """Texts of up to so many tokens go packed; 0 for none."""
+        """The longest text, in tokens, that is packed; 0 where none is."""
 
     @property
     def pad_id(self) -> int:
@@ -65,7 +65,7 @@ class EngineSettings(Protocol):
 
     @property
     def compiler(self) -> LayerCompiler | None:
-        """What may compile the layers; None where nothing may."""
+        """Compiles layers in long work; None where nothing does."""
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return vectors of padded ids and mask, both (B, T) int64."""
@@ -80,7 +80,7 @@ def encode_texts(
     tokenize: Callable[[Sequence[str]], list[list[int]]],
     texts: Sequence[str],
     width: int,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Vectors:
     """Return float32 (N, width), a row per text in the order given, not checked for NaN.
 
@@ -93,28 +93,29 @@ def encode_texts(
     vectors = np.empty((len(texts), width), dtype=np.float32)
     window = max(_LEAST_WINDOW_TEXTS, model.batch_tokens // 4)
     for first, rows in tokenized_ahead(tokenize, texts, window):
-        for chosen, found in run_batches(model, rows, len(texts) - first - len(rows)):
-            vectors[[first + index for index in chosen]] = found.numpy()
-            if progress is not None:
-                progress(len(chosen))
+        last = first + len(rows)
+        _encode_window(model, rows, vectors[first:last], len(texts) - last, progress)
     return vectors
 
 
 @torch.inference_mode()
-def encode_rows(model: EngineSettings, rows: Rows, width: int) -> Vectors:
-    """Return float32 (N, width), a vector per row of token ids, not checked for NaN.
-
-    Raises
-    ------
-    ModelError : the device has too little memory for one text alone.
-    """
+def encode_rows(model: EngineSettings, rows: TokenRows, width: int) -> Vectors:
+    """Return float32 (N, width), as ``encode_texts`` does, for rows of token ids."""
     vectors = np.empty((len(rows), width), dtype=np.float32)
-    for chosen, found in run_batches(model, rows):
-        vectors[chosen] = found.numpy()
+    _encode_window(model, rows, vectors, 0, no_progress)
     return vectors
 
 
-def run_batches(model: EngineSettings, rows: Rows, texts_after: int = 0) -> Found:
+def _encode_window(
+    model: EngineSettings, rows: TokenRows, out: Vectors, texts_after: int, progress: Progress
+) -> None:
+    """Write the vector of each row of token ids into ``out``."""
+    for chosen, found in run_batches(model, rows, texts_after):
+        out[chosen] = found.numpy()
+        progress(len(chosen))
+
+
+def run_batches(model: EngineSettings, rows: TokenRows, texts_after: int = 0) -> Found:
     """Yield (indices of texts, their vectors (B, D) on the CPU), longest texts first.
 
     On CUDA the vectors of a batch are waited for only when the next one is under way. A batch
@@ -122,7 +123,7 @@ def run_batches(model: EngineSettings, rows: Rows, texts_after: int = 0) -> Foun
 
     Parameters
     ----------
-    rows : token ids, at least one a text.
+    rows : token ids, at least one per text.
     texts_after : how many more texts are known to follow these.
 
     Raises
@@ -155,7 +156,7 @@ class _Flight:
 class _Line:
     """Batches on their way through the model: one ahead on CUDA, none elsewhere."""
 
-    def __init__(self, model: EngineSettings, rows: Rows) -> None:
+    def __init__(self, model: EngineSettings, rows: TokenRows) -> None:
         self.budget = budget_of(model)
         self._model = model
         self._rows = rows
@@ -168,7 +169,7 @@ class _Line:
     def run(self, chosen: list[int], tokens_left: int | None) -> Found:
         """Hand texts to the device, and yield what arrives meanwhile.
 
-        ``tokens_left``, with these, are those to be packed; None where these are to be padded.
+        ``tokens_left`` counts the tokens still to be packed, these included; None to pad these.
         """
         rows = [self._rows[index] for index in chosen]
         longest = max(map(len, rows))
@@ -179,7 +180,7 @@ class _Line:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            fitted = False  # gone on with below, where the error holds no memory any more
+            fitted = False  # handled below, where the error holds no memory any more
         if fitted:
             yield from self.land(self._most_ahead())
             return
@@ -215,7 +216,9 @@ class _Line:
         compares = compiler is not None and compiler.state == "trying"  # batches take turns
         return 1 if self._model.device.type == "cuda" and not compares else 0
 
-    def _launch(self, chosen: list[int], rows: Rows, tokens: int, tokens_left: int | None) -> None:
+    def _launch(
+        self, chosen: list[int], rows: TokenRows, tokens: int, tokens_left: int | None
+    ) -> None:
         model = self._model
         if tokens_left is None:
             ids, mask = (

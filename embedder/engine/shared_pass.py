@@ -31,11 +31,11 @@ _OWN = ("pooling", "pooling_options", "dimension", "normalize")
 
 def can_share(one: VariantSpec, other: VariantSpec) -> bool:
     """Return whether two untrained variants put the same tokens through the same base."""
-    frames = {
+    templates = {
         (pooling.template, pooling.appends_eos)
         for pooling in (get_pooling(one.pooling), get_pooling(other.pooling))
     }
-    return len(frames) == 1 and all(
+    return len(templates) == 1 and all(
         getattr(one, field.name) == getattr(other, field.name)
         for field in fields(VariantSpec)
         if field.name not in _OWN

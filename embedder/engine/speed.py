@@ -109,7 +109,7 @@ class LayerCompiler:
                 vars(layer).pop("forward", None)
 
     def record(self, tokens: int, seconds: float) -> None:
-        """Take note of a batch's time; after the trial, keep or drop the compiled layers."""
+        """Record a batch's time; after the trial, keep or drop the compiled layers."""
         self._seconds += seconds
         if self.state == "trying":
             self._tried_batches += 1
@@ -125,7 +125,7 @@ class LayerCompiler:
             self._judge()
 
     def give_up(self, error: Exception) -> None:
-        """Go on without compiling, and say why."""
+        """Stop compiling, and say why."""
         cause = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         self._drop(f"The layers cannot be compiled here ({cause[:120]})")
 
@@ -143,7 +143,7 @@ class LayerCompiler:
         for layer, _ in self._compiled:
             vars(layer).pop("forward", None)
         self._compiled = []
-        self._notify(f"{reason}; going on with plain ones.")
+        self._notify(f"{reason}; using plain ones.")
 
 
 _ROUNDING = 0.02
@@ -180,7 +180,7 @@ def _fuse(backbone: Backbone, lean: Sequence[LeanLayer], notify: Notify) -> None
     try:
         fused = fused_int8_layers(lean)
     except BuildError as error:
-        notify(f"speed fast: {error}; so layers are not fused, and slower.")
+        notify(f"speed fast: {error}; so layers are not fused, which is slower.")
         return
     if not fused:
         return
@@ -188,7 +188,7 @@ def _fuse(backbone: Backbone, lean: Sequence[LeanLayer], notify: Notify) -> None
     if layers_agree(backbone.model, is_causal, lean, fused, _ROUNDING):
         backbone.packing = replace(backbone.packing, layers=fused)
     else:
-        notify("speed fast: fused layers differ from the base's own; going on without.")
+        notify("speed fast: fused layers differ from the base's own and are not used.")
 
 
 def unfuse(backbone: Backbone) -> None:

@@ -1,4 +1,4 @@
-"""The encoder without torch, and which models it can be had for."""
+"""The encoder without torch, and the models that it can load."""
 
 from __future__ import annotations
 

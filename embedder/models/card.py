@@ -17,8 +17,42 @@ _UNLISTED = ("config", "parts", "data", "start")
 """Parts of a record that are too long for the table of facts."""
 
 
+_USAGE = """\
+With millpond, where `MODEL_DIR` is this folder:
+
+```sh
+millpond index corpus.jsonl --out my-index --model MODEL_DIR
+```
+
+```python
+from embedder import Embedder
+
+model = Embedder.load("MODEL_DIR")
+vectors = model.encode_documents(["a text", "another"])
+```
+
+With sentence-transformers 6 and millpond installed:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("MODEL_DIR", trust_remote_code=True)
+vectors = model.encode_document(["a text", "another"])
+```
+
+sentence-transformers 6 asks for `trust_remote_code=True` wherever a model names a module
+of another package, here millpond's. No code of this folder is run: it holds none, and
+its weights are safetensors. Without that argument:
+
+```python
+from embedder.models.sentence_transformers_module import load_sentence_transformer
+
+model = load_sentence_transformer("MODEL_DIR")
+```"""
+
+
 def write_card(manifest: Manifest) -> str:
-    """Return the model card, with only what the manifest knows."""
+    """Return the model card, made from the manifest alone."""
     spec = manifest.spec
     return "\n".join(
         [
@@ -31,7 +65,7 @@ def write_card(manifest: Manifest) -> str:
             "",
             "## Use",
             "",
-            *_usage(),
+            _USAGE,
             "",
             "## Training",
             "",
@@ -94,42 +128,6 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, object]]:
     yield "document prompt", repr(spec.document_prompt) if spec.document_prompt else "none"
 
 
-def _usage() -> list[str]:
-    return [
-        "With millpond, where `MODEL_DIR` is this folder:",
-        "",
-        "```sh",
-        "millpond index corpus.jsonl --out my-index --model MODEL_DIR",
-        "```",
-        "",
-        "```python",
-        "from embedder import Embedder",
-        "",
-        'model = Embedder.load("MODEL_DIR")',
-        'vectors = model.encode_documents(["a text", "another"])',
-        "```",
-        "",
-        "With sentence-transformers 6 and millpond installed:",
-        "",
-        "```python",
-        "from sentence_transformers import SentenceTransformer",
-        "",
-        'model = SentenceTransformer("MODEL_DIR", trust_remote_code=True)',
-        'vectors = model.encode_document(["a text", "another"])',
-        "```",
-        "",
-        "sentence-transformers 6 asks for `trust_remote_code=True` wherever a model names a module",
-        "of another package, here millpond's. No code of this folder is run: it holds none, and",
-        "its weights are safetensors. Without that argument:",
-        "",
-        "```python",
-        "from embedder.models.sentence_transformers_module import load_sentence_transformer",
-        "",
-        'model = load_sentence_transformer("MODEL_DIR")',
-        "```",
-    ]
-
-
 def _training(record: Mapping[str, Any]) -> list[str]:
     rows = list(_flatten({k: v for k, v in record.items() if k not in _UNLISTED}))
     start = record.get("start")
@@ -149,7 +147,7 @@ def _training(record: Mapping[str, Any]) -> list[str]:
 
 
 def _data_row(source: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return the row of one source of training pairs; of a digest its first 12 digits."""
+    """Return the row of one source of training pairs; digests are cut to 12 digits."""
     digests = ", ".join(digest[:12] for digest in source.get("sha256", {}).values())
     counts = (source.get(name, "") for name in ("pairs", "negatives", "weight"))
     return Path(str(source.get("path", ""))).name, *counts, digests

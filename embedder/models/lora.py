@@ -34,7 +34,7 @@ _LEVELS = 1 << 16  # what a quarter of a word can be
 
 
 class WordDropout(nn.Dropout):
-    """``nn.Dropout`` that takes 16 random bits an element on a CPU; elsewhere torch's own.
+    """``nn.Dropout`` that draws 16 random bits per element on a CPU; elsewhere torch's own.
 
     The rate is rounded to a multiple of 1 / 65,536, and kept elements are scaled by that rounded
     rate, so that the mean stays what it was. The bits come from torch's generator: the same random
@@ -125,7 +125,7 @@ def add_adapter(backbone: Backbone, options: LoraOptions, *, seed: int = 0) -> N
             _inject(backbone, config)
         except ValueError as error:
             raise UsageError(
-                f"LoRA targets {options.targets!r} cannot be had in "
+                f"LoRA targets {options.targets!r} do not fit "
                 f"{type(backbone.model).__name__}: {_first_line(error)}"
             ) from error
 
@@ -249,10 +249,7 @@ def copy_tensors(
 
 
 def _inject(backbone: Backbone, config: Any) -> None:
-    """Wrap the layers, with LoRA weights in float32 and every module in the mode it was in.
-
-    Their dropout is one that is quick on a CPU.
-    """
+    """Wrap the layers, with LoRA weights in float32 and quick dropout; modes stay as they were."""
     from peft import inject_adapter_in_model
 
     model: Any = backbone.model

@@ -74,7 +74,7 @@ class Manifest:
     ----------
     spec : its base is "." where the folder holds the whole base.
     base : what training started from.
-    record : how it was made: whatever the trainer wrote down.
+    record : how it was made, as the trainer recorded it.
     files : SHA-256 of every file with trained weights, by name.
     whole_sha256 : of the whole base's weights and configuration, where the folder holds them.
     """
@@ -113,7 +113,7 @@ class Manifest:
         return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
     def check_files(self, folder: Path) -> None:
-        """Raise ModelError unless every file with weights is there and is the one written."""
+        """Raise ModelError unless every file with weights is there, as it was written."""
         for name, sha256 in self.files.items():
             path = folder / name
             if not path.is_file():

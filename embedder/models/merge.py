@@ -1,4 +1,4 @@
-"""One model out of others: LoRA folded into its base, and the average of several trainings."""
+"""Makes one model of others: LoRA folded into its base, or the average of several trainings."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def soup_models(
     Parameters
     ----------
     folders : two or more MODEL_DIRs.
-    weights : one a folder, above 0; they are divided by their sum. Equal by default.
+    weights : one per folder, above 0, divided by their sum; equal by default.
 
     Raises
     ------

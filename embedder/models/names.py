@@ -124,8 +124,8 @@ class TrainedModel:
     name : what a user types.
     base : the built-in base it was trained on.
     variant : POOLING+ATTENTION.
-    base_layers : how many of the base's layers it keeps; None for all.
-    weights_bytes : of the files with trained weights.
+    base_layers : how many of the base's first layers it keeps; None for all.
+    weights_bytes : size of the files with trained weights.
     """
 
     name: str
@@ -168,7 +168,7 @@ def _read(folder: Path) -> TrainedModel:
 
 
 _CHANGEABLE = ("max_tokens", "dimension", "query_prompt", "document_prompt")
-"""What may differ from training without the weights losing their place."""
+"""The fields of the spec that may differ from training, since the weights fit all the same."""
 _NAME = re.compile(r"(?P<name>.+?)(?P<options>(?:,[a-z_]+=[^,]*)+)")
 
 

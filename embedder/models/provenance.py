@@ -1,4 +1,4 @@
-"""The files that a loaded model came from, so that later runs see at once whether one changed.
+"""The files that a loaded model came from, by which later runs see whether one changed.
 
 Asking for them needs the loaded model; comparing them needs neither torch nor the model.
 """
@@ -9,6 +9,10 @@ import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from embedder.models.bases import BASES
+from embedder.models.cache import converted_folder
+from embedder.models.names import MANIFEST_NAME, find_saved_model
 
 if TYPE_CHECKING:
     from embedder.embedder import Embedder
@@ -22,13 +26,10 @@ _FOLDERS = ("", "adapter")
 def model_sources(model: str, embedder: Embedder) -> list[Path] | None:
     """Return the files and folders that decide what ``Embedder.load(model)`` gives.
 
-    Paths that do not exist are among them where they would matter if they came to be. None where
-    the answer lies elsewhere: a model hub can move a branch at any time.
+    Paths that do not exist are among them where creating them would change the answer. None where
+    files cannot tell: a model hub can move a branch at any time.
     """
-    from embedder.models.bases import BASES
-    from embedder.models.cache import converted_folder
-    from embedder.models.manifest import read_manifest
-    from embedder.models.names import find_saved_model
+    from embedder.models.manifest import read_manifest  # imports torch
 
     base, revision = embedder.spec.base, embedder.spec.revision
     saved = find_saved_model(model)
@@ -51,9 +52,7 @@ def model_sources(model: str, embedder: Embedder) -> list[Path] | None:
 
 
 def _folders_that_would_win(model: str) -> list[Path]:
-    """Return where a trained model would be that this name means before anything else."""
-    from embedder.models.manifest import MANIFEST_NAME
-
+    """Return the manifests which, once written, would make this name mean a trained model."""
     names = dict.fromkeys((model, model.partition(",")[0]))
     return [Path(name).expanduser().absolute() / MANIFEST_NAME for name in names]
 
@@ -61,8 +60,7 @@ def _folders_that_would_win(model: str) -> list[Path]:
 def stamp_sources(sources: list[Path]) -> str:
     """Return a digest of the names, sizes and modification times of files and folders.
 
-    Of a folder its own files count, and those of its ``adapter``; a path that does not exist is
-    one that does not exist.
+    Of a folder, its own files and those of its ``adapter`` count. Paths may be missing.
     """
     digest = hashlib.sha256()
     for source in sources:

@@ -96,9 +96,9 @@ def save_model(
     Parameters
     ----------
     folder : a new or an empty one.
-    record : how the model was made, as JSON can hold it.
+    record : how the model was made; plain JSON data.
     weights_dtype : of the saved weights; bfloat16 halves the files and rounds the vectors.
-    base : what training started from, where that is not ``embedder.spec.base``.
+    base : what training started from; ``embedder.spec.base`` by default.
 
     Raises
     ------
@@ -204,7 +204,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def check_new_folder(folder: Path) -> None:
-    """Return if ``folder`` can be made: it does not exist yet, or is empty.
+    """Check that ``folder`` can be made: it does not exist yet, or is empty.
 
     Raises
     ------
@@ -223,7 +223,7 @@ def check_new_folder(folder: Path) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside ``folder``, which takes its name when the block ends well.
+    """Yield an empty folder that is renamed to ``folder`` when the block succeeds.
 
     Raises
     ------
@@ -250,7 +250,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn what goes wrong while files are written into a StorageError."""
+    """Raise a failure to write files as StorageError."""
     try:
         yield
     except (OSError, SafetensorError) as error:

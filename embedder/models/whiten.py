@@ -23,7 +23,7 @@ from embedder.models.names import SavedName, find_saved_model
 from embedder.models.saving import WeightsDtype, check_new_folder, check_weights_dtype, save_model
 from embedder.pooling.modules import Whitened, without_whitening
 from retrieval.errors import UsageError
-from retrieval.protocols import Notify, Progress, silent
+from retrieval.protocols import Notify, Progress, no_progress, silent
 
 __all__ = ["POWER", "fit_whitening", "whiten_model"]
 
@@ -46,7 +46,7 @@ def whiten_model(
     weights_dtype: WeightsDtype | None = None,
     device: str | None = None,
     notify: Notify = silent,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> None:
     """Write ``model`` with a whitening fitted on texts as a MODEL_DIR; nothing is trained.
 

@@ -181,7 +181,7 @@ def test_fused_layers_that_differ_are_not_used(base_folder, fast, monkeypatch):
     notes = []
     embedder = fast(base_folder["llama"], notify=notes.append)
     assert not embedder.backbone.is_fused
-    assert notes == ["speed fast: fused layers differ from the base's own; going on without."]
+    assert notes == ["speed fast: fused layers differ from the base's own and are not used."]
 
 
 def test_an_adapter_that_is_added_later_counts(base_folder, adapt):

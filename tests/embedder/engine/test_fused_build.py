@@ -86,7 +86,7 @@ def test_without_a_compiler(base_folder, fast, monkeypatch, compiler, message):
     embedder = fast(base_folder["llama"], notify=notes.append)
     assert embedder.is_int8 and not embedder.backbone.is_fused
     assert embedder.compiler is not None
-    assert notes == [f"speed fast: {message}; so layers are not fused, and slower."]
+    assert notes == [f"speed fast: {message}; so layers are not fused, which is slower."]
     assert np.isfinite(embedder.encode_documents(["a", "the mill"])).all()
 
 

@@ -230,7 +230,7 @@ def test_without_a_compiler_the_work_goes_on_with_plain_layers(llama, monkeypatc
     assert compiler.state == "dropped"
     assert notes[1:] == [
         "The layers cannot be compiled here (No working C++ compiler found); "
-        "going on with plain ones."
+        "using plain ones."
     ]
 
 
@@ -273,7 +273,7 @@ def test_compiled_layers_go_where_they_gain_nothing(monkeypatch):
     """100 tokens in 1.25 s are 80 a second: 0.80 of the plain speed."""
     state, notes = trial(monkeypatch, 1.25)
     assert state == "dropped"
-    assert notes[1] == "Compiled layers run at 0.80 of the plain speed; going on with plain ones."
+    assert notes[1] == "Compiled layers run at 0.80 of the plain speed; using plain ones."
 
 
 @pytest.mark.usefixtures("unfused")

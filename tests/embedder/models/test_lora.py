@@ -162,7 +162,7 @@ def test_an_adapter_of_another_kind_is_refused(llama, tmp_path):
 
 def test_a_second_adapter_and_targets_that_do_not_exist_are_refused(llama):
     backbone = load(llama).backbone
-    with pytest.raises(UsageError, match=r"\('wq',\) cannot be had in LlamaModel"):
+    with pytest.raises(UsageError, match=r"\('wq',\) do not fit LlamaModel"):
         add_adapter(backbone, LoraOptions(targets=("wq",)))
     assert not has_adapter(backbone)
     add_adapter(backbone, SMALL)
