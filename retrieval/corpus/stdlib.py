@@ -49,7 +49,6 @@ _SUBMODULES = frozenset(
     urllib.parse urllib.request urllib.robotparser xml.etree xml.etree.ElementTree
     """.split()  # noqa: SIM905
 )
-_SHORTEST_METHOD_WORDS = 4
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -126,7 +125,7 @@ def stdlib_rows() -> tuple[Row, ...]:
                 continue
             rows[dotted] = _row(dotted, shown, value)
             for method, found in _methods(value, shortest).items():
-                if len(found.doc.split()) >= _SHORTEST_METHOD_WORDS and found.doc not in said:
+                if len(found.doc.split()) >= 4 and found.doc not in said:
                     said.add(found.doc)
                     rows[f"{dotted}.{method}"] = _row(f"{dotted}.{method}", shown, found)
     return tuple(rows[doc_id] for doc_id in sorted(rows) if rows[doc_id].values["text"])
@@ -255,8 +254,7 @@ class _SourceReader:
     """Fills a module from its syntax tree."""
 
     def __init__(self, library: _Library, module: _Module) -> None:
-        self.library = library
-        self.module = module
+        self.library, self.module = library, module
         self._instances: dict[str, _Name] = {}
         self._exports_known = True
 
