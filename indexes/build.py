@@ -99,24 +99,17 @@ def _build(
     old = None
     if previous is not None and "index" in previous.files:
         old = previous.place(change.folder, "index")
-    carried: dict[str, FileEntry] = {}
-    if previous is not None and backend.keeps_deleted and previous.rows == len(documents):
-        # Only deletions: what the backend wrote is right as it is.
-        result = BuildResult({}, previous.libraries, exact=RECALL not in previous.settings)
-        carried = {role: previous.files[role] for role in backend.files}
-    else:
-        result = backend.build(
-            BuildRequest(
-                change.staging,
-                draft.factory,
-                vectors,
-                documents,
-                fingerprint=draft.fingerprint,
-                schema=schema,
-                live=live,
-                previous=old,
-            )
-        )
+    request = BuildRequest(
+        change.staging,
+        draft.factory,
+        vectors,
+        documents,
+        fingerprint=draft.fingerprint,
+        schema=schema,
+        live=live,
+        previous=old,
+    )
+    result, carried = _run_backend(backend, request, previous)
     kept = previous.settings if old is not None and previous is not None else {}
     built = replace(
         draft,
@@ -133,6 +126,17 @@ def _build(
         recall = _measure(Snapshot.of(change.folder, built, backend))
         built = replace(built, settings={**built.settings, **recall})
     return change.publish(built)
+
+
+def _run_backend(
+    backend: Backend, request: BuildRequest, previous: Manifest | None
+) -> tuple[BuildResult, dict[str, FileEntry]]:
+    """Return what was built, and the published files that serve the new index as they are."""
+    deletions_only = previous is not None and previous.rows == len(request.documents)
+    if previous is None or not (deletions_only and backend.keeps_deleted):
+        return backend.build(request), {}
+    result = BuildResult({}, previous.libraries, exact=RECALL not in previous.settings)
+    return result, {role: previous.files[role] for role in backend.files}
 
 
 def _measure(snapshot: Snapshot) -> dict[str, Scalar]:
@@ -168,7 +172,7 @@ def measure_recall(snapshot: Snapshot, *, queries: int = RECALL_QUERIES, seed: i
     return found_all / (count * (k - 1))
 
 
-def compact(change: Transaction, store: Backend | None = None) -> None:
+def compact(change: Transaction) -> None:
     """Write the index again without its deleted rows, if it has any; see ``Index.compact``."""
     snapshot = change.snapshot
     manifest = snapshot.manifest
@@ -184,7 +188,7 @@ def compact(change: Transaction, store: Backend | None = None) -> None:
         for documents, vectors in _live_rows(snapshot):
             staging.append(documents, vectors)
         staging.finish()
-    build_index(change, store or backend_of(manifest), replace(manifest, files=staging.files()))
+    build_index(change, backend_of(manifest), replace(manifest, files=staging.files()))
 
 
 def _live_rows(snapshot: Snapshot) -> Iterator[tuple[list[Document], Vectors]]:

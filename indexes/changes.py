@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes.backends.backend import Backend
 from indexes.backends.registry import backend_of
 from indexes.build import build_index
 from indexes.search.selection import IdLookup
@@ -65,7 +64,6 @@ def delete_rows(
     doc_ids: Iterable[str],
     *,
     ignore_missing: bool = False,
-    store: Backend | None = None,
 ) -> Change:
     """List the rows of these documents as deleted; see ``Index.delete``."""
     snapshot = transaction.snapshot
@@ -88,7 +86,7 @@ def delete_rows(
             f"{', ...' if len(missing) > SHOWN_IDS else ''}. Nothing was deleted. Take them "
             f"out, or type --ignore-missing."
         )
-    done.manifest = _publish(transaction, store, dead, None)
+    done.manifest = _publish(transaction, dead, None)
     return done
 
 
@@ -119,7 +117,6 @@ class Merge:
         self,
         documents: Iterable[Document],
         *,
-        store: Backend | None,
         progress: Progress,
         resumed: Progress,
     ) -> Change:
@@ -150,7 +147,7 @@ class Merge:
             key = _document_key(manifest)
             self._done.deleted += len({key(name) if key else name for name in missing.values()})
             self._dead.update(missing)
-        self._done.manifest = _publish(self.transaction, store, self._dead, staging)
+        self._done.manifest = _publish(self.transaction, self._dead, staging)
         return self._done
 
     def _plan(self) -> dict[str, Scalar]:
@@ -232,9 +229,7 @@ def check_fit(folder: Path, manifest: Manifest, encoder: Encoder, split: Splitte
         )
 
 
-def _publish(
-    transaction: Transaction, store: Backend | None, dead: set[int], staging: Staging | None
-) -> Manifest:
+def _publish(transaction: Transaction, dead: set[int], staging: Staging | None) -> Manifest:
     """Make the staged rows and the deletions the index; return the manifest that holds then."""
     snapshot = transaction.snapshot
     manifest = snapshot.manifest
@@ -251,7 +246,7 @@ def _publish(
     new = {} if staging is None else staging.files(shards)
     return build_index(
         transaction,
-        store or backend_of(manifest),
+        backend_of(manifest),
         replace(manifest, files={**manifest.shard_files, **new}),
         deleted=deleted,
         previous=manifest,

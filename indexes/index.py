@@ -170,12 +170,7 @@ class Index:
         return self.manifest.documents
 
     def count(self, where: Where = None) -> int:
-        """Return how many documents, or passages, a filter lets through.
-
-        Raises
-        ------
-        UsageError, UnknownNameError : as ``search``.
-        """
+        """Return how many documents, or passages, a filter lets through; raises as ``search``."""
         return self.snapshot.rows.select(where).count
 
     @overload
@@ -232,7 +227,6 @@ class Index:
         corpus: Source,
         config: IndexConfig | None = None,
         *,
-        store: Backend | None = None,
         split: Splitter | None = None,
         progress: Progress = no_progress,
         resumed: Progress = no_progress,
@@ -246,7 +240,6 @@ class Index:
         ----------
         corpus : see ``Source``.
         config : how the corpus is read and embedded; see ``IndexConfig``.
-        store : a backend with options of its own; by default the one that the index names.
         split : what cut the documents of this index into passages, if it was cut.
         progress : called with the number of documents read since the last call.
         resumed : called once with the number of documents, or passages, that an earlier run of
@@ -260,7 +253,7 @@ class Index:
         SourceNotFoundError, IndexCorruptError, StorageError, RecordError, DuplicateIdError,
         VectorError : as ``Index.create`` and ``Index.open``.
         """
-        return self._merge(corpus, config, store, split, progress, resumed)
+        return self._merge(corpus, config, split, progress, resumed)
 
     def update(
         self,
@@ -268,7 +261,6 @@ class Index:
         config: IndexConfig | None = None,
         *,
         delete_missing: bool = False,
-        store: Backend | None = None,
         split: Splitter | None = None,
         progress: Progress = no_progress,
         resumed: Progress = no_progress,
@@ -280,7 +272,7 @@ class Index:
         documents and no others afterwards. Parameters and errors as ``add``.
         """
         return self._merge(
-            corpus, config, store, split, progress, resumed, replaces=True, missing=delete_missing
+            corpus, config, split, progress, resumed, replaces=True, missing=delete_missing
         )
 
     def delete(
@@ -289,7 +281,6 @@ class Index:
         config: IndexConfig | None = None,
         *,
         ignore_missing: bool = False,
-        store: Backend | None = None,
     ) -> Change:
         """Delete documents by id, and say what was done.
 
@@ -300,21 +291,17 @@ class Index:
         SourceNotFoundError, IndexCorruptError, StorageError : as ``Index.open``.
         """
         with self.transaction() as transaction:
-            done = delete_rows(transaction, doc_ids, ignore_missing=ignore_missing, store=store)
-        return self._compact_if_needed(done, config or IndexConfig(), store)
+            done = delete_rows(transaction, doc_ids, ignore_missing=ignore_missing)
+        return self._compact_if_needed(done, config or IndexConfig())
 
-    def compact(self, *, store: Backend | None = None) -> Manifest:
+    def compact(self) -> Manifest:
         """Write the index again without its deleted rows, and return its manifest.
 
         Vectors and documents are copied, nothing is embedded. Readers see the index as it was
-        until the new one is whole.
-
-        Raises
-        ------
-        SourceNotFoundError, IndexCorruptError, StorageError : as ``Index.open``.
+        until the new one is whole. Raises as ``delete``.
         """
         with self.transaction() as transaction:
-            compact(transaction, store)
+            compact(transaction)
         return self.manifest
 
     def reindex(
@@ -385,7 +372,6 @@ class Index:
         self,
         corpus: Source,
         config: IndexConfig | None,
-        store: Backend | None,
         split: Splitter | None,
         progress: Progress,
         resumed: Progress,
@@ -398,15 +384,13 @@ class Index:
         check_fit(self.folder, self.manifest, encoder, split)
         with self.transaction(restart=chosen.restart) as transaction:
             merge = Merge(transaction, encoder, chosen, split, replaces, missing)
-            done = merge.run(documents, store=store, progress=progress, resumed=resumed)
-        return self._compact_if_needed(done, chosen, store)
+            done = merge.run(documents, progress=progress, resumed=resumed)
+        return self._compact_if_needed(done, chosen)
 
-    def _compact_if_needed(
-        self, done: Change, config: IndexConfig, store: Backend | None
-    ) -> Change:
+    def _compact_if_needed(self, done: Change, config: IndexConfig) -> Change:
         deleted = done.manifest.rows - done.manifest.documents
         if deleted > config.compact_share * done.manifest.rows:
-            done.manifest = self.compact(store=store)
+            done.manifest = self.compact()
             done.compacted = True
         return done
 
