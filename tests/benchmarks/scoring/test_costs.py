@@ -39,7 +39,7 @@ class Stand:
 
     def __init__(self, pooling, attention, width=16, layers=4):
         from embedder import VariantSpec
-        from embedder.pooling.options import PoolingOptions
+        from embedder.pooling.modules import PoolingOptions
         from embedder.pooling.registry import PoolingShape, build_pooling
 
         settings = {"heads": 2, "head_width": 8} if pooling == "last_layer" else {}

@@ -97,7 +97,7 @@ def test_scores_agree_with_beir_to_1e_5():
 
 
 def test_scores_are_those_of_trec_eval_with_ties_too():
-    reference = pytest.importorskip(reason="the test extra is not installed")
+    reference = pytest.importorskip("pytrec_eval", reason="the test extra is not installed")
     chance = random.Random(1)
     documents = [*(f"d{number}" for number in range(200)), "Z", "z", "é"]
     qrels = {
