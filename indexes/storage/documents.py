@@ -33,6 +33,9 @@ __all__ = [
 ]
 
 NO_METADATA = "{}"
+BATCH_DOCUMENTS = 1024
+BATCH_BYTES = 8 * 2**20
+FIRST_ROW = b"first_row"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 # large_string: a batch may hold one document of any size.
@@ -123,11 +126,6 @@ class ContentDigest:
         return sha256(b"".join(parts)).hexdigest()
 
 
-BATCH_DOCUMENTS = 1024
-BATCH_BYTES = 8 * 2**20
-FIRST_ROW = b"first_row"
-
-
 class DocumentWriter:
     """Appends documents to an Arrow IPC file, at most 1024 documents or 8 MiB a batch.
 
@@ -166,10 +164,6 @@ class DocumentWriter:
             return
         with suppress(OSError):  # an error is on its way already, and says more
             self._stream.close()
-
-    def append(self, document: Document) -> None:
-        """Write one document, at once or with its batch; see ``extend``."""
-        self.extend([document])
 
     def extend(self, documents: Sequence[Document]) -> pa.RecordBatch:
         """Write documents, at once or with their batch, and return them as ``make_rows`` does.

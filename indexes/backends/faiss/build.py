@@ -26,30 +26,9 @@ __all__ = [
     "read_faiss",
 ]
 
+INDEX_NAME = "index.faiss"
 MOST_CANDIDATES = 2048
 """A GPU search returns no more than this for a query."""
-
-
-def copy_to_gpus(faiss: ModuleType, index: Any) -> Any | None:
-    """Return a copy of the index on all GPUs; None without a GPU, or for a kind that stays on CPUs.
-
-    FAISS has Flat, IVF and a few more kinds on GPUs, and no HNSW. A copy that does not fit into
-    the GPUs' memory is no error: the index is searched where it is.
-    """
-    if getattr(faiss, "get_num_gpus", int)() == 0:
-        return None
-    try:
-        return faiss.index_cpu_to_all_gpus(index)
-    except RuntimeError:
-        return None
-
-
-def from_gpus(faiss: ModuleType, index: Any) -> Any:
-    """Return what ``copy_to_gpus`` made as an index of the CPU."""
-    return faiss.index_gpu_to_cpu(index)
-
-
-INDEX_NAME = "index.faiss"
 BLAS_QUERIES = 20
 """From so many queries at once on, FAISS compares by matrix products."""
 EXAMPLES = "Flat, HNSW32, IVF256,Flat, SQ8"
@@ -137,6 +116,25 @@ def read_faiss(path: Path) -> Any:
     # FAISS before 1.11 maps inverted lists only.
     flag = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP)
     return faiss.read_index(str(path), flag)
+
+
+def copy_to_gpus(faiss: ModuleType, index: Any) -> Any | None:
+    """Return a copy of the index on all GPUs; None without a GPU, or for a kind that stays on CPUs.
+
+    FAISS has Flat, IVF and a few more kinds on GPUs, and no HNSW. A copy that does not fit into
+    the GPUs' memory is no error: the index is searched where it is.
+    """
+    if getattr(faiss, "get_num_gpus", int)() == 0:
+        return None
+    try:
+        return faiss.index_cpu_to_all_gpus(index)
+    except RuntimeError:
+        return None
+
+
+def from_gpus(faiss: ModuleType, index: Any) -> Any:
+    """Return what ``copy_to_gpus`` made as an index of the CPU."""
+    return faiss.index_gpu_to_cpu(index)
 
 
 def is_exact(index: Any) -> bool:

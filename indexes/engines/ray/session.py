@@ -1,4 +1,4 @@
-"""How the workers of the Ray engine are laid out."""
+"""Ray: how many workers run where, and the connection to the cluster."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 from retrieval.errors import FailureError, MissingDependencyError, UsageError
 
 __all__ = ["RayConfig", "load_ray", "ray_session", "say"]
+
+USAGE_VARIABLE = "RAY_USAGE_STATS_ENABLED"
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,6 @@ class RayConfig:
                 f"number of workers and let the cluster grow."
             )
         return count, gpus
-
-
-USAGE_VARIABLE = "RAY_USAGE_STATS_ENABLED"
 
 
 def load_ray() -> Any:

@@ -16,7 +16,7 @@ def write(folder, documents, *, files=1):
     for number, part in enumerate(np.array_split(np.arange(len(documents)), files)):
         with DocumentWriter(folder / f"{number:05d}.arrow") as writer:
             for index in part:
-                writer.append(documents[index])
+                writer.extend([documents[index]])
     return DocumentStore(folder)
 
 
@@ -71,7 +71,7 @@ def test_a_document_that_cannot_be_stored_is_named(tmp_path, document):
         pytest.raises(RecordError, match="corpus:1: document 'a' cannot be stored"),
         DocumentWriter(tmp_path / "d.arrow") as writer,
     ):
-        writer.append(document)
+        writer.extend([document])
 
 
 @pytest.mark.parametrize("size", [0, 10, 500])

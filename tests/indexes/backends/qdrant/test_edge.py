@@ -244,7 +244,7 @@ def test_ten_thousand_points_are_built(tmp_path, factory):
         shards.append(vectors)
     with DocumentWriter(tmp_path / "documents" / "00000.arrow") as documents:
         for number in range(10_000):
-            documents.append(Document(f"d{number}", ""))
+            documents.extend([Document(f"d{number}", "")])
     store = DocumentStore(tmp_path / "documents")
     chosen = Factory.parse(factory, 64)
     build_shard(tmp_path / "shard", chosen, Shards(tmp_path / "vectors", 64), store)

@@ -153,7 +153,7 @@ def test_the_longest_points_stay_below_the_limit_of_a_server(tmp_path):
         shards.append(vectors)
     with DocumentWriter(tmp_path / "d" / "00000.arrow") as writer:
         for number in range(40):
-            writer.append(Document("🦆" * 100 + str(number), ""))
+            writer.extend([Document("🦆" * 100 + str(number), "")])
     batches = list(
         points_module.read_batches(
             Shards(tmp_path / "v", 500), DocumentStore(tmp_path / "d"), most_bytes=100_000
@@ -388,7 +388,7 @@ def test_a_build_without_a_fingerprint_is_refused(tmp_path, options, encoder, do
     with VectorWriter(tmp_path / "vectors" / "00000.npy", 16) as shards:
         shards.append(encoder.encode_documents(["x"]))
     with DocumentWriter(tmp_path / "documents" / "00000.arrow") as writer:
-        writer.append(documents[0])
+        writer.extend([documents[0]])
     store = DocumentStore(tmp_path / "documents")
     request = BuildRequest(tmp_path, "Flat", Shards(tmp_path / "vectors", 16), store)
     with pytest.raises(UsageError, match="fingerprint"):
