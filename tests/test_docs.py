@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -47,14 +48,25 @@ def test_relative_links_lead_to_a_file_and_a_heading(page):
     assert broken == []
 
 
+def find_commands(page):
+    """The command lines of millpond in the page's code, each as its words."""
+    shown = "\n".join(FENCE.findall(page.read_text())).replace("\\\n", " ")
+    lines = re.findall(r"^ *(?:\$ )?millpond ([a-z].*)$", shown, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
 @each_page
-def test_commands_that_are_named_exist(page):
+def test_commands_and_options_that_are_shown_exist(page):
+    from typer.main import get_command
+
     from cli.app import app
 
-    known = {info.name or info.callback.__name__ for info in app.registered_commands}
-    shown = "\n".join(FENCE.findall(page.read_text()))
-    named = set(re.findall(r"^ *(?:\$ )?millpond ([a-z]+)\b", shown, re.MULTILINE))
-    assert named - known == set()
+    commands = get_command(app).commands
+    unknown = []
+    for name, *words in find_commands(page):
+        options = {text for option in commands[name].params for text in option.opts}
+        unknown += [(name, word) for word in words if word[:2] == "--" and word not in options]
+    assert unknown == []
 
 
 @each_page
