@@ -277,6 +277,7 @@ def test_texts_are_documents_and_sentences_the_same_each_time(data):
     assert len(set(texts) & {'a "quoted', "b", "c", "d"}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_vnni", [False, True])
 def test_the_command_prints_a_table_of_all_contestants(
     base_folder, data, capsys, monkeypatch, has_vnni
