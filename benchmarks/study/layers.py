@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.scoring.costs import FLOP_TOKENS, flop_counter
 from embedder import Embedder
 from embedder.engine.batches import pad_batch, token_batches
-from embedder.pooling.modules import LatentQueryPooling, last_token, mean, without_whitening
-from embedder.pooling.registry import get_pooling
+from embedder.pooling.modules import LatentQueryPooling, last_token, mean
+from embedder.pooling.registry import get_pooling, without_whitening
 from retrieval.scores import Doubles, average_ranks
 
 __all__ = [

@@ -23,7 +23,7 @@ from embedder.engine.lean import LeanLayer, add_linear, project
 from embedder.engine.packing import attending_to, packed_attention
 from embedder.models.cache import cache_folder, keep
 
-__all__ = ["BuildError", "load_functions", "FusedLayer", "address", "fused_layers", "is_silu"]
+__all__ = ["BuildError", "FusedLayer", "address", "fused_layers", "is_silu", "load_functions"]
 
 SOURCE = Path(__file__).with_name("fused.c")
 HEADER = Path(__file__).with_name("fused_rows.h")
@@ -39,6 +39,9 @@ _FLAGS = (
     "-fPIC",
 )
 _SECONDS = 60
+
+_LONGEST_ATTENDED = 512
+"""The text length, in tokens, from which torch's attention is as fast as ours."""
 
 _POINTER, _FLOAT, _LONG, _INT = ctypes.c_void_p, ctypes.c_float, ctypes.c_long, ctypes.c_int
 _SCALED = [_POINTER] * 4  # sums, row scales, column scales, bias
@@ -134,10 +137,6 @@ def _cpu() -> str:
         next((line for line in lines if line.startswith(name)), "")
         for name in ("model name", "flags")
     )
-
-
-_LONGEST_ATTENDED = 512
-"""The text length, in tokens, from which torch's attention is as fast as ours."""
 
 
 class FusedLayer(LeanLayer):

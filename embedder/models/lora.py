@@ -17,8 +17,8 @@ from embedder.engine.backbone import Backbone
 from retrieval.errors import ModelError, UsageError
 
 __all__ = [
-    "WordDropout",
     "LoraOptions",
+    "WordDropout",
     "adapter_config",
     "adapter_parameters",
     "adapter_scaling",
@@ -30,37 +30,10 @@ __all__ = [
     "merge_adapter",
 ]
 
-_LEVELS = 1 << 16  # what a quarter of a word can be
-
-
-class WordDropout(nn.Dropout):
-    """``nn.Dropout`` that draws 16 random bits per element on a CPU; elsewhere torch's own.
-
-    The rate is rounded to a multiple of 1 / 65,536, and kept elements are scaled by that rounded
-    rate, so that the mean stays what it was. The bits come from torch's generator: the same random
-    state gives the same mask.
-
-    Parameters
-    ----------
-    p : the share of elements set to zero, 0 to below 1.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the input, floating point of any shape, with elements dropped while training."""
-        if not self.training or self.p == 0 or input.device.type != "cpu" or self.inplace:
-            return super().forward(input)
-        dropped = min(round(self.p * _LEVELS), _LEVELS - 1)
-        with torch.no_grad():
-            words = torch.empty((input.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-            quarters = words.view(torch.int16)[: input.numel()].view(input.shape)
-            mask = (quarters >= dropped - _LEVELS // 2).to(input.dtype)
-            mask.mul_(_LEVELS / (_LEVELS - dropped))
-        return input * mask
-
-
 ALL_LINEAR = "all-linear"
 _PREFIX = "base_model.model."  # what peft puts before a module's name in its files
 _ADAPTER = "default"
+_LEVELS = 1 << 16  # what a quarter of a word can be
 
 
 @dataclass(frozen=True)
@@ -94,6 +67,31 @@ class LoraOptions:
                 f"LoRA targets is {self.targets!r}; expected {ALL_LINEAR!r} or a tuple of "
                 f"module names."
             )
+
+
+class WordDropout(nn.Dropout):
+    """``nn.Dropout`` that draws 16 random bits per element on a CPU; elsewhere torch's own.
+
+    The rate is rounded to a multiple of 1 / 65,536, and kept elements are scaled by that rounded
+    rate, so that the mean stays what it was. The bits come from torch's generator: the same random
+    state gives the same mask.
+
+    Parameters
+    ----------
+    p : the share of elements set to zero, 0 to below 1.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the input, floating point of any shape, with elements dropped while training."""
+        if not self.training or self.p == 0 or input.device.type != "cpu" or self.inplace:
+            return super().forward(input)
+        dropped = min(round(self.p * _LEVELS), _LEVELS - 1)
+        with torch.no_grad():
+            words = torch.empty((input.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+            quarters = words.view(torch.int16)[: input.numel()].view(input.shape)
+            mask = (quarters >= dropped - _LEVELS // 2).to(input.dtype)
+            mask.mul_(_LEVELS / (_LEVELS - dropped))
+        return input * mask
 
 
 def add_adapter(backbone: Backbone, options: LoraOptions, *, seed: int = 0) -> None:

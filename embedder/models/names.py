@@ -17,24 +17,24 @@ from retrieval.errors import UnknownNameError, UsageError
 from retrieval.types import Fingerprint
 
 __all__ = [
-    "DEFAULT_MODEL",
-    "DEFAULT_VARIANT",
-    "OPTIONS",
-    "SPEC_OPTIONS",
-    "parse_option",
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
+    "DEFAULT_MODEL",
+    "DEFAULT_VARIANT",
     "FORMAT_VERSION",
     "MANIFEST_NAME",
+    "OPTIONS",
     "POOLING_WEIGHTS",
-    "is_saved_model",
-    "join_sha256",
+    "SPEC_OPTIONS",
+    "SavedName",
     "TrainedModel",
     "builtin_folder",
-    "list_builtin_models",
-    "SavedName",
-    "find_saved_model",
     "describe_model",
+    "find_saved_model",
+    "is_saved_model",
+    "join_sha256",
+    "list_builtin_models",
+    "parse_option",
 ]
 
 DEFAULT_VARIANT = "mean+causal"
@@ -42,6 +42,30 @@ DEFAULT_VARIANT = "mean+causal"
 
 DEFAULT_MODEL = "millpond-135m"
 """The model where none is named: the trained one that comes with millpond."""
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "millpond.json"
+ADAPTER_CONFIG = "adapter/adapter_config.json"
+ADAPTER_WEIGHTS = "adapter/adapter_model.safetensors"
+POOLING_WEIGHTS = "pooling.safetensors"
+
+EMBEDDING_VERSION = 1
+"""Part of every fingerprint; raised when the same spec and weights would give other vectors."""
+_OF_SPEC = (
+    "base_layers",
+    "pooling",
+    "attention",
+    "query_prompt",
+    "document_prompt",
+    "max_tokens",
+    "normalize",
+    "chat_template",
+)
+
+_CHANGEABLE = ("max_tokens", "dimension", "query_prompt", "document_prompt")
+"""The fields of the spec that may differ from training, since the weights fit all the same."""
+_NAME = re.compile(r"(?P<name>.+?)(?P<options>(?:,[a-z_]+=[^,]*)+)")
+_HOME = Path(__file__).resolve().parent / "builtin_models"
 
 
 SPEC_OPTIONS: dict[str, type] = {
@@ -91,13 +115,6 @@ def parse_option(name: str, value: str) -> Any:
     raise UsageError(f"The model option {name} is {value!r}; expected {expected[kind]}.")
 
 
-FORMAT_VERSION = 1
-MANIFEST_NAME = "millpond.json"
-ADAPTER_CONFIG = "adapter/adapter_config.json"
-ADAPTER_WEIGHTS = "adapter/adapter_model.safetensors"
-POOLING_WEIGHTS = "pooling.safetensors"
-
-
 def is_saved_model(name: Path | str) -> bool:
     """Whether this is a folder that holds a model that millpond saved; any text may be asked."""
     try:
@@ -110,9 +127,6 @@ def join_sha256(files: Mapping[str, str]) -> str:
     """Return one SHA-256 over the names and SHA-256s of the files with trained weights."""
     listed = json.dumps(dict(files), sort_keys=True)
     return hashlib.sha256(listed.encode()).hexdigest()
-
-
-_HOME = Path(__file__).resolve().parent / "builtin_models"
 
 
 @dataclass(frozen=True)
@@ -167,11 +181,6 @@ def _read(folder: Path) -> TrainedModel:
     )
 
 
-_CHANGEABLE = ("max_tokens", "dimension", "query_prompt", "document_prompt")
-"""The fields of the spec that may differ from training, since the weights fit all the same."""
-_NAME = re.compile(r"(?P<name>.+?)(?P<options>(?:,[a-z_]+=[^,]*)+)")
-
-
 @dataclass(frozen=True)
 class SavedName:
     """A trained model that a user named.
@@ -221,20 +230,6 @@ def _find(name: str) -> tuple[Path, str] | None:
         folder = Path(name).expanduser().resolve()
         return folder, str(folder)
     return None
-
-
-EMBEDDING_VERSION = 1
-"""Part of every fingerprint; raised when the same spec and weights would give other vectors."""
-_OF_SPEC = (
-    "base_layers",
-    "pooling",
-    "attention",
-    "query_prompt",
-    "document_prompt",
-    "max_tokens",
-    "normalize",
-    "chat_template",
-)
 
 
 def describe_model(

@@ -1,4 +1,4 @@
-"""Fits a whitening on texts and puts it behind a model's pooling; see ``pooling.modules``."""
+"""Fits a whitening on texts and puts it behind a model's pooling; see ``pooling.registry``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from embedder.models.manifest import (
 )
 from embedder.models.names import SavedName, find_saved_model
 from embedder.models.saving import WeightsDtype, check_new_folder, check_weights_dtype, save_model
-from embedder.pooling.modules import Whitened, without_whitening
+from embedder.pooling.registry import Whitened, without_whitening
 from retrieval.errors import UsageError
 from retrieval.protocols import Notify, Progress, no_progress, silent
 

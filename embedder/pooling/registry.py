@@ -1,4 +1,7 @@
-"""Every pooling by name. A new one costs one function or module, and one entry here."""
+"""Every pooling by name, and the whitening that may follow any of them.
+
+A new pooling costs one function or module, and one entry here.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedder.pooling import modules
@@ -14,9 +18,8 @@ from embedder.pooling.modules import (
     LatentKeyPooling,
     LatentQueryPooling,
     LayerWeightPooling,
-    Whitened,
+    PoolingOptions,
 )
-from embedder.pooling.options import PoolingOptions
 from retrieval.errors import UnknownNameError, UsageError
 
 __all__ = [
@@ -24,9 +27,11 @@ __all__ = [
     "Pooling",
     "PoolingInput",
     "PoolingShape",
+    "Whitened",
     "build_pooling",
     "get_pooling",
     "resolve_layers",
+    "without_whitening",
 ]
 
 PoolingInput = Literal["tokens", "eos", "layers"]
@@ -193,6 +198,44 @@ def resolve_layers(options: PoolingOptions, depth: int) -> list[int]:
             f"or from -{depth} to -1."
         )
     return layers
+
+
+class Whitened(nn.Module):
+    """A pooling followed by ``(x - mean) @ matrix``, where x is its vector at length 1.
+
+    Decoder states lie in a narrow cone: some directions carry most of every vector, whatever the
+    text says. Taking off the mean and evening out the variances lets the rest count
+    (BERT-whitening, arXiv 2103.15316). ``models.whiten`` fits both on texts.
+
+    It starts with the mean 0 and the identity matrix, which leaves every direction as it is, and
+    is trained like the weights of a pooling.
+
+    Parameters
+    ----------
+    inner : the pooling, (B, S, D) float32 and (B, S) bool to (B, D) float32.
+    width : D.
+    """
+
+    def __init__(self, inner: nn.Module, width: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.mean = nn.Parameter(torch.zeros(width))
+        self.matrix = nn.Parameter(torch.eye(width))
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return (B, D) float32."""
+        return (F.normalize(self.inner(states, mask), dim=-1) - self.mean) @ self.matrix
+
+    def set(self, mean: Tensor, matrix: Tensor) -> None:
+        """Take a fitted mean (D,) and matrix (D, D)."""
+        with torch.no_grad():
+            self.mean.copy_(mean)
+            self.matrix.copy_(matrix)
+
+
+def without_whitening(pooling: nn.Module) -> nn.Module:
+    """Return the pooling itself, without the whitening after it where there is one."""
+    return pooling.inner if isinstance(pooling, Whitened) else pooling
 
 
 def build_pooling(name: str, shape: PoolingShape, options: PoolingOptions) -> nn.Module:

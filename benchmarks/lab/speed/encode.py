@@ -44,7 +44,7 @@ from benchmarks.lab.speed.llama_cpp import FORMATS, LlamaCppEncoder, has_llama_c
 from embedder import Embedder
 from embedder.engine.speed import LayerCompiler, unfuse
 from embedder.environment import Speed, keep_freed_memory
-from embedder.pooling.modules import without_whitening
+from embedder.pooling.registry import without_whitening
 from retrieval import read_corpus
 from retrieval.corpus.labelled import read_sts
 from retrieval.errors import MillpondError, ModelError, SourceNotFoundError

@@ -12,7 +12,7 @@ from embedder.models.merge import merge_model
 from embedder.models.saving import save_model
 from embedder.models.whiten import fit_whitening, whiten_model
 from embedder.pooling import PoolingOptions
-from embedder.pooling.modules import Whitened
+from embedder.pooling.registry import Whitened
 from retrieval.errors import UsageError
 
 WORDS = ("mill", "pond", "wheel", "stone", "river", "grain", "flour", "weir", "reed", "otter")
