@@ -12,7 +12,7 @@ __all__ = ["retrieval_metrics", "score_run"]
 
 _MRR_CUT = 10
 
-Run = Mapping[str, Mapping[str, float]]
+TrecRun = Mapping[str, Mapping[str, float]]
 """Query id to document id to score."""
 
 Qrels = Mapping[str, Mapping[str, int]]
@@ -24,7 +24,7 @@ def retrieval_metrics(k: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys((f"ndcg@{k}", "map", f"recall@{k}", "recall@100", "mrr@10")))
 
 
-def score_run(qrels: Qrels, run: Run, k: int) -> dict[str, dict[str, float]]:
+def score_run(qrels: Qrels, run: TrecRun, k: int) -> dict[str, dict[str, float]]:
     """Return metric to query id to score, for every query of ``qrels``.
 
     "ndcg@k" (gain is the judgement, discount log2(rank + 1)), "map" over all that the run holds,
