@@ -223,8 +223,8 @@ def _check_graph(factory: str, options: QdrantOptions) -> None:
         )
 
 
-def use_asked_key(folder: Path, asked: bool) -> None:
-    """Prompt for the key of the server that holds an index, if that was ``asked`` for.
+def use_asked_key(folder: Path) -> None:
+    """Prompt for the key of the server that holds an index, and use it in this process.
 
     It is put into the first of the environment variables that every connection reads.
 
@@ -233,8 +233,6 @@ def use_asked_key(folder: Path, asked: bool) -> None:
     UsageError : no server holds the vectors; there is no terminal, or nothing was typed.
     SourceNotFoundError, IndexCorruptError : there is no index in the folder.
     """
-    if not asked:
-        return
     from indexes import read_manifest
     from indexes.backends.qdrant.connection import API_KEY_VARIABLES
     from retrieval.errors import UsageError

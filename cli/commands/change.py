@@ -96,7 +96,8 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     from indexes import Index, IndexConfig, read_manifest
     from retrieval import read_corpus
 
-    use_asked_key(asked.folder, asked.ask_key)
+    if asked.ask_key:
+        use_asked_key(asked.folder)
     source = read_corpus(asked.corpus, skip_bad=asked.skip_bad)
     config = IndexConfig(
         corpus_name=source.name,
@@ -256,7 +257,8 @@ def delete(
             f"No ids were given. Type: millpond delete {place} ID ..., or: "
             f"millpond delete {place} --ids FILE"
         )
-    use_asked_key(folder, ask_key)
+    if ask_key:
+        use_asked_key(folder)
     config = IndexConfig(compact_share=compact_at)
     wanted = [*(doc_ids or ()), *(_read_ids(ids) if ids is not None else ())]
     started = time.monotonic()

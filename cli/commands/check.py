@@ -46,7 +46,8 @@ def check(
     from indexes.backends.qdrant.store import read_collection_state
     from retrieval.errors import FailureError
 
-    use_asked_key(folder, ask_key)
+    if ask_key:
+        use_asked_key(folder)
     manifest: Manifest | None = None
     damaged: dict[str, str] = {}
     try:

@@ -100,7 +100,8 @@ def search(
       millpond search my-index --queries queries.jsonl --run run.trec
     """
     _check_request(text, queries, run, json)
-    use_asked_key(folder, ask_key)
+    if ask_key:
+        use_asked_key(folder)
     if text is not None:
         retriever, chosen = _open(folder, model, device, speed, where, one_text=True)
         hits = retriever.search(text, k or HITS_FOR_TEXT, where=chosen)
