@@ -41,7 +41,7 @@ class Benchmarks:
     grams: frozenset[str]
 
     def find_overlap(self, text: str) -> str | None:
-        """How the text touches a benchmark, or None where it does not."""
+        """The way in which the text touches a benchmark, or None if it does not."""
         if text_key(text) in self.keys:
             return "equal to a benchmark text"
         if any(text_key(piece) in self.keys for piece in long_pieces(text)):

@@ -1,9 +1,9 @@
-"""Splits the sources of a training config by topic, so that a batch holds pairs alike.
+"""Splits the sources of a training config by topic, so that the pairs of a batch are alike.
 
     python -m benchmarks.lab.builtin.split_by_topic CONFIG.toml --source NAME ... --out FOLDER
 
-In a batch of one source the other pairs' documents are the negatives; where the source is one
-topic, they are hard ones at no cost in tokens (topic-aware batches: Hofstätter et al. 2021, arXiv
+In a batch of one source the documents of the other pairs are the in-batch negatives; if the source
+is one topic, they are hard negatives at no cost (topic-aware batches: Hofstätter et al. 2021, arXiv
 2104.06967). Topics are k-means clusters of TF-IDF vectors reduced by SVD, seeds fixed. FOLDER gets
 ``NAME-007.jsonl`` for each topic and ``CONFIG.toml``, in which they stand for the source.
 """

@@ -1,13 +1,13 @@
-"""How much memory a build needs at its height, small corpus against large.
+"""Peak memory of a build, small corpus against large.
 
-Each build runs in a process of its own, which makes its documents as it goes. Linux counts three
-kinds of memory, and the parent reads all of them from ``/proc``:
+Each build runs in a process of its own, which makes its documents as it goes. The parent reads from
+``/proc``:
 
-- anonymous (``RssAnon``, looked at every 5 ms): what the process itself holds. This is what runs
+- anonymous memory (``RssAnon``, sampled every 5 ms): what the process itself holds, and what runs
   out.
-- file pages (``RssFile``, as often): pages of mapped files, libraries among them. The system takes
+- file pages (``RssFile``, likewise): pages of mapped files, including libraries. The system takes
   them back when it needs memory.
-- the height of both together (``VmHWM``, kept by the system, so nothing is missed).
+- the peak of both together (``VmHWM``, kept by the system, so nothing is missed).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class MemoryConfig:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at their height: anonymous, file pages, and both together."""
+    """Peak bytes: anonymous, file pages, and both together."""
 
     anonymous: int
     file_pages: int
@@ -54,7 +54,7 @@ class Memory:
 
 
 def measure_memory(config: MemoryConfig, documents: int, folder: Path) -> Memory:
-    """Index so many documents in a new process, and return the memory that it needed.
+    """Return the peak memory of a new process that indexes so many documents.
 
     Raises
     ------

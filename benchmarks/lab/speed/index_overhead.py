@@ -1,4 +1,4 @@
-"""What a whole build costs beside embedding: against a bare loop that only fills a FAISS index.
+"""A whole build against a bare loop that only fills a FAISS index.
 
 The bare loop, in batches of as many documents as ``Index.create`` takes: joins title and text,
 encodes, ``IndexFlatIP.add``; at the end one ``faiss.write_index``. It keeps no document and no id,
@@ -118,7 +118,7 @@ def overhead_lines(
 ) -> list[str]:
     """Measure with every encoder, and return a table in Markdown.
 
-    Ratios are those of documents a second to the bare loop's, medians over rounds with the lowest
+    Ratios are those of documents per second to the bare loop's, medians over rounds with the lowest
     and the highest round in brackets.
     """
     lines = [

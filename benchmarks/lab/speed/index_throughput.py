@@ -1,4 +1,4 @@
-"""Documents and queries a second of the index types that a folder can hold, with their recall.
+"""Documents and queries per second of the index types that a folder can hold, with their recall.
 
 The vectors are random clusters, embedded by nobody. All indexes are built of the same shards with
 ``reindex``: checks, checksums, the wait for the disk and the recall measurement of an approximate

@@ -1,11 +1,11 @@
-"""What indexing costs beside embedding: memory, overhead, and the speed of the index types.
+"""What indexing costs besides embedding: memory, overhead, and the speed of the index types.
 
     python -m benchmarks.lab.speed.indexing memory
     python -m benchmarks.lab.speed.indexing overhead
     python -m benchmarks.lab.speed.indexing throughput
 
 Each prints the machine and a table in Markdown; docs/index-speed.md shows and explains them.
-``--quick`` does the same in small, in seconds; its numbers mean nothing.
+``--quick`` does the same in small within seconds; its numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ COMMANDS = {
     "overhead": _Command(
         OverheadConfig(),
         OverheadConfig(documents=1_000, dimension=64, rounds=2),
-        "documents a second against a bare loop of faiss add",
+        "documents per second against a bare loop of faiss add",
     ),
     "throughput": _Command(
         ThroughputConfig(),
         ThroughputConfig(documents=1_000, dimension=32, queries=16, lists=8, rounds=1),
-        "documents and queries a second of the index types",
+        "documents and queries per second of the index types",
     ),
 }
 

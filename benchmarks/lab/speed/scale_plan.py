@@ -46,9 +46,9 @@ class Plan:
     dimension : D of a vector.
     weights : how many numbers of the model every token is multiplied by, P.
     layers, width : of the model, L and W; attention's share grows with T.
-    peak : of one GPU, floating-point operations a second.
+    peak : of one GPU, floating-point operations per second.
     utilisation : what part of the peak the model reaches (model FLOPs utilisation); assumed.
-    tokenized : tokens a second that one core cuts texts into.
+    tokenized : tokens per second that one core cuts texts into.
     cores : of a worker; it tokenizes on all of them and then computes, in turn.
     tokens_per_second : of one worker, measured; 0 to compute it from the above.
     workers : how many.
@@ -100,7 +100,7 @@ class Plan:
 
     @property
     def rate(self) -> float:
-        """Tokens a second of one worker."""
+        """Tokens per second of one worker."""
         if self.tokens_per_second:
             return self.tokens_per_second
         computing = self.operations_per_token / (self.peak * self.utilisation)
@@ -170,7 +170,7 @@ def plan_lines(plan: Plan) -> Iterator[Line]:
     )
     yield Line("price", f"{hours * plan.price:,.2f}", "worker hours x price of an hour")
     written = plan.passages / plan.documents_per_second / 3600
-    yield Line("driver hours", f"{written:,.1f}", "N / documents a second / 3600")
+    yield Line("driver hours", f"{written:,.1f}", "N / documents per second / 3600")
     for kind, size in BYTES_PER_NUMBER.items():
         yield Line(f"vectors, {kind}", _bytes(plan.vector_bytes(kind)), f"N D {size:g}")
     yield Line("documents", _bytes(plan.document_bytes), f"N (text bytes + {OFFSETS_BYTES})")
@@ -290,10 +290,10 @@ def main(arguments: list[str] | None = None) -> None:
     plan = Plan(**options)
     if folder is not None:
         rates = measure(folder, plan, clock=time.process_time if cpu_time else time.perf_counter)
-        print(f"reads {rates.read_documents:,.0f} documents a second")
-        print(f"writes {rates.write_documents:,.0f} documents a second")
-        print(f"writes {rates.write_bytes / 1e6:,.0f} MB a second")
-        print(f"both in turn: {rates.both_documents:,.0f} documents a second")
+        print(f"reads {rates.read_documents:,.0f} documents per second")
+        print(f"writes {rates.write_documents:,.0f} documents per second")
+        print(f"writes {rates.write_bytes / 1e6:,.0f} MB per second")
+        print(f"both in turn: {rates.both_documents:,.0f} documents per second")
         return
     for line in plan_lines(plan):
         print(f"{line.name:32}{line.value:>16}   {line.formula}")

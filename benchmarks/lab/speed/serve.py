@@ -4,8 +4,8 @@
 
 The texts are docstrings of the standard library, so their lengths are mixed. The library encodes
 all of them in one call before and after each round, which gives the vectors that every reply is
-checked against; a round is compared with the two calls beside it, for the machine's speed changes.
-``--model hash`` tries the script without a model. Rates are in tokens a second, because clients
+checked against; a round is compared with the two calls beside it, since the machine's speed varies.
+``--model hash`` tries the script without a model. Rates are in tokens per second, because clients
 draw texts at random.
 """
 
@@ -47,7 +47,7 @@ class Process:
 
     Attributes
     ----------
-    memory_bytes : resident memory, a sample a second.
+    memory_bytes : resident memory, one sample per second.
     """
 
     port: int

@@ -36,11 +36,11 @@ class Pool:
 
 @dataclass(frozen=True)
 class Load:
-    """How much is asked, and for how long.
+    """The clients, what they ask, and for how long.
 
     Attributes
     ----------
-    most_texts : each request has 1 to so many texts, chosen evenly.
+    most_texts : each request has between 1 and this many texts, chosen evenly.
     """
 
     clients: int

@@ -60,7 +60,7 @@ def test_the_bare_loop_and_the_pipeline_write_the_same_faiss_file(tmp_path, name
     run_bare(ENCODERS[name](16), documents, tmp_path)
     Index.create(tmp_path / "i", ENCODERS[name](16), documents)
     index = Index.open(tmp_path / "i")
-    assert index.documents.documents(np.array([1499]))[1499] == documents[1499]
+    assert index.snapshot.documents.documents(np.array([1499]))[1499] == documents[1499]
     ours = index.manifest.place(tmp_path / "i", "index")
     assert ours.read_bytes() == (tmp_path / "index.faiss").read_bytes()
 

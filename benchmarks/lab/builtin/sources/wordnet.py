@@ -84,7 +84,7 @@ def sibling_glosses(synsets: dict[str, Synset]) -> dict[str, tuple[str, ...]]:
 
 
 def count_senses(synsets: Iterable[Synset]) -> dict[str, int]:
-    """How many synsets hold each lemma."""
+    """The number of synsets that hold each lemma."""
     counts: defaultdict[str, int] = defaultdict(int)
     for synset in synsets:
         for lemma in synset.lemmas:
