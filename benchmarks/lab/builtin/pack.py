@@ -1,6 +1,8 @@
-"""Packs a trained model to be shipped: its weights, and its record with one entry per source.
+"""Packs a trained model to be shipped.
 
     python -m benchmarks.lab.builtin.pack builtin-model/stage10-white --out packed
+
+The weights stay as they are; in the training record, the topics of a source become one entry.
 """
 
 from __future__ import annotations
