@@ -29,19 +29,7 @@ if TYPE_CHECKING:
     from embedder import Embedder
     from indexes import Change, Manifest
 
-__all__ = [
-    "COMPACT_SHARE",
-    "CompactAtOption",
-    "CorpusArgument",
-    "Embedding",
-    "FolderArgument",
-    "IndexModelOption",
-    "RestartOption",
-    "embed_change",
-    "add",
-    "update",
-    "delete",
-]
+__all__ = ["COMPACT_SHARE", "FolderArgument", "add", "delete", "update"]
 
 COMPACT_SHARE = 0.25
 """What --help shows; a test holds it equal to ``IndexConfig.compact_share``."""
