@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from embedder.engine.fused import BuildError, fused_layers
-from embedder.engine.kernels import HALF_TOLERANCE, checked, find_kernels
+from embedder.engine.kernels import HALF_TOLERANCE, checked, cuda_kernels
 from embedder.engine.lean import LeanLayer, lean_in_place, lean_layers
 from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, packed
 
-__all__ = ["Packing", "choose_packing", "layers_agree", "packed_states"]
+__all__ = ["Packing", "choose_packing", "find_kernels", "layers_agree", "packed_states"]
 
 PROBE_LENGTHS = (7, 5, 5, 2, 1)
 _LAYER_LENGTHS = (19, 7, 1)
@@ -43,6 +43,13 @@ class Packing:
     longest: int = 0
     kernel: Kernel = GROUPS
     layers: tuple[LeanLayer, ...] = field(default=(), compare=False)
+
+
+def find_kernels(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
+    """Return the kernels that may do on this device in this dtype, the best one first."""
+    if device.type == "cuda":
+        return cuda_kernels(dtype)
+    return [GROUPS] if device.type == "cpu" and dtype == torch.float32 else []
 
 
 def packed_states(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from retrieval.protocols import Vectors
 if TYPE_CHECKING:
     from embedder.variants import VariantSpec
 
-__all__ = ["PromptTemplate", "TextTokenizer", "check_finite", "check_texts"]
+__all__ = ["PromptTemplate", "Side", "TextTokenizer", "check_finite", "check_texts"]
+
+Side: TypeAlias = Literal["left", "right"]
+"""Where a text that is too long is cut."""
 
 
 def check_texts(texts: Sequence[str]) -> None:
@@ -139,9 +142,12 @@ class TextTokenizer:
         return self.tokenize(texts, template)[0]
 
     def tokenize(
-        self, texts: Sequence[str], template: PromptTemplate
+        self, texts: Sequence[str], template: PromptTemplate, side: Side = "right"
     ) -> tuple[list[list[int]], list[bool]]:
-        """Return what calling the tokenizer does, and whether each text was truncated."""
+        """Return what calling the tokenizer does, and whether each text was truncated.
+
+        With ``side`` "left" a text that is too long loses its beginning; its prompt is kept.
+        """
         tail = self._plain([template.suffix])[0] + self._tail if template.suffix else self._tail
         room = self.max_tokens - len(self._head) - len(tail)
         prefix_tokens = len(self._plain([template.prefix])[0]) if template.prefix else 0
@@ -161,6 +167,12 @@ class TextTokenizer:
             len(text) > characters or len(body) > room
             for text, body in zip(texts, bodies, strict=True)
         ]
+        if side == "left":
+            prefix = self._plain([template.prefix])[0] if template.prefix else []
+            for place in (place for place, is_cut in enumerate(truncated) if is_cut):
+                text = texts[place][-characters:]
+                (end,) = self._plain([text.lower() if self._lowercase else text])
+                rows[place] = [*self._head, *prefix, *end[len(prefix) - room :], *tail]
         # A template without EOS around an empty text could leave nothing to pool.
         return [row or [self.pad_id] for row in rows], truncated
 

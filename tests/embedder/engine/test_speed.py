@@ -32,8 +32,9 @@ def llama(base_folder):
 def test_an_int8_layer_worked_by_hand():
     """Three inputs are an odd number, so none is rotated.
 
-    Weights 127, -2 and 0 are 1 a step; inputs 2, 1 and 0 are 2/127 a step: 127, 63.5, so 64, and 0.
-    The sum of products is 127 * 127 - 64 * 2 = 16001, times 2/127 and plus 5.
+    Weights 127, -2 and 0 are 1 a step; inputs 2, 0.75 and 0 are 2/127 a step: 127, 47.6, so 48,
+    and 0.
+    The sum of products is 127 * 127 - 48 * 2 = 16033, times 2/127 and plus 5.
     """
     linear = nn.Linear(3, 1)
     with torch.no_grad():
@@ -41,9 +42,9 @@ def test_an_int8_layer_worked_by_hand():
         linear.bias.fill_(5.0)
     layer = Int8Linear.of(linear)
     assert layer.weight.tolist() == [[127, -2, 0]]
-    found = layer(torch.tensor([[[2.0, 1.0, 0.0]]]))
+    found = layer(torch.tensor([[[2.0, 0.75, 0.0]]]))
     assert found.shape == (1, 1, 1)
-    assert found.item() == pytest.approx(16001 * 2 / 127 + 5)
+    assert found.item() == pytest.approx(16033 * 2 / 127 + 5)
 
 
 def test_inputs_and_weights_are_rotated_worked_by_hand():
@@ -229,8 +230,7 @@ def test_without_a_compiler_the_work_goes_on_with_plain_layers(llama, monkeypatc
     )
     assert compiler.state == "dropped"
     assert notes[1:] == [
-        "The layers cannot be compiled here (No working C++ compiler found); "
-        "using plain ones."
+        "The layers cannot be compiled here (No working C++ compiler found); using plain ones."
     ]
 
 
