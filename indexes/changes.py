@@ -181,7 +181,7 @@ class Merge:
             progress(len(batch))
 
     def _compare(self, document: Document, held: list[tuple[int, Document]]) -> Iterator[Document]:
-        """Yield what must be stored of a document, of which these rows are stored."""
+        """Yield the new rows of a document; ``held`` are those that are stored of it."""
         rows = [document] if self.split is None else [*read_passages([document], self.split)]
         if [row for _, row in held] == rows:
             self._done.unchanged += 1
@@ -204,7 +204,7 @@ class Merge:
         yield from rows
 
     def _encode(self, chunks: Iterator[list[Document]]) -> Encoded:
-        """Yield each chunk with its vectors: stored ones where there are any, else new ones."""
+        """Yield each chunk with its vectors, stored ones if the content did not change."""
         stored = self.transaction.snapshot.stored
         for chunk in chunks:
             vectors = np.empty((len(chunk), stored.dimension), dtype=np.float32)

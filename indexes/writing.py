@@ -163,7 +163,7 @@ def create_index(
 
 
 def plan_of(encoder: Encoder, config: IndexConfig) -> dict[str, Scalar]:
-    """Return what decides the vectors of a run, and must be equal for another to go on from it."""
+    """Return what decides the vectors of a run; only a run with the same plan can continue it."""
     return {
         **encoder.fingerprint.settings,
         "corpus": config.corpus_name,
@@ -257,6 +257,6 @@ def check_encoded(vectors: object, chunk: Sequence[Document], dimension: int) ->
 
 
 def _metric(encoder: Encoder) -> str:
-    """Return "cosine", as inner products of unit vectors are; a model may say that its are not."""
+    """Return "cosine", the inner product of unit vectors, or "inner_product" of other vectors."""
     normalizes = encoder.fingerprint.settings.get("normalize") is not False
     return "cosine" if normalizes else "inner_product"

@@ -97,10 +97,10 @@ class Backend:
     check : takes dimension and factory; raises UsageError for a factory that cannot be built,
         or MissingDependencyError, before anything costly is done.
     build : writes ``files``; raises UsageError when the corpus is too small for the factory.
-    open : returns what answers searches; raises IndexCorruptError where files, store and manifest
+    open : returns what answers searches; raises IndexCorruptError if files, store and manifest
         disagree.
     keeps_deleted : whether ``build`` keeps deleted rows, so that its files outlive a deletion.
-    like : returns this backend with the options that a manifest tells of, where it has any.
+    like : returns this backend with the options that a manifest states, if it has any.
     """
 
     files: Mapping[str, str]

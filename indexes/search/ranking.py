@@ -23,7 +23,7 @@ Found: TypeAlias = tuple[Floats, Rows]
 
 
 class Candidates(Protocol):
-    """Asks an engine."""
+    """Asks an engine for the rows that may be hits."""
 
     def __call__(
         self, queries: Vectors, wanted: int, *, exact: bool, selection: Selection
@@ -44,7 +44,7 @@ def rank(
     exact: bool,
     selection: Selection,
 ) -> list[Found]:
-    """Return, for each query, scores and rows of the k best and all that tie with the kth.
+    """Return, per query, scores and rows of the k best and of all that tie with the kth.
 
     Floats are computed again from the vectors on disk, in float64, and rounded to float32: they
     do not depend on the engine, on what it stores or rounds, or on the batch. An exact search

@@ -91,7 +91,7 @@ def cut_rows(rows: pa.RecordBatch, start: int, stop: int) -> pa.RecordBatch:
 
 
 def _encode_metadata(metadata: Mapping[str, Scalar]) -> str:
-    """Return what the metadata column stores; with ``decode_metadata``, all that knows how."""
+    """Return what the metadata column stores; the inverse of ``decode_metadata``."""
     return _ENCODER.encode(dict(metadata)) if metadata else NO_METADATA
 
 
@@ -101,14 +101,14 @@ def decode_metadata(stored: str) -> Mapping[str, Scalar]:
 
 
 def decode_each(stored: list[str]) -> list[Mapping[str, Scalar]]:
-    """Return what ``decode_metadata`` does of each, in one go."""
+    """Return the metadata of several documents, decoded in one go."""
     if stored.count(NO_METADATA) == len(stored):
         return [{} for _ in stored]
     return json.loads(f"[{','.join(stored)}]")  # type: ignore[no-any-return]
 
 
 class ContentDigest:
-    """A digest of all that documents are, whatever pieces they come in."""
+    """A digest of the content of documents, independent of how they are cut into batches."""
 
     def __init__(self) -> None:
         self._columns = [(sha256(), sha256()) for _ in SCHEMA.names]
@@ -127,7 +127,7 @@ class ContentDigest:
 
 
 class DocumentWriter:
-    """Appends documents to an Arrow IPC file, at most 1024 documents or 8 MiB a batch.
+    """Appends documents to an Arrow IPC file, at most 1024 documents or 8 MiB per batch.
 
     Each batch carries its first row number, so that a reader finds a row by bisection.
 
@@ -328,7 +328,7 @@ class _DocumentFile:
     def _open_plainly(self, name: str) -> Iterator[Any]:
         """Yield a reader of one column that does not map: mapped pages stay until the file closes.
 
-        It is the mapping after all where a writer has deleted or replaced the file since.
+        Once a writer has deleted or replaced the file, the mapping is used after all.
         """
         options = ipc.IpcReadOptions(included_fields=[SCHEMA.get_field_index(name)])
         try:

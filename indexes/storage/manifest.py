@@ -54,7 +54,7 @@ class FileEntry:
     sha256: str
 
     def __post_init__(self) -> None:
-        """Refuse a path that leaves the folder."""
+        """Raise ValueError for a path that leaves the folder."""
         path = PurePosixPath(self.name)
         if not self.name or path.is_absolute() or ".." in path.parts:
             raise ValueError(f"file name {self.name!r} is not inside the index folder")
@@ -90,7 +90,7 @@ class Manifest:
     settings : what the backend chose while building (training sample, seed, search breadth).
     fields : the kinds of value of each metadata field; see ``retrieval.filters.Schema``.
     vector_type : what the numbers of a vector are stored as, "float32" or "float16".
-    passages : how documents were cut ("tokens", "overlap"), each row being a passage; empty where
+    passages : how documents were cut ("tokens", "overlap"), each row being a passage; empty if
         each row is a document.
     """
 

@@ -155,8 +155,8 @@ class Staging:
             if rows < shard.rows or content != shard.content:
                 raise UsageError(
                     f"{self._source} has changed since this index was begun: documents "
-                    f"{start + 1:,} to {start + shard.rows:,} are others now. Bring the old corpus "
-                    f"back, or type --restart to embed all of it again."
+                    f"{start + 1:,} to {start + shard.rows:,} are different now. Restore the "
+                    f"old corpus, or type --restart to embed all of it again."
                 )
             start += rows
             yield rows
@@ -249,13 +249,13 @@ class _OpenShard:
 
 
 def has_finished_shards(folder: Path) -> bool:
-    """Whether a run that goes on would find something to go on from."""
+    """Return whether there is a finished shard that another run could continue from."""
     held = all((folder / name).is_dir() for name in (DOCUMENTS_NAME, VECTORS_NAME))
     return held and any((folder / DONE_NAME).glob("*.json"))
 
 
 def _take_up(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Check that finished shards are of this plan, or begin anew where there are none."""
+    """Check that the finished shards were made with this plan; without any, begin anew."""
     path = folder / PLAN_NAME
     if not has_finished_shards(folder):
         shutil.rmtree(folder, ignore_errors=True)
@@ -273,9 +273,9 @@ def _take_up(folder: Path, plan: Mapping[str, Any]) -> None:
     ]
     if changed:
         raise UsageError(
-            f"{folder.parent} holds an unfinished index that was begun otherwise: "
-            f"{'; '.join(changed)}. Set it back to go on, or type --restart to embed the whole "
-            f"corpus again."
+            f"{folder.parent} holds an unfinished index that was begun with other settings: "
+            f"{'; '.join(changed)}. Go back to those to continue, or type "
+            f"--restart to embed the whole corpus again."
         )
 
 
@@ -322,11 +322,11 @@ def _read_content(documents: Iterator[Document]) -> tuple[int, str]:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """What the same command would go on from.
+    """What the same command would continue from.
 
     Attributes
     ----------
-    corpus : as the user named it; empty where the plan does not tell.
+    corpus : as the user named it; empty if the plan does not say.
     documents : how many are embedded, in shards whose files are whole.
     shards : how many such shards there are, from the first on.
     """
@@ -351,7 +351,7 @@ def read_unfinished(path: Path | str) -> Unfinished | None:
 
 
 def _read_object(path: Path) -> Mapping[str, Any]:
-    """Return the JSON object in this file; an empty one where there is none."""
+    """Return the JSON object in this file; an empty one if there is none."""
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -170,7 +170,7 @@ class Shards:
 
 
 def _let_go(array: npt.NDArray[np.floating[Any]]) -> None:
-    """Take a mapped file out of this process's memory; whoever reads on maps it anew."""
+    """Drop a mapped file from this process's memory; the next read maps it again."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mapped, "madvise"):
         mapped.madvise(mmap.MADV_DONTNEED)

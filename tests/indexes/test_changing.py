@@ -258,7 +258,7 @@ def test_another_change_than_the_killed_one_is_refused_until_restart(tmp_path, e
     Index.create(path, encoder, documents)
     subprocess.run([sys.executable, "-c", KILLED, "encode", str(path)], check=False)
     other = fakes.make_documents(5, "other")
-    with pytest.raises(UsageError, match=r"begun otherwise: change was 'add' and is 'update'"):
+    with pytest.raises(UsageError, match=r"other settings: change was 'add' and is 'update'"):
         Index.open(path, encoder).update(other, IndexConfig(batch_documents=10))
     config = IndexConfig(batch_documents=10, restart=True)
     assert Index.open(path, encoder).update(other, config).added == 5

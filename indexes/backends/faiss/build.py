@@ -30,7 +30,7 @@ INDEX_NAME = "index.faiss"
 MOST_CANDIDATES = 2048
 """A GPU search returns no more than this for a query."""
 BLAS_QUERIES = 20
-"""From so many queries at once on, FAISS compares by matrix products."""
+"""With at least so many queries at once, FAISS compares by matrix products."""
 EXAMPLES = "Flat, HNSW32, IVF256,Flat, SQ8"
 TRAINING_SEED = 0
 TRAINING_ROWS = 65_536
@@ -69,7 +69,7 @@ def check_factory(dimension: int, factory: str) -> None:
 
 
 def build(request: BuildRequest) -> BuildResult:
-    """Write ``request.folder/index.faiss``, trained on a sample of the vectors where needed.
+    """Write ``request.folder/index.faiss``, trained on a sample of the vectors if need be.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def from_gpus(faiss: ModuleType, index: Any) -> Any:
 
 
 def is_exact(index: Any) -> bool:
-    """Whether a search of this index compares every vector as it is."""
+    """Return whether a search of this index compares every vector as it is."""
     faiss = load_faiss()
     return type(index) in (faiss.IndexFlat, faiss.IndexFlatIP)
 
@@ -197,7 +197,7 @@ def _train(index: Any, vectors: Shards) -> dict[str, Scalar]:
 
 
 def _extend(request: BuildRequest) -> Any | None:
-    """Return the previous index with the rows that it lacks, or None where there is none."""
+    """Return the previous index with the rows that it lacks, or None if there is none."""
     if request.previous is None:
         return None
     faiss = load_faiss()

@@ -1,13 +1,7 @@
 """An engine that embeds chunks on the workers of a Ray cluster, in bounded memory and in order.
 
-The workers are actors of Ray's core, not of Ray Data. A prototype on Ray Data 2.60 (one read task
-that takes chunks from an actor that the driver fills; a block for each chunk; ``preserve_order``)
-gave the same vectors, also with a killed worker, but on the same two busy cores it took 18 to 30
-seconds until the first chunk where bare actors take 2 to 7; the actor between driver and pool is
-a process more whose death ends the run; and that a worker restarts hung on an object in the store
-(Ray prints a warning that it may be lost). What Ray Data is for, reading and transforming
-elsewhere, is not needed: one process must see every document anyway, to write the shards. Here the
-driver owns all that a retry needs.
+The workers are actors of Ray's core, not of Ray Data: one process must see every document anyway,
+to write the shards, and so it owns all that a retry needs. Bare actors also start sooner.
 """
 
 from __future__ import annotations
@@ -76,11 +70,11 @@ class Worker:
             self._refusal = Refusal("fingerprint", changed, socket.gethostname())
 
     def introduce(self) -> Refusal | None:
-        """Return None once the encoder is there and is the driver's, or why it is not."""
+        """Return None if the encoder is loaded and is the driver's, else the reason why not."""
         return self._refusal
 
     def encode(self, texts: Sequence[str]) -> Vectors | Refusal:
-        """Return what the encoder returns, float32 (N, D) if it is sound, or why it cannot."""
+        """Return float32 (N, D), as the encoder returns it, or the reason why it cannot."""
         if self._encoder is None:
             assert self._refusal is not None
             return self._refusal
@@ -152,7 +146,7 @@ def ray_engine(factory: EncoderFactory, config: RayConfig | None = None) -> Engi
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A chunk that a worker has; ``ref`` is Ray's promise of its vectors."""
+    """A chunk that was handed to a worker; ``ref`` is Ray's promise of its vectors."""
 
     chunk: list[Document]
     ref: Any
@@ -176,7 +170,7 @@ def _run(
 def _pool(
     ray: Any, factory: EncoderFactory, config: RayConfig, expected: Fingerprint
 ) -> Iterator[_Pool]:
-    """Give the workers, ready; end their processes afterwards."""
+    """Yield the workers, ready to encode; end their processes afterwards."""
     pool = _Pool(ray, factory, config, expected)
     try:
         pool.wait_until_ready()
@@ -186,7 +180,7 @@ def _pool(
 
 
 class _Pool:
-    """The workers, and what is asked of them.
+    """The workers and the chunks that they were handed.
 
     Attributes
     ----------

@@ -114,7 +114,7 @@ def load_ray() -> Any:
 
 @contextmanager
 def ray_session(config: RayConfig) -> Iterator[Any]:
-    """Give the ray module, connected; on leaving, end Ray if it was started or joined here.
+    """Yield the ray module, connected; on leaving, end Ray if it was started or joined here.
 
     Raises
     ------
