@@ -291,7 +291,7 @@ class Embedder(nn.Module):
         return self.pool(self.backbone.read(ids, mask, self.layers_read), mask.bool())
 
     def forward_packed(self, batch: PackedBatch) -> Tensor:
-        """Return what ``forward`` does to 1e-5, for packed texts."""
+        """Return the vectors of packed texts, equal to ``forward``'s to 1e-5."""
         return self.pool_packed(self.backbone.read_packed(batch, self.layers_read), batch)
 
     @property

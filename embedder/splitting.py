@@ -60,7 +60,7 @@ class PassageSplitter:
         self._backend.encode_special_tokens = True
 
     def __call__(self, text: str) -> list[str]:
-        """Return the passages in order; one, the text itself, where it is short or empty."""
+        """Return the passages in order; a short or empty text is one passage."""
         return [text[start:stop] for start, stop in self.spans(text)]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
@@ -174,14 +174,14 @@ def tokens_beside(embedder: Embedder, title: str = "") -> int:
 
 
 def _boundary(offsets: list[tuple[int, int]], count: int) -> int:
-    """Return where the first ``count`` tokens end, before any character that more share."""
+    """Return where the first ``count`` tokens end, before any character that later ones share."""
     if count < 1:
         return 0
     return min(offsets[count - 1][1], offsets[count][0]) if count < len(offsets) else offsets[-1][1]
 
 
 def _before_character(text: str, least: int, place: int) -> int:
-    """Return the place, or one before it and beyond ``least`` where it divides what is one."""
+    """Return the place, or an earlier one beyond ``least`` where it would divide a character."""
     found = place
     while least < found < len(text) and _continues(text, found):
         found -= 1

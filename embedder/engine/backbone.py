@@ -106,7 +106,7 @@ class Backbone(nn.Module):
         return states
 
     def packed_states(self, batch: PackedBatch) -> Tensor:
-        """Return what ``token_states`` does for packed texts, (total, D)."""
+        """Return the states (total, D) of packed texts, as ``token_states`` does."""
         packing = self.packing
         lean = () if self.training or torch.is_grad_enabled() else packing.layers
         is_causal = self.attention.is_causal
@@ -131,7 +131,7 @@ class Backbone(nn.Module):
         )
 
     def read_packed(self, batch: PackedBatch, layers: Collection[int]) -> States:
-        """Return what ``read`` does for packed texts, tokens (total, D)."""
+        """Return the same for packed texts, tokens (total, D)."""
         return self._read(
             lambda: self.packed_states(batch),
             lambda states: batch.reduce(states.flatten(0, -2), self.attention.layer_summary),

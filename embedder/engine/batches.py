@@ -171,7 +171,7 @@ def _new_event() -> Any:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return how much memory of a GPU a batch may still take; 0 where that is not known.
+    """Return how many bytes of a GPU a batch may still take; 0 where that is not known.
 
     What torch's allocator holds without using it counts as free.
     """

@@ -171,7 +171,7 @@ class FusedLayer(LeanLayer):
         return add_linear(states, gate, feed.down_proj)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Return what attention makes of (total, heads, width): (total, heads x width)."""
+        """Return attention's output, (total, heads x width), for (total, heads, width)."""
         attention = self.block.self_attn
         batch, is_causal = attending_to()
         n, heads, width = queries.shape
@@ -229,5 +229,5 @@ def is_silu(activation: Any) -> bool:
 
 
 def address(tensor: Tensor | None) -> int | None:
-    """Return where a tensor's numbers are, for C; None is its null pointer."""
+    """Return the address of a tensor's numbers for C; None for its null pointer."""
     return None if tensor is None else tensor.data_ptr()

@@ -118,7 +118,7 @@ def _multiply(rows: Tensor, linear: Int8Linear) -> Tensor:
 
 
 def _rounded(n: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return room for int8 rows and their scales."""
+    """Return empty int8 rows and their scales."""
     return torch.empty(n, width, dtype=torch.int8), torch.empty(n, 1)
 
 

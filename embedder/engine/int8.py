@@ -59,7 +59,7 @@ class Int8Linear(nn.Module):
     Parameters
     ----------
     weight : (out, in) int8, rotated.
-    scale : what outputs are multiplied with, (1, out) float32.
+    scale : of each output, (1, out) float32.
     bias : (out,) float32, or None.
     rotation : the matrix that inputs are rotated by, (block, block) float32.
     rounder : rounds the inputs; layers with the same input share one.
@@ -97,7 +97,7 @@ class Int8Linear(nn.Module):
     def of(
         cls, linear: nn.Linear, rounder: RowRounder | None = None, rotated: int | None = None
     ) -> Int8Linear:
-        """Return the layer to take the place of this one, whose weights are not kept.
+        """Return the int8 layer that replaces this one, whose weights are not kept.
 
         ``rotated`` is the size of the blocks in which inputs come rotated already.
         """
@@ -121,7 +121,7 @@ class Int8Linear(nn.Module):
 def quantize_linears(
     layers: nn.ModuleList, rotated: Mapping[nn.Linear, int] = MappingProxyType({})
 ) -> int:
-    """Put Int8Linear in the place of all linear layers, and return of how many.
+    """Replace all linear layers by Int8Linear; return how many there were.
 
     ``rotated`` are those whose inputs come rotated already, each with the size of the blocks.
     """
@@ -184,7 +184,7 @@ def _hadamard(size: int) -> Tensor:
 
 
 def _rotate_and_round(rows: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what ``_round_rows`` does of (N, in), each block times the matrix (block, block)."""
+    """Return (N, in) rounded as by ``_round_rows``, each block times the matrix first."""
     if len(rotation) > 1:
         rows = rows.contiguous()
         blocks = (rows.numel() // len(rotation), len(rotation))
@@ -194,7 +194,7 @@ def _rotate_and_round(rows: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _round_rows(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (N, in) as int8 and what a row is to be multiplied with, (N, 1) float32."""
+    """Return (N, in) as int8, and the scale of each row, (N, 1) float32."""
     values = values.float()  # autocast may have made bfloat16 of them, which rounds 127 up to 128
     scale = values.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12).div_(_LARGEST)
     return values.mul(scale.reciprocal()).round_().to(torch.int8), scale

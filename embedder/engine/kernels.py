@@ -36,7 +36,7 @@ _TOLERANCE = 1e-4
 
 
 def cuda_kernels(dtype: torch.dtype) -> list[Kernel]:
-    """Return the kernels that may do on CUDA in this dtype, the best one first."""
+    """Return the kernels to try on CUDA in this dtype, the best one first."""
     found = [BUCKETS]
     if dtype in HALF_TOLERANCE:
         flash = _imported("flash_attn", "flash_attn_varlen_func")
@@ -125,7 +125,7 @@ BUCKETS = Kernel("padded buckets", _attend_buckets)
 
 
 def checked(kernel: Kernel) -> Kernel:
-    """Return the kernel, each call of which is compared with attention by its definition.
+    """Return the kernel with every call compared with attention by its definition.
 
     Its ``run`` raises PackingError where a token's result in one head is further from the float32
     one than rounding in its dtype explains. States after many layers could not show that: there
@@ -174,7 +174,7 @@ def _by_definition(
 
 
 def _reach(pattern: Pattern) -> tuple[int, int]:
-    """Return how many tokens are seen to the left and to the right; -1 for all."""
+    """Return the number of tokens seen to the left and to the right; -1 for all."""
     left = -1 if pattern.window is None else pattern.window - 1
     return left, 0 if pattern.is_causal else -1
 

@@ -3,8 +3,8 @@
 transformers writes norms, RoPE and sums out as a row of tensors, each of which goes to memory
 and back. On a CPU that is an eighth of the time of a layer in float32 and half of one in
 int8. A ``LeanLayer`` computes the same from the layer's own weights: sums are part of a product,
-RoPE rotates both halves in place, and int8 layers of one input share one product. Which bases may
-be computed so is found out by comparing (``probe``).
+RoPE rotates both halves in place, and int8 layers of one input share one product. ``probe`` finds
+out by comparing which bases may be computed so.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class LeanLayer:
                 join_linears(parts)
 
     def _mix(self, normed: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
-        """Return what attention makes of (total, D): (total, heads x width)."""
+        """Return attention's output, (total, heads x width), for normed states (total, D)."""
         attention = self.block.self_attn
         shape = (len(normed), -1, attention.head_dim)
         projected = project(normed, (attention.q_proj, attention.k_proj, attention.v_proj))
@@ -164,7 +164,7 @@ def _rope(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def project(states: Tensor, linears: Sequence[Any]) -> Sequence[Tensor]:
-    """Return what each linear layer makes of the states, by one product where they are joined."""
+    """Return each linear layer's output, by one product where they are joined."""
     joined = getattr(linears[0], "joined", None)
     if joined is None:
         return [linear(states) for linear in linears]
@@ -172,7 +172,7 @@ def project(states: Tensor, linears: Sequence[Any]) -> Sequence[Tensor]:
 
 
 def add_linear(states: Tensor, inputs: Tensor, linear: Any) -> Tensor:
-    """Return states plus what the linear layer makes of the inputs."""
+    """Return states plus the linear layer's output for the inputs."""
     plain = type(linear) is nn.Linear and not isinstance(linear.bias, Tensor)
     if plain:
         return torch.addmm(states, inputs, linear.weight.t())

@@ -131,7 +131,7 @@ class PackedBatch:
     def reduce_buckets(
         self, states: Tensor, function: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
-        """Return what ``reduce`` does, by one call per bucket."""
+        """Return the same as ``reduce``, by one call per bucket."""
         return torch.cat([function(each.pad(states), each.real) for each in self.buckets])
 
 

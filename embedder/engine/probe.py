@@ -46,7 +46,7 @@ class Packing:
 
 
 def find_kernels(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
-    """Return the kernels that may do on this device in this dtype, the best one first."""
+    """Return the kernels to try on this device in this dtype, the best one first."""
     if device.type == "cuda":
         return cuda_kernels(dtype)
     return [GROUPS] if device.type == "cpu" and dtype == torch.float32 else []
@@ -70,7 +70,7 @@ def packed_states(
 
 @dataclass(frozen=True)
 class _Reference:
-    """What the padded path makes of some texts.
+    """Some texts and their states on the padded path.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ def choose_packing(
     blocks: Blocks,
     kernels: Sequence[Kernel] | None = None,
 ) -> Packing:
-    """Return the first kernel that gives the padded states, and up to which length it does.
+    """Return the first kernel that gives the padded states, and the longest text it does so for.
 
     Random texts of several lengths go through the model packed and padded. In float32 every state
     must be the same to 1e-4 of the largest one. In half precision what rounding does in one layer
@@ -139,7 +139,7 @@ def choose_packing(
 def _find_lean(
     model: Any, kernel: Kernel, is_causal: bool, blocks: Blocks, reference: _Reference
 ) -> tuple[LeanLayer, ...]:
-    """Return fused or else lean layers, where they are for this device and give the same states.
+    """Return fused or else lean layers that give the same states; none on other devices.
 
     They know of no windows, so they are for the kernel that is given no text longer than one.
     """
@@ -167,7 +167,7 @@ def layers_agree(
     others: Sequence[LeanLayer],
     tolerance: float,
 ) -> bool:
-    """Whether each layer makes of the same states what its other does.
+    """Whether each layer gives the same output as its counterpart for the same states.
 
     ``tolerance`` is for the largest difference, over the largest change that the layer makes.
     """
@@ -202,7 +202,7 @@ def _padded(
     layers: Sequence[nn.Module],
     lengths: Sequence[int],
 ) -> _Reference:
-    """Return random texts of these lengths, and what the padded path makes of them."""
+    """Return random texts of these lengths, and their states on the padded path."""
     device = next(model.parameters()).device
     rows = _random_rows(model, lengths)
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)

@@ -71,7 +71,7 @@ class EngineSettings(Protocol):
         """Return vectors of padded ids and mask, both (B, T) int64."""
 
     def forward_packed(self, batch: PackedBatch) -> Tensor:
-        """Return vectors of packed texts."""
+        """Return vectors of packed texts, (B, D)."""
 
 
 @torch.inference_mode()

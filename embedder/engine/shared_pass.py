@@ -94,11 +94,11 @@ class SharedPass:
         return found
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return all vectors side by side, (B, sum of D), of padded ids and mask (B, T)."""
+        """Return all vectors side by side, (B, sum of D), for padded ids and mask (B, T)."""
         states = self._first.backbone.read(ids, mask, self._layers)
         return torch.cat([one.pool(states, mask.bool()) for one in self._embedders], dim=1)
 
     def forward_packed(self, batch: PackedBatch) -> Tensor:
-        """Return the same of packed texts."""
+        """Return the same for packed texts."""
         states = self._first.backbone.read_packed(batch, self._layers)
         return torch.cat([one.pool_packed(states, batch) for one in self._embedders], dim=1)

@@ -198,7 +198,7 @@ def unfuse(backbone: Backbone) -> None:
 
 
 def describe_speeds(device: torch.device) -> tuple[str, str]:
-    """Return in a few words what ``exact`` and ``fast`` do with the usual bases on this machine."""
+    """Return a few words on what ``exact`` and ``fast`` do with usual bases on this machine."""
     if device.type != "cpu":
         return "torch's own layers", "compiled layers in long runs"
     try:

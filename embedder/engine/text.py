@@ -31,7 +31,7 @@ def check_texts(texts: Sequence[str]) -> None:
             text.encode()
         except UnicodeEncodeError:
             raise UsageError(
-                f"text {index} holds half a surrogate pair, which is no text."
+                f"text {index} holds half a surrogate pair; expected valid Unicode."
             ) from None
 
 
@@ -126,7 +126,7 @@ class TextTokenizer:
     def of_spec(
         cls, spec: VariantSpec, tokenizer: Any, *, max_tokens: int | None = None
     ) -> TextTokenizer:
-        """Return the one that a spec asks for, with another ``max_tokens`` where that is given."""
+        """Return the tokenizer that a spec asks for; ``max_tokens`` overrides the spec's."""
         from embedder.pooling import get_pooling  # imports torch
 
         return cls(
@@ -186,7 +186,7 @@ class TextTokenizer:
         return [list(row.ids) for row in encoded]
 
     def _leading_specials(self) -> list[int]:
-        """Return what the tokenizer itself puts before a text: its BOS, or nothing."""
+        """Return the ids that the tokenizer itself puts before a text: BOS, or nothing."""
         with_specials = list(self._tokenizer("a")["input_ids"])
         without = self._plain(["a"])[0]
         for start in range(len(with_specials) - len(without) + 1):

@@ -83,7 +83,7 @@ class Linears(Protocol):
     """All linear layers of a model."""
 
     def __call__(self, states: Array, name: str) -> Array:
-        """Return what the layer of this name makes of (T, in): (T, out) float32."""
+        """Return the output (T, out) float32 of the layer of this name for (T, in)."""
 
 
 class FloatLinears:
@@ -94,7 +94,7 @@ class FloatLinears:
         self._lora = lora
 
     def __call__(self, states: Array, name: str) -> Array:
-        """Return what the layer of this name makes of (T, in): (T, out) float32."""
+        """Return the output (T, out) float32 of the layer of this name for (T, in)."""
         out: Array = states @ self._weights[f"{name}.weight"].T
         if name in self._lora.weights:
             down, up = self._lora.weights[name]
@@ -121,7 +121,7 @@ class Int8Linears:
         self._rounded: dict[str, tuple[Array, Array]] = {}
 
     def __call__(self, states: Array, name: str) -> Array:
-        """Return what the layer of this name makes of (T, in): (T, out) float32."""
+        """Return the output (T, out) float32 of the layer of this name for (T, in)."""
         if name not in self._rounded:
             self._rounded[name] = self._round(name)
         weights, scales = self._rounded[name]
@@ -150,7 +150,7 @@ def _rotate_blocks(rows: Array, block: int) -> Array:
 
 
 def _round_rows(rows: Array) -> tuple[Array, Array]:
-    """Return (N, in) as whole numbers up to 127, and what a row is multiplied with, (N, 1)."""
+    """Return (N, in) as whole numbers up to 127, and the scale of each row, (N, 1)."""
     scales = np.maximum(np.abs(rows).max(axis=1, keepdims=True), _SMALLEST) / _LARGEST
     return np.rint(rows * (1 / scales)), scales
 

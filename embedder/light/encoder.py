@@ -120,9 +120,9 @@ class LightEncoder:
 
 
 def load_light_encoder(model: str, *, is_int8: bool = False) -> LightEncoder | None:
-    """Return the encoder of a saved model, None where torch is needed or anything is amiss.
+    """Return the encoder of a saved model, None where torch is needed or something is wrong.
 
-    What is amiss is then for ``Embedder.load`` to tell. With ``is_int8`` linear layers compute as
+    ``Embedder.load`` then says what is wrong. With ``is_int8`` linear layers compute as
     those of speed "fast" do on CPUs with VNNI, on any CPU.
 
     Raises
@@ -210,7 +210,7 @@ def _read_lora(folder: Path) -> LowRank | None:
 
 
 def _read_tokenizer(folder: Path) -> Any:
-    """Return what TextTokenizer reads of a transformers tokenizer."""
+    """Return the members of a transformers tokenizer that TextTokenizer reads."""
     from tokenizers import Tokenizer
 
     backend = Tokenizer.from_file(str(folder / "tokenizer.json"))

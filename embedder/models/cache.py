@@ -32,7 +32,7 @@ def cache_folder() -> Path:
 
 
 def converted_folder(identity: str) -> Path:
-    """Return where the safetensors made from the GGUF with this SHA-256 belong."""
+    """Return the folder of the safetensors made from the GGUF with this SHA-256."""
     return cache_folder() / "bases" / identity[:32]
 
 

@@ -66,7 +66,7 @@ class LocatedBase:
 
 
 def locate_base(name: str, revision: str | None, notify: Notify) -> LocatedBase:
-    """Return where the base can be loaded from, fetching and converting it first if need be.
+    """Return a base that can be loaded now; it is fetched and converted first if need be.
 
     Raises
     ------
@@ -297,7 +297,7 @@ def _storage_errors() -> Iterator[None]:
 
 
 def _as_os_error(error: Exception) -> OSError | None:
-    """Return the OSError that this is, or that safetensors or tokenizers wrapped in its own."""
+    """Return the OSError itself, or the one that safetensors or tokenizers wrapped."""
     if isinstance(error, OSError):
         return error
     code = re.search(r"\(os error (\d+)\)", str(error))

@@ -149,7 +149,7 @@ def merge_adapter(backbone: Backbone) -> None:
 
 
 def adapter_config(backbone: Backbone, base: str) -> dict[str, Any]:
-    """Return what adapter_config.json holds for this backbone's adapter on ``base``.
+    """Return the content of adapter_config.json for this backbone's adapter on ``base``.
 
     What stands at peft's defaults is left out, so that other versions of peft can read it.
     """

@@ -131,7 +131,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return what a folder's millpond.json says.
+    """Return the manifest of a folder.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return what a safetensors file holds, on the CPU; no other format is read.
+    """Return the tensors of a safetensors file, on the CPU; no other format is read.
 
     Raises
     ------

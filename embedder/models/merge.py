@@ -148,7 +148,7 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
 
 
 def _compared(folder: Path, manifest: Manifest) -> dict[str, Any]:
-    """Return what models of one soup must share, by the name to use in messages."""
+    """Return what models of one soup must share, by its name in messages."""
     lora = _adapter_config(folder) if manifest.has_adapter else None
     spec = {**spec_to_json(manifest.spec), "base": manifest.base.identity}
     del spec["revision"]  # the identity says which it was

@@ -93,11 +93,11 @@ OPTIONS: dict[str, type] = SPEC_OPTIONS | {
 
 
 def parse_option(name: str, value: str) -> Any:
-    """Return an option's value, read by the kind of its field.
+    """Return an option's value in the type of its field.
 
     Raises
     ------
-    UsageError : the value is of another kind.
+    UsageError : the value is of another type.
     """
     kind = OPTIONS[name]
     if kind is str:

@@ -179,7 +179,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype
 
 
 def _st_config(spec: VariantSpec) -> dict[str, Any]:
-    """Return what sentence-transformers reads before the modules.
+    """Return config_sentence_transformers.json, which is read before the modules.
 
     ``encode`` without a prompt's name embeds a document, as ``encode_documents`` does.
     """

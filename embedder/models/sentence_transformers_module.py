@@ -1,4 +1,4 @@
-"""A saved model inside sentence-transformers 6; imported only by it, or by who asks for it.
+"""A saved model inside sentence-transformers 6; no other part of millpond imports this.
 
 ``modules.json`` of a MODEL_DIR names ``MillpondModule``. sentence-transformers 6 loads a class
 of another package only with ``trust_remote_code=True``; ``load_sentence_transformer`` needs no
@@ -191,7 +191,7 @@ def load_sentence_transformer(folder: Path | str, **settings: Any) -> Any:
 
 
 def _changed_prompts(folder: Path) -> dict[str, Any]:
-    """Return the spec's prompts as SentenceTransformer, which writes first, has just put them."""
+    """Return the prompts that SentenceTransformer, which writes first, has just written."""
     try:
         prompts = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["prompts"]
     except (OSError, ValueError, KeyError):

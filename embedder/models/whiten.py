@@ -167,7 +167,7 @@ def _twin(embedder: Embedder, pooling: nn.Module, *, whiten: bool, **changes: An
 
 
 def _saved_dtype(folder: Path) -> WeightsDtype:
-    """Return what the model's own weights are saved in."""
+    """Return the dtype of the model's saved weights."""
     for path in (folder / ADAPTER_WEIGHTS, folder / POOLING_WEIGHTS):
         if path.is_file():
             kinds = {tensor.dtype for tensor in read_tensors(path).values()}

@@ -181,7 +181,7 @@ class CrossAttention(nn.Module):
         return joined
 
     def shares(self, projected: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        """Return how much ``forward`` attends to each place, (B, heads, Q, S); rows sum to 1."""
+        """Return the attention weights of ``forward``, (B, heads, Q, S); rows sum to 1."""
         key = self._split(self.key(self.context_norm(context)))
         scores = projected @ key.transpose(-1, -2) / key.shape[-1] ** 0.5
         shares: Tensor = scores.masked_fill(~mask[:, None, None, :], float("-inf")).softmax(dim=-1)
@@ -288,7 +288,7 @@ class LatentQueryPooling(nn.Module):
         return pooled
 
     def shares(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Return how much each place is attended to, (B, S), the mean over heads and latents."""
+        """Return the attention weight of each place, (B, S), the mean over heads and latents."""
         projected, context = self._prepare(states)
         return self.attend.shares(projected, context, mask).mean(dim=(1, 2))
 
@@ -324,7 +324,7 @@ class LayerWeightPooling(nn.Module):
         return torch.einsum("bld,bl->bd", states, self.shares(states, mask))
 
     def shares(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Return the weight of each layer, (B, L); they do not depend on the text."""
+        """Return the weight of each layer, (B, L), the same for every text."""
         scalars = self.scalars.expand(states.shape[0], -1)
         return scalars.masked_fill(~mask, float("-inf")).softmax(dim=-1)
 

@@ -184,7 +184,7 @@ def check_options(pooling: Pooling, options: PoolingOptions) -> None:
 
 
 def resolve_layers(options: PoolingOptions, depth: int) -> list[int]:
-    """Return the layers that are read, counted from 1; of a base of ``depth`` layers.
+    """Return the layers that are read, counted from 1, of a base with ``depth`` layers.
 
     Raises
     ------
