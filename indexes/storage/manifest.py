@@ -42,6 +42,26 @@ SHARD_ROLES = (DOCUMENTS_NAME, VECTORS_NAME)
 """What the roles of numbered files begin with, and the folders that hold them."""
 METRICS = ("cosine", "inner_product")
 
+_KINDS: dict[str, type[Any]] = {
+    "format_version": int,
+    "backend": str,
+    "factory": str,
+    "metric": str,
+    "dimension": int,
+    "documents": int,
+    "rows": int,
+    "skipped": int,
+    "corpus_name": str,
+    "created": str,
+    "millpond": str,
+    "libraries": dict,
+    "settings": dict,
+    "fields": dict,
+    "vector_type": str,
+    "passages": dict,
+}
+"""What JSON calls the fields that it holds as they are, and their types."""
+
 T = TypeVar("T")
 
 
@@ -150,24 +170,10 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary that ``from_json`` reads."""
+        plain = {name: getattr(self, name) for name in _KINDS}
         return {
             "format": FORMAT,
-            "format_version": self.format_version,
-            "backend": self.backend,
-            "factory": self.factory,
-            "metric": self.metric,
-            "dimension": self.dimension,
-            "documents": self.documents,
-            "rows": self.rows,
-            "skipped": self.skipped,
-            "corpus_name": self.corpus_name,
-            "created": self.created,
-            "millpond": self.millpond,
-            "libraries": dict(self.libraries),
-            "settings": dict(self.settings),
-            "fields": {name: list(kinds) for name, kinds in self.fields.items()},
-            "vector_type": self.vector_type,
-            "passages": dict(self.passages),
+            **{name: dict(v) if isinstance(v, Mapping) else v for name, v in plain.items()},
             "fingerprint": self.fingerprint.to_json(),
             "files": {role: asdict(entry) for role, entry in self.files.items()},
         }
@@ -202,22 +208,7 @@ class Manifest:
             for role, e in _value(data, "files", dict).items()
         }
         return cls(
-            format_version=version,
-            backend=_value(data, "backend", str),
-            factory=_value(data, "factory", str),
-            metric=_value(data, "metric", str),
-            dimension=_value(data, "dimension", int),
-            documents=_value(data, "documents", int),
-            rows=_value(data, "rows", int),
-            skipped=_value(data, "skipped", int),
-            corpus_name=_value(data, "corpus_name", str),
-            created=_value(data, "created", str),
-            millpond=_value(data, "millpond", str),
-            libraries=_value(data, "libraries", dict),
-            settings=_value(data, "settings", dict),
-            fields=_value(data, "fields", dict),
-            vector_type=_value(data, "vector_type", str),
-            passages=_value(data, "passages", dict),
+            **{name: _value(data, name, kind) for name, kind in _KINDS.items()},
             fingerprint=Fingerprint.from_json(_value(data, "fingerprint", dict)),
             files=files,
         )
