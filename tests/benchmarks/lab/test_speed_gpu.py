@@ -118,7 +118,7 @@ def test_the_whole_command_runs_on_a_cpu_in_small(tmp_path, capsys, monkeypatch)
         assert min(cell["tokens_per_second"].values()) > 0
         assert cell["lowest_cosine"] > 0.99999
     shown = capsys.readouterr().out
-    assert "**smollm2-135m** (attention: one call a group of equal lengths; random" in shown
+    assert "**smollm2-135m** (attention: one call per group of equal lengths; random" in shown
     try:
         import sentence_transformers  # noqa: F401
     except ModuleNotFoundError:
