@@ -21,6 +21,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 # taken; what it needs comes with the rest.
 RUN /opt/millpond/bin/pip install -c constraints.txt \
         ${TORCH_INDEX:+--no-deps --index-url "$TORCH_INDEX"} torch
+COPY millpond.py ./
 COPY retrieval retrieval
 COPY embedder embedder
 COPY indexes indexes
