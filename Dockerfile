@@ -7,18 +7,18 @@
 
 FROM python:3.11-slim AS build
 
-# CUDA=1 takes the gpu extra in place of the cpu one.
+# CUDA=1 takes the gpu extra instead of the cpu extra.
 ARG CUDA=
-# Where pip finds torch. Empty: where it finds all else, which on x86-64 is torch with CUDA inside:
-# it runs on CPUs too, and takes gigabytes more.
+# Where pip finds torch. If empty, where it finds everything else; on x86-64 that torch has CUDA:
+# it runs on CPUs too and takes gigabytes more.
 ARG TORCH_INDEX=
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/millpond
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-# torch by itself first: a change of our code does not fetch it again. Of TORCH_INDEX torch alone is
-# taken; what it needs comes with the rest.
+# torch by itself first, so that a change of our code does not fetch it again. TORCH_INDEX gives
+# torch alone; what it needs comes with the rest.
 RUN /opt/millpond/bin/pip install -c constraints.txt \
         ${TORCH_INDEX:+--no-deps --index-url "$TORCH_INDEX"} torch
 COPY millpond.py ./
