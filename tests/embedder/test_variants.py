@@ -88,11 +88,14 @@ def test_a_spec_survives_json():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"base": "a", "poolin": "mean"}, "Unknown spec key 'poolin'. Did you mean 'pooling'"),
-        ({"base": "a", "pooling": "mean"}, "The spec has no 'attention'"),
+        (
+            {"base": "a", "poolin": "mean"},
+            "key 'spec.poolin'. Did you mean 'spec.pooling'",
+        ),
+        ({"base": "a", "pooling": "mean"}, "has no spec.attention"),
         (
             {"base": "a", "pooling": "mean", "attention": "causal", "pooling_options": {"x": 1}},
-            "Unknown pooling option 'x'",
+            "Unknown config key 'spec.pooling_options.x'",
         ),
     ],
 )

@@ -341,7 +341,7 @@ def test_an_adapter_of_another_shape_is_refused(saved, trained):
         ({"files": []}, "'files' must be an object"),
         ({"base": "llama"}, "'base' must be an object"),
         ({"base": {"name": "x", "revision": None, "identity": "y"}}, "it has no 'width'"),
-        ({"spec": {"base": "x"}}, "no 'pooling'"),
+        ({"spec": {"base": "x"}}, "no spec.pooling"),
         ({"spec": {"base": "x", "pooling": "men", "attention": "causal"}}, "Did you mean 'mean'"),
     ],
 )
