@@ -29,7 +29,7 @@ __all__ = ["KEYS_VARIABLE", "serve"]
 
 KEYS_VARIABLE = "MILLPOND_KEYS"
 
-_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
+_PACKAGES = ("fastapi", "uvicorn", "httptools", "prometheus_client")
 _NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<folder>.+)")
 BATCH_TOKENS = 4096
 _CUDA_BATCH_TOKENS = 65_536
@@ -88,13 +88,24 @@ def serve(
     body_bytes: Annotated[
         int, typer.Option(metavar="N", min=1, help="Maximum size of a request; beyond that, 413.")
     ] = 8 * 2**20,
+    connections: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Maximum open connections; idle ones give way.")
+    ] = 512,
+    accept_token_ids: Annotated[
+        bool,
+        typer.Option(
+            "--accept-token-ids",
+            help="Take token ids of the model's own tokenizer in place of text.",
+        ),
+    ] = False,
     device: DeviceOption = None,
     speed: IndexSpeedOption = None,
 ) -> None:
     """Serve embeddings and search over HTTP.
 
-    Offers OpenAI's /v1/embeddings and /v1/models, TEI's /embed and /info, and /v1/search. Ctrl-C or
-    SIGTERM stops it once all accepted requests are answered. Logs are JSON lines on stderr.
+    Offers OpenAI's /v1/embeddings and /v1/models, TEI's /embed, /similarity, /tokenize and /info,
+    Ollama's /api/embed, and /v1/search. Ctrl-C or SIGTERM stops it once all accepted requests are
+    answered. Logs are JSON lines on stderr.
 
     \b
     Examples:
@@ -123,6 +134,8 @@ def serve(
             queue_tokens=queue_tokens,
             queue_requests=queue_requests,
             body_bytes=body_bytes,
+            connections=connections,
+            accept_token_ids=accept_token_ids,
             keys=accepted_keys,
             local_only=is_loopback(host) and not accepted_keys,
             origins=tuple(cors or ()),

@@ -1,4 +1,4 @@
-"""The application: routes for programs, pages for people, and how it is run.
+"""The application: routes for programs, pages for people.
 
 The search page at ``/`` and ``/docs`` load nothing from elsewhere.
 """
@@ -8,16 +8,11 @@ from __future__ import annotations
 import asyncio
 import html
 import json
-import signal
-import socket
-import sys
-import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import APIRouter, FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -26,16 +21,13 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from embedder.serving import embeddings_api, search_api
+from embedder.serving import embeddings_api, ollama_api, search_api, tei_api
 from embedder.serving.errors import install_handlers
 from embedder.serving.metrics import log_event
 from embedder.serving.middleware import BodyLimit, HostGate, KeyGate, Recorder
 from embedder.serving.server import Server, ServerDep
 
-__all__ = ["HEADERS", "STATIC", "build_app", "render_docs", "run_app"]
-
-SWITCH_SECONDS = 0.0005
-_IDLE_CONNECTION_SECONDS = 75  # above the minute after which proxies give up idle connections
+__all__ = ["HEADERS", "STATIC", "build_app", "render_docs"]
 
 STATIC = Path(__file__).resolve().parent / "static"
 """Served at /static; index.html is also the page at /."""
@@ -212,7 +204,7 @@ def build_app(server: Server) -> FastAPI:
 
     app = FastAPI(
         title="millpond",
-        description="Embeddings as OpenAI and TEI serve them, and search in millpond's indexes.",
+        description="Embeddings as OpenAI, TEI and Ollama serve them, and search in indexes.",
         version=server.version or "0",
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
         redoc_url=None,
@@ -220,9 +212,10 @@ def build_app(server: Server) -> FastAPI:
     )
     app.state.server = server
     for router in (
-        embeddings_api.OPENAI_ROUTER,
+        embeddings_api.ROUTER,
         search_api.ROUTER,
-        embeddings_api.TEI_ROUTER,
+        tei_api.ROUTER,
+        ollama_api.ROUTER,
         _HEALTH_ROUTER,
         _PAGES_ROUTER,
     ):
@@ -233,33 +226,10 @@ def build_app(server: Server) -> FastAPI:
     return app
 
 
-def run_app(app: FastAPI, listener: socket.socket) -> None:
-    """Answer requests at a listening socket until SIGINT or SIGTERM; finish what was accepted.
-
-    A second SIGINT ends at once.
-    """
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=_IDLE_CONNECTION_SECONDS,
-        ws="none",
-        lifespan="on",
-    )
-    # A burst of replies would keep Python's lock from the encoder for 5 ms after each of its steps.
-    sys.setswitchinterval(SWITCH_SECONDS)
-    if threading.current_thread() is threading.main_thread():
-        # uvicorn raises SIGTERM once more after its graceful stop, which would be exit code 143.
-        signal.signal(signal.SIGTERM, lambda *_: None)
-    with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
-
-
 def _add_middleware(app: FastAPI, server: Server) -> None:
     """Add what every request passes; the last added is the outermost."""
     settings = server.settings
-    app.add_middleware(BodyLimit, longest_bytes=settings.body_bytes, seconds=settings.body_seconds)
+    app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(KeyGate, keys=settings.keys)
     if settings.local_only:
         app.add_middleware(HostGate)

@@ -1,4 +1,4 @@
-"""Errors as clients get them: OpenAI's body everywhere, TEI's for TEI's paths."""
+"""Errors as clients get them: TEI's and Ollama's body on their paths, OpenAI's elsewhere."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ __all__ = [
     "install_handlers",
 ]
 
-TEI_PATHS = ("/embed", "/info")
+TEI_PATHS = ("/", "/embed", "/info", "/similarity", "/tokenize")
 _FORMS = {
     "input": "a text, a list of texts, a list of token ids, or a list of such lists, none empty",
     "inputs": "a text, or a list of texts that is not empty",
 }
 """Fields of several forms, of which a validator would complain form by form."""
+_FIELDS_INSIDE = {"source_sentence", "sentences"}
+"""Fields of an object that stands where others have a field of several forms."""
 _MOST_PROBLEMS = 3
 _LONGEST_MESSAGE = 1000
 
@@ -75,6 +77,8 @@ def error_response(path: str, error: ApiError) -> Response:
         status = 422 if status == 400 else status
         kinds = {429: "Overloaded", 500: "Backend", 401: "Unauthorized"}
         body = {"error": message, "error_type": kinds.get(status, "Validation")}
+    elif path.startswith("/api/"):  # Ollama's
+        body = {"error": message}
     else:
         kinds = {429: "rate_limit_error", 500: "server_error"}
         body = {
@@ -121,7 +125,8 @@ def _describe_problems(error: RequestValidationError) -> ApiError:
     """Return the first few problems of a body, without repeating what was sent."""
     problems = error.errors()
     heads = {str(part) for problem in problems for part in problem["loc"][1:2]}
-    if len(heads) == 1 and (name := heads.pop()) in _FORMS:
+    inner = {str(part) for problem in problems for part in problem["loc"][2:3]}
+    if len(heads) == 1 and (name := heads.pop()) in _FORMS and not inner & _FIELDS_INSIDE:
         return ApiError(400, f"{name}: expected {_FORMS[name]}.", None, name)
     clauses = []
     for problem in problems[:_MOST_PROBLEMS]:

@@ -16,8 +16,9 @@ from pathlib import Path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from embedder.serving.errors import ApiError, error_response
+from embedder.serving.errors import ApiError, ClientGoneError, error_response
 from embedder.serving.metrics import Metrics, log_event
+from embedder.serving.settings import ServerSettings
 from retrieval.errors import SourceNotFoundError, StorageError, UsageError
 
 __all__ = ["BodyLimit", "HostGate", "KeyGate", "Recorder", "is_loopback", "parse_keys", "read_keys"]
@@ -28,8 +29,9 @@ _ROUTES_OUTSIDE = "other"
 """The label of paths that lead nowhere: clients cannot make up labels."""
 _KEY = re.compile(r"[\x21-\x7e]+")
 _HOST = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<plain>[^:]*))(?::\d+)?\Z")
-_CLOSED = ("/v1/", "/embed", "/info", "/metrics")
-"""What a key opens. The page, its files, /docs and /health hold nothing of the indexes."""
+_CLOSED = ("/v1/", "/api/", "/embed", "/info", "/metrics")
+"""What a key opens, with all that is posted. The page, its files, /docs and /health hold nothing
+of the indexes."""
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
@@ -72,7 +74,7 @@ def parse_keys(keys: Sequence[str], source: str) -> tuple[str, ...]:
 
 def is_loopback(host: str) -> bool:
     """Return whether only programs on this machine reach a server at ``host``."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -112,7 +114,9 @@ class KeyGate(_Layer):
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None
-        if self._digests and scope["path"].startswith(_CLOSED):
+        if self._digests and (
+            scope["method"] not in ("GET", "HEAD") or scope["path"].startswith(_CLOSED)
+        ):
             refusal = self._refusal(Headers(scope=scope).get("authorization"))
         if refusal is None:
             await self._app(scope, receive, send)
@@ -209,55 +213,80 @@ class Recorder(_Layer):
 
 
 class BodyLimit(_Layer):
-    """Reads each body before the app does: 413 where it is too long, 408 where it is too slow."""
+    """Reads each body before the app does, within limits.
 
-    def __init__(self, app: ASGIApp, longest_bytes: int, seconds: float) -> None:
+    413 where it is too long for its route, 408 where it is too slow, and 429 where all bodies
+    that are being read and worked on would take too much memory together.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         super().__init__(app)
-        self._longest = longest_bytes
-        self._seconds = seconds
+        self._settings = settings
+        self._held_bytes = 0
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        settings = self._settings
+        longest = settings.body_bytes
+        if scope["path"] == "/v1/search":
+            longest = min(longest, settings.search_body_bytes)
+        parts: list[bytes] = []
+        error = None
         try:
-            async with asyncio.timeout(self._seconds):
-                body = await self._read(receive)
+            async with asyncio.timeout(settings.body_seconds):
+                error = await self._read(receive, parts, longest)
         except TimeoutError:
-            error = ApiError(
-                408,
-                f"The body did not arrive within {self._seconds:g} s.",
-                headers={"Connection": "close"},
-            )
-            await self._refuse(error, scope, receive, send)
+            message = f"The body did not arrive within {settings.body_seconds:g} s."
+            error = ApiError(408, message, headers={"Connection": "close"})
+        except ClientGoneError:
+            self._held_bytes -= sum(map(len, parts))
             return
-        if body is not None and len(body) <= self._longest:
-            await self._app(scope, _replay(body, receive), send)
-        elif body is not None:
-            error = ApiError(
-                413,
-                f"The body is longer than {self._longest:,} bytes, which is what this server "
-                f"accepts. Send fewer texts at a time.",
-                "body_too_long",
-                headers={"Connection": "close"},
-            )
-            await self._refuse(error, scope, receive, send)
+        body = b"".join(parts)
+        parts.clear()
+        try:
+            if error is None:
+                await self._app(scope, _replay(body, receive), send)
+            else:
+                await self._refuse(error, scope, receive, send)
+        finally:
+            self._held_bytes -= len(body)
 
-    async def _read(self, receive: Receive) -> bytes | None:
-        """Return the body, or its start where it is too long; None where the client went away.
+    async def _read(self, receive: Receive, parts: list[bytes], longest: int) -> ApiError | None:
+        """Append to ``parts`` until the body is whole; return why it will not do.
 
         As much again as the limit is read and dropped, because a client that is still sending
         would not see an answer.
         """
-        body = bytearray()
         length = 0
-        while length <= 2 * self._longest:
+        while length <= 2 * longest:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return None
+                raise ClientGoneError
             part = message.get("body", b"")
             length += len(part)
-            body += part[: max(0, self._longest + 1 - len(body))]
+            if length <= longest:
+                parts.append(part)
+                self._held_bytes += len(part)
+            if self._held_bytes > self._settings.held_bytes:
+                return _too_much()
             if not message.get("more_body", False):
                 break
-        return bytes(body)
+        return None if length <= longest else _too_long(longest)
+
+
+def _too_long(longest: int) -> ApiError:
+    return ApiError(
+        413,
+        f"The body is longer than {longest:,} bytes, which is what this server accepts here. "
+        f"Send fewer texts at a time.",
+        "body_too_long",
+        headers={"Connection": "close"},
+    )
+
+
+def _too_much() -> ApiError:
+    headers = {"Connection": "close", "Retry-After": "1"}
+    message = "The server holds as many bodies as it has room for; try again in 1 s."
+    return ApiError(429, message, "queue_full", headers=headers)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -8,9 +8,10 @@ import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
+from embedder.serving.bodies import JsonRoute
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
 from embedder.serving.served import Role, ServedIndex
-from embedder.serving.server import Server, ServerDep, add_facts
+from embedder.serving.server import Server, ServerDep, add_facts, in_thread
 from retrieval.errors import UsageError
 from retrieval.filters import Expression, parse_filter
 from retrieval.protocols import Vectors
@@ -18,9 +19,11 @@ from retrieval.scores import unit_rows
 
 __all__ = ["ROUTER"]
 
-ROUTER = APIRouter(prefix="/v1", tags=["Search"], responses=ERROR_RESPONSES)
+ROUTER = APIRouter(prefix="/v1", tags=["Search"], responses=ERROR_RESPONSES, route_class=JsonRoute)
 
 HITS = 10
+_SHORT_FILTER = 1000
+"""A filter of so many characters is read in a millisecond or two."""
 
 Scalar = str | int | float | bool | None
 MetadataValue = Scalar | list[Scalar]
@@ -32,7 +35,7 @@ class SearchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     query: StrictStr | None = Field(None, description="A text; or leave it out and send a vector")
-    vector: Annotated[list[float], Field(min_length=1)] | None = Field(
+    vector: Annotated[list[float], Field(min_length=1, fail_fast=True)] | None = Field(
         None, description="As long as the vectors of the index"
     )
     index: str | None = Field(None, description="As /v1/indexes lists it; the first by default")
@@ -86,7 +89,7 @@ async def search(body: SearchRequest, request: Request, server: ServerDep) -> Se
     if body.k > server.settings.search_hits:
         message = f"k is {body.k}; expected 1 to {server.settings.search_hits}."
         raise ApiError(400, message, None, "k")
-    where = _read_filter(body.filter)
+    where = await _read_filter(body.filter, server)
     with server.admit():
         vector = await _find_vector(body, index, request, server)
         add_facts(request, index=index.name)
@@ -125,9 +128,13 @@ async def list_indexes(server: ServerDep) -> IndexList:
     )
 
 
-def _read_filter(text: str | None) -> Expression | None:
+async def _read_filter(text: str | None, server: Server) -> Expression | None:
+    if text is None:
+        return None
     try:
-        return None if text is None else parse_filter(text)
+        if len(text) <= _SHORT_FILTER:
+            return parse_filter(text)
+        return await in_thread(server.json_thread, lambda: parse_filter(text))
     except UsageError as error:
         raise ApiError(400, str(error), "invalid_filter", "filter") from None
 

@@ -1,13 +1,17 @@
-"""What a server serves, and how much it takes on: models, indexes and settings."""
+"""What a server serves: models and indexes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from embedder.engine.text import PromptTemplate, TextTokenizer
+import numpy as np
+
+from embedder.engine.text import PromptTemplate, Side, TextTokenizer
 from embedder.models.names import find_saved_model
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
@@ -21,7 +25,9 @@ __all__ = [
     "Role",
     "ServedIndex",
     "ServedModel",
-    "ServerSettings",
+    "ShownToken",
+    "TextEncoder",
+    "TextRow",
     "TokenEncoder",
     "Tokens",
     "serve_embedder",
@@ -31,66 +37,31 @@ Role: TypeAlias = Literal["query", "document"]
 """Which of the model's two prompts goes with a text."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServerSettings:
-    """How much a server takes on, and from whom.
-
-    Attributes
-    ----------
-    batch_tokens : most tokens, padding not counted, that are encoded together; a longer text goes
-        alone.
-    queue_tokens : most tokens that wait; a request that would go beyond is answered with 429,
-        unless nothing waits.
-    queue_requests : most requests that are worked on or wait.
-    body_bytes : longest request body; a longer one is answered with 413.
-    body_seconds : longest time that a client may take to send a body.
-    request_texts : most texts in one request.
-    search_hits : most hits of one search.
-    keys : bearer keys that open the server; empty for a server that is open to all.
-    local_only : whether requests have to name this machine as their host; for a server that only
-        this machine reaches and that has no keys.
-    origins : web origins whose pages may call the server (CORS); none by default.
-
-    Raises
-    ------
-    UsageError : a limit is below 1.
-    """
-
-    batch_tokens: int = 4096
-    queue_tokens: int = 131_072
-    queue_requests: int = 256
-    body_bytes: int = 8 * 2**20
-    body_seconds: float = 30.0
-    request_texts: int = 2048
-    search_hits: int = 1000
-    keys: tuple[str, ...] = field(default=(), repr=False)
-    local_only: bool = False
-    origins: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Check the limits."""
-        for setting in fields(self):
-            value = getattr(self, setting.name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value < 1:
-                raise UsageError(f"{setting.name} is {value}; it must be 1 or more.")
-
-
 @dataclass(frozen=True)
 class Tokens:
     """Texts as a model reads them.
 
     Attributes
     ----------
-    rows : the token ids of each text with the prompt of its role, 1 to the model's ``max_tokens``.
-    truncated : whether each text lost its end to fit.
+    rows : the token ids of each text with the prompt of its role, 1 to the model's ``max_tokens``;
+        or something else of that length that the model's encoder takes.
+    truncated : whether each text lost its end (or beginning) to fit.
     """
 
-    rows: Sequence[Sequence[int]]
+    rows: Sequence[Any]
     truncated: Sequence[bool]
 
 
+class ShownToken(NamedTuple):
+    """One token as ``/tokenize`` shows it."""
+
+    id: int
+    text: str
+    special: bool
+
+
 class TokenEncoder(Protocol):
-    """Turns token ids into vectors, such as an ``Embedder``; called from one thread."""
+    """Turns rows of ``Tokens`` into vectors, such as an ``Embedder``; called from one thread."""
 
     @property
     def dimension(self) -> int:
@@ -100,8 +71,41 @@ class TokenEncoder(Protocol):
     def fingerprint(self) -> Fingerprint:
         """What decides the vectors."""
 
-    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> Vectors:
+    def encode_tokens(self, rows: Sequence[Any]) -> Vectors:
         """Return float32 (N, D), a vector per row of token ids, prompts included."""
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Turns texts into vectors and counts their tokens, such as one of sentence-transformers."""
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of every vector."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What decides the vectors."""
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens of a text the model reads, prompt included."""
+
+    @property
+    def normalized(self) -> bool:
+        """Whether vectors have length 1."""
+
+    def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[list[int], list[bool]]:
+        """Return how many tokens the model reads of each text, and whether it loses its end.
+
+        Called from any thread, also while another one encodes.
+        """
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return float32 (N, D), with the query prompt."""
+
+    def encode_documents(self, texts: Sequence[str]) -> Vectors:
+        """Return float32 (N, D), with the document prompt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +118,11 @@ class ServedModel:
     encoder : computes the vectors.
     tokenize : returns the tokens of texts with the prompt of a role; called from any thread.
     max_tokens : length of the longest row that ``tokenize`` returns.
+    tokenize_left : as ``tokenize``, but a long text loses its beginning; None where the model
+        cannot do that.
+    show : returns the tokens of one text as the model reads it, at most as many as are asked for,
+        and whether there are more; None where the model does not say.
+    unnormalized : the same model, whose vectors keep their length; None where it has no other.
     decode : turns token ids of the model into text; None where the model takes text only.
     dimensions : shorter lengths that the model was trained for (Matryoshka, arXiv 2205.13147).
     normalized : whether vectors have length 1.
@@ -124,6 +133,9 @@ class ServedModel:
     encoder: TokenEncoder
     tokenize: Callable[[Sequence[str], Role], Tokens]
     max_tokens: int
+    tokenize_left: Callable[[Sequence[str], Role], Tokens] | None = None
+    show: Callable[[str, Role, int], tuple[list[ShownToken], bool]] | None = None
+    unnormalized: ServedModel | None = None
     decode: Callable[[Sequence[int]], str] | None = None
     dimensions: tuple[int, ...] = ()
     normalized: bool = True
@@ -159,8 +171,10 @@ class ServedIndex:
         return self.index.search(vectors, k, where=where)
 
 
-def serve_embedder(encoder: Embedder) -> ServedModel:
-    """Return the embedder with what a server has to know about it."""
+def serve_embedder(encoder: Embedder | TextEncoder) -> ServedModel:
+    """Return the encoder with what a server has to know about it."""
+    if isinstance(encoder, TextEncoder):
+        return _serve_texts(encoder)
     from embedder.pooling import get_pooling  # imports torch
 
     spec = encoder.spec
@@ -170,11 +184,22 @@ def serve_embedder(encoder: Embedder) -> ServedModel:
         "query": PromptTemplate.parse(spec.query_prompt).inside(template),
         "document": PromptTemplate.parse(spec.document_prompt).inside(template),
     }
-    return ServedModel(
+
+    def tokenize(texts: Sequence[str], role: Role, side: Side = "right") -> Tokens:
+        return Tokens(*tokenizer.tokenize(texts, prompts[role], side))
+
+    def show(text: str, role: Role, most: int) -> tuple[list[ShownToken], bool]:
+        whole = TextTokenizer.of_spec(spec, encoder.backbone.tokenizer, max_tokens=most)
+        (row,), (more,) = whole.tokenize([text], prompts[role])
+        return _show_tokens(encoder.backbone.tokenizer, row), more
+
+    model = ServedModel(
         name=encoder.fingerprint.model,
         encoder=encoder,
-        tokenize=lambda texts, role: Tokens(*tokenizer.tokenize(texts, prompts[role])),
+        tokenize=tokenize,
         max_tokens=spec.max_tokens,
+        tokenize_left=partial(tokenize, side="left"),
+        show=show,
         decode=partial(_decode, encoder.backbone.tokenizer),
         dimensions=_trained_dimensions(encoder),
         normalized=spec.normalize,
@@ -186,6 +211,68 @@ def serve_embedder(encoder: Embedder) -> ServedModel:
             "device": str(encoder.device),
         },
     )
+    if not spec.normalize:
+        return model
+    raw = copy(encoder)  # the same weights
+    raw.spec = replace(spec, normalize=False)
+    return replace(model, unnormalized=replace(model, encoder=raw, normalized=False))
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """A text on its way through the queue, as long as its tokens."""
+
+    text: str
+    role: Role
+    tokens: int
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return self.tokens
+
+
+class _RowEncoder:
+    """A ``TextEncoder`` that takes rows of text, those of each role in one call."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+        self.dimension = encoder.dimension
+        self.fingerprint = encoder.fingerprint
+
+    def encode_tokens(self, rows: Sequence[TextRow]) -> Vectors:
+        """Return float32 (N, D)."""
+        vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
+        encoders = {
+            "query": self._encoder.encode_queries,
+            "document": self._encoder.encode_documents,
+        }
+        for role, encode in encoders.items():
+            places = [place for place, row in enumerate(rows) if row.role == role]
+            if places:
+                vectors[places] = encode([rows[place].text for place in places])
+        return vectors
+
+
+def _serve_texts(encoder: TextEncoder) -> ServedModel:
+    """Return an encoder that takes text alone, with what a server has to know about it."""
+
+    def tokenize(texts: Sequence[str], role: Role) -> Tokens:
+        counts, truncated = encoder.count_tokens(texts, role)
+        rows = [TextRow(*row) for row in zip(texts, repeat(role), counts, strict=False)]
+        return Tokens(rows, truncated)
+
+    return ServedModel(
+        name=encoder.fingerprint.model,
+        encoder=_RowEncoder(encoder),
+        tokenize=tokenize,
+        max_tokens=encoder.max_tokens,
+        normalized=encoder.normalized,
+    )
+
+
+def _show_tokens(tokenizer: Any, row: Sequence[int]) -> list[ShownToken]:
+    special = set(tokenizer.all_special_ids)
+    return [ShownToken(one, str(tokenizer.decode([one])), one in special) for one in row]
 
 
 def _decode(tokenizer: Any, ids: Sequence[int]) -> str:

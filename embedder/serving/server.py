@@ -8,24 +8,27 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, TypeVar, cast, get_args
 
 from fastapi import Depends, Request
 
+from embedder.engine.text import Side
 from embedder.serving.batching import Batcher, EncoderThread, QueueFullError
 from embedder.serving.errors import ApiError, ClientGoneError
 from embedder.serving.metrics import Metrics
-from embedder.serving.served import Role, ServedIndex, ServedModel, ServerSettings, Tokens
+from embedder.serving.served import Role, ServedIndex, ServedModel, Tokens
+from embedder.serving.settings import ServerSettings
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
 from retrieval.protocols import Vectors
 from retrieval.types import Hit
 
-__all__ = ["Embedded", "Server", "ServerDep", "add_facts"]
+__all__ = ["Embedded", "Server", "ServerDep", "add_facts", "in_thread"]
 
 T = TypeVar("T")
 Served = TypeVar("Served", ServedModel, ServedIndex)
 
+ROLES: tuple[Role, ...] = get_args(Role)
 _SHORT_CHARACTERS = 2000
 """Texts of so many characters together are tokenised in 2 ms, no more than a thread costs."""
 
@@ -63,6 +66,16 @@ class Server:
     ) -> None:
         self.models = _by_name("model", models)
         self.indexes = _by_name("index", indexes)
+        self.model_names: dict[str, tuple[ServedModel, Role | None]] = {
+            name: (model, None) for name, model in self.models.items()
+        }
+        """What clients can type: NAME, NAME:query and NAME:document of each model.
+
+        Clients of OpenAI's format have no other place for the role of a text.
+        """
+        for name, model in self.models.items():
+            for role in ROLES:
+                self.model_names.setdefault(f"{name}:{role}", (model, role))
         if not models:
             raise UsageError("A server needs a model; none arrived.")
         self.settings = settings
@@ -75,7 +88,8 @@ class Server:
         )
         self.metrics.watch(self.batcher)
         self._requests = 0
-        self._tokenizing = ThreadPoolExecutor(1, "millpond-tokens")
+        self.tokenizing_thread = ThreadPoolExecutor(1, "millpond-tokens")
+        self.json_thread = ThreadPoolExecutor(1, "millpond-json")
         # One thread an index: not every backend may be searched by two at once.
         self._searching = {name: ThreadPoolExecutor(1, "millpond-search") for name in self.indexes}
 
@@ -103,7 +117,7 @@ class Server:
     def stop(self) -> None:
         """Finish what was accepted, and end the threads."""
         self.batcher.stop()
-        for threads in (self._tokenizing, *self._searching.values()):
+        for threads in (self.tokenizing_thread, self.json_thread, *self._searching.values()):
             threads.shutdown()
 
     @property
@@ -113,7 +127,14 @@ class Server:
 
     def find_model(self, name: str | None) -> ServedModel:
         """Return the model of this name, the default one for None, or raise a 404."""
-        return _find("model", self.models, name)
+        return self.find_model_and_role(name)[0]
+
+    def find_model_and_role(self, name: str | None) -> tuple[ServedModel, Role | None]:
+        """Return what a name of ``model_names`` means, the default for None, or raise a 404.
+
+        The role is None where the name says none.
+        """
+        return _find("model", self.model_names, name)
 
     def find_index(self, name: str | None) -> ServedIndex:
         """Return the index of this name, the default one for None, or raise a 404."""
@@ -141,19 +162,24 @@ class Server:
         role: Role,
         *,
         truncate: bool = False,
+        side: Side = "right",
         param: str = "input",
     ) -> Embedded:
         """Return the vectors of texts, when the queue has come to them.
 
+        Parameters
+        ----------
+        truncate, side : whether over-long texts are cut, and where.
+        param : what messages call the texts.
+
         Raises
         ------
-        ApiError : a text is no text, or too long and not to be truncated; ``param`` is what the
-            message calls the texts.
+        ApiError : a text is no text, or too long and not to be truncated.
         QueueFullError : too much is waiting.
         ClientGoneError : nobody waits for the answer any more.
         """
-        self._check_texts(texts, param)
-        tokens = await self._tokenize(model, texts, role)
+        self.check_texts(texts, param)
+        tokens = await self._tokenize(model, texts, role, side)
         if not truncate:
             _check_lengths(tokens, model, param)
         read = sum(map(len, tokens.rows))
@@ -178,23 +204,32 @@ class Server:
         started = time.monotonic()
         found = await _until_gone(
             request,
-            _in_thread(self._searching[index.name], lambda: index.search(vector, k, where)),
+            in_thread(self._searching[index.name], lambda: index.search(vector, k, where)),
         )
         self.metrics.add_search(index.name, time.monotonic() - started)
         return found[0]
 
-    async def _tokenize(self, model: ServedModel, texts: Sequence[str], role: Role) -> Tokens:
+    async def _tokenize(
+        self, model: ServedModel, texts: Sequence[str], role: Role, side: Side
+    ) -> Tokens:
+        tokenize = model.tokenize if side == "right" else model.tokenize_left
+        if tokenize is None:
+            message = f"{model.name} cuts texts at the end (right) alone."
+            raise ApiError(400, message, None, "truncation_direction")
         if sum(map(len, texts)) <= _SHORT_CHARACTERS:
-            return model.tokenize(texts, role)
-        return await _in_thread(self._tokenizing, lambda: model.tokenize(texts, role))
+            return tokenize(texts, role)
+        return await in_thread(self.tokenizing_thread, lambda: tokenize(texts, role))
 
-    def _check_texts(self, texts: Sequence[str], param: str) -> None:
+    def check_count(self, count: int, param: str) -> None:
+        """Raise a 400 for more texts than a request may hold."""
         most = self.settings.request_texts
-        if len(texts) > most:
-            message = (
-                f"{param} holds {len(texts)} texts; expected {most} at most. Send them in parts."
-            )
+        if count > most:
+            message = f"{param} holds {count} texts; expected {most} at most. Send them in parts."
             raise ApiError(400, message, "too_many_texts", param)
+
+    def check_texts(self, texts: Sequence[str], param: str) -> None:
+        """Raise a 400 for too many texts, or for one that is no text."""
+        self.check_count(len(texts), param)
         for number, text in enumerate(texts):
             try:
                 text.encode()
@@ -226,7 +261,7 @@ def _by_name(kind: str, served: Sequence[Served]) -> dict[str, Served]:
     return dict(zip(names, served, strict=True))
 
 
-def _find(kind: str, served: Mapping[str, Served], name: str | None) -> Served:
+def _find(kind: str, served: Mapping[str, T], name: str | None) -> T:
     """Return what has this name, the first for None, or raise a 404."""
     if name is None:
         return next(iter(served.values()))
@@ -248,7 +283,8 @@ def _check_lengths(tokens: Tokens, model: ServedModel, param: str) -> None:
         )
 
 
-async def _in_thread(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+async def in_thread(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    """Return what ``work`` gives in one of the threads."""
     return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 

@@ -30,6 +30,11 @@ NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 MAX_DIGITS = 4000
 """The longest whole number that is read; Python refuses more than 4300 digits."""
 
+MAX_CHARACTERS = 65_536
+MAX_COMPARISONS = 1000
+MAX_PARENTHESES = 100
+"""How much of a filter is read; a server reads those of strangers."""
+
 SYMBOL = re.compile(r"==|!=|<=|>=|<(?!>)|>|[()\[\],]")
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"|' + r"'((?:[^'\\]|\\.)*)'", re.DOTALL)
 BACKTICKED = re.compile(r"`((?:[^`]|``)*)`")
@@ -190,8 +195,14 @@ def parse_filter(text: str) -> Expression:
     Raises
     ------
     UsageError : the text is not a filter; the message names the column, what was found there
-        and what was expected. Also for more than 32 levels of and, or and not.
+        and what was expected. Also for more than 32 levels of and, or and not, 65,536
+        characters, 1,000 comparisons or 100 parentheses inside each other.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise UsageError(
+            f"--filter is {len(text):,} characters long; expected at most {MAX_CHARACTERS:,}. "
+            f"Mark the documents in a field of their own, and filter by that."
+        )
     expression = _Parser(text).parse()
     check_depth(expression)
     return expression
@@ -229,6 +240,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._tokens = _tokenize(text)
         self._next = next(self._tokens)
+        self._comparisons = 0
 
     def parse(self) -> Expression:
         groups = [_Group()]
@@ -238,6 +250,9 @@ class _Parser:
                 negated = not negated
             if opening := self._accept("("):
                 groups.append(_Group(opening, negated))
+                if len(groups) > MAX_PARENTHESES + 1:
+                    found = f"parenthesis {MAX_PARENTHESES + 1} inside the others"
+                    raise _error(opening.column, found, f"at most {MAX_PARENTHESES}")
                 continue
             groups[-1].append(self._comparison(), negated=negated)
             while len(groups) > 1 and self._accept(")"):
@@ -260,6 +275,11 @@ class _Parser:
 
     def _comparison(self) -> Expression:
         name = self._take("field", "a field name", self._hint_at_field())
+        self._comparisons += 1
+        if self._comparisons > MAX_COMPARISONS:
+            hint = "Use in [...] for many values of one field."
+            found = f"comparison {self._comparisons}"
+            raise _error(name.column, found, f"at most {MAX_COMPARISONS}", hint)
         for operator in OPERATORS:
             if self._accept(operator):
                 return Compare(str(name.value), operator, self._literal())

@@ -184,12 +184,15 @@ def test_listening_beyond_loopback_without_keys_is_noted(millpond, apps, monkeyp
 def test_limits_reach_the_server(millpond, apps):
     options = {"batch-tokens": 5, "queue-tokens": 6, "queue-requests": 7, "body-bytes": 8}
     pairs = [text for name, value in options.items() for text in (f"--{name}", value)]
+    pairs += ["--connections", 9, "--accept-token-ids"]
     server, _, _ = start(millpond, apps, *pairs, "--cors", "https://a.example")
     assert server.settings == ServerSettings(
         batch_tokens=5,
         queue_tokens=6,
         queue_requests=7,
         body_bytes=8,
+        connections=9,
+        accept_token_ids=True,
         local_only=True,
         origins=("https://a.example",),
     )
@@ -219,3 +222,4 @@ def test_what_help_shows_are_the_defaults_of_the_server(millpond):
     assert f"[default: {ServerSettings.queue_tokens};" in shown
     assert f"[default: {ServerSettings.queue_requests};" in shown
     assert f"[default: {ServerSettings.body_bytes};" in shown
+    assert f"[default: {ServerSettings.connections};" in shown

@@ -8,7 +8,7 @@ from hashlib import blake2b
 import numpy as np
 import uvicorn
 
-from embedder.serving import ServedModel, build_app
+from embedder.serving import ServedModel, build_app, make_config
 from embedder.serving.served import Tokens
 from retrieval import Fingerprint, Hit
 from retrieval.errors import UsageError
@@ -129,10 +129,7 @@ class RunningServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(
-            build_app(server), log_config=None, access_log=False, ws="none", lifespan="on"
-        )
-        self._uvicorn = uvicorn.Server(config)
+        self._uvicorn = uvicorn.Server(make_config(build_app(server)))
         self._thread = threading.Thread(
             target=self._uvicorn.run, kwargs={"sockets": [self._listener]}
         )

@@ -48,9 +48,9 @@ def test_a_text_is_tokenised_once(load, serve, monkeypatch):
     seen = []
     tokenize = TextTokenizer.tokenize
 
-    def watch(self, texts, frame):
+    def watch(self, texts, *rest):
         seen.extend(texts)
-        return tokenize(self, texts, frame)
+        return tokenize(self, texts, *rest)
 
     client = serve([serve_embedder(load())])
     monkeypatch.setattr(TextTokenizer, "tokenize", watch)
@@ -58,6 +58,59 @@ def test_a_text_is_tokenised_once(load, serve, monkeypatch):
     answer = client.post("/v1/embeddings", json={"input": texts, "truncate": True})
     assert answer.status_code == 200
     assert seen == texts
+
+
+def test_cut_at_the_left_a_text_keeps_its_prompt_and_its_end(load):
+    encoder = load(",max_tokens=10,query_prompt=q: ")
+    model = serve_embedder(encoder)
+    texts = ["0123456789", "short"]
+    found = model.tokenize_left(texts, "query")
+    assert found.truncated == [True, False]
+    # 10 tokens: "q: " has 3, EOS is 1, so 6 of the 10 digits stay.
+    assert [model.decode(row) for row in found.rows] == ["q: 456789", "q: short"]
+    assert [len(row) for row in found.rows] == [10, 9]
+    assert model.tokenize(texts, "query").rows[1] == found.rows[1]
+    assert model.decode(model.tokenize(texts, "query").rows[0]) == "q: 012345"
+
+
+def test_a_long_text_keeps_its_very_end(load):
+    model = serve_embedder(load(",max_tokens=8,lowercase=true"))
+    ((row,), (is_cut,)) = (
+        model.tokenize_left(["x" * 100_000 + "THE END"], "document").rows,
+        model.tokenize_left(["x" * 100_000 + "THE END"], "document").truncated,
+    )
+    assert is_cut
+    assert model.decode(row) == "the end"
+
+
+def test_vectors_keep_their_length_where_asked(load, serve):
+    encoder, plain = load(), load(",normalize=false")
+    client = serve([serve_embedder(encoder)])
+    texts = ["one", "a longer text"]
+    raw = client.post("/embed", json={"inputs": texts, "normalize": False}).json()
+    expected = plain.encode_documents(texts)
+    assert not np.allclose(np.linalg.norm(expected, axis=1), 1, atol=0.1)
+    np.testing.assert_allclose(raw, expected, atol=1e-5)
+    for body in ({"normalize": True}, {}):
+        found = client.post("/embed", json={"inputs": texts, **body}).json()
+        np.testing.assert_allclose(found, encoder.encode_documents(texts), atol=1e-5)
+    assert encoder.spec.normalize
+    other = serve([serve_embedder(plain)])
+    as_it_is = other.post("/embed", json={"inputs": texts}).json()
+    np.testing.assert_allclose(as_it_is, expected, atol=1e-5)
+    scaled = other.post("/embed", json={"inputs": texts, "normalize": True}).json()
+    np.testing.assert_allclose(scaled, encoder.encode_documents(texts), atol=1e-5)
+
+
+def test_tokens_are_shown_as_the_model_reads_them(load, serve):
+    client = serve([serve_embedder(load(",max_tokens=8,query_prompt=q "))])
+    body = {"inputs": ["ab", "x" * 20], "prompt_name": "query"}
+    short, long = client.post("/tokenize", json=body).json()
+    assert [token["text"] for token in short][:-1] == ["q", " ", "a", "b"]
+    assert [token["special"] for token in short] == [False, False, False, False, True]  # EOS
+    assert len(long) == 23  # 2 of the prompt, 20, EOS: more than the model reads
+    bare = client.post("/tokenize", json={**body, "add_special_tokens": False}).json()
+    assert bare == [short[:-1], long[:-1]]
 
 
 def test_token_ids_become_the_text_they_came_from(load):

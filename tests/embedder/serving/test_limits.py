@@ -70,7 +70,7 @@ def test_a_body_that_never_arrives_is_408(serve):
         assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/indexes", "/info", "/metrics"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/indexes", "/info", "/api/tags", "/metrics"])
 def test_with_keys_only_their_bearers_get_in(serve, path):
     client = serve(keys=KEYS)
     for key in KEYS:
@@ -84,7 +84,7 @@ def test_with_keys_only_their_bearers_get_in(serve, path):
 
 def test_posts_are_refused_before_their_body_is_read(serve):
     client = serve(keys=KEYS, body_bytes=10)
-    for path in ("/v1/embeddings", "/v1/search", "/embed"):
+    for path in ("/v1/embeddings", "/v1/search", "/similarity", "/tokenize", "/", "/embed"):
         refused = client.post(path, json={"input": "longer than ten bytes"})
         assert refused.status_code == 401
     assert refused.json()["error_type"] == "Unauthorized"
@@ -119,6 +119,7 @@ def test_keys_show_nowhere():
         ("127.9.9.9", True),
         ("::1", True),
         ("localhost", True),
+        ("LOCALHOST", True),
         ("0.0.0.0", False),
         ("::", False),
         ("192.168.1.5", False),
@@ -146,6 +147,7 @@ def test_other_origins_are_let_in_only_when_named(serve):
     ("host", "status"),
     [
         ("localhost:8400", 200),
+        ("LOCALHOST:8400", 200),
         ("127.0.0.1", 200),
         ("[::1]:8400", 200),
         ("rebound.example:8400", 403),

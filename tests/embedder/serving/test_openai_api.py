@@ -46,7 +46,7 @@ def test_texts_become_vectors_in_their_order_with_a_count_of_tokens(serve, conne
     ],
 )
 def test_every_form_of_input_is_read(serve, connect, encoder, given, read):
-    answer = connect(serve()).embeddings.create(model="hash", input=given)
+    answer = connect(serve(accept_token_ids=True)).embeddings.create(model="hash", input=given)
     found = [item.embedding for item in answer.data]
     np.testing.assert_allclose(found, [encoder.vector(text) for text in read], atol=1e-6)
 
@@ -95,7 +95,14 @@ def test_any_other_model_refuses_shorter_vectors(serve, connect):
 def test_models_are_listed_and_found_by_name(serve, connect, encoder):
     other = fakes.make_model(fakes.HashingEncoder("folder/other,max_tokens=48"))
     client = connect(serve([fakes.make_model(encoder), other]))
-    assert [model.id for model in client.models.list()] == ["hash", "folder/other,max_tokens=48"]
+    assert [(model.id, model.input_type) for model in client.models.list()] == [
+        ("hash", "document"),
+        ("folder/other,max_tokens=48", "document"),
+        ("hash:query", "query"),
+        ("hash:document", "document"),
+        ("folder/other,max_tokens=48:query", "query"),
+        ("folder/other,max_tokens=48:document", "document"),
+    ]
     assert client.models.retrieve("folder/other,max_tokens=48").owned_by == "millpond"
     with pytest.raises(openai.NotFoundError, match="Served: hash, folder/other"):
         client.models.retrieve("gpt-5")
@@ -117,6 +124,7 @@ def test_each_model_answers_for_itself(serve, connect, encoder):
         ({"input": [1, "a"]}, "BadRequestError", "input", "expected a text, a list"),
         ({"input": [True]}, "BadRequestError", "input", "expected a text, a list"),
         ({"input": ["x"] * 5}, "BadRequestError", "input", "5 texts; expected 4 at most"),
+        ({"input": [[1]] * 5}, "BadRequestError", "input", "5 texts; expected 4 at most"),
         ({"input": [100]}, "BadRequestError", None, "not in the vocabulary"),
         ({"encoding_format": "hex"}, "BadRequestError", "encoding_format", "'float' or 'base64'"),
         ({"dimensions": 0}, "BadRequestError", "dimensions", "greater than or equal to 1"),
@@ -124,7 +132,7 @@ def test_each_model_answers_for_itself(serve, connect, encoder):
     ],
 )
 def test_errors_are_those_that_the_client_knows(serve, connect, change, kind, param, says):
-    client = connect(serve(request_texts=4))
+    client = connect(serve(request_texts=4, accept_token_ids=True))
     with pytest.raises(getattr(openai, kind)) as refused:
         client.embeddings.create(**{"model": "hash", "input": "x", **change})
     assert says in refused.value.message
@@ -153,6 +161,6 @@ def test_half_a_surrogate_pair_is_a_400_whose_message_can_be_sent(serve):
 
 
 def test_a_model_without_a_decoder_takes_no_tokens(serve, connect, encoder):
-    client = connect(serve([fakes.make_model(encoder, decode=None)]))
+    client = connect(serve([fakes.make_model(encoder, decode=None)], accept_token_ids=True))
     with pytest.raises(openai.BadRequestError, match="takes text, not token ids"):
         client.embeddings.create(model="hash", input=[1, 2])

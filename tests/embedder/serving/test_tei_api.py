@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 
+@pytest.mark.parametrize("path", ["/embed", "/"])
 @pytest.mark.parametrize("inputs", ["one text", ["one text", "another"]])
-def test_embed_gives_a_list_of_vectors(serve, encoder, inputs):
-    answer = serve().post("/embed", json={"inputs": inputs})
+def test_embed_gives_a_list_of_vectors(serve, encoder, inputs, path):
+    answer = serve().post(path, json={"inputs": inputs})
     texts = [inputs] if isinstance(inputs, str) else inputs
     assert answer.status_code == 200
     np.testing.assert_allclose(answer.json(), [encoder.vector(text) for text in texts], atol=1e-7)
@@ -40,6 +41,38 @@ def test_a_text_that_is_too_long_is_cut_only_when_asked(serve):
 def test_errors_have_the_body_that_tei_clients_read(serve, body):
     answer = serve().post("/embed", json=body)
     assert answer.status_code == 422
+    assert set(answer.json()) == {"error", "error_type"}
+
+
+def test_similarity_is_the_cosine_with_each_of_the_others(serve, encoder):
+    sentences = ["one", "two", "source"]
+    body = {"inputs": {"source_sentence": "source", "sentences": sentences}}
+    found = serve().post("/similarity", json=body).json()
+    source = encoder.vector("source")
+    expected = [float(source @ encoder.vector(text)) for text in sentences]
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert found[2] == pytest.approx(1, abs=1e-6)
+    assert found[0] != pytest.approx(found[1], abs=1e-3)
+    body["parameters"] = {"prompt_name": "query"}
+    as_queries = serve().post("/similarity", json=body).json()
+    source = encoder.vector("source", "query")
+    assert as_queries[0] == pytest.approx(float(source @ encoder.vector("one", "query")), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/similarity", {"inputs": {"source_sentence": "x", "sentences": []}}, "sentences"),
+        ("/similarity", {"inputs": {"source_sentence": "x"}}, "Field required"),
+        ("/tokenize", {"inputs": "x"}, "does not show its tokens"),
+        ("/embed", {"inputs": "x", "truncation_direction": "Left"}, "at the end (right) alone"),
+        ("/", {"inputs": "x", "normalize": False}, "cannot undo it"),
+    ],
+)
+def test_what_this_model_cannot_do_is_said(serve, path, body, says):
+    answer = serve().post(path, json=body)
+    assert answer.status_code == 422
+    assert says in answer.json()["error"]
     assert set(answer.json()) == {"error", "error_type"}
 
 
