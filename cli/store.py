@@ -23,9 +23,10 @@ __all__ = [
     "StoreExampleOption",
     "StoreOption",
     "StoredKeyOption",
+    "StoredUrlOption",
     "UrlOption",
     "read_qdrant_options",
-    "use_asked_key",
+    "use_stored_server",
 ]
 
 PANEL = "Qdrant, with --backend qdrant"
@@ -113,6 +114,15 @@ StoredKeyOption = Annotated[
         "--ask-key", help="Prompt for the API key of the Qdrant server that holds the vectors."
     ),
 ]
+StoredUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="The Qdrant server that holds the vectors, to confirm that you trust it.",
+        show_default="MILLPOND_QDRANT_URL, or a server on this machine without a key",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -197,7 +207,8 @@ def _build_options(values: dict[str, Any]) -> QdrantOptions:
     from retrieval.errors import UnknownNameError
     from retrieval.typed import read_dataclass
 
-    known = [f.name for f in fields(QdrantOptions) if f.name not in ("api_key", "overwrite")]
+    unknown = ("api_key", "overwrite", "received")
+    known = [f.name for f in fields(QdrantOptions) if f.name not in unknown]
     for name in values:
         if name not in known:
             advice = "A key goes in the environment variable QDRANT_API_KEY, or type --ask-key."
@@ -223,28 +234,44 @@ def _check_graph(factory: str, options: QdrantOptions) -> None:
         )
 
 
-def use_asked_key(folder: Path) -> None:
-    """Prompt for the key of the server that holds an index, and use it in this process.
+def use_stored_server(folder: Path, url: str | None, asks_key: bool) -> None:
+    """Let this process use the server that holds an index, as far as the user named it.
 
-    It is put into the first of the environment variables that every connection reads.
+    ``--url`` names it, and so does a key that is typed for it. Both are put into environment
+    variables that every connection reads.
 
     Raises
     ------
-    UsageError : no server holds the vectors; there is no terminal, or nothing was typed.
+    UsageError : no server holds the vectors, or another than ``url``; there is no terminal, or no
+        key was typed.
     SourceNotFoundError, IndexCorruptError : there is no index in the folder.
     """
+    typed = [*(["--url"] if url is not None else []), *(["--ask-key"] if asks_key else [])]
+    if not typed:
+        return
     from indexes import read_manifest
-    from indexes.backends.qdrant.connection import API_KEY_VARIABLES
+    from indexes.backends.qdrant import QdrantOptions
+    from indexes.backends.qdrant.connection import API_KEY_VARIABLES, URL_VARIABLE
+    from indexes.backends.qdrant.options import check_url, origin
     from retrieval.errors import UsageError
 
-    settings = read_manifest(folder).settings
-    url = settings.get("url") if settings.get("mode") == "server" else None
-    if url is None:
+    manifest = read_manifest(folder)
+    stored = QdrantOptions.from_manifest(manifest).url if manifest.backend == "qdrant" else ""
+    if not stored:
         raise UsageError(
-            f"Only a Qdrant server has a use for --ask-key, and {folder} holds its vectors itself. "
-            f"Leave it out."
+            f"Only a Qdrant server has a use for {' and '.join(typed)}, and {folder} holds its "
+            "vectors itself. Leave it out."
         )
-    os.environ[API_KEY_VARIABLES[0]] = ask_key(str(url))
+    if url is not None:
+        check_url(url)
+        if origin(url) != origin(stored):
+            raise UsageError(
+                f"{folder} has its vectors on the Qdrant server {stored}, not {url}. Type --url "
+                f"{stored} if you trust that server."
+            )
+    if asks_key:
+        os.environ[API_KEY_VARIABLES[0]] = ask_key(stored)
+    os.environ[URL_VARIABLE] = stored
 
 
 def ask_key(url: str) -> str:

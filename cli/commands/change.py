@@ -23,7 +23,7 @@ from cli.models import (
 )
 from cli.options import DeviceOption, IndexSpeedOption, SkipBadOption
 from cli.output import report_change
-from cli.store import StoredKeyOption, use_asked_key
+from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 
 if TYPE_CHECKING:
     from embedder import Embedder
@@ -72,6 +72,7 @@ class Embedding:
     skip_bad: bool
     restart: bool
     compact_at: float
+    url: str | None
     ask_key: bool
 
 
@@ -84,8 +85,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     from indexes import Index, IndexConfig, read_manifest
     from retrieval import read_corpus
 
-    if asked.ask_key:
-        use_asked_key(asked.folder)
+    use_stored_server(asked.folder, asked.url, asked.ask_key)
     source = read_corpus(asked.corpus, skip_bad=asked.skip_bad)
     config = IndexConfig(
         corpus_name=source.name,
@@ -144,6 +144,7 @@ def add(
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
     speed: IndexSpeedOption = None,
+    url: StoredUrlOption = None,
     ask_key: StoredKeyOption = False,
 ) -> None:
     """Add new documents to an index.
@@ -160,7 +161,9 @@ def add(
     """
     from indexes import Index
 
-    asked = Embedding(folder, corpus, model, device, speed, skip_bad, restart, compact_at, ask_key)
+    asked = Embedding(
+        folder, corpus, model, device, speed, skip_bad, restart, compact_at, url, ask_key
+    )
     embed_change(asked, Index.add)
 
 
@@ -177,6 +180,7 @@ def update(
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
     speed: IndexSpeedOption = None,
+    url: StoredUrlOption = None,
     ask_key: StoredKeyOption = False,
 ) -> None:
     """Add new documents and replace changed ones.
@@ -199,7 +203,9 @@ def update(
             "one of them out."
         )
 
-    asked = Embedding(folder, corpus, model, device, speed, skip_bad, restart, compact_at, ask_key)
+    asked = Embedding(
+        folder, corpus, model, device, speed, skip_bad, restart, compact_at, url, ask_key
+    )
     embed_change(asked, partial(Index.update, delete_missing=delete_missing))
 
 
@@ -224,6 +230,7 @@ def delete(
         bool, typer.Option("--ignore-missing", help="Skip unknown ids and count them.")
     ] = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
+    url: StoredUrlOption = None,
     ask_key: StoredKeyOption = False,
 ) -> None:
     """Delete documents from an index by id.
@@ -245,8 +252,7 @@ def delete(
             f"No ids were given. Type: millpond delete {place} ID ..., or: "
             f"millpond delete {place} --ids FILE"
         )
-    if ask_key:
-        use_asked_key(folder)
+    use_stored_server(folder, url, ask_key)
     config = IndexConfig(compact_share=compact_at)
     wanted = [*(doc_ids or ()), *(_read_ids(ids) if ids is not None else ())]
     started = time.monotonic()

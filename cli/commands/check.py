@@ -13,7 +13,7 @@ import typer
 from cli.console import message, warn
 from cli.options import JsonOption
 from cli.output import format_size, print_json, print_table
-from cli.store import StoredKeyOption, use_asked_key
+from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 
 if TYPE_CHECKING:
     from indexes import Manifest
@@ -29,6 +29,7 @@ BLOCK_BYTES = 512
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")],
     json: JsonOption = False,
+    url: StoredUrlOption = None,
     ask_key: StoredKeyOption = False,
 ) -> None:
     """Check an index for damage.
@@ -46,8 +47,7 @@ def check(
     from indexes.backends.qdrant.store import read_collection_state
     from retrieval.errors import FailureError
 
-    if ask_key:
-        use_asked_key(folder)
+    use_stored_server(folder, url, ask_key)
     manifest: Manifest | None = None
     damaged: dict[str, str] = {}
     try:

@@ -24,7 +24,7 @@ from cli.output import (
     truncate,
     wrap,
 )
-from cli.store import StoredKeyOption, use_asked_key
+from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 
 if TYPE_CHECKING:
     from retrieval import Hit, Query
@@ -83,6 +83,7 @@ def search(
     ] = None,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
+    url: StoredUrlOption = None,
     ask_key: StoredKeyOption = False,
     speed: IndexSpeedOption = None,
 ) -> None:
@@ -100,8 +101,7 @@ def search(
       millpond search my-index --queries queries.jsonl --run run.trec
     """
     _check_request(text, queries, run, json)
-    if ask_key:
-        use_asked_key(folder)
+    use_stored_server(folder, url, ask_key)
     if text is not None:
         retriever, chosen = _open(folder, model, device, speed, where, one_text=True)
         hits = retriever.search(text, k or HITS_FOR_TEXT, where=chosen)

@@ -70,7 +70,7 @@ def loaded(monkeypatch, embedded):
     """Replace the loading of models; holds the names that were asked for."""
     names = []
 
-    def load(model, device=None, speed="exact", notify=None):
+    def load(model, device=None, speed="exact", notify=None, trust_remote_code=False):
         names.append(model)
         return WordEncoder(model or "fake", embedded, speed)
 
@@ -144,8 +144,8 @@ def index_folder(millpond, corpus, tmp_path):
 @pytest.fixture
 def qdrant_server(monkeypatch):
     """The fake Qdrant server of tests/indexes; no key in the environment, no long waits."""
-    for name in ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY", "MILLPOND_QDRANT_URL"):
+        monkeypatch.setenv(name, "")  # so that what a command sets is gone after it
     monkeypatch.setattr("indexes.backends.qdrant.connection.FIRST_PAUSE_SECONDS", 0.001)
     running = FakeServer()
     yield running

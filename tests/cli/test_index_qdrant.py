@@ -114,7 +114,8 @@ def test_a_file_expresses_all_that_the_library_does(monkeypatch, write_store):
         green_seconds=6,
     )
     unchanged = [f.name for f in fields(QdrantOptions) if getattr(read, f.name) == f.default]
-    assert unchanged == ["memory", "overwrite"]  # instead of a server; typed as --overwrite
+    # Instead of a server; typed as --overwrite; of a manifest.
+    assert unchanged == ["memory", "overwrite", "received"]
 
 
 def test_the_collection_is_called_as_the_folder_where_no_file_names_it(
@@ -138,7 +139,7 @@ def test_the_example_is_read_and_names_every_setting_and_default(millpond, write
     assert read_qdrant_options("qdrant", "Flat", flags, "index") == QdrantOptions(**url)
     lines = [line.removeprefix("# ").split("  # ")[0] for line in EXAMPLE.splitlines()]
     named = tomllib.loads("\n".join(line for line in lines if " = " in line))
-    expected = {f.name for f in fields(QdrantOptions)} - {"api_key", "overwrite"}
+    expected = {f.name for f in fields(QdrantOptions)} - {"api_key", "overwrite", "received"}
     assert named.keys() == expected
     decided = {"url", "collection", "shards", "replicas"}  # shown with a value, for lack of one
     for name in expected - decided:
@@ -258,6 +259,7 @@ def test_a_refused_key_names_the_variable_when_indexing_and_when_searching(
     qdrant_server.key = KEY
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MILLPOND_QDRANT_URL", qdrant_server.url)
     searched = millpond("search", folder, "water")
     assert_refused(searched, 1, *words)
     indexed = millpond("index", corpus, "--out", tmp_path / "other", *qdrant_place)
@@ -271,7 +273,8 @@ def test_the_key_of_the_environment_is_sent_by_index_and_search(
     qdrant_server.key = KEY
     monkeypatch.setenv("QDRANT_API_KEY", KEY)
     assert millpond("index", corpus, "--out", tmp_path / "index", *qdrant_place).exit_code == 0
-    assert millpond("search", tmp_path / "index", "water").exit_code == 0
+    named = ("--url", qdrant_server.url)
+    assert millpond("search", tmp_path / "index", "water", *named).exit_code == 0
     assert {request.headers["api-key"] for request in qdrant_server.requests} == {KEY}
 
 
@@ -412,6 +415,30 @@ def test_a_stored_index_asks_for_the_key_of_its_server(
     result = millpond(command, index, *given[command], "--ask-key")
     assert result.exit_code == 0, result.stderr
     assert prompts == [f"API key of {qdrant_server.url}: "]
+    assert {request.headers["api-key"] for request in qdrant_server.requests} == {KEY}
+
+
+@pytest.mark.parametrize("command", ["add", "update", "delete", "check", "search"])
+def test_a_stored_index_uses_a_server_elsewhere_once_it_is_typed(
+    command, millpond, corpus, write_jsonl, tmp_path, qdrant_server, qdrant_place, monkeypatch
+):
+    index = tmp_path / "index"
+    assert millpond("index", corpus, "--out", index, *qdrant_place).exit_code == 0
+    monkeypatch.setenv("QDRANT_API_KEY", KEY)
+    # As if 127.0.0.1 were another machine, and TLS were not needed there.
+    module = "indexes.backends.qdrant.connection."
+    monkeypatch.setattr(module + "is_loopback", lambda url: False)
+    monkeypatch.setattr(module + "_refuse_clear_text", lambda url, variable: None)
+    qdrant_server.requests.clear()
+    more = write_jsonl("more.jsonl", {"_id": "z", "text": "new"})
+    given = {"add": [more], "update": [more], "delete": ["a"], "check": [], "search": ["water"]}
+    args = (command, index, *given[command])
+    assert_refused(millpond(*args), 2, f"--url {qdrant_server.url} with add, check")
+    other = millpond(*args, "--url", "https://other.example:6333")
+    assert_refused(other, 2, f"on the Qdrant server {qdrant_server.url}, not https://other")
+    assert qdrant_server.requests == []
+    result = millpond(*args, "--url", qdrant_server.url)
+    assert result.exit_code == 0, result.stderr
     assert {request.headers["api-key"] for request in qdrant_server.requests} == {KEY}
 
 

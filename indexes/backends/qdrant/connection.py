@@ -1,4 +1,9 @@
-"""A connection to a Qdrant server: the key, retries, and errors in one line of ours."""
+"""A connection to a Qdrant server: the key and who may get it, retries, errors in one line.
+
+An index folder may come from anyone, and its manifest names a server. Nothing is sent to a server
+elsewhere that the user has not named, and no key to any server that the user has not named or
+that would get it in clear text over a network.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +16,24 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from indexes.backends.qdrant.options import QdrantOptions, load_client
+from indexes.backends.qdrant.options import (
+    SERVER,
+    QdrantOptions,
+    check_url,
+    is_loopback,
+    load_client,
+    origin,
+)
 from retrieval.errors import MillpondError, StorageError, UsageError
 
-__all__ = ["API_KEY_VARIABLES", "Connection", "find_api_key"]
+__all__ = ["API_KEY_VARIABLES", "URL_VARIABLE", "Connection", "find_api_key"]
 
 T = TypeVar("T")
 
 API_KEY_VARIABLES = ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY")
+URL_VARIABLE = "MILLPOND_QDRANT_URL"
+"""Names the one server that an index may use besides those of this machine, and the key with it."""
+
 ATTEMPTS = 6
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
@@ -30,13 +45,18 @@ REFUSED_GRPC = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 
 
 def find_api_key(options: QdrantOptions) -> str:
-    """Return the key of the options, or of the environment; empty if there is none.
+    """Return the key for the server of the options: theirs, or the environment's; or "".
+
+    A server that only a manifest names gets none of the environment.
 
     Raises
     ------
-    UsageError : it holds a character that no key has, such as a line break.
+    UsageError : it holds a character that no key has, such as a line break; or it would travel
+        over a network in clear text.
     """
     key, variable = _find_key(options)
+    if key and options.url and urlsplit(options.url).scheme != "https":
+        _refuse_clear_text(options.url, variable)
     if key.isascii() and key.isprintable() and " " not in key:
         return key
     place = f"in the environment variable {variable}" if variable else "that was given"
@@ -50,8 +70,47 @@ def _find_key(options: QdrantOptions) -> tuple[str, str]:
     """Return the key, and the environment variable it comes from; both may be empty."""
     if options.api_key:
         return options.api_key, ""
+    return _find_environment_key() if _is_named(options) else ("", "")
+
+
+def _find_environment_key() -> tuple[str, str]:
     named = ((os.environ.get(name, ""), name) for name in API_KEY_VARIABLES)
     return next((found for found in named if found[0]), ("", ""))
+
+
+def _is_named(options: QdrantOptions) -> bool:
+    """Return whether the user named the server, in the options or in the environment."""
+    if not options.received:
+        return True
+    named = os.environ.get(URL_VARIABLE, "")
+    if not named:
+        return False
+    try:
+        check_url(named)
+    except UsageError as error:
+        raise UsageError(f"The environment variable {URL_VARIABLE}: {error}") from None
+    return origin(named) == origin(options.url)
+
+
+def _refuse_clear_text(url: str, variable: str) -> None:
+    if is_loopback(url):
+        return
+    advice = f"unset {variable}" if variable else "leave the key out"
+    raise UsageError(
+        f"The API key would travel to {url} in clear text. Type an address that starts with "
+        f"https://, or {advice} if the server needs no key."
+    )
+
+
+def _refuse_unnamed(options: QdrantOptions) -> None:
+    """Raise UsageError for a server elsewhere that only a manifest names."""
+    if _is_named(options) or is_loopback(options.url):
+        return
+    raise UsageError(
+        f"The index names the Qdrant server {options.url}, and you have not; nothing was sent to "
+        f"it. If you trust it, set the environment variable {URL_VARIABLE}={options.url}, or type "
+        f"--url {options.url} with add, check, delete, search or update."
+    )
 
 
 class Connection:
@@ -63,6 +122,10 @@ class Connection:
     ----------
     options : of a server, or with ``memory``.
     pause : waits the given seconds between two attempts.
+
+    Raises
+    ------
+    UsageError : only a manifest names the server, and it is elsewhere; or see ``find_api_key``.
     """
 
     def __init__(
@@ -71,16 +134,20 @@ class Connection:
         self.place = options.url or "memory"
         self.in_memory = options.memory
         self._pause = pause
-        key, self._key_variable = find_api_key(options), _find_key(options)[1]
+        self._named = True
+        key, self._key_variable = "", ""
+        if options.mode == SERVER:
+            _refuse_unnamed(options)
+            self._named = _is_named(options)
+            key, self._key_variable = find_api_key(options), _find_key(options)[1]
         self._has_key = bool(key)
         client = load_client()
         if self.in_memory:
             self.client: Any = client.QdrantClient(":memory:")
             return
         with warnings.catch_warnings():
-            if urlsplit(options.url).hostname in ("localhost", "127.0.0.1", "::1"):
-                # The key does not leave the machine; elsewhere the warning is the user's.
-                warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
+            # Then the key does not leave the machine: see find_api_key.
+            warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
             self.client = client.QdrantClient(
                 url=options.url,
                 api_key=key or None,
@@ -152,6 +219,13 @@ class Connection:
 
     def _explain_refusal(self, code: str) -> str:
         """Return the message that names the refused key and the place for the right one."""
+        if not self._named:
+            variable = _find_environment_key()[1] or API_KEY_VARIABLES[1]
+            return (
+                f"The Qdrant server {self.place} wants an API key ({code}), and only a server that "
+                f"you name gets the one in the environment variable {variable}. If this is that "
+                f"server, set {URL_VARIABLE}={self.place} too, and run the command again."
+            )
         problem = "refuses this API key" if self._has_key else "wants an API key"
         source = f"; it comes from {self._key_variable}" if self._key_variable else ""
         variable = self._key_variable or API_KEY_VARIABLES[1]

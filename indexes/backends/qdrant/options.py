@@ -6,7 +6,9 @@ import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from types import ModuleType
+from typing import Any
 from urllib.parse import urlsplit
 
 from indexes.storage.manifest import Manifest
@@ -20,8 +22,11 @@ __all__ = [
     "SERVER",
     "Factory",
     "QdrantOptions",
+    "check_url",
+    "is_loopback",
     "load_client",
     "load_edge",
+    "origin",
     "refuse_without_server",
 ]
 
@@ -34,6 +39,17 @@ SEARCH_BREADTH = 128
 
 GRAMMAR = re.compile(r"HNSW(?P<m>[0-9]{1,6})?(?:,ef(?P<ef>[0-9]{1,6}))?")
 COLLECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+
+ADDRESS = re.compile(
+    r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~-]+)*/?",
+    re.IGNORECASE,
+)
+"""Nothing that another parser could read as another host, as qdrant-client does with a path of
+``//host``: who may get the key is decided by the address."""
+
+DEFAULT_PORT = 6333
+TRANSIENT = ("memory", "api_key", "overwrite", "received", "parallel", "green_seconds")
+"""Options of a single run, which the manifest does not keep and could not set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +120,8 @@ class QdrantOptions:
     memory : the vectors lie in the process that opens the index; instead of ``url``.
     collection : the name under which the server offers the vectors; required with a server.
     api_key : never stored. Empty: the environment variable MILLPOND_QDRANT_API_KEY, then
-        QDRANT_API_KEY.
+        QDRANT_API_KEY. Sent over TLS or to this machine, and only to a server that the user named.
+    received : a manifest states the url, and the user may not know it.
     overwrite : replace the collection that has this name already, if millpond made it.
     grpc : vectors travel over gRPC (port 6334) instead of HTTP.
     parallel : how many batches are sent at the same time.
@@ -121,6 +138,7 @@ class QdrantOptions:
     collection: str = ""
     api_key: str = field(default="", repr=False)
     overwrite: bool = False
+    received: bool = field(default=False, repr=False, compare=False)
     grpc: bool = False
     parallel: int = 1
     shards: int | None = None
@@ -140,14 +158,14 @@ class QdrantOptions:
                 "Qdrant server. Leave one or the other out."
             )
         if self.mode == SERVER:
-            _check_url(self.url)
+            check_url(self.url)
             if COLLECTION.fullmatch(self.collection) is None:
                 raise UsageError(
                     f"The collection is {self.collection!r}; expected a name of letters, digits, "
                     "'_', '-' and '.', at most 200 long. Name it in the --store file."
                 )
         else:
-            places = ("url", "memory", "overwrite")
+            places = ("url", "memory", "overwrite", "received")
             changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
             refuse_without_server([name for name in changed if name not in places])
         for name in ("parallel", "shards", "replicas", "timeout_seconds"):
@@ -170,13 +188,12 @@ class QdrantOptions:
         """Return the settings for the manifest: all but the key and those of a single run."""
         if self.mode != SERVER:
             return {"mode": self.mode}
-        transient = {"memory", "api_key", "overwrite", "parallel", "green_seconds"}
-        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in transient}
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TRANSIENT}
         return {"mode": SERVER, **{k: v for k, v in kept.items() if v is not None}}
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> QdrantOptions:
-        """Return the options that an index was built with.
+        """Return the options that an index was built with, marked as ``received``.
 
         Raises
         ------
@@ -186,12 +203,13 @@ class QdrantOptions:
         mode = settings.get("mode")
         if mode in (EMBEDDED, MEMORY):
             return cls(memory=mode == MEMORY)
-        known = {f.name for f in fields(cls)} & set(settings)
+        known = {f.name for f in fields(cls)} & settings.keys() - {*TRANSIENT}
         try:
             if mode != SERVER:
                 raise UsageError(f"mode is {mode!r}.")
-            return cls(**{name: settings[name] for name in known})  # type: ignore[arg-type]
-        except (UsageError, TypeError) as error:
+            kept: dict[str, Any] = {name: settings[name] for name in known}
+            return cls(**kept, received=True)
+        except (UsageError, TypeError, AttributeError) as error:
             raise IndexCorruptError(
                 f"The manifest does not say where the vectors are: {error} "
                 "Index the corpus again with --overwrite."
@@ -207,7 +225,22 @@ def refuse_without_server(names: Sequence[str]) -> None:
         )
 
 
-def _check_url(url: str) -> None:
+def origin(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of an address that ``check_url`` accepts."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORT
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether an address is on this machine, whatever its network is."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_url(url: str) -> None:
     """Raise UsageError for a bad address, and for secrets, which the manifest would keep."""
     example = "Example: http://localhost:6333"
     if url == ":memory:":
@@ -223,10 +256,10 @@ def _check_url(url: str) -> None:
             "from '?' or '#' on; put the key in the environment variable QDRANT_API_KEY. "
             f"{example}"
         )
-    if parts.scheme not in ("http", "https") or not host:
+    if parts.scheme not in ("http", "https") or not host or not ADDRESS.fullmatch(url):
         raise UsageError(
-            f"The Qdrant url is {url!r}; expected one that starts with http:// or https://. "
-            f"{example}"
+            f"The Qdrant url is {url!r}; expected one that starts with http:// or https://, "
+            f"then a host in ASCII letters, and a port or path if needed. {example}"
         )
 
 

@@ -31,6 +31,7 @@ from indexes.backends.qdrant.options import (
     QdrantOptions,
     load_client,
     load_edge,
+    origin,
 )
 from indexes.backends.qdrant.points import ROW, Payload, read_batches
 from indexes.backends.qdrant.server import (
@@ -174,17 +175,20 @@ def _fill_server(options: QdrantOptions, factory: Factory, request: BuildRequest
 
 
 def _open(configured: QdrantOptions, request: OpenRequest) -> SearchEngine:
-    """Return the search engine; a key that was configured is used again.
+    """Return the search engine; a key that was configured for its server is used again.
 
     Raises
     ------
     IndexCorruptError : the files, the server and the manifest disagree.
     FingerprintError : the server's collection was made by another model.
     StorageError : the server is down or refuses the key; the engine cannot open its files.
+    UsageError : the server is elsewhere, and only the manifest names it.
     MissingDependencyError : the library is not installed.
     """
     manifest = request.manifest
-    options = replace(QdrantOptions.from_manifest(manifest), api_key=configured.api_key)
+    options = QdrantOptions.from_manifest(manifest)
+    if options.url and configured.url and origin(options.url) == origin(configured.url):
+        options = replace(options, api_key=configured.api_key, received=configured.received)
     factory = Factory.parse(manifest.factory, manifest.dimension)
     candidates: Candidates
     if options.mode == EMBEDDED:
@@ -261,6 +265,7 @@ def read_collection_state(manifest: Manifest) -> CollectionState | None:
     Raises
     ------
     StorageError : the server is down, refuses the key, or has no such collection.
+    UsageError : the server is elsewhere, and only the manifest names it.
     IndexCorruptError : the manifest does not tell where the vectors are.
     """
     if manifest.backend != "qdrant":

@@ -10,8 +10,8 @@ from tests.indexes.backends.qdrant.fake_server import FakeServer
 @pytest.fixture
 def server(monkeypatch):
     """A fake Qdrant server; no key in the environment, no long waits."""
-    for name in ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY", "MILLPOND_QDRANT_URL"):
+        monkeypatch.setenv(name, "")  # so that what a test sets is gone after it
     monkeypatch.setattr(connection_module, "FIRST_PAUSE_SECONDS", 0.001)
     running = FakeServer()
     yield running

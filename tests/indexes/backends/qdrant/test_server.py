@@ -319,6 +319,7 @@ def test_the_key_comes_from_the_environment_and_is_kept_nowhere(
 ):
     server.key = "s3cret"
     monkeypatch.setenv(variable, "s3cret")
+    monkeypatch.setenv("MILLPOND_QDRANT_URL", server.url)
     write_with(options, encoder, documents, tmp_path / "i")
     Index.open(tmp_path / "i")
     assert {request.headers["api-key"] for request in server.requests} == {"s3cret"}
@@ -342,6 +343,7 @@ def test_the_key_of_the_options_goes_before_ours_before_qdrants(options, monkeyp
 def test_a_wrong_key_is_one_line_and_not_tried_again(folder, server, monkeypatch, key, message):
     server.key = "s3cret"
     monkeypatch.setenv("QDRANT_API_KEY", key)
+    monkeypatch.setenv("MILLPOND_QDRANT_URL", server.url)
     server.requests.clear()
     with pytest.raises(StorageError, match=message) as caught:
         Index.open(folder)
