@@ -11,17 +11,20 @@ from indexes.backends.registry import get_backend
 from indexes.search.ranking import ExactScan, Found, make_hits, rank
 from indexes.search.selection import RowTable, Selection, Where
 from indexes.storage.documents import DocumentStore
-from indexes.storage.manifest import FileEntry, Manifest, read_manifest
+from indexes.storage.files import find_fault
+from indexes.storage.manifest import Manifest, read_manifest
 from indexes.storage.vectors import Shards, check_vectors
 from retrieval import Hit, Vectors
 from retrieval.errors import IndexCorruptError, UsageError
 from retrieval.protocols import Rows
 
-__all__ = ["Snapshot", "find_damage"]
+__all__ = ["Snapshot", "find_damage", "verify_files"]
 
 SMALL_SELECTION = 4096
 """With so few rows, comparing all of them is as fast as asking a graph or lists."""
 PASSAGES_PER_HIT = 4
+SMALL_ROLES = ("fields", "deleted")
+"""The files that are checked at every open: one flipped bit there hides or shows documents."""
 AGAIN = "Index the corpus again with --overwrite."
 
 
@@ -57,7 +60,8 @@ class Snapshot:
     def open(cls, folder: Path, *, checksums: bool = False) -> Snapshot:
         """Return the index in ``folder``, ready to search.
 
-        File sizes and counts are checked, and the checksum of every file with ``checksums``.
+        Sizes, counts and the checksums of small files are compared, and with ``checksums`` those
+        of every file. No link in the folder is followed.
 
         Raises
         ------
@@ -68,14 +72,15 @@ class Snapshot:
         MissingDependencyError : the backend's library is not installed.
         """
         manifest = read_manifest(folder)
-        try:
-            return cls._open_checked(folder, manifest, checksums)
-        except IndexCorruptError:
-            # A writer may have replaced the index since the manifest was read.
-            newer = read_manifest(folder)
-            if newer == manifest:
-                raise
-            return cls._open_checked(folder, newer, checksums)
+        while True:
+            try:
+                return cls._open_checked(folder, manifest, checksums)
+            except IndexCorruptError:
+                # A writer may have replaced the index since the manifest was read.
+                newer = read_manifest(folder)
+                if newer == manifest:
+                    raise
+                manifest = newer
 
     @classmethod
     def _open_checked(cls, folder: Path, manifest: Manifest, checksums: bool) -> Snapshot:
@@ -85,12 +90,10 @@ class Snapshot:
                 raise IndexCorruptError(
                     f"{folder} is damaged: its manifest lists no file for {role!r}. {AGAIN}"
                 )
-        find_fault = _find_fault if checksums else _find_size_fault
-        for entry in manifest.files.values():  # before an engine sees a damaged file
-            path = folder / entry.name
-            fault = find_fault(path, entry)
+        for role, entry in manifest.files.items():  # before an engine sees a damaged file
+            fault = find_fault(folder, entry, checksum=checksums or role in SMALL_ROLES)
             if fault:
-                raise IndexCorruptError(f"{path} is damaged: {fault}. {AGAIN}")
+                raise damaged(folder / entry.name, fault)
         return cls.of(folder, manifest, backend)
 
     @classmethod
@@ -186,38 +189,33 @@ class Snapshot:
         return found
 
 
-def find_damage(folder: Path, manifest: Manifest) -> dict[str, str]:
+def find_damage(folder: Path, manifest: Manifest, *roles: str) -> dict[str, str]:
     """Return what is wrong with each file that is not what the manifest lists, by file name.
 
-    Reads every file. Opens none: an engine may never return from a damaged one.
+    Reads every file, or those whose roles begin with one of ``roles``. Opens none: an engine may
+    never return from a damaged one.
     """
-    found = {e.name: _find_fault(folder / e.name, e) for e in manifest.files.values()}
+    chosen = [entry for role, entry in manifest.files.items() if role.startswith(roles or "")]
+    found = {entry.name: find_fault(folder, entry, checksum=True) for entry in chosen}
     return {name: fault for name, fault in found.items() if fault}
 
 
-def _find_fault(path: Path, entry: FileEntry) -> str:
-    """Return what is wrong with a file, as a clause; "" if nothing is."""
-    fault = _find_size_fault(path, entry)
-    if fault:
-        return fault
-    try:
-        whole = FileEntry.of(path, entry.name) == entry
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
-    return "" if whole else "its checksum is not the one in the manifest"
+def verify_files(folder: Path, manifest: Manifest, *roles: str) -> None:
+    """Compare the checksums of all files, or of those whose roles begin with one of ``roles``.
+
+    What is copied or extended gets a new checksum, so the old one is compared before.
+
+    Raises
+    ------
+    IndexCorruptError : a file is missing or is not what was written.
+    """
+    for name, fault in find_damage(folder, manifest, *roles).items():
+        raise damaged(folder / name, fault)
 
 
-def _find_size_fault(path: Path, entry: FileEntry) -> str:
-    """Return what is wrong with a file as far as it shows without reading it."""
-    try:
-        found = path.stat().st_size
-    except FileNotFoundError:
-        return "it is missing"
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
-    if found == entry.bytes:
-        return ""
-    return f"it has {found} bytes, the manifest states {entry.bytes}"
+def damaged(path: Path, fault: object) -> IndexCorruptError:
+    """Return the error that names a damaged file."""
+    return IndexCorruptError(f"{path} is damaged: {fault}. {AGAIN}")
 
 
 def _read_deleted(path: Path, manifest: Manifest) -> Rows:
@@ -227,5 +225,5 @@ def _read_deleted(path: Path, manifest: Manifest) -> Rows:
         if not fits or (len(rows) and not 0 <= rows[0] <= rows[-1] < manifest.rows):
             raise ValueError("it is not a rising list of row numbers")
     except (ValueError, OSError) as error:
-        raise IndexCorruptError(f"{path} is damaged: {error}. {AGAIN}") from error
+        raise damaged(path, error) from error
     return rows  # type: ignore[no-any-return]

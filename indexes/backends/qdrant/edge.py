@@ -15,7 +15,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -48,6 +50,10 @@ INDEXING_THRESHOLD_KB = 1
 FULL_SCAN_THRESHOLD_KB = 10
 SPARE_BYTES = 16 * 2**20
 POINT_OVERHEAD_BYTES = 300
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+RESEND_SECONDS = 0.05
+"""How long a Ctrl-C that came inside a finaliser is held back after it."""
 
 
 def build_shard(
@@ -105,7 +111,8 @@ class EdgeSearcher:
     Raises
     ------
     StorageError : another process holds the shard, or a file cannot be opened.
-    IndexCorruptError : the engine cannot read its files.
+    IndexCorruptError : the engine cannot read its files, or a file is gone, as it is for a reader
+        whose index is replaced meanwhile.
     """
 
     def __init__(self, path: Path) -> None:
@@ -113,15 +120,8 @@ class EdgeSearcher:
         self._path = path
         try:
             overlay = _make_overlay(path)
-        except FileNotFoundError as error:
-            raise IndexCorruptError(
-                f"{error.filename} is missing. Index the corpus again with --overwrite."
-            ) from None
         except OSError as error:
-            raise StorageError(
-                f"The Qdrant index {path} cannot be opened: {error.filename or 'temporary folder'}:"
-                f" {error.strerror}. Free some space there, or name another place in TMPDIR."
-            ) from error
+            raise _explain_overlay(path, error) from error
         try:
             with _engine_errors(path, reading=True):
                 self._shard = self._edge.EdgeShard.load(str(overlay))
@@ -167,9 +167,51 @@ class EdgeSearcher:
 def _release(shard: Any, overlay: Path, owner: int) -> None:
     if os.getpid() != owner:
         return  # a forked child; its parent still reads
-    with suppress(Exception):  # nothing was changed, so there is nothing to lose
-        shard.close()
-    _remove_overlay(overlay)
+    with _later_interrupt():
+        with suppress(Exception):  # nothing was changed, so there is nothing to lose
+            shard.close()
+        _remove_overlay(overlay)
+
+
+@contextmanager
+def _later_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back until shortly afterwards, for use in a finaliser.
+
+    There, Python would print a traceback for KeyboardInterrupt and then forget it.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    main = threading.main_thread()
+    if threading.current_thread() is not main or not callable(previous):
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if came and main.ident is not None:
+            again = (main.ident, signal.SIGINT)
+            timer = threading.Timer(RESEND_SECONDS, signal.pthread_kill, again)
+            timer.daemon = True
+            with suppress(RuntimeError):  # the interpreter ends anyway
+                timer.start()
+
+
+def _explain_overlay(shard: Path, error: OSError) -> Exception:
+    """Return the error of ours for one of ``_make_overlay``."""
+    file = Path(error.filename or tempfile.gettempdir())
+    ours = file.is_relative_to(shard.resolve())
+    if ours and isinstance(error, FileNotFoundError | NotADirectoryError):
+        return IndexCorruptError(f"{file} is missing. Index the corpus again with --overwrite.")
+    advice = "Name another place for temporary files in TMPDIR"
+    if error.errno in FULL:
+        advice = "Free some space there, or name another place in TMPDIR"
+    elif ours:
+        advice = "Change its permissions, or search a copy of the index"
+    return StorageError(
+        f"The Qdrant index {shard} cannot be opened: {file}: {error.strerror}. {advice}."
+    )
 
 
 def _make_overlay(shard: Path) -> Path:
@@ -208,10 +250,17 @@ def _show(folder: Path, target: Path) -> None:
         place = target / source.name
         if source.suffix not in COPIED_SUFFIXES and _link(source, place):
             continue
-        if source.is_dir():
-            shutil.copytree(source, place, copy_function=shutil.copyfile)
-        else:
-            shutil.copyfile(source, place)
+        _copy(source, place)
+
+
+def _copy(source: Path, place: Path) -> None:
+    """Copy a file or a folder; unlike ``shutil.copytree``, raise what went wrong."""
+    if not source.is_dir():
+        shutil.copyfile(source, place)
+        return
+    place.mkdir()
+    for entry in source.iterdir():
+        _copy(entry, place / entry.name)
 
 
 def _link(source: Path, place: Path) -> bool:

@@ -1,5 +1,6 @@
 """The engine in the index folder: what is published, what a kill or a reader leaves."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -136,6 +137,113 @@ def test_a_reader_keeps_the_index_that_was_replaced(tmp_path, encoder, documents
     assert not (tmp_path / "i" / "qdrant").exists()
     assert find_own(encoder, documents, reader)
     assert find_own(encoder, new, Index.open(tmp_path / "i"))
+
+
+@pytest.mark.parametrize("writable", [True, False])
+@pytest.mark.parametrize("rewrites", [1, 2])
+def test_a_reader_whose_index_is_replaced_while_it_opens_gets_the_new_one(
+    tmp_path, temporary, monkeypatch, encoder, documents, writable, rewrites
+):
+    path = tmp_path / "i"
+    Index.create(path, encoder, documents, IndexConfig(backend="qdrant"))
+    new = fakes.make_documents(9, "new")
+    left = [rewrites]
+    original = edge_module._is_writable
+
+    def look(file):
+        # It is asked about every file, in the middle of making a view or of copying a folder.
+        if left[0] and "i" in file.parts:
+            left[0] -= 1
+            monkeypatch.setattr(edge_module, "_is_writable", original)
+            Index.create(path, encoder, new, IndexConfig(backend="qdrant", overwrite=True))
+            monkeypatch.setattr(edge_module, "_is_writable", look)
+        return writable
+
+    monkeypatch.setattr(edge_module, "_is_writable", look)
+    index = Index.open(path)
+    assert left == [0]
+    assert find_own(encoder, new, index)
+    del index
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_folder_whose_file_vanishes_while_it_is_copied_is_not_a_full_disk(
+    tmp_path, temporary, monkeypatch, encoder, documents
+):
+    Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant"))
+    shard = tmp_path / "i" / "qdrant" / "shard"
+    monkeypatch.setattr(edge_module, "_is_writable", lambda path: False)
+    original = edge_module.shutil.copyfile
+    copied = []
+
+    def copyfile(source, place):
+        if source.parent.parent.name != "segments" and source.parent != shard:
+            source.unlink()  # in a folder of a segment
+            copied.append(source.name)
+        return original(source, place)
+
+    monkeypatch.setattr(edge_module.shutil, "copyfile", copyfile)
+    with pytest.raises(IndexCorruptError, match="is missing. Index the corpus again") as caught:
+        EdgeSearcher(shard)
+    assert len(copied) == 1
+    assert copied[0] in str(caught.value)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "where", "advice"),
+    [
+        ("ENOSPC", "overlay", "Free some space there, or name another place in TMPDIR"),
+        ("EACCES", "overlay", "Name another place for temporary files in TMPDIR"),
+        ("EACCES", "shard", "Change its permissions, or search a copy of the index"),
+    ],
+)
+def test_a_view_that_cannot_be_made_says_what_to_change(
+    tmp_path, temporary, monkeypatch, encoder, documents, number, where, advice
+):
+    Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant"))
+
+    def copyfile(source, place):
+        code = getattr(errno, number)
+        raise OSError(code, os.strerror(code), str(source if where == "shard" else place))
+
+    monkeypatch.setattr(edge_module.shutil, "copyfile", copyfile)
+    with pytest.raises(StorageError, match=f"cannot be opened: .*{advice}") as caught:
+        Index.open(tmp_path / "i")
+    assert ("Free some space" in str(caught.value)) == (number == "ENOSPC")
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+import indexes.backends.qdrant.edge as edge
+from indexes import Index
+
+original = edge._remove_overlay
+def remove(overlay):
+    os.kill(os.getpid(), signal.SIGINT)
+    original(overlay)
+
+index = Index.open(sys.argv[1])
+edge._remove_overlay = remove
+try:
+    del index
+    print("deleted", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_ctrl_c_while_a_reader_is_cleared_away_arrives_afterwards(
+    tmp_path, monkeypatch, encoder, documents
+):
+    Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    done = run(INTERRUPTED, tmp_path / "i")
+    assert (done.stdout, done.stderr, done.returncode) == ("deleted\ninterrupted\n", "", 0)
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_an_index_that_may_not_be_written_is_copied_to_be_read(
