@@ -3,7 +3,8 @@
 from indexes.backends.registry import list_backends
 from indexes.changes import Change
 from indexes.index import Index
-from indexes.storage.manifest import FileEntry, Manifest, read_manifest
+from indexes.storage.files import FileEntry
+from indexes.storage.manifest import Manifest, read_manifest
 from indexes.transaction import check_target
 from indexes.writing import IndexConfig
 

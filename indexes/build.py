@@ -26,10 +26,10 @@ from indexes.search.selection import (
 )
 from indexes.snapshot import Snapshot
 from indexes.storage.documents import DocumentStore
+from indexes.storage.files import FileEntry
 from indexes.storage.manifest import (
     BUILDING_NAME,
     SHARD_ROLES,
-    FileEntry,
     Manifest,
     base_libraries,
     millpond_version,

@@ -30,13 +30,13 @@ from filelock import FileLock, Timeout
 from indexes.backends.registry import BACKENDS
 from indexes.search.selection import DELETED_NAME, FIELDS_NAME
 from indexes.snapshot import Snapshot
+from indexes.storage.files import FileEntry, refuse_links
 from indexes.storage.manifest import (
     BUILDING_NAME,
     DOCUMENTS_NAME,
     MANIFEST_NAME,
     SHARD_ROLES,
     VECTORS_NAME,
-    FileEntry,
     Manifest,
     read_manifest,
 )
@@ -183,13 +183,14 @@ def begin(
 
     Raises
     ------
-    IndexExistsError, UsageError : as ``check_target``.
+    IndexExistsError, UsageError, IndexCorruptError : as ``check_target``.
     StorageError : another process is writing, or the folder is not writable.
     """
     missing = [parent for parent in (path, *path.parents) if not parent.exists()]
     try:
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
+            _refuse_links(path)  # before the lock, which would be written through a link
         with _locked(path):
             check_target(path, overwrite)
             with storage_errors(path):
@@ -217,6 +218,7 @@ def check_target(path: Path | str, overwrite: bool = False) -> None:
     ------
     IndexExistsError : it holds an index and ``overwrite`` is false.
     UsageError : it is a file, a folder of something else, or a newer millpond's index.
+    IndexCorruptError : something of an index in it is a symbolic link.
     """
     with storage_errors(Path(path)):
         _check_target(Path(path), overwrite)
@@ -232,6 +234,7 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file; an index needs a folder. Choose another path.")
+    _refuse_links(folder)
     names = {entry.name for entry in folder.iterdir()} - {LOCK_NAME}
     ours = {name for name in names if _generation(name)}
     if MANIFEST_NAME in names:
@@ -242,6 +245,14 @@ def _check_target(folder: Path, overwrite: bool) -> None:
             raise IndexExistsError(_describe_existing(folder, manifest))
     elif names and (BUILDING_NAME not in names or names - ours - {BUILDING_NAME}):
         raise _foreign(folder)
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raise IndexCorruptError if what a writer writes, renames or deletes is a symbolic link."""
+    fixed = [folder / name for name in (LOCK_NAME, MANIFEST_NAME, BUILDING_NAME)]
+    ours = [entry for entry in folder.iterdir() if _generation(entry.name)]
+    refuse_links([*fixed, *ours])
+    refuse_links((folder / BUILDING_NAME).rglob("*"))
 
 
 @contextmanager

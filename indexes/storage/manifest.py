@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from indexes.storage.files import FileEntry, refuse_links
 from retrieval import Fingerprint, Scalar
 from retrieval.errors import IndexCorruptError, SourceNotFoundError, UsageError
 from retrieval.filters import Schema
@@ -27,7 +27,6 @@ __all__ = [
     "METRICS",
     "SHARD_ROLES",
     "VECTORS_NAME",
-    "FileEntry",
     "Manifest",
     "read_manifest",
 ]
@@ -63,28 +62,6 @@ _KINDS: dict[str, type[Any]] = {
 """What JSON calls the fields that it holds as they are, and their types."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One file of an index: its path relative to the folder, its size and its checksum."""
-
-    name: str
-    bytes: int
-    sha256: str
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a path that leaves the folder."""
-        path = PurePosixPath(self.name)
-        if not self.name or path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"file name {self.name!r} is not inside the index folder")
-
-    @classmethod
-    def of(cls, path: Path, name: str) -> FileEntry:
-        """Return the entry of the file at ``path``, to be published as ``name``."""
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return cls(name, path.stat().st_size, digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,12 +197,13 @@ def read_manifest(path: Path | str) -> Manifest:
     Raises
     ------
     SourceNotFoundError : there is no such folder, or it holds no index.
-    IndexCorruptError : the build was interrupted, the manifest is malformed, or an older millpond
-        wrote it.
+    IndexCorruptError : the build was interrupted, the manifest is malformed or a link, or an older
+        millpond wrote it.
     UsageError : a newer millpond wrote the index.
     """
     folder = Path(path)
     file = folder / MANIFEST_NAME
+    refuse_links([file])
     try:
         content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

@@ -25,13 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from indexes.storage.documents import ContentDigest, DocumentWriter, make_rows
-from indexes.storage.manifest import (
-    BUILDING_NAME,
-    DOCUMENTS_NAME,
-    SHARD_ROLES,
-    VECTORS_NAME,
-    FileEntry,
-)
+from indexes.storage.files import FileEntry, find_fault, refuse_links
+from indexes.storage.manifest import BUILDING_NAME, DOCUMENTS_NAME, SHARD_ROLES, VECTORS_NAME
 from indexes.storage.vectors import VectorWriter
 from retrieval import Document, Vectors
 from retrieval.disk import replace_file, sync_path
@@ -79,13 +74,8 @@ class Shard:
 
     def is_whole(self, folder: Path) -> bool:
         """Whether both files are what was written."""
-        try:
-            return all(
-                FileEntry.of(folder / entry.name, entry.name) == entry
-                for entry in (self.documents, self.vectors)
-            )
-        except OSError:
-            return False
+        entries = (self.documents, self.vectors)
+        return not any(find_fault(folder, entry, checksum=True) for entry in entries)
 
 
 class Staging:
@@ -340,8 +330,13 @@ def read_unfinished(path: Path | str) -> Unfinished | None:
     """Return what is left of an unfinished build in folder ``path``; None if there is none.
 
     Reads every finished shard, to compare its checksum.
+
+    Raises
+    ------
+    IndexCorruptError : a symbolic link is where the build would be.
     """
     staging = Path(path) / BUILDING_NAME
+    refuse_links([staging])
     if not staging.is_dir():
         return None
     shards = finished_shards(staging)

@@ -1,19 +1,22 @@
 """Adding, replacing and deleting documents: what is embedded, what is found, what readers see."""
 
-import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexes import Index, IndexConfig
+from indexes import FileEntry, Index, IndexConfig, read_manifest
+from indexes.backends.registry import backend_of
+from indexes.snapshot import Snapshot
 from retrieval import Document
 from retrieval.errors import (
     DuplicateIdError,
     FingerprintError,
+    IndexCorruptError,
     IndexExistsError,
     SourceNotFoundError,
     UsageError,
@@ -224,7 +227,9 @@ KILLED = """
 import sys
 import indexes.transaction, indexes.storage.staging
 from tests.indexes.fakes import HashingEncoder, make_documents, die
-from indexes import Index, IndexConfig
+from indexes import FileEntry, Index, IndexConfig, read_manifest
+from indexes.backends.registry import backend_of
+from indexes.snapshot import Snapshot
 indexes.storage.staging.SHARD_SECONDS = 0.0
 point, path = sys.argv[1:]
 if point == "publish":
@@ -346,8 +351,11 @@ def test_a_damaged_list_of_deletions_is_corrupt(tmp_path, encoder, documents):
     path = tmp_path / "i"
     Index.create(path, encoder, documents)
     Index.open(path).delete(["d1", "d2"], KEEP)
-    manifest = json.loads((path / "manifest.json").read_text())
-    file = path / manifest["files"]["deleted"]["name"]
+    manifest = read_manifest(path)
+    file = manifest.place(path, "deleted")
     np.save(file, np.array([2, 1], dtype=np.int64))
-    with pytest.raises(Exception, match="not a rising list of row numbers"):
+    with pytest.raises(IndexCorruptError, match=r"deleted\.2\.npy is damaged: its checksum"):
         Index.open(path)
+    stated = replace(manifest, files={**manifest.files, "deleted": FileEntry.of(file, file.name)})
+    with pytest.raises(IndexCorruptError, match="not a rising list of row numbers"):
+        Snapshot.of(path, stated, backend_of(manifest))
