@@ -9,7 +9,7 @@ from cli.console import message, warn
 from cli.options import OVERLAP, TOKENS
 
 if TYPE_CHECKING:
-    from embedder import Embedder
+    from embedder.loading import LoadedEncoder
     from embedder.splitting import PassageSplitter
     from retrieval import Corpus, Document, Encoder, Fingerprint, Vectors
 
@@ -31,11 +31,13 @@ def load_encoder(
     device: str | None = None,
     speed: str = "exact",
     notify: Callable[[str], None] = message,
-) -> Embedder:
+    *,
+    trust: bool = False,
+) -> LoadedEncoder:
     """Return the named model, or the default one, ready to encode."""
     from embedder import loading
 
-    return loading.load_encoder(model, device, speed, notify)
+    return loading.load_encoder(model, device, speed, notify, trust_remote_code=trust)
 
 
 def keep_memory() -> None:
@@ -78,7 +80,7 @@ class ReportingEncoder:
     progress : called with the number of texts just finished.
     """
 
-    def __init__(self, encoder: Embedder, progress: Callable[[int], None]) -> None:
+    def __init__(self, encoder: LoadedEncoder, progress: Callable[[int], None]) -> None:
         self._encoder = encoder
         self._progress = progress
 
@@ -101,7 +103,7 @@ class ReportingEncoder:
         return self._encoder.encode_documents(texts, progress=self._progress)
 
 
-def load_splitter(encoder: Embedder, passages: Mapping[str, int]) -> PassageSplitter | None:
+def load_splitter(encoder: LoadedEncoder, passages: Mapping[str, int]) -> PassageSplitter | None:
     """Return the splitter that ``passages`` describes, None if documents stay whole.
 
     Raises
@@ -143,7 +145,7 @@ class Reading:
     """
 
     def __init__(
-        self, documents: Iterable[Document], encoder: Embedder, passages: Mapping[str, int]
+        self, documents: Iterable[Document], encoder: LoadedEncoder, passages: Mapping[str, int]
     ) -> None:
         self.count = 0
         self._documents = documents
@@ -162,10 +164,10 @@ class Reading:
 
     def _check(self, document: Document) -> None:
         """Warn once if title, prompt and passage are more than the model reads."""
-        from embedder.splitting import tokens_beside
+        from embedder.splitting import tokens_beside, tokens_read
 
         beside = tokens_beside(self._encoder, document.title)
-        longest = self._encoder.spec.max_tokens
+        longest = tokens_read(self._encoder)
         if beside + self._tokens <= longest:
             return
         self._warned = True

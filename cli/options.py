@@ -26,6 +26,7 @@ __all__ = [
     "SkipBadOption",
     "SpeedName",
     "SpeedOption",
+    "TrustOption",
     "WorkersOption",
     "choose_engine",
     "choose_passages",
@@ -53,7 +54,8 @@ ModelOption = Annotated[
         "-m",
         metavar="MODEL",
         help="A base ('millpond models'), BASE:POOLING+ATTENTION or BASE:model1 to model5 "
-        "('millpond variants'). BASE may be a model folder or a .gguf file.",
+        "('millpond variants'). BASE may be a model folder or a .gguf file. st:NAME and encoders "
+        "(BERT, XLM-R ...) are computed by sentence-transformers.",
         show_default=DEFAULT_MODEL_NAME,
     ),
 ]
@@ -61,6 +63,13 @@ DeviceOption = Annotated[
     str | None,
     typer.Option(
         "--device", metavar="DEVICE", help="cuda, mps or cpu.", show_default="the best available"
+    ),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Let sentence-transformers run Python code that comes with the model.",
     ),
 ]
 SpeedOption = Annotated[
@@ -168,6 +177,8 @@ def choose_engine(
     model: str | None,
     device: str | None,
     speed: str = "exact",
+    *,
+    trust: bool = False,
 ) -> Engine | None:
     """Return the engine that was asked for, None for this process.
 
@@ -186,10 +197,8 @@ def choose_engine(
             named = "--address" if address is not None else "--workers"
             raise UsageError(f"{named} goes with --engine ray. Add that, or leave {named} out.")
         return None
-    from embedder import DEFAULT_MODEL, Embedder
-    from embedder.environment import check_speed
+    from embedder.loading import load_encoder
     from indexes.engines.ray import RayConfig, ray_engine
 
-    name = model or DEFAULT_MODEL
-    factory = partial(Embedder.load, name, device=device, speed=check_speed(speed))
+    factory = partial(load_encoder, model, device, speed, trust_remote_code=trust)
     return ray_engine(factory, RayConfig(address=address, workers=workers))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from embedder.embedder import Embedder
+    from embedder.loading import load_encoder
     from embedder.models.bases import BaseModel, list_bases
     from embedder.models.cache import cache_folder
     from embedder.models.names import DEFAULT_MODEL
@@ -25,10 +26,12 @@ __all__ = [
     "list_variants",
     "list_bases",
     "cache_folder",
+    "load_encoder",
 ]
 
 _HOMES = {
     "Embedder": "embedder.embedder",
+    "load_encoder": "embedder.loading",
     "DEFAULT_MODEL": "embedder.models.names",
     "VariantSpec": "embedder.variants",
     "Variant": "embedder.variants",

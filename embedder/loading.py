@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from embedder.models.names import DEFAULT_MODEL
-from retrieval.errors import FingerprintError
+from embedder.models.bases import BASES
+from embedder.models.names import (
+    DEFAULT_MODEL,
+    DEFAULT_VARIANT,
+    find_saved_model,
+    is_folder,
+    is_hub_id,
+    split_name,
+)
+from retrieval.errors import FingerprintError, UsageError
 from retrieval.protocols import Notify, silent
 from retrieval.types import Fingerprint
 
 if TYPE_CHECKING:
     from embedder.embedder import Embedder
     from embedder.light import LightEncoder
+    from embedder.models.sentence_transformers import SentenceTransformersEncoder
 
 __all__ = [
+    "LoadedEncoder",
     "check_arithmetic",
     "choose_speed",
     "is_int8",
@@ -22,22 +32,86 @@ __all__ = [
     "load_for_text",
 ]
 
+LoadedEncoder: TypeAlias = "Embedder | SentenceTransformersEncoder"
+"""What computes a model that a user named."""
+
 _LAYERS = "linear_layers"
 """The setting of a fingerprint that int8 layers add."""
 
 
 def load_encoder(
-    model: str | None, device: str | None = None, speed: str = "exact", notify: Notify = silent
-) -> Embedder:
-    """Return the named model, or the default one, ready to encode; raises as ``Embedder.load``.
+    model: str | None,
+    device: str | None = None,
+    speed: str = "exact",
+    notify: Notify = silent,
+    *,
+    trust_remote_code: bool = False,
+) -> LoadedEncoder:
+    """Return the named model, or the default one, ready to encode.
 
-    Here torch is imported, and not with this module.
+    sentence-transformers computes what is named ``st:NAME``, and by itself every encoder (BERT,
+    XLM-R, ModernBERT ...) and encoder-decoder. torch is imported here, and not with this module.
+
+    Parameters
+    ----------
+    model : ``st:NAME``, or as ``Embedder.load`` takes it.
+    device : "cuda", "mps" or "cpu"; the best there is by default.
+    speed : "exact" or "fast", which sentence-transformers does not know.
+    notify : receives one line for the user at each slow or notable step.
+    trust_remote_code : whether sentence-transformers may run Python code that comes with a model.
+
+    Raises
+    ------
+    UsageError : an encoder was named with a pooling and an attention.
+    MissingDependencyError : sentence-transformers is needed and not installed.
+    MillpondError : as ``Embedder.load``.
     """
     from embedder.embedder import Embedder
     from embedder.environment import check_speed
+    from embedder.models.sentence_transformers import load_sentence_transformers
 
-    name = model or DEFAULT_MODEL
-    return Embedder.load(name, device=device, speed=check_speed(speed), notify=notify)
+    name, known_speed = model or DEFAULT_MODEL, check_speed(speed)
+    reason = _needs_library(name, trust_remote_code)
+    if reason is None:
+        return Embedder.load(name, device=device, speed=known_speed, notify=notify)
+    if known_speed == "fast":
+        notify(f"speed fast: sentence-transformers computes {name} at the one speed it has.")
+    return load_sentence_transformers(
+        name, device, notify, reason=reason, trust_remote_code=trust_remote_code
+    )
+
+
+def _needs_library(name: str, trust_remote_code: bool) -> str | None:
+    """Return why sentence-transformers loads a model, "" if its name says so; None if we do.
+
+    Raises
+    ------
+    UsageError : an encoder was named with a pooling and an attention.
+    """
+    from embedder.models.locate import find_code
+    from embedder.models.sentence_transformers import PREFIX, needs_sentence_transformers
+    from embedder.variants import parse_model_name
+
+    if name.startswith(PREFIX):
+        return ""
+    if find_saved_model(name) is not None:
+        return None
+    plain = name if is_folder(name) else split_name(name)[0]
+    spec = parse_model_name(plain, DEFAULT_VARIANT)
+    if spec.base in BASES or not (is_folder(spec.base) or is_hub_id(spec.base)):
+        return None
+    reason = needs_sentence_transformers(spec.base, spec.revision)
+    if not reason and trust_remote_code and find_code(spec.base, spec.revision):
+        reason = "it comes with Python code of its own"
+    if not reason:
+        return None
+    shown = f"{spec.base}@{spec.revision}" if spec.revision else spec.base
+    if plain != shown and not is_folder(plain):
+        raise UsageError(
+            f"{plain!r} names a pooling and an attention, and sentence-transformers computes "
+            f"{spec.base}: {reason}. It has its own; type --model {shown}."
+        )
+    return reason
 
 
 def load_for_index(
@@ -48,7 +122,8 @@ def load_for_index(
     *,
     where: str = "The index",
     notify: Notify = silent,
-) -> Embedder:
+    trust_remote_code: bool = False,
+) -> LoadedEncoder:
     """Return the model that searches an index and adds to it.
 
     Parameters
@@ -59,14 +134,17 @@ def load_for_index(
     device : "cuda", "mps" or "cpu"; the best there is by default.
     where : how messages name the index.
     notify : receives one line for the user at each slow or notable step.
+    trust_remote_code : as ``load_encoder``.
 
     Raises
     ------
     FingerprintError : here the model computes in another arithmetic than the index was made with.
-    MillpondError : as ``Embedder.load``.
+    MillpondError : as ``load_encoder``.
     """
     chosen = choose_speed(speed, made)
-    encoder = load_encoder(model or made.model, device, chosen, notify)
+    encoder = load_encoder(
+        model or made.model, device, chosen, notify, trust_remote_code=trust_remote_code
+    )
     check_arithmetic(made, encoder.fingerprint, chosen, where)
     return encoder
 
@@ -79,7 +157,8 @@ def load_for_text(
     *,
     where: str = "The index",
     notify: Notify = silent,
-) -> Embedder | LightEncoder:
+    trust_remote_code: bool = False,
+) -> LoadedEncoder | LightEncoder:
     """Return what embeds a single text soonest; parameters and errors as ``load_for_index``.
 
     On a CPU that is an encoder without torch, whose import takes longer than one search, if there
@@ -93,7 +172,15 @@ def load_for_text(
     if device in (None, "cpu") and (int8 or chosen == "exact"):
         light = load_light_encoder(model or made.model, is_int8=int8)
     if light is None:
-        return load_for_index(made, model, speed, device, where=where, notify=notify)
+        return load_for_index(
+            made,
+            model,
+            speed,
+            device,
+            where=where,
+            notify=notify,
+            trust_remote_code=trust_remote_code,
+        )
     check_arithmetic(made, light.fingerprint, chosen, where)
     return light
 

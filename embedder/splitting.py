@@ -7,12 +7,13 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
+from embedder.models.sentence_transformers.encoder import SentenceTransformersEncoder
 from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
     from embedder.embedder import Embedder
 
-__all__ = ["PassageSplitter", "check_passages", "make_splitter", "tokens_beside"]
+__all__ = ["PassageSplitter", "check_passages", "make_splitter", "tokens_beside", "tokens_read"]
 
 CLOSING = r"""["')\]\u2019\u201d\u00bb]*"""
 WIDE_CLOSING = r"[\u2019\u201d\u300d\u300f\uff09]*"
@@ -39,7 +40,7 @@ class PassageSplitter:
 
     Parameters
     ----------
-    tokenizer : a fast transformers tokenizer; a copy is used.
+    tokenizer : a fast transformers tokenizer, or one of tokenizers; a copy is used.
     tokens : counted as the tokenizer counts the passage by itself, without special tokens. A
         single character that takes more is a passage of its own.
     overlap : 0 to half of ``tokens``.
@@ -54,7 +55,7 @@ class PassageSplitter:
         self.tokens = tokens
         self.overlap = overlap
         # A copy, since others change settings of theirs, and tokenise in threads.
-        self._backend = copy.deepcopy(tokenizer.backend_tokenizer)
+        self._backend = copy.deepcopy(getattr(tokenizer, "backend_tokenizer", tokenizer))
         self._backend.no_truncation()
         self._backend.no_padding()
         self._backend.encode_special_tokens = True
@@ -150,27 +151,41 @@ def check_passages(tokens: int, overlap: int) -> None:
         )
 
 
-def make_splitter(embedder: Embedder, tokens: int, overlap: int) -> PassageSplitter:
+def make_splitter(
+    encoder: Embedder | SentenceTransformersEncoder, tokens: int, overlap: int
+) -> PassageSplitter:
     """Return a splitter that counts the tokens of this model.
 
     Raises
     ------
     UsageError : a number is out of range, or the model reads fewer tokens than a passage has.
     """
-    longest = embedder.spec.max_tokens
+    longest = tokens_read(encoder)
     if tokens > longest:
         raise UsageError(
             f"Passages of {tokens} tokens were asked for, but the model reads {longest} per text. "
-            f"Type {longest - tokens_beside(embedder)} or less, or a model with "
+            f"Type {longest - tokens_beside(encoder)} or less, or a model with "
             f"max_tokens={tokens} or more."
         )
-    return PassageSplitter(embedder.backbone.tokenizer, tokens, overlap)
+    if isinstance(encoder, SentenceTransformersEncoder):
+        return PassageSplitter(encoder.tokenizer, tokens, overlap)
+    return PassageSplitter(encoder.backbone.tokenizer, tokens, overlap)
 
 
-def tokens_beside(embedder: Embedder, title: str = "") -> int:
-    """Return how many of ``max_tokens`` a document's title, its prompt and EOS take."""
+def tokens_read(encoder: Embedder | SentenceTransformersEncoder) -> int:
+    """Return how many tokens of a text the model reads, its prompt and special tokens included."""
+    if isinstance(encoder, SentenceTransformersEncoder):
+        return encoder.max_tokens
+    return encoder.spec.max_tokens
+
+
+def tokens_beside(encoder: Embedder | SentenceTransformersEncoder, title: str = "") -> int:
+    """Return how many of those a document's title, its prompt and special tokens take."""
     content = f"{title} x" if title else "x"
-    return len(embedder.tokenize([content], embedder.spec.document_prompt)[0]) - 1
+    if isinstance(encoder, SentenceTransformersEncoder):
+        (count,), _ = encoder.count_tokens([content], "document")
+        return count - 1
+    return len(encoder.tokenize([content], encoder.spec.document_prompt)[0]) - 1
 
 
 def _boundary(offsets: list[tuple[int, int]], count: int) -> int:

@@ -49,6 +49,7 @@ class Retriever:
         device: str | None = None,
         *,
         one_text: bool = False,
+        trust_remote_code: bool = False,
         notify: Notify = silent,
     ) -> Self:
         """Return a retriever for an index, with the model that made it.
@@ -61,6 +62,8 @@ class Retriever:
         device : "cuda", "mps" or "cpu"; the best there is by default.
         one_text : load what answers the first text soonest, without torch if the model and the
             device allow it. For more than a few texts the whole model is faster.
+        trust_remote_code : whether sentence-transformers may run Python code that comes with the
+            model.
         notify : receives one line for the user at each slow or notable step.
 
         Raises
@@ -72,7 +75,15 @@ class Retriever:
         opened = index if isinstance(index, Index) else Index.open(index)
         load: Callable[..., Encoder] = load_for_text if one_text else load_for_index
         where = str(opened.folder)
-        encoder = load(opened.fingerprint, model, speed, device, where=where, notify=notify)
+        encoder = load(
+            opened.fingerprint,
+            model,
+            speed,
+            device,
+            where=where,
+            notify=notify,
+            trust_remote_code=trust_remote_code,
+        )
         return cls(encoder, opened)
 
     def __enter__(self) -> Self:

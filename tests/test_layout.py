@@ -41,6 +41,7 @@ PUBLIC_NAMES = {
         "list_variants",
         "list_bases",
         "cache_folder",
+        "load_encoder",
     },
     "indexes": {
         "Index",

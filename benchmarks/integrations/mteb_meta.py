@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.integrations.sentence_transformers import BASELINE_PREFIX
 from benchmarks.optional import import_optional
 from benchmarks.scoring.models import LoadedModel
+from embedder.models.sentence_transformers import PREFIX, SentenceTransformersEncoder
 from retrieval import Encoder
 from retrieval.errors import MissingDependencyError
 
@@ -62,7 +62,7 @@ def find_facts(model: str, loaded: LoadedModel) -> ModelFacts:
 
     parameters = loaded.costs.get("parameters")
     count = None if parameters is None else int(parameters)
-    if model.startswith(BASELINE_PREFIX):
+    if isinstance(loaded.encoder, SentenceTransformersEncoder):
         return ModelFacts(count, frameworks=("Sentence Transformers",))
     if not isinstance(loaded.encoder, Embedder):
         return ModelFacts(count)
@@ -100,8 +100,8 @@ def describe_model(encoder: Encoder, facts: ModelFacts) -> Any:
 
 def _mteb_name(model: str) -> str:
     """Return OWNER/NAME in characters that a file name can hold; of a path only the last part."""
-    prefix = "st-" if model.startswith(BASELINE_PREFIX) else ""
-    model = model.removeprefix(BASELINE_PREFIX)
+    prefix = "st-" if model.startswith(PREFIX) else ""
+    model = model.removeprefix(PREFIX)
     place = re.split(r"[:,]", model, maxsplit=1)[0]
     rest = model[len(place) :]
     path = Path(place).expanduser()

@@ -19,7 +19,7 @@ class BenchConfig:
 
     Attributes
     ----------
-    models : names as ``Embedder.load`` takes them, or "bm25".
+    models : names as ``load_encoder`` takes them, or "bm25".
     tasks : "beir:NAME", a task's file or folder, or a folder of several; see
         ``benchmarks.tasks.find_tasks``.
     out : the results folder.
@@ -29,6 +29,7 @@ class BenchConfig:
     skip_bad : leave bad records out and say so, instead of stopping at one.
     device : see ``Embedder.load``.
     speed : see ``Embedder.load``; models of sentence-transformers and bm25 know none.
+    trust_remote_code : see ``load_encoder``.
 
     Raises
     ------
@@ -46,6 +47,7 @@ class BenchConfig:
     skip_bad: bool = False
     device: str | None = None
     speed: str = "exact"
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading anything."""

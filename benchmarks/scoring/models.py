@@ -8,14 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.integrations.sentence_transformers import (
-    BASELINE_PREFIX,
-    BaselineEncoder,
-    baseline_folder,
-    load_baseline,
-)
 from benchmarks.optional import read_versions
 from benchmarks.scoring.bm25 import BM25_NAME, bm25_fingerprint
+from embedder.models.sentence_transformers import PREFIX, find_folder
 from retrieval import Encoder, Fingerprint
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.protocols import Notify
@@ -85,29 +80,28 @@ class LoadedModel:
 
 
 Load = Callable[[str, str | None, Notify], LoadedModel]
-"""Model name, device and notify to the model; raises as ``Embedder.load``."""
+"""Model name, device and notify to the model; raises as ``embedder.load_encoder``."""
 
 
 def load_model(
-    name: str, device: str | None, notify: Notify, *, speed: str = "exact"
+    name: str,
+    device: str | None,
+    notify: Notify,
+    *,
+    speed: str = "exact",
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
-    """Return the named model; raises as ``Embedder.load``, and as ``load_baseline``.
+    """Return the named model; arguments and errors as ``embedder.load_encoder``."""
+    from embedder.embedder import Embedder
+    from embedder.loading import load_encoder
 
-    ``speed`` is for the models of this project; baselines compute as their library does.
-    """
-    if name.startswith(BASELINE_PREFIX):
-        return _wrap_baseline(load_baseline(name, device, notify), baseline_folder(name))
-    from embedder import Embedder
-    from embedder.environment import check_speed
-
-    embedder = Embedder.load(name, device=device, speed=check_speed(speed), notify=notify)
-    return wrap_embedder(name, embedder)
-
-
-def _wrap_baseline(encoder: BaselineEncoder, folder: Path | None) -> LoadedModel:
+    encoder = load_encoder(name, device, speed, notify, trust_remote_code=trust_remote_code)
+    if isinstance(encoder, Embedder):
+        return wrap_embedder(name, encoder)
+    folder = find_folder(name)
     return LoadedModel(
         encoder,
-        encoder.count_tokens,
+        lambda texts, side: sum(encoder.count_tokens(texts, side)[0]),
         {"parameters": float(encoder.parameters)},
         {
             "device": encoder.device,
@@ -165,7 +159,7 @@ def check_model_name(name: str) -> None:
     from embedder.models.names import DEFAULT_VARIANT, find_saved_model, list_builtin_models
     from embedder.variants import parse_model_name
 
-    if name.startswith(BASELINE_PREFIX):
+    if name.startswith(PREFIX):
         return
     saved = find_saved_model(name)
     if saved is not None:

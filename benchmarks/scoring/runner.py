@@ -100,7 +100,10 @@ class _Benchmark:
         self._config = config
         self._notify = notify
         self._is_ours = load is load_model
-        self._load = partial(load_model, speed=config.speed) if self._is_ours else load
+        self._load = load
+        if self._is_ours:
+            trust = config.trust_remote_code
+            self._load = partial(load_model, speed=config.speed, trust_remote_code=trust)
         self._fail = fail
         self._cache = Cache(config.out / CACHE_NAME, progress)
         self._remembered = Remembered(config.out / CACHE_NAME / "known")

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.integrations.sentence_transformers import BASELINE_PREFIX
 from benchmarks.scoring.bm25 import BM25_NAME
 from benchmarks.scoring.models import LoadedModel, wrap_embedder
 from benchmarks.scoring.remembered import digest
+from embedder.models.sentence_transformers import PREFIX
 from retrieval import Vectors
 from retrieval.disk import make_folder, replace_file
 from retrieval.errors import MillpondError
@@ -51,7 +51,7 @@ def _untrained_spec(name: str) -> VariantSpec | None:
     from embedder.models.names import DEFAULT_VARIANT, find_saved_model
     from embedder.variants import parse_model_name
 
-    if name == BM25_NAME or name.startswith(BASELINE_PREFIX):
+    if name == BM25_NAME or name.startswith(PREFIX):
         return None
     try:
         if find_saved_model(name) is not None:

@@ -13,7 +13,14 @@ from rich.cells import cell_len
 
 from cli.console import clean, message, progress, warn, write_error
 from cli.models import keep_memory, say_once
-from cli.options import DeviceOption, JsonOption, SkipBadOption, SpeedName, SpeedOption
+from cli.options import (
+    DeviceOption,
+    JsonOption,
+    SkipBadOption,
+    SpeedName,
+    SpeedOption,
+    TrustOption,
+)
 from cli.output import print_json, print_line, stdout_width, truncate
 
 if TYPE_CHECKING:
@@ -59,6 +66,7 @@ def bench(
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
     speed: SpeedOption = SpeedName.EXACT,
+    trust_remote_code: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
     """Score models on retrieval, STS, classification and clustering.
@@ -85,6 +93,7 @@ def bench(
         skip_bad=skip_bad,
         device=device,
         speed=speed,
+        trust_remote_code=trust_remote_code,
     )
     failures: list[Failure] = []
     keep_memory()

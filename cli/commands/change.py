@@ -21,12 +21,12 @@ from cli.models import (
     note_untrained,
     warn_skipped,
 )
-from cli.options import DeviceOption, IndexSpeedOption, SkipBadOption
+from cli.options import DeviceOption, IndexSpeedOption, SkipBadOption, TrustOption
 from cli.output import report_change
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 
 if TYPE_CHECKING:
-    from embedder import Embedder
+    from embedder.loading import LoadedEncoder
     from indexes import Change, Manifest
 
 __all__ = ["COMPACT_SHARE", "FolderArgument", "add", "delete", "update"]
@@ -74,6 +74,7 @@ class Embedding:
     compact_at: float
     url: str | None
     ask_key: bool
+    trust: bool
 
 
 def embed_change(asked: Embedding, carry: Carry) -> None:
@@ -99,7 +100,13 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     made = manifest.fingerprint
     keep_memory()
     encoder = load_for_index(
-        made, asked.model, asked.speed, asked.device, where=str(asked.folder), notify=message
+        made,
+        asked.model,
+        asked.speed,
+        asked.device,
+        where=str(asked.folder),
+        notify=message,
+        trust_remote_code=asked.trust,
     )
     _check_model(asked, manifest, encoder)
     split = load_splitter(encoder, manifest.passages)
@@ -119,7 +126,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     note_untrained(encoder)
 
 
-def _check_model(asked: Embedding, manifest: Manifest, encoder: Embedder) -> None:
+def _check_model(asked: Embedding, manifest: Manifest, encoder: LoadedEncoder) -> None:
     """Raise FingerprintError unless this model made the index."""
     from retrieval.errors import FingerprintError
 
@@ -144,6 +151,7 @@ def add(
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
     speed: IndexSpeedOption = None,
+    trust_remote_code: TrustOption = False,
     url: StoredUrlOption = None,
     ask_key: StoredKeyOption = False,
 ) -> None:
@@ -162,7 +170,17 @@ def add(
     from indexes import Index
 
     asked = Embedding(
-        folder, corpus, model, device, speed, skip_bad, restart, compact_at, url, ask_key
+        folder,
+        corpus,
+        model,
+        device,
+        speed,
+        skip_bad,
+        restart,
+        compact_at,
+        url,
+        ask_key,
+        trust_remote_code,
     )
     embed_change(asked, Index.add)
 
@@ -180,6 +198,7 @@ def update(
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
     speed: IndexSpeedOption = None,
+    trust_remote_code: TrustOption = False,
     url: StoredUrlOption = None,
     ask_key: StoredKeyOption = False,
 ) -> None:
@@ -204,7 +223,17 @@ def update(
         )
 
     asked = Embedding(
-        folder, corpus, model, device, speed, skip_bad, restart, compact_at, url, ask_key
+        folder,
+        corpus,
+        model,
+        device,
+        speed,
+        skip_bad,
+        restart,
+        compact_at,
+        url,
+        ask_key,
+        trust_remote_code,
     )
     embed_change(asked, partial(Index.update, delete_missing=delete_missing))
 

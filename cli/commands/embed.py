@@ -14,7 +14,14 @@ import typer
 
 from cli.console import format_seconds, message, progress, warn
 from cli.models import ReportingEncoder, keep_memory, load_encoder, note_untrained
-from cli.options import DeviceOption, ModelOption, SkipBadOption, SpeedName, SpeedOption
+from cli.options import (
+    DeviceOption,
+    ModelOption,
+    SkipBadOption,
+    SpeedName,
+    SpeedOption,
+    TrustOption,
+)
 from cli.output import atomic_output, check_output
 
 if TYPE_CHECKING:
@@ -160,6 +167,7 @@ def embed(
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
     speed: SpeedOption = SpeedName.EXACT,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Turn texts into vectors in a Parquet file.
 
@@ -176,7 +184,7 @@ def embed(
     if file != "-":
         next(iter(texts), None)  # an empty or wholly unreadable file shows before a model loads
     keep_memory()
-    encoder = load_encoder(model, device, speed)
+    encoder = load_encoder(model, device, speed, trust=trust_remote_code)
     started = time.monotonic()
     with progress("Embedding", texts.count_hint, "texts") as advance:
         reporting = ReportingEncoder(encoder, advance)

@@ -30,6 +30,7 @@ from cli.options import (
     SkipBadOption,
     SpeedName,
     SpeedOption,
+    TrustOption,
     WorkersOption,
     choose_engine,
     choose_passages,
@@ -95,6 +96,7 @@ def index(
     ] = False,
     device: DeviceOption = None,
     speed: SpeedOption = SpeedName.EXACT,
+    trust_remote_code: TrustOption = False,
     engine: EngineOption = "local",
     address: AddressOption = None,
     workers: WorkersOption = None,
@@ -134,14 +136,15 @@ def index(
         passages=choose_passages(passages, overlap),
     )
     check_target(out, overwrite)
-    chosen = choose_engine(engine, address, workers, model, device, speed)
+    trust = trust_remote_code
+    chosen = choose_engine(engine, address, workers, model, device, speed, trust=trust)
     if described is not None:
         described.check(ANY_DIMENSION, factory)  # a server that is down shows before a model loads
     if corpus != "-":
         next(iter(source), None)  # an empty or wholly unreadable corpus shows before a model loads
     on = "cpu" if chosen else device  # the GPU is the workers'
     keep_memory()
-    encoder = load_encoder(model, on, speed)
+    encoder = load_encoder(model, on, speed, trust=trust)
     split = load_splitter(encoder, config.passages)
     reading = Reading(source, encoder, config.passages)
     total, noun = (None, "passages") if split else (source.count_hint, "documents")

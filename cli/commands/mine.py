@@ -5,8 +5,9 @@ from __future__ import annotations
 import json as json_format
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -15,13 +16,13 @@ import typer
 
 from cli.console import format_seconds, message, progress, warn
 from cli.models import ReportingEncoder, keep_memory, load_encoder, note_untrained
-from cli.options import DeviceOption, SpeedName, SpeedOption
+from cli.options import DeviceOption, SpeedName, SpeedOption, TrustOption
 from cli.output import atomic_output, check_output, print_json
 
 if TYPE_CHECKING:
     from benchmarks.mining.candidates import Candidates, Ranker
     from benchmarks.mining.mining import MiningConfig, MiningSummary
-    from embedder import Embedder
+    from embedder.loading import LoadedEncoder
     from embedder.training.data import PairSource
 
 __all__ = ["mine"]
@@ -87,6 +88,7 @@ def mine(
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     device: DeviceOption = None,
     speed: SpeedOption = SpeedName.EXACT,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Add hard negatives to training pairs.
 
@@ -115,7 +117,8 @@ def mine(
     candidates = _collect(source, corpus)
     check_window(config, candidates)
     started = time.monotonic()
-    with _ranker(by, candidates, device, speed) as ranker:
+    load = partial(_load, by, device, speed, trust=trust_remote_code)
+    with _ranker(by, candidates, load) as ranker:
         summary = _write(source, ranker, candidates, config, out)
     _report(summary, out, time.monotonic() - started)
     if json:
@@ -153,7 +156,7 @@ def _collect(source: PairSource, corpus: str | None) -> Candidates:
 
 
 @contextmanager
-def _ranker(by: str, candidates: Candidates, device: str | None, speed: str) -> Iterator[Ranker]:
+def _ranker(by: str, candidates: Candidates, load: Callable[[], LoadedEncoder]) -> Iterator[Ranker]:
     """Give the ranker of the candidates; a model's index is temporary."""
     from benchmarks.mining.candidates import BM25Ranker, ModelRanker, index_candidates
 
@@ -161,7 +164,7 @@ def _ranker(by: str, candidates: Candidates, device: str | None, speed: str) -> 
         message(f"Indexing {candidates.count:,} candidates by BM25.")
         yield BM25Ranker(candidates)
         return
-    encoder = _load(by, device, speed)
+    encoder = load()
     with TemporaryDirectory(prefix="millpond-mine-") as folder:
         index = Path(folder) / "index"
         with progress("Indexing", candidates.count, "candidates") as advance:
@@ -170,13 +173,13 @@ def _ranker(by: str, candidates: Candidates, device: str | None, speed: str) -> 
         yield ModelRanker(candidates, encoder, index)
 
 
-def _load(model: str, device: str | None, speed: str) -> Embedder:
+def _load(model: str, device: str | None, speed: str, *, trust: bool) -> LoadedEncoder:
     """Return the model; the error for an unknown name lists bm25 too."""
     from retrieval.errors import UnknownNameError
 
     keep_memory()
     try:
-        return load_encoder(model, device, speed)
+        return load_encoder(model, device, speed, trust=trust)
     except UnknownNameError as error:
         raise UnknownNameError(error.kind, error.name, (BM25, *error.known)) from None
 

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 
 from cli.console import clean, message, progress, warn
 from cli.models import note_untrained
-from cli.options import DeviceOption, IndexSpeedOption, JsonOption, SkipBadOption
+from cli.options import DeviceOption, IndexSpeedOption, JsonOption, SkipBadOption, TrustOption
 from cli.output import (
     atomic_output,
     check_output,
@@ -86,6 +86,7 @@ def search(
     url: StoredUrlOption = None,
     ask_key: StoredKeyOption = False,
     speed: IndexSpeedOption = None,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Find the documents of an index that are nearest to a text.
 
@@ -103,14 +104,16 @@ def search(
     _check_request(text, queries, run, json)
     use_stored_server(folder, url, ask_key)
     if text is not None:
-        retriever, chosen = _open(folder, model, device, speed, where, one_text=True)
+        retriever, chosen = _open(
+            folder, model, device, speed, where, trust_remote_code, one_text=True
+        )
         hits = retriever.search(text, k or HITS_FOR_TEXT, where=chosen)
         _print_hits(hits, as_json=json)
     elif queries is not None and run is not None:
         total = _check_queries(queries, skip_bad)
         if run != "-":
             check_output(Path(run))
-        retriever, chosen = _open(folder, model, device, speed, where)
+        retriever, chosen = _open(folder, model, device, speed, where, trust_remote_code)
         _write_run(retriever, queries, run, k or HITS_FOR_QUERIES, chosen, skip_bad, total)
 
 
@@ -140,6 +143,7 @@ def _open(
     device: str | None,
     asked_speed: str | None,
     where: str | None,
+    trust: bool,
     *,
     one_text: bool = False,
 ) -> tuple[Retriever, Expression | None]:
@@ -157,7 +161,15 @@ def _open(
     chosen = None if where is None else parse_filter(where)
     if not index.count(chosen):
         warn("No document matches the filter.")
-    retriever = Retriever.open(index, model, asked_speed, device, one_text=one_text, notify=message)
+    retriever = Retriever.open(
+        index,
+        model,
+        asked_speed,
+        device,
+        one_text=one_text,
+        trust_remote_code=trust,
+        notify=message,
+    )
     note_untrained(retriever.encoder)
     return retriever, chosen
 

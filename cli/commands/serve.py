@@ -16,11 +16,11 @@ import typer
 
 from cli.console import message, warn
 from cli.models import note_untrained, say_once
-from cli.options import DeviceOption, IndexSpeedOption
+from cli.options import DeviceOption, IndexSpeedOption, TrustOption
 from cli.output import read_version
 
 if TYPE_CHECKING:
-    from embedder import Embedder
+    from embedder.loading import LoadedEncoder
     from embedder.serving import ServedIndex, ServedModel
     from indexes import Index
     from retrieval.errors import UsageError
@@ -100,6 +100,7 @@ def serve(
     ] = False,
     device: DeviceOption = None,
     speed: IndexSpeedOption = None,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Serve embeddings and search over HTTP.
 
@@ -127,7 +128,9 @@ def serve(
     with _bind(host, port) as listener:
         thread = EncoderThread()
         opened = _open_indexes(index or ())
-        models, served = thread.call(lambda: _load(model, opened, device, speed))
+        models, served = thread.call(
+            lambda: _load(model, opened, device, speed, trust=trust_remote_code)
+        )
         on_cuda = models[0].details.get("device", "").startswith("cuda")
         settings = ServerSettings(
             batch_tokens=batch_tokens or (_CUDA_BATCH_TOKENS if on_cuda else BATCH_TOKENS),
@@ -218,6 +221,8 @@ def _load(
     indexes: Sequence[tuple[str, Index]],
     device: str | None,
     asked_speed: str | None,
+    *,
+    trust: bool,
 ) -> tuple[list[ServedModel], list[ServedIndex]]:
     """Return the models, each loaded once, and the indexes with theirs.
 
@@ -234,7 +239,8 @@ def _load(
 
     notify = say_once()
     if not indexes:
-        loaded = load_encoder(model, device, asked_speed or "exact", notify)
+        speed = asked_speed or "exact"
+        loaded = load_encoder(model, device, speed, notify, trust_remote_code=trust)
         return [_serve_model(loaded)], []
     models: dict[str, ServedModel] = {}
     served = []
@@ -243,7 +249,15 @@ def _load(
         key = made.digest if model is None else model
         if key not in models:
             models[key] = _serve_model(
-                load_for_index(made, model, asked_speed, device, where=name, notify=notify)
+                load_for_index(
+                    made,
+                    model,
+                    asked_speed,
+                    device,
+                    where=name,
+                    notify=notify,
+                    trust_remote_code=trust,
+                )
             )
         found = models[key].encoder.fingerprint
         check_arithmetic(made, found, choose_speed(asked_speed, made), name)
@@ -252,10 +266,11 @@ def _load(
     return list(models.values()), served
 
 
-def _serve_model(encoder: Embedder) -> ServedModel:
-    from embedder.serving.served import serve_embedder
+def _serve_model(encoder: LoadedEncoder) -> ServedModel:
+    from embedder.serving.served import TextEncoder, serve_embedder
 
-    encoder.compiler = None  # nobody is answered while layers compile, a minute or more
+    if not isinstance(encoder, TextEncoder):
+        encoder.compiler = None  # nobody is answered while layers compile, a minute or more
     note_untrained(encoder)
     return serve_embedder(encoder)
 

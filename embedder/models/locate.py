@@ -35,6 +35,7 @@ from embedder.models.cache import (
     is_converted,
     weights_sha256,
 )
+from embedder.models.names import is_hub_id
 from retrieval.disk import FULL_DISK
 from retrieval.errors import (
     DownloadError,
@@ -110,7 +111,7 @@ def locate_base(name: str, revision: str | None, notify: Notify) -> LocatedBase:
                 f"transformers' save_pretrained wrote."
             )
         return LocatedBase(str(path.resolve()), weights_sha256(path))
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if is_hub_id(name):
         return LocatedBase(name, "", revision)
     raise UnknownNameError(
         "base model", name, BASES, "Or a model folder, a .gguf file, or a hub id OWNER/NAME."
@@ -126,8 +127,9 @@ def refuse_code(base: str, path: str, revision: str | None = None) -> None:
     if named:
         raise ModelError(
             f"The base {base!r} comes with Python code of its own, which {named} names as "
-            f"auto_map. Such code is never run. Use a base whose architecture is part of "
-            f"transformers; see: millpond models."
+            f"auto_map. Such code is never run here. Use a base whose architecture is part of "
+            f"transformers (millpond models), or have sentence-transformers run the code if you "
+            f"have read and trust it: --model st:{base} --trust-remote-code."
         )
 
 

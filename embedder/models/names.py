@@ -31,6 +31,8 @@ __all__ = [
     "builtin_folder",
     "describe_model",
     "find_saved_model",
+    "is_folder",
+    "is_hub_id",
     "is_saved_model",
     "join_sha256",
     "list_builtin_models",
@@ -64,6 +66,9 @@ _OF_SPEC = (
     "chat_template",
 )
 
+_NEWER = {"lowercase": False, "ending": "auto", "pool_prompt": True}
+"""Fields of the spec that stand in a fingerprint only where they differ from this."""
+
 _CHANGEABLE = ("max_tokens", "dimension", "query_prompt", "document_prompt")
 """The fields of the spec that may differ from training, since the weights fit all the same."""
 _NAME = re.compile(r"(?P<name>.+?)(?P<options>(?:,[a-z_]+=[^,]*)+)")
@@ -79,6 +84,8 @@ SPEC_OPTIONS: dict[str, type] = {
     "normalize": bool,
     "chat_template": bool,
     "lowercase": bool,
+    "ending": str,
+    "pool_prompt": bool,
 }
 OPTIONS: dict[str, type] = SPEC_OPTIONS | {
     "latents": int,
@@ -119,10 +126,20 @@ def parse_option(name: str, value: str) -> Any:
 
 def is_saved_model(name: Path | str) -> bool:
     """Whether this is a folder that holds a model that millpond saved; any text may be asked."""
+    return is_folder(name) and (Path(name).expanduser() / MANIFEST_NAME).is_file()
+
+
+def is_folder(name: Path | str) -> bool:
+    """Whether this is a folder; any text may be asked."""
     try:
-        return (Path(name).expanduser() / MANIFEST_NAME).is_file()
+        return Path(name).expanduser().is_dir()
     except (OSError, ValueError, RuntimeError):  # a name too long, or with "~nobody", is no path
         return False
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether this is of the form OWNER/NAME, which a model hub may know."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def join_sha256(files: Mapping[str, str]) -> str:
@@ -277,15 +294,17 @@ def describe_model(
     trained = {"trained_weights": trained_sha256} if trained_sha256 else {}
     if is_int8:
         trained["linear_layers"] = "int8 turned"  # kept for indexes that have it; it means rotated
-    # Only where it is on: models and indexes of before it existed keep their fingerprints.
-    case = {"lowercase": True} if spec.get("lowercase") else {}
+    # Only where they differ: models and indexes of before they existed keep their fingerprints.
+    newer = {name: spec[name] for name, usual in _NEWER.items() if spec.get(name, usual) != usual}
+    if head := spec.get("head"):
+        newer["head"] = json.dumps(head, sort_keys=True)
     return Fingerprint(
         name,
         {
             **trained,
             "weights": weights,
             **{field: spec[field] for field in _OF_SPEC},
-            **case,
+            **newer,
             "pooling_options": json.dumps(spec["pooling_options"], sort_keys=True),
             "dimension": dimension,
             "embedding_version": EMBEDDING_VERSION,

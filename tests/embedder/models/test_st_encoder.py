@@ -1,4 +1,4 @@
-"""Models of sentence-transformers, measured beside ours."""
+"""Models that sentence-transformers computes, as encoders."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from benchmarks.integrations.sentence_transformers import BaselineEncoder
 from benchmarks.scoring.models import load_model
+from embedder.models.sentence_transformers import SentenceTransformersEncoder
 
 WORDS = ["[PAD]", "[UNK]", "query", ":", "mill", "pond", "water"]
 
@@ -77,17 +77,19 @@ def test_tokens_are_counted_with_the_prompt_and_the_cut(folder):
     assert count(["mill"], "query") == 3  # query : mill
     assert count(["water " * 9], "document") == 6  # cut
     assert count(["mill", "pond water"], "query") == 3 + 4
+    each = load(folder).encoder.count_tokens
+    assert each(["mill", "water " * 9], "query") == ([3, 6], [False, True])
 
 
 def test_the_fingerprint_follows_weights_and_prompts(folder):
     model = SentenceTransformer(str(folder), device="cpu")
-    before = BaselineEncoder("st:a", model).fingerprint
-    assert before.digest == BaselineEncoder("st:b", model).fingerprint.digest
+    before = SentenceTransformersEncoder("st:a", model).fingerprint
+    assert before.digest == SentenceTransformersEncoder("st:b", model).fingerprint.digest
     model.prompts["query"] = "question : "
-    asked = BaselineEncoder("st:a", model).fingerprint
+    asked = SentenceTransformersEncoder("st:a", model).fingerprint
     assert [line.split()[0] for line in before.differences(asked)] == ["query_prompt"]
     next(model.parameters()).data.add_(1)
-    changed = BaselineEncoder("st:a", model).fingerprint
+    changed = SentenceTransformersEncoder("st:a", model).fingerprint
     assert [line.split()[0] for line in asked.differences(changed)] == ["weights"]
 
 

@@ -1,0 +1,17 @@
+"""Models that sentence-transformers computes: those named ``st:...``, and published encoders."""
+
+from embedder.models.sentence_transformers.encoder import SentenceTransformersEncoder
+from embedder.models.sentence_transformers.load import (
+    PREFIX,
+    find_folder,
+    load_sentence_transformers,
+    needs_sentence_transformers,
+)
+
+__all__ = [
+    "PREFIX",
+    "SentenceTransformersEncoder",
+    "find_folder",
+    "load_sentence_transformers",
+    "needs_sentence_transformers",
+]

@@ -1,0 +1,284 @@
+"""Finds and loads what sentence-transformers computes: ``st:NAME``, and published encoders."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedder.environment import choose_device, quiet_transformers
+from embedder.models.locate import find_code, read_model_json
+from embedder.models.names import is_folder, is_saved_model, parse_changes, split_name
+from embedder.models.sentence_transformers.encoder import PROMPT_NAMES, SentenceTransformersEncoder
+from retrieval.errors import MissingDependencyError, ModelError, SourceNotFoundError, UsageError
+from retrieval.protocols import Notify
+
+__all__ = ["PREFIX", "find_folder", "load_sentence_transformers", "needs_sentence_transformers"]
+
+PREFIX = "st:"
+"""Before the name of a model that sentence-transformers loads."""
+
+_OURS = "sentence_transformers."
+_REVISION = re.compile(r"(?P<place>[^/]+(?:/[^/]+)?)@(?P<revision>[\w.\-]+)")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A model that a user named.
+
+    Attributes
+    ----------
+    name : what names it from any folder.
+    place : its folder, or its id on the model hub.
+    revision : of a hub id.
+    options : what is to differ from what its files say.
+    """
+
+    name: str
+    place: str
+    revision: str | None
+    options: Mapping[str, Any]
+
+
+def find_folder(name: str) -> Path | None:
+    """Return the folder that a name with or without ``st:`` names, None for a model of the hub.
+
+    Raises
+    ------
+    SourceNotFoundError : the name is a path, and there is no such folder.
+    """
+    place = name.removeprefix(PREFIX)
+    for written in dict.fromkeys((place, split_name(place)[0])):
+        if is_folder(written):
+            return Path(written).expanduser().resolve()
+    if place.startswith((".", "/", "~")):
+        raise SourceNotFoundError(f"{place}: there is no such folder; it was named by {name!r}.")
+    return None
+
+
+def needs_sentence_transformers(base: str, revision: str | None = None) -> str:
+    """Return why sentence-transformers has to compute a folder or hub id, in words; else "".
+
+    Raises
+    ------
+    ModelError : a file of the folder cannot be read.
+    """
+    from transformers.models.auto import modeling_auto
+
+    place = str(Path(base).expanduser())
+    parts = _read_modules(place, revision)
+    for number, part in enumerate(parts):
+        kind = str(part.get("type"))
+        if not kind.startswith(_OURS):
+            return f"its modules.json names {kind}"
+        if number == 0 and not kind.endswith(".Transformer"):
+            return f"its modules.json begins with {kind.rpartition('.')[2]}"
+    subfolder = parts[0].get("path", "") if parts else ""
+    config = read_model_json(place, f"{subfolder}/config.json".lstrip("/"), revision)
+    if not isinstance(config, dict):
+        return ""
+    kind = str(config.get("model_type"))
+    if config.get("is_encoder_decoder"):
+        return f"it is an encoder-decoder ({kind})"
+    is_encoder = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return f"it is an encoder ({kind})" if is_encoder else ""
+
+
+def _read_modules(place: str, revision: str | None) -> list[dict[str, Any]]:
+    """Return the entries of modules.json, none where there is no such file."""
+    found = read_model_json(place, "modules.json", revision) or []
+    if not isinstance(found, list) or not all(isinstance(part, dict) for part in found):
+        raise ModelError(f"{place}: its modules.json is no list of modules.")
+    return found
+
+
+def load_sentence_transformers(
+    name: str,
+    device: str | None,
+    notify: Notify,
+    *,
+    reason: str = "",
+    trust_remote_code: bool = False,
+) -> SentenceTransformersEncoder:
+    """Return a model as sentence-transformers computes it, on a CPU in float32.
+
+    Parameters
+    ----------
+    name : a folder or hub id, with or without ``st:`` before it and ``,OPTION=VALUE...`` after it.
+    reason : why it is loaded in this way, where its name does not say so.
+    trust_remote_code : whether Python code that comes with the model may be run.
+
+    Raises
+    ------
+    MissingDependencyError : sentence-transformers is not installed.
+    SourceNotFoundError : as ``find_folder``.
+    UsageError, UnknownNameError : an option does not exist or does not fit the model.
+    ModelError : it comes with code and is not trusted, or cannot be loaded.
+    """
+    library = _import_library(name, reason)
+    asked, chosen = _read_name(name), choose_device(device)
+    shown = asked.name.removeprefix(PREFIX)
+    notify(f"Loading {shown} with sentence-transformers" + (f": {reason}" if reason else ""))
+    if not trust_remote_code:
+        _refuse_code(asked)
+    with _quiet():
+        try:
+            model = library.SentenceTransformer(
+                asked.place,
+                device=str(chosen),
+                revision=asked.revision,
+                trust_remote_code=trust_remote_code,
+                model_kwargs={"dtype": "float32"} if chosen.type == "cpu" else None,
+            )
+            _limit_positions(model)
+            _apply(asked, model)
+            encoder = SentenceTransformersEncoder(asked.name, model)
+        except UsageError:
+            raise
+        except Exception as error:  # every library below raises its own kinds
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(
+                f"sentence-transformers cannot load {shown!r}: {lines[0]} Name a folder that it "
+                f"saved, or OWNER/NAME on the hub."
+            ) from error
+    _say_what_differs(asked, model, notify)
+    return encoder
+
+
+def _say_what_differs(asked: _Asked, model: Any, notify: Notify) -> None:
+    """Tell what the user might not expect of this model."""
+    shown = asked.name.removeprefix(PREFIX)
+    if read_model_json(asked.place, "modules.json", asked.revision) is None:
+        modes = [mode for part in model if (mode := getattr(part, "pooling_mode", None))]
+        pooling = f"{modes[0]} pooling" if modes else "no pooling"
+        notify(f"{shown} has no modules.json; sentence-transformers' default, {pooling}, is used.")
+    if model.similarity_fn_name not in ("cosine", "dot"):
+        notify(f"{shown} compares by {model.similarity_fn_name}; here vectors compare by cosine.")
+    named = next((name for name in PROMPT_NAMES["document"] if model.prompts.get(name)), "document")
+    if named != "document":
+        notify(
+            f"{shown} calls its prompt of documents {named!r}: {model.prompts[named]!r}. It is "
+            f"used here; encode_document of sentence-transformers 6 leaves it out."
+        )
+
+
+def _import_library(name: str, reason: str) -> Any:
+    try:
+        return importlib.import_module("sentence_transformers")
+    except ModuleNotFoundError as error:
+        if error.name != "sentence_transformers":
+            raise
+        purpose = f"The model {name!r}" + (f" ({reason})" if reason else "")
+        raise MissingDependencyError(
+            "sentence-transformers", purpose, 'pip install "millpond[sentence-transformers]"'
+        ) from error
+
+
+def _read_name(name: str) -> _Asked:
+    folder = find_folder(name)
+    prefix = PREFIX if name.startswith(PREFIX) else ""
+    text = name.removeprefix(PREFIX)
+    plain, written = (text, "") if is_folder(text) else split_name(text)
+    options = parse_changes(written, "option of a model of sentence-transformers")
+    if folder is not None:
+        return _Asked(f"{prefix}{folder}{written}", str(folder), None, options)
+    found = _REVISION.fullmatch(plain)
+    place, revision = (found["place"], found["revision"]) if found else (plain, None)
+    if "/" not in place:
+        place = _add_owner(place)
+    return _Asked(f"{prefix}{plain}{written}", place, revision, options)
+
+
+def _add_owner(name: str) -> str:
+    """Return the hub id of a name without an owner, as sentence-transformers completes it."""
+    util = importlib.import_module("sentence_transformers.util.misc")
+    known = name.lower() in util.ORIGINAL_TRANSFORMER_MODELS
+    return name if known else f"sentence-transformers/{name}"
+
+
+def _refuse_code(asked: _Asked) -> None:
+    """Raise ModelError where a model names Python code that it comes with."""
+    place, revision = asked.place, asked.revision
+    advice = (
+        "Without it this would be another model. If you have read the code and trust it, add "
+        "--trust-remote-code (in Python: trust_remote_code=True)"
+    )
+    if is_saved_model(place):
+        advice = f"Type {place} without st:"
+    parts = _read_modules(place, revision)
+    for kind in (str(part.get("type")) for part in parts):
+        if not kind.startswith(_OURS):
+            raise ModelError(
+                f"The model {asked.name!r} comes with Python code of its own: modules.json names "
+                f"the class {kind}. {advice}."
+            )
+    for subfolder in dict.fromkeys(("", *(str(part.get("path", "")) for part in parts))):
+        named = find_code(place, revision, subfolder)
+        if named:
+            where = f"{subfolder}/{named}".lstrip("/")
+            raise ModelError(
+                f"The model {asked.name!r} comes with Python code of its own, which {where} names "
+                f"as auto_map. {advice}."
+            )
+    adapter = read_model_json(place, "adapter_config.json", revision)
+    base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
+    if base and (named := find_code(str(base))):
+        raise ModelError(
+            f"The model {asked.name!r} is an adapter of {base!r}, which comes with Python code of "
+            f"its own: {named} names it as auto_map. {advice}."
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the libraries log below an error."""
+    logger = logging.getLogger("sentence_transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with quiet_transformers():
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _limit_positions(model: Any) -> None:
+    """Shorten the longest input to the positions that a model has; RoBERTa's begin after padding.
+
+    sentence-transformers fails on longer texts where no file names the longest input.
+    """
+    for path, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if path.endswith(".position_embeddings") and padding is not None:
+            room = module.num_embeddings - padding - 1
+            if (model.max_seq_length or 0) > room:
+                model.max_seq_length = room
+
+
+def _apply(asked: _Asked, model: Any) -> None:
+    """Give the model what was typed as options.
+
+    Raises
+    ------
+    UsageError : an option does not fit the model.
+    """
+    for option, value in asked.options.items():
+        if option.endswith("_prompt"):
+            if "{text}" in value.removesuffix("{text}"):
+                raise UsageError(
+                    f"{option} is {value!r}; sentence-transformers puts a prompt before the text, "
+                    f"so expected {{text}} at its end or not at all."
+                )
+            for other in PROMPT_NAMES[option.removesuffix("_prompt")]:
+                model.prompts.pop(other, None)
+            model.prompts[option.removesuffix("_prompt")] = value.removesuffix("{text}")
+            continue
+        most = model.max_seq_length if option == "max_tokens" else model.get_embedding_dimension()
+        if value < 1 or (most is not None and value > most):
+            raise UsageError(f"{option} is {value}; expected 1 to {most}, the model's own.")
+        setattr(model, {"max_tokens": "max_seq_length", "dimension": "truncate_dim"}[option], value)
