@@ -359,7 +359,11 @@ class TestBadSources:
         with pytest.raises(EmptyCorpusError, match=r"\.txt, \.md, \.rst"):
             read_corpus(tmp_path / "docs")
 
-    @pytest.mark.parametrize("data", [b"plain", gzip.compress(b'{"id":1,"text":"x"}\n' * 9)[:-9]])
+    @pytest.mark.parametrize(
+        "data",
+        [b"plain", gzip.compress(b'{"id":1,"text":"x"}\n' * 9, mtime=0)[:-9]],
+        ids=["plain", "cut"],
+    )
     def test_damaged_gzip_data_is_a_failure(self, write, data):
         with pytest.raises(FailureError, match="gzip data is damaged or cut off"):
             list(read_corpus(write("c.jsonl.gz", data), skip_bad=True))
