@@ -253,11 +253,11 @@ class BodyLimit(_Layer):
     async def _read(self, receive: Receive, parts: list[bytes], longest: int) -> ApiError | None:
         """Append to ``parts`` until the body is whole; return why it will not do.
 
-        As much again as the limit is read and dropped, because a client that is still sending
+        Twice what the server takes is read and dropped, because a client that is still sending
         would not see an answer.
         """
         length = 0
-        while length <= 2 * longest:
+        while length <= 2 * self._settings.body_bytes:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGoneError

@@ -95,6 +95,14 @@ class TextEncoder(Protocol):
     def normalized(self) -> bool:
         """Whether vectors have length 1."""
 
+    @property
+    def device(self) -> str:
+        """Where the model computes."""
+
+    @property
+    def dtype(self) -> str:
+        """The type of its weights, such as "float32"."""
+
     def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[list[int], list[bool]]:
         """Return how many tokens the model reads of each text, and whether it loses its end.
 
@@ -267,6 +275,7 @@ def _serve_texts(encoder: TextEncoder) -> ServedModel:
         tokenize=tokenize,
         max_tokens=encoder.max_tokens,
         normalized=encoder.normalized,
+        details={"dtype": encoder.dtype, "device": encoder.device},
     )
 
 

@@ -129,6 +129,8 @@ class CountingEncoder(fakes.HashingEncoder):
     encode_tokens = None
     max_tokens = 3
     normalized = True
+    device = "cpu"
+    dtype = "float32"
 
     def count_tokens(self, texts, role):
         counts = [len(text.split()) for text in texts]
