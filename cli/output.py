@@ -274,5 +274,7 @@ def report_change(change: Change, folder: Path, seconds: float) -> None:
         f"{text[0].upper()}{text[1:]} in {format_seconds(seconds)}: {folder} holds "
         f"{count_rows(change.manifest)}."
     )
+    if change.postponed:
+        warn(f"The deleted rows stay on disk for now, since compaction failed: {change.postponed}")
     if change.added or change.replaced or change.relabelled or change.deleted:
         report_recall(change.manifest, folder)

@@ -24,7 +24,7 @@ from indexes.search.selection import (
     live_rows,
     write_fields,
 )
-from indexes.snapshot import Snapshot
+from indexes.snapshot import Snapshot, verify_files
 from indexes.storage.documents import DocumentStore
 from indexes.storage.files import FileEntry
 from indexes.storage.manifest import (
@@ -36,6 +36,7 @@ from indexes.storage.manifest import (
     now_utc,
     read_manifest,
 )
+from indexes.storage.staging import COMPACTION
 from indexes.storage.vectors import Shards
 from indexes.transaction import Transaction, storage_errors
 from retrieval import Document, Scalar, Vectors
@@ -178,8 +179,9 @@ def compact(change: Transaction) -> None:
     manifest = snapshot.manifest
     if manifest.rows == manifest.documents:
         return
+    verify_files(change.folder, manifest, *SHARD_ROLES)
     staging = change.stage(
-        {"compaction": manifest.created},
+        {COMPACTION: manifest.created},
         source=str(change.folder),
         dimension=manifest.dimension,
         vector_type=manifest.vector_type,

@@ -19,7 +19,7 @@ from indexes.backends.registry import backend_of
 from indexes.build import build_index
 from indexes.search.selection import IdLookup
 from indexes.storage.manifest import MANIFEST_NAME, Manifest
-from indexes.storage.staging import Staging
+from indexes.storage.staging import CHANGE, Staging
 from indexes.transaction import Transaction
 from indexes.writing import Encoded, IndexConfig, check_encoded, plan_of, stage_rows
 from retrieval import Document, Encoder, Progress, Scalar, check_fingerprints
@@ -47,6 +47,7 @@ class Change:
     deleted : taken out.
     missing : ids to be deleted that were not there.
     compacted : whether deleted rows were cleared away afterwards.
+    postponed : why deleted rows that should have been cleared away stay for now; "" if none do.
     """
 
     manifest: Manifest
@@ -57,6 +58,7 @@ class Change:
     deleted: int = 0
     missing: int = 0
     compacted: bool = False
+    postponed: str = ""
 
 
 def delete_rows(
@@ -154,7 +156,7 @@ class Merge:
         state = (self.transaction.folder / MANIFEST_NAME).read_bytes()
         return {
             "state of the index": hashlib.sha256(state).hexdigest()[:12],
-            "change": "update" if self.replaces else "add",
+            CHANGE: "update" if self.replaces else "add",
             "delete_missing": self.delete_missing,
             **plan_of(self.encoder, self.config),
         }

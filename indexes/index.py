@@ -16,7 +16,7 @@ from indexes.storage.manifest import Manifest
 from indexes.transaction import Transaction, begin
 from indexes.writing import Engine, IndexConfig, Source, create_index, read_source
 from retrieval import Encoder, Fingerprint, Hit, Progress, Vectors, check_fingerprints
-from retrieval.errors import UsageError
+from retrieval.errors import MillpondError, UsageError
 from retrieval.passages import Splitter
 from retrieval.protocols import no_progress
 
@@ -390,8 +390,12 @@ class Index:
     def _compact_if_needed(self, done: Change, config: IndexConfig) -> Change:
         deleted = done.manifest.rows - done.manifest.documents
         if deleted > config.compact_share * done.manifest.rows:
-            done.manifest = self.compact()
-            done.compacted = True
+            try:
+                self.compact()
+                done.compacted = True
+            except MillpondError as error:  # the change itself is done
+                done.postponed = str(error)
+            done.manifest = self.manifest
         return done
 
     def _needed_encoder(self) -> Encoder:

@@ -52,7 +52,7 @@ from retrieval.errors import (
     UsageError,
 )
 
-__all__ = ["Transaction", "begin", "check_target", "storage_errors"]
+__all__ = ["LOCK_NAME", "Transaction", "begin", "check_target", "storage_errors"]
 
 LOCK_NAME = ".lock"
 GENERATION = re.compile(r"(?P<stem>[a-z]+)(?:\.(?P<number>[0-9]+))?(?P<suffix>\.[a-z]+)?")

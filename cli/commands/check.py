@@ -18,6 +18,7 @@ from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 if TYPE_CHECKING:
     from indexes import Manifest
     from indexes.backends.qdrant.store import CollectionState
+    from indexes.storage.staging import Unfinished
     from retrieval.errors import FailureError
 
 __all__ = ["check"]
@@ -85,7 +86,7 @@ def _read_manifest(folder: Path) -> Manifest:
         raise IndexCorruptError(
             f"{folder} holds no finished index: a build is running or was interrupted, "
             f"{_how_far(unfinished.documents, unfinished.shards)}. "
-            f"{_go_on(folder, unfinished.corpus)}"
+            f"{_go_on(folder, unfinished)}"
         ) from None
 
 
@@ -201,15 +202,29 @@ def _size_on_disk(folder: Path) -> int:
 
 
 def _note_unfinished(folder: Path) -> None:
-    """Say on stderr that a new version of a whole index was started beside it."""
-    from indexes.storage.staging import read_unfinished
+    """Say on stderr that a change to a whole index is in progress, or was killed before its end."""
+    from indexes.storage.staging import COMPACTION, read_unfinished
+    from indexes.transaction import LOCK_NAME
 
     unfinished = read_unfinished(folder)
-    if unfinished is not None:
+    lock = folder / LOCK_NAME
+    if unfinished is None:
+        if lock.exists():
+            warn(
+                f"{lock}: a process is writing the index, or was killed. The next change sweeps it."
+            )
+    elif unfinished.change == COMPACTION or not unfinished.shards:
+        what = "compaction of" if unfinished.change == COMPACTION else "change to"
         warn(
-            f"A new version of the index is being built or was interrupted, "
-            f"{_how_far(unfinished.documents, unfinished.shards)}. "
-            f"{_go_on(folder, unfinished.corpus, '--overwrite')}"
+            f"A {what} the index is in progress, or was killed before it was finished. Nothing is "
+            f"lost: what it left in {folder / '.building'} is swept by the next change."
+        )
+    else:
+        made = unfinished.change == "index"
+        what = "A new version of the index" if made else f"What millpond {unfinished.change} adds"
+        warn(
+            f"{what} is being built or was interrupted, "
+            f"{_how_far(unfinished.documents, unfinished.shards)}. {_go_on(folder, unfinished)}"
         )
 
 
@@ -220,9 +235,13 @@ def _how_far(documents: int, shards: int) -> str:
     return f"with {documents:,} {nouns[0]} embedded in {shards:,} finished {nouns[1]}"
 
 
-def _go_on(folder: Path, corpus: str, *options: str) -> str:
-    source = shlex.quote(corpus) if corpus else "CORPUS"
-    command = " ".join(["millpond index", source, "--out", shlex.quote(str(folder)), *options])
+def _go_on(folder: Path, unfinished: Unfinished) -> str:
+    source = shlex.quote(unfinished.corpus) if unfinished.corpus else "CORPUS"
+    place = shlex.quote(str(folder))
+    command = f"millpond {unfinished.change} {place} {source}"
+    if unfinished.change == "index":
+        replaces = " --overwrite" if (folder / "manifest.json").exists() else ""
+        command = f"millpond index {source} --out {place}{replaces}"
     return (
         f"Wait for it, or repeat the command that started it, with the same options: {command}. "
         "It continues from there."

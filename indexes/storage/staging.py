@@ -33,6 +33,8 @@ from retrieval.disk import replace_file, sync_path
 from retrieval.errors import UsageError
 
 __all__ = [
+    "CHANGE",
+    "COMPACTION",
     "DONE_NAME",
     "PLAN_NAME",
     "Shard",
@@ -44,6 +46,10 @@ __all__ = [
 ]
 
 PLAN_NAME = "plan.json"
+COMPACTION = "compaction"
+"""The one key of the plan of a compaction."""
+CHANGE = "change"
+"""The key that says which change a plan is of; there is none where an index is made."""
 DONE_NAME = "done"
 SHARD_SECONDS = 30.0
 SHARD_BYTES = 256 * 2**20
@@ -239,7 +245,12 @@ class _OpenShard:
 
 
 def has_finished_shards(folder: Path) -> bool:
-    """Return whether there is a finished shard that another run could continue from."""
+    """Return whether there is a finished shard that another run could continue from.
+
+    A compaction has none: its rows are copies, which the next compaction makes again.
+    """
+    if COMPACTION in _read_object(folder / PLAN_NAME):
+        return False
     held = all((folder / name).is_dir() for name in (DOCUMENTS_NAME, VECTORS_NAME))
     return held and any((folder / DONE_NAME).glob("*.json"))
 
@@ -252,10 +263,7 @@ def _take_up(folder: Path, plan: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(path, (json.dumps(plan, indent=1) + "\n").encode())
         return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        before = {}
+    before = _read_object(path)
     changed = [
         f"{name} was {before.get(name)!r} and is {plan.get(name)!r}"
         for name in dict.fromkeys([*before, *plan])
@@ -319,11 +327,13 @@ class Unfinished:
     corpus : as the user named it; empty if the plan does not say.
     documents : how many are embedded, in shards whose files are whole.
     shards : how many such shards there are, from the first on.
+    change : what was begun: "index", "add", "update" or "compaction".
     """
 
     corpus: str
     documents: int
     shards: int
+    change: str = "index"
 
 
 def read_unfinished(path: Path | str) -> Unfinished | None:
@@ -339,10 +349,15 @@ def read_unfinished(path: Path | str) -> Unfinished | None:
     refuse_links([staging])
     if not staging.is_dir():
         return None
-    shards = finished_shards(staging)
-    corpus = _read_object(staging / PLAN_NAME).get("corpus")
-    documents = sum(shard.rows for shard in shards)
-    return Unfinished(corpus if isinstance(corpus, str) else "", documents, len(shards))
+    plan = _read_object(staging / PLAN_NAME)
+    shards = finished_shards(staging) if has_finished_shards(staging) else []
+    corpus, change = plan.get("corpus"), plan.get(CHANGE, "index")
+    return Unfinished(
+        corpus if isinstance(corpus, str) else "",
+        sum(shard.rows for shard in shards),
+        len(shards),
+        COMPACTION if COMPACTION in plan else str(change),
+    )
 
 
 def _read_object(path: Path) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from cli.commands import change as _change
 from indexes import Index, IndexConfig, read_manifest
 from indexes.transaction import begin
+from retrieval.errors import StorageError
 
 A = {"_id": "a", "title": "Rivers", "text": "water flows down hill"}
 B = {"_id": "b", "text": "mills grind corn", "year": 1851}
@@ -251,3 +252,16 @@ def test_a_broken_add_goes_on_and_restart_begins_anew(
         "Added 4" if restart else going_on + " Added 4"
     )
     assert embedded == [f"new {number}" for number in range(0 if restart else 2, 4)]
+
+
+def test_a_deletion_whose_compaction_fails_is_done_and_says_so(millpond, index_folder, monkeypatch):
+    def refuse(transaction):
+        raise StorageError("The disk is full.")
+
+    monkeypatch.setattr("indexes.index.compact", refuse)
+    result = millpond("delete", index_folder, "a")
+    assert summary(result) == "Deleted 1; holds 2 documents."
+    assert result.stderr.splitlines()[1] == (
+        "Warning: The deleted rows stay on disk for now, since compaction failed: The disk is full."
+    )
+    assert found_ids(index_folder) == ["b", "c"]

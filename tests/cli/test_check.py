@@ -301,3 +301,39 @@ def test_a_server_that_is_down_is_one_line(millpond, corpus, server_folder, qdra
     path.write_text(path.read_text().replace(qdrant_server.url, "http://127.0.0.1:1"))
     result = millpond("check", server_folder)
     assert_error(result, 1, "No Qdrant server answers at http://127.0.0.1:1")
+
+
+def test_a_lock_that_a_kill_left_is_noted(millpond, index_folder):
+    (index_folder / ".lock").touch()
+    result = millpond("check", index_folder)
+    assert result.exit_code == 0
+    assert result.stderr == (
+        f"Warning: {index_folder / '.lock'}: a process is writing the index, or was killed. "
+        "The next change sweeps it.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("plan", "what"), [('{"compaction": "2026"}', "A compaction of"), (None, "A change to")]
+)
+def test_what_a_killed_change_left_beside_a_whole_index_is_noted(
+    millpond, index_folder, plan, what
+):
+    (index_folder / ".building").mkdir()
+    if plan:
+        (index_folder / ".building" / "plan.json").write_text(plan)
+    result = millpond("check", index_folder)
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"Warning: {what} the index is in progress, or was killed")
+    assert "Nothing is lost" in result.stderr
+
+
+def test_an_unfinished_update_names_the_command_that_goes_on(
+    millpond, server_folder, qdrant_server, write_jsonl
+):
+    more = write_jsonl("more.jsonl", {"_id": "new", "text": "new"})
+    qdrant_server.failures.append(["PUT", "/points", 400, 1, {}])
+    assert millpond("update", server_folder, more).exit_code == 1
+    result = millpond("check", server_folder)
+    assert "Warning: What millpond update adds" in result.stderr
+    assert f"with the same options: millpond update {server_folder} {more}." in result.stderr

@@ -260,3 +260,25 @@ def test_a_missing_faiss_names_both_extras(tmp_path, encoder, documents, monkeyp
     with pytest.raises(MissingDependencyError, match=r"millpond\[cpu\].*millpond\[gpu\]"):
         Index.create(tmp_path / "i", encoder, documents)
     assert encoder.calls == 0
+
+
+def test_a_deletion_is_done_although_too_few_documents_are_left_to_train(tmp_path):
+    encoder, path = fakes.HashingEncoder(), tmp_path / "i"
+    documents = fakes.make_documents(60)
+    Index.create(path, encoder, documents, IndexConfig(factory="IVF16,Flat"))
+    change = Index.open(path).delete([f"d{number}" for number in range(50)])
+    assert (change.deleted, change.compacted) == (50, False)
+    assert "FAISS cannot build 'IVF16,Flat' from 10 documents" in change.postponed
+    assert (change.manifest.documents, change.manifest.rows) == (10, 60)
+    assert Index.open(path).check() == change.manifest
+    assert not (path / ".building").exists()
+    # Later changes are not in its way, and the rows are cleared away once there are enough.
+    added = Index.open(path, encoder).add(documents[:1])
+    assert (added.added, added.compacted) == (1, False)
+    assert added.postponed
+    updated = Index.open(path, encoder).update(documents[:30], delete_missing=True)
+    assert (updated.added, updated.unchanged, updated.deleted) == (29, 1, 10)
+    assert updated.compacted
+    assert not updated.postponed
+    assert (updated.manifest.documents, updated.manifest.rows) == (30, 30)
+    Index.open(path).check()
