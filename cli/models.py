@@ -32,12 +32,12 @@ def load_encoder(
     speed: str = "exact",
     notify: Callable[[str], None] = message,
     *,
-    trust: bool = False,
+    trust_remote_code: bool = False,
 ) -> LoadedEncoder:
     """Return the named model, or the default one, ready to encode."""
     from embedder import loading
 
-    return loading.load_encoder(model, device, speed, notify, trust_remote_code=trust)
+    return loading.load_encoder(model, device, speed, notify, trust_remote_code=trust_remote_code)
 
 
 def keep_memory() -> None:

@@ -200,5 +200,5 @@ def choose_engine(
     from embedder.loading import load_encoder
     from indexes.engines.ray import RayConfig, ray_engine
 
-    factory = partial(load_encoder, model, device, speed, trust_remote_code=trust)
+    factory = partial(load_encoder, model, device=device, speed=speed, trust_remote_code=trust)
     return ray_engine(factory, RayConfig(address=address, workers=workers))

@@ -184,7 +184,7 @@ def embed(
     if file != "-":
         next(iter(texts), None)  # an empty or wholly unreadable file shows before a model loads
     keep_memory()
-    encoder = load_encoder(model, device, speed, trust=trust_remote_code)
+    encoder = load_encoder(model, device, speed, trust_remote_code=trust_remote_code)
     started = time.monotonic()
     with progress("Embedding", texts.count_hint, "texts") as advance:
         reporting = ReportingEncoder(encoder, advance)

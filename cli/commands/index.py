@@ -144,7 +144,7 @@ def index(
         next(iter(source), None)  # an empty or wholly unreadable corpus shows before a model loads
     on = "cpu" if chosen else device  # the GPU is the workers'
     keep_memory()
-    encoder = load_encoder(model, on, speed, trust=trust)
+    encoder = load_encoder(model, on, speed, trust_remote_code=trust)
     split = load_splitter(encoder, config.passages)
     reading = Reading(source, encoder, config.passages)
     total, noun = (None, "passages") if split else (source.count_hint, "documents")

@@ -179,7 +179,7 @@ def _load(model: str, device: str | None, speed: str, *, trust: bool) -> LoadedE
 
     keep_memory()
     try:
-        return load_encoder(model, device, speed, trust=trust)
+        return load_encoder(model, device, speed, trust_remote_code=trust)
     except UnknownNameError as error:
         raise UnknownNameError(error.kind, error.name, (BM25, *error.known)) from None
 

@@ -140,7 +140,7 @@ def test_a_model_ranks_through_a_temporary_index(
     speeds = []
     monkeypatch.setattr(
         "cli.commands.mine.load_encoder",
-        lambda *given: speeds.append(given[2]) or load_fake(*given),
+        lambda *given, **more: speeds.append(given[2]) or load_fake(*given, **more),
     )
     args = ("--by", "my-model", "--device", "cpu", "--speed", "fast", "--max-relative-score", 0.8)
     result = millpond("mine", pairs, "--out", out, *WINDOW, *args)

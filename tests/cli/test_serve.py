@@ -17,7 +17,7 @@ def apps(monkeypatch, loaded):
     ran = []
     names = []
 
-    def load(model, device, speed, notify):
+    def load(model, device, speed, notify, trust_remote_code=False):
         names.append(model)
         if speed == "fast":
             notify("speed fast: as fast as it gets.")
@@ -117,7 +117,9 @@ def test_a_named_model_has_to_be_that_of_every_index(millpond, apps, build):
 def test_an_index_whose_model_has_changed_is_refused(millpond, apps, build, monkeypatch):
     folder = build("a", "m1")
     load = embedder.loading.load_encoder
-    monkeypatch.setattr("embedder.loading.load_encoder", lambda name, *rest: load("other", *rest))
+    monkeypatch.setattr(
+        "embedder.loading.load_encoder", lambda name, *rest, **more: load("other", *rest, **more)
+    )
     refused = millpond("serve", "--port", 0, "--index", folder)
     assert refused.exit_code == 2
     assert "cannot be compared" in refused.stderr

@@ -20,7 +20,7 @@ def loaded(monkeypatch):
     """Replace the loading of models; holds what was asked for."""
     asked = []
 
-    def load(model, device, speed, notify):
+    def load(model, device, speed, notify, trust_remote_code=False):
         asked.append((model, device, speed))
         notify(f"loading {model}")
         return fakes.HashingEncoder(model=model)
