@@ -83,15 +83,19 @@ def needs_sentence_transformers(base: str, revision: str | None = None) -> str:
     if not isinstance(config, dict):
         return ""
     kind = str(config.get("model_type"))
-    if config.get("is_encoder_decoder"):
+    if kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return f"it is an encoder ({kind})"
+    two_parts = kind in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    if two_parts or config.get("is_encoder_decoder"):
         return f"it is an encoder-decoder ({kind})"
-    is_encoder = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return f"it is an encoder ({kind})" if is_encoder else ""
+    return ""
 
 
 def _read_modules(place: str, revision: str | None) -> list[dict[str, Any]]:
     """Return the entries of modules.json, none where there is no such file."""
-    found = read_model_json(place, "modules.json", revision) or []
+    found = read_model_json(place, "modules.json", revision)
+    if found is None:
+        return []
     if not isinstance(found, list) or not all(isinstance(part, dict) for part in found):
         raise ModelError(f"{place}: its modules.json is no list of modules.")
     return found
