@@ -10,6 +10,7 @@ from cli.commands.bench import bench
 from cli.commands.change import add, delete, update
 from cli.commands.check import check
 from cli.commands.compare import compare
+from cli.commands.conform import conform
 from cli.commands.doctor import doctor
 from cli.commands.embed import embed
 from cli.commands.index import index
@@ -61,6 +62,7 @@ COMMANDS = (
     variants,
     models,
     doctor,
+    conform,
 )
 for command in COMMANDS:
     app.command(cls=PanelCommand)(command)

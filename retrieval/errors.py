@@ -18,6 +18,7 @@ The whole tree::
         |-- IndexCorruptError       an index folder is damaged or half written
         |-- VectorError             vectors of a wrong shape, or with NaN or infinity
         |-- StorageError            the disk is full or not writable
+        |-- EndpointError           a server that was named does not answer as its API says
         `-- MissingDependencyError  an optional package is not installed
 
 A message says what arrived, what is expected, and what to type next. Libraries raise; only
@@ -34,6 +35,7 @@ __all__ = [
     "DownloadError",
     "DuplicateIdError",
     "EmptyCorpusError",
+    "EndpointError",
     "FailureError",
     "FingerprintError",
     "IndexCorruptError",
@@ -143,6 +145,10 @@ class VectorError(FailureError):
 
 class StorageError(FailureError):
     """The disk is full, or a file cannot be written or read."""
+
+
+class EndpointError(FailureError):
+    """A server that was named does not answer, or not as its API says."""
 
 
 class MissingDependencyError(FailureError):

@@ -1,0 +1,176 @@
+"""``millpond conform``: whether two models give the same vectors, and if not, why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cli.commands.embed import Role
+from cli.console import message, progress
+from cli.models import load_encoder
+from cli.options import DeviceOption, JsonOption
+from cli.output import print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from embedder.conform.findings import Conformity, KindScores, Other
+    from retrieval import Encoder
+
+__all__ = ["conform"]
+
+EXIT_DIFFERENT = 1
+
+
+class ApiName(StrEnum):
+    """What --api accepts; a test holds it equal to ``embedder.conform.endpoint.APIS``."""
+
+    OPENAI = "openai"
+    OLLAMA = "ollama"
+    TEI = "tei"
+
+
+def conform(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model to compare with.")],
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against",
+            metavar="URL|MODEL",
+            help="The address of an embedding server (OpenAI's API, TEI's or Ollama's), or another "
+            "model.",
+        ),
+    ],
+    api: Annotated[
+        ApiName | None,
+        typer.Option("--api", help="What the server speaks.", show_default="asked of the server"),
+    ] = None,
+    remote_model: Annotated[
+        str | None,
+        typer.Option(
+            "--remote-model",
+            metavar="NAME",
+            help="What the server calls the model.",
+            show_default="the only one it lists",
+        ),
+    ] = None,
+    key_variable: Annotated[
+        str | None,
+        typer.Option(
+            "--key-variable",
+            metavar="NAME",
+            help="The environment variable that holds the server's key.",
+        ),
+    ] = None,
+    role: Annotated[
+        Role, typer.Option("--as", help="Which of the model's two prompts to use.")
+    ] = Role.DOCUMENT,
+    least: Annotated[
+        float,
+        typer.Option(
+            "--least-cosine", metavar="NUMBER", help="From which cosine on vectors are the same."
+        ),
+    ] = 0.9999,
+    device: DeviceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say whether a model gives the same vectors elsewhere, and why not.
+
+    Embeds 40 texts with both: short and long ones, many languages, emoji, special tokens, blanks,
+    an empty one. Where the vectors differ, the usual reasons are tried one after another: another
+    pooling, EOS or prompt, a chat template, lower case, shorter texts, half precision, no
+    normalisation, fewer dimensions, padding. Exits with 0 if they are the same, 1 if they differ,
+    2 if they could not be compared.
+
+    \b
+    Examples:
+      millpond conform millpond-135m --against http://127.0.0.1:8400
+      millpond conform ./my-model --against http://gpu:8000/v1 --remote-model my-model --as query
+      millpond conform ./my-model --against https://api.example.com/v1 --key-variable EXAMPLE_KEY
+    """
+    from retrieval.errors import FailureError, UsageError
+
+    try:
+        found = _compare(model, against, api, remote_model, key_variable, role, least, device)
+    except FailureError as error:  # 1 would say that the vectors differ
+        raise UsageError(str(error)) from error
+    if json:
+        print_json(asdict(found))
+    else:
+        _show(found)
+    if not found.same:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _compare(
+    model: str,
+    against: str,
+    api: ApiName | None,
+    remote_model: str | None,
+    key_variable: str | None,
+    role: Role,
+    least: float,
+    device: str | None,
+) -> Conformity:
+    from embedder.conform.endpoint import is_url, open_endpoint
+    from embedder.conform.examine import conform as examine
+    from embedder.conform.local import LoadedModel, take_apart
+    from retrieval.errors import UsageError
+
+    side: Literal["query", "document"] = "query" if role is Role.QUERY else "document"
+    other: Other | None = None
+    if is_url(against):  # asked before a model loads
+        other = open_endpoint(
+            against,
+            api=api.value if api else None,
+            model=remote_model,
+            key_variable=key_variable,
+            side=side,
+            notify=message,
+        )
+    elif api or remote_model or key_variable:
+        raise UsageError(
+            f"--api, --remote-model and --key-variable go with an address, and {against!r} is not "
+            f"one. Leave them out, or type --against http://HOST:PORT."
+        )
+    encoder: Encoder = load_encoder(model, device)
+    local = take_apart(encoder)
+    if other is None:
+        other = LoadedModel(load_encoder(against, device), side)
+    with progress("Comparing", 40, "texts") as advance:
+        return examine(local, other, side=side, least=least, progress=advance)
+
+
+def _show(found: Conformity) -> None:
+    verdict = "The same" if found.same else "Different"
+    print_line(f"{verdict}: {found.model} and {found.against}")
+    print_line()
+    header = ("texts", "", "least cosine", "median", "length here", "there")
+    print_table([header, *(_row(kind) for kind in found.kinds)])
+    if found.dimension_here != found.dimension_there:
+        print_line(f"dimension: {found.dimension_here} here, {found.dimension_there} there")
+    if found.findings:
+        print_line()
+        print_line("Why:")
+    for finding in found.findings:
+        print_line(f"- {finding.text}{_gain(finding.before, finding.after)}")
+    for note in found.notes:
+        message(note)
+    if found.unexplained and not found.same:
+        message(f"{found.unexplained} texts still differ when all of that is taken into account.")
+
+
+def _row(kind: KindScores) -> tuple[str, ...]:
+    count = str(kind.texts)
+    if kind.refused:
+        count += f", {kind.refused} refused"
+    numbers = (kind.least, kind.median, kind.length_here, kind.length_there)
+    shown = ("-" if number is None else f"{number:.4f}" for number in numbers)
+    return (kind.kind, count, *shown)
+
+
+def _gain(before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return ""
+    return f" (least cosine {before:.4f} without that, {after:.4f} with it)"

@@ -1,0 +1,1 @@
+"""Whether two models give the same vectors, and if not, why. Imports no torch."""

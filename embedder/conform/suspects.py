@@ -1,0 +1,255 @@
+"""The usual reasons why one model gives other vectors elsewhere, each tried by encoding again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from embedder.conform.recipe import LocalModel, Recipe
+from retrieval.errors import FailureError
+from retrieval.protocols import Vectors
+from retrieval.scores import Doubles, cosines
+
+__all__ = ["EXPLAINS", "Explained", "Suspect", "compare", "explain", "list_text_suspects"]
+
+EXPLAINS = 0.999
+"""The cosine from which a suspect explains the vector of a text."""
+HALF = 0.5
+"""A suspect has to take more than this share of the difference away."""
+_NEGLIGIBLE = 0.1
+"""Once so little of the difference is left, nothing further is looked for."""
+_DEPTH, _BEAM = 3, 12
+_RANKED_TEXTS, _CHECKED, _PER_POOLING = 4, 3, 4
+_MOST_ENDINGS = 8
+
+POOLING_WORDS = {
+    "eos": "the last token",
+    "mean": "the mean of the tokens",
+    "cls": "the first token (CLS)",
+    "max": "the largest value per coordinate",
+    "weighted_mean": "the weighted mean of the tokens",
+}
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """One change of a recipe.
+
+    Attributes
+    ----------
+    group : what it changes; a second suspect of the same group is not tried.
+    there, here : what the other model would do, and what ours does.
+    """
+
+    group: str
+    there: str
+    here: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The best recipe found, and the suspects that lead to it.
+
+    Attributes
+    ----------
+    scores : (N,) cosines of the texts that were looked at.
+    """
+
+    recipe: Recipe
+    scores: Doubles
+    suspects: tuple[Suspect, ...] = field(default=())
+
+    @property
+    def gap(self) -> float:
+        """How far the cosines are from 1, on average."""
+        return max(1 - float(self.scores.mean()), 0.0)
+
+    def explains(self, start: Doubles) -> bool:
+        """Return whether this is why the cosines were ``start`` before."""
+        gap = 1 - float(start.mean())
+        return bool(self.suspects) and bool(self.scores.min() >= EXPLAINS) and self.gap < HALF * gap
+
+
+def compare(ours: Vectors, theirs: Vectors) -> Doubles:
+    """Return the cosine of each row (N,); ours are cut to the length of theirs."""
+    return cosines(ours[:, : theirs.shape[1]], theirs)
+
+
+def explain(
+    local: LocalModel, start: Recipe, side: str, texts: Sequence[str], theirs: Vectors
+) -> Explained:
+    """Return the recipe that comes nearest to the other model's vectors of some texts.
+
+    Up to three suspects are combined: each step goes on from the best of the step before. Another
+    one is taken on only where it takes half of the remaining difference away.
+
+    Parameters
+    ----------
+    start : our own recipe of ``side``.
+    theirs : float32 (N, D).
+    """
+    best = first = Explained(start, compare(local.vectors(texts, start), theirs))
+    frontier, seen = [first], {start}
+    for _ in range(_DEPTH):
+        found = []
+        for one in frontier:
+            for suspect in _list_suspects(local, one.recipe, side):
+                used = {earlier.group for earlier in one.suspects}
+                if suspect.recipe not in seen and suspect.group not in used:
+                    seen.add(suspect.recipe)
+                    scores = _try(local, texts[:_RANKED_TEXTS], suspect.recipe, theirs)
+                    if scores is not None:
+                        trail = (*one.suspects, suspect)
+                        found.append(Explained(suspect.recipe, scores, trail))
+        found.sort(key=lambda one: -round(one.scores.mean(), 5))
+        frontier = _diversify(found)
+        for one in frontier[:_CHECKED]:
+            scores = compare(local.vectors(texts, one.recipe), theirs)
+            whole = replace(one, scores=scores)
+            if whole.gap < HALF * best.gap:
+                best = whole
+        if best.explains(first.scores) and best.gap < _NEGLIGIBLE * first.gap:
+            break
+    return best
+
+
+def _diversify(found: Sequence[Explained]) -> list[Explained]:
+    """Return the best ones, best first, and the best of each way to pool among them.
+
+    With the wrong pooling, what else is right brings a vector hardly nearer.
+    """
+    kept = list(found[:_BEAM])
+    for pooling in {one.recipe.pooling for one in found}:
+        kept += [one for one in found[_BEAM:] if one.recipe.pooling == pooling][:_PER_POOLING]
+    return kept
+
+
+def _try(
+    local: LocalModel, texts: Sequence[str], recipe: Recipe, theirs: Vectors
+) -> Doubles | None:
+    """Return the cosines with a recipe, None where the model cannot follow it."""
+    try:
+        return compare(local.vectors(texts, recipe), theirs[: len(texts)])
+    except FailureError:
+        return None
+
+
+def _list_suspects(local: LocalModel, recipe: Recipe, side: str) -> Iterator[Suspect]:
+    yield from _poolings(local, recipe)
+    yield from _endings(local, recipe)
+    yield from _heads(local, recipe)
+    yield from _prompts(local, recipe, side)
+    yield from list_text_suspects(recipe)
+    if local.chat is not None and recipe.head + recipe.ending != sum(local.chat, ()):
+        head, ending = local.chat
+        for tail in {ending: None, ending + recipe.ending: None}:
+            changed = replace(recipe, head=head, ending=tail)
+            yield Suspect("tokens around", "the chat template is applied", "it is not", changed)
+    for name in local.attentions:
+        if recipe.attention == "own":
+            changed = replace(recipe, attention=name)
+            yield Suspect("attention", f"attention is {name}", "it is not", changed)
+
+
+def _poolings(local: LocalModel, recipe: Recipe) -> Iterator[Suspect]:
+    own = POOLING_WORDS.get(local.own_pooling, local.own_pooling)
+    for name in local.poolings:
+        words = POOLING_WORDS.get(name, name)
+        changed = replace(recipe, pooling=name)
+        yield Suspect("pooling", f"a vector is {words}", f"it is {own}", changed)
+
+
+def _endings(local: LocalModel, recipe: Recipe) -> Iterator[Suspect]:
+    spell, own = _speller(local), recipe.ending
+    here = f"{spell(own)} does" if own else "no token does"
+    if own:
+        words = "no token ends a text"
+        yield Suspect("tokens around", words, here, replace(recipe, ending=()))
+        changed = replace(recipe, ending=own + own[-1:])
+        yield Suspect("tokens around", f"{spell(own + own[-1:])} ends a text", here, changed)
+    for token in _special_ids(local):
+        if own != (token,):
+            changed = replace(recipe, ending=(token,))
+            words = f"{spell((token,))} ends a text"
+            yield Suspect("tokens around", words, here, changed)
+
+
+def _heads(local: LocalModel, recipe: Recipe) -> Iterator[Suspect]:
+    spell, own = _speller(local), recipe.head
+    here = f"{spell(own)} does" if own else "no token does"
+    if own:
+        words = "no token begins a text"
+        yield Suspect("first token", words, here, replace(recipe, head=()))
+        words = f"{spell(own[:1] + own)} begins a text"
+        yield Suspect("first token", words, here, replace(recipe, head=own[:1] + own))
+    for name in ("bos_token_id", "cls_token_id"):
+        token = getattr(local.tokenizer, name, None)
+        if token is not None and own[:1] != (token,):
+            changed = replace(recipe, head=(int(token), *own))
+            words = f"{spell((int(token),))} begins a text"
+            yield Suspect("first token", words, here, changed)
+
+
+def _prompts(local: LocalModel, recipe: Recipe, side: str) -> Iterator[Suspect]:
+    own = local.recipes[side]
+    other_side = "document" if side == "query" else "query"
+    other = local.recipes[other_side]
+    here = f"the {side} prompt is {_show(own)}" if _show(own) else f"a {side} has no prompt"
+    if _show(own):
+        changed = replace(recipe, prefix="", suffix="")
+        yield Suspect("prompt", "no prompt goes before a text", here, changed)
+        changed = replace(
+            recipe, prefix=own.prefix + recipe.prefix, suffix=recipe.suffix + own.suffix
+        )
+        yield Suspect("prompt", "the prompt is there twice", here, changed)
+    if (other.prefix, other.suffix) != (own.prefix, own.suffix) and _show(other):
+        changed = replace(recipe, prefix=other.prefix, suffix=other.suffix)
+        words = f"the {other_side} prompt {_show(other)} is used"
+        yield Suspect("prompt", words, here, changed)
+
+
+def list_text_suspects(recipe: Recipe) -> Iterator[Suspect]:
+    """Yield what can be done to the characters of a text."""
+    if not recipe.lowercase:
+        changed = replace(recipe, lowercase=True)
+        yield Suspect("case", "texts are put in lower case", "they are not", changed)
+    else:
+        changed = replace(recipe, lowercase=False)
+        yield Suspect("case", "texts keep their case", "they are put in lower case", changed)
+    if not recipe.reads_specials:
+        words = "a text that spells a special token is read as that token"
+        yield Suspect("specials", words, "it stays text", replace(recipe, reads_specials=True))
+    if recipe.spaces == "kept":
+        words = "blanks and newlines are taken off both ends of a text"
+        yield Suspect("spaces", words, "they stay", replace(recipe, spaces="stripped"))
+        words = "newlines are replaced by blanks"
+        yield Suspect("spaces", words, "they stay", replace(recipe, spaces="newlines"))
+
+
+def _show(recipe: Recipe) -> str:
+    """Return a prompt in quotes, "" where there is none."""
+    if not recipe.prefix and not recipe.suffix:
+        return ""
+    return repr(recipe.prefix + ("{text}" + recipe.suffix if recipe.suffix else ""))
+
+
+def _special_ids(local: LocalModel) -> list[int]:
+    """Return the special tokens that could end a text, the likely ones first."""
+    tokenizer = local.tokenizer
+    named = [getattr(tokenizer, f"{name}_token_id", None) for name in ("eos", "sep", "pad", "bos")]
+    unique = dict.fromkeys([*named, *sorted(tokenizer.all_special_ids)])
+    return [int(token) for token in unique if token is not None][:_MOST_ENDINGS]
+
+
+def _speller(local: LocalModel) -> Callable[[Sequence[int]], str]:
+    return lambda ids: " ".join(
+        f"'{token}'" for token in local.tokenizer.convert_ids_to_tokens(list(ids))
+    )
+
+
+def median(scores: Doubles) -> float:
+    """Return the median, or 1 of nothing."""
+    return float(np.median(scores)) if len(scores) else 1.0
