@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,9 @@ from indexes.search.selection import (
     live_rows,
     write_fields,
 )
-from indexes.snapshot import Snapshot, verify_files
+from indexes.snapshot import Snapshot, damaged, verify_files
 from indexes.storage.documents import DocumentStore
-from indexes.storage.files import FileEntry
+from indexes.storage.files import FileEntry, find_fault
 from indexes.storage.manifest import (
     BUILDING_NAME,
     SHARD_ROLES,
@@ -97,9 +98,9 @@ def _build(
     check_unique_ids(documents, source=draft.corpus_name or "corpus", live=live)
     schema = infer_fields(documents, live)
     write_fields(documents, live, schema, change.staging / FIELDS_NAME)
-    old = None
+    extends = None
     if previous is not None and "index" in previous.files:
-        old = previous.place(change.folder, "index")
+        extends = partial(_verified_index, change.folder, previous)
     request = BuildRequest(
         change.staging,
         draft.factory,
@@ -108,10 +109,10 @@ def _build(
         fingerprint=draft.fingerprint,
         schema=schema,
         live=live,
-        previous=old,
+        previous=extends,
     )
     result, carried = _run_backend(backend, request, previous)
-    kept = previous.settings if old is not None and previous is not None else {}
+    kept = previous.settings if extends and previous is not None else {}
     built = replace(
         draft,
         documents=len(documents) - len(gone),
@@ -127,6 +128,11 @@ def _build(
         recall = _measure(Snapshot.of(change.folder, built, backend))
         built = replace(built, settings={**built.settings, **recall})
     return change.publish(built)
+
+
+def _verified_index(folder: Path, manifest: Manifest) -> Path:
+    verify_files(folder, manifest, "index")
+    return manifest.place(folder, "index")
 
 
 def _run_backend(
@@ -231,11 +237,13 @@ class Target:
 def rebuild(change: Transaction, target: Target, source: Path | None = None) -> Manifest:
     """Build another index of the same vectors; see ``Index.reindex``.
 
-    ``source`` is the index folder that the vectors come from, if it is another one.
+    ``source`` is the index folder that the vectors come from, if it is another one. Vectors and
+    documents are compared with their checksums first.
     """
     if source is None:
         snapshot = change.snapshot
         files = snapshot.manifest.shard_files
+        verify_files(change.folder, snapshot.manifest, *SHARD_ROLES)
     else:
         snapshot, files = _share_shards(source, change)
     draft, backend = target.resolve(snapshot.manifest)
@@ -261,11 +269,22 @@ def _share_shards(source: Path, change: Transaction) -> tuple[Snapshot, dict[str
         with storage_errors(change.folder), suppress(FileNotFoundError):
             shared = {role: _share(source, change, role, files[role]) for role in files}
             if read_manifest(source) == snapshot.manifest:
+                _verify_shared(source, files, change.folder, shared)
                 return snapshot, shared
     raise StorageError(
         f"{source} was changed by another process while it was read. Type the command again when "
         "that process has ended."
     )
+
+
+def _verify_shared(
+    source: Path, files: Mapping[str, FileEntry], folder: Path, shared: Mapping[str, FileEntry]
+) -> None:
+    """Raise IndexCorruptError, naming the file in ``source``, for a shard that was damaged."""
+    for role, entry in shared.items():
+        fault = find_fault(folder, entry, checksum=True)
+        if fault:
+            raise damaged(source / files[role].name, fault)
 
 
 def _share(source: Path, change: Transaction, role: str, entry: FileEntry) -> FileEntry:

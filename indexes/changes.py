@@ -18,7 +18,8 @@ import numpy as np
 from indexes.backends.registry import backend_of
 from indexes.build import build_index
 from indexes.search.selection import IdLookup
-from indexes.storage.manifest import MANIFEST_NAME, Manifest
+from indexes.snapshot import verify_files
+from indexes.storage.manifest import MANIFEST_NAME, VECTORS_NAME, Manifest
 from indexes.storage.staging import CHANGE, Staging
 from indexes.transaction import Transaction
 from indexes.writing import Encoded, IndexConfig, check_encoded, plan_of, stage_rows
@@ -114,6 +115,7 @@ class Merge:
     delete_missing: bool = False
     _dead: set[int] = field(default_factory=set)
     _kept: dict[str, int] = field(default_factory=dict)
+    _verified: bool = False
 
     def run(
         self,
@@ -212,12 +214,20 @@ class Merge:
             vectors = np.empty((len(chunk), stored.dimension), dtype=np.float32)
             kept = [self._kept.pop(document.doc_id, -1) for document in chunk]
             rows = np.array(kept, dtype=np.int64)
-            vectors[rows >= 0] = stored.rows(rows[rows >= 0])
+            if (rows >= 0).any():
+                self._verify_vectors()
+                vectors[rows >= 0] = stored.rows(rows[rows >= 0])
             new = [document for document, row in zip(chunk, kept, strict=True) if row < 0]
             if new:
                 encoded = self.encoder.encode_documents([document.content for document in new])
                 vectors[rows < 0] = check_encoded(encoded, new, stored.dimension)
             yield chunk, vectors
+
+    def _verify_vectors(self) -> None:
+        """Compare the checksums of the stored vectors once, before the first is copied."""
+        if not self._verified:
+            verify_files(self.transaction.folder, self.transaction.snapshot.manifest, VECTORS_NAME)
+            self._verified = True
 
 
 def check_fit(folder: Path, manifest: Manifest, encoder: Encoder, split: Splitter | None) -> None:

@@ -18,7 +18,7 @@ from retrieval import Hit, Vectors
 from retrieval.errors import IndexCorruptError, UsageError
 from retrieval.protocols import Rows
 
-__all__ = ["Snapshot", "find_damage", "verify_files"]
+__all__ = ["Snapshot", "damaged", "find_damage", "verify_files"]
 
 SMALL_SELECTION = 4096
 """With so few rows, comparing all of them is as fast as asking a graph or lists."""

@@ -30,7 +30,8 @@ class BuildRequest:
     schema : the types of the documents' fields.
     live : bool (N,), False for deleted rows; None where all are live. A backend may leave deleted
         rows out or keep them, but rows keep their numbers.
-    previous : the file of an index of the first rows, which may be extended instead of built anew.
+    previous : returns the file of an index of the first rows, which may be extended instead of
+        built anew, once its checksum was compared; raises IndexCorruptError for a damaged one.
     """
 
     folder: Path
@@ -40,7 +41,7 @@ class BuildRequest:
     fingerprint: Fingerprint | None = None
     schema: Schema = field(default_factory=Schema)
     live: Mask | None = None
-    previous: Path | None = None
+    previous: Callable[[], Path] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,9 @@ TRAINING_ROWS = 65_536
 TRAINING_ROWS_PER_LIST = 64
 HNSW_SEARCH_BREADTH = 64
 
+GRAPHS = ("HNSW", "NSG")
+NUMBERS = re.compile(r"(?P<kind>[A-Za-z]+)(?P<number>[0-9]+)(?:x(?P<bits>[0-9]+))?")
+
 # fourcc, D, N, two reserved words, is_trained, metric, number of floats that follow.
 FLAT_HEADER = struct.Struct("<4siqqq?iQ")
 
@@ -152,6 +155,7 @@ def condense(error: Exception) -> str:
 
 def _new_index(dimension: int, factory: str) -> Any:
     faiss = load_faiss()
+    _check_numbers(dimension, factory)
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except (RuntimeError, MemoryError, OverflowError) as error:
@@ -164,6 +168,16 @@ def _new_index(dimension: int, factory: str) -> Any:
     if ivf is not None and ivf.nlist < 1:
         raise _refused(factory, dimension, "IVF needs at least one list")
     return index
+
+
+def _check_numbers(dimension: int, factory: str) -> None:
+    """Raise UsageError for numbers that FAISS takes and then crashes or hangs with."""
+    for part in NUMBERS.finditer(factory):
+        kind, least = part["kind"], 2 if part["kind"] in GRAPHS else 1
+        if int(part["number"]) < least and not kind.startswith("PCA"):
+            raise _refused(factory, dimension, f"{kind} needs a number of {least} or more")
+        if part["bits"] is not None and int(part["bits"]) < 1:
+            raise _refused(factory, dimension, f"{kind} needs 1 bit or more after the x")
 
 
 def _refused(factory: str, dimension: int, reason: str) -> UsageError:
@@ -201,7 +215,7 @@ def _extend(request: BuildRequest) -> Any | None:
     if request.previous is None:
         return None
     faiss = load_faiss()
-    index = faiss.read_index(str(request.previous))
+    index = faiss.read_index(str(request.previous()))
     start = 0
     for block in request.vectors:
         missing = block[max(0, index.ntotal - start) :]

@@ -282,3 +282,25 @@ def test_a_deletion_is_done_although_too_few_documents_are_left_to_train(tmp_pat
     assert not updated.postponed
     assert (updated.manifest.documents, updated.manifest.rows) == (30, 30)
     Index.open(path).check()
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        "HNSW0",
+        "HNSW1",
+        "HNSW1_SQ8",
+        "IVF4_HNSW1,Flat",
+        "NSG0",
+        "NSG1",
+        "PQ4x0",
+        "RQ0x8",
+        "RR0,Flat",
+    ],
+)
+def test_a_number_that_crashes_faiss_is_refused_before_anything_is_embedded(tmp_path, factory):
+    encoder = fakes.HashingEncoder()
+    with pytest.raises(UsageError, match=f"FAISS cannot make the index '{factory}'.* needs "):
+        Index.create(tmp_path / "i", encoder, fakes.make_documents(3), IndexConfig(factory=factory))
+    assert encoder.calls == 0
+    assert not (tmp_path / "i").exists()
