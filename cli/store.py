@@ -56,8 +56,13 @@ collection = "docs"            # what the server calls it; the name of DIR by de
 # quantization = "none"        # int8 takes a quarter of the memory, binary a 32nd:
                                # search compressed, rank by the originals; needs HNSW
 # vectors_on_disk = false      # true: keep the vectors on disk, not in memory
-# payload_on_disk = false      # the same for ids and fields of the documents
+# payload_on_disk = false      # the same for texts, ids and fields of the documents
 # graph_on_disk = false        # the same for the graph; needs HNSW
+
+# What other programs find in a point. The names are those that langchain-qdrant reads.
+# text_field = "page_content"  # the text
+# metadata_field = "metadata"  # the metadata and the title
+# store_text = true            # false: leave the texts out
 """
 
 

@@ -68,7 +68,7 @@ def test_an_index_on_a_server_is_made_with_every_setting_and_searched(
     [(name, collection)] = qdrant_server.collections.items()
     body = {key: value for key, value in collection["body"].items() if key != "metadata"}
     assert body == {
-        "vectors": {"size": 32, "distance": "Dot", "on_disk": True},
+        "vectors": {"size": 32, "distance": "Cosine", "on_disk": True},
         "hnsw_config": {"m": 32, "ef_construct": 100, "on_disk": True},
         "quantization_config": {"binary": {"always_ram": True}},
         "shard_number": 3,
@@ -94,6 +94,9 @@ def test_a_file_expresses_all_that_the_library_does(monkeypatch, write_store):
         "vectors_on_disk = true",
         "payload_on_disk = true",
         "graph_on_disk = true",
+        'text_field = "text"',
+        'metadata_field = "about"',
+        "store_text = false",
         "timeout_seconds = 5",
         "green_seconds = 6",
     )
@@ -110,6 +113,9 @@ def test_a_file_expresses_all_that_the_library_does(monkeypatch, write_store):
         vectors_on_disk=True,
         payload_on_disk=True,
         graph_on_disk=True,
+        text_field="text",
+        metadata_field="about",
+        store_text=False,
         timeout_seconds=5,
         green_seconds=6,
     )

@@ -40,6 +40,9 @@ SEARCH_BREADTH = 128
 GRAMMAR = re.compile(r"HNSW(?P<m>[0-9]{1,6})?(?:,ef(?P<ef>[0-9]{1,6}))?")
 COLLECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
+ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+OWN_ENTRIES = ("doc_id", "row", "fields")
+
 ADDRESS = re.compile(
     r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~-]+)*/?",
     re.IGNORECASE,
@@ -129,6 +132,9 @@ class QdrantOptions:
     quantization : "none", "int8" (a quarter of the memory) or "binary" (a 32nd); the search then
         asks for twice the candidates and ranks them by the original vectors.
     vectors_on_disk, payload_on_disk, graph_on_disk : keep these on disk and not in memory.
+    text_field, metadata_field : the payload entries in which other programs find a document's text
+        and metadata; the names are LangChain's.
+    store_text : whether the payload holds the text.
     timeout_seconds : for one request.
     green_seconds : how long to wait after the upload for the server to finish indexing.
     """
@@ -147,6 +153,9 @@ class QdrantOptions:
     vectors_on_disk: bool = False
     payload_on_disk: bool = False
     graph_on_disk: bool = False
+    text_field: str = "page_content"
+    metadata_field: str = "metadata"
+    store_text: bool = True
     timeout_seconds: int = 60
     green_seconds: int = 3600
 
@@ -176,6 +185,7 @@ class QdrantOptions:
             raise UsageError(
                 f"quantization is {self.quantization!r}; expected {', '.join(QUANTIZATIONS)}."
             )
+        _check_entries(self.text_field, self.metadata_field)
 
     @property
     def mode(self) -> str:
@@ -207,6 +217,8 @@ class QdrantOptions:
         try:
             if mode != SERVER:
                 raise UsageError(f"mode is {mode!r}.")
+            if "metadata_field" not in settings:
+                raise UsageError("An earlier millpond made it, with another payload.")
             kept: dict[str, Any] = {name: settings[name] for name in known}
             return cls(**kept, received=True)
         except (UsageError, TypeError, AttributeError) as error:
@@ -214,6 +226,18 @@ class QdrantOptions:
                 f"The manifest does not say where the vectors are: {error} "
                 "Index the corpus again with --overwrite."
             ) from None
+
+
+def _check_entries(text: str, metadata: str) -> None:
+    """Raise UsageError for names of payload entries that cannot be used."""
+    for name, value in (("text_field", text), ("metadata_field", metadata)):
+        if not ENTRY.fullmatch(value) or value in OWN_ENTRIES:
+            raise UsageError(
+                f"{name} is {value!r}; expected letters, digits and '_', not beginning with a "
+                f"digit, and not {', '.join(OWN_ENTRIES)}, which hold something else."
+            )
+    if text == metadata:
+        raise UsageError(f"text_field and metadata_field are both {text!r}; expected two names.")
 
 
 def refuse_without_server(names: Sequence[str]) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha1
-from itertools import chain, repeat
+from itertools import chain
 from typing import TypeAlias
 from uuid import NAMESPACE_OID
 
+from indexes.backends.qdrant.clients import ClientFields
 from indexes.backends.qdrant.filters import ROOT, Json, make_payload
 from indexes.storage.documents import DocumentStore
 from indexes.storage.vectors import Shards
-from retrieval import Scalar, Vectors
+from retrieval import Document, Vectors
 from retrieval.filters import Schema
 from retrieval.protocols import Mask
 
@@ -43,10 +44,20 @@ class Payload:
     ----------
     schema : of the documents' fields; none are carried by default.
     live : bool (N,), False for deleted rows; None where all are live.
+    clients : where other programs find text and metadata; None where no other program looks.
     """
 
     schema: Schema = field(default_factory=Schema)
     live: Mask | None = None
+    clients: ClientFields | None = None
+
+    def carry(self, document: Document) -> Json:
+        """Return what the point of a document carries beside id and row."""
+        if self.clients is not None:
+            return self.clients.make_payload(document, self.schema)
+        if not self.schema.types:
+            return {}
+        return {ROOT: make_payload(document.metadata, self.schema)}
 
 
 def point_id(doc_id: str) -> str:
@@ -87,15 +98,23 @@ def read_batches(
 
 def _read_points(vectors: Shards, documents: DocumentStore, payload: Payload) -> Iterator[Point]:
     """Yield every live row."""
-    ids = chain.from_iterable(documents.iterate_ids())
-    has_fields = bool(payload.schema.types)
-    metadata: Iterator[Mapping[str, Scalar]] = repeat({}, len(vectors))
-    if has_fields:
-        metadata = chain.from_iterable(documents.iterate_metadata())
-    rows = chain.from_iterable(vectors)
-    for row, (vector, doc_id, found) in enumerate(zip(rows, ids, metadata, strict=True)):
+    records = _read_documents(documents, payload)
+    pairs = zip(chain.from_iterable(vectors), records, strict=True)
+    for row, (vector, document) in enumerate(pairs):
         if payload.live is None or payload.live[row]:
-            carried: Json = {DOC_ID: doc_id, ROW: row}
-            if has_fields:
-                carried[ROOT] = make_payload(found, payload.schema)
-            yield point_id(doc_id), vector, carried
+            doc_id = document.doc_id
+            yield point_id(doc_id), vector, {DOC_ID: doc_id, ROW: row, **payload.carry(document)}
+
+
+def _read_documents(documents: DocumentStore, payload: Payload) -> Iterator[Document]:
+    """Yield all documents, with no more of them than points carry."""
+    if payload.clients is not None:
+        yield from chain.from_iterable(documents.iterate())
+        return
+    ids = chain.from_iterable(documents.iterate_ids())
+    if not payload.schema.types:
+        yield from (Document(doc_id, "") for doc_id in ids)
+        return
+    metadata = chain.from_iterable(documents.iterate_metadata())
+    for doc_id, found in zip(ids, metadata, strict=True):
+        yield Document(doc_id, "", metadata=found)

@@ -7,6 +7,7 @@ it has opened. What earlier or killed builds left under the same name is removed
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -15,12 +16,15 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+
 from indexes.backends.backend import BuildRequest
+from indexes.backends.qdrant.clients import ClientFields
 from indexes.backends.qdrant.connection import Connection
-from indexes.backends.qdrant.filters import list_payload_indexes
 from indexes.backends.qdrant.options import Factory, QdrantOptions
 from indexes.backends.qdrant.points import Payload, Point, read_batches
 from indexes.storage.manifest import Manifest
+from indexes.storage.vectors import Shards
 from retrieval import Fingerprint
 from retrieval.errors import (
     FingerprintError,
@@ -29,12 +33,13 @@ from retrieval.errors import (
     StorageError,
     UsageError,
 )
-from retrieval.filters import Schema
 
 __all__ = [
     "build_collection",
     "check_collection",
     "check_name",
+    "choose_distance",
+    "client_fields",
     "create_collection",
     "upload",
 ]
@@ -43,6 +48,8 @@ OURS = "millpond"
 """The key of the collection's metadata under which we keep ours."""
 
 LONGEST_POLL_SECONDS = 5.0
+
+COSINE, DOT = "Cosine", "Dot"
 
 
 def check_name(connection: Connection, options: QdrantOptions) -> str | None:
@@ -77,11 +84,31 @@ def check_name(connection: Connection, options: QdrantOptions) -> str | None:
     return target
 
 
+def choose_distance(vectors: Shards) -> str:
+    """Return COSINE for vectors of length 1, as other programs expect it; otherwise DOT.
+
+    Qdrant divides vectors by their length for the one, which may change no more than the last
+    digits: less than the ranking allows for.
+    """
+    allowed = math.sqrt(vectors.dimension) * 2.0**-24
+    for block in vectors:
+        lengths = np.linalg.norm(block.astype(np.float64), axis=1)
+        if np.abs(lengths - 1).max(initial=0) > allowed:
+            return DOT
+    return COSINE
+
+
+def client_fields(options: QdrantOptions) -> ClientFields:
+    """Return where a collection keeps what other programs read."""
+    return ClientFields(options.text_field if options.store_text else "", options.metadata_field)
+
+
 def build_collection(
     connection: Connection,
     options: QdrantOptions,
     factory: Factory,
     request: BuildRequest,
+    distance: str,
     *,
     keep: frozenset[str] = frozenset(),
 ) -> str:
@@ -89,6 +116,7 @@ def build_collection(
 
     Parameters
     ----------
+    distance : COSINE or DOT.
     keep : collections that are still read; other leftovers of this name are removed.
 
     Raises
@@ -112,14 +140,16 @@ def build_collection(
         "complete": False,
     }
     try:
-        create_collection(connection, name, options, factory, request.vectors.dimension, ours)
+        dimension = request.vectors.dimension
+        create_collection(connection, name, options, factory, dimension, ours, distance)
         if _read_ours(connection, name) is None:
             raise UsageError(
                 f"The Qdrant server {options.url} keeps no metadata of a collection, so the "
                 "model could not be checked. Update the server to 1.16 or newer."
             )
-        _index_fields(connection, name, request.schema)
-        payload = Payload(request.schema, request.live)
+        clients = client_fields(options)
+        _index_fields(connection, name, clients.list_indexes(request.schema))
+        payload = Payload(request.schema, request.live, clients)
         batches = read_batches(request.vectors, request.documents, payload)
         upload(connection, name, batches, options.parallel)
         _wait_for_green(connection, name, options.green_seconds)
@@ -141,13 +171,13 @@ def create_collection(
     factory: Factory,
     dimension: int,
     ours: dict[str, Any],
+    distance: str = DOT,
 ) -> None:
     """Make an empty collection for vectors of length D."""
     from qdrant_client import models
 
-    # Dot and not Cosine: see indexes.backends.qdrant.edge.
     vectors = models.VectorParams(
-        size=dimension, distance=models.Distance.DOT, on_disk=options.vectors_on_disk or None
+        size=dimension, distance=models.Distance(distance), on_disk=options.vectors_on_disk or None
     )
     graph = models.HnswConfigDiff(m=0)
     if not factory.exact:
@@ -181,11 +211,11 @@ def create_collection(
     connection.run(create)
 
 
-def _index_fields(connection: Connection, name: str, schema: Schema) -> None:
-    """Make a payload index for every field that can be filtered, before points arrive."""
+def _index_fields(connection: Connection, name: str, indexes: dict[str, str]) -> None:
+    """Make the payload indexes, of these kinds by path, before points arrive."""
 
     def create(client: Any) -> None:
-        for path, kind in list_payload_indexes(schema).items():
+        for path, kind in indexes.items():
             client.create_payload_index(name, path, field_schema=kind, wait=True)
 
     connection.run(create)

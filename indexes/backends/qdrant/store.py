@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from indexes.backends.backend import Backend, BuildRequest, BuildResult, OpenRequest, SearchEngine
+from indexes.backends.qdrant.clients import ClientFields
 from indexes.backends.qdrant.connection import Connection
 from indexes.backends.qdrant.edge import EdgeSearcher, build_shard
-from indexes.backends.qdrant.filters import make_filter
+from indexes.backends.qdrant.filters import Json, make_filter
 from indexes.backends.qdrant.options import (
     EMBEDDED,
     MEMORY,
@@ -35,9 +36,12 @@ from indexes.backends.qdrant.options import (
 )
 from indexes.backends.qdrant.points import ROW, Payload, read_batches
 from indexes.backends.qdrant.server import (
+    COSINE,
     build_collection,
     check_collection,
     check_name,
+    choose_distance,
+    client_fields,
     create_collection,
     upload,
 )
@@ -46,6 +50,8 @@ from indexes.search.selection import Selection
 from indexes.storage.manifest import Manifest, read_manifest
 from retrieval import Scalar, Vectors
 from retrieval.errors import IndexCorruptError, MillpondError
+from retrieval.filters import Schema
+from retrieval.filters.plan import Plan
 
 __all__ = ["ServerSearcher", "configured_backend", "CollectionState", "read_collection_state"]
 
@@ -59,15 +65,35 @@ STORE_NAME = "store.json"
 SHARD_NAME = "shard"
 MEMORY_COLLECTION = "millpond"
 STORED_COLLECTION = "stored_collection"
+DISTANCE = "distance"
 
 
 class ServerSearcher:
-    """Asks a collection for candidates; implements ``Candidates``."""
+    """Asks a collection for candidates; implements ``Candidates``.
 
-    def __init__(self, connection: Connection, name: str, *, quantized: bool = False) -> None:
+    Parameters
+    ----------
+    quantized : whether it holds compressed vectors too.
+    cosine : whether the server divides scores by the length of the query.
+    clients, schema : where filters look for fields; None where all lie together.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        name: str,
+        *,
+        quantized: bool = False,
+        cosine: bool = False,
+        clients: ClientFields | None = None,
+        schema: Schema | None = None,
+    ) -> None:
         self._connection = connection
         self._name = name
         self._quantized = quantized
+        self._cosine = cosine
+        self._clients = clients
+        self._schema = schema or Schema()
 
     def __call__(
         self, queries: Vectors, wanted: int, *, exact: bool, selection: Selection
@@ -78,7 +104,7 @@ class ServerSearcher:
         params = self._params(wanted, exact)
         matching = None
         if selection.plan is not None:
-            matching = models.Filter.model_validate(make_filter(selection.plan))
+            matching = models.Filter.model_validate(self._make_filter(selection.plan))
         found: list[Found] = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             requests = [
@@ -89,7 +115,16 @@ class ServerSearcher:
             ]
             answers = self._ask(requests)
             found.extend(_read_answer(answer.points) for answer in answers)
-        return found
+        if not self._cosine:
+            return found
+        lengths = np.linalg.norm(queries.astype(np.float64), axis=1).astype(np.float32)
+        return [(scores * n, rows) for (scores, rows), n in zip(found, lengths, strict=True)]
+
+    def _make_filter(self, plan: Plan) -> Json:
+        condition = make_filter(plan)
+        if self._clients is None:
+            return condition
+        return self._clients.move_paths(condition, self._schema)
 
     def _ask(self, requests: list[Any]) -> list[Any]:
         return self._connection.run(
@@ -160,18 +195,23 @@ def _build(options: QdrantOptions, request: BuildRequest) -> BuildResult:
     else:
         libraries["qdrant-client"] = metadata.version("qdrant-client")
     if options.mode == SERVER:
-        settings[STORED_COLLECTION] = _fill_server(options, factory, request)
+        distance = choose_distance(vectors)
+        settings[DISTANCE] = distance
+        settings[STORED_COLLECTION] = _fill_server(options, factory, request, distance)
     content = json.dumps({"settings": settings}, indent=2, ensure_ascii=False) + "\n"
     (folder / STORE_NAME).write_text(content, encoding="utf-8")
     return BuildResult(settings, libraries, exact=factory.exact)
 
 
-def _fill_server(options: QdrantOptions, factory: Factory, request: BuildRequest) -> str:
+def _fill_server(
+    options: QdrantOptions, factory: Factory, request: BuildRequest, distance: str
+) -> str:
     keep = set()
     with suppress(MillpondError):  # the folder holds no index yet
         keep.add(str(read_manifest(request.folder.parent).settings.get(STORED_COLLECTION)))
     with Connection(options) as connection:
-        return build_collection(connection, options, factory, request, keep=frozenset(keep))
+        kept = frozenset(keep)
+        return build_collection(connection, options, factory, request, distance, keep=kept)
 
 
 def _open(configured: QdrantOptions, request: OpenRequest) -> SearchEngine:
@@ -234,7 +274,14 @@ def _open_server(options: QdrantOptions, manifest: Manifest) -> ServerSearcher:
     except BaseException:
         connection.close()
         raise
-    return ServerSearcher(connection, name, quantized=options.quantization != "none")
+    return ServerSearcher(
+        connection,
+        name,
+        quantized=options.quantization != "none",
+        cosine=manifest.settings.get(DISTANCE) == COSINE,
+        clients=client_fields(options),
+        schema=manifest.schema,
+    )
 
 
 @dataclass(frozen=True, slots=True)

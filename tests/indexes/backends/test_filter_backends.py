@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from indexes.backends.qdrant.clients import ClientFields
 from indexes.backends.qdrant.filters import (
     ROOT,
     list_payload_indexes,
@@ -18,6 +19,7 @@ from indexes.backends.qdrant.filters import (
     make_payload,
 )
 from indexes.search.filters import make_columns, select_rows
+from retrieval import Document
 from retrieval.filters import evaluate_filter, infer_schema, parse_filter, plan_filter
 from retrieval.filters.tree import And, Compare, Contains, Member, Not, Or
 
@@ -173,22 +175,49 @@ def search_client(rows, schema, trees, folder):
     return found
 
 
-def search_engine(rows, schema, trees, folder, *, indexed=False, read=lambda value: value):
+class OwnFields:
+    """The payload that only millpond reads."""
+
+    def make_payload(self, document, schema):
+        return {ROOT: make_payload(document.metadata, schema)}
+
+    def move_paths(self, condition, schema):
+        return condition
+
+    def list_indexes(self, schema):
+        return list_payload_indexes(schema)
+
+
+CLIENTS = ClientFields("page_content", "metadata")
+
+
+def search_engine(
+    rows,
+    schema,
+    trees,
+    folder,
+    *,
+    indexed=False,
+    read=lambda value: value,
+    clients=OwnFields(),  # noqa: B008
+):
     edge = pytest.importorskip("qdrant_edge", reason="qdrant-edge-py is not installed")
     config = edge.EdgeConfig(vectors=edge.EdgeVectorParams(2, edge.Distance.Cosine))
     shard = edge.EdgeShard.create(str(folder), config)
     points = [
-        edge.Point(n, [1.0, 0.0], {ROOT: read(make_payload(row, schema))})
+        edge.Point(n, [1.0, 0.0], read(clients.make_payload(document, schema)))
         for n, row in enumerate(rows)
+        for document in [Document(str(n), "text", "title", row)]
     ]
     shard.update(edge.UpdateOperation.upsert_points(points))
     if indexed:
-        for path, name in list_payload_indexes(schema).items():
+        for path, name in clients.list_indexes(schema).items():
             kind = getattr(edge.PayloadSchemaType, name.capitalize())
             shard.update(edge.UpdateOperation.create_field_index(path, kind))
     found = []
     for tree in trees:
-        condition = make_edge_filter(read(make_filter(plan_filter(tree, schema))))
+        condition = read(make_filter(plan_filter(tree, schema)))
+        condition = make_edge_filter(clients.move_paths(condition, schema))
         records, _ = shard.scroll(edge.ScrollRequest(limit=1000, filter=condition))
         found.append(sorted(record.id for record in records))
     shard.close()
@@ -235,11 +264,18 @@ BACKENDS = {
     "qdrant engine with payload indexes": partial(search_engine, indexed=True),
     "qdrant server": partial(search_engine, read=misread),
     "qdrant server with payload indexes": partial(search_engine, indexed=True, read=misread),
+    "qdrant server for other programs": partial(search_engine, read=misread, clients=CLIENTS),
+    "qdrant server for other programs with payload indexes": partial(
+        search_engine, indexed=True, read=misread, clients=CLIENTS
+    ),
 }
 every_backend = pytest.mark.parametrize("search", BACKENDS.values(), ids=BACKENDS)
 
 
-@pytest.mark.parametrize("search", list(BACKENDS.values())[1:5], ids=list(BACKENDS)[1:5])
+SEARCHED = [*list(BACKENDS)[1:5], list(BACKENDS)[-1]]
+
+
+@pytest.mark.parametrize("search", [BACKENDS[name] for name in SEARCHED], ids=SEARCHED)
 @given(case=cases())
 @quick
 def test_qdrant_is_the_reference(tmp_path_factory, search, case):

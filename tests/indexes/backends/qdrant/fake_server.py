@@ -113,7 +113,9 @@ class FakeServer:
         if rest == ["points", "count"]:
             return {"count": len(points) - self.loses_points}
         if rest == ["points", "query", "batch"]:
-            return [search(list(points.values()), query) for query in body["searches"]]
+            return [search(collection, query) for query in body["searches"]]
+        if rest == ["points", "query"]:
+            return search(collection, body)
         if method == "DELETE":
             del self.collections[name]
             return True
@@ -133,15 +135,32 @@ class FakeServer:
         }
 
 
-def search(points, query):
+def search(collection, query):
+    points = list(collection["points"].values())
     vectors = np.array([point["vector"] for point in points])
-    scores = vectors @ np.array(query["query"]["nearest"])
+    asked = np.array(query["query"]["nearest"])
+    if collection["body"]["vectors"]["distance"] == "Cosine":  # as Qdrant does it, in float32
+        vectors, asked = normalized(vectors), normalized(asked[None])[0]
+    scores = vectors @ asked
     found = [
-        {"id": points[n]["id"], "version": 0, "score": float(scores[n]), "payload": kept}
+        {
+            "id": points[n]["id"],
+            "version": 0,
+            "score": float(scores[n]),
+            "payload": keep(points[n]["payload"], query["with_payload"]),
+        }
         for n in np.argsort(-scores, kind="stable")[: query["limit"]]
-        for kept in [{key: points[n]["payload"][key] for key in query["with_payload"]}]
     ]
     return {"points": found}
+
+
+def normalized(vectors):
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float32)
+
+
+def keep(payload, wanted):
+    return payload if wanted is True else {key: payload[key] for key in wanted}
 
 
 def make_handler(server):

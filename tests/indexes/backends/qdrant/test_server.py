@@ -68,7 +68,7 @@ def test_the_collection_is_made_for_exact_search_and_carries_the_fingerprint(
     name, collection = one_collection(server)
     body = dict(collection["body"])
     ours = body.pop("metadata")["millpond"]
-    assert body == {"vectors": {"size": 16, "distance": "Dot"}, "hnsw_config": {"m": 0}}
+    assert body == {"vectors": {"size": 16, "distance": "Cosine"}, "hnsw_config": {"m": 0}}
     assert ours == {
         "name": "docs",
         "documents": 25,
@@ -92,7 +92,7 @@ def test_every_option_reaches_the_server(tmp_path, write_with, server, options, 
     body = dict(one_collection(server)[1]["body"])
     del body["metadata"]
     assert body == {
-        "vectors": {"size": 16, "distance": "Dot", "on_disk": True},
+        "vectors": {"size": 16, "distance": "Cosine", "on_disk": True},
         "hnsw_config": {"m": 32, "ef_construct": 200, "on_disk": True},
         "quantization_config": {"scalar": {"type": "int8", "always_ram": True}},
         "shard_number": 3,
@@ -123,17 +123,23 @@ def test_binary_quantization_is_asked_for(
 def test_points_arrive_once_in_batches_below_the_limit(
     tmp_path, write_with, server, options, encoder, documents, monkeypatch, parallel
 ):
-    monkeypatch.setattr(points_module, "BATCH_BYTES", 3000)
+    monkeypatch.setattr(points_module, "BATCH_BYTES", 3300)
     write_with(with_changes(options, parallel=parallel), encoder, documents, tmp_path / "i")
     batches = server.sent("PUT", "/points")
-    # A point takes at most 120 + 16 * 25 + 5 = 525 bytes by our estimate, so 5 fit into 3000.
+    # A point takes 120 + 16 * 25 + 101 to 109 bytes by our estimate, so 5 fit into 3300.
     assert sorted(len(batch.body["points"]) for batch in batches) == [5] * 5
-    assert all(batch.size <= 3000 and "wait=true" in batch.query for batch in batches)
+    assert all(batch.size <= 3300 and "wait=true" in batch.query for batch in batches)
     points = sorted(
         (p for batch in batches for p in batch.body["points"]), key=lambda p: p["payload"]["row"]
     )
     assert [p["payload"] for p in points] == [
-        {"doc_id": d.doc_id, "row": n, "fields": dict(d.metadata)} for n, d in enumerate(documents)
+        {
+            "doc_id": d.doc_id,
+            "row": n,
+            "page_content": d.text,
+            "metadata": {**d.metadata, "title": d.title},
+        }
+        for n, d in enumerate(documents)
     ]
     assert [p["id"] for p in points] == [point_id(d.doc_id) for d in documents]
     stored = np.array([p["vector"] for p in points], dtype=np.float32)

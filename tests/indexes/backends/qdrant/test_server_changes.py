@@ -20,18 +20,22 @@ def test_fields_are_sent_with_the_points_and_indexed_by_type(
     write_with(options, encoder, documents, tmp_path / "i")
     _, collection = one_collection(server)
     assert collection["indexes"] == {
-        'fields."year"': "integer",
-        'fields."lang"': "keyword",
+        "metadata.year": "integer",
+        "metadata.lang": "keyword",
         'fields."day"': "datetime",
         'fields."ok"': "integer",
-        'fields."score"': "float",
+        "metadata.score": "float",
         'fields."score%high"': "integer",
         'fields."score%low"': "integer",
+        "metadata.day": "datetime",
+        "metadata.ok": "bool",
     }
     assert collection["points"][point_id("a")]["payload"] == {
         "doc_id": "a",
         "row": 0,
-        "fields": {"year": 2020, "lang": "en", "day": "2021-02-03T00:00:00.000000Z", "ok": 1},
+        "page_content": "x",
+        "metadata": {"year": 2020, "lang": "en", "day": "2021-02-03", "ok": True},
+        "fields": {"day": "2021-02-03T00:00:00.000000Z", "ok": 1},
     }
     indexed = [r.path.endswith("/index") for r in server.requests if r.method == "PUT"]
     assert indexed.index(True) < len(indexed) - 1  # before the points
@@ -42,7 +46,7 @@ def test_a_filter_is_sent_with_the_query(tmp_path, write_with, server, options, 
     write_with(options, encoder, documents, tmp_path / "i")
     Index.open(tmp_path / "i").search(encoder.encode_queries(["1"]), 2, where="year >= 3")
     [search] = server.sent("POST", "/query/batch")[-1].body["searches"]
-    assert search["filter"] == {"must": [{"key": 'fields."year"', "range": {"gte": 3.0}}]}
+    assert search["filter"] == {"must": [{"key": "metadata.year", "range": {"gte": 3.0}}]}
     assert search["limit"] == 2  # no more rows match
 
 
