@@ -143,18 +143,25 @@ def print_json(value: Any) -> None:
     print_line(json.dumps(value, ensure_ascii=not utf8))
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, *inputs: str | Path, option: str = "--out") -> None:
     """Check that a file can be written, before the work that fills it.
+
+    Parameters
+    ----------
+    inputs : files and folders that are read; none of them may be replaced, through a link neither.
+    option : where the path was typed.
 
     Raises
     ------
-    UsageError : the path is a folder, or its folder does not exist.
+    UsageError : the path is a folder, its folder does not exist, or it is an input.
     StorageError : the folder cannot be written.
     """
     from retrieval.errors import StorageError, UsageError
 
     if path.is_dir():
         raise UsageError(f"{path}: this is a folder; expected the name of a file to write.")
+    if any(_is_input(path, Path(source)) for source in inputs):
+        raise UsageError(f"{path}: this is the input. Name another file with {option}.")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UsageError(
@@ -162,6 +169,16 @@ def check_output(path: Path) -> None:
         )
     if not _is_special(path) and not os.access(folder, os.W_OK):
         raise StorageError(f"{path}: the folder {str(folder)!r} is not writable. Name another one.")
+
+
+def _is_input(path: Path, source: Path) -> bool:
+    """Return whether a path is an existing file that may be read from this file or folder."""
+    if _is_special(path) or not path.exists() or not source.exists():
+        return False
+    if not source.is_dir():
+        return path.samefile(source)
+    # From a folder no Parquet file is read, so vectors may be written there again.
+    return path.suffix.lower() != ".parquet" and source.resolve() in path.resolve().parents
 
 
 @contextmanager

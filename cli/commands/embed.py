@@ -179,7 +179,7 @@ def embed(
       millpond embed sentences.txt --out sentences.parquet
       millpond embed queries.jsonl --out queries.parquet --as query
     """
-    check_output(out)
+    check_output(out, file)
     texts = Texts(file, skip_bad=skip_bad)
     if file != "-":
         next(iter(texts), None)  # an empty or wholly unreadable file shows before a model loads

@@ -133,11 +133,7 @@ def _check_out(out: Path, pairs: Path, corpus: str | None) -> None:
         raise SourceNotFoundError(f"{pairs}: there is no such file or folder.")
     if out.suffix.lower() != ".jsonl":
         raise UsageError(f"{out}: expected a name that ends in .jsonl, for 'millpond train'.")
-    check_output(out)
-    for source in (pairs, *([Path(corpus)] if corpus else [])):
-        inside = source.is_dir() and source.resolve() in out.resolve().parents
-        if out.exists() and source.exists() and (inside or out.samefile(source)):
-            raise UsageError(f"{out}: this is the input. Name another file with --out.")
+    check_output(out, pairs, *([corpus] if corpus else []))
 
 
 def _read_pairs(path: Path) -> PairSource:

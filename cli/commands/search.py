@@ -112,7 +112,7 @@ def search(
     elif queries is not None and run is not None:
         total = _check_queries(queries, skip_bad)
         if run != "-":
-            check_output(Path(run))
+            check_output(Path(run), queries, folder, option="--run")
         retriever, chosen = _open(folder, model, device, speed, where, trust_remote_code)
         _write_run(retriever, queries, run, k or HITS_FOR_QUERIES, chosen, skip_bad, total)
 

@@ -77,3 +77,31 @@ def test_out_is_checked_before_a_model_is_loaded(millpond, corpus, tmp_path, loa
     assert result.exit_code == 2
     assert "mkdir -p" in result.stderr
     assert loaded == []
+
+
+@pytest.mark.parametrize("how", ["itself", "symbolic", "hard"])
+def test_the_input_is_never_replaced_by_its_vectors(millpond, write_jsonl, tmp_path, how):
+    corpus = write_jsonl("c.jsonl", {"_id": "a", "text": "water"})
+    out, before = tmp_path / "out", corpus.read_bytes()
+    if how == "itself":
+        out = tmp_path / "." / "c.jsonl"
+    elif how == "symbolic":
+        out.symlink_to(corpus)
+    else:
+        out.hardlink_to(corpus)
+    result = millpond("embed", corpus, "--out", out)
+    assert result.exit_code == 2
+    assert f"{out}: this is the input. Name another file with --out." in result.stderr
+    assert corpus.read_bytes() == before
+
+
+def test_vectors_are_no_file_of_the_folder_that_is_read(millpond, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.md").write_text("water")
+    result = millpond("embed", tmp_path / "notes", "--out", tmp_path / "notes" / "a.md")
+    assert result.exit_code == 2
+    assert "this is the input" in result.stderr
+    assert (tmp_path / "notes" / "a.md").read_text() == "water"
+    for _ in range(2):  # a second time as well
+        out = tmp_path / "notes" / "vectors.parquet"
+        assert millpond("embed", tmp_path / "notes", "--out", out).exit_code == 0

@@ -211,3 +211,16 @@ def test_another_model_without_torch_is_refused_as_any_other(millpond, index_fol
     assert result.exit_code != 0
     assert light == ["other"]
     assert "'other'" in result.stderr
+
+
+def test_neither_the_queries_nor_the_index_are_replaced_by_the_run(
+    millpond, index_folder, write_jsonl, tmp_path
+):
+    queries = write_jsonl("q.jsonl", {"_id": "1", "text": "water"})
+    (tmp_path / "link").symlink_to(queries)
+    for run in (queries, tmp_path / "link", index_folder / "manifest.json"):
+        before = run.read_bytes()
+        result = millpond("search", index_folder, "--queries", queries, "--run", run)
+        assert result.exit_code == 2
+        assert f"{run}: this is the input. Name another file with --run." in result.stderr
+        assert run.read_bytes() == before
