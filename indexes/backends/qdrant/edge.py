@@ -6,7 +6,7 @@ Found with qdrant-edge-py 0.9.0, and relied on here:
   that is renamed when it is whole, so the log protects nothing; without it any number of
   processes read the same index.
 - Opening a shard writes: its JSON files are replaced, mapped files are opened for writing. So a
-  reader opens an overlay, a temporary folder of links and a few copies.
+  reader opens an overlay: see ``overlay``.
 - The folder may be deleted under an open shard; it goes on answering.
 """
 
@@ -15,9 +15,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import signal
-import tempfile
-import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +26,12 @@ import numpy as np
 
 from indexes.backends.qdrant.filters import list_payload_indexes, make_edge_filter, make_filter
 from indexes.backends.qdrant.options import SEARCH_BREADTH, Factory, load_edge
+from indexes.backends.qdrant.overlay import (
+    explain_overlay,
+    later_interrupt,
+    make_overlay,
+    remove_overlay,
+)
 from indexes.backends.qdrant.points import ROW, Payload, read_batches
 from indexes.search.ranking import Found
 from indexes.search.selection import Selection
@@ -42,18 +45,11 @@ __all__ = [
     "build_shard",
 ]
 
-SEGMENTS = "segments"
-COPIED_SUFFIXES = (".json", ".info")
-
 FLUSH_BATCHES = 64
 INDEXING_THRESHOLD_KB = 1
 FULL_SCAN_THRESHOLD_KB = 10
 SPARE_BYTES = 16 * 2**20
 POINT_OVERHEAD_BYTES = 300
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-RESEND_SECONDS = 0.05
-"""How long a Ctrl-C that came inside a finaliser is held back after it."""
 
 
 def build_shard(
@@ -119,14 +115,14 @@ class EdgeSearcher:
         self._edge = load_edge()
         self._path = path
         try:
-            overlay = _make_overlay(path)
+            overlay = make_overlay(path)
         except OSError as error:
-            raise _explain_overlay(path, error) from error
+            raise explain_overlay(path, error) from error
         try:
             with _engine_errors(path, reading=True):
                 self._shard = self._edge.EdgeShard.load(str(overlay))
         except BaseException:
-            _remove_overlay(overlay)
+            remove_overlay(overlay)
             raise
         weakref.finalize(self, _release, self._shard, overlay, os.getpid())
 
@@ -167,114 +163,10 @@ class EdgeSearcher:
 def _release(shard: Any, overlay: Path, owner: int) -> None:
     if os.getpid() != owner:
         return  # a forked child; its parent still reads
-    with _later_interrupt():
+    with later_interrupt():
         with suppress(Exception):  # nothing was changed, so there is nothing to lose
             shard.close()
-        _remove_overlay(overlay)
-
-
-@contextmanager
-def _later_interrupt() -> Iterator[None]:
-    """Hold Ctrl-C back until shortly afterwards, for use in a finaliser.
-
-    There, Python would print a traceback for KeyboardInterrupt and then forget it.
-    """
-    previous = signal.getsignal(signal.SIGINT)
-    main = threading.main_thread()
-    if threading.current_thread() is not main or not callable(previous):
-        yield
-        return
-    came: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if came and main.ident is not None:
-            again = (main.ident, signal.SIGINT)
-            timer = threading.Timer(RESEND_SECONDS, signal.pthread_kill, again)
-            timer.daemon = True
-            with suppress(RuntimeError):  # the interpreter ends anyway
-                timer.start()
-
-
-def _explain_overlay(shard: Path, error: OSError) -> Exception:
-    """Return the error of ours for one of ``_make_overlay``."""
-    file = Path(error.filename or tempfile.gettempdir())
-    ours = file.is_relative_to(shard.resolve())
-    if ours and isinstance(error, FileNotFoundError | NotADirectoryError):
-        return IndexCorruptError(f"{file} is missing. Index the corpus again with --overwrite.")
-    advice = "Name another place for temporary files in TMPDIR"
-    if error.errno in FULL:
-        advice = "Free some space there, or name another place in TMPDIR"
-    elif ours:
-        advice = "Change its permissions, or search a copy of the index"
-    return StorageError(
-        f"The Qdrant index {shard} cannot be opened: {file}: {error.strerror}. {advice}."
-    )
-
-
-def _make_overlay(shard: Path) -> Path:
-    """Return a new temporary folder that shows the files of ``shard``.
-
-    Files that this user may not write are copied, since the engine opens all files for writing.
-    Everything is copied if the system allows no links.
-
-    Raises
-    ------
-    OSError : a file cannot be read, or the temporary folder is full or not writable.
-    """
-    shard = shard.resolve()
-    overlay = Path(tempfile.mkdtemp(prefix="millpond-qdrant-"))
-    try:
-        _show(shard, overlay)
-        for segment in (shard / SEGMENTS).iterdir():
-            (overlay / SEGMENTS / segment.name).mkdir(parents=True)
-            _show(segment, overlay / SEGMENTS / segment.name)
-    except BaseException:
-        _remove_overlay(overlay)
-        raise
-    return overlay
-
-
-def _remove_overlay(overlay: Path) -> None:
-    """Delete the overlay; the files that it shows stay."""
-    shutil.rmtree(overlay, ignore_errors=True)
-
-
-def _show(folder: Path, target: Path) -> None:
-    """Link or copy each entry of ``folder`` into ``target``, but for the segments' folder."""
-    for source in folder.iterdir():
-        if source.name == SEGMENTS:
-            continue
-        place = target / source.name
-        if source.suffix not in COPIED_SUFFIXES and _link(source, place):
-            continue
-        _copy(source, place)
-
-
-def _copy(source: Path, place: Path) -> None:
-    """Copy a file or a folder; unlike ``shutil.copytree``, raise what went wrong."""
-    if not source.is_dir():
-        shutil.copyfile(source, place)
-        return
-    place.mkdir()
-    for entry in source.iterdir():
-        _copy(entry, place / entry.name)
-
-
-def _link(source: Path, place: Path) -> bool:
-    inside = list(source.rglob("*")) if source.is_dir() else [source]
-    if not inside or not all(_is_writable(path) for path in inside):
-        return False
-    with suppress(OSError):
-        place.symlink_to(source, target_is_directory=source.is_dir())
-        return True
-    return False
-
-
-def _is_writable(path: Path) -> bool:
-    return os.access(path, os.W_OK)
+        remove_overlay(overlay)
 
 
 def _config(edge: ModuleType, factory: Factory, dimension: int) -> Any:
