@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from embedder.pooling.modules import last_token, mean
 from retrieval.errors import AttentionProbeError, UnknownNameError
 
-__all__ = ["ATTENTIONS", "Attention", "get_attention", "probe_attention"]
+__all__ = ["ATTENTIONS", "Attention", "attends_both_ways", "get_attention", "probe_attention"]
 
 PROBE_TOKENS = 8
 _MOVED = {torch.float32: 1e-5, torch.float64: 1e-5}
@@ -55,6 +56,12 @@ def get_attention(name: str) -> Attention:
         return ATTENTIONS[name]
     except KeyError:
         raise UnknownNameError("attention", name, ATTENTIONS) from None
+
+
+def attends_both_ways(config: Any) -> bool:
+    """Whether a model's own configuration says that each token sees the whole text."""
+    said = getattr(config, "use_bidirectional_attention", None)
+    return said in (True, "all") or getattr(config, "is_causal", None) is False
 
 
 @torch.no_grad()

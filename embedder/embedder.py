@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,8 +27,16 @@ from embedder.engine.speed import (
 from embedder.engine.text import PromptTemplate, TextTokenizer, check_finite
 from embedder.environment import Speed, check_speed, choose_device, choose_dtype
 from embedder.models.names import DEFAULT_VARIANT, describe_model, find_saved_model
+from embedder.models.published import find_published
 from embedder.models.saved import load_parts
-from embedder.pooling.registry import PoolingShape, build_pooling, get_pooling, resolve_layers
+from embedder.pooling.head import Headed
+from embedder.pooling.registry import (
+    PoolingShape,
+    build_pooling,
+    get_pooling,
+    resolve_layers,
+    without_whitening,
+)
 from embedder.variants import VariantSpec, format_model_name, parse_model_name, spec_to_json
 from retrieval.errors import UsageError
 from retrieval.protocols import Notify, Progress, Vectors, no_progress, silent
@@ -58,6 +67,7 @@ class Embedder(nn.Module):
 
     Attributes
     ----------
+    width : how many numbers the pooling gives, of which ``dimension`` are kept.
     packs : whether texts are encoded without padding wherever the base allows; True. Vectors are
         the same to 1e-5 either way.
 
@@ -91,15 +101,18 @@ class Embedder(nn.Module):
         self.batch_tokens = batch_tokens or _BATCH_TOKENS[backbone.device.type]
         if self.batch_tokens < 1:
             raise UsageError(f"batch_tokens is {batch_tokens}; it must be 1 or more.")
-        if spec.dimension is not None and spec.dimension > backbone.width:
-            raise UsageError(
-                f"dimension is {spec.dimension}, but {spec.base} has {backbone.width}."
-            )
+        self.width = spec.head[-1].width if spec.head else backbone.width
+        if spec.dimension is not None and spec.dimension > self.width:
+            raise UsageError(f"dimension is {spec.dimension}, but {spec.base} has {self.width}.")
         entry = get_pooling(spec.pooling)
         self._reads = entry.reads(backbone.attention.is_causal, spec.pooling_options)
         self._layers = resolve_layers(spec.pooling_options, backbone.layer_count)
         shape = PoolingShape(backbone.width, len(self._layers))
-        self.pooling = build_pooling(spec.pooling, shape, spec.pooling_options)
+        self.pooling = build_pooling(spec.pooling, shape, spec.pooling_options, spec.head)
+        if backbone.head:
+            headed = without_whitening(self.pooling)
+            assert isinstance(headed, Headed)
+            headed.fill(backbone.head, spec.base)
         self.pooling.to(backbone.device)
         self._template = PromptTemplate.parse(entry.template)
         self._tokenize = TextTokenizer.of_spec(spec, backbone.tokenizer)
@@ -128,8 +141,9 @@ class Embedder(nn.Module):
     ) -> Embedder:
         """Return the model called ``BASE[:POOLING+ATTENTION|:model1][,OPTION=VALUE...]``.
 
-        The name may also be that of a built-in trained model, or a folder that ``millpond train``,
-        ``merge`` or ``soup`` wrote, each with options such as ``,max_tokens=128``.
+        The name may also be that of a built-in trained model, a folder that ``millpond train``,
+        ``merge`` or ``soup`` wrote, or a published embedding model (a folder or hub id whose files
+        say how it embeds), each with options such as ``,max_tokens=128``.
 
         Parameters
         ----------
@@ -154,8 +168,11 @@ class Embedder(nn.Module):
                 speed=speed,
                 notify=notify,
             )
+        published = find_published(model, notify)
+        spec, name = published or (parse_model_name(model, DEFAULT_VARIANT), None)
         return cls.from_spec(
-            parse_model_name(model, DEFAULT_VARIANT),
+            spec,
+            name=name,
             device=device,
             batch_tokens=batch_tokens,
             speed=speed,
@@ -209,6 +226,7 @@ class Embedder(nn.Module):
         cls,
         spec: VariantSpec,
         *,
+        name: str | None = None,
         device: str | None = None,
         dtype: torch.dtype | None = None,
         batch_tokens: int | None = None,
@@ -221,12 +239,12 @@ class Embedder(nn.Module):
         """
         chosen = choose_device(device)
         backbone = load_backbone(spec, chosen, dtype or choose_dtype(chosen), notify)
-        return cls(spec, backbone, batch_tokens=batch_tokens, speed=speed, notify=notify)
+        return cls(spec, backbone, name=name, batch_tokens=batch_tokens, speed=speed, notify=notify)
 
     @property
     def dimension(self) -> int:
         """D, the length of every vector."""
-        return self.spec.dimension or self.backbone.width
+        return self.spec.dimension or self.width
 
     @property
     def device(self) -> torch.device:
@@ -239,7 +257,7 @@ class Embedder(nn.Module):
         return describe_model(
             self.name,
             spec_to_json(self.spec),
-            weights=self.backbone.identity,
+            weights=_join_identity(self.backbone),
             dimension=self.dimension,
             trained_sha256=self.trained_sha256,
             is_int8=self.is_int8,
@@ -266,6 +284,7 @@ class Embedder(nn.Module):
 
         Raises
         ------
+        UsageError : as ``forward``.
         ModelError : the model gave NaN or infinity.
         """
         vectors = encode_rows(self, rows, self.dimension)
@@ -287,11 +306,18 @@ class Embedder(nn.Module):
         return self._tokenize.pad_id
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return vectors (B, D) float32 for padded ids and mask, both (B, T) int64."""
+        """Return vectors (B, D) float32 for padded ids and mask, both (B, T) int64.
+
+        Raises
+        ------
+        UsageError : the spec leaves prompts out of the pooling, and ids do not show their end.
+        """
+        self._check_pools_prompt()
         return self.pool(self.backbone.read(ids, mask, self.layers_read), mask.bool())
 
     def forward_packed(self, batch: PackedBatch) -> Tensor:
         """Return the vectors of packed texts, equal to ``forward``'s to 1e-5."""
+        self._check_pools_prompt()
         return self.pool_packed(self.backbone.read_packed(batch, self.layers_read), batch)
 
     @property
@@ -299,23 +325,33 @@ class Embedder(nn.Module):
         """The layers whose vectors the pooling reads, from 1 on; none where it reads tokens."""
         return tuple(self._layers) if self._reads == "layers" else ()
 
-    def pool(self, states: States, real: Tensor) -> Tensor:
-        """Return vectors (B, D) float32 of padded states; ``real`` (B, T) bool."""
+    def pool(self, states: States, real: Tensor, skipped: int = 0) -> Tensor:
+        """Return vectors (B, D) float32 of padded states; ``real`` (B, T) bool.
+
+        The first ``skipped`` tokens of each text are not read; a text without others gives 0.
+        """
         if self._reads == "layers":
             return self._pool(states.stack(self._layers))
         tokens = states.tokens.float()
         if self._reads == "eos":
             return self._pool(_eos_states(tokens, real).unsqueeze(1))
-        return self._pool(tokens, real)
+        return self._pool_after(tokens, real, skipped)
 
-    def pool_packed(self, states: States, batch: PackedBatch) -> Tensor:
-        """Return vectors (B, D) float32 of packed states."""
+    def pool_packed(self, states: States, batch: PackedBatch, skipped: int = 0) -> Tensor:
+        """Return vectors (B, D) float32 of packed states, as ``pool`` does."""
         if self._reads == "layers":
             return self._pool(states.stack(self._layers))
         tokens = states.tokens.float()
         if self._reads == "eos":
             return self._pool(batch.reduce(tokens, _eos_states).unsqueeze(1))
-        return batch.reduce(tokens, self._pool)
+        return batch.reduce(tokens, partial(self._pool_after, skipped=skipped))
+
+    def _pool_after(self, tokens: Tensor, real: Tensor, skipped: int) -> Tensor:
+        if not skipped:
+            return self._pool(tokens, real)
+        read = real & (real.cumsum(dim=1) > skipped)
+        some = read.any(dim=1, keepdim=True)
+        return self._pool(tokens, torch.where(some, read, real)).masked_fill(~some, 0.0)
 
     def _pool(self, states: Tensor, real: Tensor | None = None) -> Tensor:
         """Return the final vectors of states (B, S, D); ``real`` (B, S) bool, all by default."""
@@ -327,13 +363,60 @@ class Embedder(nn.Module):
 
     def _encode(self, texts: Sequence[str], prompt: str, progress: Progress) -> Vectors:
         tokenize = partial(self.tokenize, prompt=prompt)
-        vectors = encode_texts(self, tokenize, texts, self.dimension, progress)
+        model = self if self.spec.pool_prompt else _AfterPrompt(self, self._count_prompt(prompt))
+        vectors = encode_texts(model, tokenize, texts, self.dimension, progress)
         check_finite(vectors, texts, self._precise_name)
         return vectors
+
+    def _count_prompt(self, prompt: str) -> int:
+        """Return how many tokens the pooling leaves out; without a prompt it reads BOS too."""
+        return self._tokenize.count_prompt(PromptTemplate.parse(prompt)) if prompt else 0
+
+    def _check_pools_prompt(self) -> None:
+        if not self.spec.pool_prompt:
+            raise UsageError(
+                f"{self.name} leaves its prompt out of the pooling (pool_prompt is false), which "
+                f"token ids alone do not allow; use encode_queries and encode_documents, or a name "
+                f"with pool_prompt=true. It cannot be trained or served."
+            )
 
     @property
     def _precise_name(self) -> str:
         return f"{self.name} in {next(self.parameters()).dtype}"
+
+
+class _AfterPrompt:
+    """An Embedder whose pooling begins after the prompt; an ``EngineSettings``."""
+
+    def __init__(self, embedder: Embedder, skipped: int) -> None:
+        self._embedder = embedder
+        self._skipped = skipped
+        self.batch_tokens = embedder.batch_tokens
+        self.padding_side: Literal["left", "right"] = embedder.padding_side
+        self.device = embedder.device
+        self.longest_packed = embedder.longest_packed
+        self.pad_id = embedder.pad_id
+        self.compiler = embedder.compiler
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        one = self._embedder
+        states = one.backbone.read(ids, mask, one.layers_read)
+        return one.pool(states, mask.bool(), self._skipped)
+
+    def forward_packed(self, batch: PackedBatch) -> Tensor:
+        one = self._embedder
+        states = one.backbone.read_packed(batch, one.layers_read)
+        return one.pool_packed(states, batch, self._skipped)
+
+
+def _join_identity(backbone: Backbone) -> str:
+    """Return what names the weights of a base, and of the layers after its pooling, if any."""
+    if not backbone.head:
+        return backbone.identity
+    digest = hashlib.sha256(backbone.identity.encode())
+    for name, tensor in sorted(backbone.head.items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _eos_states(tokens: Tensor, real: Tensor) -> Tensor:

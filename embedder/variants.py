@@ -10,7 +10,7 @@ from typing import Any
 
 from embedder.attention import ATTENTIONS, get_attention
 from embedder.models.names import OPTIONS, SPEC_OPTIONS, parse_option
-from embedder.pooling import POOLINGS, PoolingOptions, get_pooling
+from embedder.pooling import POOLINGS, HeadLayer, PoolingOptions, get_pooling
 from embedder.pooling.registry import check_options
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.typed import plain_data, read_dataclass
@@ -26,6 +26,9 @@ __all__ = [
     "format_model_name",
     "parse_model_name",
 ]
+
+_LEAVES_PROMPT_OUT = ("cls", "eos", "mean", "max")
+"""Poolings over tokens that can begin after the prompt."""
 
 PAPER_MODELS: dict[str, tuple[str, str]] = {
     "model1": ("eos", "causal"),
@@ -69,12 +72,20 @@ class VariantSpec:
     normalize : whether vectors have length 1.
     chat_template : whether the base's chat template is put around the text.
     lowercase : whether texts are put in lower case; prompts never are.
+    ending : the token that ends every text: "auto" for EOS where the pooling wants it, "none", or
+        a token of the base's vocabulary.
+    prompt_specials : whether special tokens that a prompt spells before the text are read as such;
+        those that a text spells never are.
+    pool_prompt : whether the pooling reads the prompt's tokens too; where not, the prompt may not
+        hold ``{text}``.
+    head : the layers after the pooling, with weights of the base's folder.
     pooling_options : of a trainable pooling.
 
     Raises
     ------
     UnknownNameError : no such pooling or attention.
-    UsageError : a number out of range, a prompt with two ``{text}``, a foreign pooling option.
+    UsageError : a number out of range, a prompt with two ``{text}``, a foreign pooling option, a
+        pooling that cannot leave the prompt out.
     """
 
     base: str
@@ -89,6 +100,10 @@ class VariantSpec:
     normalize: bool = True
     chat_template: bool = False
     lowercase: bool = False
+    ending: str = "auto"
+    prompt_specials: bool = False
+    pool_prompt: bool = True
+    head: tuple[HeadLayer, ...] = ()
     pooling_options: PoolingOptions = field(default_factory=PoolingOptions)
 
     def __post_init__(self) -> None:
@@ -108,6 +123,18 @@ class VariantSpec:
                 raise UsageError(
                     f"The prompt {prompt!r} has {{text}} more than once; expected it once."
                 )
+            if not self.pool_prompt and "{text}" in prompt:
+                raise UsageError(
+                    f"pool_prompt is false and the prompt {prompt!r} holds {{text}}; expected a "
+                    f"prompt that stands before the text."
+                )
+        if not self.pool_prompt and self.pooling not in _LEAVES_PROMPT_OUT:
+            raise UsageError(
+                f"pool_prompt is false, but the pooling {self.pooling!r} cannot leave prompts out; "
+                f"expected one of {', '.join(_LEAVES_PROMPT_OUT)}."
+            )
+        if not self.ending:
+            raise UsageError('ending is empty; expected "auto", "none" or a token.')
 
 
 def list_variants() -> list[Variant]:
@@ -154,6 +181,11 @@ def spec_to_json(spec: VariantSpec) -> dict[str, Any]:
     data = dataclasses.asdict(spec)
     changed = spec.pooling_options.changed()
     data["pooling_options"] = {name: plain_data(value) for name, value in changed.items()}
+    for name in ("ending", "prompt_specials", "pool_prompt", "head"):
+        if getattr(spec, name) == VariantSpec.__dataclass_fields__[name].default:
+            del data[name]  # so that an older millpond reads the others
+    if spec.head:
+        data["head"] = plain_data(spec.head)
     return data
 
 

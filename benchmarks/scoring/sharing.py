@@ -22,6 +22,7 @@ from embedder.models.sentence_transformers import PREFIX
 from retrieval import Vectors
 from retrieval.disk import make_folder, replace_file
 from retrieval.errors import MillpondError
+from retrieval.protocols import silent
 
 if TYPE_CHECKING:
     from embedder.variants import VariantSpec
@@ -49,12 +50,13 @@ def find_sharers(models: Sequence[str]) -> dict[str, list[str]]:
 
 def _untrained_spec(name: str) -> VariantSpec | None:
     from embedder.models.names import DEFAULT_VARIANT, find_saved_model
+    from embedder.models.published import find_published
     from embedder.variants import parse_model_name
 
     if name == BM25_NAME or name.startswith(PREFIX):
         return None
     try:
-        if find_saved_model(name) is not None:
+        if find_saved_model(name) is not None or find_published(name, silent) is not None:
             return None
         return parse_model_name(name, DEFAULT_VARIANT)
     except MillpondError:  # told to the user when the model is loaded

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from embedder.attention import Attention, get_attention, probe_attention
+from embedder.attention import Attention, attends_both_ways, get_attention, probe_attention
 from embedder.engine.fused import FusedLayer
 from embedder.engine.packing import PackedBatch
 from embedder.engine.probe import choose_packing, packed_states
 from embedder.environment import quiet_transformers
 from embedder.models.locate import LocatedBase, locate_base, refuse_code
+from embedder.models.names import is_saved_model
+from embedder.pooling.head import head_tensors
 from embedder.variants import VariantSpec
 from retrieval.errors import MillpondError, ModelError, UsageError
 from retrieval.protocols import Notify
@@ -52,6 +55,7 @@ class Backbone(nn.Module):
     attention : the pattern that ``model.config.is_causal`` was set for.
     identity : of the weights: a SHA-256, or a hub id's commit.
     described : its name in messages.
+    head : weights of the layers that a published model has after its pooling, by name.
 
     Attributes
     ----------
@@ -64,9 +68,16 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, attention: Attention, identity: str, described: str
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        attention: Attention,
+        identity: str,
+        described: str,
+        head: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
+        self.head = dict(head or {})
         self.model = model
         self.tokenizer = tokenizer
         self.attention = attention
@@ -221,12 +232,38 @@ def load_backbone(
             model = AutoModel.from_pretrained(
                 located.path, config=config, dtype=dtype, use_safetensors=True, **where
             )
+            head = _read_head(spec, located.path, revision)
         except MillpondError:
             raise
         except Exception as error:  # every library below raises its own kinds
             raise _load_error(spec.base, located, error) from error
     identity = located.identity or str(revision)
-    return Backbone(model.to(device).eval(), tokenizer, attention, identity, spec.base)
+    return Backbone(model.to(device).eval(), tokenizer, attention, identity, spec.base, head)
+
+
+def _read_head(spec: VariantSpec, path: str, revision: str | None) -> dict[str, Tensor]:
+    """Return the weights of the layers after a published model's pooling.
+
+    A MODEL_DIR that holds a whole base keeps them with the weights of its pooling.
+    """
+    from transformers.utils.hub import cached_file
+
+    weighty = [layer for layer in spec.head if layer.kind != "Normalize"]
+    if is_saved_model(path) or not weighty:
+        return {}
+    read = {}
+    for layer in weighty:
+        name = f"{layer.path}/model.safetensors"
+        found = cached_file(
+            path, name, revision=revision, _raise_exceptions_for_missing_entries=False
+        )
+        if found is None:
+            raise ModelError(
+                f"The base {spec.base!r} has no {name}, the weights of a layer after its pooling. "
+                f"Pickle files are not read, since they can run code; type --model st:{spec.base}."
+            )
+        read[layer.path] = safetensors.torch.load_file(str(found))
+    return head_tensors(spec.head, read)
 
 
 def _hub_commit(located: LocatedBase, notify: Notify) -> str:
@@ -247,7 +284,9 @@ def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
             raise ModelError(
                 f"{spec.base} has no {name} in its configuration; expected a text decoder."
             )
-    config.is_causal = attention.is_causal
+    # Set on top of a configuration that says so itself, it would widen gemma3's windows by one.
+    if attention.is_causal or not attends_both_ways(config):
+        config.is_causal = attention.is_causal
     depth = config.num_hidden_layers
     if spec.base_layers is not None:
         if spec.base_layers > depth:

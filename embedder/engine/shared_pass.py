@@ -35,10 +35,14 @@ def can_share(one: VariantSpec, other: VariantSpec) -> bool:
         (pooling.template, pooling.appends_eos)
         for pooling in (get_pooling(one.pooling), get_pooling(other.pooling))
     }
-    return len(templates) == 1 and all(
-        getattr(one, field.name) == getattr(other, field.name)
-        for field in fields(VariantSpec)
-        if field.name not in _OWN
+    return (
+        one.pool_prompt
+        and len(templates) == 1
+        and all(
+            getattr(one, field.name) == getattr(other, field.name)
+            for field in fields(VariantSpec)
+            if field.name not in _OWN
+        )
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -14,7 +15,14 @@ from retrieval.protocols import Vectors
 if TYPE_CHECKING:
     from embedder.variants import VariantSpec
 
-__all__ = ["PromptTemplate", "Side", "TextTokenizer", "check_finite", "check_texts"]
+__all__ = [
+    "PromptTemplate",
+    "Side",
+    "TextTokenizer",
+    "check_finite",
+    "check_texts",
+    "special_tokens",
+]
 
 Side: TypeAlias = Literal["left", "right"]
 """Where a text that is too long is cut."""
@@ -74,23 +82,32 @@ class PromptTemplate:
         return PromptTemplate(outer.prefix + self.prefix, self.suffix + outer.suffix)
 
 
+def special_tokens(backend: Any) -> list[str]:
+    """Return the special tokens that a ``tokenizers.Tokenizer`` reads out of texts."""
+    added = backend.get_added_tokens_decoder().values()
+    return [token.content for token in added if token.special]
+
+
 class TextTokenizer:
     """Turns texts into token ids that never exceed ``max_tokens`` and always keep their end.
 
     The order is BOS where the tokenizer itself would put one, the chat template's head if asked
-    for, prefix and text, suffix, the template's tail, EOS. Where that is too long, tokens are cut
-    from the end of the text alone. Text that spells a special token ("<|endoftext|>") stays text.
+    for, prefix and text, suffix, the template's tail, the ending. Where that is too long, tokens
+    are cut from the end of the text alone. Text that spells a special token ("<|endoftext|>") stays
+    text.
 
     Parameters
     ----------
     tokenizer : a fast transformers tokenizer.
-    appends_eos : whether EOS ends every sequence.
+    ending : the token that ends every sequence; "auto" for EOS, "none" for none.
     chat_template : whether the tokenizer's chat template goes around the text.
     lowercase : whether the text is put in lower case; what stands around it never is.
+    prompt_specials : whether special tokens that a prefix spells are read as such.
 
     Raises
     ------
-    ModelError : the tokenizer is not a fast one, has no EOS, or has no chat template to apply.
+    ModelError : the tokenizer is not a fast one, lacks the ending, or has no chat template to
+        apply.
     """
 
     def __init__(
@@ -98,9 +115,10 @@ class TextTokenizer:
         tokenizer: Any,
         *,
         max_tokens: int,
-        appends_eos: bool = True,
+        ending: str = "auto",
         chat_template: bool = False,
         lowercase: bool = False,
+        prompt_specials: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
@@ -111,10 +129,8 @@ class TextTokenizer:
         self._backend = backend
         self._backend.no_truncation()
         self._backend.no_padding()
-        eos = tokenizer.eos_token_id
-        if appends_eos and eos is None:
-            raise ModelError("The base's tokenizer names no EOS token; the variant needs one.")
-        self._tail = [int(eos)] if appends_eos else []
+        self._reads_specials = copy.deepcopy(backend) if prompt_specials else None
+        self._tail = self._ending_ids(ending)
         self._head = self._leading_specials()
         if chat_template:
             head, tail = self._chat_template_ids()
@@ -129,12 +145,14 @@ class TextTokenizer:
         """Return the tokenizer that a spec asks for; ``max_tokens`` overrides the spec's."""
         from embedder.pooling import get_pooling  # imports torch
 
+        plain = spec.ending == "auto" and not get_pooling(spec.pooling).appends_eos
         return cls(
             tokenizer,
             max_tokens=max_tokens or spec.max_tokens,
-            appends_eos=get_pooling(spec.pooling).appends_eos,
+            ending="none" if plain else spec.ending,
             chat_template=spec.chat_template,
             lowercase=spec.lowercase,
+            prompt_specials=spec.prompt_specials,
         )
 
     def __call__(self, texts: Sequence[str], template: PromptTemplate) -> list[list[int]]:
@@ -150,7 +168,7 @@ class TextTokenizer:
         """
         tail = self._plain([template.suffix])[0] + self._tail if template.suffix else self._tail
         room = self.max_tokens - len(self._head) - len(tail)
-        prefix_tokens = len(self._plain([template.prefix])[0]) if template.prefix else 0
+        prefix_tokens = self.count_prompt(template) - len(self._head)
         if room < prefix_tokens + 1:
             raise UsageError(
                 f"The prompt takes {self.max_tokens - room + prefix_tokens} of max_tokens "
@@ -161,14 +179,14 @@ class TextTokenizer:
         shown = [text[:characters] for text in texts]
         if self._lowercase:
             shown = [text.lower() for text in shown]
-        bodies = self._plain([template.prefix + text for text in shown])
+        bodies = self._bodies(template.prefix, shown)
         rows = [self._head + body[:room] + tail for body in bodies]
         truncated = [
             len(text) > characters or len(body) > room
             for text, body in zip(texts, bodies, strict=True)
         ]
         if side == "left":
-            prefix = self._plain([template.prefix])[0] if template.prefix else []
+            prefix = self._bodies(template.prefix, [""])[0]
             for place in (place for place, is_cut in enumerate(truncated) if is_cut):
                 text = texts[place][-characters:]
                 (end,) = self._plain([text.lower() if self._lowercase else text])
@@ -184,6 +202,48 @@ class TextTokenizer:
             return [list(self._backend.encode(texts[0], add_special_tokens=False).ids)]
         encoded = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [list(row.ids) for row in encoded]
+
+    def count_prompt(self, template: PromptTemplate) -> int:
+        """Return how many tokens BOS and the prompt before a text take, tokenised without it."""
+        prefix = self._bodies(template.prefix, [""])[0] if template.prefix else []
+        return len(self._head) + len(prefix)
+
+    def _bodies(self, prefix: str, texts: list[str]) -> list[list[int]]:
+        """Tokenise prefix and text as one string; special tokens are read out of the prefix alone.
+
+        The two are joined after tokenising only where both spell special tokens.
+        """
+        backend = self._reads_specials
+        if backend is None or not prefix:
+            return self._plain([prefix + text for text in texts])
+        specials = special_tokens(backend)
+        start = list(backend.encode(prefix, add_special_tokens=False).ids)
+        return [
+            start + self._plain([text])[0]
+            if any(token in text for token in specials)
+            else list(backend.encode(prefix + text, add_special_tokens=False).ids)
+            for text in texts
+        ]
+
+    def _ending_ids(self, ending: str) -> list[int]:
+        """Return the ids that end every sequence."""
+        if ending == "none":
+            return []
+        if ending == "auto":
+            found = self._tokenizer.eos_token_id
+            if found is None:
+                raise ModelError(
+                    "The base's tokenizer names no EOS token; the variant needs one. Name the "
+                    "token that ends a text as ending=TOKEN, or type ending=none."
+                )
+        else:
+            found = self._backend.token_to_id(ending)
+            if found is None:
+                raise ModelError(
+                    f"ending is {ending!r}, but the base's tokenizer has no such token; expected "
+                    f"one of its tokens, none, or auto for EOS."
+                )
+        return [int(found)]
 
     def _leading_specials(self) -> list[int]:
         """Return the ids that the tokenizer itself puts before a text: BOS, or nothing."""

@@ -152,6 +152,7 @@ def _load(found: SavedName, is_int8: bool) -> LightEncoder | None:
         or spec["pooling"] not in _POOLINGS
         or set(options) - {"whiten"}
         or spec["chat_template"]
+        or {"ending", "prompt_specials", "pool_prompt", "head"} & set(spec)
         or any(file_sha256(found.folder / name) != sha256 for name, sha256 in files.items())
     ):
         return None

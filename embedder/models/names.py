@@ -66,7 +66,12 @@ _OF_SPEC = (
     "chat_template",
 )
 
-_NEWER = {"lowercase": False, "ending": "auto", "pool_prompt": True}
+_NEWER: dict[str, bool | str] = {
+    "lowercase": False,
+    "ending": "auto",
+    "prompt_specials": False,
+    "pool_prompt": True,
+}
 """Fields of the spec that stand in a fingerprint only where they differ from this."""
 
 _CHANGEABLE = ("max_tokens", "dimension", "query_prompt", "document_prompt")
@@ -85,6 +90,7 @@ SPEC_OPTIONS: dict[str, type] = {
     "chat_template": bool,
     "lowercase": bool,
     "ending": str,
+    "prompt_specials": bool,
     "pool_prompt": bool,
 }
 OPTIONS: dict[str, type] = SPEC_OPTIONS | {

@@ -79,7 +79,7 @@ def whiten_model(
     found = find_saved_model(model)
     manifest = read_manifest(found.folder) if found else None
     loaded = _load(model, found, device, notify)
-    needed, texts = loaded.backbone.width, len(queries) + len(documents)
+    needed, texts = loaded.width, len(queries) + len(documents)
     if texts < needed:
         raise UsageError(
             f"There are {texts:,} distinct texts; {needed:,} or more are needed, as many as a "

@@ -25,6 +25,7 @@ __all__ = [
     "LatentQueryPooling",
     "LayerWeightPooling",
     "PoolingOptions",
+    "first_token",
     "last_token",
     "maximum",
     "mean",
@@ -103,6 +104,12 @@ class PoolingOptions:
             for field in fields(self)
             if getattr(self, field.name) != getattr(default, field.name)
         }
+
+
+def first_token(states: Tensor, mask: Tensor) -> Tensor:
+    """Return the state of each row's first real token."""
+    first = mask.int().argmax(dim=1)
+    return states[torch.arange(states.shape[0], device=states.device), first]
 
 
 def last_token(states: Tensor, mask: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ A new pooling costs one function or module, and one entry here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedder.pooling import modules
+from embedder.pooling.head import Headed, HeadLayer
 from embedder.pooling.modules import (
     LatentKeyPooling,
     LatentQueryPooling,
@@ -110,6 +111,7 @@ POOLINGS: dict[str, Pooling] = {
     entry.name: entry
     for entry in (
         Pooling("eos", "state of the EOS token", _free(modules.last_token)),
+        Pooling("cls", "state of the first token, which causal attention keeps blind", _free(modules.first_token)),
         Pooling("mean", "mean over tokens", _free(modules.mean)),
         Pooling("max", "largest value per coordinate", _free(modules.maximum)),
         Pooling(
@@ -238,14 +240,19 @@ def without_whitening(pooling: nn.Module) -> nn.Module:
     return pooling.inner if isinstance(pooling, Whitened) else pooling
 
 
-def build_pooling(name: str, shape: PoolingShape, options: PoolingOptions) -> nn.Module:
+def build_pooling(
+    name: str, shape: PoolingShape, options: PoolingOptions, head: Sequence[HeadLayer] = ()
+) -> nn.Module:
     """Return the pooling as a float32 module on the CPU, its weights drawn from options.seed.
 
-    The global random state is left as it was.
+    Those of ``head`` are read from the base afterwards. The global random state is left as it was.
     """
     pooling = get_pooling(name)
     check_options(pooling, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         built = pooling.build(shape, options)
-        return (Whitened(built, shape.width) if options.whiten else built).float()
+        if head:
+            built = Headed(built, head)
+        width = head[-1].width if head else shape.width
+        return (Whitened(built, width) if options.whiten else built).float()

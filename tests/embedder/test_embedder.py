@@ -53,7 +53,17 @@ def test_a_text_has_one_embedding_alone_or_in_any_batch_padded_on_either_side(
         np.testing.assert_allclose(embedder.encode_documents(TEXTS[::-1])[::-1], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
+BLIND = ("cls", "causal")
+"""The first token of a text sees no other under causal attention."""
+
+
+def test_under_causal_attention_cls_sees_the_first_token_alone(llama):
+    first, same, other = load(llama, *BLIND).encode_documents(["mill", "moon and sea", "pond"])
+    np.testing.assert_allclose(first, same, atol=1e-5)
+    assert np.abs(first - other).max() > 1e-4
+
+
+@pytest.mark.parametrize(("pooling", "attention"), [pair for pair in VARIANTS if pair != BLIND])
 def test_different_texts_have_different_embeddings(llama, pooling, attention):
     vectors = load(llama, pooling, attention).encode_documents(TEXTS)
     distance = np.abs(vectors[:, None] - vectors[None]).max(axis=-1)

@@ -85,7 +85,7 @@ def test_a_tokenizer_without_eos_is_refused_unless_none_is_appended(mistral):
     mistral.eos_token = None
     with pytest.raises(ModelError, match="no EOS"):
         TextTokenizer(mistral, max_tokens=8)
-    assert TextTokenizer(mistral, max_tokens=8, appends_eos=False)([""], PromptTemplate()) == [
+    assert TextTokenizer(mistral, max_tokens=8, ending="none")([""], PromptTemplate()) == [
         [PAD]
     ]
 

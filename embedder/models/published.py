@@ -1,0 +1,396 @@
+"""What the files of a published embedding model say: how its authors' vectors are made.
+
+Such a folder or hub id has ``modules.json`` as sentence-transformers writes it. Where our own
+engine can compute the model, that becomes a ``VariantSpec``; a part that it cannot represent is
+refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from embedder.attention import attends_both_ways
+from embedder.engine.text import special_tokens
+from embedder.environment import quiet_transformers
+from embedder.models.bases import BASES
+from embedder.models.locate import find_code, read_model_json
+from embedder.models.names import (
+    DEFAULT_VARIANT,
+    is_folder,
+    is_hub_id,
+    is_saved_model,
+    parse_changes,
+    split_name,
+)
+from embedder.models.sentence_transformers import needs_sentence_transformers
+from embedder.pooling import HeadLayer
+from embedder.variants import VariantSpec, parse_model_name
+from retrieval.errors import MillpondError, ModelError
+from retrieval.protocols import Notify
+
+__all__ = ["Published", "find_published", "read_published"]
+
+_POOLINGS = {
+    "cls": "cls",
+    "mean": "mean",
+    "max": "max",
+    "lasttoken": "eos",
+    "weightedmean": "weighted_mean",
+}
+_MODES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+_ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")
+_TEXT_SETTINGS = "sentence_bert_config.json"
+_LIBRARY_SETTINGS = "config_sentence_transformers.json"
+_USUAL_SETTINGS: dict[str, Any] = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "modality_config": None,
+    "unpad_inputs": None,
+}
+"""Settings of the Transformer that change nothing at these values; None for at any value."""
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+_NO_LIMIT = 10**9
+"""Tokenizers without a longest input say a number above this."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published embedding model.
+
+    Attributes
+    ----------
+    spec : what our engine computes; None where it cannot.
+    needs_sentence_transformers : why sentence-transformers has to compute it, "" where we can.
+    """
+
+    spec: VariantSpec | None
+    needs_sentence_transformers: str = ""
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The JSON files of one model."""
+
+    base: str
+    revision: str | None
+
+    @property
+    def place(self) -> str:
+        return str(Path(self.base).expanduser())
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Return what a file holds, nothing where there is no such file."""
+        found = read_model_json(self.place, name, self.revision)
+        if found is None:
+            return {}
+        if not isinstance(found, dict):
+            raise ModelError(f"{self.base}: its {name} holds no JSON object.")
+        return found
+
+    def refuse(self, what: str) -> ModelError:
+        """Return the error for a part that our engine does not compute."""
+        return ModelError(
+            f"{self.base}: {what}. This engine does not compute that; type --model st:{self.base} "
+            f"to let sentence-transformers do it."
+        )
+
+
+def find_published(name: str, notify: Notify) -> tuple[VariantSpec, str] | None:
+    """Return the published spec of a model that was named plainly, and its lasting name.
+
+    None is what a saved model, a plain language model, an encoder, and a name with a variant of its
+    own give; the last is said in one line where it overrides what was published.
+
+    Parameters
+    ----------
+    name : BASE[:POOLING+ATTENTION][,OPTION=VALUE...].
+
+    Raises
+    ------
+    ModelError : the model has a part that our engine does not compute.
+    UnknownNameError, UsageError : an option does not exist, or its value is not of its type.
+    """
+    plain, written = (name, "") if is_folder(name) else split_name(name)
+    typed = parse_model_name(plain, DEFAULT_VARIANT)
+    other_default = parse_model_name(plain, "eos+bidirectional")
+    if typed == other_default:  # the name has a variant of its own
+        _say_overridden(parse_model_name(name, DEFAULT_VARIANT), notify)
+        return None
+    published = read_published(typed.base, typed.revision, notify)
+    if published is None or published.spec is None:
+        return None
+    options = parse_changes(written, "option of a published model")
+    at = f"@{typed.revision}" if typed.revision else ""
+    return replace(published.spec, **options), f"{typed.base}{at}{written}"
+
+
+def read_published(base: str, revision: str | None, notify: Notify) -> Published | None:
+    """Return what the files of a folder or hub id say; None where they do not say how it embeds.
+
+    Raises
+    ------
+    ModelError : a file cannot be read, or names a part that our engine does not compute.
+    """
+    is_place = is_folder(base) or is_hub_id(base)
+    if base in BASES or not is_place or is_saved_model(base):
+        return None
+    files = _Files(base, revision)
+    if reason := needs_sentence_transformers(base, revision):
+        return Published(None, reason)
+    modules = read_model_json(files.place, "modules.json", revision)
+    if modules is None or find_code(files.place, revision):  # loading it says what is wrong
+        return None
+    paths, kinds = _read_modules(files, modules)
+    config, tokenizer = _load_description(files)
+    pooling, pools_prompt = _read_pooling(files, paths[1], int(config.hidden_size))
+    settings = files.read(_LIBRARY_SETTINGS)
+    head, normalizes = _read_head(files, paths[2:], kinds[2:], int(config.hidden_size))
+    if pooling == "weighted_mean" and not pools_prompt:
+        raise files.refuse(f"{paths[1]}/config.json leaves prompts out of a weighted mean")
+    lowercase, limit = _read_text_settings(files, config, tokenizer)
+    prompts = _read_prompts(files, settings, notify)
+    if lowercase:
+        prompts = {side: prompt.lower() for side, prompt in prompts.items()}
+    return Published(
+        VariantSpec(
+            base=base,
+            revision=revision,
+            pooling=pooling,
+            attention="bidirectional" if attends_both_ways(config) else "causal",
+            ending=_read_ending(files, tokenizer, notify),
+            prompt_specials=any(
+                token in prompt
+                for token in special_tokens(tokenizer.backend_tokenizer)
+                for prompt in prompts.values()
+            ),
+            pool_prompt=pools_prompt,
+            head=head,
+            max_tokens=limit,
+            lowercase=lowercase,
+            normalize=normalizes or settings.get("similarity_fn_name") not in ("dot", "dot_score"),
+            query_prompt=prompts["query_prompt"],
+            document_prompt=prompts["document_prompt"],
+        )
+    )
+
+
+def _say_overridden(typed: VariantSpec, notify: Notify) -> None:
+    """Say what of a published model the name that was typed overrides."""
+    try:
+        published = read_published(typed.base, typed.revision, lambda line: None)
+    except MillpondError:  # what cannot be read is not overridden either
+        return
+    if published is None or published.spec is None or published.spec == typed:
+        return
+    names = [f.name for f in fields(typed)]
+    differing = [name for name in names if getattr(typed, name) != getattr(published.spec, name)]
+    described = ", ".join(f"{name} {_show(getattr(published.spec, name))}" for name in differing)
+    notify(
+        f"Overriding what {typed.base} was published with ({described}) by "
+        f"{typed.pooling}+{typed.attention}; name it alone for its authors' vectors"
+    )
+
+
+def _show(value: object) -> str:
+    if isinstance(value, tuple):
+        return "+".join(layer.path for layer in value) or "none"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _read_modules(files: _Files, modules: Any) -> tuple[list[str], list[str]]:
+    """Return the paths and the classes of the modules, a Transformer and a Pooling first."""
+    if not isinstance(modules, list) or not all(isinstance(part, dict) for part in modules):
+        raise ModelError(f"{files.base}: its modules.json is no list of modules.")
+    paths = [str(part.get("path", "")) for part in modules]
+    kinds = [str(part.get("type", "")).rpartition(".")[2] for part in modules]
+    for part, kind in zip(modules, kinds, strict=True):
+        if not str(part.get("type", "")).startswith("sentence_transformers."):
+            raise files.refuse(f"modules.json names the class {part.get('type')!r}")
+        if kind not in ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize"):
+            raise files.refuse(f"modules.json names the module {kind}")
+        if part.get("kwargs"):
+            raise files.refuse(f"modules.json gives {kind} the arguments {part['kwargs']}")
+    if kinds[:2] != ["Transformer", "Pooling"] or {"Transformer", "Pooling"} & set(kinds[2:]):
+        raise files.refuse(
+            f"modules.json lists {', '.join(kinds)}; expected one Transformer, then one Pooling"
+        )
+    if paths[0]:
+        raise files.refuse(f"its Transformer lies in the folder {paths[0]}")
+    return paths, kinds
+
+
+def _read_pooling(files: _Files, path: str, width: int) -> tuple[str, bool]:
+    """Return our name of the pooling, and whether it reads the prompt's tokens."""
+    name = f"{path}/config.json"
+    config = files.read(name)
+    if not config:
+        raise ModelError(f"{files.base}: its {name} is missing, which says how it pools.")
+    modes = config.get("pooling_mode")
+    if modes is None:
+        unknown = [key for key in config if key.startswith("pooling_mode") and key not in _MODES]
+        if any(config[key] for key in unknown):
+            raise files.refuse(f"{name} asks for {unknown[0]}")
+        modes = [mode for key, mode in _MODES.items() if config.get(key)] or ["mean"]
+    modes = [modes] if isinstance(modes, str) else list(modes)
+    if len(modes) != 1 or modes[0] not in _POOLINGS:
+        raise files.refuse(f"{name} asks for the pooling {' and '.join(map(str, modes))}")
+    read = config.get("embedding_dimension", config.get("word_embedding_dimension", width))
+    if read != width:
+        raise ModelError(
+            f"{files.base}: {name} pools vectors of {read} numbers, but config.json says that the "
+            f"model has {width}. Copy the folder again."
+        )
+    return _POOLINGS[modes[0]], bool(config.get("include_prompt", True))
+
+
+def _read_head(
+    files: _Files, paths: list[str], kinds: list[str], width: int
+) -> tuple[tuple[HeadLayer, ...], bool]:
+    """Return the layers after the pooling, and whether the last one makes vectors of length 1."""
+    head: list[HeadLayer] = []
+    for path, kind in zip(paths, kinds, strict=True):
+        if kind == "Dense":
+            head.append(_read_dense(files, path, width))
+            width = head[-1].width
+        else:
+            known: Any = kind
+            head.append(HeadLayer(path=path, kind=known, reads=width, width=width))
+    normalizes = bool(head) and head[-1].kind == "Normalize"
+    while head and head[-1].kind == "Normalize":
+        head.pop()
+    return tuple(head), normalizes
+
+
+def _read_dense(files: _Files, path: str, width: int) -> HeadLayer:
+    name = f"{path}/config.json"
+    config = files.read(name)
+    reads, writes = config.get("in_features"), config.get("out_features")
+    if not isinstance(reads, int) or not isinstance(writes, int):
+        raise ModelError(f"{files.base}: its {name} has no in_features and out_features.")
+    if reads != width:
+        raise ModelError(
+            f"{files.base}: {name} reads vectors of {reads} numbers, but {width} arrive there. "
+            f"Copy the folder again."
+        )
+    said = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    activation: Any = said.rpartition(".")[2]
+    if not said.startswith("torch.nn.") or activation not in _ACTIVATIONS:
+        raise files.refuse(f"{name} asks for the activation {said}")
+    unusual = config.get("use_residual") or any(
+        config.get(key) not in (None, "sentence_embedding")
+        for key in ("module_input_name", "module_output_name")
+    )
+    if unusual:
+        raise files.refuse(f"{name} asks for a residual, or for another input or output")
+    return HeadLayer(
+        path=path,
+        kind="Dense",
+        reads=reads,
+        width=writes,
+        bias=bool(config.get("bias", True)),
+        activation=activation,
+    )
+
+
+def _load_description(files: _Files) -> tuple[Any, Any]:
+    """Return the configuration and the tokenizer."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    where = {"revision": files.revision, "trust_remote_code": False}
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(files.place, **where)
+            tokenizer = AutoTokenizer.from_pretrained(files.place, **where)
+        except Exception as error:  # transformers raises its own kinds
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(f"{files.base} cannot be loaded: {lines[0]}") from error
+    if not isinstance(getattr(config, "hidden_size", None), int):
+        raise files.refuse("config.json has no hidden_size, as a text decoder has")
+    return config, tokenizer
+
+
+def _read_text_settings(files: _Files, config: Any, tokenizer: Any) -> tuple[bool, int]:
+    """Return whether texts are put in lower case, and the longest input in tokens."""
+    settings = files.read(_TEXT_SETTINGS)
+    for key, value in settings.items():
+        if key in ("max_seq_length", "do_lower_case") or not value:
+            continue
+        if key not in _USUAL_SETTINGS or _USUAL_SETTINGS[key] not in (None, value):
+            raise files.refuse(f"{_TEXT_SETTINGS} says {key} {value!r}")
+    if getattr(tokenizer, "truncation_side", "right") != "right":
+        raise files.refuse("its tokenizer cuts long texts at the beginning")
+    limit = settings.get("max_seq_length")
+    if limit is None:
+        most = getattr(config, "max_position_embeddings", None)
+        limits = [int(tokenizer.model_max_length), int(most or _NO_LIMIT + 1)]
+        limit = min(limits)
+    return bool(settings.get("do_lower_case")), 512 if limit > _NO_LIMIT else int(limit)
+
+
+def _read_ending(files: _Files, tokenizer: Any, notify: Notify) -> str:
+    """Return the token that ends a text, "none" for none."""
+    whole = list(tokenizer("a")["input_ids"])
+    plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    starts = [
+        start
+        for start in range(len(whole) - len(plain) + 1)
+        if whole[start : start + len(plain)] == plain
+    ]
+    if not starts:
+        raise files.refuse("its tokenizer changes a text where it adds special tokens")
+    tail = whole[starts[0] + len(plain) :]
+    if len(tail) > 1:
+        raise files.refuse(f"its tokenizer ends a text with {len(tail)} tokens")
+    if tail:
+        return str(tokenizer.convert_ids_to_tokens(tail[0]))
+    if files.read("tokenizer_config.json").get("add_eos_token") and tokenizer.eos_token:
+        notify(
+            f"{files.base}: its authors end a text with {tokenizer.eos_token} (add_eos_token), and "
+            f"so do we; sentence-transformers with transformers 5 leaves it out"
+        )
+        return str(tokenizer.eos_token)
+    return "none"
+
+
+def _read_prompts(files: _Files, settings: Mapping[str, Any], notify: Notify) -> dict[str, str]:
+    """Return the prompts of queries and documents as fields of a spec."""
+    prompts = settings.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(p, str) for p in prompts.values()):
+        raise ModelError(f"{files.base}: the prompts of its {_LIBRARY_SETTINGS} are no texts.")
+    default = settings.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        known = ", ".join(map(repr, prompts)) or "none"
+        raise ModelError(
+            f"{files.base}: {_LIBRARY_SETTINGS} names the default prompt {default!r}, but has "
+            f"{known}. Correct default_prompt_name there."
+        )
+    document = next((name for name in _DOCUMENT_PROMPTS if prompts.get(name)), "document")
+    found = {
+        "query_prompt": prompts.get("query") or "",
+        "document_prompt": prompts.get(document) or "",
+    }
+    if any("{text}" in prompt for prompt in found.values()):
+        raise files.refuse(f"a prompt of {_LIBRARY_SETTINGS} holds {{text}}")
+    if document != "document":
+        notify(
+            f"{files.base} calls its prompt of documents {document!r}: "
+            f"{found['document_prompt']!r}. It is used here; encode_document of "
+            f"sentence-transformers 6 leaves it out"
+        )
+    if not any(found.values()) and any(prompts.values()):
+        notify(
+            f"{files.base} has no prompt named query or document, so none is used; it has "
+            f"{', '.join(name for name in prompts if prompts[name])}. Set one with the option "
+            f"query_prompt"
+        )
+    return found
