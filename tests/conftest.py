@@ -40,7 +40,7 @@ def chromium():
     """Debian's browser; ended with its module, as its event loop would be in the way of others."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if (path := shutil.which("chromium")) is None:
-        pytest.skip("chromium is not installed")
+        pytest.skip("there is no chromium on this machine")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser

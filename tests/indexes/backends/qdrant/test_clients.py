@@ -9,7 +9,6 @@ import pytest
 from indexes import Index, IndexConfig
 from indexes.backends.qdrant import QdrantOptions
 from indexes.backends.qdrant.clients import ClientFields
-from indexes.backends.qdrant.points import point_id
 from retrieval import Document
 from retrieval.errors import IndexCorruptError, UsageError
 from retrieval.filters import infer_schema
@@ -61,30 +60,6 @@ def test_a_program_that_reads_as_langchain_does_finds_texts_and_metadata(
         ("mills grind", {"day": "2021-02-03", "ok": True, "share": 0.1}),
     ]
     client.close()
-
-
-def test_langchain_itself_opens_a_collection(tmp_path, write_with, server, options, encoder):
-    """Run where langchain-qdrant is installed, which is not among the requirements."""
-    langchain = pytest.importorskip("langchain_qdrant", reason="langchain-qdrant is not installed")
-    from langchain_core.embeddings import Embeddings
-
-    class Ours(Embeddings):
-        def embed_documents(self, texts):
-            return encoder.encode_documents(texts).tolist()
-
-        def embed_query(self, text):
-            return self.embed_documents([text])[0]
-
-    documents = [Document("a", "water", metadata={"year": 1851}), Document("b", "mills")]
-    write_with(options, encoder, documents, tmp_path / "i")
-    store = langchain.QdrantVectorStore.from_existing_collection(
-        "docs", Ours(), url=server.url, check_compatibility=False
-    )
-    [found] = store.similarity_search("water", k=1)
-    assert found.page_content == "water"
-    assert found.metadata == {"year": 1851, "_id": point_id("a"), "_collection_name": "docs"}
-    assert list(server.aliases) == ["docs"]
-    store.client.close()
 
 
 def test_names_are_those_of_the_options_and_texts_can_be_left_out(
