@@ -15,7 +15,7 @@ from embedder.engine.text import PromptTemplate, Side, TextTokenizer
 from embedder.models.names import find_saved_model
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
-from retrieval.protocols import VectorIndex, Vectors
+from retrieval.protocols import Encoder, VectorIndex, Vectors
 from retrieval.types import Fingerprint, Hit, check_fingerprints
 
 if TYPE_CHECKING:
@@ -193,8 +193,15 @@ def serve_embedder(encoder: Embedder | TextEncoder) -> ServedModel:
         "document": PromptTemplate.parse(spec.document_prompt).inside(template),
     }
 
+    # Where the prompt is left out of the pooling, token ids do not say where it ends.
+    as_ids = spec.pool_prompt
+
     def tokenize(texts: Sequence[str], role: Role, side: Side = "right") -> Tokens:
-        return Tokens(*tokenizer.tokenize(texts, prompts[role], side))
+        rows, truncated = tokenizer.tokenize(texts, prompts[role], side)
+        if as_ids:
+            return Tokens(rows, truncated)
+        counted = zip(texts, rows, strict=True)
+        return Tokens([TextRow(text, role, len(row)) for text, row in counted], truncated)
 
     def show(text: str, role: Role, most: int) -> tuple[list[ShownToken], bool]:
         whole = TextTokenizer.of_spec(spec, encoder.backbone.tokenizer, max_tokens=most)
@@ -203,10 +210,10 @@ def serve_embedder(encoder: Embedder | TextEncoder) -> ServedModel:
 
     model = ServedModel(
         name=encoder.fingerprint.model,
-        encoder=encoder,
+        encoder=encoder if as_ids else _RowEncoder(encoder),
         tokenize=tokenize,
         max_tokens=spec.max_tokens,
-        tokenize_left=partial(tokenize, side="left"),
+        tokenize_left=partial(tokenize, side="left") if as_ids else None,
         show=show,
         decode=partial(_decode, encoder.backbone.tokenizer),
         dimensions=_trained_dimensions(encoder),
@@ -223,7 +230,8 @@ def serve_embedder(encoder: Embedder | TextEncoder) -> ServedModel:
         return model
     raw = copy(encoder)  # the same weights
     raw.spec = replace(spec, normalize=False)
-    return replace(model, unnormalized=replace(model, encoder=raw, normalized=False))
+    unnormalized = replace(model, encoder=raw if as_ids else _RowEncoder(raw), normalized=False)
+    return replace(model, unnormalized=unnormalized)
 
 
 @dataclass(frozen=True)
@@ -240,9 +248,9 @@ class TextRow:
 
 
 class _RowEncoder:
-    """A ``TextEncoder`` that takes rows of text, those of each role in one call."""
+    """An encoder that takes rows of text, those of each role in one call."""
 
-    def __init__(self, encoder: TextEncoder) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
         self.dimension = encoder.dimension
         self.fingerprint = encoder.fingerprint

@@ -102,6 +102,22 @@ def test_vectors_keep_their_length_where_asked(load, serve):
     np.testing.assert_allclose(scaled, encoder.encode_documents(texts), atol=1e-5)
 
 
+def test_a_prompt_that_is_not_pooled_is_not_pooled_here_either(load, serve):
+    encoder = load(",query_prompt=query: ,pool_prompt=false")
+    pooled = load(",query_prompt=query: ")
+    client = serve([serve_embedder(encoder)])
+    texts = ["one", "a longer text"]
+    for role, expected in (
+        ("document", encoder.encode_documents(texts)),
+        ("query", encoder.encode_queries(texts)),
+    ):
+        found = client.post("/embed", json={"inputs": texts, "prompt_name": role}).json()
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert not np.allclose(found, pooled.encode_queries(texts), atol=1e-3)
+    left = {"inputs": "x", "truncation_direction": "left"}
+    assert "at the end (right) alone" in client.post("/embed", json=left).text
+
+
 def test_tokens_are_shown_as_the_model_reads_them(load, serve):
     client = serve([serve_embedder(load(",max_tokens=8,query_prompt=q "))])
     body = {"inputs": ["ab", "x" * 20], "prompt_name": "query"}
