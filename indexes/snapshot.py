@@ -13,7 +13,7 @@ from indexes.search.selection import RowTable, Selection, Where
 from indexes.storage.documents import DocumentStore
 from indexes.storage.files import find_fault
 from indexes.storage.manifest import Manifest, read_manifest
-from indexes.storage.vectors import Shards, check_vectors
+from indexes.storage.vectors import Shards, check_vectors, read_array
 from retrieval import Hit, Vectors
 from retrieval.errors import IndexCorruptError, UsageError
 from retrieval.protocols import Rows
@@ -220,10 +220,10 @@ def damaged(path: Path, fault: object) -> IndexCorruptError:
 
 def _read_deleted(path: Path, manifest: Manifest) -> Rows:
     try:
-        rows = np.load(path)
+        rows = read_array(path)
         fits = rows.dtype == np.int64 and rows.ndim == 1 and bool((np.diff(rows) > 0).all())
         if not fits or (len(rows) and not 0 <= rows[0] <= rows[-1] < manifest.rows):
             raise ValueError("it is not a rising list of row numbers")
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise damaged(path, error) from error
-    return rows  # type: ignore[no-any-return]
+    return rows

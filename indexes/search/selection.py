@@ -15,6 +15,7 @@ from pyarrow import ipc
 
 from indexes.search.filters import arrow_schema, make_columns, select_rows
 from indexes.storage.documents import DocumentStore
+from indexes.storage.files import reading
 from retrieval import Scalar
 from retrieval.errors import DuplicateIdError, IndexCorruptError
 from retrieval.filters import Expression, Plan, Schema, SchemaBuilder, parse_filter, plan_filter
@@ -108,15 +109,11 @@ class RowTable:
     @cached_property
     def _table(self) -> pa.Table:
         assert self._path is not None
-        try:
+        with reading(self._path):
             table = ipc.open_file(pa.memory_map(str(self._path))).read_all()
             if not table.schema.equals(arrow_schema(self.schema)):
                 raise ValueError(f"its columns are {table.schema.names}")
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise IndexCorruptError(
-                f"{self._path} is damaged: {str(error).splitlines()[0]}. "
-                "Index the corpus again with --overwrite."
-            ) from error
+            table.validate(full=True)  # Arrow would follow damaged offsets anywhere
         return table
 
 

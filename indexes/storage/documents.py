@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
+from indexes.storage.files import reading
 from retrieval import Document, Scalar
 from retrieval.errors import IndexCorruptError, RecordError
 from retrieval.protocols import Rows
@@ -216,6 +217,22 @@ class DocumentWriter:
         self._pending_rows = self._pending_bytes = 0
 
 
+def _take(column: pa.LargeStringArray, places: Rows) -> list[str]:
+    """Return the values at these places; Arrow itself would read wherever damaged offsets point.
+
+    Raises
+    ------
+    ValueError : the places have no whole values.
+    """
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    starts, stops = ends[places], ends[places + 1]
+    size = data.size if data is not None else 0
+    if column.null_count or not ((starts >= 0) & (starts <= stops) & (stops <= size)).all():
+        raise ValueError("a value lies outside its column")
+    return column.take(pa.array(places)).to_pylist()  # type: ignore[no-any-return]
+
+
 class DocumentStore:
     """Looks documents up by row number in memory-mapped Arrow IPC files.
 
@@ -254,12 +271,16 @@ class DocumentStore:
         return found
 
     def documents(self, rows: Rows) -> dict[int, Document]:
-        """Return the document of each row number."""
+        """Return the document of each row number; raises IndexCorruptError for a damaged one."""
         found: dict[int, Document] = {}
         for part, picked in self._pick(rows, ["doc_id", "text", "title", "metadata"]):
             for row, doc_id, text, title, metadata in zip(part, *picked, strict=True):
-                found[row] = Document(doc_id, text, title, decode_metadata(metadata))
+                with reading(self._path_of(row)):
+                    found[row] = Document(doc_id, text, title, decode_metadata(metadata))
         return found
+
+    def _path_of(self, row: int) -> Path:
+        return self.paths[int(np.searchsorted(self._ends, row, side="right"))]
 
     def iterate_ids(self) -> Iterator[list[str]]:
         """Yield all document ids in order, a batch at a time."""
@@ -270,7 +291,9 @@ class DocumentStore:
         """Yield the metadata of all documents in order, a batch at a time."""
         for file in self._files:
             for column in file.iterate_column("metadata"):
-                yield decode_each(column)
+                with reading(file.path):
+                    decoded = decode_each(column)
+                yield decoded
 
     def iterate(self) -> Iterator[list[Document]]:
         """Yield all documents in order, a batch at a time."""
@@ -302,19 +325,14 @@ class _DocumentFile:
     """One file of a ``DocumentStore``; its rows are counted from 0."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._batches: dict[int, tuple[int, Any]] = {}
-        try:
+        with reading(path):
             self._status = path.stat()
             self._reader = ipc.open_file(pa.memory_map(str(path)))
             if not self._reader.schema.equals(SCHEMA):
                 raise ValueError(f"its columns are {self._reader.schema.names}")
             self._length = self._end()
-        except (pa.ArrowException, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise IndexCorruptError(
-                f"{path} is damaged: {reason}. Index the corpus again with --overwrite."
-            ) from error
 
     def __len__(self) -> int:
         return self._length
@@ -322,7 +340,11 @@ class _DocumentFile:
     def iterate_column(self, name: str) -> Iterator[list[str]]:
         with self._open_plainly(name) as reader:
             for number in range(reader.num_record_batches):
-                yield reader.get_batch(number).column(name).to_pylist()
+                with reading(self.path):
+                    column = reader.get_batch(number).column(name)
+                    column.validate(full=True)
+                    values = column.to_pylist()
+                yield values
 
     @contextmanager
     def _open_plainly(self, name: str) -> Iterator[Any]:
@@ -332,7 +354,7 @@ class _DocumentFile:
         """
         options = ipc.IpcReadOptions(included_fields=[SCHEMA.get_field_index(name)])
         try:
-            stream = self._path.open("rb")
+            stream = self.path.open("rb")
         except FileNotFoundError:
             yield self._reader
             return
@@ -349,8 +371,11 @@ class _DocumentFile:
             first, batch = self._batch(self._batch_of(int(wanted[start])))
             stop = int(np.searchsorted(wanted, first + batch.num_rows))
             part = wanted[start:stop]
-            places = pa.array(part - first)
-            yield part.tolist(), [batch.column(n).take(places).to_pylist() for n in names]
+            with reading(self.path):
+                if stop == start:
+                    raise ValueError(f"no batch holds row {int(wanted[start])}")
+                values = [_take(batch.column(name), part - first) for name in names]
+            yield part.tolist(), values
             start = stop
 
     def _batch_of(self, row: int) -> int:
@@ -360,8 +385,11 @@ class _DocumentFile:
     def _batch(self, number: int) -> tuple[int, Any]:
         """Return a batch and its first row; the batch is a view of the file, not a copy."""
         if number not in self._batches:
-            found = self._reader.get_batch_with_custom_metadata(number)
-            self._batches[number] = (int(found.custom_metadata[FIRST_ROW]), found.batch)
+            with reading(self.path):
+                found = self._reader.get_batch_with_custom_metadata(number)
+                found.batch.validate()
+                first = int((found.custom_metadata or {})[FIRST_ROW])
+            self._batches[number] = (first, found.batch)
         return self._batches[number]
 
     def _end(self) -> int:

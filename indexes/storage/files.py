@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from retrieval.errors import IndexCorruptError
+import pyarrow as pa
 
-__all__ = ["FileEntry", "find_fault", "refuse_links"]
+from retrieval.errors import IndexCorruptError, StorageError
+
+__all__ = ["FileEntry", "find_fault", "reading", "refuse_links"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,10 @@ def find_fault(folder: Path, entry: FileEntry, *, checksum: bool) -> str:
     """Return what is wrong with a listed file, as a clause; "" if nothing is.
 
     No link is followed. Only with ``checksum`` is the file read.
+
+    Raises
+    ------
+    StorageError : this user may not read the file, which says nothing about damage.
     """
     path = folder
     try:
@@ -54,6 +61,11 @@ def find_fault(folder: Path, entry: FileEntry, *, checksum: bool) -> str:
         whole = not checksum or FileEntry.of(path, entry.name) == entry
     except (FileNotFoundError, NotADirectoryError):
         return "it is missing"
+    except PermissionError:
+        raise StorageError(
+            f"{path}: this file of the index may not be read (permission denied). Change its "
+            "permissions, or ask its owner."
+        ) from None
     except (OSError, ValueError) as error:  # a name with a null byte is a ValueError
         return f"it cannot be read ({getattr(error, 'strerror', None) or error})"
     return "" if whole else "its checksum is not the one in the manifest"
@@ -67,3 +79,15 @@ def refuse_links(paths: Iterable[Path]) -> None:
                 f"{path} is a symbolic link, and no link in an index folder is followed: what it "
                 f"points at may be somebody's file. Delete the link, or put the file itself there."
             )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what a damaged Arrow file makes Arrow, UTF-8 or JSON raise into IndexCorruptError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, RecursionError) as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise IndexCorruptError(
+            f"{path} is damaged: {reason}. Index the corpus again with --overwrite."
+        ) from e

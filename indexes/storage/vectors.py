@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import tokenize
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from retrieval import Vectors
 from retrieval.errors import IndexCorruptError, VectorError
 from retrieval.protocols import Rows
 
-__all__ = ["VECTOR_TYPES", "Shards", "VectorWriter", "check_vectors", "find_bad_row"]
+__all__ = ["VECTOR_TYPES", "Shards", "VectorWriter", "check_vectors", "find_bad_row", "read_array"]
 
 BLOCK_BYTES = 16 * 2**20
 VECTOR_TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
@@ -176,10 +177,21 @@ def _let_go(array: npt.NDArray[np.floating[Any]]) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
+def read_array(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
+    """Return the array in a .npy file; raises ValueError for any file that holds none."""
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None)
+    except (OSError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+    except tokenize.TokenError as error:
+        raise ValueError("its header cannot be read") from error
+    return array
+
+
 def _map_shard(path: Path, dimension: int) -> npt.NDArray[np.floating[Any]]:
     try:
-        array = np.load(path, mmap_mode="r")
-    except (ValueError, OSError) as error:
+        array = read_array(path, mapped=True)
+    except ValueError as error:
         raise IndexCorruptError(f"{path} cannot be read: {error}") from error
     known = array.dtype in VECTOR_TYPES.values()
     if not known or array.ndim != 2 or array.shape[1] != dimension:
@@ -187,4 +199,4 @@ def _map_shard(path: Path, dimension: int) -> npt.NDArray[np.floating[Any]]:
             f"{path} holds {array.dtype} {array.shape}; expected {' or '.join(VECTOR_TYPES)} (n, "
             f"{dimension})."
         )
-    return array  # type: ignore[no-any-return]
+    return array
