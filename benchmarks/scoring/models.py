@@ -152,21 +152,31 @@ def check_model_name(name: str) -> None:
     Raises
     ------
     UnknownNameError, UsageError : no such variant, option or base.
+    SourceNotFoundError : the folder of a model of sentence-transformers is not there.
     ModelError : a model folder's millpond.json is damaged.
     """
     from embedder.models.bases import BASES
     from embedder.models.manifest import read_manifest
-    from embedder.models.names import DEFAULT_VARIANT, find_saved_model, list_builtin_models
+    from embedder.models.names import (
+        DEFAULT_VARIANT,
+        find_saved_model,
+        is_folder,
+        is_hub_id,
+        list_builtin_models,
+        split_name,
+    )
     from embedder.variants import parse_model_name
 
     if name.startswith(PREFIX):
+        find_folder(name)
         return
     saved = find_saved_model(name)
     if saved is not None:
         read_manifest(saved.folder)
         return
-    base = parse_model_name(name, DEFAULT_VARIANT).base
-    if base in BASES or (base.count("/") == 1 and not base.startswith((".", "/", "~"))):
+    plain = name if is_folder(name) else split_name(name)[0]
+    base = parse_model_name(plain, DEFAULT_VARIANT).base
+    if base in BASES or is_hub_id(base):
         return
     path = Path(base).expanduser()
     if not path.exists():
@@ -176,8 +186,9 @@ def check_model_name(name: str) -> None:
             [*(trained.name for trained in list_builtin_models()), *BASES, BM25_NAME],
             "Or a model folder, a .gguf file, or OWNER/NAME.",
         )
-    if path.is_dir() and not (path / "config.json").is_file():
+    files = ("config.json", "modules.json")
+    if path.is_dir() and not any((path / file).is_file() for file in files):
         raise UsageError(
-            f"The model {name!r} is a folder without millpond.json and config.json; expected a "
-            f"model folder."
+            f"The model {name!r} is a folder without millpond.json, config.json and modules.json; "
+            f"expected a model folder."
         )
