@@ -377,7 +377,7 @@ class Embedder(nn.Module):
             raise UsageError(
                 f"{self.name} leaves its prompt out of the pooling (pool_prompt is false), which "
                 f"token ids alone do not allow; use encode_queries and encode_documents, or a name "
-                f"with pool_prompt=true. It cannot be trained or served."
+                f"with pool_prompt=true. It cannot be trained."
             )
 
     @property
