@@ -111,7 +111,7 @@ POOLINGS: dict[str, Pooling] = {
     entry.name: entry
     for entry in (
         Pooling("eos", "state of the EOS token", _free(modules.last_token)),
-        Pooling("cls", "state of the first token, which causal attention keeps blind", _free(modules.first_token)),
+        Pooling("cls", "state of the first token", _free(modules.first_token)),
         Pooling("mean", "mean over tokens", _free(modules.mean)),
         Pooling("max", "largest value per coordinate", _free(modules.maximum)),
         Pooling(
