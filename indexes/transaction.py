@@ -17,7 +17,6 @@ generation; the next writer deletes it. Other files are never touched.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -140,7 +139,7 @@ class Transaction:
         manifest = replace(draft, files=files)
         staged = [path for path in sorted(self.staging.iterdir()) if _generation(path.name)]
         written = self.staging / MANIFEST_NAME
-        written.write_text(json.dumps(manifest.to_json(), indent=2) + "\n", encoding="utf-8")
+        written.write_bytes(manifest.encode())
         sync_tree(self.staging)
         for path in staged:
             path.rename(self.folder / _name_of(path.name, self.generation))

@@ -29,6 +29,8 @@ class FileEntry:
         path = PurePosixPath(self.name)
         if not path.parts or path.is_absolute() or ".." in path.parts:
             raise ValueError(f"file name {self.name!r} is not inside the index folder")
+        if self.bytes < 0:
+            raise ValueError(f"file {self.name!r} has {self.bytes} bytes")
 
     @classmethod
     def of(cls, path: Path, name: str) -> FileEntry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,18 @@ _KINDS: dict[str, type[Any]] = {
     "passages": dict,
 }
 """What JSON calls the fields that it holds as they are, and their types."""
+
+_SCALARS = (str, int, float, bool, type(None))
+_INNER: dict[str, tuple[type[Any], ...]] = {
+    "libraries": (str,),
+    "settings": _SCALARS,
+    "fields": (list,),
+    "passages": (int,),
+}
+"""The types of the values inside the fields that are objects."""
+DIGEST = "digest"
+"""The key of the manifest's own checksum, which is its last; the manifest of an index that an
+earlier millpond made has none."""
 
 T = TypeVar("T")
 
@@ -155,6 +168,10 @@ class Manifest:
             "files": {role: asdict(entry) for role, entry in self.files.items()},
         }
 
+    def encode(self) -> bytes:
+        """Return the content of the file, with its own digest, that ``read_manifest`` reads."""
+        return _sign(self.to_json())
+
     @classmethod
     def from_json(cls, data: object) -> Manifest:
         """Read what ``to_json`` wrote.
@@ -178,6 +195,7 @@ class Manifest:
                 f"it has format {version}, written by an older millpond; this one reads format "
                 f"{FORMAT_VERSION}. Index the corpus again with --overwrite."
             )
+        _check_values(data)
         files = {
             role: FileEntry(
                 _value(e, "name", str), _value(e, "bytes", int), _value(e, "sha256", str)
@@ -211,13 +229,38 @@ def read_manifest(path: Path | str) -> Manifest:
     except OSError as error:
         raise IndexCorruptError(f"{file} cannot be read: {error.strerror}.") from error
     try:
-        return Manifest.from_json(json.loads(content))
+        data = json.loads(content)
+        digest = data.pop(DIGEST, None) if isinstance(data, dict) else None
+        manifest = Manifest.from_json(data)
+        if digest is not None and _sign(data) != content:
+            raise ValueError("its digest is not the one of what it holds")
+        return manifest
     except (UsageError, IndexCorruptError) as error:
         raise type(error)(f"The index {folder} cannot be read: {error}") from None
     except (ValueError, RecursionError) as error:
         raise IndexCorruptError(
             f"{file} is damaged: {error}. Index the corpus again with --overwrite."
         ) from error
+
+
+def _sign(data: Mapping[str, Any]) -> bytes:
+    """Return a JSON object as it is stored: with the SHA-256 of what it is without."""
+    digest = hashlib.sha256(json.dumps(data, indent=2).encode()).hexdigest()
+    return (json.dumps({**data, DIGEST: digest}, indent=2) + "\n").encode()
+
+
+def _check_values(data: Mapping[str, Any]) -> None:
+    """Raise ValueError for a key that no manifest has, or a wrong value inside an object."""
+    unknown = sorted(data.keys() - {*_KINDS, "format", "fingerprint", "files"})
+    if unknown:
+        raise ValueError(f"it has a key {unknown[0]!r}, which no manifest has")
+    inner = {name: _value(data, name, dict) for name in _INNER}
+    settings = _value(_value(data, "fingerprint", dict), "settings", dict)
+    for name, kinds in {**_INNER, "fingerprint": _SCALARS}.items():
+        for key, value in inner.get(name, settings).items():
+            strings = not isinstance(value, list) or all(isinstance(kind, str) for kind in value)
+            if type(value) not in kinds or not strings:
+                raise ValueError(f"{name!r} has {value!r} as {key!r}")
 
 
 def now_utc() -> str:

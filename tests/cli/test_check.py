@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -151,8 +152,8 @@ def test_a_flipped_byte_is_found_before_qdrants_engine_reads_it(
 
 
 def test_counts_that_disagree_are_found_though_every_file_is_whole(millpond, index_folder):
-    path = index_folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"documents": 4, "rows": 4}))
+    manifest = replace(read_manifest(index_folder), documents=4, rows=4)
+    (index_folder / "manifest.json").write_bytes(manifest.encode())
     result = millpond("check", index_folder, "--json")
     assert_error(result, 1, "3 documents", "the manifest states 4")
     assert json.loads(result.stdout)["damaged"] == []
@@ -297,8 +298,9 @@ def test_a_collection_that_is_not_whole_is_one_line(
 
 
 def test_a_server_that_is_down_is_one_line(millpond, corpus, server_folder, qdrant_server):
-    path = server_folder / "manifest.json"
-    path.write_text(path.read_text().replace(qdrant_server.url, "http://127.0.0.1:1"))
+    manifest = read_manifest(server_folder)
+    manifest = replace(manifest, settings={**manifest.settings, "url": "http://127.0.0.1:1"})
+    (server_folder / "manifest.json").write_bytes(manifest.encode())
     result = millpond("check", server_folder)
     assert_error(result, 1, "No Qdrant server answers at http://127.0.0.1:1")
 

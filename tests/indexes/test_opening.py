@@ -17,6 +17,7 @@ def folder(tmp_path, encoder, documents):
 
 def edit(folder, **changes):
     data = json.loads((folder / "manifest.json").read_text())
+    del data["digest"]
     (folder / "manifest.json").write_text(json.dumps(data | changes))
 
 

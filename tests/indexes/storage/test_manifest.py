@@ -100,3 +100,51 @@ def test_a_folder_that_does_not_exist_is_not_found(tmp_path):
 def test_a_folder_without_a_manifest_is_not_an_index(tmp_path):
     with pytest.raises(SourceNotFoundError, match=r"no manifest\.json"):
         read_manifest(tmp_path)
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path):
+    (tmp_path / "manifest.json").write_bytes(a_manifest().encode())
+    assert read_manifest(tmp_path) == a_manifest()
+
+
+def test_a_manifest_without_a_digest_is_one_of_an_earlier_millpond(tmp_path):
+    (tmp_path / "manifest.json").write_text(json.dumps(a_manifest().to_json()))
+    assert read_manifest(tmp_path) == a_manifest()
+
+
+def test_every_flipped_bit_of_a_manifest_is_found(tmp_path):
+    whole = a_manifest().encode()
+    for place in range(len(whole)):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        (tmp_path / "manifest.json").write_bytes(content)
+        with pytest.raises((IndexCorruptError, UsageError), match="damaged|format"):
+            read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("added", [b"\n", b" ", b"\x00", b"{}"])
+def test_bytes_after_a_manifest_are_found(tmp_path, added):
+    (tmp_path / "manifest.json").write_bytes(a_manifest().encode() + added)
+    with pytest.raises(IndexCorruptError, match=r"manifest\.json is damaged"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"settings": {"url": ["x"]}}, "'settings' has .* as 'url'"),
+        ({"fields": {"year": 5}}, "'fields' has 5 as 'year'"),
+        ({"fields": {"year": [5]}}, "'fields' has"),
+        ({"libraries": {"numpy": 2}}, "'libraries' has 2 as 'numpy'"),
+        ({"passages": {"tokens": "many"}}, "'passages' has 'many' as 'tokens'"),
+        ({"fingerprint": {"model": "m", "settings": {"pooling": {}}}}, "'fingerprint' has {}"),
+        ({"files": {"index": {"name": "i", "bytes": -1, "sha256": ""}}}, "'i' has -1 bytes"),
+        ({"files": {"index": "index.faiss"}}, "is damaged"),
+        ({"extra": 1}, "a key 'extra', which no manifest has"),
+    ],
+)
+def test_a_manifest_with_a_wrong_value_inside_is_one_clear_line(tmp_path, changes, words):
+    (tmp_path / "manifest.json").write_text(json.dumps(a_manifest().to_json() | changes))
+    with pytest.raises(IndexCorruptError, match=words) as caught:
+        read_manifest(tmp_path)
+    assert "\n" not in str(caught.value)

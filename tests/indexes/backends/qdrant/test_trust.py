@@ -37,6 +37,7 @@ def receive(folder, **settings):
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["settings"].update(settings)
+    manifest.pop("digest", None)
     path.write_text(json.dumps(manifest))
 
 
