@@ -11,7 +11,7 @@ from indexes.backends.registry import get_backend
 from indexes.search.ranking import ExactScan, Found, make_hits, rank
 from indexes.search.selection import RowTable, Selection, Where
 from indexes.storage.documents import DocumentStore
-from indexes.storage.files import find_fault
+from indexes.storage.files import find_fault, refuse_links
 from indexes.storage.manifest import Manifest, read_manifest
 from indexes.storage.vectors import Shards, check_vectors, read_array
 from retrieval import Hit, Vectors
@@ -94,6 +94,9 @@ class Snapshot:
             fault = find_fault(folder, entry, checksum=checksums or role in SMALL_ROLES)
             if fault:
                 raise damaged(folder / entry.name, fault)
+        tops = {entry.name.partition("/")[0] for entry in manifest.files.values()}
+        for top in tops:  # an engine may open, and write, what is beside the listed files
+            refuse_links((folder / top).rglob("*"))
         return cls.of(folder, manifest, backend)
 
     @classmethod

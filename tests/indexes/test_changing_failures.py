@@ -41,6 +41,18 @@ def test_a_full_disk_during_an_add_keeps_the_index_and_what_was_embedded(small_d
     assert len(Index.open(small_disk / "i").search(encoder.encode_queries(["x"]), 100)[0]) == 100
 
 
+def test_a_full_disk_after_a_deletion_puts_the_compaction_off(small_disk):
+    # 300 vectors of 1 KB, twice, leave too little of 1 MB for 200 of them twice.
+    encoder = fakes.HashingEncoder(256)
+    Index.create(small_disk / "i", encoder, fakes.make_documents(300))
+    change = Index.open(small_disk / "i").delete([f"d{number}" for number in range(100)])
+    assert (change.deleted, change.compacted) == (100, False)
+    assert "is full" in change.postponed
+    assert (change.manifest.documents, change.manifest.rows) == (200, 300)
+    assert Index.open(small_disk / "i").check() == change.manifest
+    assert not (small_disk / "i" / ".building").exists()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_vector_that_is_no_number_stops_an_add_by_name(tmp_path, encoder, documents, bad):
     Index.create(tmp_path / "i", encoder, documents)

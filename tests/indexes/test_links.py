@@ -109,6 +109,15 @@ def test_a_link_in_place_of_a_folder_of_shards_is_refused_by_name(path, tmp_path
         Index.open(path)
 
 
+def test_a_link_beside_the_files_of_an_engine_is_refused_by_name(tmp_path, encoder, documents):
+    path = tmp_path / "i"
+    Index.create(path, encoder, documents, IndexConfig(backend="qdrant"))
+    segment = next((path / "qdrant" / "shard" / "segments").iterdir())
+    (segment / "extra.dat").symlink_to(tmp_path / "precious")
+    with pytest.raises(IndexCorruptError, match=r"extra\.dat is a symbolic link"):
+        Index.open(path)
+
+
 def test_an_index_is_overwritten_where_a_shard_is_a_link(path, encoder, tmp_path):
     file = path / "vectors" / "00000.npy"
     file.rename(tmp_path / "whole")
