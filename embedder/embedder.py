@@ -26,8 +26,8 @@ from embedder.engine.speed import (
 )
 from embedder.engine.text import PromptTemplate, TextTokenizer, check_finite
 from embedder.environment import Speed, check_speed, choose_device, choose_dtype
-from embedder.models.names import DEFAULT_VARIANT, describe_model, find_saved_model
-from embedder.models.published import find_published
+from embedder.models.names import describe_model, find_saved_model
+from embedder.models.published import resolve_name
 from embedder.models.saved import load_parts
 from embedder.pooling.head import Headed
 from embedder.pooling.registry import (
@@ -37,7 +37,7 @@ from embedder.pooling.registry import (
     resolve_layers,
     without_whitening,
 )
-from embedder.variants import VariantSpec, format_model_name, parse_model_name, spec_to_json
+from embedder.variants import VariantSpec, format_model_name, spec_to_json
 from retrieval.errors import UsageError
 from retrieval.protocols import Notify, Progress, Vectors, no_progress, silent
 from retrieval.types import Fingerprint
@@ -168,12 +168,12 @@ class Embedder(nn.Module):
                 speed=speed,
                 notify=notify,
             )
-        published = find_published(model, notify)
-        spec, name = published or (parse_model_name(model, DEFAULT_VARIANT), None)
-        return cls.from_spec(
-            spec,
-            name=name,
-            device=device,
+        named, chosen = resolve_name(model, notify), choose_device(device)
+        read = replace(named.spec, revision=named.commit or named.spec.revision)
+        return cls(
+            named.spec,
+            load_backbone(read, chosen, choose_dtype(chosen), notify),
+            name=named.published_name,
             batch_tokens=batch_tokens,
             speed=speed,
             notify=notify,
@@ -226,7 +226,6 @@ class Embedder(nn.Module):
         cls,
         spec: VariantSpec,
         *,
-        name: str | None = None,
         device: str | None = None,
         dtype: torch.dtype | None = None,
         batch_tokens: int | None = None,
@@ -239,7 +238,7 @@ class Embedder(nn.Module):
         """
         chosen = choose_device(device)
         backbone = load_backbone(spec, chosen, dtype or choose_dtype(chosen), notify)
-        return cls(spec, backbone, name=name, batch_tokens=batch_tokens, speed=speed, notify=notify)
+        return cls(spec, backbone, batch_tokens=batch_tokens, speed=speed, notify=notify)
 
     @property
     def dimension(self) -> int:

@@ -49,16 +49,16 @@ def find_sharers(models: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _untrained_spec(name: str) -> VariantSpec | None:
-    from embedder.models.names import DEFAULT_VARIANT, find_saved_model
-    from embedder.models.published import find_published
-    from embedder.variants import parse_model_name
+    from embedder.models.names import find_saved_model
+    from embedder.models.published import resolve_name
 
     if name == BM25_NAME or name.startswith(PREFIX):
         return None
     try:
-        if find_saved_model(name) is not None or find_published(name, silent) is not None:
+        if find_saved_model(name) is not None:
             return None
-        return parse_model_name(name, DEFAULT_VARIANT)
+        named = resolve_name(name, silent)
+        return None if named.published_name else named.spec
     except MillpondError:  # told to the user when the model is loaded
         return None
 

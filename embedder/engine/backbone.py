@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,9 @@ from embedder.variants import VariantSpec
 from retrieval.errors import MillpondError, ModelError, UsageError
 from retrieval.protocols import Notify
 
-__all__ = ["Backbone", "States", "load_backbone"]
+__all__ = ["Backbone", "States", "find_commit", "load_backbone"]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,10 @@ def load_backbone(
     with quiet_transformers():
         try:
             # One commit for every file: a branch can move between two of them.
-            revision = None if located.identity else _hub_commit(located, notify)
+            if located.identity:
+                revision = None
+            else:
+                revision = find_commit(located.path, located.revision, notify)
             where = {"revision": revision, "trust_remote_code": False}
             refuse_code(spec.base, located.path, revision)
             config = AutoConfig.from_pretrained(located.path, **where)
@@ -266,12 +272,23 @@ def _read_head(spec: VariantSpec, path: str, revision: str | None) -> dict[str, 
     return head_tensors(spec.head, read)
 
 
-def _hub_commit(located: LocatedBase, notify: Notify) -> str:
-    """Return the commit that a hub id's revision names now, or named when last fetched."""
+def find_commit(base: str, revision: str | None, notify: Notify) -> str:
+    """Return the commit that a hub id's revision names now, or named when last fetched.
+
+    Raises
+    ------
+    ModelError : the hub has no such model or revision, or cannot be reached.
+    """
     from transformers.utils.hub import cached_file
 
-    notify(f"Asking the model hub for {located.path} (fetched once, then read from its cache)")
-    found = cached_file(located.path, "config.json", revision=located.revision)
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return revision
+    notify(f"Asking the model hub for {base} (fetched once, then read from its cache)")
+    with quiet_transformers():
+        try:
+            found = cached_file(base, "config.json", revision=revision)
+        except Exception as error:  # every library below raises its own kinds
+            raise _load_error(base, LocatedBase(base, "", revision), error) from error
     return Path(str(found)).parent.name  # .../snapshots/COMMIT/config.json
 
 

