@@ -70,8 +70,8 @@ def load_encoder(
     from embedder.environment import check_speed
     from embedder.models.sentence_transformers import load_sentence_transformers
 
-    name, known_speed = model or DEFAULT_MODEL, check_speed(speed)
-    reason = _needs_library(name, trust_remote_code)
+    name, known_speed, notify = model or DEFAULT_MODEL, check_speed(speed), _say_once(notify)
+    reason = _needs_library(name, trust_remote_code, notify)
     if reason is None:
         return Embedder.load(name, device=device, speed=known_speed, notify=notify)
     if known_speed == "fast":
@@ -81,13 +81,27 @@ def load_encoder(
     )
 
 
-def _needs_library(name: str, trust_remote_code: bool) -> str | None:
+def _say_once(notify: Notify) -> Notify:
+    """Return a function that passes each line on once."""
+    said: set[str] = set()
+
+    def say(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            notify(line)
+
+    return say
+
+
+def _needs_library(name: str, trust_remote_code: bool, notify: Notify) -> str | None:
     """Return why sentence-transformers loads a model, "" if its name says so; None if we do.
 
     Raises
     ------
     UsageError : an encoder was named with a pooling and an attention.
+    ModelError : the model hub does not give a model.
     """
+    from embedder.engine.backbone import find_commit
     from embedder.models.locate import find_code
     from embedder.models.sentence_transformers import PREFIX, needs_sentence_transformers
     from embedder.variants import parse_model_name
@@ -100,8 +114,10 @@ def _needs_library(name: str, trust_remote_code: bool) -> str | None:
     spec = parse_model_name(plain, DEFAULT_VARIANT)
     if spec.base in BASES or not (is_folder(spec.base) or is_hub_id(spec.base)):
         return None
-    reason = needs_sentence_transformers(spec.base, spec.revision)
-    if not reason and trust_remote_code and find_code(spec.base, spec.revision):
+    is_here = is_folder(spec.base)
+    commit = None if is_here else find_commit(spec.base, spec.revision, notify)
+    reason = needs_sentence_transformers(spec.base, commit)
+    if not reason and trust_remote_code and find_code(spec.base, commit):
         reason = "it comes with Python code of its own"
     if not reason:
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -17,8 +16,10 @@ from embedder.engine.fused import FusedLayer
 from embedder.engine.packing import PackedBatch
 from embedder.engine.probe import choose_packing, packed_states
 from embedder.environment import quiet_transformers
+from embedder.models import locate
 from embedder.models.locate import LocatedBase, locate_base, refuse_code
 from embedder.models.names import is_saved_model
+from embedder.models.sentence_transformers import name_encoder
 from embedder.pooling.head import head_tensors
 from embedder.variants import VariantSpec
 from retrieval.errors import MillpondError, ModelError, UsageError
@@ -279,23 +280,22 @@ def find_commit(base: str, revision: str | None, notify: Notify) -> str:
     ------
     ModelError : the hub has no such model or revision, or cannot be reached.
     """
-    from transformers.utils.hub import cached_file
-
     if revision is not None and _COMMIT.fullmatch(revision):
         return revision
     notify(f"Asking the model hub for {base} (fetched once, then read from its cache)")
-    with quiet_transformers():
-        try:
-            found = cached_file(base, "config.json", revision=revision)
-        except Exception as error:  # every library below raises its own kinds
-            raise _load_error(base, LocatedBase(base, "", revision), error) from error
-    return Path(str(found)).parent.name  # .../snapshots/COMMIT/config.json
+    try:
+        return locate.find_commit(base, revision)
+    except Exception as error:  # every library below raises its own kinds
+        raise _load_error(base, LocatedBase(base, "", revision), error) from error
 
 
 def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
     """Set attention and depth on a configuration before the weights are read."""
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{spec.base} is an encoder-decoder; expected a decoder.")
+    if reason := name_encoder(config.model_type, getattr(config, "is_encoder_decoder", False)):
+        raise ModelError(
+            f"{spec.base}: {reason}; expected a decoder. sentence-transformers gives its vectors, "
+            f"with its own pooling: --model {spec.base}, or embedder.load_encoder in Python."
+        )
     for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
         if not isinstance(getattr(config, name, None), int):
             raise ModelError(

@@ -5,6 +5,7 @@ from embedder.models.sentence_transformers.load import (
     PREFIX,
     find_folder,
     load_sentence_transformers,
+    name_encoder,
     needs_sentence_transformers,
 )
 
@@ -13,5 +14,6 @@ __all__ = [
     "SentenceTransformersEncoder",
     "find_folder",
     "load_sentence_transformers",
+    "name_encoder",
     "needs_sentence_transformers",
 ]

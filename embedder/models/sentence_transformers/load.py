@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ from embedder.models.sentence_transformers.encoder import PROMPT_NAMES, Sentence
 from retrieval.errors import MissingDependencyError, ModelError, SourceNotFoundError, UsageError
 from retrieval.protocols import Notify
 
-__all__ = ["PREFIX", "find_folder", "load_sentence_transformers", "needs_sentence_transformers"]
+__all__ = [
+    "PREFIX",
+    "find_folder",
+    "load_sentence_transformers",
+    "name_encoder",
+    "needs_sentence_transformers",
+]
 
 PREFIX = "st:"
 """Before the name of a model that sentence-transformers loads."""
@@ -68,8 +74,6 @@ def needs_sentence_transformers(base: str, revision: str | None = None) -> str:
     ------
     ModelError : a file of the folder cannot be read.
     """
-    from transformers.models.auto import modeling_auto
-
     place = str(Path(base).expanduser())
     parts = _read_modules(place, revision)
     for number, part in enumerate(parts):
@@ -82,11 +86,23 @@ def needs_sentence_transformers(base: str, revision: str | None = None) -> str:
     config = read_model_json(place, f"{subfolder}/config.json".lstrip("/"), revision)
     if not isinstance(config, dict):
         return ""
-    kind = str(config.get("model_type"))
+    return name_encoder(str(config.get("model_type")), bool(config.get("is_encoder_decoder")))
+
+
+def name_encoder(kind: str, has_decoder: bool = False) -> str:
+    """Return in words what a transformer is if it is no decoder alone; else "".
+
+    Parameters
+    ----------
+    kind : "model_type" of its configuration.
+    has_decoder : "is_encoder_decoder" of it.
+    """
+    from transformers.models.auto import modeling_auto
+
     if kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         return f"it is an encoder ({kind})"
     two_parts = kind in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
-    if two_parts or config.get("is_encoder_decoder"):
+    if two_parts or has_decoder:
         return f"it is an encoder-decoder ({kind})"
     return ""
 
@@ -128,6 +144,7 @@ def load_sentence_transformers(
     asked, chosen = _read_name(name), choose_device(device)
     shown = asked.name.removeprefix(PREFIX)
     notify(f"Loading {shown} with sentence-transformers" + (f": {reason}" if reason else ""))
+    asked = replace(asked, revision=_find_commit(asked))
     if not trust_remote_code:
         _refuse_code(asked)
     with _quiet():
@@ -203,6 +220,38 @@ def _add_owner(name: str) -> str:
     util = importlib.import_module("sentence_transformers.util.misc")
     known = name.lower() in util.ORIGINAL_TRANSFORMER_MODELS
     return name if known else f"sentence-transformers/{name}"
+
+
+def _find_commit(asked: _Asked) -> str | None:
+    """Return the commit of a hub id that all files are to come from; None for a folder.
+
+    Raises
+    ------
+    ModelError : the hub has no such model or revision, or cannot be reached.
+    """
+    from transformers.utils.hub import cached_file
+
+    if is_folder(asked.place):
+        return None
+    try:
+        for name in ("config.json", "modules.json"):  # StaticEmbedding has no config.json
+            with quiet_transformers():
+                found = cached_file(
+                    asked.place,
+                    name,
+                    revision=asked.revision,
+                    _raise_exceptions_for_missing_entries=False,
+                    _raise_exceptions_for_connection_errors=True,
+                )
+            if found is not None:
+                return Path(found).parent.name  # .../snapshots/COMMIT/config.json
+        problem = "it has no config.json and no modules.json"
+    except OSError as error:
+        problem = str(error).strip().splitlines()[0]
+    raise ModelError(
+        f"{asked.place} cannot be loaded from the model hub: {problem}. Check the name and the "
+        f"network, or name a folder."
+    )
 
 
 def _refuse_code(asked: _Asked) -> None:

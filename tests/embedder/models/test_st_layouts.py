@@ -303,3 +303,10 @@ def test_a_damaged_file_is_one_clear_line(copy, name, content, message):
     with pytest.raises(ModelError, match=message) as found:
         load(folder)
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("layout", ["bge-small", "sentence-t5"])
+def test_our_engine_refuses_an_encoder_whatever_its_variant(write, layout):
+    for variant in ("", ":mean+bidirectional"):
+        with pytest.raises(ModelError, match="expected a decoder. sentence-transformers gives"):
+            Embedder.load(f"{write(layout)}{variant}", device="cpu")
