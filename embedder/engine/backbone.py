@@ -19,7 +19,6 @@ from embedder.environment import quiet_transformers
 from embedder.models import locate
 from embedder.models.locate import LocatedBase, locate_base, refuse_code
 from embedder.models.names import is_saved_model
-from embedder.models.sentence_transformers import name_encoder
 from embedder.pooling.head import head_tensors
 from embedder.variants import VariantSpec
 from retrieval.errors import MillpondError, ModelError, UsageError
@@ -291,11 +290,8 @@ def find_commit(base: str, revision: str | None, notify: Notify) -> str:
 
 def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
     """Set attention and depth on a configuration before the weights are read."""
-    if reason := name_encoder(config.model_type, getattr(config, "is_encoder_decoder", False)):
-        raise ModelError(
-            f"{spec.base}: {reason}; expected a decoder. sentence-transformers gives its vectors, "
-            f"with its own pooling: --model {spec.base}, or embedder.load_encoder in Python."
-        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{spec.base} is an encoder-decoder; expected a decoder.")
     for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
         if not isinstance(getattr(config, name, None), int):
             raise ModelError(
