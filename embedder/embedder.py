@@ -174,6 +174,7 @@ class Embedder(nn.Module):
             named.spec,
             load_backbone(read, chosen, choose_dtype(chosen), notify),
             name=named.published_name,
+            trained=named.published_name is not None,
             batch_tokens=batch_tokens,
             speed=speed,
             notify=notify,

@@ -77,6 +77,7 @@ def test_a_language_model_says_nothing_of_embedding(base_folder):
 
 def test_options_change_a_published_model_and_stay_in_its_name(folders):
     folder = folders("stella")
+    assert Embedder.load(str(folder), device="cpu").trained
     changed = Embedder.load(f"{folder},dimension=16,max_tokens=20", device="cpu")
     again = Embedder.load(changed.name, device="cpu")
     assert changed.fingerprint == again.fingerprint
