@@ -8,9 +8,11 @@ import sys
 import pytest
 import torch
 
+from embedder import load_encoder
 from tests.embedder import stand_ins
+from tests.embedder.models.st_layouts import write_layout
 
-FIRST, SECOND, PICKLED = "a" * 40, "b" * 40, "c" * 40
+FIRST, SECOND, PICKLED, ENCODER = (letter * 40 for letter in "abcd")
 
 # The hub's address and cache are read when huggingface_hub is imported, hence a process of its own.
 SCRIPT = """
@@ -18,13 +20,13 @@ import json, sys, time, warnings
 waits = []
 time.sleep = waits.append  # what the libraries would wait between attempts
 warnings.simplefilter("error", ResourceWarning)
-from embedder import Embedder
+from embedder import load_encoder
 for line in sys.stdin:
     notes = []
     waits.clear()
     found = {"weights": None, "vector": None, "error": None, "message": ""}
     try:
-        loaded = Embedder.load(line.strip(), device="cpu", notify=notes.append)
+        loaded = load_encoder(line.strip(), "cpu", notify=notes.append)
     except Exception as error:
         found |= {"error": type(error).__name__, "message": str(error)}
     else:
@@ -83,6 +85,7 @@ def hub(folder):
         {
             "acme/tiny": {"main": (FIRST, folder / "main"), "v2": (SECOND, folder / "v2")},
             "acme/pickled": {"main": (PICKLED, folder / "pickled")},
+            "acme/encoder": {"main": (ENCODER, write_layout("bge-small", folder / "encoder"))},
         }
     )
     yield served
@@ -190,3 +193,30 @@ def test_what_was_fetched_once_loads_without_the_hub(offline, default_branch):
     found = offline.load("acme/tiny:mean+causal")
     assert found["error"] is None, found["message"]
     assert (found["weights"], found["vector"]) == (FIRST, default_branch["vector"])
+
+
+def test_an_encoder_comes_through_sentence_transformers_of_one_commit(hub, online, folder):
+    start = len(hub.requests)
+    found = online.load("acme/encoder")
+    assert found["error"] is None, found["message"]
+    assert found["notes"][-1] == (
+        "Loading acme/encoder with sentence-transformers: it is an encoder (bert)"
+    )
+    here = load_encoder(str(folder / "encoder"), "cpu")
+    assert found["vector"] == pytest.approx(here.encode_queries(["the thing"])[0], abs=1e-5)
+    assert found["weights"] == here.fingerprint.settings["weights"]
+    assert found["stderr"] == ""
+    asked = {path for _, path in hub.requests[start:] if "/resolve/main/" in path}
+    assert asked == {"acme/encoder/resolve/main/config.json"}
+    assert online.load("st:acme/encoder")["weights"] == found["weights"]
+    assert_one_clear_line(online.load("st:acme/nothing"), "acme/nothing", "model hub")
+
+
+def test_an_encoder_fetched_once_loads_without_the_hub(online, offline):
+    fetched = online.load("acme/encoder")
+    found = offline.load("st:acme/encoder")
+    assert found["error"] is None, found["message"]
+    assert found["vector"] == fetched["vector"]
+    missing = offline.load("st:acme/other")
+    assert_one_clear_line(missing, "acme/other", "model hub")
+    assert missing["waited_seconds"] < 60
