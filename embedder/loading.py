@@ -8,6 +8,7 @@ from embedder.models.bases import BASES
 from embedder.models.names import (
     DEFAULT_MODEL,
     DEFAULT_VARIANT,
+    PREFIX,
     find_saved_model,
     is_folder,
     is_hub_id,
@@ -68,12 +69,13 @@ def load_encoder(
     """
     from embedder.embedder import Embedder
     from embedder.environment import check_speed
-    from embedder.models.sentence_transformers import load_sentence_transformers
 
     name, known_speed, notify = model or DEFAULT_MODEL, check_speed(speed), _say_once(notify)
     reason = _needs_library(name, trust_remote_code, notify)
     if reason is None:
         return Embedder.load(name, device=device, speed=known_speed, notify=notify)
+    from embedder.models.sentence_transformers import load_sentence_transformers
+
     if known_speed == "fast":
         notify(f"speed fast: sentence-transformers computes {name} at the one speed it has.")
     return load_sentence_transformers(
@@ -101,15 +103,15 @@ def _needs_library(name: str, trust_remote_code: bool, notify: Notify) -> str | 
     UsageError : an encoder was named with a pooling and an attention.
     ModelError : the model hub does not give a model.
     """
-    from embedder.engine.backbone import find_commit
-    from embedder.models.locate import find_code
-    from embedder.models.sentence_transformers import PREFIX, needs_sentence_transformers
-    from embedder.variants import parse_model_name
-
     if name.startswith(PREFIX):
         return ""
     if find_saved_model(name) is not None:
         return None
+    from embedder.engine.backbone import find_commit
+    from embedder.models.locate import find_code
+    from embedder.models.sentence_transformers import needs_sentence_transformers
+    from embedder.variants import parse_model_name
+
     plain = name if is_folder(name) else split_name(name)[0]
     spec = parse_model_name(plain, DEFAULT_VARIANT)
     if spec.base in BASES or not (is_folder(spec.base) or is_hub_id(spec.base)):

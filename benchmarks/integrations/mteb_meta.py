@@ -9,7 +9,8 @@ from typing import Any
 
 from benchmarks.optional import import_optional
 from benchmarks.scoring.models import LoadedModel
-from embedder.models.sentence_transformers import PREFIX, SentenceTransformersEncoder
+from embedder.models.names import PREFIX
+from embedder.models.sentence_transformers import SentenceTransformersEncoder
 from retrieval import Encoder
 from retrieval.errors import MissingDependencyError
 

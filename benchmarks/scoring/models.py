@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.optional import read_versions
 from benchmarks.scoring.bm25 import BM25_NAME, bm25_fingerprint
-from embedder.models.sentence_transformers import PREFIX, find_folder
+from embedder.models.names import PREFIX
+from embedder.models.sentence_transformers import find_folder
 from retrieval import Encoder, Fingerprint
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.protocols import Notify

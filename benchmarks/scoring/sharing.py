@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.scoring.bm25 import BM25_NAME
 from benchmarks.scoring.models import LoadedModel, wrap_embedder
 from benchmarks.scoring.remembered import digest
-from embedder.models.sentence_transformers import PREFIX
+from embedder.models.names import PREFIX
 from retrieval import Vectors
 from retrieval.disk import make_folder, replace_file
 from retrieval.errors import MillpondError

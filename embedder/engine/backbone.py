@@ -24,7 +24,7 @@ from embedder.variants import VariantSpec
 from retrieval.errors import MillpondError, ModelError, UsageError
 from retrieval.protocols import Notify
 
-__all__ = ["Backbone", "States", "find_commit", "load_backbone"]
+__all__ = ["Backbone", "States", "find_commit", "load_backbone", "name_encoder"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -288,10 +288,31 @@ def find_commit(base: str, revision: str | None, notify: Notify) -> str:
         raise _load_error(base, LocatedBase(base, "", revision), error) from error
 
 
+def name_encoder(kind: str, has_decoder: bool = False) -> str:
+    """Return in words what a transformer is if it is no decoder alone; else "".
+
+    Parameters
+    ----------
+    kind : "model_type" of its configuration.
+    has_decoder : "is_encoder_decoder" of it.
+    """
+    from transformers.models.auto import modeling_auto
+
+    if kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return f"it is an encoder ({kind})"
+    two_parts = kind in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    if two_parts or has_decoder:
+        return f"it is an encoder-decoder ({kind})"
+    return ""
+
+
 def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
     """Set attention and depth on a configuration before the weights are read."""
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{spec.base} is an encoder-decoder; expected a decoder.")
+    if reason := name_encoder(config.model_type, getattr(config, "is_encoder_decoder", False)):
+        raise ModelError(
+            f"{spec.base}: {reason}; expected a decoder. sentence-transformers gives its vectors, "
+            f"with its own pooling: --model {spec.base}, or embedder.load_encoder in Python."
+        )
     for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
         if not isinstance(getattr(config, name, None), int):
             raise ModelError(

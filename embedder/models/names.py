@@ -25,6 +25,7 @@ __all__ = [
     "MANIFEST_NAME",
     "OPTIONS",
     "POOLING_WEIGHTS",
+    "PREFIX",
     "SPEC_OPTIONS",
     "SavedName",
     "TrainedModel",
@@ -46,6 +47,9 @@ DEFAULT_VARIANT = "mean+causal"
 
 DEFAULT_MODEL = "millpond-135m"
 """The model where none is named: the trained one that comes with millpond."""
+
+PREFIX = "st:"
+"""Before the name of a model that sentence-transformers is to load."""
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "millpond.json"

@@ -2,18 +2,14 @@
 
 from embedder.models.sentence_transformers.encoder import SentenceTransformersEncoder
 from embedder.models.sentence_transformers.load import (
-    PREFIX,
     find_folder,
     load_sentence_transformers,
-    name_encoder,
     needs_sentence_transformers,
 )
 
 __all__ = [
-    "PREFIX",
     "SentenceTransformersEncoder",
     "find_folder",
     "load_sentence_transformers",
-    "name_encoder",
     "needs_sentence_transformers",
 ]

@@ -13,21 +13,16 @@ from typing import Any
 
 from embedder.environment import choose_device, quiet_transformers
 from embedder.models.locate import find_code, read_model_json
-from embedder.models.names import is_folder, is_saved_model, parse_changes, split_name
+from embedder.models.names import PREFIX, is_folder, is_saved_model, parse_changes, split_name
 from embedder.models.sentence_transformers.encoder import PROMPT_NAMES, SentenceTransformersEncoder
 from retrieval.errors import MissingDependencyError, ModelError, SourceNotFoundError, UsageError
 from retrieval.protocols import Notify
 
 __all__ = [
-    "PREFIX",
     "find_folder",
     "load_sentence_transformers",
-    "name_encoder",
     "needs_sentence_transformers",
 ]
-
-PREFIX = "st:"
-"""Before the name of a model that sentence-transformers loads."""
 
 _OURS = "sentence_transformers."
 _REVISION = re.compile(r"(?P<place>[^/]+(?:/[^/]+)?)@(?P<revision>[\w.\-]+)")
@@ -74,6 +69,8 @@ def needs_sentence_transformers(base: str, revision: str | None = None) -> str:
     ------
     ModelError : a file of the folder cannot be read.
     """
+    from embedder.engine.backbone import name_encoder  # imports torch
+
     place = str(Path(base).expanduser())
     parts = _read_modules(place, revision)
     for number, part in enumerate(parts):
@@ -87,24 +84,6 @@ def needs_sentence_transformers(base: str, revision: str | None = None) -> str:
     if not isinstance(config, dict):
         return ""
     return name_encoder(str(config.get("model_type")), bool(config.get("is_encoder_decoder")))
-
-
-def name_encoder(kind: str, has_decoder: bool = False) -> str:
-    """Return in words what a transformer is if it is no decoder alone; else "".
-
-    Parameters
-    ----------
-    kind : "model_type" of its configuration.
-    has_decoder : "is_encoder_decoder" of it.
-    """
-    from transformers.models.auto import modeling_auto
-
-    if kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        return f"it is an encoder ({kind})"
-    two_parts = kind in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
-    if two_parts or has_decoder:
-        return f"it is an encoder-decoder ({kind})"
-    return ""
 
 
 def _read_modules(place: str, revision: str | None) -> list[dict[str, Any]]:
