@@ -310,3 +310,21 @@ def test_our_engine_refuses_an_encoder_whatever_its_variant(write, layout):
     for variant in ("", ":mean+bidirectional"):
         with pytest.raises(ModelError, match="expected a decoder. sentence-transformers gives"):
             Embedder.load(f"{write(layout)}{variant}", device="cpu")
+
+
+def test_a_decoder_with_code_of_its_own_goes_there_only_where_it_is_trusted(tmp_path):
+    folder, marker = tmp_path / "model", tmp_path / "marker"
+    stand_ins.write_model_folder(folder)
+    code = CODE.format(marker=str(marker)).replace("Bert", "Llama")
+    (folder / "own.py").write_text(code)
+    change_json(
+        folder / "config.json", auto_map={"AutoConfig": "own.Config", "AutoModel": "own.Model"}
+    )
+    with pytest.raises(ModelError, match="config.json names as auto_map") as refused:
+        load(folder)
+    assert f"--model st:{folder} --trust-remote-code" in str(refused.value)
+    assert not marker.exists()
+    encoder, said = load(folder, trust_remote_code=True)
+    assert said[0].endswith("it comes with Python code of its own")
+    assert marker.exists()
+    assert isinstance(encoder, SentenceTransformersEncoder)
