@@ -139,7 +139,7 @@ def _compare(
     if other is None:
         other = LoadedModel(load_encoder(against, device), side)
     with progress("Comparing", 40, "texts") as advance:
-        return examine(local, other, side=side, least=least, progress=advance)
+        return examine(local, other, side=side, least=least, progress=advance, notify=message)
 
 
 def _show(found: Conformity) -> None:

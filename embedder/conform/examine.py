@@ -16,7 +16,7 @@ from embedder.conform.findings import (
     ask,
 )
 from embedder.conform.limits import explain_limit
-from embedder.conform.recipe import LocalModel, Recipe
+from embedder.conform.recipe import LocalModel, Recipe, build_rows
 from embedder.conform.suspects import (
     EXPLAINS,
     HALF,
@@ -27,8 +27,9 @@ from embedder.conform.suspects import (
     median,
 )
 from embedder.conform.texts import ORDINARY, make_samples
+from embedder.engine.text import special_tokens
 from retrieval.errors import FailureError, UsageError
-from retrieval.protocols import Mask, Progress, Vectors, no_progress
+from retrieval.protocols import Mask, Notify, Progress, Vectors, no_progress, silent
 from retrieval.scores import Doubles
 
 __all__ = ["conform"]
@@ -46,6 +47,7 @@ def conform(
     side: str = "document",
     least: float = LEAST_COSINE,
     progress: Progress = no_progress,
+    notify: Notify = silent,
 ) -> Conformity:
     """Return whether ``other`` gives the vectors of ``local`` on 40 texts, and if not, why.
 
@@ -54,6 +56,7 @@ def conform(
     side : "query" or "document", which of our model's prompts is used.
     least : the smallest cosine that still counts as the same vector.
     progress : called for each text that was asked for.
+    notify : receives a line before the long search for reasons.
 
     Raises
     ------
@@ -63,9 +66,11 @@ def conform(
     if not 0 < least <= 1:
         raise UsageError(f"The least cosine is {least}; expected more than 0 and at most 1.")
     tokenizer = local.tokenizer
+    end = [tokenizer.eos_token] if tokenizer.eos_token else []
+    specials = [*end, *special_tokens(tokenizer.backend_tokenizer)]
     samples = make_samples(
-        [token for token in (tokenizer.eos_token, *tokenizer.all_special_tokens) if token],
-        lambda text: len(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)),
+        specials,
+        lambda text: len(build_rows(tokenizer, [text], Recipe())[0]),
         local.max_tokens,
     )
     answers = ask(other, samples, progress)
@@ -75,6 +80,8 @@ def conform(
     plain = compare(ours[:, :width], theirs[:, :width])
     notes = [f"Not compared: {kind}, since {why}" for kind, why in answers.refusals.items()]
     findings = [*answers.check_repeats(), *answers.check_batch(notes)]
+    if not (plain >= least).all():
+        notify("Vectors differ; trying the usual reasons, each by encoding some texts again")
     reasons = _Reasons(local, answers, ours, side, least)
     scores = reasons.find()
     findings += [*reasons.findings, *answers.check_lengths(ours)]

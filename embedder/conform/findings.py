@@ -63,8 +63,9 @@ class Finding:
 
     Attributes
     ----------
-    cause : for programs: pooling, tokens around, first token, prompt, case, specials, spaces,
-        attention, limit, empty, precision, normalize, zero, dimension, batch or repeat.
+    cause : for programs: pooling, pooled prompt, tokens around, first token, prompt, case,
+        specials, spaces, attention, limit, empty, precision, normalize, zero, dimension, batch or
+        repeat.
     text : a clause.
     before, after : least cosine of the texts that it concerns without and with it; None where
         nothing was encoded again.
@@ -186,8 +187,9 @@ class Answers:
             }
             named = " and ".join(sorted(kinds))
             yield Finding("zero", f"there, a vector is all zeros ({named})")
-        here, there = here[~zero], there[~zero]
-        if (np.abs(there / np.maximum(here, _ZERO) - 1) < _LENGTH_TOLERANCE).all():
+        some = (here >= _ZERO) & (there >= _ZERO)
+        here, there = here[some], there[some]
+        if (np.abs(there / here - 1) < _LENGTH_TOLERANCE).all():
             return
         shown = f"lengths are {there.min():.3g} to {there.max():.3g}"
         if np.allclose(here, 1, atol=_LENGTH_TOLERANCE):

@@ -3,53 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from embedder.attention import ATTENTIONS, get_attention
-from embedder.conform.recipe import LocalModel, Recipe, build_rows
+from embedder.conform.library import LibraryModel
+from embedder.conform.precision import PRECISIONS
+from embedder.conform.recipe import LocalModel, Recipe, build_rows, count_prompt
 from embedder.embedder import Embedder
 from embedder.engine.backbone import Backbone
 from embedder.engine.text import PromptTemplate, TextTokenizer
+from embedder.models.sentence_transformers import SentenceTransformersEncoder
 from embedder.pooling import POOLINGS, get_pooling
 from retrieval.errors import AttentionProbeError, ModelError, UsageError
 from retrieval.protocols import Encoder, Vectors
 
-__all__ = ["PRECISIONS", "EmbedderModel", "LoadedModel", "take_apart"]
+__all__ = ["EmbedderModel", "LoadedModel", "take_apart"]
 
 _TOKEN_POOLINGS = ("mean", "eos", "cls", "max", "weighted_mean")
-_BLOCK = 32
-
-
-def _round_blocks(weights: Tensor, levels: int) -> Tensor:
-    """Return weights rounded in blocks of 32 with one scale each, as GGUF files hold them."""
-    if weights.dim() != 2 or weights.shape[1] % _BLOCK:
-        return weights
-    blocks = weights.reshape(-1, _BLOCK)
-    scale = (blocks.abs().amax(dim=1, keepdim=True) / levels).clamp(min=1e-30)
-    return ((blocks / scale).round() * scale).reshape(weights.shape)
-
-
-def _round_weights(levels: int) -> Callable[[nn.Module], nn.Module]:
-    def change(model: nn.Module) -> nn.Module:
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.copy_(_round_blocks(parameter, levels))
-        return model
-
-    return change
-
-
-PRECISIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "float16": lambda model: model.to(torch.float16),
-    "bfloat16": lambda model: model.to(torch.bfloat16),
-    "8-bit weights": _round_weights(127),
-    "4-bit weights": _round_weights(7),
-}
 
 
 class LoadedModel:
@@ -114,7 +88,10 @@ class EmbedderModel(LocalModel):
         ModelError : the weights cannot be used with the recipe's attention.
         """
         rows = build_rows(self.tokenizer, texts, recipe)
-        return self._change(recipe).encode_tokens(rows)
+        embedder = self._change(recipe)
+        if recipe.pools_prompt or not recipe.prefix:
+            return embedder.encode_tokens(rows)
+        return _pool_after(embedder, rows, count_prompt(self.tokenizer, recipe))
 
     def _recipe(
         self, template: PromptTemplate, head: tuple[int, ...], ending: tuple[int, ...]
@@ -126,6 +103,8 @@ class EmbedderModel(LocalModel):
             ending=ending,
             max_tokens=self.max_tokens,
             lowercase=self._embedder.spec.lowercase,
+            prompt_specials=self._embedder.spec.prompt_specials,
+            pools_prompt=self._embedder.spec.pool_prompt,
         )
 
     def _around(self, chat_template: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -160,7 +139,8 @@ class EmbedderModel(LocalModel):
         return self._copy[1]
 
     def _build(self, recipe: Recipe) -> Embedder:
-        own, spec = self._embedder, replace(self._embedder.spec, dimension=None, normalize=False)
+        own = self._embedder
+        spec = replace(own.spec, dimension=None, normalize=False, pool_prompt=True)
         backbone = self._rebuild(recipe.attention, recipe.precision)
         if recipe.attention != "own":
             spec = replace(spec, attention=recipe.attention)
@@ -191,10 +171,27 @@ class EmbedderModel(LocalModel):
             model = PRECISIONS[precision](model)
         try:
             return Backbone(
-                model, self.tokenizer, chosen, self._backbone.identity, self._embedder.spec.base
+                model,
+                self.tokenizer,
+                chosen,
+                self._backbone.identity,
+                self._embedder.spec.base,
+                self._backbone.head,
             )
         except AttentionProbeError as error:
             raise ModelError(f"{self.name} has no {attention} attention: {error}") from error
+
+
+@torch.inference_mode()
+def _pool_after(embedder: Embedder, rows: Sequence[Sequence[int]], skipped: int) -> Vectors:
+    """Return float32 (N, D) of rows whose first tokens the pooling leaves out."""
+    found = []
+    for row in rows:
+        ids = torch.tensor([row], device=embedder.device)
+        states = embedder.backbone.read(ids, torch.ones_like(ids), embedder.layers_read)
+        found.append(embedder.pool(states, torch.ones_like(ids, dtype=torch.bool), skipped))
+    vectors: Vectors = torch.cat(found).float().cpu().numpy()
+    return vectors
 
 
 def take_apart(encoder: Encoder) -> LocalModel:
@@ -206,6 +203,8 @@ def take_apart(encoder: Encoder) -> LocalModel:
     """
     if isinstance(encoder, Embedder):
         return EmbedderModel(encoder)
+    if isinstance(encoder, SentenceTransformersEncoder) and LibraryModel.fits(encoder):
+        return LibraryModel(encoder)
     raise UsageError(
         f"{encoder.fingerprint.model} cannot be taken apart to find out why vectors differ. Name "
         f"a model of millpond first, and this one with --against."

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from embedder.engine.text import special_tokens
 from retrieval.protocols import Vectors
 
-__all__ = ["LocalModel", "Recipe", "build_rows"]
+__all__ = ["LocalModel", "Recipe", "build_rows", "count_prompt"]
 
 Spaces = Literal["kept", "stripped", "newlines"]
 
@@ -28,6 +29,8 @@ class Recipe:
     lowercase : whether texts are put in lower case.
     reads_specials : whether a text that spells a special token becomes that token.
     spaces : ``stripped`` at both ends, or ``newlines`` replaced by blanks.
+    prompt_specials : whether special tokens that the prefix spells are read as such.
+    pools_prompt : whether the pooling reads head and prefix too.
     empty : stands for an empty text.
     attention, precision : "own", or another that ``LocalModel`` has.
     """
@@ -43,6 +46,8 @@ class Recipe:
     lowercase: bool = False
     reads_specials: bool = False
     spaces: Spaces = "kept"
+    prompt_specials: bool = False
+    pools_prompt: bool = True
     empty: str = ""
     attention: str = "own"
     precision: str = "own"
@@ -81,16 +86,26 @@ class LocalModel(Protocol):
 def build_rows(tokenizer: Any, texts: Sequence[str], recipe: Recipe) -> list[list[int]]:
     """Return a row of token ids per text; an empty row becomes the padding token."""
     backend = tokenizer.backend_tokenizer
-    before = backend.encode_special_tokens
-    backend.encode_special_tokens = not recipe.reads_specials
-    try:
-        suffix = _ids(backend, recipe.suffix) if recipe.suffix else []
-        bodies = [_ids(backend, recipe.prefix + _change(text, recipe)) for text in texts]
-    finally:
-        backend.encode_special_tokens = before
+    suffix = _ids(backend, recipe.suffix, recipe.reads_specials) if recipe.suffix else []
     tail = [*suffix, *recipe.ending]
-    rows = [_fit(body, tail, recipe) for body in bodies]
+    rows = [_fit(_body(tokenizer, _change(text, recipe), recipe), tail, recipe) for text in texts]
     return [row or [int(tokenizer.pad_token_id or 0)] for row in rows]
+
+
+def count_prompt(tokenizer: Any, recipe: Recipe) -> int:
+    """Return how many tokens stand before a text."""
+    reads = recipe.reads_specials or recipe.prompt_specials
+    return len(recipe.head) + len(_ids(tokenizer.backend_tokenizer, recipe.prefix, reads))
+
+
+def _body(tokenizer: Any, text: str, recipe: Recipe) -> list[int]:
+    """Return the token ids of prefix and text, read as one string where that is possible."""
+    backend, prefix = tokenizer.backend_tokenizer, recipe.prefix
+    if recipe.reads_specials or not recipe.prompt_specials:
+        return _ids(backend, prefix + text, recipe.reads_specials)
+    if any(token in text for token in special_tokens(backend)):
+        return [*_ids(backend, prefix, True), *_ids(backend, text, False)]
+    return _ids(backend, prefix + text, True)
 
 
 def _fit(body: list[int], tail: list[int], recipe: Recipe) -> list[int]:
@@ -111,5 +126,13 @@ def _change(text: str, recipe: Recipe) -> str:
     return shown.replace("\n", " ") if recipe.spaces == "newlines" else shown
 
 
-def _ids(backend: Any, text: str) -> list[int]:
-    return list(backend.encode(text, add_special_tokens=False).ids)
+def _ids(backend: Any, text: str, reads_specials: bool) -> list[int]:
+    """Return the token ids of the whole text alone."""
+    if backend.truncation is not None:  # transformers sets it anew at each call
+        backend.no_truncation()
+    before = backend.encode_special_tokens
+    backend.encode_special_tokens = not reads_specials
+    try:
+        return list(backend.encode(text, add_special_tokens=False).ids)
+    finally:
+        backend.encode_special_tokens = before

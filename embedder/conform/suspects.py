@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from embedder.conform.recipe import LocalModel, Recipe
+from embedder.engine.text import special_tokens
 from retrieval.errors import FailureError
 from retrieval.protocols import Vectors
 from retrieval.scores import Doubles, cosines
@@ -74,8 +75,14 @@ class Explained:
 
 
 def compare(ours: Vectors, theirs: Vectors) -> Doubles:
-    """Return the cosine of each row (N,); ours are cut to the length of theirs."""
-    return cosines(ours[:, : theirs.shape[1]], theirs)
+    """Return the cosine of each row (N,); ours are cut to the length of theirs.
+
+    Two vectors of zeros are the same.
+    """
+    ours = ours[:, : theirs.shape[1]]
+    scores = cosines(ours, theirs)
+    scores[~ours.any(axis=1) & ~theirs.any(axis=1)] = 1
+    return scores
 
 
 def explain(
@@ -205,6 +212,11 @@ def _prompts(local: LocalModel, recipe: Recipe, side: str) -> Iterator[Suspect]:
             recipe, prefix=own.prefix + recipe.prefix, suffix=recipe.suffix + own.suffix
         )
         yield Suspect("prompt", "the prompt is there twice", here, changed)
+    if recipe.prefix:
+        whole, part = "the prompt is pooled too", "the prompt is left out of the pooling"
+        there, ours = (part, whole) if recipe.pools_prompt else (whole, part)
+        changed = replace(recipe, pools_prompt=not recipe.pools_prompt)
+        yield Suspect("pooled prompt", there, ours, changed)
     if (other.prefix, other.suffix) != (own.prefix, own.suffix) and _show(other):
         changed = replace(recipe, prefix=other.prefix, suffix=other.suffix)
         words = f"the {other_side} prompt {_show(other)} is used"
@@ -222,6 +234,10 @@ def list_text_suspects(recipe: Recipe) -> Iterator[Suspect]:
     if not recipe.reads_specials:
         words = "a text that spells a special token is read as that token"
         yield Suspect("specials", words, "it stays text", replace(recipe, reads_specials=True))
+    else:
+        words = "a text that spells a special token stays text"
+        changed = replace(recipe, reads_specials=False, prompt_specials=True)
+        yield Suspect("specials", words, "it is read as that token", changed)
     if recipe.spaces == "kept":
         words = "blanks and newlines are taken off both ends of a text"
         yield Suspect("spaces", words, "they stay", replace(recipe, spaces="stripped"))
@@ -240,7 +256,9 @@ def _special_ids(local: LocalModel) -> list[int]:
     """Return the special tokens that could end a text, the likely ones first."""
     tokenizer = local.tokenizer
     named = [getattr(tokenizer, f"{name}_token_id", None) for name in ("eos", "sep", "pad", "bos")]
-    unique = dict.fromkeys([*named, *sorted(tokenizer.all_special_ids)])
+    backend = tokenizer.backend_tokenizer
+    further = [backend.token_to_id(token) for token in special_tokens(backend)]
+    unique = dict.fromkeys([*named, *sorted(further)])
     return [int(token) for token in unique if token is not None][:_MOST_ENDINGS]
 
 

@@ -58,7 +58,7 @@ class SentenceTransformersEncoder:
                 "max_tokens": self.max_tokens,
                 "similarity": model.similarity_fn_name,
                 "dimension": self.dimension,
-                **{f"{side}_prompt": self._prompt(side) for side in PROMPT_NAMES},
+                **{f"{side}_prompt": self.prompt(side) for side in PROMPT_NAMES},
             },
         )
 
@@ -87,6 +87,11 @@ class SentenceTransformersEncoder:
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
         return self._model.tokenizer
+
+    @property
+    def model(self) -> Any:
+        """The SentenceTransformer itself."""
+        return self._model
 
     @property
     def parameters(self) -> int:
@@ -127,13 +132,13 @@ class SentenceTransformersEncoder:
         role : "query" or "document", whose prompt is counted too.
         """
         check_texts(texts)
-        prompt = self._prompt(role)
+        prompt = self.prompt(role)
         with self._lock:
             lengths = _count(self._counter, [prompt + text for text in texts])
         most = self.max_tokens
         return [min(length, most) for length in lengths], [length > most for length in lengths]
 
-    def _prompt(self, side: str) -> str:
+    def prompt(self, side: str) -> str:
         """Return what the model puts before a text of this side."""
         prompts: dict[str, str] = self._model.prompts or {}
         return next((prompts[name] for name in PROMPT_NAMES[side] if prompts.get(name)), "")
@@ -146,7 +151,7 @@ class SentenceTransformersEncoder:
             rows = longest_first[start : start + _CHUNK]
             found = encode(
                 [texts[row] for row in rows],
-                prompt=self._prompt(side),
+                prompt=self.prompt(side),
                 batch_size=_BATCH,
                 convert_to_tensor=True,
                 show_progress_bar=False,
