@@ -66,7 +66,9 @@ def test_an_exact_index_is_not_searched_with_int8(millpond, index_folder):
 
 def test_where_the_cpu_has_no_int8_another_machine_is_named(millpond, fast_index, monkeypatch):
     load = loading.load_encoder
-    monkeypatch.setattr(loading, "load_encoder", lambda name, device, *rest: load(name, device))
+    monkeypatch.setattr(
+        loading, "load_encoder", lambda name, device, *rest, **more: load(name, device)
+    )
     refused = millpond("search", fast_index, "water")
     assert refused.exit_code == 2
     assert "Search on a CPU with VNNI, as the one that made it" in refused.stderr

@@ -85,9 +85,7 @@ def test_a_tokenizer_without_eos_is_refused_unless_none_is_appended(mistral):
     mistral.eos_token = None
     with pytest.raises(ModelError, match="no EOS"):
         TextTokenizer(mistral, max_tokens=8)
-    assert TextTokenizer(mistral, max_tokens=8, ending="none")([""], PromptTemplate()) == [
-        [PAD]
-    ]
+    assert TextTokenizer(mistral, max_tokens=8, ending="none")([""], PromptTemplate()) == [[PAD]]
 
 
 def test_a_megabyte_is_cut_without_being_tokenised_whole(mistral):
