@@ -227,8 +227,6 @@ def test_a_chat_template_is_found(base_folder, start):
 
 
 def test_the_first_token_of_a_model_that_has_cls_is_found(tiny, local, start):
-    if "cls" not in local.poolings:
-        pytest.skip("there is no pooling cls yet")
     found = conform(local, open_endpoint(start(change(tiny, pooling="cls")).url))
     assert "first token (CLS)" in found.findings[0].text
 
