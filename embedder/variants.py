@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from embedder.attention import ATTENTIONS, get_attention
-from embedder.models.names import OPTIONS, SPEC_OPTIONS, parse_option
+from embedder.models.names import OPTIONS, SPEC_OPTIONS, find_path, parse_option
 from embedder.pooling import POOLINGS, HeadLayer, PoolingOptions, get_pooling
 from embedder.pooling.registry import check_options
 from retrieval.errors import UnknownNameError, UsageError
@@ -226,8 +225,8 @@ def parse_model_name(text: str, default_variant: str) -> VariantSpec:
         raise UsageError(f"The model {text!r} names no base. Type BASE:POOLING+ATTENTION.")
     variant = get_variant(variant_name)
     revision = None
-    path = Path(base).expanduser()
-    if path.exists():
+    path = find_path(base)
+    if path is not None:
         base = str(path.resolve())
     elif at := _REVISION.fullmatch(base):
         base, revision = at["base"], at["revision"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.optional import import_optional
 from benchmarks.scoring.models import LoadedModel
-from embedder.models.names import PREFIX
+from embedder.models.names import PREFIX, find_path
 from embedder.models.sentence_transformers import SentenceTransformersEncoder
 from retrieval import Encoder
 from retrieval.errors import MissingDependencyError
@@ -105,8 +105,8 @@ def _mteb_name(model: str) -> str:
     model = model.removeprefix(PREFIX)
     place = re.split(r"[:,]", model, maxsplit=1)[0]
     rest = model[len(place) :]
-    path = Path(place).expanduser()
-    if place.startswith((".", "/", "~")) or path.exists():
-        place = path.resolve().name
+    path = find_path(place)
+    if path is not None or place.startswith((".", "/", "~")):
+        place = (path or Path(place)).resolve().name
     plain = re.sub(r"[^A-Za-z0-9.+=_-]+", "-", place + rest)[:_NAME_CHARACTERS].strip("-.")
     return f"{OWNER}/{prefix}{plain or 'model'}"

@@ -160,6 +160,7 @@ def check_model_name(name: str) -> None:
     from embedder.models.manifest import read_manifest
     from embedder.models.names import (
         DEFAULT_VARIANT,
+        find_path,
         find_saved_model,
         is_folder,
         is_hub_id,
@@ -179,8 +180,8 @@ def check_model_name(name: str) -> None:
     base = parse_model_name(plain, DEFAULT_VARIANT).base
     if base in BASES or is_hub_id(base):
         return
-    path = Path(base).expanduser()
-    if not path.exists():
+    path = find_path(base)
+    if path is None:
         raise UnknownNameError(
             "model",
             name,

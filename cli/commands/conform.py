@@ -75,7 +75,7 @@ def conform(
     device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Say whether a model gives the same vectors elsewhere, and why not.
+    """Find out why the same model gives other vectors elsewhere.
 
     Embeds 40 texts with both: short and long ones, many languages, emoji, special tokens, blanks,
     an empty one. Where the vectors differ, the usual reasons are tried one after another: another

@@ -64,7 +64,7 @@ def whiten(
     ] = None,
     device: DeviceOption = None,
 ) -> None:
-    """Whiten a model's vectors with unlabelled texts, without training.
+    """Whiten a model's vectors by texts alone, without training.
 
     The states of a decoder point in much the same direction whatever the text says. Whitening
     subtracts their mean and evens out their variances, which usually helps an untrained model a lot

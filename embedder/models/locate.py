@@ -36,13 +36,14 @@ from embedder.models.cache import (
     is_converted,
     weights_sha256,
 )
-from embedder.models.names import is_hub_id
+from embedder.models.names import builtin_folder, find_path, is_hub_id, list_builtin_models
 from retrieval.disk import FULL_DISK
 from retrieval.errors import (
     DownloadError,
     MillpondError,
     MissingDependencyError,
     ModelError,
+    SourceNotFoundError,
     StorageError,
     UnknownNameError,
     UsageError,
@@ -92,15 +93,17 @@ def locate_base(name: str, revision: str | None, notify: Notify) -> LocatedBase:
 
     Raises
     ------
-    UnknownNameError : neither a built-in name, a path that exists, nor of the form OWNER/NAME.
-    UsageError : a path that is neither a .gguf file nor a folder with config.json.
+    UnknownNameError : neither a built-in name, a path, nor of the form OWNER/NAME.
+    SourceNotFoundError : a path that does not exist.
+    UsageError : a path that is neither a .gguf file nor a folder with config.json, or the name of
+        a trained model, which is no base.
     DownloadError, ModelError, StorageError : fetching or converting failed.
     """
     if name in BASES:
         base = BASES[name]
         return LocatedBase(str(_convert_builtin(base, notify)), base.gguf_sha256)
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = find_path(name)
+    if path is not None and path.is_file():
         if path.suffix.lower() != ".gguf":
             raise UsageError(
                 f"The base {name!r} is a file of another kind; expected a .gguf or a model folder."
@@ -110,7 +113,7 @@ def locate_base(name: str, revision: str | None, notify: Notify) -> LocatedBase:
         except OSError as error:
             raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
         return LocatedBase(str(_convert_gguf(path, identity, notify)), identity)
-    if path.is_dir():
+    if path is not None and path.is_dir():
         if not (path / "config.json").is_file():
             raise UsageError(
                 f"The base folder {name!r} has no config.json; expected a folder that "
@@ -119,9 +122,24 @@ def locate_base(name: str, revision: str | None, notify: Notify) -> LocatedBase:
         return LocatedBase(str(path.resolve()), weights_sha256(path))
     if is_hub_id(name):
         return LocatedBase(name, "", revision)
-    raise UnknownNameError(
-        "base model", name, BASES, "Or a model folder, a .gguf file, or a hub id OWNER/NAME."
-    )
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> UsageError:
+    """Return the error for a name that is no base."""
+    if builtin_folder(name) is not None:
+        return UsageError(
+            f"{name} is a trained model with its own pooling and attention. Type {name} alone, or "
+            f"with options, such as {name},max_tokens=128."
+        )
+    if name.startswith((".", "~")) or "/" in name or name.lower().endswith(".gguf"):
+        return SourceNotFoundError(
+            f"{name}: there is no such file or folder. If the model has moved, type its new place: "
+            f"--model NEWPATH."
+        )
+    trained = [model.name for model in list_builtin_models()]
+    hint = "Or a model folder, a .gguf file, or a hub id OWNER/NAME."
+    return UnknownNameError("model", name, [*trained, *BASES], hint)
 
 
 def refuse_code(base: str, path: str, revision: str | None = None) -> None:

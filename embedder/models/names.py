@@ -32,6 +32,7 @@ __all__ = [
     "builtin_folder",
     "describe_model",
     "find_saved_model",
+    "find_path",
     "is_folder",
     "is_hub_id",
     "is_saved_model",
@@ -139,12 +140,19 @@ def is_saved_model(name: Path | str) -> bool:
     return is_folder(name) and (Path(name).expanduser() / MANIFEST_NAME).is_file()
 
 
+def find_path(name: Path | str) -> Path | None:
+    """Return the file or folder of this name, None where there is none; any text may be asked."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # a name too long, or with "~nobody", is no path
+        return None
+
+
 def is_folder(name: Path | str) -> bool:
     """Whether this is a folder; any text may be asked."""
-    try:
-        return Path(name).expanduser().is_dir()
-    except (OSError, ValueError, RuntimeError):  # a name too long, or with "~nobody", is no path
-        return False
+    path = find_path(name)
+    return path is not None and path.is_dir()
 
 
 def is_hub_id(name: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from embedder.attention import attends_both_ways
@@ -20,6 +19,7 @@ from embedder.models.bases import BASES
 from embedder.models.locate import find_code, read_model_json
 from embedder.models.names import (
     DEFAULT_VARIANT,
+    find_path,
     is_folder,
     is_hub_id,
     is_saved_model,
@@ -87,7 +87,7 @@ class _Files:
 
     @property
     def place(self) -> str:
-        return str(Path(self.base).expanduser())
+        return str(find_path(self.base) or self.base)
 
     def read(self, name: str) -> dict[str, Any]:
         """Return what a file holds, nothing where there is no such file."""

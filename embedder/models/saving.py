@@ -35,6 +35,7 @@ from embedder.models.manifest import (
     BaseRecord,
     Manifest,
 )
+from embedder.models.names import find_path
 from embedder.variants import VariantSpec
 from retrieval.disk import FULL_DISK, sync_path, sync_tree
 from retrieval.errors import StorageError, UsageError
@@ -109,8 +110,9 @@ def save_model(
     if embedder.is_int8:
         raise UsageError("The model computes in int8; load it with speed='exact' to save it.")
     backbone, spec = embedder.backbone, embedder.spec
-    if spec.base not in BASES and Path(spec.base).expanduser().exists():
-        spec = replace(spec, base=str(Path(spec.base).expanduser().resolve()))
+    path = None if spec.base in BASES else find_path(spec.base)
+    if path is not None:
+        spec = replace(spec, base=str(path.resolve()))
     base = base or BaseRecord(spec.base, spec.revision, backbone.identity, backbone.width)
     adapted = has_adapter(backbone)
     whole = not adapted and any(p.requires_grad for p in backbone.parameters())

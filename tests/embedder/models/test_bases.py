@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from embedder.models.locate import locate_base
 from retrieval.errors import (
     DownloadError,
     ModelError,
+    SourceNotFoundError,
     StorageError,
     UnknownNameError,
     UsageError,
@@ -378,7 +380,7 @@ def test_a_misspelt_base_is_answered_with_the_nearest(cache, name):
 
 @pytest.mark.parametrize("name", ["./gone/model", "/gone/model", "~/gone", "a/b/c", "gone.gguf"])
 def test_a_path_that_is_not_there_is_not_taken_for_a_hub_id(cache, name):
-    with pytest.raises(UnknownNameError):
+    with pytest.raises(SourceNotFoundError, match="there is no such file or folder"):
         locate_base(name, None, refuse)
 
 
@@ -397,3 +399,23 @@ def test_a_folder_with_pickled_weights_only_is_refused(cache, model_folder, tmp_
     with pytest.raises(ModelError) as error:
         Embedder.load(f"{folder}:mean+causal", device="cpu")
     assert_one_line(error, "safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("milpond-135m", UnknownNameError, "Did you mean 'millpond-135m'"),
+        ("smollm3", UnknownNameError, "Did you mean 'smollm2-135m'"),
+        ("x" * 300, UnknownNameError, "Unknown model 'xxx"),
+        ("millpond-135m", UsageError, "Type millpond-135m alone, or with options"),
+        ("./moved", SourceNotFoundError, "./moved: there is no such file or folder"),
+        ("models/of/mine", SourceNotFoundError, "--model NEWPATH"),
+        ("base.gguf", SourceNotFoundError, "base.gguf: there is no such file or folder"),
+        ("~nobody-here", SourceNotFoundError, "~nobody-here: there is no such file or folder"),
+        ("/" + "x/" * 300, SourceNotFoundError, "there is no such file or folder"),
+    ],
+)
+def test_a_name_that_is_no_base_says_what_was_meant(name, error, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=re.escape(words)):
+        Embedder.load(f"{name}:mean+causal")
