@@ -8,7 +8,16 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from embedder.attention import ATTENTIONS, get_attention
-from embedder.models.names import OPTIONS, SPEC_OPTIONS, find_path, parse_option
+from embedder.models.names import (
+    OPTIONS,
+    OPTIONS_PATTERN,
+    SPEC_OPTIONS,
+    find_path,
+    parse_option,
+    refuse_open_quote,
+    split_options,
+    write_value,
+)
 from embedder.pooling import POOLINGS, HeadLayer, PoolingOptions, get_pooling
 from embedder.pooling.registry import check_options
 from retrieval.errors import UnknownNameError, UsageError
@@ -201,7 +210,8 @@ def spec_from_json(data: object) -> VariantSpec:
 
 _NAME = re.compile(
     r"(?P<base>.+?):(?P<variant>[A-Za-z0-9_]+(?:\+[A-Za-z0-9_]+)?)"
-    r"(?P<options>(?:,[a-z_]+=[^,]*)*)"
+    rf"(?P<options>{OPTIONS_PATTERN}*)",
+    re.DOTALL,
 )
 _REVISION = re.compile(r"(?P<base>.+)@(?P<revision>[\w.\-]+)")
 
@@ -211,8 +221,9 @@ def parse_model_name(text: str, default_variant: str) -> VariantSpec:
 
     A hub id may carry ``@REVISION`` before the colon. Options are the fields of VariantSpec and
     PoolingOptions, such as ``smollm2-135m:mean+causal,base_layers=12,max_tokens=128``; a list of
-    numbers is written 1/2/3. A base that is a path is made absolute, so that the name means the
-    same from another folder.
+    numbers is written 1/2/3, a text with a comma or a line break as a JSON string, such as
+    ``query_prompt="Find it, please\\nQuery: "``. A base that is a path is made absolute, so that
+    the name means the same from another folder.
 
     Raises
     ------
@@ -220,6 +231,8 @@ def parse_model_name(text: str, default_variant: str) -> VariantSpec:
     UsageError : no base, or an option's value is not of its type.
     """
     match = _NAME.fullmatch(text)
+    if match is None:
+        refuse_open_quote(text)
     base, variant_name, options = match.groups() if match else (text, default_variant, "")
     if not base:
         raise UsageError(f"The model {text!r} names no base. Type BASE:POOLING+ATTENTION.")
@@ -232,7 +245,7 @@ def parse_model_name(text: str, default_variant: str) -> VariantSpec:
         base, revision = at["base"], at["revision"]
     settings: dict[str, Any] = {}
     pooling: dict[str, Any] = {}
-    for name, value in (option.split("=", 1) for option in options.split(",")[1:]):
+    for name, value in split_options(options):
         if name == "whiten":
             raise UsageError(
                 "A whitening is fitted on texts and saved with the model. Type: "
@@ -255,18 +268,12 @@ def parse_model_name(text: str, default_variant: str) -> VariantSpec:
 def format_model_name(spec: VariantSpec) -> str:
     """Return the text that ``parse_model_name`` reads back as ``spec``.
 
-    Options at their defaults are left out. A prompt with a comma cannot be written this way.
+    Options at their defaults are left out.
     """
     at = f"@{spec.revision}" if spec.revision else ""
     defaults = {f.name: f.default for f in fields(spec)}
     changed = {
         name: getattr(spec, name) for name in SPEC_OPTIONS if getattr(spec, name) != defaults[name]
     } | spec.pooling_options.changed()
-    options = "".join(f",{name}={_write_value(value)}" for name, value in changed.items())
+    options = "".join(f",{name}={write_value(value)}" for name, value in changed.items())
     return f"{spec.base}{at}:{spec.pooling}+{spec.attention}{options}"
-
-
-def _write_value(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)

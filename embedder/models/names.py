@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,10 @@ __all__ = [
     "list_builtin_models",
     "parse_changes",
     "parse_option",
+    "refuse_open_quote",
+    "split_options",
+    "write_value",
+    "OPTIONS_PATTERN",
     "split_name",
 ]
 
@@ -81,7 +85,11 @@ _NEWER: dict[str, bool | str] = {
 
 _CHANGEABLE = ("max_tokens", "dimension", "query_prompt", "document_prompt")
 """The fields of the spec that may differ from training, since the weights fit all the same."""
-_NAME = re.compile(r"(?P<name>.+?)(?P<options>(?:,[a-z_]+=[^,]*)+)")
+_OPTION = r',[a-z_]+=(?:"(?:[^"\\]|\\.)*"(?=,|$)|(?!")[^,]*)'
+"""An option with its value, as a regular expression; see ``write_value``."""
+OPTIONS_PATTERN = f"(?:{_OPTION})"
+_NAME = re.compile(f"(?P<name>.+?)(?P<options>{OPTIONS_PATTERN}+)", re.DOTALL)
+_OPEN_QUOTE = re.compile(r',(?P<option>[a-z_]+)="')
 _HOME = Path(__file__).resolve().parent / "builtin_models"
 
 
@@ -256,7 +264,49 @@ def find_saved_model(text: str) -> SavedName | None:
 def split_name(text: str) -> tuple[str, str]:
     """Return what stands before ``,OPTION=VALUE...``, and the options as they were written."""
     match = _NAME.fullmatch(text)
-    return (match["name"], match["options"]) if match else (text, "")
+    if match is None:
+        refuse_open_quote(text)
+        return text, ""
+    return match["name"], match["options"]
+
+
+def split_options(written: str) -> Iterator[tuple[str, str]]:
+    """Yield name and value of each option in ",OPTION=VALUE...", quotes taken off."""
+    for part in re.findall(_OPTION, written, re.DOTALL):
+        name, _, value = part[1:].partition("=")
+        yield name, _read_quoted(name, value) if value.startswith('"') else value
+
+
+def write_value(value: object) -> str:
+    """Return a value as ``split_options`` and ``parse_option`` read it.
+
+    A text that holds a comma or a line break, or begins with a quote, is written as a JSON string.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "/".join(map(str, value))
+    text = str(value)
+    plain = text.isprintable() and "," not in text and not text.startswith('"')
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def refuse_open_quote(text: str) -> None:
+    """Raise UsageError where a model's name holds a quote that is not closed."""
+    if found := _OPEN_QUOTE.search(text):
+        raise UsageError(
+            f"The value of {found['option']} in the model {text!r} begins with a quote and does "
+            f'not end with one. Type {found["option"]}="...", a quote inside as \\".'
+        )
+
+
+def _read_quoted(name: str, value: str) -> str:
+    try:
+        return str(json.loads(value, strict=False))
+    except ValueError as error:
+        raise UsageError(
+            f"The model option {name} is {value}; expected a JSON string ({error})."
+        ) from None
 
 
 def parse_changes(written: str, kind: str) -> dict[str, Any]:
@@ -273,7 +323,7 @@ def parse_changes(written: str, kind: str) -> dict[str, Any]:
     UsageError : an option's value is not of its type.
     """
     options = {}
-    for option, value in (part.split("=", 1) for part in written.split(",")[1:]):
+    for option, value in split_options(written):
         if option not in _CHANGEABLE:
             raise UnknownNameError(kind, option, _CHANGEABLE)
         options[option] = parse_option(option, value)

@@ -3,12 +3,17 @@
 import json
 
 import pytest
+from hypothesis import given, strategies
 
 from embedder import VariantSpec, get_variant, list_variants
 from embedder.attention import ATTENTIONS
 from embedder.pooling import POOLINGS, PoolingOptions
 from embedder.variants import format_model_name, parse_model_name, spec_from_json, spec_to_json
 from retrieval.errors import UnknownNameError, UsageError
+
+
+def without_places(text):
+    return text.replace("{text}", "")
 
 
 def test_the_papers_models_are_the_pairs_of_its_table():
@@ -48,6 +53,37 @@ def test_a_model_name_comes_back_as_it_was_written(name):
     assert parse_model_name(format_model_name(spec), "max+causal") == spec
 
 
+PROMPTS = [
+    "Instruct: find it, please\nQuery: ",
+    'say "yes", or "no": ',
+    '"',
+    "a\\b, c\\",
+    "\u68c0\u7d22\uff0c text, \u2028 end",
+    ",max_tokens=9",
+    ": x:mean+causal",
+]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_any_prompt_can_be_named(prompt):
+    spec = VariantSpec(
+        base="acme/base", pooling="eos", attention="causal", query_prompt=prompt, max_tokens=64
+    )
+    assert parse_model_name(format_model_name(spec), "mean+causal") == spec
+
+
+@given(strategies.text(strategies.characters(exclude_categories=["Cs"])).map(without_places))
+def test_every_text_can_be_named_as_a_prompt(prompt):
+    spec = VariantSpec(base="x", pooling="eos", attention="causal", document_prompt=prompt)
+    assert parse_model_name(format_model_name(spec), "mean+causal") == spec
+
+
+def test_quotes_are_read_as_they_are_typed():
+    name = r'x:eos+causal,query_prompt="Instruct: a, b\nQuery: \"",max_tokens=64'
+    spec = parse_model_name(name, "mean+causal")
+    assert (spec.query_prompt, spec.max_tokens) == ('Instruct: a, b\nQuery: "', 64)
+
+
 def test_a_base_alone_gets_the_default_variant():
     spec = parse_model_name("smollm2-135m", "mean+causal")
     assert (spec.base, spec.pooling, spec.attention) == ("smollm2-135m", "mean", "causal")
@@ -67,6 +103,9 @@ def test_a_base_alone_gets_the_default_variant():
         ("x:mean+causal,max_tokens=1", UsageError, "max_tokens is 1; it must be 4 or more"),
         ("x:mean+causal,latents=4", UsageError, "Pooling 'mean' has no option latents"),
         ("", UsageError, "names no base"),
+        ('x:mean+causal,query_prompt="a, b', UsageError, "begins with a quote and does not end"),
+        ('x:mean+causal,query_prompt="a"b', UsageError, "begins with a quote and does not end"),
+        (r'x:mean+causal,query_prompt="\q"', UsageError, "expected a JSON string"),
     ],
 )
 def test_a_wrong_model_name_says_what_is_expected(name, error, message):

@@ -45,6 +45,15 @@ def test_options_replace_what_was_saved_and_stay_in_the_name(model):
     assert find_saved_model(f"{model},max_tokens=8").name == f"{model},max_tokens=8"
 
 
+def test_a_prompt_with_a_comma_and_a_line_break_is_an_option(model):
+    name = r'tiny,query_prompt="find it, please\nquery: ",max_tokens=16'
+    loaded = Embedder.load(name, device="cpu")
+    assert (loaded.spec.query_prompt, loaded.spec.max_tokens) == ("find it, please\nquery: ", 16)
+    assert Embedder.load(loaded.name, device="cpu").fingerprint == loaded.fingerprint
+    with pytest.raises(UsageError, match="query_prompt .* begins with a quote"):
+        find_saved_model('tiny,query_prompt="find it')
+
+
 def test_an_option_that_would_change_the_weights_is_refused(model):
     with pytest.raises(UnknownNameError, match="option of a trained model 'base_layers'"):
         find_saved_model("tiny,base_layers=1")
