@@ -7,6 +7,7 @@ the rows that they replace are listed as deleted.
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -187,7 +188,7 @@ class Merge:
     def _compare(self, document: Document, held: list[tuple[int, Document]]) -> Iterator[Document]:
         """Yield the new rows of a document; ``held`` are those that are stored of it."""
         rows = [document] if self.split is None else [*read_passages([document], self.split)]
-        if [row for _, row in held] == rows:
+        if [_stored_form(row) for _, row in held] == [_stored_form(row) for row in rows]:
             self._done.unchanged += 1
             return
         if held and not self.replaces:
@@ -274,3 +275,9 @@ def _lookup(transaction: Transaction) -> IdLookup:
 def _document_key(manifest: Manifest) -> Callable[[str], str] | None:
     """Return what turns a stored id into its document's; None where they are the same."""
     return (lambda stored_id: split_passage_id(stored_id)[0]) if manifest.passages else None
+
+
+def _stored_form(document: Document) -> tuple[str, str, str, str]:
+    """Return what tells two documents apart; to Python, 1 would equal True and 1.0."""
+    metadata = json.dumps(dict(document.metadata), sort_keys=True)
+    return document.doc_id, document.title, document.text, metadata

@@ -290,6 +290,8 @@ class Index:
             would be left.
         SourceNotFoundError, IndexCorruptError, StorageError : as ``Index.open``.
         """
+        if isinstance(doc_ids, str):  # not letter by letter
+            doc_ids = [doc_ids]
         with self.transaction() as transaction:
             done = delete_rows(transaction, doc_ids, ignore_missing=ignore_missing)
         return self._compact_if_needed(done, config or IndexConfig())

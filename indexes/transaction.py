@@ -285,8 +285,8 @@ def _locked(path: Path) -> Iterator[None]:
             lock.acquire()
         except Timeout:
             raise StorageError(
-                f"Another process is writing the index {path}. Wait for it to end, or choose "
-                "another folder."
+                f"Another process is writing the index {path}, or another transaction of this "
+                f"one. Wait for it to end, or choose another folder."
             ) from None
     try:
         yield

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -11,7 +13,7 @@ import typer
 from cli.commands.embed import Role
 from cli.console import message, progress
 from cli.models import load_encoder
-from cli.options import DeviceOption, JsonOption
+from cli.options import DeviceOption, JsonOption, TrustOption
 from cli.output import print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ def conform(
         ),
     ] = 0.9999,
     device: DeviceOption = None,
+    trust_remote_code: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
     """Find out why the same model gives other vectors elsewhere.
@@ -92,7 +95,16 @@ def conform(
     from retrieval.errors import FailureError, UsageError
 
     try:
-        found = _compare(model, against, api, remote_model, key_variable, role, least, device)
+        found = _compare(
+            model,
+            against,
+            api,
+            remote_model,
+            key_variable,
+            role,
+            least,
+            partial(load_encoder, device=device, trust_remote_code=trust_remote_code),
+        )
     except FailureError as error:  # 1 would say that the vectors differ
         raise UsageError(str(error)) from error
     if json:
@@ -111,7 +123,7 @@ def _compare(
     key_variable: str | None,
     role: Role,
     least: float,
-    device: str | None,
+    load: Callable[[str], Encoder],
 ) -> Conformity:
     from embedder.conform.endpoint import is_url, open_endpoint
     from embedder.conform.examine import conform as examine
@@ -134,10 +146,9 @@ def _compare(
             f"--api, --remote-model and --key-variable go with an address, and {against!r} is not "
             f"one. Leave them out, or type --against http://HOST:PORT."
         )
-    encoder: Encoder = load_encoder(model, device)
-    local = take_apart(encoder)
+    local = take_apart(load(model))
     if other is None:
-        other = LoadedModel(load_encoder(against, device), side)
+        other = LoadedModel(load(against), side)
     with progress("Comparing", 40, "texts") as advance:
         return examine(local, other, side=side, least=least, progress=advance, notify=message)
 

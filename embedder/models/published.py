@@ -338,6 +338,8 @@ def _load_description(files: _Files) -> tuple[Any, Any]:
             raise ModelError(f"{files.base} cannot be loaded: {lines[0]}") from error
     if not isinstance(getattr(config, "hidden_size", None), int):
         raise files.refuse("config.json has no hidden_size, as a text decoder has")
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise files.refuse("it has no fast tokenizer (tokenizer.json)")
     return config, tokenizer
 
 
@@ -352,6 +354,8 @@ def _read_text_settings(files: _Files, config: Any, tokenizer: Any) -> tuple[boo
     if getattr(tokenizer, "truncation_side", "right") != "right":
         raise files.refuse("its tokenizer cuts long texts at the beginning")
     limit = settings.get("max_seq_length")
+    if limit is not None and type(limit) is not int:
+        raise files.refuse(f"{_TEXT_SETTINGS} says max_seq_length {limit!r}")
     if limit is None:
         most = getattr(config, "max_position_embeddings", None)
         limits = [int(tokenizer.model_max_length), int(most or _NO_LIMIT + 1)]

@@ -34,6 +34,14 @@ class JsonRoute(APIRoute):
         async def parse_first(request: Request) -> Response:
             server = request.app.state.server
             body = await request.body()
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if body and kind != "application/json" and not kind.endswith("+json"):
+                raise ApiError(
+                    400,
+                    f"The content type is {kind or 'missing'}; expected JSON. Send the header "
+                    f"'Content-Type: application/json'.",
+                    "invalid_content_type",
+                )
             most = server.settings.request_values
             if len(body) <= _SMALL_BYTES:
                 value = read_json(body, most)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from zlib import crc32
 
 import numpy as np
+import uvicorn
 from fastapi import Body, FastAPI
 
 from embedder.serving import (
@@ -113,7 +114,10 @@ def main() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         print(listener.getsockname()[1], flush=True)
-        run_app(app, listener)
+        if options.kind == "naive":
+            uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run([listener])
+        else:
+            run_app(app, listener)
 
 
 if __name__ == "__main__":

@@ -76,12 +76,13 @@ class SentenceTransformersEncoder:
     def max_tokens(self) -> int:
         """How many tokens of a text the model reads, prompt included."""
         most = self._model.max_seq_length
-        return _NO_LIMIT if most is None else min(int(most), _NO_LIMIT)
+        return _NO_LIMIT if most is None else int(min(most, _NO_LIMIT))
 
     @property
     def normalized(self) -> bool:
         """Whether vectors have length 1."""
-        return self._normalizes or type(self._model[-1]).__name__ == "Normalize"
+        ends_in_unit = type(self._model[-1]).__name__ == "Normalize"
+        return self._normalizes or (ends_in_unit and self._model.truncate_dim is None)
 
     @property
     def tokenizer(self) -> Any:

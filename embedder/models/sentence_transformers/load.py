@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _OURS = "sentence_transformers."
+_TEXT_SETTINGS = "sentence_bert_config.json"
 _REVISION = re.compile(r"(?P<place>[^/]+(?:/[^/]+)?)@(?P<revision>[\w.\-]+)")
 
 
@@ -80,9 +81,14 @@ def needs_sentence_transformers(base: str, revision: str | None = None) -> str:
         if number == 0 and not kind.endswith(".Transformer"):
             return f"its modules.json begins with {kind.rpartition('.')[2]}"
     subfolder = parts[0].get("path", "") if parts else ""
+    settings = read_model_json(place, f"{subfolder}/{_TEXT_SETTINGS}".lstrip("/"), revision)
+    kinds = settings.get("modality_config") if isinstance(settings, dict) else None
+    if isinstance(kinds, dict) and "message" in kinds:
+        return f"its {_TEXT_SETTINGS} puts texts into a chat template"
     config = read_model_json(place, f"{subfolder}/config.json".lstrip("/"), revision)
     if not isinstance(config, dict):
-        return ""
+        adapter = parts and read_model_json(place, "adapter_config.json", revision)
+        return "it is an adapter of another model" if adapter else ""
     return name_encoder(str(config.get("model_type")), bool(config.get("is_encoder_decoder")))
 
 
@@ -248,6 +254,14 @@ def _refuse_code(asked: _Asked) -> None:
             raise ModelError(
                 f"The model {asked.name!r} comes with Python code of its own: modules.json names "
                 f"the class {kind}. {advice}."
+            )
+    for path in (str(part.get("path")) for part in parts if str(part.get("type"))[-6:] == ".Dense"):
+        dense = read_model_json(place, f"{path}/config.json", revision)
+        said = str((dense if isinstance(dense, dict) else {}).get("activation_function", "torch."))
+        if not said.startswith("torch."):
+            raise ModelError(
+                f"The model {asked.name!r} comes with Python code of its own: {path}/config.json "
+                f"names the activation {said}. {advice}."
             )
     for subfolder in dict.fromkeys(("", *(str(part.get("path", "")) for part in parts))):
         named = find_code(place, revision, subfolder)

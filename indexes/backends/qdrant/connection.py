@@ -34,6 +34,8 @@ API_KEY_VARIABLES = ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY")
 URL_VARIABLE = "MILLPOND_QDRANT_URL"
 """Names the one server that an index may use besides those of this machine, and the key with it."""
 
+_WITHOUT_PROXY = {"trust_env": False, "grpc_options": {"grpc.enable_http_proxy": 0}}
+"""For a server on this machine: a proxy would get key and documents in clear text."""
 ATTEMPTS = 6
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
@@ -148,12 +150,14 @@ class Connection:
         with warnings.catch_warnings():
             # Then the key does not leave the machine: see find_api_key.
             warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
+            warnings.filterwarnings("ignore", ".*grpc.primary_user_agent will be overridden")
             self.client = client.QdrantClient(
                 url=options.url,
                 api_key=key or None,
                 prefer_grpc=options.grpc,
                 timeout=options.timeout_seconds,
                 check_compatibility=False,
+                **(_WITHOUT_PROXY if is_loopback(options.url) else {}),
             )
 
     def __enter__(self) -> Self:
