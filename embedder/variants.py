@@ -13,6 +13,7 @@ from embedder.models.names import (
     OPTIONS_PATTERN,
     SPEC_OPTIONS,
     find_path,
+    is_folder,
     parse_option,
     refuse_open_quote,
     split_options,
@@ -209,7 +210,8 @@ def spec_from_json(data: object) -> VariantSpec:
 
 
 _NAME = re.compile(
-    r"(?P<base>.+?):(?P<variant>[A-Za-z0-9_]+(?:\+[A-Za-z0-9_]+)?)"
+    rf"(?P<base>(?:(?!{OPTIONS_PATTERN}).)+?)"
+    r"(?::(?P<variant>[A-Za-z0-9_]+(?:\+[A-Za-z0-9_]+)?))?"
     rf"(?P<options>{OPTIONS_PATTERN}*)",
     re.DOTALL,
 )
@@ -230,13 +232,13 @@ def parse_model_name(text: str, default_variant: str) -> VariantSpec:
     UnknownNameError : no such variant or option.
     UsageError : no base, or an option's value is not of its type.
     """
-    match = _NAME.fullmatch(text)
-    if match is None:
-        refuse_open_quote(text)
-    base, variant_name, options = match.groups() if match else (text, default_variant, "")
+    match = None if is_folder(text) else _NAME.fullmatch(text)
+    base, variant_name, options = match.groups() if match else (text, None, "")
+    if not is_folder(text):
+        refuse_open_quote(base)
     if not base:
         raise UsageError(f"The model {text!r} names no base. Type BASE:POOLING+ATTENTION.")
-    variant = get_variant(variant_name)
+    variant = get_variant(variant_name or default_variant)
     revision = None
     path = find_path(base)
     if path is not None:

@@ -89,6 +89,21 @@ def test_a_base_alone_gets_the_default_variant():
     assert (spec.base, spec.pooling, spec.attention) == ("smollm2-135m", "mean", "causal")
 
 
+def test_a_base_alone_takes_options_too():
+    spec = parse_model_name(
+        "owner/base@main,max_tokens=64,query_prompt=Query:mean+causal", "eos+causal"
+    )
+    assert (spec.base, spec.revision, spec.pooling) == ("owner/base", "main", "eos")
+    assert (spec.max_tokens, spec.query_prompt) == (64, "Query:mean+causal")
+
+
+@pytest.mark.parametrize("name", ["run10:30", "a,b=c", "mean:mean+causal", 'x,query_prompt="y'])
+def test_a_folder_is_named_by_its_path_whatever_that_holds(name, tmp_path):
+    folder = tmp_path / name
+    folder.mkdir()
+    assert parse_model_name(str(folder), "mean+causal").base == str(folder)
+
+
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [

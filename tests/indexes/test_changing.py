@@ -359,3 +359,19 @@ def test_a_damaged_list_of_deletions_is_corrupt(tmp_path, encoder, documents):
     stated = replace(manifest, files={**manifest.files, "deleted": FileEntry.of(file, file.name)})
     with pytest.raises(IndexCorruptError, match="not a rising list of row numbers"):
         Snapshot.of(path, stated, backend_of(manifest))
+
+
+def test_one_id_is_deleted_and_not_its_letters(tmp_path, encoder):
+    documents = [Document(name, f"text {name}") for name in ("1", "7", "17", "x")]
+    index = Index.create(tmp_path / "i", encoder, documents)
+    index.delete("17", KEEP)
+    assert set(everything(index)) == {"1", "7", "x"}
+
+
+@pytest.mark.parametrize(("old", "new"), [(1, True), (0, False), (2020, 2020.0), (True, 1)])
+def test_a_value_of_another_type_is_another_value(tmp_path, encoder, old, new):
+    index = Index.create(tmp_path / "i", encoder, [Document("a", "t", metadata={"field": old})])
+    change = index.update([Document("a", "t", metadata={"field": new})], KEEP)
+    assert (change.relabelled, change.unchanged) == (1, 0)
+    [hit] = index.search(encoder.encode_queries(["t"]), 1)[0]
+    assert type(hit.metadata["field"]) is type(new)

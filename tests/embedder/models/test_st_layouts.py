@@ -14,7 +14,10 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from embedder import Embedder, load_encoder
-from embedder.models.sentence_transformers import SentenceTransformersEncoder
+from embedder.models.sentence_transformers import (
+    SentenceTransformersEncoder,
+    needs_sentence_transformers,
+)
 from embedder.splitting import make_splitter, tokens_beside, tokens_read
 from retrieval.errors import MissingDependencyError, ModelError, UnknownNameError, UsageError
 from tests.embedder import stand_ins
@@ -328,3 +331,41 @@ def test_a_decoder_with_code_of_its_own_goes_there_only_where_it_is_trusted(tmp_
     assert said[0].endswith("it comes with Python code of its own")
     assert marker.exists()
     assert isinstance(encoder, SentenceTransformersEncoder)
+
+
+def write_folder(folder, **files):
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    ]
+    for name, content in ({"modules": modules} | files).items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def test_a_decoder_that_is_put_into_a_chat_template_goes_through_the_library(tmp_path):
+    kinds = {"text": {"method": "forward"}, "message": {"method": "forward"}}
+    write_folder(
+        tmp_path, config={"model_type": "llama"}, sentence_bert_config={"modality_config": kinds}
+    )
+    assert "chat template" in needs_sentence_transformers(str(tmp_path))
+    del kinds["message"]
+    write_folder(
+        tmp_path, config={"model_type": "llama"}, sentence_bert_config={"modality_config": kinds}
+    )
+    assert needs_sentence_transformers(str(tmp_path)) == ""
+
+
+def test_an_adapter_in_their_layout_goes_through_the_library(tmp_path):
+    write_folder(tmp_path, adapter_config={"base_model_name_or_path": "acme/base"})
+    assert "adapter" in needs_sentence_transformers(str(tmp_path))
+
+
+def test_an_activation_that_is_code_is_refused_and_not_replaced(tmp_path):
+    dense = {"idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.models.Dense"}
+    write_folder(tmp_path, config={"model_type": "bert"})
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    write_folder(tmp_path, modules=[*modules, dense])
+    (tmp_path / "1_Dense").mkdir()
+    config = {"in_features": 4, "out_features": 4, "activation_function": "acme.code.Swish"}
+    (tmp_path / "1_Dense" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"1_Dense/config\.json names the activation acme\.code"):
+        load_encoder(f"st:{tmp_path}")

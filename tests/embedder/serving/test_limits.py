@@ -165,3 +165,13 @@ def test_a_local_server_answers_to_no_other_name(serve, host, status):
 def test_settings_below_one_are_refused():
     with pytest.raises(UsageError, match="queue_tokens is 0"):
         ServerSettings(queue_tokens=0)
+
+
+@pytest.mark.parametrize("route", ["/v1/embeddings", "/embed", "/api/embed", "/v1/search"])
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain"])
+def test_a_body_that_is_not_called_json_says_which_header_is_missing(serve, route, kind):
+    client = serve()
+    headers = {} if kind is None else {"Content-Type": kind}
+    refused = client.post(route, content=b'{"input": "x", "inputs": "x"}', headers=headers)
+    assert refused.status_code in (400, 422)
+    assert "Content-Type: application/json" in refused.text

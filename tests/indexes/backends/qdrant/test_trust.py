@@ -156,3 +156,13 @@ def test_a_server_that_wants_the_key_says_that_it_has_to_be_named(folder, server
     expected = f"variable MILLPOND_QDRANT_API_KEY. If .* set MILLPOND_QDRANT_URL={server.url}"
     with pytest.raises(StorageError, match=expected):
         Index.open(folder)
+
+
+def test_a_proxy_is_not_asked_for_a_server_on_this_machine(server, stranger, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", stranger.url)
+    monkeypatch.setenv("http_proxy", stranger.url)
+    options = QdrantOptions(url=server.url, collection="docs", api_key=KEY)
+    with Connection(options) as connection:
+        connection.client.get_collections()
+    assert stranger.requests == []
+    assert server.requests
