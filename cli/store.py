@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.console import warn
 from cli.output import print_line
 
 if TYPE_CHECKING:
@@ -274,8 +275,13 @@ def use_stored_server(folder: Path, url: str | None, asks_key: bool) -> None:
                 f"{folder} has its vectors on the Qdrant server {stored}, not {url}. Type --url "
                 f"{stored} if you trust that server."
             )
+    owner = os.environ.get(URL_VARIABLE)
     if asks_key:
         os.environ[API_KEY_VARIABLES[0]] = ask_key(stored)
+    elif owner and origin(owner) != origin(stored):
+        for variable in API_KEY_VARIABLES:
+            if os.environ.pop(variable, None):
+                warn(f"The key in {variable} belongs to {owner} and is not sent to {stored}.")
     os.environ[URL_VARIABLE] = stored
 
 

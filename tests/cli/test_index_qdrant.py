@@ -284,6 +284,18 @@ def test_the_key_of_the_environment_is_sent_by_index_and_search(
     assert {request.headers["api-key"] for request in qdrant_server.requests} == {KEY}
 
 
+def test_a_key_for_another_server_is_not_sent_to_the_one_that_is_typed(
+    millpond, corpus, tmp_path, qdrant_server, qdrant_place, monkeypatch
+):
+    assert millpond("index", corpus, "--out", tmp_path / "index", *qdrant_place).exit_code == 0
+    monkeypatch.setenv("QDRANT_API_KEY", KEY)
+    monkeypatch.setenv("MILLPOND_QDRANT_URL", "https://mine.example:6333")
+    found = millpond("search", tmp_path / "index", "water", "--url", qdrant_server.url)
+    assert found.exit_code == 0
+    assert "Warning: The key in QDRANT_API_KEY belongs to https://mine.example" in found.stderr
+    assert not any("api-key" in request.headers for request in qdrant_server.requests)
+
+
 @pytest.mark.parametrize("key", ["two words", KEY + "\n", "schlüssel"])
 def test_a_key_that_no_header_can_hold_is_refused(
     key, millpond, corpus, tmp_path, qdrant_server, qdrant_place, monkeypatch
