@@ -12,7 +12,14 @@ import typer
 from cli.commands.change import FolderArgument
 from cli.console import format_seconds, message
 from cli.output import count_rows, report_built
-from cli.store import AskKeyOption, QdrantFlags, StoreOption, UrlOption, read_qdrant_options
+from cli.store import (
+    AskKeyOption,
+    QdrantFlags,
+    StoreOption,
+    UrlOption,
+    read_qdrant_options,
+    use_stored_server,
+)
 
 if TYPE_CHECKING:
     from indexes import Manifest
@@ -71,11 +78,12 @@ def reindex(
     from indexes import Index, check_target, read_manifest
     from indexes.backends.qdrant import configured_backend
 
-    flags = QdrantFlags(url, store, ask_key)
     manifest = read_manifest(folder)
     target = folder if out is None else out
     in_place = target.resolve() == folder.resolve()
     check_target(target, overwrite or in_place)
+    flags = QdrantFlags(url, store, ask_key)
+    flags = _name_stored_server(folder, manifest, flags, stays=in_place, backend=backend)
     options = _read_options(manifest, backend, factory, flags, target, in_place)
     described = None
     if options is not None:
@@ -91,6 +99,27 @@ def reindex(
         f"({built.backend}, {built.factory})"
     )
     report_built(built, target)
+
+
+def _name_stored_server(
+    folder: Path, manifest: Manifest, flags: QdrantFlags, *, stays: bool, backend: str | None
+) -> QdrantFlags:
+    """Let the server that holds the index be asked; return what describes the new store.
+
+    In place, an address that is the index's own confirms it and changes none of its settings.
+    """
+    from indexes.backends.qdrant.options import check_url, origin
+
+    if manifest.settings.get("mode") != "server" or not (flags.url or flags.ask_key):
+        return flags
+    if flags.url is not None:
+        check_url(flags.url)
+        if origin(flags.url) != origin(str(manifest.settings["url"])):
+            return flags
+    use_stored_server(folder, flags.url, flags.ask_key)
+    if flags.store is None and (stays or backend not in (None, manifest.backend)):
+        return QdrantFlags(None, None, False)
+    return replace(flags, ask_key=False)  # the environment holds it now
 
 
 def _read_options(

@@ -296,6 +296,23 @@ def test_a_key_for_another_server_is_not_sent_to_the_one_that_is_typed(
     assert not any("api-key" in request.headers for request in qdrant_server.requests)
 
 
+def test_an_index_on_a_server_is_built_again_with_its_own_settings(
+    millpond, corpus, tmp_path, qdrant_server
+):
+    folder, store = tmp_path / "index", tmp_path / "qdrant.toml"
+    store.write_text('collection = "docs"\nstore_text = false\n')
+    named = ("--url", qdrant_server.url)
+    typed = ("--backend", "qdrant", *named, "--store", store)
+    assert millpond("index", corpus, "--out", folder, *typed).exit_code == 0
+    built = millpond("reindex", folder, *named, "--factory", "HNSW")
+    assert built.exit_code == 0, built.stderr
+    settings = read_manifest(folder).settings
+    assert (settings["store_text"], settings["collection"]) == (False, "docs")
+    moved = millpond("reindex", folder, *named, "--backend", "faiss")
+    assert moved.exit_code == 0, moved.stderr
+    assert read_manifest(folder).backend == "faiss"
+
+
 @pytest.mark.parametrize("key", ["two words", KEY + "\n", "schlüssel"])
 def test_a_key_that_no_header_can_hold_is_refused(
     key, millpond, corpus, tmp_path, qdrant_server, qdrant_place, monkeypatch
