@@ -232,9 +232,10 @@ def parse_model_name(text: str, default_variant: str) -> VariantSpec:
     UnknownNameError : no such variant or option.
     UsageError : no base, or an option's value is not of its type.
     """
-    match = None if is_folder(text) else _NAME.fullmatch(text)
+    is_place = is_folder(text)
+    match = None if is_place else _NAME.fullmatch(text)
     base, variant_name, options = match.groups() if match else (text, None, "")
-    if not is_folder(text):
+    if not is_place:
         refuse_open_quote(base)
     if not base:
         raise UsageError(f"The model {text!r} names no base. Type BASE:POOLING+ATTENTION.")
