@@ -28,6 +28,7 @@ __all__ = [
     "count_parquet",
     "csv_rows",
     "parquet_rows",
+    "table_cells",
     "tsv_rows",
 ]
 
@@ -192,7 +193,7 @@ def _table_rows(
     path: Path, source: str, fields: Fields, *, tabs: bool, header_required: bool
 ) -> Iterator[Row | RecordError]:
     columns: list[str] = []
-    for line, cells in _split(path, source, tabs=tabs):
+    for line, cells in table_cells(path, source, tabs=tabs):
         if isinstance(cells, RecordError):
             if not columns:
                 raise cells  # without a header no later row can be read
@@ -218,8 +219,10 @@ def _row(source: str, line: int, columns: list[str], cells: list[str]) -> Row | 
     )
 
 
-def _split(path: Path, source: str, *, tabs: bool) -> Iterator[tuple[int, list[str] | RecordError]]:
-    """Yield each row's first line and its cells, or the error that stands in its place."""
+def table_cells(
+    path: Path, source: str, *, tabs: bool
+) -> Iterator[tuple[int, list[str] | RecordError]]:
+    """Yield each row's first line and its cells as text, or the error that stands in its place."""
     # The limit belongs to the whole process, so it is raised and never lowered.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_BYTES))
     with open_bytes(path, source) as stream:
