@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, overload
@@ -10,12 +10,14 @@ from typing import Self, overload
 from indexes.backends.backend import Backend
 from indexes.build import Target, compact, rebuild
 from indexes.changes import Change, Merge, check_fit, delete_rows
+from indexes.search.modes import modes_of, search_named
 from indexes.search.selection import Where
 from indexes.snapshot import Snapshot
 from indexes.storage.manifest import Manifest
 from indexes.transaction import Transaction, begin
 from indexes.writing import Engine, IndexConfig, Source, create_index, read_source
 from retrieval import Encoder, Fingerprint, Hit, Progress, Vectors, check_fingerprints
+from retrieval.blend import Blend, Mode
 from retrieval.errors import MillpondError, UsageError
 from retrieval.passages import Splitter
 from retrieval.protocols import no_progress
@@ -169,13 +171,27 @@ class Index:
         """Return how many documents, or passages, can be found."""
         return self.manifest.documents
 
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes of ``search`` that this index offers, the default one first."""
+        return modes_of([self.snapshot])
+
     def count(self, where: Where = None) -> int:
         """Return how many documents, or passages, a filter lets through; raises as ``search``."""
         return self.snapshot.rows.select(where).count
 
     @overload
     def search(
-        self, queries: str, k: int = 10, *, with_text: bool = True, where: Where = None
+        self,
+        queries: str,
+        k: int = 10,
+        *,
+        with_text: bool = True,
+        where: Where = None,
+        texts: None = None,
+        mode: str | None = None,
+        fusion: str = "convex",
+        weight: float | None = None,
     ) -> list[Hit]: ...
 
     @overload
@@ -186,6 +202,10 @@ class Index:
         *,
         with_text: bool = True,
         where: Where = None,
+        texts: Sequence[str] | None = None,
+        mode: str | None = None,
+        fusion: str = "convex",
+        weight: float | None = None,
     ) -> list[list[Hit]]: ...
 
     def search(
@@ -195,6 +215,10 @@ class Index:
         *,
         with_text: bool = True,
         where: Where = None,
+        texts: Sequence[str] | None = None,
+        mode: str | None = None,
+        fusion: str = "convex",
+        weight: float | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """Return at most k hits per query, best first; one list of hits for a single text.
 
@@ -207,20 +231,43 @@ class Index:
         with_text : False leaves title, text and metadata of the hits empty.
         where : a filter on metadata fields, such as ``'year >= 2020 and lang == "en"'``; see
             ``retrieval.filters``.
+        texts : the Q texts that vectors were made from, for the lexical arm.
+        mode : "hybrid", "dense" or "lexical", which needs no encoder; by default hybrid where the
+            index has both arms and texts are known, else dense.
+        fusion : "convex" or "rrf"; see ``indexes.search.hybrid.fuse``.
+        weight : of the dense arm in a convex fusion, 0 to 1; by default the one that ``tune`` has
+            kept in the index, else ``retrieval.blend.DEFAULT_WEIGHT``.
 
         Raises
         ------
         VectorError : the vectors are not finite float32 (Q, D).
-        UsageError : the index was opened without an encoder and a text arrived, k is below 1, or
-            the filter cannot be read or does not fit the fields.
-        UnknownNameError : the filter names a field that no document has.
+        UsageError : the index was opened without an encoder and a text arrived, k is below 1, the
+            filter cannot be read or does not fit the fields, the index lacks an arm that the mode
+            needs, or the weight is outside 0 to 1.
+        UnknownNameError : the filter names a field that no document has; no such mode or fusion.
         StorageError : the server is down or refuses the key.
         """
         if isinstance(queries, str):
-            return self.search([queries], k, with_text=with_text, where=where)[0]
-        if isinstance(queries, list) and all(isinstance(text, str) for text in queries):
-            queries = self._needed_encoder().encode_queries(queries)
-        return self.snapshot.search(queries, k, with_text=with_text, where=where)
+            return self.search(
+                [queries],
+                k,
+                with_text=with_text,
+                where=where,
+                mode=mode,
+                fusion=fusion,
+                weight=weight,
+            )[0]
+        return search_named(
+            [("", self.snapshot)],
+            queries,
+            k,
+            Blend(mode, fusion, weight),
+            encode=lambda texts: self._needed_encoder().encode_queries(texts),
+            with_text=with_text,
+            where=where,
+            texts=texts,
+            label=str(self.folder),
+        )
 
     def add(
         self,

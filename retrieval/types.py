@@ -10,7 +10,15 @@ from typing import Any
 
 from retrieval.errors import FingerprintError
 
-__all__ = ["Document", "Fingerprint", "Hit", "Query", "Scalar", "check_fingerprints"]
+__all__ = [
+    "ArmScore",
+    "Document",
+    "Fingerprint",
+    "Hit",
+    "Query",
+    "Scalar",
+    "check_fingerprints",
+]
 
 Scalar = str | int | float | bool | None
 """The type of one metadata value."""
@@ -48,15 +56,36 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmScore:
+    """What one arm of an index says of a document.
+
+    Attributes
+    ----------
+    score : the cosine (or inner product) of the dense arm, BM25 of the lexical one.
+    rank : 1 for the arm's best; None where the document is not among the best that the arm was
+        asked for, and was scored because the other arm returned it.
+    """
+
+    score: float
+    rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One search result.
 
     Attributes
     ----------
     rank : 1 for the best hit.
-    score : higher is better; the inner product of unit vectors (cosine) unless the index's
-        manifest names another metric.
+    score : higher is better. Of a dense search, the inner product of unit vectors (cosine) unless
+        the index's manifest names another metric; of a lexical one, BM25; of a hybrid one, both
+        fused.
     title, text, metadata : of the stored document; empty if texts were not requested.
+    arms : of a hybrid search, the score and rank of each arm, "dense" and "lexical"; else empty,
+        since ``score`` and ``rank`` are those of the one arm.
+    matched : the words of the document, as written there, that a word of the query matches; empty
+        after a dense search, or if texts were not requested.
+    index : the name of the index, where several were searched.
     """
 
     rank: int
@@ -65,6 +94,9 @@ class Hit:
     title: str = ""
     text: str = ""
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    arms: Mapping[str, ArmScore] = field(default_factory=dict)
+    matched: tuple[str, ...] = ()
+    index: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,9 @@ _KINDS: dict[str, type[Any]] = {
 }
 """What JSON calls the fields that it holds as they are, and their types."""
 
+_OPTIONAL: dict[str, type[Any]] = {"weight": float}
+"""Fields of the same kind that JSON holds only where they are not None."""
+
 _SCALARS = (str, int, float, bool, type(None))
 _INNER: dict[str, tuple[type[Any], ...]] = {
     "libraries": (str,),
@@ -102,6 +105,8 @@ class Manifest:
     vector_type : what the numbers of a vector are stored as, "float32" or "float16".
     passages : how documents were cut ("tokens", "overlap"), each row being a passage; empty if
         each row is a document.
+    weight : the dense arm's share in hybrid search, which ``millpond tune`` found; None for the
+        default.
     """
 
     backend: str
@@ -121,6 +126,7 @@ class Manifest:
     fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
     vector_type: str = "float32"
     passages: Mapping[str, int] = field(default_factory=dict)
+    weight: float | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -132,6 +138,8 @@ class Manifest:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
         if self.rows < self.documents:
             raise ValueError(f"rows is {self.rows}, less than the {self.documents} documents")
+        if self.weight is not None and not 0 <= self.weight <= 1:
+            raise ValueError(f"weight is {self.weight}; it must be between 0 and 1")
 
     def place(self, folder: Path, role: str) -> Path:
         """Return the file of a role.
@@ -160,10 +168,14 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary that ``from_json`` reads."""
-        plain = {name: getattr(self, name) for name in _KINDS}
+        plain = {name: getattr(self, name) for name in (*_KINDS, *_OPTIONAL)}
         return {
             "format": FORMAT,
-            **{name: dict(v) if isinstance(v, Mapping) else v for name, v in plain.items()},
+            **{
+                name: dict(v) if isinstance(v, Mapping) else v
+                for name, v in plain.items()
+                if name in _KINDS or v is not None
+            },
             "fingerprint": self.fingerprint.to_json(),
             "files": {role: asdict(entry) for role, entry in self.files.items()},
         }
@@ -204,6 +216,7 @@ class Manifest:
         }
         return cls(
             **{name: _value(data, name, kind) for name, kind in _KINDS.items()},
+            **{name: _value(data, name, kind) for name, kind in _OPTIONAL.items() if name in data},
             fingerprint=Fingerprint.from_json(_value(data, "fingerprint", dict)),
             files=files,
         )
@@ -251,7 +264,7 @@ def _sign(data: Mapping[str, Any]) -> bytes:
 
 def _check_values(data: Mapping[str, Any]) -> None:
     """Raise ValueError for a key that no manifest has, or a wrong value inside an object."""
-    unknown = sorted(data.keys() - {*_KINDS, "format", "fingerprint", "files"})
+    unknown = sorted(data.keys() - {*_KINDS, *_OPTIONAL, "format", "fingerprint", "files"})
     if unknown:
         raise ValueError(f"it has a key {unknown[0]!r}, which no manifest has")
     inner = {name: _value(data, name, dict) for name in _INNER}

@@ -1,0 +1,360 @@
+"""Hybrid search: the best of the dense and of the lexical arm, fused into one ranking.
+
+The candidates of a query are the union of the best ``max(k, 100)`` of each arm. What one arm did
+not return is scored by it all the same, exactly, so that the fused score of a candidate does not
+depend on where a list was cut. Of several indexes the lists are merged before they are cut, and
+scores are normalised over the candidates of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from indexes.search.ranking import Found
+from indexes.search.selection import Selection
+from indexes.snapshot import PASSAGES_PER_HIT, Snapshot
+from retrieval import Document, Hit, Vectors
+from retrieval.blend import DENSE, LEXICAL, Blend
+from retrieval.passages import split_passage_id
+from retrieval.protocols import Floats, Rows
+from retrieval.scores import Doubles
+from retrieval.types import ArmScore
+
+__all__ = [
+    "CANDIDATES",
+    "Part",
+    "Pool",
+    "collect",
+    "fuse",
+    "hybrid_search",
+    "lexical_of",
+    "lexical_search",
+]
+
+
+class _Lexical(Protocol):
+    def search(self, text: str, k: int, selection: Selection) -> Found: ...
+
+    def score(self, text: str, rows: Rows) -> Floats: ...
+
+    def matched(self, text: str, document: str) -> list[str]: ...
+
+
+def lexical_of(snapshot: Snapshot) -> _Lexical | None:
+    """Return the lexical arm, where there is one."""
+    return getattr(snapshot, "lexical", None)
+
+
+CANDIDATES = 100
+"""How many of each arm are candidates, for k up to that."""
+RRF_K = 60
+"""The constant of reciprocal rank fusion, as published."""
+_MORE = 16
+
+Place: TypeAlias = tuple[int, int]
+"""A row of one of several indexes: the number of the index, and the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the indexes that a search goes over.
+
+    Attributes
+    ----------
+    name : what its hits name; "" where it is the only one.
+    selection : the rows that the search may return.
+    """
+
+    name: str
+    snapshot: Snapshot
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The candidates of one query, n of them, each a row of an index.
+
+    Attributes
+    ----------
+    places : index and row of each.
+    ids : stored ids, those of passages where an index is cut into passages.
+    scores : by arm, float32 (n,), exact for every candidate.
+    ranks : by arm, int64 (n,), from 1; 0 where the arm did not return the candidate.
+    """
+
+    places: list[Place]
+    ids: list[str]
+    scores: dict[str, Floats]
+    ranks: dict[str, Rows]
+
+    def document(self, parts: Sequence[Part], number: int) -> tuple[str, int]:
+        """Return a candidate's document id, and the number of its passage (0 without)."""
+        passages = parts[self.places[number][0]].snapshot.manifest.passages
+        return split_passage_id(self.ids[number]) if passages else (self.ids[number], 0)
+
+
+def fuse(pool: Pool, blend: Blend) -> Floats:
+    """Return the fused score of each candidate, float32 (n,).
+
+    Convex (Bruch, Gai and Ingber, arXiv 2210.11934, eq. 3): ``weight * minmax(dense) +
+    (1 - weight) * minmax(lexical)``, where ``minmax`` maps the lowest score among the candidates
+    to 0 and the highest to 1. An arm that gives all candidates one score says nothing and counts 0
+    for each: after a query of stop words alone, the dense arm alone decides. The paper prefers the
+    lowest score that an arm can give as its minimum; here it is the lowest among the candidates,
+    since an inner product has none.
+
+    With "rrf": the sum of ``1 / (60 + rank)`` over the arms that returned the candidate (Cormack,
+    Clarke and Buettcher, SIGIR 2009).
+    """
+    if blend.fusion == "rrf":
+        ranks = [pool.ranks[arm] for arm in (DENSE, LEXICAL)]
+        shares = [np.where(rank > 0, 1.0 / (RRF_K + rank), 0.0) for rank in ranks]
+        return (shares[0] + shares[1]).astype(np.float32)
+    assert blend.weight is not None
+    dense, lexical = (_scale(pool.scores[arm]) for arm in (DENSE, LEXICAL))
+    return (blend.weight * dense + (1.0 - blend.weight) * lexical).astype(np.float32)
+
+
+def _scale(scores: Floats) -> Doubles:
+    exact = scores.astype(np.float64)
+    lowest, highest = exact.min(initial=np.inf), exact.max(initial=-np.inf)
+    if not highest > lowest:
+        return np.zeros(len(exact))
+    scaled: Doubles = (exact - lowest) / (highest - lowest)
+    return scaled
+
+
+def hybrid_search(
+    parts: Sequence[Part],
+    vectors: Vectors,
+    texts: Sequence[str],
+    k: int,
+    blend: Blend,
+    *,
+    with_text: bool = True,
+) -> list[list[Hit]]:
+    """Return at most k hits per query, by falling fused score, then by document id.
+
+    Where rows are passages, rows are fused, and a document is hit once, by its best one; more
+    candidates are asked for until they belong to k documents.
+
+    Parameters
+    ----------
+    vectors, texts : float32 (Q, D), and the Q texts that they were made from.
+    blend : with a fusion and, for a convex one, a weight.
+    """
+    total = sum(part.selection.count for part in parts)
+    hits: dict[int, list[Hit]] = {}
+    pending, depth = list(range(len(texts))), max(k, CANDIDATES)
+    while pending:
+        chosen = [texts[query] for query in pending]
+        pools = collect(parts, vectors[pending], chosen, depth)
+        unsettled = []
+        for query, pool in zip(pending, pools, strict=True):
+            best = _best_documents(parts, pool, fuse(pool, blend), k)
+            if len(best) < k and depth < total:
+                unsettled.append(query)
+            else:
+                hits[query] = _make_hits(parts, pool, best, texts[query], with_text)
+        pending, depth = unsettled, PASSAGES_PER_HIT * depth
+    return [hits[query] for query in range(len(texts))]
+
+
+def lexical_search(
+    parts: Sequence[Part], texts: Sequence[str], k: int, *, with_text: bool = True
+) -> list[list[Hit]]:
+    """Return at most k hits per text, by falling BM25, then by document id; no model is needed.
+
+    Of several indexes, each scores by the statistics of its own documents.
+    """
+    total = sum(part.selection.count for part in parts)
+    hits = []
+    for text in texts:
+        depth = k
+        while True:
+            pool = _collect_words(parts, text, depth)
+            best = _best_documents(parts, pool, pool.scores[LEXICAL], k)
+            if len(best) >= k or depth >= total or len(pool.ids) < depth:
+                break
+            depth *= PASSAGES_PER_HIT
+        hits.append(_make_hits(parts, pool, best, text, with_text))
+    return hits
+
+
+def collect(
+    parts: Sequence[Part], vectors: Vectors, texts: Sequence[str], depth: int
+) -> Iterator[Pool]:
+    """Yield the candidates of each query, with exact scores of both arms.
+
+    Parameters
+    ----------
+    vectors, texts : float32 (Q, D), and the Q texts that they were made from.
+    depth : how many of each arm are candidates.
+    """
+    dense = [_find_dense(part, vectors, depth) for part in parts]
+    for query, text in enumerate(texts):
+        by_words = [_find_lexical(part, text, depth) for part in parts]
+        by_meaning = [found[query] for found in dense]
+        ids = _read_ids(parts, by_meaning, by_words)
+        best = {
+            DENSE: _rank(by_meaning, ids, depth),
+            LEXICAL: _rank(by_words, ids, depth),
+        }
+        places = list(best[DENSE] | best[LEXICAL])
+        ranks = {
+            arm: np.array([ranked.get(place, (0, 0.0))[0] for place in places], np.int64)
+            for arm, ranked in best.items()
+        }
+        scores = {
+            arm: np.array([ranked.get(place, (0, 0.0))[1] for place in places], np.float32)
+            for arm, ranked in best.items()
+        }
+        for number, part in enumerate(parts):
+            _fill(part, number, places, scores, ranks, vectors[query], text)
+        yield Pool(places, [ids[place] for place in places], scores, ranks)
+
+
+def _collect_words(parts: Sequence[Part], text: str, depth: int) -> Pool:
+    """Return the best of the lexical arm alone."""
+    found = [_find_lexical(part, text, depth) for part in parts]
+    ids = _read_ids(parts, found)
+    best = _rank(found, ids, depth)
+    scores = np.array([score for _, score in best.values()], np.float32)
+    ranks = np.arange(1, len(best) + 1)
+    return Pool(list(best), [ids[p] for p in best], {LEXICAL: scores}, {LEXICAL: ranks})
+
+
+def _find_dense(part: Part, vectors: Vectors, depth: int) -> list[Found]:
+    if not part.selection.count:
+        return [(np.zeros(0, np.float32), np.zeros(0, np.int64)) for _ in vectors]
+    return part.snapshot.find(vectors, min(depth, part.selection.count), part.selection)
+
+
+def _find_lexical(part: Part, text: str, depth: int) -> Found:
+    """Return the best rows of the lexical arm, and all that tie with the last of them."""
+    arm = lexical_of(part.snapshot)
+    assert arm is not None
+    wanted = depth + _MORE
+    while True:
+        scores, rows = arm.search(text, wanted, part.selection)
+        if len(rows) < wanted or scores[-1] < scores[depth - 1]:
+            return scores, rows
+        wanted *= 2
+
+
+def _read_ids(parts: Sequence[Part], *arms: Sequence[Found]) -> dict[Place, str]:
+    """Return the stored id of every row that was found."""
+    ids: dict[Place, str] = {}
+    for number, (part, found) in enumerate(zip(parts, zip(*arms, strict=True), strict=True)):
+        rows = np.concatenate([rows for _, rows in found])
+        named = part.snapshot.documents.ids(rows)
+        ids.update({(number, row): name for row, name in named.items()})
+    return ids
+
+
+def _rank(
+    found: Sequence[Found], ids: dict[Place, str], depth: int
+) -> dict[Place, tuple[int, float]]:
+    """Return rank and score of the best of one arm, equal scores in the order of their ids."""
+    ordered = sorted(
+        (-score, ids[number, row], number, row)
+        for number, (scores, rows) in enumerate(found)
+        for score, row in zip(scores.tolist(), rows.tolist(), strict=True)
+    )
+    return {
+        (number, row): (rank, -negative)
+        for rank, (negative, _, number, row) in enumerate(ordered[:depth], start=1)
+    }
+
+
+def _fill(
+    part: Part,
+    number: int,
+    places: Sequence[Place],
+    scores: dict[str, Floats],
+    ranks: dict[str, Rows],
+    vector: Floats,
+    text: str,
+) -> None:
+    """Let each arm score the candidates of one index that it did not return."""
+    here = np.array([place[0] == number for place in places], np.bool_)
+    rows = np.array([row for _, row in places], np.int64)
+    missing = here & (ranks[DENSE] == 0)
+    if missing.any():
+        wide = part.snapshot.stored.rows(rows[missing]).astype(np.float64)
+        scores[DENSE][missing] = (wide * vector.astype(np.float64)).sum(axis=1)
+    missing = here & (ranks[LEXICAL] == 0)
+    if missing.any():
+        arm = lexical_of(part.snapshot)
+        assert arm is not None
+        scores[LEXICAL][missing] = arm.score(text, rows[missing])
+
+
+def _best_documents(
+    parts: Sequence[Part], pool: Pool, fused: Floats, k: int
+) -> list[tuple[float, int]]:
+    """Return (fused score, candidate) of the k best documents."""
+    ordered = []
+    for candidate, score in enumerate(fused.tolist()):
+        doc_id, passage = pool.document(parts, candidate)
+        ordered.append((-score, doc_id, pool.places[candidate][0], passage, candidate))
+    best: dict[tuple[str, int], tuple[float, int]] = {}
+    for negative, doc_id, number, _, candidate in sorted(ordered):
+        if (doc_id, number) not in best:
+            best[doc_id, number] = (-negative, candidate)
+            if len(best) == k:
+                break
+    return list(best.values())
+
+
+def _make_hits(
+    parts: Sequence[Part],
+    pool: Pool,
+    best: Sequence[tuple[float, int]],
+    text: str,
+    with_text: bool,
+) -> list[Hit]:
+    places = [pool.places[candidate] for _, candidate in best]
+    documents = _read_documents(parts, places) if with_text else {}
+    hits = []
+    for rank, (score, candidate) in enumerate(best, start=1):
+        place = pool.places[candidate]
+        part, document = parts[place[0]], documents.get(place)
+        lexical = lexical_of(part.snapshot)
+        matched = lexical.matched(text, document.content) if document and lexical else ()
+        hits.append(
+            Hit(
+                rank,
+                pool.document(parts, candidate)[0],
+                score + 0.0,  # -0.0 becomes 0.0
+                document.title if document else "",
+                document.text if document else "",
+                document.metadata if document else {},
+                _arm_scores(pool, candidate),
+                tuple(matched),
+                part.name,
+            )
+        )
+    return hits
+
+
+def _read_documents(parts: Sequence[Part], places: Sequence[Place]) -> dict[Place, Document]:
+    read: dict[Place, Document] = {}
+    for number, part in enumerate(parts):
+        rows = np.array([row for index, row in places if index == number], np.int64)
+        documents = part.snapshot.documents.documents(rows)
+        read.update({(number, row): document for row, document in documents.items()})
+    return read
+
+
+def _arm_scores(pool: Pool, candidate: int) -> dict[str, ArmScore]:
+    if DENSE not in pool.scores:
+        return {}
+    return {
+        arm: ArmScore(float(scores[candidate]) + 0.0, int(pool.ranks[arm][candidate]) or None)
+        for arm, scores in pool.scores.items()
+    }

@@ -1,0 +1,125 @@
+"""One search over one index or several, in whichever mode: what ``Index.search`` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeAlias, cast
+
+import numpy as np
+
+from indexes.search.hybrid import Part, hybrid_search, lexical_of, lexical_search
+from indexes.search.selection import Where
+from indexes.snapshot import Snapshot
+from indexes.storage.vectors import check_vectors
+from retrieval import Hit, Vectors
+from retrieval.blend import DENSE, LEXICAL, Blend, Mode
+from retrieval.errors import UsageError
+
+__all__ = ["Named", "kept_weight", "modes_of", "search_named"]
+
+Named: TypeAlias = Sequence[tuple[str, Snapshot]]
+"""Indexes with the names that their hits carry; "" where there is one."""
+
+
+def modes_of(snapshots: Sequence[Snapshot]) -> tuple[Mode, ...]:
+    """Return the modes that all of the indexes offer, the default one first."""
+    both = all(lexical_of(snapshot) is not None for snapshot in snapshots)
+    return ("hybrid", DENSE, LEXICAL) if both else (DENSE,)
+
+
+def kept_weight(snapshots: Sequence[Snapshot]) -> float | None:
+    """Return the weight that all of the indexes keep; None where they keep none, or differ."""
+    weights = {snapshot.manifest.weight for snapshot in snapshots}
+    return weights.pop() if len(weights) == 1 else None
+
+
+def search_named(
+    named: Named,
+    queries: Vectors | Sequence[str],
+    k: int,
+    blend: Blend,
+    *,
+    encode: Callable[[Sequence[str]], Vectors],
+    with_text: bool = True,
+    where: Where = None,
+    texts: Sequence[str] | None = None,
+    label: str = "The index",
+) -> list[list[Hit]]:
+    """Return at most k hits per query from all of the indexes, merged by score.
+
+    Parameters
+    ----------
+    named : one index or several of one fingerprint, each with the name that its hits carry.
+    encode : turns texts into vectors, where texts arrive and the mode needs vectors.
+    label : how a message names the indexes.
+    queries, with_text, where, texts : as in ``Index.search``.
+
+    Raises
+    ------
+    VectorError, UsageError, UnknownNameError, StorageError : as ``Index.search``.
+    """
+    if k < 1:
+        raise UsageError(f"k is {k}; it must be 1 or more.")
+    snapshots = [snapshot for _, snapshot in named]
+    asked = _as_texts(queries)
+    words = texts if asked is None else asked
+    if blend.mode is None and words is None:
+        blend = replace(blend, mode=DENSE)
+    chosen = blend.choose(modes_of(snapshots), kept_weight(snapshots), label)
+    if chosen.mode == DENSE:
+        vectors = queries if asked is None else encode(asked)
+        return _search_dense(named, vectors, k, with_text, where)
+    if words is None:
+        raise UsageError(f"Mode {chosen.mode} looks for words, and no text arrived: pass texts.")
+    if chosen.mode == LEXICAL:
+        return lexical_search(_select(named, where), words, k, with_text=with_text)
+    vectors = queries if asked is None else encode(asked)
+    checked = check_vectors(vectors, snapshots[0].manifest.dimension, source="queries")
+    if len(checked) != len(words):
+        raise UsageError(f"{len(checked)} vectors and {len(words)} texts arrived; expected equal.")
+    parts = _select(named, where)
+    if not len(checked):
+        return []
+    ready = np.ascontiguousarray(checked)
+    return hybrid_search(parts, ready, words, k, chosen, with_text=with_text)
+
+
+def _as_texts(queries: object) -> list[str] | None:
+    """Return a list of texts as it is, None for vectors."""
+    is_text = isinstance(queries, list) and all(isinstance(text, str) for text in queries)
+    return cast("list[str]", queries) if is_text else None
+
+
+def _select(named: Named, where: Where) -> list[Part]:
+    """Return the indexes with the rows that a filter lets through; of several, an error names
+    its own."""
+    parts = []
+    for name, snapshot in named:
+        try:
+            parts.append(Part(name, snapshot, snapshot.rows.select(where)))
+        except UsageError as error:
+            if len(named) == 1:
+                raise
+            raise UsageError(f"In {name}: {error}") from None
+    return parts
+
+
+def _search_dense(
+    named: Named, vectors: object, k: int, with_text: bool, where: Where
+) -> list[list[Hit]]:
+    if len(named) == 1:
+        ((_, snapshot),) = named
+        return snapshot.search(vectors, k, with_text=with_text, where=where)
+    lists = []
+    for part in _select(named, where):
+        found = part.snapshot.search(vectors, k, with_text=with_text, where=where)
+        lists.append([[replace(hit, index=part.name) for hit in hits] for hits in found])
+    return [_merge(hits, k) for hits in zip(*lists, strict=True)]
+
+
+def _merge(lists: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
+    """Return the k best of several lists, equal scores by document id."""
+    every = [hit for hits in lists for hit in hits]
+    every.sort(key=lambda hit: (-hit.score, hit.doc_id))  # stable: then by index
+    return [replace(hit, rank=rank) for rank, hit in enumerate(every[:k], start=1)]
