@@ -22,6 +22,7 @@ from embedder.models.names import is_saved_model
 from embedder.pooling.head import head_tensors
 from embedder.variants import VariantSpec
 from retrieval.errors import MillpondError, ModelError, UsageError
+from retrieval.forks import check_fork
 from retrieval.protocols import Notify
 
 __all__ = ["Backbone", "States", "find_commit", "load_backbone", "name_encoder"]
@@ -221,6 +222,7 @@ def load_backbone(
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+    check_fork("torch", torch.get_num_threads())
     attention = get_attention(spec.attention)
     located = locate_base(spec.base, spec.revision, notify)
     with quiet_transformers():

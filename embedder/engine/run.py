@@ -26,6 +26,7 @@ from embedder.engine.packing import PackedBatch
 from embedder.engine.speed import LayerCompiler
 from embedder.engine.text import check_texts
 from retrieval.errors import ModelError
+from retrieval.forks import check_fork
 from retrieval.protocols import Progress, Vectors, no_progress
 
 __all__ = ["EngineSettings", "encode_rows", "encode_texts", "run_batches"]
@@ -86,10 +87,12 @@ def encode_texts(
 
     Raises
     ------
-    UsageError : ``texts`` is one string, or holds something that is not valid text.
+    UsageError : ``texts`` is one string, or holds something that is not valid text; or this
+        process was forked from one that had computed.
     ModelError : the device has too little memory for one text alone.
     """
     check_texts(texts)
+    check_fork("torch", torch.get_num_threads())
     vectors = np.empty((len(texts), width), dtype=np.float32)
     window = max(_LEAST_WINDOW_TEXTS, model.batch_tokens // 4)
     for first, rows in tokenized_ahead(tokenize, texts, window):
@@ -101,6 +104,7 @@ def encode_texts(
 @torch.inference_mode()
 def encode_rows(model: EngineSettings, rows: TokenRows, width: int) -> Vectors:
     """Return float32 (N, width), as ``encode_texts`` does, for rows of token ids."""
+    check_fork("torch", torch.get_num_threads())
     vectors = np.empty((len(rows), width), dtype=np.float32)
     _encode_window(model, rows, vectors, 0, no_progress)
     return vectors

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from embedder.engine.text import check_finite, check_texts
+from retrieval.forks import check_fork
 from retrieval.protocols import Progress, Vectors, no_progress
 from retrieval.types import Fingerprint
 
-__all__ = ["PROMPT_NAMES", "SentenceTransformersEncoder"]
+__all__ = ["PROMPT_NAMES", "SentenceTransformersEncoder", "check_threads"]
 
 PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """What models call the prompt of a side; the first that is there and not empty counts."""
@@ -146,6 +147,7 @@ class SentenceTransformersEncoder:
 
     def _encode(self, encode: Any, side: str, texts: Sequence[str], progress: Progress) -> Vectors:
         check_texts(texts)
+        check_threads()
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         longest_first = np.argsort([-len(text) for text in texts], kind="stable")
         for start in range(0, len(texts), _CHUNK):
@@ -164,6 +166,13 @@ class SentenceTransformersEncoder:
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors /= np.maximum(lengths, 1e-12)
         return vectors
+
+
+def check_threads() -> None:
+    """Raise UsageError where torch's threads were left behind by a fork; note that they work."""
+    import torch
+
+    check_fork("torch", torch.get_num_threads())
 
 
 def _count(tokenizer: Any, texts: list[str]) -> list[int]:

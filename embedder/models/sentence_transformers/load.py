@@ -14,7 +14,11 @@ from typing import Any
 from embedder.environment import choose_device, quiet_transformers
 from embedder.models.locate import find_code, read_model_json
 from embedder.models.names import PREFIX, is_folder, is_saved_model, parse_changes, split_name
-from embedder.models.sentence_transformers.encoder import PROMPT_NAMES, SentenceTransformersEncoder
+from embedder.models.sentence_transformers.encoder import (
+    PROMPT_NAMES,
+    SentenceTransformersEncoder,
+    check_threads,
+)
 from retrieval.errors import MissingDependencyError, ModelError, SourceNotFoundError, UsageError
 from retrieval.protocols import Notify
 
@@ -122,10 +126,12 @@ def load_sentence_transformers(
     ------
     MissingDependencyError : sentence-transformers is not installed.
     SourceNotFoundError : as ``find_folder``.
-    UsageError, UnknownNameError : an option does not exist or does not fit the model.
+    UsageError, UnknownNameError : an option does not exist or does not fit the model; or this
+        process was forked from one that had computed.
     ModelError : it comes with code and is not trusted, or cannot be loaded.
     """
     library = _import_library(name, reason)
+    check_threads()
     asked, chosen = _read_name(name), choose_device(device)
     shown = asked.name.removeprefix(PREFIX)
     notify(f"Loading {shown} with sentence-transformers" + (f": {reason}" if reason else ""))

@@ -19,6 +19,7 @@ from indexes.search.ranking import ExactScan, Found
 from indexes.search.selection import Selection
 from retrieval import Vectors
 from retrieval.errors import IndexCorruptError
+from retrieval.forks import check_fork
 from retrieval.protocols import Mask
 
 __all__ = ["FaissCandidates", "open_engine"]
@@ -72,6 +73,7 @@ class FaissCandidates:
         """Return, for each query, at most ``wanted`` scores and rows, best first."""
         if exact and not self._flat:
             return self._scan(queries, wanted, exact=True, selection=selection)
+        check_fork("FAISS", load_faiss().omp_get_max_threads())
         params, kept, index = None, None, self._index
         if selection.mask is not None:
             params, kept = _select(self._index, selection.mask)
