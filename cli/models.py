@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
     from embedder.splitting import PassageSplitter
     from retrieval import Corpus, Document, Encoder, Fingerprint, Vectors
+    from retrieval.texts import Texts
 
 __all__ = [
     "Reading",
@@ -65,7 +66,7 @@ def note_untrained(encoder: Encoder) -> None:
         warn(f"{encoder.fingerprint.model} is untrained: expect rough results.")
 
 
-def warn_skipped(source: Corpus) -> None:
+def warn_skipped(source: Corpus | Texts) -> None:
     """Warn of the bad records that were skipped, if any."""
     if source.skipped:
         warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from cli.commands.embed import Texts
 from cli.commands.merge import OutOption
 from cli.console import message, progress
 from cli.models import keep_memory
@@ -109,6 +108,7 @@ def _draw(
     """Return distinct queries, distinct documents, and a record of the sources."""
     from embedder.training.config import DataSource
     from embedder.training.data import PairSource
+    from retrieval.texts import Texts
 
     queries: list[str] = []
     documents: list[str] = []

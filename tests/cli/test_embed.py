@@ -1,4 +1,5 @@
 import json
+from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,16 @@ def test_writes_ids_and_fixed_size_vectors_with_the_fingerprint(millpond, corpus
     metadata = table.schema.metadata
     assert json.loads(metadata[b"millpond.fingerprint"])["model"] == "fake"
     assert metadata[b"millpond.role"] == b"query"
+
+
+def test_every_row_tells_its_text_by_a_hash(millpond, tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text("one\ntwo\none\n")
+    out = tmp_path / "vectors.parquet"
+    assert millpond("embed", path, "--out", out).exit_code == 0
+    first, second, third = pq.read_table(out).column("text_hash").to_pylist()
+    assert first == third == blake2b(b"one", digest_size=16).digest()
+    assert second == blake2b(b"two", digest_size=16).digest()
 
 
 def test_a_txt_file_is_one_text_a_line_with_empty_ones_kept(millpond, tmp_path):

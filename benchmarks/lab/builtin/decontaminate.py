@@ -63,7 +63,7 @@ class Benchmarks:
 
 
 def read_benchmarks(shared: Path) -> Benchmarks:
-    """Texts of every STS file and BEIR folder under ``shared``.
+    """Texts of every STS file, BEIR folder, and labelled set under ``shared``.
 
     Raises:
         SourceNotFoundError: ``sts/`` or ``beir/`` is not there: nothing is built unchecked.
@@ -76,6 +76,7 @@ def read_benchmarks(shared: Path) -> Benchmarks:
     keys = {text_key(text) for text in _sts_sentences(shared / "sts", "*.tsv")}
     for folder in sorted((shared / "beir").iterdir()):
         keys.update(text_key(text) for text in _beir_texts(folder))
+    keys.update(text_key(text) for text in _labelled_texts(shared))
     scifact = _judged_queries(shared / "beir" / "scifact")
     tests = [*_sts_sentences(shared / "sts", "STSB-test.tsv"), *scifact]
     grams = frozenset(gram for text in tests for gram in word_grams(text))
@@ -87,6 +88,13 @@ def _sts_sentences(folder: Path, pattern: str) -> Iterator[str]:
     for path in sorted(folder.glob(pattern)):
         for _, first, second in read_table(path, STS_COLUMNS, lambda row: "").rows:
             yield from (first, second)
+
+
+def _labelled_texts(shared: Path) -> Iterator[str]:
+    """Texts of the classification and clustering files, where there are any."""
+    for path in (*shared.glob("classification/*/*.tsv"), *shared.glob("clustering/*.tsv")):
+        for row in path.read_text(encoding="utf-8").splitlines()[1:]:
+            yield row.partition("\t")[2]
 
 
 def _beir_texts(folder: Path) -> Iterator[str]:
