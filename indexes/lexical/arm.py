@@ -1,0 +1,172 @@
+"""Searches an index by words: BM25 over titles and texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexes.lexical.store import ROW, WORDS, open_searcher, reading_arm
+from indexes.search.ranking import Found
+from indexes.search.selection import Selection
+from retrieval.analysis import Analyser
+from retrieval.protocols import Floats, Mask, Rows
+
+__all__ = ["LexicalArm"]
+
+EXTRA_CANDIDATES = 16
+FEW_ROWS = 1024
+"""So many rows are scored one by one; more are picked out of all that match."""
+
+
+class LexicalArm:
+    """Ranks the rows of an index by BM25, k1 = 1.2 and b = 0.75; opened at the first search.
+
+    A score depends on the rows that were stored, deleted ones included until the index is
+    compacted, and on nothing else: not on the order or the segments in which they were written.
+
+    Parameters
+    ----------
+    files : what ``store.write_rows`` left.
+    language : of the analyser that made the words.
+    """
+
+    def __init__(self, files: Sequence[Path], language: str) -> None:
+        self._files = files
+        self.language = language
+
+    @cached_property
+    def analyser(self) -> Analyser:
+        """Turns texts into the words of this arm."""
+        return Analyser(self.language)
+
+    @cached_property
+    def _opened(self) -> tuple[Any, Any]:
+        return open_searcher(self._files)
+
+    def search(self, text: str, k: int, selection: Selection) -> Found:
+        """Return float32 scores and int64 rows (K,) of the k best rows that share a word.
+
+        Best first, equal scores by row; fewer than k where fewer match.
+
+        Parameters
+        ----------
+        selection : the rows that may be returned.
+
+        Raises
+        ------
+        IndexCorruptError : a file of the arm is damaged.
+        """
+        with reading_arm(self._files[0].parent):
+            terms = self._terms(text)
+            if not terms or not selection.count:
+                return np.zeros(0, np.float32), np.zeros(0, np.int64)
+            if selection.mask is not None and selection.count <= FEW_ROWS:
+                rows = np.flatnonzero(selection.mask)
+                return _best(self._scores(terms, rows), rows, k)
+            return self._search(terms, k, selection.mask)
+
+    def score(self, text: str, rows: Rows) -> Floats:
+        """Return the BM25 of these rows, float32 (K,), 0 where no word matches; raises as search.
+
+        The same numbers as ``search`` returns.
+        """
+        with reading_arm(self._files[0].parent):
+            terms = self._terms(text)
+            if not terms:
+                return np.zeros(len(rows), np.float32)
+            return self._scores(terms, np.asarray(rows, np.int64))
+
+    def matched(self, text: str, document: str) -> list[str]:
+        """Return the words of a document, as they are written there, that the text asks for."""
+        return self.analyser.matched(text, document)
+
+    def _terms(self, text: str) -> list[Any]:
+        """Return one query for each word of the text that a document holds."""
+        import tantivy
+
+        schema, searcher = self._opened
+        make = tantivy.Query
+        terms = []
+        for word, count in Counter(self.analyser.query_tokens(text)).items():
+            if searcher.doc_freq(WORDS, word):
+                term = make.term_query(schema, WORDS, word, "freq")
+                terms.append(make.boost_query(term, float(count)) if count > 1 else term)
+        return terms
+
+    def _search(self, terms: list[Any], k: int, mask: Mask | None) -> Found:
+        """Ask for more rows until the k best that the mask lets through are certain."""
+        _, searcher = self._opened
+        total = searcher.num_docs
+        share = 1.0 if mask is None else max(1, np.count_nonzero(mask)) / len(mask)
+        wanted = min(total, int((k + EXTRA_CANDIDATES) / share) + 1)
+        slack = 1 + 4 * len(terms) * 2.0**-24
+        anything = _any_of(terms)
+        while True:
+            found, rows = self._collect(anything, wanted)
+            inside = rows if mask is None else rows[mask[rows]]
+            best = _best(self._scores(terms, inside), inside, k)
+            if len(rows) < wanted or wanted == total:
+                return best
+            # What lies beyond scores no more than the last: could it still be among the k best?
+            if len(best[0]) == k and found[-1] * slack < best[0][-1]:
+                return best
+            wanted = min(total, 4 * wanted)
+
+    def _collect(self, query: Any, wanted: int) -> Found:
+        _, searcher = self._opened
+        hits = searcher.search(query, wanted, count=False).hits
+        rows = searcher.fast_field_values(ROW, [place for _, place in hits])
+        scores = np.fromiter((score for score, _ in hits), np.float32, len(hits))
+        return scores, np.array(rows, np.int64)
+
+    def _scores(self, terms: list[Any], rows: Rows) -> Floats:
+        """Return the score of each row, added up in one order, whatever the engine would do."""
+        import tantivy
+
+        schema, searcher = self._opened
+        make, occur = tantivy.Query, tantivy.Occur
+        query, wanted = _sum_of(terms), searcher.num_docs
+        if len(rows) <= FEW_ROWS:
+            places = [make.term_query(schema, ROW, row) for row in rows.tolist()]
+            chosen = make.const_score_query(_any_of(places), 0.0)
+            query = make.boolean_query([(occur.Must, chosen), (occur.Should, query)])
+            wanted = max(1, len(rows))
+        scores, found = self._collect(query, wanted)
+        order = np.argsort(found)
+        found, scores = found[order], scores[order]
+        places_of = np.searchsorted(found, rows)
+        known = places_of < len(found)
+        known[known] = found[places_of[known]] == rows[known]
+        result = np.zeros(len(rows), np.float32)
+        result[known] = scores[places_of[known]]
+        return result
+
+
+def _any_of(queries: list[Any]) -> Any:
+    import tantivy
+
+    return tantivy.Query.boolean_query([(tantivy.Occur.Should, query) for query in queries])
+
+
+def _sum_of(queries: list[Any]) -> Any:
+    """Return a query whose score is the sum of others, added in pairs.
+
+    Floats that are added in another order differ in the last digit, and an engine adds as it
+    comes upon them. A sum of two has no order.
+    """
+    while len(queries) > 1:
+        queries = [_any_of(queries[i : i + 2]) for i in range(0, len(queries), 2)]
+    return queries[0]
+
+
+def _best(scores: Floats, rows: Rows, k: int) -> Found:
+    """Return the k best of these rows whose score is above 0, equal scores by row."""
+    matching = scores > 0
+    scores, rows = scores[matching], rows[matching]
+    order = np.lexsort((rows, -scores))[:k]
+    return scores[order], rows[order]

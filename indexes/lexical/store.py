@@ -1,0 +1,118 @@
+"""The files of a lexical arm, which are those of a tantivy index, written and opened.
+
+Found with tantivy 0.27, and relied on here:
+
+- Segment files are never changed once they are written, so a later arm may share them.
+- With one thread, the same rows give the same scores in whatever segments they lie: counts are
+  those of the whole index. Its BM25 has k1 = 1.2 and b = 0.75, and cannot be told others.
+- Opening writes a lock file beside the index. So a reader opens a temporary folder of links, which
+  can go as soon as everything is mapped: the index folder stays as it is, and may be read-only.
+- Damaged files make it panic, which arrives here as a ``PanicException``, no ``Exception``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from retrieval.analysis import Analyser
+from retrieval.errors import IndexCorruptError, StorageError
+
+__all__ = ["ROW", "WORDS", "open_searcher", "reading_arm", "write_rows"]
+
+WORDS = "words"
+ROW = "row"
+HEAP_BYTES = 50 * 2**20
+"""Of the one writing thread; a segment is written out when it is full."""
+LOCKS = (".tantivy-writer.lock", ".tantivy-meta.lock")
+
+
+def write_rows(folder: Path, rows: Iterable[tuple[int, str]], analyser: Analyser) -> int:
+    """Add rows, numbers and texts, to the arm in ``folder``, made if missing; return their count.
+
+    Raises
+    ------
+    StorageError : the disk refuses.
+    """
+    import tantivy
+
+    folder.mkdir(parents=True, exist_ok=True)
+    before = count = 0
+    try:
+        index = tantivy.Index(_schema(), str(folder))
+        before = index.searcher().num_docs
+        writer = index.writer(HEAP_BYTES, 1)
+        for row, text in rows:
+            document = tantivy.Document()
+            document.add_unsigned(ROW, row)
+            document.add_text(WORDS, " ".join(analyser.tokens(text)))
+            writer.add_document(document)
+            count += 1
+        writer.commit()
+        writer.wait_merging_threads()
+        index.reload()
+        stored = index.searcher().num_docs
+    except ValueError as error:
+        raise StorageError(f"The lexical arm {folder} cannot be written: {error}") from error
+    for name in LOCKS:
+        (folder / name).unlink(missing_ok=True)
+    if stored != before + count:
+        raise StorageError(
+            f"{folder} holds {stored} rows after {count} were added to {before}. Free some space "
+            "and type the command again."
+        )
+    return count
+
+
+def open_searcher(files: Sequence[Path]) -> tuple[Any, Any]:
+    """Return tantivy's schema and searcher of the arm that consists of these files.
+
+    Raises
+    ------
+    IndexCorruptError : they are not what was written.
+    StorageError : there is no room for temporary files.
+    """
+    import tantivy
+
+    try:
+        overlay = Path(tempfile.mkdtemp(prefix="millpond-lexical-"))
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename}: {error.strerror}. Name another place for temporary files in TMPDIR."
+        ) from error
+    try:
+        for file in files:
+            (overlay / file.name).symlink_to(file.resolve())
+        with reading_arm(files[0].parent):
+            index = tantivy.Index.open(str(overlay))
+            return index.schema, index.searcher()
+    finally:
+        shutil.rmtree(overlay, ignore_errors=True)
+
+
+@contextmanager
+def reading_arm(folder: Path) -> Iterator[None]:
+    """Turn what damaged files make tantivy raise into IndexCorruptError."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, ValueError) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())
+        raise IndexCorruptError(
+            f"The lexical arm {folder} is damaged: {reason}. Make it again with: "
+            f"millpond reindex {folder.parent} --arms dense,lexical"
+        ) from error
+
+
+def _schema() -> Any:
+    import tantivy
+
+    builder = tantivy.SchemaBuilder()
+    builder.add_unsigned_field(ROW, indexed=True, fast=True)
+    builder.add_text_field(WORDS, tokenizer_name="whitespace", index_option="freq")
+    return builder.build()
