@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.blend import Mode
 from retrieval.filters.tree import Expression
 from retrieval.types import Fingerprint, Hit
 
@@ -92,17 +93,28 @@ class VectorIndex(Protocol):
         """Return how many documents are stored."""
         ...
 
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes of ``search`` that it offers, the default one first."""
+        ...
+
     def search(
         self,
-        vectors: Vectors,
+        queries: Vectors | list[str],
         k: int,
         *,
         with_text: bool = True,
         where: Expression | str | None = None,
+        texts: Sequence[str] | None = None,
+        mode: str | None = None,
+        fusion: str = "convex",
+        weight: float | None = None,
     ) -> list[list[Hit]]:
-        """Return, for each row of ``vectors`` (Q, D), at most k hits, best first.
+        """Return, for each query, at most k hits, best first.
 
         Equal scores are ordered by document id. With ``with_text=False`` hits carry ids and
         scores only. ``where`` is a filter on metadata, as text or as ``parse_filter`` reads it.
+        ``queries`` are vectors (Q, D), and ``texts`` what they were made from; or, in mode
+        "lexical", texts. ``mode``, ``fusion`` and ``weight`` are those of ``Blend``.
         """
         ...

@@ -6,20 +6,26 @@ it: import it from here, or from ``millpond``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeAlias
 
 from embedder.loading import load_for_index, load_for_text
 from indexes import Index
+from indexes.group import IndexGroup, open_group
+from retrieval.blend import LEXICAL, Blend
 from retrieval.errors import UsageError
 from retrieval.filters.tree import Expression
 from retrieval.protocols import Encoder, Notify, VectorIndex, silent
 from retrieval.types import Hit, Query, check_fingerprints
 
-__all__ = ["Retriever"]
+__all__ = ["Places", "Retriever"]
+
+Places: TypeAlias = Index | Path | str | Sequence[Index | Path | str]
+"""An index, opened or by its folder, or several that are searched as one."""
 
 
 class Retriever:
@@ -27,7 +33,8 @@ class Retriever:
 
     Parameters
     ----------
-    encoder : turns the queries into vectors.
+    encoder : turns the queries into vectors; or a function that loads it when it is first needed,
+        which a lexical search never does.
     index : holds vectors that an encoder with the same fingerprint made.
 
     Raises
@@ -35,20 +42,37 @@ class Retriever:
     FingerprintError : encoder and index have different fingerprints.
     """
 
-    def __init__(self, encoder: Encoder, index: VectorIndex) -> None:
-        check_fingerprints(index.fingerprint, encoder.fingerprint)
-        self.encoder = encoder
+    def __init__(self, encoder: Encoder | Callable[[], Encoder], index: VectorIndex) -> None:
         self.index = index
+        self._load: Callable[[], Encoder] | None = None
+        if isinstance(encoder, Encoder):
+            self.encoder = encoder
+        else:
+            self._load = encoder
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns queries into vectors, loaded if it is not yet."""
+        if self._load is not None:
+            self.encoder = self._load()
+        return self._encoder
+
+    @encoder.setter
+    def encoder(self, encoder: Encoder) -> None:
+        check_fingerprints(self.index.fingerprint, encoder.fingerprint)
+        self._encoder = encoder
+        self._load = None
 
     @classmethod
     def open(
         cls,
-        index: Index | Path | str,
+        index: Places,
         model: str | None = None,
         speed: str | None = None,
         device: str | None = None,
         *,
         one_text: bool = False,
+        mode: str | None = None,
         trust_remote_code: bool = False,
         notify: Notify = silent,
     ) -> Self:
@@ -56,12 +80,14 @@ class Retriever:
 
         Parameters
         ----------
-        index : its folder, or the index itself if it is open already.
+        index : its folder, or the index itself if it is open already; or a list of them, which
+            are searched as one (see ``indexes.group.IndexGroup``).
         model : another name of that model, such as the folder that it has moved to.
         speed : "exact" or "fast"; by default the one that the index was made with.
         device : "cuda", "mps" or "cpu"; the best there is by default.
         one_text : load what answers the first text soonest, without torch if the model and the
             device allow it. For more than a few texts the whole model is faster.
+        mode : with "lexical", the model is not loaded before a search needs it.
         trust_remote_code : whether sentence-transformers may run Python code that comes with the
             model.
         notify : receives one line for the user at each slow or notable step.
@@ -69,39 +95,57 @@ class Retriever:
         Raises
         ------
         SourceNotFoundError, IndexCorruptError : as ``Index.open``.
-        FingerprintError : the model that was loaded did not make the index.
+        FingerprintError : the model that was loaded did not make the index, or two indexes were
+            made by different models.
         MillpondError : the model cannot be loaded; as ``Embedder.load``.
         """
-        opened = index if isinstance(index, Index) else Index.open(index)
+        opened = _open(index)
         load: Callable[..., Encoder] = load_for_text if one_text else load_for_index
-        where = str(opened.folder)
-        encoder = load(
-            opened.fingerprint,
-            model,
-            speed,
-            device,
-            where=where,
-            notify=notify,
-            trust_remote_code=trust_remote_code,
-        )
-        return cls(encoder, opened)
+        where = str(opened.folder) if isinstance(opened, Index) else ", ".join(opened.indexes)
+
+        def load_model() -> Encoder:
+            return load(
+                opened.fingerprint,
+                model,
+                speed,
+                device,
+                where=where,
+                notify=notify,
+                trust_remote_code=trust_remote_code,
+            )
+
+        return cls(load_model if mode == LEXICAL else load_model(), opened)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if isinstance(self.index, Index):
+        if isinstance(self.index, Index | IndexGroup):
             self.index.close()
 
-    def search(self, text: str, k: int = 10, *, where: Expression | str | None = None) -> list[Hit]:
+    def search(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        where: Expression | str | None = None,
+        mode: str | None = None,
+        fusion: str = "convex",
+        weight: float | None = None,
+    ) -> list[Hit]:
         """Return the k best hits for one text, best first, among documents that ``where`` lets in.
+
+        ``mode`` ("hybrid", "dense" or "lexical"), ``fusion`` ("convex" or "rrf") and ``weight``
+        are those of ``Index.search``.
 
         Raises
         ------
-        UsageError : k is below 1, or the filter does not fit the index.
+        UsageError : k is below 1, the filter does not fit the index, the index lacks an arm that
+            the mode needs, or the weight is outside 0 to 1.
         """
         _check_k(k)
-        return self.index.search(self.encoder.encode_queries([text]), k, where=where)[0]
+        ask = self._prepare([text], Blend(mode, fusion, weight))
+        return ask(k, where=where)[0]
 
     def search_many(
         self,
@@ -110,24 +154,50 @@ class Retriever:
         *,
         with_text: bool = False,
         where: Expression | str | None = None,
+        mode: str | None = None,
+        fusion: str = "convex",
+        weight: float | None = None,
         batch: int = 256,
     ) -> Iterator[tuple[Query, list[Hit]]]:
         """Yield each query with its k best hits, holding two batches of queries in memory.
 
-        While the index looks for one batch, in a thread of its own, the next is encoded.
+        While the index looks for one batch, in a thread of its own, the next is encoded. The other
+        options are those of ``search``.
         """
         _check_k(k)
+        blend = Blend(mode, fusion, weight)
         stream = iter(queries)
         with ThreadPoolExecutor(1, thread_name_prefix="millpond-search") as pool:
             waiting: tuple[list[Query], Future[list[list[Hit]]]] | None = None
             while chunk := list(islice(stream, batch)):
-                vectors = self.encoder.encode_queries([query.text for query in chunk])
-                found = pool.submit(self.index.search, vectors, k, with_text=with_text, where=where)
+                ask = self._prepare([query.text for query in chunk], blend)
+                found = pool.submit(ask, k, with_text=with_text, where=where)
                 if waiting is not None:
                     yield from zip(waiting[0], waiting[1].result(), strict=True)
                 waiting = (chunk, found)
             if waiting is not None:
                 yield from zip(waiting[0], waiting[1].result(), strict=True)
+
+    def _prepare(self, texts: list[str], blend: Blend) -> Callable[..., list[list[Hit]]]:
+        """Return the search for these texts, which are encoded now where the mode needs it."""
+        choices: dict[str, Any] = {
+            "mode": blend.mode,
+            "fusion": blend.fusion,
+            "weight": blend.weight,
+        }
+        if (blend.mode or self.index.modes[0]) == LEXICAL:
+            return partial(self.index.search, texts, **choices)
+        return partial(
+            self.index.search, self.encoder.encode_queries(texts), texts=texts, **choices
+        )
+
+
+def _open(places: Places) -> Index | IndexGroup:
+    if isinstance(places, Index):
+        return places
+    if isinstance(places, Path | str):
+        return Index.open(places)
+    return open_group(places)
 
 
 def _check_k(k: int) -> None:

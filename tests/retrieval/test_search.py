@@ -29,17 +29,20 @@ class ListIndex:
 
     dimension = 3
     fingerprint = FINGERPRINT
+    modes = ("dense",)
 
     def __init__(self, documents):
         self.documents = documents
         self.asked = []
+        self.choices = []
         self.vectors = LetterEncoder().encode_documents([d.text for d in documents])
 
     def __len__(self):
         return len(self.documents)
 
-    def search(self, vectors, k, *, with_text=True, where=None):
+    def search(self, vectors, k, *, with_text=True, where=None, **choices):
         self.asked.append(where)
+        self.choices.append(choices)
         return [self._best(scores, k, with_text) for scores in vectors @ self.vectors.T]
 
     def _best(self, scores, k, with_text):
@@ -82,6 +85,42 @@ def test_a_filter_goes_to_the_index(index):
     retriever.search("a", where="year > 2000")
     list(retriever.search_many([Query("q", "a")], where="year > 2001"))
     assert index.asked == ["year > 2000", "year > 2001"]
+
+
+def test_texts_mode_fusion_and_weight_go_to_the_index(index):
+    retriever = Retriever(LetterEncoder(), index)
+    retriever.search("a", mode="hybrid", weight=0.25)
+    list(retriever.search_many([Query("q", "b")], fusion="rrf"))
+    assert index.choices == [
+        {"texts": ["a"], "mode": "hybrid", "fusion": "convex", "weight": 0.25},
+        {"texts": ["b"], "mode": None, "fusion": "rrf", "weight": None},
+    ]
+
+
+def test_a_lexical_search_passes_texts_and_never_loads_the_model(index, monkeypatch):
+    def load():
+        raise AssertionError("the model is not needed")
+
+    seen = []
+    monkeypatch.setattr(index, "search", lambda queries, k, **rest: seen.append(queries) or [[]])
+    Retriever(load, index).search("corn", mode="lexical")
+    assert seen == [["corn"]]
+
+
+def test_a_model_is_loaded_once_and_only_when_it_is_needed(index):
+    loaded = []
+    retriever = Retriever(lambda: loaded.append(1) or LetterEncoder(), index)
+    assert loaded == []
+    for _ in range(2):
+        assert retriever.search("c", k=1)[0].doc_id == "3"
+    assert loaded == [1]
+
+
+def test_a_model_that_is_loaded_late_is_checked_too(index):
+    index.fingerprint = Fingerprint("others", {"alphabet": "xyz"})
+    retriever = Retriever(lambda: LetterEncoder(), index)
+    with pytest.raises(FingerprintError, match="made with 'others'"):
+        retriever.search("a")
 
 
 def test_an_error_of_the_index_arrives_with_the_batch_it_belongs_to(index, monkeypatch):

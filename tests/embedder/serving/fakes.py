@@ -95,6 +95,8 @@ def make_model(encoder, **changes):
 class ListIndex:
     """Searches a list of (id, text, metadata) by inner product."""
 
+    modes = ("dense",)
+
     def __init__(self, encoder, rows):
         self.dimension = encoder.dimension
         self.fingerprint = encoder.fingerprint
@@ -104,7 +106,7 @@ class ListIndex:
     def __len__(self):
         return len(self._rows)
 
-    def search(self, vectors, k, *, with_text=True, where=None):
+    def search(self, vectors, k, *, with_text=True, where=None, **choices):
         fields = [metadata for _, _, metadata in self._rows]
         keep = [True] * len(fields)
         if where is not None:
