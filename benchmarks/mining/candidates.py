@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.scoring.bm25 import Bm25
-from embedder.training.data import Pair
+from embedder.training.data import Pair, hash_text
 from indexes import Index, IndexConfig
 from retrieval import Document, Encoder, check_fingerprints
 from retrieval.protocols import Floats, Rows
@@ -21,46 +19,13 @@ from retrieval.scores import Doubles
 __all__ = [
     "BM25Ranker",
     "Candidates",
-    "KnownPairs",
     "ModelRanker",
     "Ranker",
     "Ranking",
-    "hash_text",
     "index_candidates",
 ]
 
-Keys = npt.NDArray[np.uint64]
-
 _STRIDE = 16
-
-
-def hash_text(text: str) -> int:
-    """Return 64 bits that are equal for texts that differ in case and blanks only."""
-    plain = " ".join(text.split()).casefold()
-    return int.from_bytes(blake2b(plain.encode(), digest_size=8).digest(), "little")
-
-
-class KnownPairs:
-    """Which texts answer which query, over all pairs; 16 bytes per pair.
-
-    Texts are compared without regard to case and blanks, by 64-bit hashes. Two texts that share
-    a hash by chance would cost one candidate, never make a wrong negative.
-    """
-
-    def __init__(self, pairs: Iterable[Pair]) -> None:
-        keys = np.fromiter(
-            (hash_text(text) for pair in pairs for text in (pair.query, pair.positive)), np.uint64
-        ).reshape(-1, 2)
-        keys = keys[np.argsort(keys[:, 0], kind="stable")]
-        self._queries = np.ascontiguousarray(keys[:, 0])
-        self._positives = np.ascontiguousarray(keys[:, 1])
-
-    def positives(self, query: int) -> Keys:
-        """Return the hashes of every positive of a query, itself named by its hash."""
-        key = np.uint64(query)
-        start = np.searchsorted(self._queries, key, side="left")
-        end = np.searchsorted(self._queries, key, side="right")
-        return self._positives[start:end]
 
 
 class Candidates:

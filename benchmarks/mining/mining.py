@@ -4,7 +4,7 @@ This stands in ``benchmarks`` because it composes what may not import each other
 ``embedder.training`` and the indexes of ``indexes``.
 
     pairs = PairSource(DataSource(path=Path("pairs.jsonl")))
-    known = KnownPairs(pairs)
+    known = KnownPairs(pairs.keys)
     candidates = Candidates.collect(pairs)
     config = MiningConfig()
     for mined in mine(pairs, known, candidates, BM25Ranker(candidates), config):
@@ -25,8 +25,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.mining.candidates import Candidates, KnownPairs, Ranker, Ranking, hash_text
-from embedder.training.data import Pair
+from benchmarks.mining.candidates import Candidates, Ranker, Ranking
+from embedder.training.data import KnownPairs, Pair, hash_text
 from retrieval.errors import UsageError
 
 __all__ = [

@@ -188,8 +188,8 @@ def _write(
     out: Path,
 ) -> MiningSummary:
     """Write every pair with its negatives, in the order of the input; return a summary."""
-    from benchmarks.mining.candidates import KnownPairs
     from benchmarks.mining.mining import MiningSummary, mine
+    from embedder.training.data import KnownPairs
 
     summary = MiningSummary(candidates.count)
     with (
@@ -197,7 +197,7 @@ def _write(
         path.open("w", encoding="utf-8", newline="\n") as stream,
         progress("Mining", len(source), "pairs") as advance,
     ):
-        for mined in mine(source, KnownPairs(source), candidates, ranker, config):
+        for mined in mine(source, KnownPairs(source.keys), candidates, ranker, config):
             pair = mined.pair
             record = {"query": pair.query, "positive": pair.positive, "negatives": pair.negatives}
             stream.write(json_format.dumps(record, ensure_ascii=False) + "\n")

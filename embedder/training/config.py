@@ -67,7 +67,8 @@ class LossConfig:
         the whole vector only.
     symmetric : whether positives also look for their query among the batch's queries.
     one_source_per_batch : whether a batch holds pairs of one source only.
-    mask_duplicates : whether a text known to answer a query is left out of its negatives.
+    mask_duplicates : whether a text that any pair of the data gives for a query is left out of
+        the query's negatives.
     """
 
     scale: float = 50.0

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from embedder.training.batch import LocalBatch, StepPairs
 from embedder.training.config import LossConfig
+from embedder.training.data import KnownPairs, hash_text
 from embedder.training.processes import Processes, gather_rows
 
 Chunk = TypeVar("Chunk")
@@ -79,33 +80,32 @@ def _one_dimension(
 
 
 def known_matches(
-    queries: Sequence[str], positives: Sequence[str], negatives: Sequence[str] = ()
+    known: KnownPairs,
+    queries: Sequence[str],
+    positives: Sequence[str],
+    negatives: Sequence[str] = (),
 ) -> Tensor:
     """Return (Q, Q + N) bool: which candidates must not count as negatives of which query.
 
-    The candidates are the positives, then the negatives. Left out for a query are texts equal to
-    one of its positives in this batch (a repeated query has several) and to the query itself.
-    A query's own place is never left out. Blanks around a text do not count.
+    The candidates are the positives, then the negatives. Left out for a query are texts that
+    ``known`` says answer it, and the query itself. A query's own place is never left out.
+
+    Parameters
+    ----------
+    known : made from all pairs of the run, not from this batch alone.
     """
-    numbers: dict[str, int] = {}
-
-    def number(text: str) -> int:
-        return numbers.setdefault(text.strip(), len(numbers))
-
-    asked = [number(text) for text in queries]
-    offered = [number(text) for text in [*positives, *negatives]]
-    places: dict[int, list[int]] = {}
-    for place, text in enumerate(offered):
-        places.setdefault(text, []).append(place)
-    right: dict[int, set[int]] = {}
-    for query, positive in zip(asked, offered, strict=False):
-        right.setdefault(query, {query}).add(positive)
-    masked = torch.zeros(len(queries), len(offered), dtype=torch.bool)
+    asked = [hash_text(text) for text in queries]
+    offered = np.array([hash_text(text) for text in [*positives, *negatives]], np.uint64)
+    distinct, places = np.unique(offered, return_inverse=True)
+    masked = np.zeros((len(asked), len(offered)), dtype=bool)
     for row, query in enumerate(asked):
-        for text in right[query]:
-            masked[row, places.get(text, [])] = True
+        right = np.append(known.positives(query), np.uint64(query))
+        at = np.minimum(np.searchsorted(distinct, right), len(distinct) - 1)
+        left_out = np.zeros(len(distinct), dtype=bool)
+        left_out[at[distinct[at] == right]] = True
+        masked[row] = left_out[places]
         masked[row, row] = False
-    return masked
+    return torch.from_numpy(masked)
 
 
 class BatchLoss:
@@ -113,10 +113,19 @@ class BatchLoss:
 
     It takes rows (N, D) in the order of the chunks, gathers those of all processes, and returns
     the loss of the whole batch.
+
+    Parameters
+    ----------
+    known : which texts answer which query, over all pairs of the run.
     """
 
     def __init__(
-        self, step: StepPairs, local: LocalBatch, options: LossConfig, processes: Processes
+        self,
+        step: StepPairs,
+        local: LocalBatch,
+        options: LossConfig,
+        processes: Processes,
+        known: KnownPairs,
     ) -> None:
         self._order = local.order
         self._options = options
@@ -127,6 +136,7 @@ class BatchLoss:
         self._masked: Tensor | None = None
         if options.mask_duplicates:
             self._masked = known_matches(
+                known,
                 [pair.query for pair in step.pairs],
                 [pair.positive for pair in step.pairs],
                 [text for pair in step.pairs for text in pair.negatives],

@@ -258,7 +258,7 @@ class _Run:
         config, processes = self.config, self.processes
         pairs = self._draw(step)
         local = self.tokenizer.local_batch(pairs, processes, self.forward_tokens)
-        loss = BatchLoss(pairs, local, config.loss, processes)
+        loss = BatchLoss(pairs, local, config.loss, processes, self.data.known)
         seed_step(config.seed, step, processes.rank)
         self.optimiser.zero_grad(set_to_none=True)
         embed = partial(embed_chunk, self.embedder)

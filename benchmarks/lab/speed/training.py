@@ -34,7 +34,7 @@ from embedder.training.batch import (
     embed_chunk,
 )
 from embedder.training.config import DataSource, LossConfig
-from embedder.training.data import Pair
+from embedder.training.data import KnownPairs, Pair
 from embedder.training.loss import BatchLoss, plain_backward
 from embedder.training.processes import Processes
 from embedder.variants import parse_model_name
@@ -103,7 +103,7 @@ def _batch(model: Embedder, options: argparse.Namespace) -> tuple[LocalBatch, Ba
     step = StepPairs((0,) * len(pairs), pairs)
     tokenizer = SourceTokenizer(model, [DataSource(path=Path(options.corpus))])
     local = tokenizer.local_batch(step, alone, options.forward_tokens)
-    return local, BatchLoss(step, local, LossConfig(), alone)
+    return local, BatchLoss(step, local, LossConfig(), alone, KnownPairs.of(step.pairs))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

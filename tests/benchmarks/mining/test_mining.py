@@ -7,7 +7,6 @@ import pytest
 from benchmarks.mining.candidates import (
     BM25Ranker,
     Candidates,
-    KnownPairs,
     ModelRanker,
     Ranking,
     _best_rows,
@@ -15,7 +14,7 @@ from benchmarks.mining.candidates import (
 )
 from benchmarks.mining.mining import GUARDS, MiningConfig, MiningSummary, mine
 from benchmarks.scoring.bm25 import K1, B, split_words
-from embedder.training.data import Pair
+from embedder.training.data import KnownPairs, Pair
 from retrieval import Document, Fingerprint
 from retrieval.errors import FingerprintError, UsageError
 
@@ -50,7 +49,7 @@ def mine_table(scores, *pairs, **config):
     }
     ranker = TableRanker(candidates, scores)
     plan = MiningConfig(**(settings | config))
-    return list(mine(pairs, KnownPairs(pairs), candidates, ranker, plan))
+    return list(mine(pairs, KnownPairs.of(pairs), candidates, ranker, plan))
 
 
 PAIR = Pair("what is it", "right")
@@ -160,7 +159,7 @@ def test_pairs_are_ranked_a_batch_at_a_time():
     candidates = Candidates(list(SIX))
     ranker = TableRanker(candidates, SIX)
     plan = MiningConfig(negatives=1, from_rank=1, to_rank=6)
-    stream = mine(pairs, KnownPairs(pairs), candidates, ranker, plan)
+    stream = mine(pairs, KnownPairs.of(pairs), candidates, ranker, plan)
     next(stream)
     assert len(ranker.queries) == 256
     assert [mined.pair.query for mined in stream] == [f"q{i}" for i in range(1, 1000)]

@@ -23,7 +23,7 @@ def step_gradients(config, processes, *, cached, packs=True):
     local = SourceTokenizer(embedder, config.data).local_batch(
         step, processes, config.forward_tokens or 64
     )
-    loss = BatchLoss(step, local, config.loss, processes)
+    loss = BatchLoss(step, local, config.loss, processes, data.known)
     torch.manual_seed(1)
     embed = partial(embed_chunk, embedder)
     if cached:

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedder.training import check_data
-from embedder.training.data import Pair
+from embedder.training.data import Pair, hash_text
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError
 
 GOOD = {"query": "q", "positive": "p"}
@@ -107,7 +107,7 @@ def test_a_bad_record_is_named_by_file_and_line(config, write_pairs, row, messag
 
 
 def test_a_parquet_file_needs_its_columns(config, tmp_path):
-    pq.write_table(pa.table({"question": ["q"], "positive": ["p"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"topic": ["q"], "positive": ["p"]}), tmp_path / "a.parquet")
     with pytest.raises(RecordError, match="the columns query and positive are needed"):
         check_data(config(**sources(tmp_path / "a.parquet")))
     pq.write_table(pa.table({"query": ["q", "q"], "positive": ["p", ""]}), tmp_path / "b.parquet")
@@ -120,7 +120,7 @@ def test_a_batch_larger_than_the_data_is_refused(config, write_pairs):
     with pytest.raises(UsageError, match="batch_pairs is 4, but the data holds 3 pairs"):
         check_data(config(**sources(path) | {"batch_pairs": 4}))
     other = write_pairs(GOOD, name="other.jsonl")
-    with pytest.raises(UsageError, match=r"other\.jsonl holds 1 pairs and loss\.one_source_per"):
+    with pytest.raises(UsageError, match=r"other\.jsonl holds 1 pair and loss\.one_source_per"):
         check_data(config(**sources(path, other), loss__one_source_per_batch=True))
 
 
@@ -131,3 +131,12 @@ def test_a_source_that_is_missing_empty_or_of_another_kind_is_named(config, writ
         check_data(config(**sources(write_pairs())))
     with pytest.raises(UsageError, match=r"expected a \.jsonl"):
         check_data(config(**sources(write_pairs(name="pairs.txt"))))
+
+
+def test_what_answers_a_query_is_known_across_sources(config, write_pairs):
+    first = write_pairs(GOOD, {"query": "other", "positive": "x"})
+    second = write_pairs({"query": " Q ", "positive": "p2"}, name="second.jsonl")
+    data = check_data(config(**sources(first, second)))
+    found = data.known.positives(hash_text("q"))
+    assert set(found.tolist()) == {hash_text("p"), hash_text("p2")}
+    assert data.known.positives(hash_text("never asked")).size == 0

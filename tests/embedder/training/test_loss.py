@@ -1,10 +1,12 @@
 """InfoNCE against numbers worked by hand."""
 
 import math
+import random
 
 import pytest
 import torch
 
+from embedder.training.data import KnownPairs, Pair
 from embedder.training.loss import info_nce, known_matches
 
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
@@ -66,17 +68,57 @@ def test_fewer_candidates_than_queries_are_refused():
         info_nce(rows(EAST, NORTH), rows(EAST), scale=1.0)
 
 
+def matches(queries, positives, negatives=(), elsewhere=()):
+    """Mask a batch of pairs, where the data holds further pairs ``elsewhere``."""
+    pairs = [Pair(*texts) for texts in [*zip(queries, positives, strict=True), *elsewhere]]
+    return known_matches(KnownPairs.of(pairs), queries, positives, negatives).tolist()
+
+
 def test_a_duplicate_of_a_positive_is_masked_for_its_own_query_only():
-    found = known_matches(["a", "b", "c"], ["same", "same ", "other"])
-    expected = [[False, True, False], [True, False, False], [False, False, False]]
-    assert found.tolist() == expected
+    found = matches(["a", "b", "c"], ["same", "Same ", "other"])
+    assert found == [[False, True, False], [True, False, False], [False, False, False]]
 
 
 def test_a_hard_negative_that_is_another_querys_positive_is_masked_for_that_query():
-    found = known_matches(["a", "b"], ["left", "right"], ["right", "wrong"])
-    assert found.tolist() == [[False] * 4, [False, False, True, False]]
+    found = matches(["a", "b"], ["left", "right"], ["right", "wrong"])
+    assert found == [[False] * 4, [False, False, True, False]]
 
 
 def test_a_repeated_query_has_all_its_positives_masked_and_no_text_is_its_own_negative():
-    found = known_matches(["a", "a", "b"], ["left", "right", "a"])
-    assert found.tolist() == [[False, True, True], [True, False, True], [False, False, False]]
+    found = matches(["a", "a", "b"], ["left", "right", "a"])
+    assert found == [[False, True, True], [True, False, True], [False, False, False]]
+
+
+def test_a_positive_that_only_a_pair_outside_the_batch_names_is_masked():
+    found = matches(["q1", "q2"], ["p1", "p2"], ["p2"], elsewhere=[("q1", "p2"), ("q3", "p1")])
+    assert found == [[False, True, True], [False, False, True]]
+
+
+def test_the_mask_of_a_large_batch_is_the_one_that_comparing_texts_gives():
+    draw = random.Random(0)
+    pairs = [Pair(f"q{draw.randrange(30)}", f"p{draw.randrange(30)}") for _ in range(300)]
+    batch, negatives = pairs[:40], [f"p{draw.randrange(40)}" for _ in range(20)]
+    right = {(pair.query, pair.positive) for pair in pairs}
+    texts = [*(pair.positive for pair in batch), *negatives]
+    expected = [
+        [(pair.query, text) in right and row != place for place, text in enumerate(texts)]
+        for row, pair in enumerate(batch)
+    ]
+    queries = [pair.query for pair in batch]
+    found = known_matches(KnownPairs.of(pairs), queries, texts[:40], negatives).tolist()
+    assert found == expected
+    assert any(map(any, expected))
+
+
+def test_the_loss_of_a_batch_leaves_out_a_positive_that_another_pair_names():
+    # Cosines of q1: 0.5 with p1, 1 with p2; of q2: -0.866 with p1, 0 with p2.
+    queries, positives = rows([1.0, 0.0], [0.0, 1.0]), rows([0.5, -(0.75**0.5)], [1.0, 0.0])
+    scale = 4.0
+    masked = torch.tensor(matches(["q1", "q2"], ["p1", "p2"], elsewhere=[("q1", "p2")]))
+    # q1 has its own positive alone: loss 0. q2: logits -4 * 0.866 and 0, right is 0.
+    right = math.log(1 + math.exp(-scale * 0.75**0.5))
+    found = info_nce(queries, positives, scale=scale, masked=masked)
+    assert found.item() == pytest.approx(right / 2, abs=1e-6)
+    # Without the mask q1 loses log(1 + e^2) on top: logits 2 and 4, right is 2.
+    without = info_nce(queries, positives, scale=scale)
+    assert without.item() == pytest.approx((math.log(1 + math.e**2) + right) / 2, abs=1e-6)

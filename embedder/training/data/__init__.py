@@ -1,0 +1,15 @@
+"""Training pairs: read from any layout, checked whole, and known as a whole."""
+
+from embedder.training.data.known import KnownPairs, hash_text
+from embedder.training.data.pairs import PAIR_FILES, Pair
+from embedder.training.data.sources import PairSource, TrainingData, check_data
+
+__all__ = [
+    "PAIR_FILES",
+    "KnownPairs",
+    "Pair",
+    "PairSource",
+    "TrainingData",
+    "check_data",
+    "hash_text",
+]
