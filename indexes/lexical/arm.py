@@ -102,7 +102,7 @@ class LexicalArm:
         """Ask for more rows until the k best that the mask lets through are certain."""
         _, searcher = self._opened
         total = searcher.num_docs
-        share = 1.0 if mask is None else max(1, np.count_nonzero(mask)) / len(mask)
+        share = 1.0 if mask is None else max(1, int(np.count_nonzero(mask))) / len(mask)
         wanted = min(total, int((k + EXTRA_CANDIDATES) / share) + 1)
         slack = 1 + 4 * len(terms) * 2.0**-24
         anything = _any_of(terms)
