@@ -138,6 +138,11 @@ class TextTokenizer:
             self._head, self._tail = head, tail + self._tail
         self.pad_id = int(tokenizer.pad_token_id or 0)
 
+    @property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The ids that stand before the prompt and after everything else."""
+        return list(self._head), list(self._tail)
+
     @classmethod
     def of_spec(
         cls, spec: VariantSpec, tokenizer: Any, *, max_tokens: int | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 from embedder.models.bases import BASES
 from embedder.models.manifest import Manifest
+from embedder.models.st_layout import NOT_WHOLE
 from embedder.variants import PAPER_MODELS
 
 __all__ = ["write_card"]
@@ -17,7 +18,7 @@ _UNLISTED = ("config", "parts", "data", "start")
 """Parts of a record that are too long for the table of facts."""
 
 
-_USAGE = """\
+_OURS = """\
 With millpond, where `MODEL_DIR` is this folder:
 
 ```sh
@@ -29,8 +30,19 @@ from embedder import Embedder
 
 model = Embedder.load("MODEL_DIR")
 vectors = model.encode_documents(["a text", "another"])
-```
+```"""
 
+_PLAIN = """\
+With sentence-transformers alone, which gives the same vectors:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("MODEL_DIR")
+vectors = model.encode_document(["a text", "another"])
+```"""
+
+_WITH_US = """\
 With sentence-transformers 6 and millpond installed:
 
 ```python
@@ -40,9 +52,10 @@ model = SentenceTransformer("MODEL_DIR", trust_remote_code=True)
 vectors = model.encode_document(["a text", "another"])
 ```
 
-sentence-transformers 6 asks for `trust_remote_code=True` wherever a model names a module
-of another package, here millpond's. No code of this folder is run: it holds none, and
-its weights are safetensors. Without that argument:
+Modules of sentence-transformers' own do not give these vectors ({reason}), so
+`modules.json` names millpond's. sentence-transformers 6 asks for `trust_remote_code=True`
+wherever a model names a module of another package. No code of this folder is run: it holds
+none, and its weights are safetensors. Without that argument:
 
 ```python
 from embedder.models.sentence_transformers_module import load_sentence_transformer
@@ -51,9 +64,15 @@ model = load_sentence_transformer("MODEL_DIR")
 ```"""
 
 
-def write_card(manifest: Manifest) -> str:
-    """Return the model card, made from the manifest alone."""
+def write_card(manifest: Manifest, *, needs_millpond: str = NOT_WHOLE) -> str:
+    """Return the model card, made from the manifest alone.
+
+    Parameters
+    ----------
+    needs_millpond : why sentence-transformers needs millpond for this model, "" where it does not.
+    """
     spec = manifest.spec
+    library = _WITH_US.format(reason=needs_millpond) if needs_millpond else _PLAIN
     return "\n".join(
         [
             *_front_matter(manifest),
@@ -65,7 +84,9 @@ def write_card(manifest: Manifest) -> str:
             "",
             "## Use",
             "",
-            _USAGE,
+            _OURS,
+            "",
+            library,
             "",
             "## Training",
             "",

@@ -36,6 +36,7 @@ from embedder.models.manifest import (
     Manifest,
 )
 from embedder.models.names import find_path
+from embedder.models.st_layout import write_layout
 from embedder.variants import VariantSpec
 from retrieval.disk import FULL_DISK, sync_path, sync_tree
 from retrieval.errors import StorageError, UsageError
@@ -53,8 +54,6 @@ __all__ = [
 
 WeightsDtype = Literal["float32", "bfloat16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-_ST_MODULE = "embedder.models.sentence_transformers_module.MillpondModule"
 
 
 @dataclass(frozen=True)
@@ -155,8 +154,14 @@ def write_model(
         sha256 = weights_sha256(beside) if weights.whole is not None else None
         manifest = Manifest(spec, base, record, files, sha256)
         _write_json(beside / "config_sentence_transformers.json", _st_config(spec))
-        _write_json(beside / "modules.json", _st_modules())
-        _write_text(beside / "README.md", write_card(manifest))
+        needs_us = write_layout(
+            beside,
+            manifest.spec,
+            weights.whole.tokenizer if weights.whole else None,
+            base.width,
+            {name: tensor.to(dtype) for name, tensor in weights.pooling.items()},
+        )
+        _write_text(beside / "README.md", write_card(manifest, needs_millpond=needs_us))
         _write_text(beside / MANIFEST_NAME, manifest.to_json())
 
 
@@ -191,10 +196,6 @@ def _st_config(spec: VariantSpec) -> dict[str, Any]:
         "default_prompt_name": "document" if spec.document_prompt else None,
         "similarity_fn_name": "cosine",
     }
-
-
-def _st_modules() -> list[dict[str, Any]]:
-    return [{"idx": 0, "name": "0", "path": "", "type": _ST_MODULE}]
 
 
 def _write_json(path: Path, data: Any) -> None:

@@ -1,0 +1,218 @@
+"""How sentence-transformers finds a MODEL_DIR: its own modules where they give the same vectors.
+
+A folder that holds all weights, with a pooling that sentence-transformers has, is written as
+Transformer, Pooling, Dense and Normalize, and needs neither millpond nor ``trust_remote_code``.
+Every other one names ``MillpondModule``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from embedder.engine.text import PromptTemplate, TextTokenizer
+from embedder.environment import quiet_transformers
+from embedder.pooling import HeadLayer
+from embedder.variants import VariantSpec
+
+__all__ = ["NOT_WHOLE", "write_layout"]
+
+NOT_WHOLE = "the base's weights are not in the folder"
+
+_OURS = "embedder.models.sentence_transformers_module.MillpondModule"
+_THEIRS = "sentence_transformers.models."
+"""Where every version of sentence-transformers finds its modules."""
+_POOLINGS = {
+    "eos": "lasttoken",
+    "cls": "cls_token",
+    "mean": "mean_tokens",
+    "max": "max_tokens",
+    "weighted_mean": "weightedmean_tokens",
+}
+_ACTIVATIONS = {"Identity": "torch.nn.modules.linear.Identity"}
+_PROBE = ["", "The mill GRINDS corn.\n", " Un été: naïve 水车 🙂 (1,234)  end"]
+
+
+def write_layout(
+    folder: Path, spec: VariantSpec, tokenizer: Any, width: int, pooling: Mapping[str, Tensor]
+) -> str:
+    """Write modules.json and what it names; return why it names our module, "" where it does not.
+
+    Parameters
+    ----------
+    folder : holds the whole model and its tokenizer as transformers writes them, which is changed
+        so that it frames texts as the spec does; or neither.
+    tokenizer : of the backbone; None where the folder does not hold the whole model.
+    width : of the backbone's states.
+    pooling : the weights after the pooling, by name, as they are saved.
+    """
+    reason = _find_obstacle(spec, whole=tokenizer is not None)
+    if not reason and not _frame_texts(folder, spec, tokenizer):
+        reason = "the tokenizer reads a text differently once it is saved with its ending"
+    if reason:
+        _write_modules(folder, [("", _OURS)])
+        return reason
+    _write_json(
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": spec.max_tokens, "do_lower_case": spec.lowercase},
+    )
+    modules = [("", f"{_THEIRS}Transformer"), ("1_Pooling", f"{_THEIRS}Pooling")]
+    modes = {f"pooling_mode_{mode}": name == spec.pooling for name, mode in _POOLINGS.items()}
+    _write_json(
+        folder / "1_Pooling" / "config.json",
+        {"word_embedding_dimension": width, **modes, "include_prompt": True},
+    )
+    for layer, weights in _layers_after(spec, width, pooling):
+        path = f"{len(modules)}_{layer.kind}"
+        _write_layer(folder / path, layer, weights)
+        modules.append((path, f"{_THEIRS}{layer.kind}"))
+    _write_modules(folder, modules)
+    return ""
+
+
+def _find_obstacle(spec: VariantSpec, *, whole: bool) -> str:
+    """Return what of a model sentence-transformers' own modules do not have, "" for nothing."""
+    prompts = (spec.query_prompt, spec.document_prompt)
+    if not whole:
+        return NOT_WHOLE
+    if spec.pooling not in _POOLINGS:
+        return f"the pooling {spec.pooling}"
+    if spec.chat_template:
+        return "the chat template"
+    if any("{text}" in prompt for prompt in prompts):
+        return "a prompt that goes on after the text"
+    if not spec.pool_prompt:
+        return "a pooling that leaves the prompt out"
+    if spec.prompt_specials:
+        return "special tokens that are read out of prompts alone"
+    if spec.lowercase and any(prompt != prompt.lower() for prompt in prompts):
+        return "lower case for texts and not for prompts"
+    return ""
+
+
+def _frame_texts(folder: Path, spec: VariantSpec, tokenizer: Any) -> bool:
+    """Make the saved tokenizer put the spec's BOS and ending around texts; whether it does.
+
+    Special tokens that a text spells stay text, as they do in our engine.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    ours = TextTokenizer.of_spec(spec, tokenizer)
+    head, tail = ours.frame
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    names = {token: backend.id_to_token(token) for token in (*head, *tail)}
+    pieces = [[f"{names[token]}:0" for token in part] for part in (head, tail)]
+    backend.post_processor = TemplateProcessing(
+        single=[*pieces[0], "$A:0", *pieces[1]],
+        pair=[*pieces[0], "$A:0", "$B:0", *pieces[1]],
+        special_tokens=[(name, token) for token, name in names.items()],
+    )
+    backend.save(str(folder / "tokenizer.json"))
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("add_bos_token", "add_eos_token", "add_prefix_space"):  # say it a second time
+        settings.pop(name, None)
+    settings |= {
+        "tokenizer_class": "PreTrainedTokenizerFast",  # reads tokenizer.json as it is
+        "padding_side": "right",
+        "truncation_side": "right",
+        "split_special_tokens": True,
+    }
+    if not settings.get("pad_token"):
+        settings["pad_token"] = backend.id_to_token(ours.pad_id)
+    _write_json(path, settings)
+    return _reads_alike(folder, ours, spec.lowercase)
+
+
+def _reads_alike(folder: Path, ours: TextTokenizer, lowercase: bool) -> bool:
+    """Whether the saved tokenizer gives the token ids of our engine."""
+    from transformers import AutoTokenizer
+
+    with quiet_transformers():
+        saved = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    specials = [token for token in saved.all_special_tokens if token]
+    texts = [*_PROBE, f"a {' '.join(specials)} b"]
+    if lowercase:  # sentence-transformers does it
+        texts = [text.lower() for text in texts]
+    found = saved(texts, truncation=True, max_length=ours.max_tokens)["input_ids"]
+    return [list(row) or [ours.pad_id] for row in found] == ours(texts, PromptTemplate())
+
+
+def _layers_after(
+    spec: VariantSpec, width: int, pooling: Mapping[str, Tensor]
+) -> list[tuple[HeadLayer, dict[str, Tensor]]]:
+    """Return the layers after the pooling, their weights as sentence-transformers names them."""
+    found: list[tuple[HeadLayer, dict[str, Tensor]]] = []
+    outer = "inner." if spec.pooling_options.whiten else ""
+    for place, layer in enumerate(spec.head):
+        inner, name = (
+            (f"{place}.0.", "linear.") if layer.kind == "Dense" else (f"{place}.", "norm.")
+        )
+        prefix = f"{outer}head.{inner}"
+        found.append((layer, _take(pooling, prefix, name)))
+        width = layer.width
+    kept = spec.dimension or width
+    if spec.pooling_options.whiten:  # (x - mean) @ matrix, where x has length 1
+        matrix, mean = pooling["matrix"].float(), pooling["mean"].float()
+        weights = {"linear.weight": matrix.T[:kept], "linear.bias": -(mean @ matrix)[:kept]}
+        found += [(_layer("Normalize", width), {}), (_layer("Dense", width, kept), weights)]
+    elif kept < width:
+        cut = {"linear.weight": torch.eye(kept, width)}
+        found.append((_layer("Dense", width, kept, bias=False), cut))
+    if spec.normalize:
+        found.append((_layer("Normalize", kept), {}))
+    return found
+
+
+def _layer(kind: Any, reads: int, width: int | None = None, *, bias: bool = True) -> HeadLayer:
+    return HeadLayer(path="", kind=kind, reads=reads, width=width or reads, bias=bias)
+
+
+def _take(pooling: Mapping[str, Tensor], prefix: str, name: str) -> dict[str, Tensor]:
+    return {
+        name + key.removeprefix(prefix): tensor
+        for key, tensor in pooling.items()
+        if key.startswith(prefix)
+    }
+
+
+def _write_layer(folder: Path, layer: HeadLayer, weights: Mapping[str, Tensor]) -> None:
+    folder.mkdir()
+    if layer.kind == "Dense":
+        activation = _ACTIVATIONS.get(
+            layer.activation, f"torch.nn.modules.activation.{layer.activation}"
+        )
+        config: dict[str, Any] = {
+            "in_features": layer.reads,
+            "out_features": layer.width,
+            "bias": layer.bias,
+            "activation_function": activation,
+        }
+    else:
+        config = {"dimension": layer.width} if layer.kind == "LayerNorm" else {}
+    _write_json(folder / "config.json", config)
+    if weights:
+        plain = {name: tensor.float().contiguous() for name, tensor in weights.items()}
+        data = safetensors.torch.save(plain, metadata={"format": "pt"})
+        (folder / "model.safetensors").write_bytes(data)
+
+
+def _write_modules(folder: Path, modules: list[tuple[str, str]]) -> None:
+    listed = [
+        {"idx": place, "name": str(place), "path": path, "type": kind}
+        for place, (path, kind) in enumerate(modules)
+    ]
+    _write_json(folder / "modules.json", listed)
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", newline="\n")
