@@ -1,7 +1,8 @@
 """Training pairs: read from any layout, checked whole, and known as a whole."""
 
 from embedder.training.data.known import KnownPairs, hash_text
-from embedder.training.data.pairs import PAIR_FILES, Pair
+from embedder.training.data.layouts import Pair
+from embedder.training.data.reading import PAIR_FILES
 from embedder.training.data.sources import PairSource, TrainingData, check_data
 
 __all__ = [

@@ -8,7 +8,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from embedder.training.data.pairs import Pair
+from embedder.training.data.layouts import Pair
 
 __all__ = ["Keys", "KnownPairs", "hash_text"]
 

@@ -17,7 +17,8 @@ import numpy as np
 from embedder.models.cache import file_sha256
 from embedder.training.config import DataSource, TrainConfig
 from embedder.training.data.known import Keys, KnownPairs, hash_text
-from embedder.training.data.pairs import Pair, PairTally, find_pair_files, read_pairs
+from embedder.training.data.layouts import Pair
+from embedder.training.data.reading import PairTally, find_pair_files, read_pairs
 from retrieval.errors import StorageError, UsageError
 from retrieval.plurals import count_noun
 

@@ -7,8 +7,6 @@ A record has a query, one positive or a list of them, and any number of negative
 - FlagEmbedding: ``query``, ``pos``, ``neg``, both lists;
 - tevatron: ``query``, ``positive_passages``, ``negative_passages``, lists of title and text;
 - question answering: ``question``, ``answer``.
-
-A BEIR folder with training judgements is read as well.
 """
 
 from __future__ import annotations
@@ -16,33 +14,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval import read_corpus, read_queries
 from retrieval.corpus.formats import jsonl_rows, parquet_rows, table_cells
-from retrieval.corpus.qrels import Judgement, find_beir, read_qrels
 from retrieval.corpus.records import Fields, Row, find_unwritable, type_name
-from retrieval.errors import RecordError, SourceNotFoundError, UsageError
+from retrieval.errors import RecordError
 from retrieval.plurals import count_noun
 
-__all__ = ["PAIR_FILES", "Pair", "PairTally", "find_pair_files", "read_pairs"]
+__all__ = ["ENDINGS", "Pair", "file_ending", "file_pairs"]
 
-SPLIT = "train"
 QUERIES = ("query", "anchor", "question")
 POSITIVES = ("positive", "positives", "pos", "positive_passages", "answer")
 NEGATIVES = ("negative", "negatives", "neg", "negative_passages")
 _NUMBERED = re.compile(r"negative_?(\d+)")
 _IDENTIFIER = re.compile(r"_?id|.*id|.*_ids", re.IGNORECASE)
-_ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
-_NAMED = 5
-
-PAIR_FILES = (
-    "a .jsonl, .csv, .tsv (also with .gz) or .parquet file of query, positive and negatives, or a "
-    "BEIR folder with qrels/train.tsv"
-)
-"""What pairs are read from, for messages and help."""
+ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,95 +42,29 @@ class Pair:
     negatives: tuple[str, ...] = ()
 
 
-@dataclass
-class PairTally:
-    """What reading one source left out.
-
-    Attributes
-    ----------
-    skipped : bad records and judgements that were left out.
-    first : what was wrong with the first of them.
-    unread : the fields that no layout has, ids apart, in the order they were met.
-    """
-
-    skipped: int = 0
-    first: str = ""
-    unread: dict[str, None] = field(default_factory=dict)
-
-    def note(self, problem: str, count: int = 1) -> None:
-        """Count records that were left out."""
-        self.first = self.first or problem
-        self.skipped += count
-
-    def sentences(self, path: Path) -> tuple[str, ...]:
-        """Return what the user should know of it, a sentence each."""
-        found = []
-        if self.skipped:
-            count = count_noun(self.skipped, "bad record was", "bad records were")
-            found.append(f"{count} left out of {path}. The first: {self.first}")
-        if self.unread:
-            names = ", ".join(repr(name) for name in list(self.unread)[:_NAMED])
-            more = f" and {len(self.unread) - _NAMED} more" if len(self.unread) > _NAMED else ""
-            noun = "the field" if len(self.unread) == 1 else "the fields"
-            found.append(f"{path}: {noun} {names}{more} have no effect on training.")
-        return tuple(found)
-
-
-def find_pair_files(path: Path) -> list[Path]:
-    """Return the files that a source of pairs consists of.
-
-    Raises
-    ------
-    SourceNotFoundError : there is nothing of this name, or the folder is no BEIR folder.
-    UsageError : the file has another ending.
-    """
-    if path.is_dir():
-        found = find_beir(path, SPLIT)
-        return [found.corpus, found.queries, found.qrels]
-    if not path.exists():
-        raise SourceNotFoundError(f"{path}: there is no such file or folder; see data.path.")
-    if _ending(path) not in _ENDINGS or path.name.lower().endswith(".parquet.gz"):
-        raise UsageError(f"{path}: expected {PAIR_FILES}.")
-    return [path]
-
-
-def read_pairs(path: Path, tally: PairTally, skip_bad: bool | None) -> Iterator[Pair]:
-    """Yield the pairs of a source, in its order.
-
-    Parameters
-    ----------
-    tally : receives what is left out.
-    skip_bad : True leaves bad records out. False raises and mentions ``--skip-bad``; None raises
-        without it, for commands that lack the flag.
-
-    Raises
-    ------
-    RecordError : a bad record; carries file and line.
-    StorageError, FailureError : the source cannot be read.
-    """
-    folder = path.is_dir()
-    found = _beir_pairs(path, tally, skip_bad) if folder else _file_pairs(path, tally)
-    for pair in found:
-        if isinstance(pair, Pair):
-            yield pair
-        elif skip_bad:
-            tally.note(str(pair))
-        else:
-            advice = "" if skip_bad is None else ". Fix it, or pass --skip-bad to leave such out"
-            raise RecordError(pair.source, pair.line, pair.problem + advice)
-
-
-def _ending(path: Path) -> str:
+def file_ending(path: Path) -> str:
+    """Return the ending of a file's name, that of what is inside a .gz file."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def _file_pairs(path: Path, tally: PairTally) -> Iterator[Pair | RecordError]:
+def file_pairs(path: Path, unread: dict[str, None]) -> Iterator[Pair | RecordError]:
+    """Yield the pairs of a file, or what is wrong with a record in its place.
+
+    Parameters
+    ----------
+    unread : receives the fields that no layout has, ids apart, in the order they are met.
+
+    Raises
+    ------
+    RecordError : the columns of a table name no pairs.
+    StorageError, FailureError : the file cannot be read.
+    """
     for row in _rows(path):
         if isinstance(row, RecordError):
             yield row
             continue
         try:
-            pairs = _to_pairs(row, tally)
+            pairs = _to_pairs(row, unread)
         except RecordError as error:
             yield error
         else:
@@ -150,7 +72,7 @@ def _file_pairs(path: Path, tally: PairTally) -> Iterator[Pair | RecordError]:
 
 
 def _rows(path: Path) -> Iterator[Row | RecordError]:
-    ending, source = _ending(path), str(path)
+    ending, source = file_ending(path), str(path)
     if ending in (".csv", ".tsv"):
         yield from _table_rows(path, tabs=ending == ".tsv")
     elif ending == ".parquet":
@@ -215,7 +137,7 @@ def _missing_columns(found: str) -> str:
     )
 
 
-def _to_pairs(row: Row, tally: PairTally) -> list[Pair]:
+def _to_pairs(row: Row, unread: dict[str, None]) -> list[Pair]:
     """Return a pair for each positive of the record, or raise RecordError with what is wrong."""
     query_name = _first(row, QUERIES)
     positive_name = _first(row, POSITIVES)
@@ -231,7 +153,7 @@ def _to_pairs(row: Row, tally: PairTally) -> list[Pair]:
             raise row.error(f"negative {index + 1} equals the positive: {text.strip()[:60]!r}")
     for name in row.values.keys() - {query_name, positive_name, *names}:
         if not _IDENTIFIER.fullmatch(name) and row.values[name] is not None:
-            tally.unread.setdefault(name)
+            unread.setdefault(name)
     return [Pair(query, positive, negatives) for positive in positives]
 
 
@@ -287,62 +209,3 @@ def _text(row: Row, name: str, value: object) -> str:
     if problem:
         raise row.error(f"{name!r} holds {problem}")
     return value
-
-
-def _beir_pairs(
-    folder: Path, tally: PairTally, skip_bad: bool | None
-) -> Iterator[Pair | RecordError]:
-    """Yield a pair for each document judged above 0; the others judged for its query are negatives.
-
-    Only judged documents are kept in memory.
-    """
-    path = find_beir(folder, SPLIT).qrels
-    read = read_qrels(path, skip_bad=skip_bad)
-    for note in read.notes:
-        tally.note(note)
-    wanted = {judgement.doc_id for judgement in read.judgements}
-    corpus = read_corpus(folder, skip_bad=bool(skip_bad))
-    documents = {d.doc_id: d.content for d in corpus if d.doc_id in wanted}
-    asked = read_queries(folder, skip_bad=bool(skip_bad))
-    queries = {query.query_id: query.text for query in asked}
-    for reader in (corpus, asked):
-        if reader.skipped:
-            tally.note(reader.first_skipped[0], reader.skipped)
-    judged: list[Judgement] = []
-    for judgement in read.judgements:
-        problem = _unusable(judgement, queries, documents)
-        if problem:
-            yield RecordError(str(path), judgement.line, problem)
-        else:
-            judged.append(judgement)
-    wrong: dict[str, list[Judgement]] = {}
-    for judgement in judged:
-        if judgement.score <= 0:
-            wrong.setdefault(judgement.query_id, []).append(judgement)
-    for judgement in judged:
-        if judgement.score <= 0:
-            continue
-        positive = documents[judgement.doc_id]
-        negatives = []
-        for other in wrong.get(judgement.query_id, []):
-            text = documents[other.doc_id]
-            if text.strip() != positive.strip():
-                negatives.append(text)
-            else:
-                problem = f"the negative {other.doc_id!r} equals the positive"
-                yield RecordError(str(path), other.line, problem)
-        yield Pair(queries[judgement.query_id], positive, tuple(negatives))
-
-
-def _unusable(
-    judgement: Judgement, queries: Mapping[str, str], documents: Mapping[str, str]
-) -> str:
-    """Return why a judgement makes no pair, "" if it does."""
-    for kind, identifier, texts in (
-        ("query", judgement.query_id, queries),
-        ("document", judgement.doc_id, documents),
-    ):
-        if not texts.get(identifier, "").strip():
-            state = "is empty" if identifier in texts else "does not exist"
-            return f"the {kind} {identifier!r} {state}"
-    return ""
