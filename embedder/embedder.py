@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone, States, load_backbone
 from embedder.engine.batches import CUDA_TOKENS
+from embedder.engine.limits import cap_tokens
 from embedder.engine.packing import PackedBatch
 from embedder.engine.run import encode_rows, encode_texts
 from embedder.engine.speed import (
@@ -91,8 +92,8 @@ class Embedder(nn.Module):
         notify: Notify = silent,
     ) -> None:
         super().__init__()
-        self.spec = spec
         self.name = name or format_model_name(spec)
+        self.spec = spec = cap_tokens(spec, backbone.model.config, notify)
         self.trained = trained
         self.trained_sha256 = trained_sha256
         self.backbone = backbone
@@ -369,8 +370,18 @@ class Embedder(nn.Module):
         return vectors
 
     def _count_prompt(self, prompt: str) -> int:
-        """Return how many tokens the pooling leaves out; without a prompt it reads BOS too."""
-        return self._tokenize.count_prompt(PromptTemplate.parse(prompt)) if prompt else 0
+        """Return how many tokens the pooling leaves out; without a prompt it reads BOS too.
+
+        sentence-transformers takes a special token that ends the prompt for an ending of its own,
+        and does not count it.
+        """
+        if not prompt:
+            return 0
+        count = self._tokenize.count_prompt(PromptTemplate.parse(prompt))
+        ends_itself = self.spec.ending == "none" and (
+            self.tokenize([""], prompt)[0][-1] in self.backbone.tokenizer.all_special_ids
+        )
+        return count - int(ends_itself)
 
     def _check_pools_prompt(self) -> None:
         if not self.spec.pool_prompt:

@@ -114,8 +114,7 @@ class Client:
             with self._opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
                 return answer.status, dict(answer.headers.items()), _read(answer, where)
         except HTTPError as error:
-            with error:
-                return error.code, dict(error.headers.items()), error.read(MOST_BYTES)
+            return error.code, dict(error.headers.items()), _read_error(error)
         except TimeoutError:
             reason = f"no answer within {TIMEOUT_SECONDS:.0f} s"
         except URLError as error:
@@ -157,6 +156,17 @@ def _read(answer: Any, where: str) -> bytes:
     if len(content) > MOST_BYTES:
         raise EndpointError(f"{where}: the answer has more than {MOST_BYTES >> 20} MiB.")
     return content
+
+
+def _read_error(error: HTTPError) -> bytes:
+    """Return what there is of the body of an error; the status says enough without one."""
+    with error:
+        try:
+            return error.read(MOST_BYTES)
+        except http.client.IncompleteRead as cut:
+            return cut.partial
+        except (OSError, http.client.HTTPException):
+            return b""
 
 
 def _parse(where: str, content: bytes) -> Any:

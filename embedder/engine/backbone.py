@@ -256,7 +256,7 @@ def _read_head(spec: VariantSpec, path: str, revision: str | None) -> dict[str, 
     """
     from transformers.utils.hub import cached_file
 
-    weighty = [layer for layer in spec.head if layer.kind != "Normalize"]
+    weighty = [layer for layer in spec.head if layer.kind != "Normalize" and layer.path]
     if is_saved_model(path) or not weighty:
         return {}
     read = {}
@@ -293,19 +293,27 @@ def find_commit(base: str, revision: str | None, notify: Notify) -> str:
 def name_encoder(kind: str, has_decoder: bool = False) -> str:
     """Return in words what a transformer is if it is no decoder alone; else "".
 
+    transformers lists the models that write text, and those that fill in masks.
+
     Parameters
     ----------
     kind : "model_type" of its configuration.
     has_decoder : "is_encoder_decoder" of it.
     """
-    from transformers.models.auto import modeling_auto
+    from transformers.models.auto import modeling_auto as known
 
-    if kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+    if kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         return f"it is an encoder ({kind})"
-    two_parts = kind in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
-    if two_parts or has_decoder:
+    if has_decoder or kind in known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         return f"it is an encoder-decoder ({kind})"
-    return ""
+    writes = {
+        *known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        *known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        *known.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    }
+    if kind not in known.MODEL_MAPPING_NAMES or {kind, kind.removesuffix("_text")} & writes:
+        return ""  # code of its own is found elsewhere
+    return f"it is an encoder ({kind})"
 
 
 def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:

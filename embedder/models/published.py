@@ -13,6 +13,7 @@ from typing import Any
 
 from embedder.attention import attends_both_ways
 from embedder.engine.backbone import find_commit
+from embedder.engine.limits import count_positions
 from embedder.engine.text import special_tokens
 from embedder.environment import quiet_transformers
 from embedder.models.bases import BASES
@@ -32,7 +33,7 @@ from embedder.variants import VariantSpec, parse_model_name
 from retrieval.errors import MillpondError, ModelError
 from retrieval.protocols import Notify, silent
 
-__all__ = ["Named", "Published", "read_published", "resolve_name"]
+__all__ = ["LIBRARY_SETTINGS", "Named", "Published", "read_published", "resolve_name"]
 
 _POOLINGS = {
     "cls": "cls",
@@ -51,7 +52,7 @@ _MODES = {
 }
 _ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")
 _TEXT_SETTINGS = "sentence_bert_config.json"
-_LIBRARY_SETTINGS = "config_sentence_transformers.json"
+LIBRARY_SETTINGS = "config_sentence_transformers.json"
 _USUAL_SETTINGS: dict[str, Any] = {
     "transformer_task": "feature-extraction",
     "module_output_name": "token_embeddings",
@@ -59,7 +60,9 @@ _USUAL_SETTINGS: dict[str, Any] = {
     "unpad_inputs": None,
 }
 """Settings of the Transformer that change nothing at these values; None for at any value."""
+_PROMPTS = ("query_prompt", "document_prompt")
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+_USUAL_LIMIT = 512
 _NO_LIMIT = 10**9
 """Tokenizers without a longest input say a number above this."""
 
@@ -145,21 +148,27 @@ def resolve_name(name: str, notify: Notify) -> Named:
         typed = parse_model_name(name, DEFAULT_VARIANT)
         _say_overridden(typed, commit, notify)
         return Named(typed, commit=commit)
-    published = read_published(typed.base, commit or typed.revision, notify)
+    published = read_published(typed.base, commit or typed.revision, notify, written)
     if published is None or published.spec is None:
         return Named(parse_model_name(name, DEFAULT_VARIANT), commit=commit)
-    options = parse_changes(written, "option of a published model")
-    spec = replace(published.spec, revision=typed.revision, **options)
+    spec = replace(published.spec, revision=typed.revision)
     at = f"@{typed.revision}" if typed.revision else ""
     return Named(spec, f"{typed.base}{at}{written}", commit)
 
 
-def read_published(base: str, revision: str | None, notify: Notify) -> Published | None:
+def read_published(
+    base: str, revision: str | None, notify: Notify, written: str = ""
+) -> Published | None:
     """Return what the files of a folder or hub id say; None where they do not say how it embeds.
+
+    Parameters
+    ----------
+    written : options of the model's name, ",OPTION=VALUE...", which replace what the files say.
 
     Raises
     ------
     ModelError : a file cannot be read, or names a part that our engine does not compute.
+    UnknownNameError, UsageError : an option does not exist, or a value is not of its type.
     """
     is_place = is_folder(base) or is_hub_id(base)
     if base in BASES or not is_place or is_saved_model(base):
@@ -170,38 +179,54 @@ def read_published(base: str, revision: str | None, notify: Notify) -> Published
     modules = read_model_json(files.place, "modules.json", revision)
     if modules is None or find_code(files.place, revision):  # loading it says what is wrong
         return None
+    options = parse_changes(written, "option of a published model")
+    try:
+        return Published(_read_spec(files, modules, options, notify))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{base}: its JSON files hold a value of another type than sentence-transformers "
+            f"writes ({error}). Copy the folder again."
+        ) from error
+
+
+def _read_spec(
+    files: _Files, modules: Any, options: Mapping[str, Any], notify: Notify
+) -> VariantSpec:
+    """Return what the files of a decoder say, as far as no option says otherwise."""
     paths, kinds = _read_modules(files, modules)
     config, tokenizer = _load_description(files)
     pooling, pools_prompt = _read_pooling(files, paths[1], int(config.hidden_size))
-    settings = files.read(_LIBRARY_SETTINGS)
+    settings = files.read(LIBRARY_SETTINGS)
     head, normalizes = _read_head(files, paths[2:], kinds[2:], int(config.hidden_size))
     if pooling == "weighted_mean" and not pools_prompt:
         raise files.refuse(f"{paths[1]}/config.json leaves prompts out of a weighted mean")
-    lowercase, limit = _read_text_settings(files, config, tokenizer)
-    prompts = _read_prompts(files, settings, notify)
-    if lowercase:
-        prompts = {side: prompt.lower() for side, prompt in prompts.items()}
-    return Published(
-        VariantSpec(
-            base=base,
-            revision=revision,
-            pooling=pooling,
-            attention="bidirectional" if attends_both_ways(config) else "causal",
-            ending=_read_ending(files, tokenizer, notify),
-            prompt_specials=any(
-                token in prompt
-                for token in special_tokens(tokenizer.backend_tokenizer)
-                for prompt in prompts.values()
-            ),
-            pool_prompt=pools_prompt,
-            head=head,
-            max_tokens=limit,
-            lowercase=lowercase,
-            normalize=normalizes or settings.get("similarity_fn_name") not in ("dot", "dot_score"),
-            query_prompt=prompts["query_prompt"],
-            document_prompt=prompts["document_prompt"],
-        )
+    lowercase, limit = _read_text_settings(
+        files, config, tokenizer, notify, is_typed="max_tokens" in options
     )
+    typed = {name: value for name, value in options.items() if name in _PROMPTS}
+    prompts = _read_prompts(files, settings, silent if "query_prompt" in typed else notify) | typed
+    if lowercase:  # sentence-transformers reads prompt and text in lower case
+        prompts = {side: prompt.lower() for side, prompt in prompts.items()}
+    spec = VariantSpec(
+        base=files.base,
+        revision=files.revision,
+        pooling=pooling,
+        attention="bidirectional" if attends_both_ways(config) else "causal",
+        ending=_read_ending(files, tokenizer, notify),
+        prompt_specials=any(
+            token in prompt
+            for token in special_tokens(tokenizer.backend_tokenizer)
+            for prompt in prompts.values()
+        ),
+        pool_prompt=pools_prompt,
+        head=head,
+        max_tokens=limit,
+        lowercase=lowercase,
+        normalize=normalizes or settings.get("similarity_fn_name") not in ("dot", "dot_score"),
+        query_prompt=prompts["query_prompt"],
+        document_prompt=prompts["document_prompt"],
+    )
+    return replace(spec, **{name: options[name] for name in options if name not in _PROMPTS})
 
 
 def _say_overridden(typed: VariantSpec, commit: str | None, notify: Notify) -> None:
@@ -263,8 +288,8 @@ def _read_pooling(files: _Files, path: str, width: int) -> tuple[str, bool]:
         if any(config[key] for key in unknown):
             raise files.refuse(f"{name} asks for {unknown[0]}")
         modes = [mode for key, mode in _MODES.items() if config.get(key)] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else list(modes)
-    if len(modes) != 1 or modes[0] not in _POOLINGS:
+    modes = list(modes) if isinstance(modes, list | tuple) else [modes]
+    if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in _POOLINGS:
         raise files.refuse(f"{name} asks for the pooling {' and '.join(map(str, modes))}")
     read = config.get("embedding_dimension", config.get("word_embedding_dimension", width))
     if read != width:
@@ -343,8 +368,13 @@ def _load_description(files: _Files) -> tuple[Any, Any]:
     return config, tokenizer
 
 
-def _read_text_settings(files: _Files, config: Any, tokenizer: Any) -> tuple[bool, int]:
-    """Return whether texts are put in lower case, and the longest input in tokens."""
+def _read_text_settings(
+    files: _Files, config: Any, tokenizer: Any, notify: Notify, *, is_typed: bool
+) -> tuple[bool, int]:
+    """Return whether texts are put in lower case, and the longest input in tokens.
+
+    ``is_typed`` says that the user named another longest input.
+    """
     settings = files.read(_TEXT_SETTINGS)
     for key, value in settings.items():
         if key in ("max_seq_length", "do_lower_case") or not value:
@@ -356,11 +386,17 @@ def _read_text_settings(files: _Files, config: Any, tokenizer: Any) -> tuple[boo
     limit = settings.get("max_seq_length")
     if limit is not None and type(limit) is not int:
         raise files.refuse(f"{_TEXT_SETTINGS} says max_seq_length {limit!r}")
+    lowercase = bool(settings.get("do_lower_case"))
     if limit is None:
-        most = getattr(config, "max_position_embeddings", None)
-        limits = [int(tokenizer.model_max_length), int(most or _NO_LIMIT + 1)]
-        limit = min(limits)
-    return bool(settings.get("do_lower_case")), 512 if limit > _NO_LIMIT else int(limit)
+        limit = min(int(tokenizer.model_max_length), count_positions(config) or _NO_LIMIT + 1)
+    if limit > _NO_LIMIT:
+        limit = _USUAL_LIMIT
+        if not is_typed:
+            notify(
+                f"{files.base} names no longest input; texts are cut at {limit} tokens. Another "
+                f"limit: --model {files.base},max_tokens=N"
+            )
+    return lowercase, int(limit)
 
 
 def _read_ending(files: _Files, tokenizer: Any, notify: Notify) -> str:
@@ -392,12 +428,12 @@ def _read_prompts(files: _Files, settings: Mapping[str, Any], notify: Notify) ->
     """Return the prompts of queries and documents as fields of a spec."""
     prompts = settings.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(p, str) for p in prompts.values()):
-        raise ModelError(f"{files.base}: the prompts of its {_LIBRARY_SETTINGS} are no texts.")
+        raise ModelError(f"{files.base}: the prompts of its {LIBRARY_SETTINGS} are no texts.")
     default = settings.get("default_prompt_name")
-    if default is not None and default not in prompts:
+    if default is not None and default not in list(prompts):
         known = ", ".join(map(repr, prompts)) or "none"
         raise ModelError(
-            f"{files.base}: {_LIBRARY_SETTINGS} names the default prompt {default!r}, but has "
+            f"{files.base}: {LIBRARY_SETTINGS} names the default prompt {default!r}, but has "
             f"{known}. Correct default_prompt_name there."
         )
     document = next((name for name in _DOCUMENT_PROMPTS if prompts.get(name)), "document")
@@ -406,7 +442,7 @@ def _read_prompts(files: _Files, settings: Mapping[str, Any], notify: Notify) ->
         "document_prompt": prompts.get(document) or "",
     }
     if any("{text}" in prompt for prompt in found.values()):
-        raise files.refuse(f"a prompt of {_LIBRARY_SETTINGS} holds {{text}}")
+        raise files.refuse(f"a prompt of {LIBRARY_SETTINGS} holds {{text}}")
     if document != "document":
         notify(
             f"{files.base} calls its prompt of documents {document!r}: "

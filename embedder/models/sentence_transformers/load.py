@@ -23,9 +23,14 @@ from retrieval.errors import MissingDependencyError, ModelError, SourceNotFoundE
 from retrieval.protocols import Notify
 
 __all__ = [
+    "Asked",
     "find_folder",
+    "find_model",
+    "find_place",
+    "import_library",
     "load_sentence_transformers",
     "needs_sentence_transformers",
+    "quiet",
 ]
 
 _OURS = "sentence_transformers."
@@ -34,7 +39,7 @@ _REVISION = re.compile(r"(?P<place>[^/]+(?:/[^/]+)?)@(?P<revision>[\w.\-]+)")
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """A model that a user named.
 
     Attributes
@@ -49,6 +54,11 @@ class _Asked:
     place: str
     revision: str | None
     options: Mapping[str, Any]
+
+    @property
+    def shown(self) -> str:
+        """The name as messages show it."""
+        return self.name.removeprefix(PREFIX)
 
 
 def find_folder(name: str) -> Path | None:
@@ -65,6 +75,19 @@ def find_folder(name: str) -> Path | None:
     if place.startswith((".", "/", "~")):
         raise SourceNotFoundError(f"{place}: there is no such folder; it was named by {name!r}.")
     return None
+
+
+def find_place(name: str) -> tuple[str, str | None]:
+    """Return the folder or hub id that a name with or without ``st:`` means, and its commit.
+
+    Raises
+    ------
+    SourceNotFoundError : as ``find_folder``.
+    UsageError, UnknownNameError : an option does not exist, or a value is not of its type.
+    ModelError : the model hub does not give it.
+    """
+    asked = _read_name(name)
+    return asked.place, _find_commit(asked)
 
 
 def needs_sentence_transformers(base: str, revision: str | None = None) -> str:
@@ -130,15 +153,12 @@ def load_sentence_transformers(
         process was forked from one that had computed.
     ModelError : it comes with code and is not trusted, or cannot be loaded.
     """
-    library = _import_library(name, reason)
+    library = import_library(name, reason)
     check_threads()
-    asked, chosen = _read_name(name), choose_device(device)
-    shown = asked.name.removeprefix(PREFIX)
-    notify(f"Loading {shown} with sentence-transformers" + (f": {reason}" if reason else ""))
-    asked = replace(asked, revision=_find_commit(asked))
-    if not trust_remote_code:
-        _refuse_code(asked)
-    with _quiet():
+    chosen = choose_device(device)
+    asked = find_model(name, notify, reason, trust_remote_code=trust_remote_code)
+    shown = asked.shown
+    with quiet():
         try:
             model = library.SentenceTransformer(
                 asked.place,
@@ -162,9 +182,27 @@ def load_sentence_transformers(
     return encoder
 
 
-def _say_what_differs(asked: _Asked, model: Any, notify: Notify) -> None:
+def find_model(
+    name: str, notify: Notify, reason: str = "", *, trust_remote_code: bool = False
+) -> Asked:
+    """Return the model that a name means, at one commit, after saying that it is loaded.
+
+    Raises
+    ------
+    SourceNotFoundError, UsageError, UnknownNameError, ModelError : as
+        ``load_sentence_transformers``.
+    """
+    asked = _read_name(name)
+    notify(f"Loading {asked.shown} with sentence-transformers" + (f": {reason}" if reason else ""))
+    asked = replace(asked, revision=_find_commit(asked))
+    if not trust_remote_code:
+        _refuse_code(asked)
+    return asked
+
+
+def _say_what_differs(asked: Asked, model: Any, notify: Notify) -> None:
     """Tell what the user might not expect of this model."""
-    shown = asked.name.removeprefix(PREFIX)
+    shown = asked.shown
     if read_model_json(asked.place, "modules.json", asked.revision) is None:
         modes = [mode for part in model if (mode := getattr(part, "pooling_mode", None))]
         pooling = f"{modes[0]} pooling" if modes else "no pooling"
@@ -179,7 +217,7 @@ def _say_what_differs(asked: _Asked, model: Any, notify: Notify) -> None:
         )
 
 
-def _import_library(name: str, reason: str) -> Any:
+def import_library(name: str, reason: str) -> Any:
     try:
         return importlib.import_module("sentence_transformers")
     except ModuleNotFoundError as error:
@@ -191,19 +229,19 @@ def _import_library(name: str, reason: str) -> Any:
         ) from error
 
 
-def _read_name(name: str) -> _Asked:
+def _read_name(name: str) -> Asked:
     folder = find_folder(name)
     prefix = PREFIX if name.startswith(PREFIX) else ""
     text = name.removeprefix(PREFIX)
     plain, written = (text, "") if is_folder(text) else split_name(text)
     options = parse_changes(written, "option of a model of sentence-transformers")
     if folder is not None:
-        return _Asked(f"{prefix}{folder}{written}", str(folder), None, options)
+        return Asked(f"{prefix}{folder}{written}", str(folder), None, options)
     found = _REVISION.fullmatch(plain)
     place, revision = (found["place"], found["revision"]) if found else (plain, None)
     if "/" not in place:
         place = _add_owner(place)
-    return _Asked(f"{prefix}{plain}{written}", place, revision, options)
+    return Asked(f"{prefix}{plain}{written}", place, revision, options)
 
 
 def _add_owner(name: str) -> str:
@@ -213,7 +251,7 @@ def _add_owner(name: str) -> str:
     return name if known else f"sentence-transformers/{name}"
 
 
-def _find_commit(asked: _Asked) -> str | None:
+def _find_commit(asked: Asked) -> str | None:
     """Return the commit of a hub id that all files are to come from; None for a folder.
 
     Raises
@@ -245,7 +283,7 @@ def _find_commit(asked: _Asked) -> str | None:
     )
 
 
-def _refuse_code(asked: _Asked) -> None:
+def _refuse_code(asked: Asked) -> None:
     """Raise ModelError where a model names Python code that it comes with."""
     place, revision = asked.place, asked.revision
     advice = (
@@ -287,7 +325,7 @@ def _refuse_code(asked: _Asked) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what the libraries log below an error."""
     logger = logging.getLogger("sentence_transformers")
     level = logger.level
@@ -307,12 +345,30 @@ def _limit_positions(model: Any) -> None:
     for path, module in model.named_modules():
         padding = getattr(module, "padding_idx", None)
         if path.endswith(".position_embeddings") and padding is not None:
-            room = module.num_embeddings - padding - 1
-            if (model.max_seq_length or 0) > room:
-                model.max_seq_length = room
+            _shorten(model, module.num_embeddings - padding - 1)
 
 
-def _apply(asked: _Asked, model: Any) -> None:
+def _shorten(model: Any, tokens: int) -> bool:
+    """Have each input module read no more tokens; return whether one can be told to.
+
+    A Router has several; those that read every token, such as StaticEmbedding, take no limit.
+    """
+    routes = getattr(model[0], "sub_modules", None)
+    inputs = [model[0]] if routes is None else [parts[0] for parts in routes.values() if len(parts)]
+    told = False
+    for part in inputs:
+        limit = getattr(type(part), "max_seq_length", None)
+        if not hasattr(part, "max_seq_length") or (
+            isinstance(limit, property) and limit.fset is None
+        ):
+            continue
+        told = True
+        if part.max_seq_length is None or part.max_seq_length > tokens:
+            part.max_seq_length = tokens
+    return told
+
+
+def _apply(asked: Asked, model: Any) -> None:
     """Give the model what was typed as options.
 
     Raises
@@ -333,4 +389,10 @@ def _apply(asked: _Asked, model: Any) -> None:
         most = model.max_seq_length if option == "max_tokens" else model.get_embedding_dimension()
         if value < 1 or (most is not None and value > most):
             raise UsageError(f"{option} is {value}; expected 1 to {most}, the model's own.")
-        setattr(model, {"max_tokens": "max_seq_length", "dimension": "truncate_dim"}[option], value)
+        if option == "dimension":
+            model.truncate_dim = value
+        elif not _shorten(model, value):
+            raise UsageError(
+                f"max_tokens is {value}, but this model ({type(model[0]).__name__}) reads every "
+                f"token of a text. Leave max_tokens out."
+            )

@@ -231,3 +231,12 @@ def test_a_server_that_breaks_off_is_said(start):
     server.answers = [(200, {"Content-Length": "100"}, b"{")]
     with pytest.raises(EndpointError, match="answers with|cannot be reached"):
         open_endpoint(server.url).embed(["a"])
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_an_error_whose_body_breaks_off_is_said_by_its_status(status, start):
+    server = start(embed)
+    cut = {"Content-Length": "100", "Connection": "close"}
+    server.answers = [(status, cut, b'{"detail": "why"}')]
+    with pytest.raises(EndpointError, match=f"answers {status}"):
+        open_endpoint(server.url).embed(["a"])

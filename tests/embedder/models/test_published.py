@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from embedder import Embedder
+from embedder.engine.backbone import name_encoder
 from embedder.models.published import read_published
 from embedder.models.saving import save_model
-from retrieval.errors import ModelError, UsageError
+from retrieval.errors import MillpondError, ModelError, UsageError
+from tests.embedder.models import published_layouts
 from tests.embedder.models.published_layouts import LAYOUTS, write_json, write_layout
 
 TEXTS = [
@@ -247,3 +249,136 @@ def test_a_name_asks_for_an_ending(base_folder):
     assert token.fingerprint.settings["ending"] == "<pad>"
     with pytest.raises(ModelError, match="ending is '<x>', but the base's tokenizer has no such"):
         Embedder.load(f"{folder}:mean+causal,ending=<x>", device="cpu")
+
+
+def test_a_prompt_that_ends_in_a_special_token_is_left_out_as_sentence_transformers_does(tmp_path):
+    """It counts that token as an ending, so the mean reads it: one token, but another vector."""
+    prompts = {"query": "Find it<|embed|>", "document": "<|embed|>"}
+    folder = write_layout(tmp_path / "gritlm", **{**LAYOUTS["gritlm"], "prompts": prompts})
+    embedder = Embedder.load(str(folder), device="cpu")
+    for side, encode in (
+        ("query", embedder.encode_queries),
+        ("document", embedder.encode_documents),
+    ):
+        assert np.abs(encode(TEXTS) - reference(folder, side, TEXTS)).max() < 1e-5
+
+
+@pytest.mark.parametrize("prompt", ["Find IT: ", "<|embed|>Find "])
+def test_a_typed_prompt_is_read_as_sentence_transformers_reads_it(folders, prompt):
+    library = pytest.importorskip("sentence_transformers")
+    for name in ("cls-tanh-lower", "qwen3-embedding"):
+        folder = folders(name)
+        typed = Embedder.load(f"{folder},query_prompt={prompt}", device="cpu")
+        model = library.SentenceTransformer(str(folder), device="cpu")
+        expected = model.encode(TEXTS, prompt=prompt, normalize_embeddings=True)
+        assert np.abs(typed.encode_queries(TEXTS) - expected).max() < 1e-5
+        again = Embedder.load(typed.name, device="cpu")
+        assert again.fingerprint == typed.fingerprint
+
+
+def test_a_model_that_names_no_longest_input_is_cut_at_512_and_says_so(tmp_path):
+    from transformers import BloomConfig
+
+    config = BloomConfig(vocab_size=len(published_layouts.TOKENS), hidden_size=32, n_layer=2)
+    layout = {**LAYOUTS["max"], "config": config, "max_seq_length": None, "length": 10**30}
+    folder, lines = write_layout(tmp_path / "bloom", **layout), []
+    assert read_published(str(folder), None, lines.append).spec.max_tokens == 512
+    assert any("names no longest input; texts are cut at 512 tokens" in line for line in lines)
+    lines.clear()
+    typed = read_published(str(folder), None, lines.append, ",max_tokens=700")
+    assert typed.spec.max_tokens == 700
+    assert not any("longest input" in line for line in lines)
+
+
+ODD = {
+    "a pooling mode that is a number": ("1_Pooling/config.json", {"pooling_mode": 3}, "pooling 3"),
+    "a pooling mode of lists": (
+        "1_Pooling/config.json",
+        {"pooling_mode": [["mean"]]},
+        "asks for the pooling",
+    ),
+    "a default prompt that is a list": (
+        "config_sentence_transformers.json",
+        {"default_prompt_name": ["query"]},
+        "names the default prompt",
+    ),
+    "prompts that are a list": (
+        "config_sentence_transformers.json",
+        {"prompts": ["query"]},
+        "are no texts",
+    ),
+    "a longest input that is a text": (
+        "sentence_bert_config.json",
+        {"max_seq_length": "32"},
+        "says max_seq_length '32'",
+    ),
+    "a longest input of the tokenizer that is a text": (
+        "tokenizer_config.json",
+        {"model_max_length": "long"},
+        "cannot be loaded|of another type",
+    ),
+    "a longest input below any": ("sentence_bert_config.json", {"max_seq_length": -1}, "is -1"),
+    "a hidden size that is a text": ("config.json", {"hidden_size": "wide"}, "cannot be loaded: "),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_a_value_of_an_odd_type_is_one_clear_line(tmp_path, case):
+    file, change, message = ODD[case]
+    layout = LAYOUTS["max"] | ({"max_seq_length": None} if file[:3] == "tok" else {})
+    folder = write_layout(tmp_path / "model", **layout)
+    _change(folder / file, **change)
+    with pytest.raises(MillpondError, match=message) as found:
+        Embedder.load(str(folder), device="cpu")
+    assert "\n" not in str(found.value)
+
+
+POSITIONS = {
+    "n_positions": (
+        "GPT2Config",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    ),
+    "max_position_embeddings": (
+        "OPTConfig",
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "ffn_dim": 32,
+            "word_embed_proj_dim": 32,
+            "max_position_embeddings": 64,
+        },
+    ),
+    "max_seq_len": ("MptConfig", {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}),
+    "n_positions of rotary tables": (
+        "GPTJConfig",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 8},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", POSITIONS)
+def test_a_base_is_never_read_beyond_the_positions_it_has(tmp_path, case):
+    import transformers
+
+    name, sizes = POSITIONS[case]
+    config = getattr(transformers, name)(vocab_size=len(published_layouts.TOKENS), **sizes)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
+    published_layouts._tokenizer(single="$A", eos="</s>").save_pretrained(tmp_path)
+    lines = []
+    embedder = Embedder.load(f"{tmp_path}:mean+causal", device="cpu", notify=lines.append)
+    assert embedder.spec.max_tokens == embedder.fingerprint.settings["max_tokens"] == 64
+    assert any("has 64 positions, so texts are cut at 64 tokens, not at 512" in li for li in lines)
+    assert np.isfinite(embedder.encode_documents(["the corn " * 300])).all()
+    short = Embedder.load(f"{tmp_path}:mean+causal,max_tokens=32", device="cpu")
+    assert short.spec.max_tokens == 32
+
+
+@pytest.mark.parametrize("kind", ["canine", "dpr", "splinter", "lilt", "bros", "bert", "xlm"])
+def test_encoders_are_known_by_the_lists_of_transformers(kind):
+    assert name_encoder(kind) == f"it is an encoder ({kind})"
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2_vl_text", "mpt", "gemma3_text", "own"])
+def test_decoders_are_not_taken_for_encoders(kind):
+    assert name_encoder(kind) == ""
