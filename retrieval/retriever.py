@@ -24,7 +24,7 @@ from retrieval.types import Hit, Query, check_fingerprints
 
 __all__ = ["Places", "Retriever"]
 
-Places: TypeAlias = Index | Path | str | Sequence[Index | Path | str]
+Places: TypeAlias = Index | IndexGroup | Path | str | Sequence[Index | Path | str]
 """An index, opened or by its folder, or several that are searched as one."""
 
 
@@ -36,14 +36,22 @@ class Retriever:
     encoder : turns the queries into vectors; or a function that loads it when it is first needed,
         which a lexical search never does.
     index : holds vectors that an encoder with the same fingerprint made.
+    other_prompt : whether the encoder may have another query prompt than the index was made with.
 
     Raises
     ------
     FingerprintError : encoder and index have different fingerprints.
     """
 
-    def __init__(self, encoder: Encoder | Callable[[], Encoder], index: VectorIndex) -> None:
+    def __init__(
+        self,
+        encoder: Encoder | Callable[[], Encoder],
+        index: VectorIndex,
+        *,
+        other_prompt: bool = False,
+    ) -> None:
         self.index = index
+        self._other_prompt = other_prompt
         self._load: Callable[[], Encoder] | None = None
         if isinstance(encoder, Encoder):
             self.encoder = encoder
@@ -59,7 +67,9 @@ class Retriever:
 
     @encoder.setter
     def encoder(self, encoder: Encoder) -> None:
-        check_fingerprints(self.index.fingerprint, encoder.fingerprint)
+        check_fingerprints(
+            self.index.fingerprint, encoder.fingerprint, other_prompt=self._other_prompt
+        )
         self._encoder = encoder
         self._load = None
 
@@ -74,6 +84,7 @@ class Retriever:
         one_text: bool = False,
         mode: str | None = None,
         trust_remote_code: bool = False,
+        instruction: str | None = None,
         notify: Notify = silent,
     ) -> Self:
         """Return a retriever for an index, with the model that made it.
@@ -90,6 +101,8 @@ class Retriever:
         mode : with "lexical", the model is not loaded before a search needs it.
         trust_remote_code : whether sentence-transformers may run Python code that comes with the
             model.
+        instruction : goes before queries in the model's template, in place of the index's own
+            query prompt.
         notify : receives one line for the user at each slow or notable step.
 
         Raises
@@ -112,9 +125,13 @@ class Retriever:
                 where=where,
                 notify=notify,
                 trust_remote_code=trust_remote_code,
+                instruction=instruction,
             )
 
-        return cls(load_model if mode == LEXICAL else load_model(), opened)
+        other_prompt = instruction is not None
+        return cls(
+            load_model if mode == LEXICAL else load_model(), opened, other_prompt=other_prompt
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -193,7 +210,7 @@ class Retriever:
 
 
 def _open(places: Places) -> Index | IndexGroup:
-    if isinstance(places, Index):
+    if isinstance(places, Index | IndexGroup):
         return places
     if isinstance(places, Path | str):
         return Index.open(places)

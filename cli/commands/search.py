@@ -1,51 +1,55 @@
-"""``millpond search``: hits for one text, or a TREC run for a file of queries."""
+"""``millpond search``: hits for a text, for a file of queries, or for what is typed at a prompt."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.cells import cell_len
 
-from cli.console import clean, message, progress, warn
-from cli.models import note_untrained
+from cli.hits import print_hits
 from cli.options import DeviceOption, IndexSpeedOption, JsonOption, SkipBadOption, TrustOption
-from cli.output import (
-    atomic_output,
-    check_output,
-    collapse,
-    print_json,
-    print_line,
-    stdout_width,
-    truncate,
-    wrap,
-)
+from cli.output import check_output, print_line
+from cli.searching import Choices, Loading, open_search
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 
 if TYPE_CHECKING:
-    from retrieval import Hit, Query
-    from retrieval.filters import Expression
-    from retrieval.retriever import Retriever
+    from cli.searching import Search
 
-__all__ = ["search"]
+__all__ = ["FusionName", "ModeName", "search"]
 
 HITS_FOR_TEXT = 10
 HITS_FOR_QUERIES = 100
-RUN_TAG = "millpond"
+STDIN = "-"
 
-_SNIPPET_LINES = 2
-_PIPED_SNIPPET_CELLS = 160
-_INDENT = "    "
-_NARROWEST_TITLE = 10
+
+class ModeName(StrEnum):
+    """What --mode accepts; a test holds it equal to ``retrieval.blend.MODES``."""
+
+    HYBRID = "hybrid"
+    DENSE = "dense"
+    LEXICAL = "lexical"
+
+
+class FusionName(StrEnum):
+    """What --fusion accepts; a test holds it equal to ``retrieval.blend.FUSIONS``."""
+
+    CONVEX = "convex"
+    RRF = "rrf"
 
 
 def search(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")],
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="What to look for.")] = None,
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DIR... [TEXT]",
+            help="Index folders of one model, and what to look for; - reads a text a line from "
+            "stdin. Without TEXT, a terminal gets a prompt.",
+        ),
+    ],
     k: Annotated[
         int | None,
         typer.Option(
@@ -54,6 +58,27 @@ def search(
             min=1,
             help="The number of hits.",
             show_default=f"{HITS_FOR_TEXT}, or {HITS_FOR_QUERIES} with --queries",
+        ),
+    ] = None,
+    mode: Annotated[
+        ModeName | None,
+        typer.Option(
+            "--mode",
+            help="Search by meaning (dense), by words (lexical, which loads no model) or both.",
+            show_default="hybrid where the index has both arms",
+        ),
+    ] = None,
+    fusion: Annotated[
+        FusionName,
+        typer.Option("--fusion", help="How hybrid joins both: a mean of scores, or of ranks."),
+    ] = FusionName.CONVEX,
+    weight: Annotated[
+        float | None,
+        typer.Option(
+            "--weight",
+            metavar="W",
+            help="The share of meaning in a convex fusion, 0 to 1.",
+            show_default="what 'millpond tune' found, else the default of docs/hybrid.md",
         ),
     ] = None,
     json: JsonOption = False,
@@ -88,210 +113,137 @@ def search(
     speed: IndexSpeedOption = None,
     trust_remote_code: TrustOption = False,
 ) -> None:
-    """Find the documents of an index that are nearest to a text.
+    """Find the documents that answer a text best.
 
-    With --json, one object per hit: rank, doc_id, score, title, text, and metadata if there is any.
-    With --queries, a TREC run: query id, Q0, document id, rank from 1, score and tag per line. A
-    filter compares fields with ==, !=, <, <=, >, >=, in, not in and contains, joined by and, or,
-    not and parentheses.
+    Documents are compared by meaning and by words, or with --mode by one of them. On a terminal
+    each hit says why it is one: the score and rank of both, and the words that matched. With
+    --json, one object per hit: rank, doc_id, score, title, text; and, where there are any,
+    metadata, arms, matched and index. With --queries, a TREC run: query id, Q0, document id, rank
+    from 1, score and tag per line; or with --json, the objects with the query's id. A filter
+    compares fields with ==, !=, <, <=, >, >=, in, not in and contains, joined by and, or, not and
+    parentheses. At the prompt, :help lists commands such as :k 20 and :mode lexical.
 
     \b
     Examples:
       millpond search demo-index "delete a folder and everything in it"
-      millpond search my-index "dams and fish" --filter 'year >= 2020 and lang == "en"'
+      millpond search demo-index
+      millpond search my-index "error E-4711" --mode lexical
+      millpond search part-1 part-2 "dams and fish" --filter 'year >= 2020 and lang == "en"'
       millpond search my-index --queries queries.jsonl --run run.trec
     """
-    _check_request(text, queries, run, json)
-    use_stored_server(folder, url, ask_key)
-    if text is not None:
-        retriever, chosen = _open(
-            folder, model, device, speed, where, trust_remote_code, one_text=True
-        )
-        hits = retriever.search(text, k or HITS_FOR_TEXT, where=chosen)
-        _print_hits(hits, as_json=json)
-    elif queries is not None and run is not None:
-        total = _check_queries(queries, skip_bad)
-        if run != "-":
-            check_output(Path(run), queries, folder, option="--run")
-        retriever, chosen = _open(folder, model, device, speed, where, trust_remote_code)
-        _write_run(retriever, queries, run, k or HITS_FOR_QUERIES, chosen, skip_bad, total)
+    request = _read_request(places, queries, run, json)
+    for folder in request.folders:
+        use_stored_server(folder, url, ask_key)
+    total = None
+    if queries is not None:
+        from cli.runs import check_queries
+
+        total = check_queries(queries, skip_bad)
+        if run is not None and run != "-":
+            check_output(Path(run), queries, *request.folders, option="--run")
+    choices = Choices(
+        k or (HITS_FOR_TEXT if queries is None else HITS_FOR_QUERIES),
+        where,
+        mode.value if mode else None,
+        fusion.value,
+        weight,
+    )
+    loading = Loading(model, device, speed, trust_remote_code, one_text=queries is None)
+    opened = open_search(request.folders, choices, loading)
+    if queries is not None:
+        from cli.runs import print_answers, write_run
+
+        if run is None:
+            print_answers(opened, queries, skip_bad)
+        else:
+            write_run(opened, queries, run, skip_bad, total)
+    elif request.text is None:
+        from cli.prompt import run_prompt
+
+        run_prompt(opened)
+    elif request.text == STDIN:
+        _answer_lines(opened, json)
+    else:
+        print_hits(opened.answer(request.text), as_json=json)
 
 
-def _check_request(text: str | None, queries: str | None, run: str | None, json: bool) -> None:
-    """Raise UsageError unless exactly one of the two kinds of search is asked for."""
+@dataclass(frozen=True)
+class _Request:
+    """What was typed: indexes, and a text, "-" for those of stdin, or None."""
+
+    folders: list[Path]
+    text: str | None = None
+
+
+def _read_request(places: list[str], queries: str | None, run: str | None, json: bool) -> _Request:
+    """Return the indexes and the text: the last of several places that is not an index.
+
+    Raises
+    ------
+    UsageError : what was typed does not fit together.
+    """
     from retrieval.errors import UsageError
 
-    if (text is None) == (queries is None):
-        arrived = "neither was given" if text is None else "both were given"
-        raise UsageError(
-            f"A search needs a text or --queries FILE, and {arrived}. Type: millpond search DIR "
-            f'"TEXT", or: millpond search DIR --queries FILE --run OUT'
-        )
-    if text is not None and run is not None:
-        raise UsageError("--run goes with --queries FILE. Leave it out, or add --queries.")
-    if text is not None and not text.strip():
-        raise UsageError("The text is empty; type what to look for.")
-    if queries is not None and run is None:
-        raise UsageError("--queries needs --run OUT, the file to write; - writes to stdout.")
-    if queries is not None and json:
-        raise UsageError("--json goes with a text; --queries writes a TREC run. Leave one out.")
-
-
-def _open(
-    folder: Path,
-    model: str | None,
-    device: str | None,
-    asked_speed: str | None,
-    where: str | None,
-    trust: bool,
-    *,
-    one_text: bool = False,
-) -> tuple[Retriever, Expression | None]:
-    """Return a retriever, by default with the model that made the index, and the filter.
-
-    For ``one_text`` on a CPU it may be one that does without torch, whose import takes longer
-    than the search. A filter that cannot be read or does not fit the fields is refused before
-    the model is loaded.
-    """
-    from indexes import Index
-    from retrieval.filters import parse_filter
-    from retrieval.retriever import Retriever
-
-    index = Index.open(folder)
-    chosen = None if where is None else parse_filter(where)
-    if not index.count(chosen):
-        warn("No document matches the filter.")
-    retriever = Retriever.open(
-        index,
-        model,
-        asked_speed,
-        device,
-        one_text=one_text,
-        trust_remote_code=trust,
-        notify=message,
+    *folders, last = places
+    has_text = bool(folders) and not _is_index(last)
+    request = (
+        _Request([Path(one) for one in folders], last)
+        if has_text
+        else _Request([Path(one) for one in places])
     )
-    note_untrained(retriever.encoder)
-    return retriever, chosen
+    if queries is not None:
+        if has_text:
+            raise UsageError(
+                "A search needs a text or --queries FILE, and both were given. Leave one out."
+            )
+        if json == (run is not None):
+            problem = "both were given" if json else "neither was given"
+            raise UsageError(
+                f"--queries needs --run OUT, the file to write (- for stdout), or --json; and "
+                f"{problem}."
+            )
+        return request
+    if run is not None:
+        raise UsageError("--run goes with --queries FILE. Leave it out, or add --queries.")
+    if request.text is not None and not request.text.strip():
+        raise UsageError("The text is empty; type what to look for.")
+    if request.text is None:
+        _check_prompt(places, json)
+    return request
 
 
-def _print_hits(hits: list[Hit], *, as_json: bool) -> None:
-    if as_json:
-        for hit in hits:
-            print_json(_to_json(hit))
-        return
-    width = stdout_width()
-    for hit in hits:
-        for line in _layout(hit, width):
-            _print_styled(line, hit) if width else print_line(line)
+def _check_prompt(places: list[str], json: bool) -> None:
+    """Raise UsageError where nobody can type at a prompt."""
+    from retrieval.errors import UsageError
 
-
-def _to_json(hit: Hit) -> dict[str, object]:
-    data: dict[str, object] = {
-        "rank": hit.rank,
-        "doc_id": hit.doc_id,
-        "score": hit.score,
-        "title": hit.title,
-        "text": hit.text,
-    }
-    return data | ({"metadata": dict(hit.metadata)} if hit.metadata else {})
-
-
-def _layout(hit: Hit, width: int | None) -> Iterator[str]:
-    """Yield the lines of one hit: rank, score, id and title, then at most two of its text.
-
-    Piped (``width`` None), the text is one line that is cut but never wrapped.
-    """
-    head = f"{hit.rank:>2}  {hit.score:.4f}  {clean(hit.doc_id)}"
-    title = collapse(hit.title)
-    if title and title != hit.doc_id:
-        head += "  " + title if width is None else _fit("  " + title, width - cell_len(head))
-    yield head.rstrip()
-    room = (width or _PIPED_SNIPPET_CELLS + len(_INDENT)) - len(_INDENT)
-    start = collapse(hit.text[: 8 * room])
-    for line in wrap(start, room, _SNIPPET_LINES if width else 1):
-        yield _INDENT + line
-
-
-def _fit(text: str, room: int) -> str:
-    """Return the text cut to the room, "" if the room is too small to be useful."""
-    return truncate(text, room) if room >= _NARROWEST_TITLE else ""
-
-
-def _print_styled(line: str, hit: Hit) -> None:
-    """Print a line on a terminal, the document id in bold and the text dim."""
-    from rich.console import Console
-    from rich.text import Text
-
-    shown = Text(line)
-    if line.startswith(_INDENT):
-        shown.stylize("dim")
-    else:
-        start = line.index("  ", 3) + 2
-        shown.stylize("bold", start, start + len(clean(hit.doc_id)))
-    Console(highlight=False, markup=False, emoji=False).print(shown, soft_wrap=True)
-
-
-def _check_queries(source: str, skip_bad: bool) -> int | None:
-    """Read the queries before a model is loaded; return their number, None for stdin."""
-    if source == "-":
-        return None
-    from retrieval import read_queries
-
-    queries = read_queries(source, skip_bad=skip_bad)
-    total = 0
-    for query in queries:
-        _check_id("query", query.query_id)
-        total += 1
-    if queries.skipped:
-        warn(f"{queries.skipped:,} bad queries are skipped. The first: {queries.first_skipped[0]}")
-    return total
-
-
-def _write_run(
-    retriever: Retriever,
-    source: str,
-    run: str,
-    k: int,
-    where: Expression | None,
-    skip_bad: bool,
-    total: int | None,
-) -> None:
-    """Write a TREC run, holding one batch of queries in memory."""
-    from retrieval import read_queries
-
-    queries = read_queries(source, skip_bad=skip_bad)
-    with _open_run(run) as stream, progress("Searching", total, "queries") as advance:
-        count = 0
-        for query, hits in retriever.search_many(queries, k, where=where):
-            stream.writelines(_run_lines(query, hits))
-            advance(1)
-            count += 1
-    message(f"Answered {count:,} {'query' if count == 1 else 'queries'}: {run}")
-
-
-def _run_lines(query: Query, hits: Iterable[Hit]) -> Iterator[str]:
-    """Yield TREC run lines; nine digits keep every float32 score distinct."""
-    _check_id("query", query.query_id)
-    for hit in hits:
-        _check_id("document", hit.doc_id)
-        yield f"{query.query_id} Q0 {hit.doc_id} {hit.rank} {hit.score:.9g} {RUN_TAG}\n"
-
-
-def _check_id(kind: str, identifier: str) -> None:
-    """Raise UsageError for an id that a TREC run cannot hold."""
-    if identifier.split() != [identifier]:
-        from retrieval.errors import UsageError
-
+    several = (
+        f' {places[-1]} is an index; to look for that word, type it with a blank: "{places[-1]} ".'
+        if len(places) > 1
+        else ""
+    )
+    if json:
+        raise UsageError(f"--json needs a text or --queries FILE, and neither was given.{several}")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
-            f"The {kind} id {identifier!r} contains a space, and the columns of a TREC run are "
-            f"separated by spaces. Rename the id, or search one text at a time with --json."
+            "A search needs a text or --queries FILE, and neither was given; a prompt needs a "
+            'terminal. Type: millpond search DIR "TEXT", or: millpond search DIR - for a text a '
+            f"line from stdin.{several}"
         )
 
 
-@contextmanager
-def _open_run(run: str) -> Iterator[IO[str]]:
-    if run == "-":
-        yield sys.stdout
-        return
-    with atomic_output(Path(run)) as path, path.open("w", encoding="utf-8", newline="\n") as stream:
-        yield stream
+def _is_index(place: str) -> bool:
+    from indexes.storage.manifest import MANIFEST_NAME
+
+    return (Path(place) / MANIFEST_NAME).is_file()
+
+
+def _answer_lines(search: Search, as_json: bool) -> None:
+    """Answer each line of stdin when it arrives; blank ones are passed over."""
+    for line in sys.stdin:
+        text = line.strip()
+        if not text:
+            continue
+        if not as_json:
+            print_line(f"> {text}")
+        print_hits(search.answer(text), as_json=as_json, query={"query": text})
+        sys.stdout.flush()

@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from cli.commands.search import _layout
 from cli.console import clean
+from cli.hits import lay_out as _layout
 from indexes import Index
 from retrieval import Hit
 
@@ -24,10 +24,15 @@ def test_the_model_is_the_one_that_made_the_index(millpond, index_folder, loaded
 def test_json_prints_one_object_a_hit(millpond, index_folder):
     result = millpond("search", index_folder, "mills grind corn", "-k", 2, "--json")
     first, second = map(json.loads, result.stdout.splitlines())
-    assert list(first) == ["rank", "doc_id", "score", "title", "text", "metadata"]
+    shared = ["rank", "doc_id", "score", "title", "text"]
+    assert list(first) == [*shared, "metadata", "arms", "matched"]
     assert (first["rank"], first["doc_id"], first["metadata"]) == (1, "b", {"year": 1851})
     assert first["score"] == pytest.approx(1.0, abs=1e-6)
-    assert list(second) == ["rank", "doc_id", "score", "title", "text"]
+    assert list(second) == [*shared, "arms", "matched"]
+    assert first["arms"]["dense"] == {"score": pytest.approx(1.0, abs=1e-6), "rank": 1}
+    assert first["arms"]["lexical"]["rank"] == 1
+    assert first["matched"] == ["mills", "grind", "corn"]
+    assert second["arms"]["lexical"] == {"score": 0.0, "rank": None}
 
 
 def test_ten_hits_for_a_text_and_a_hundred_for_queries(millpond, write_jsonl, tmp_path):
@@ -46,7 +51,8 @@ def test_writes_a_trec_run_that_keeps_scores_distinct(
         "queries.jsonl", {"_id": "q1", "text": "mills"}, {"_id": "q2", "text": "still water"}
     )
     run = tmp_path / "out.trec"
-    result = millpond("search", index_folder, "--queries", queries, "--run", run, "-k", 2)
+    asked = ("--queries", queries, "--run", run, "-k", 2, "--mode", "dense")
+    result = millpond("search", index_folder, *asked)
     assert (result.exit_code, result.stdout) == (0, "")
     rows = [line.split(" ") for line in run.read_text().splitlines()]
     assert [(row[0], row[1], row[3], row[5]) for row in rows] == [
@@ -61,30 +67,38 @@ def test_writes_a_trec_run_that_keeps_scores_distinct(
 
 
 @pytest.mark.parametrize("kind", ["query", "document"])
-def test_a_run_refuses_ids_with_blanks_and_keeps_the_old_file(
+def test_blanks_of_ids_in_a_run_are_written_as_in_a_url_and_told(
     kind, millpond, write_jsonl, tmp_path
 ):
-    path = write_jsonl("c.jsonl", {"_id": "a b" if kind == "document" else "a", "text": "x"})
-    queries = write_jsonl("q.jsonl", {"_id": "q 1" if kind == "query" else "q", "text": "x"})
-    run = tmp_path / "out.trec"
-    run.write_text("earlier")
+    names = {"query": "q", "document": "a"} | {kind: "5% of it"}
+    path = write_jsonl("c.jsonl", {"_id": names["document"], "text": "x"})
+    queries = write_jsonl("q.jsonl", {"_id": names["query"], "text": "x"})
     millpond("index", path, "--out", tmp_path / "index")
-    result = millpond("search", tmp_path / "index", "--queries", queries, "--run", run)
-    assert result.exit_code == 2
-    assert f"The {kind} id" in result.stderr
-    assert run.read_text() == "earlier"
+    result = millpond("search", tmp_path / "index", "--queries", queries, "--run", "-")
+    assert result.exit_code == 0, result.stderr
+    row = result.stdout.split()
+    assert len(row) == 6
+    assert row[0 if kind == "query" else 2] == "5%25%20of%20it"
+    assert "Warning: The columns of a TREC run" in result.stderr
+    assert "5%25%20of%20it" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         ((), "neither was given"),
+        (("--json",), "neither was given"),
         (("text", "--queries", "q.jsonl"), "both were given"),
-        (("--queries", "q.jsonl"), "needs --run"),
+        (("--queries", "q.jsonl"), "needs --run OUT"),
         (("text", "--run", "out"), "--run goes with --queries"),
-        (("--queries", "q.jsonl", "--run", "out", "--json"), "--json goes with a text"),
+        (("--queries", "q.jsonl", "--run", "out", "--json"), "both were given"),
         ((" ",), "is empty"),
         (("text", "-k", "0"), "-k"),
+        (("text", "--weight", "1.5"), "between 0"),
+        (("text", "--weight", "-0.1"), "between 0"),
+        (("text", "--weight", "nan"), "between 0"),
+        (("text", "--mode", "sparse"), "--mode"),
+        (("text", "--fusion", "sum"), "--fusion"),
         (("text", "-k", "many"), "-k"),
     ],
 )
