@@ -68,8 +68,11 @@ def note_untrained(encoder: Encoder) -> None:
 
 def warn_skipped(source: Corpus | Texts) -> None:
     """Warn of the bad records that were skipped, if any."""
+    from retrieval.plurals import count_noun
+
     if source.skipped:
-        warn(f"{source.skipped:,} bad records were skipped. The first: {source.first_skipped[0]}")
+        count = count_noun(source.skipped, "bad record was", "bad records were")
+        warn(f"{count} skipped. The first: {source.first_skipped[0]}")
 
 
 class ReportingEncoder:

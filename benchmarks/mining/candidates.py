@@ -36,12 +36,14 @@ class Candidates:
     texts : the candidates, then the positives that are none (see ``collect``).
     keys : uint64, the hash of each of ``texts``.
     count : N, how many of ``texts`` are candidates.
+    empty : how many documents of the corpus hold no text.
     """
 
-    def __init__(self, texts: Sequence[str], count: int | None = None) -> None:
+    def __init__(self, texts: Sequence[str], count: int | None = None, empty: int = 0) -> None:
         self.texts = texts
         self.keys = np.fromiter(map(hash_text, texts), np.uint64, len(texts))
         self.count = len(texts) if count is None else count
+        self.empty = empty
         self._rows = {key: row for row, key in enumerate(self.keys.tolist())}
 
     @classmethod
@@ -53,13 +55,16 @@ class Candidates:
         them, and they are never drawn.
         """
         chosen: dict[int, str] = {}
+        empty = 0
         for document in corpus or ():
             if document.content.strip():
                 chosen.setdefault(hash_text(document.content), document.content)
+            else:
+                empty += 1
         count = None if corpus is None else len(chosen)
         for pair in pairs:
             chosen.setdefault(hash_text(pair.positive), pair.positive)
-        return cls(list(chosen.values()), count)
+        return cls(list(chosen.values()), count, empty)
 
     def row(self, text: str) -> int:
         """Return the position of a candidate or a positive in ``texts``."""

@@ -12,8 +12,9 @@ from benchmarks.scoring.metrics import retrieval_metrics, score_run
 from benchmarks.scoring.results import QueryHits, TopHit
 from benchmarks.tasks.task import Scores, Task
 from retrieval import Corpus, Hit, Query, read_corpus, read_queries
-from retrieval.corpus.qrels import Judgement, find_beir, read_qrels
-from retrieval.errors import RecordError, UsageError
+from retrieval.corpus.qrels import find_beir, match_judgements, read_qrels
+from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 
 __all__ = [
     "PROTOCOL",
@@ -23,11 +24,9 @@ __all__ = [
     "score_retrieval",
 ]
 
-PROTOCOL = 1
+PROTOCOL = 2
 HITS_KEPT = 10
 SNIPPET_CHARACTERS = 200
-
-_NAMED = 5
 
 Ranking = tuple[Query, Sequence[Hit]]
 """A query and its hits with title and text, best first."""
@@ -73,13 +72,13 @@ def retrieval_files(task: Task) -> dict[str, Path]:
 def load_retrieval(task: Task, skip_bad: bool) -> RetrievalData:
     """Return the judged queries, after a look at every document's id.
 
-    Queries with no relevant document are left out, and a note says how many.
+    Queries with no relevant document are left out, and judged documents that the corpus lacks
+    count as not found; notes say how many.
 
     Raises
     ------
-    RecordError : a bad record, or judgements of queries or documents that are not there, unless
-        ``skip_bad``.
-    UsageError : no query with a relevant document is left.
+    RecordError : a bad record, or judgements of queries that are not there, unless ``skip_bad``.
+    UsageError : no query with a relevant document is left, or no judged document is there.
     """
     qrels = retrieval_files(task)["qrels"]
     read = read_qrels(qrels, skip_bad=skip_bad)
@@ -99,17 +98,16 @@ def load_retrieval(task: Task, skip_bad: bool) -> RetrievalData:
         ("bad document was", "bad documents were", corpus),
     ):
         if reader.skipped:
-            count = _count(reader.skipped, one, several)
+            count = count_noun(reader.skipped, one, several)
             notes.append(f"{count} left out; the first: {reader.first_skipped[0]}.")
-    kept, dropped = _drop_unknown(qrels, judged, set(asked), present, skip_bad)
-    notes += dropped
+    kept, missing = match_judgements(qrels, judged, asked, present, skip_bad)
+    notes += missing
     rows: dict[str, dict[str, int]] = {}
     for row in kept:
         rows.setdefault(row.query_id, {})[row.doc_id] = max(row.score, 0)  # no gain is below 0
     relevant = {query: row for query, row in rows.items() if any(row.values())}
-    judged_at_all = {row.query_id for row in judged} & set(asked)
-    if missing := len(judged_at_all) - len(relevant):
-        count = _count(missing, "judged query has", "judged queries have")
+    if without := len(rows) - len(relevant):
+        count = count_noun(without, "judged query has", "judged queries have")
         notes.append(f"{count} no relevant document and had to be left out.")
     if not relevant:
         raise UsageError(f"{qrels}: no query has a relevant document; expected one or more.")
@@ -146,7 +144,7 @@ def score_retrieval(
     means = {name: float(np.mean(values)) for name, values in items.items()}
     notes = []
     if itself:
-        count = _count(itself, "query", "queries")
+        count = count_noun(itself, "query", "queries")
         notes.append(f"{count} found itself among the documents, which does not count.")
     return Scores(metrics[0], means, ids, items, notes), shown
 
@@ -172,10 +170,6 @@ def _keep_hits(query: Query, hits: Sequence[Hit], judged: Mapping[str, int]) -> 
     )
 
 
-def _count(count: int, one: str, several: str) -> str:
-    return f"{count:,} {one if count == 1 else several}"
-
-
 def _shorten(text: str) -> str:
     """Return the text on one line, cut between words where it is long."""
     line = " ".join(text[: 20 * SNIPPET_CHARACTERS].split())
@@ -183,32 +177,3 @@ def _shorten(text: str) -> str:
         return line
     cut = line[: SNIPPET_CHARACTERS - 1]
     return (cut.rpartition(" ")[0] or cut) + "…"
-
-
-def _drop_unknown(
-    path: Path, judged: Sequence[Judgement], queries: set[str], documents: set[str], skip_bad: bool
-) -> tuple[list[Judgement], list[str]]:
-    """Return the judgements of queries and documents that are there, and a note on the others."""
-    kept, unknown = [], []
-    for row in judged:
-        if row.query_id not in queries:
-            unknown.append((row.line, f"query {row.query_id!r}"))
-        elif row.doc_id not in documents:
-            unknown.append((row.line, f"document {row.doc_id!r}"))
-        else:
-            kept.append(row)
-    if not unknown:
-        return kept, []
-    listing = ", ".join(f"{what} (line {line})" for line, what in unknown[:_NAMED])
-    more = ", ..." if len(unknown) > _NAMED else ""
-    count = len(unknown)
-    if not skip_bad:
-        rows = _count(count, "row names", "rows name")
-        raise RecordError(
-            str(path),
-            unknown[0][0],
-            f"{rows} a query or document that does not exist: {listing}{more}. Fix the file, or "
-            f"pass --skip-bad to leave such rows out",
-        )
-    rows = _count(count, "judgement was", "judgements were")
-    return kept, [f"{rows} left out, of a query or document that does not exist: {listing}{more}."]

@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from cli.console import format_seconds, message, progress, warn
-from cli.models import ReportingEncoder, keep_memory, load_encoder, note_untrained
-from cli.options import DeviceOption, SpeedName, SpeedOption, TrustOption
+from cli.models import (
+    ReportingEncoder,
+    keep_memory,
+    load_encoder,
+    note_untrained,
+    warn_skipped,
+)
+from cli.options import DeviceOption, SkipBadOption, SpeedName, SpeedOption, TrustOption
 from cli.output import atomic_output, check_output, print_json
 
 if TYPE_CHECKING:
@@ -43,7 +49,7 @@ def mine(
         Path,
         typer.Argument(
             metavar="PAIRS",
-            help="A .jsonl, .jsonl.gz or .parquet file of query, positive and negatives, or a "
+            help="A .jsonl, .csv, .tsv or .parquet file of query, positive and negatives, or a "
             "BEIR folder with qrels/train.tsv.",
         ),
     ],
@@ -85,6 +91,7 @@ def mine(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the negatives that the pairs already have.")
     ] = False,
+    skip_bad: SkipBadOption = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     device: DeviceOption = None,
     speed: SpeedOption = SpeedName.EXACT,
@@ -113,8 +120,8 @@ def mine(
         replace=replace,
     )
     _check_out(out, pairs, corpus)
-    source = _read_pairs(pairs)
-    candidates = _collect(source, corpus)
+    source = _read_pairs(pairs, skip_bad)
+    candidates = _collect(source, corpus, skip_bad)
     check_window(config, candidates)
     started = time.monotonic()
     load = partial(_load, by, device, speed, trust=trust_remote_code)
@@ -136,19 +143,32 @@ def _check_out(out: Path, pairs: Path, corpus: str | None) -> None:
     check_output(out, pairs, *([corpus] if corpus else []))
 
 
-def _read_pairs(path: Path) -> PairSource:
+def _read_pairs(path: Path, skip_bad: bool) -> PairSource:
     from embedder.training.config import DataSource
     from embedder.training.data import PairSource
 
     with progress("Checking", None, "pairs") as advance:
-        return PairSource(DataSource(path=path), advance)
+        source = PairSource(DataSource(path=path), advance, skip_bad=skip_bad)
+    for note in source.notes:
+        warn(note)
+    return source
 
 
-def _collect(source: PairSource, corpus: str | None) -> Candidates:
+def _collect(source: PairSource, corpus: str | None, skip_bad: bool) -> Candidates:
+    """Return the candidates; what of the corpus is none is said."""
     from benchmarks.mining.candidates import Candidates
     from retrieval import read_corpus
+    from retrieval.plurals import count_noun
 
-    return Candidates.collect(source, None if corpus is None else read_corpus(corpus))
+    if corpus is None:
+        return Candidates.collect(source)
+    documents = read_corpus(corpus, skip_bad=skip_bad)
+    candidates = Candidates.collect(source, documents)
+    warn_skipped(documents)
+    if candidates.empty:
+        empty = count_noun(candidates.empty, "empty document", "empty documents")
+        message(f"{empty} of {corpus} cannot be a negative.")
+    return candidates
 
 
 @contextmanager
@@ -208,9 +228,11 @@ def _write(
 
 def _report(summary: MiningSummary, out: Path, seconds: float) -> None:
     """Report on stderr what was mined, what was left out and why."""
+    from retrieval.plurals import count_noun
+
     rate = summary.pairs / seconds if seconds else 0.0
     message(
-        f"Mined {summary.negatives:,} negatives for {_pairs(summary.pairs)} in "
+        f"Mined {count_noun(summary.negatives, 'negative')} for {_pairs(summary.pairs)} in "
         f"{format_seconds(seconds)} ({rate:,.{0 if rate >= 10 else 1}f} pairs/s): {out}"
     )
     counts = sorted(summary.by_negatives.items(), reverse=True)
@@ -231,4 +253,6 @@ def _report(summary: MiningSummary, out: Path, seconds: float) -> None:
 
 
 def _pairs(count: int) -> str:
-    return f"{count:,} {'pair' if count == 1 else 'pairs'}"
+    from retrieval.plurals import count_noun
+
+    return count_noun(count, "pair")

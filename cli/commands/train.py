@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import format_seconds, message, progress
+from cli.console import format_seconds, message, progress, warn
 from cli.models import keep_memory
-from cli.options import ConfigArgument, DeviceOption
+from cli.options import ConfigArgument, DeviceOption, SkipBadOption
 from cli.output import print_line
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def train(
     example: Annotated[
         bool, typer.Option("--example", help="Only print a commented config that runs.")
     ] = False,
+    skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
 ) -> None:
     """Train an embedding model on pairs of query and positive.
@@ -69,28 +70,40 @@ def train(
         )
     loaded = load_config(config)
     if check:
-        _check(loaded)
+        _check(loaded, skip_bad)
         return
     if out is None:
         raise UsageError(f"No model folder was given. Type: millpond train {config} --out DIR")
-    _train(loaded, out, resume, finish, device)
+    _train(loaded, out, resume, finish, skip_bad, device)
 
 
-def _check(config: TrainConfig) -> None:
+def _check(config: TrainConfig, skip_bad: bool) -> None:
     """Read all data and report what it holds."""
     from embedder.training import check_data
+    from embedder.training.evaluate import DevSets
+    from retrieval.plurals import count_noun
 
     with progress("Checking", None, "pairs") as advance:
-        data = check_data(config, progress=advance)
+        data = check_data(config, progress=advance, skip_bad=skip_bad)
+    devsets = DevSets(config.evaluate, skip_bad=skip_bad)
     for source in data.record():
         message(
-            f"{source['path']}: {source['pairs']:,} pairs, {source['negatives']:,} negatives, "
-            f"weight {source['weight']:g}"
+            f"{source['path']}: {count_noun(source['pairs'], 'pair')}, "
+            f"{count_noun(source['negatives'], 'negative')}, weight {source['weight']:g}"
         )
-    message(f"The config and all {data.pairs:,} pairs are good.")
+    for note in (*data.notes, *devsets.notes):
+        warn(note)
+    message(f"The config and all {data.pairs:,} pairs are good.")  # a batch alone has two
 
 
-def _train(config: TrainConfig, out: Path, resume: bool, finish: bool, device: str | None) -> None:
+def _train(
+    config: TrainConfig,
+    out: Path,
+    resume: bool,
+    finish: bool,
+    skip_bad: bool,
+    device: str | None,
+) -> None:
     from embedder.training import train as run
 
     keep_memory()
@@ -100,6 +113,7 @@ def _train(config: TrainConfig, out: Path, resume: bool, finish: bool, device: s
         out,
         resume=resume,
         finish=finish,
+        skip_bad=skip_bad,
         device=device,
         notify=message,
         progress=step_reporter(),

@@ -12,8 +12,9 @@ from embedder.embedder import Embedder
 from embedder.training.config import EvaluateConfig
 from retrieval import read_corpus, read_queries
 from retrieval.corpus.labelled import StsPairs, read_sts
-from retrieval.corpus.qrels import find_beir, read_qrels
-from retrieval.errors import RecordError, SourceNotFoundError, UsageError
+from retrieval.corpus.qrels import find_beir, match_judgements, read_qrels
+from retrieval.errors import SourceNotFoundError, UsageError
+from retrieval.plurals import count_noun
 from retrieval.scores import cosines, is_constant, ndcg, spearman, unit_rows
 
 __all__ = ["DevSets"]
@@ -26,20 +27,33 @@ class _Retrieval:
     documents: list[str]
     queries: list[str]
     judged: list[dict[int, int]]
+    notes: tuple[str, ...]
 
 
 class DevSets:
     """The held-out data of a run, read and checked when this is made.
+
+    Parameters
+    ----------
+    skip_bad : True leaves bad records out. False raises and mentions ``--skip-bad``; None raises
+        without it, for commands that lack the flag.
+
+    Attributes
+    ----------
+    notes : what was left out or counts as not found, a sentence each.
 
     Raises
     ------
     RecordError, UsageError, SourceNotFoundError, StorageError : a file is bad or not there.
     """
 
-    def __init__(self, config: EvaluateConfig) -> None:
-        self._sts = None if config.sts is None else _read_sts(config.sts)
+    def __init__(self, config: EvaluateConfig, *, skip_bad: bool | None = None) -> None:
+        self._sts = None if config.sts is None else _read_sts(config.sts, skip_bad)
         self._retrieval = (
-            None if config.beir is None else _read_beir(config.beir, config.beir_split)
+            None if config.beir is None else _read_beir(config.beir, config.beir_split, skip_bad)
+        )
+        self.notes = tuple(
+            note for part in (self._sts, self._retrieval) if part is not None for note in part.notes
         )
 
     @property
@@ -74,10 +88,10 @@ class DevSets:
         return scores
 
 
-def _read_sts(path: Path) -> StsPairs:
+def _read_sts(path: Path, skip_bad: bool | None) -> StsPairs:
     if not path.is_file():
         raise SourceNotFoundError(f"{path}: there is no such file; see evaluate.sts.")
-    pairs = read_sts(path)
+    pairs = read_sts(path, skip_bad=skip_bad)
     if is_constant(pairs.scores):
         raise UsageError(
             f"{path}: every score is {pairs.scores[0]:g}, so nothing correlates with them; "
@@ -86,22 +100,30 @@ def _read_sts(path: Path) -> StsPairs:
     return pairs
 
 
-def _read_beir(folder: Path, split: str) -> _Retrieval:
+def _read_beir(folder: Path, split: str, skip_bad: bool | None) -> _Retrieval:
     """Read a BEIR folder; queries that the split does not judge are left out."""
     path = find_beir(folder, split).qrels
-    documents = list(read_corpus(folder))
+    read = read_qrels(path, skip_bad=skip_bad)
+    corpus = read_corpus(folder, skip_bad=bool(skip_bad))
+    documents = list(corpus)
     places = {document.doc_id: place for place, document in enumerate(documents)}
-    texts = {query.query_id: query.text for query in read_queries(folder)}
+    asked = read_queries(folder, skip_bad=bool(skip_bad))
+    texts = {query.query_id: query.text for query in asked}
+    kept, notes = match_judgements(path, read.judgements, texts, places, skip_bad)
+    skipped = [
+        f"{count_noun(reader.skipped, 'bad record was', 'bad records were')} left out. The first: "
+        f"{reader.first_skipped[0]}"
+        for reader in (corpus, asked)
+        if reader.skipped
+    ]
     judged: dict[str, dict[int, int]] = {}
-    for judgement in read_qrels(path).judgements:
-        if judgement.query_id not in texts or judgement.doc_id not in places:
-            raise RecordError(
-                str(path), judgement.line, "the query or the document of this row does not exist"
-            )
-        row = judged.setdefault(judgement.query_id, {})
-        row[places[judgement.doc_id]] = judgement.score
+    for row in kept:
+        # A judged document that the corpus lacks gets a place that nothing has.
+        place = places.setdefault(row.doc_id, len(places))
+        judged.setdefault(row.query_id, {})[place] = row.score
     return _Retrieval(
         [document.content for document in documents],
         [texts[query_id] for query_id in judged],
         list(judged.values()),
+        (*read.notes, *skipped, *notes),
     )

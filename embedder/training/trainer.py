@@ -68,6 +68,7 @@ def train(
     *,
     resume: bool = False,
     finish: bool = False,
+    skip_bad: bool | None = None,
     device: str | None = None,
     notify: Notify = silent,
     progress: Callable[[StepReport], None] = lambda _: None,
@@ -80,6 +81,7 @@ def train(
     Parameters
     ----------
     finish : end the run that ``out`` holds now, with the weights of its last (or best) checkpoint.
+    skip_bad : True leaves bad records of the data out and says how many; see ``PairSource``.
     device : "cuda", "mps" or "cpu"; the best there is by default.
     notify : receives one line for the user at each notable step.
     progress : receives each finished step.
@@ -100,10 +102,12 @@ def train(
             f"share evenly."
         )
     processes.wait()
-    data = check_data(config)
+    data = check_data(config, skip_bad=skip_bad)
     if config.adapter.start is not None:
         check_start(config.adapter.start)
-    devsets = DevSets(config.evaluate)
+    devsets = DevSets(config.evaluate, skip_bad=skip_bad)
+    for note in (*data.notes, *devsets.notes) if processes.is_first else ():
+        notify(f"Warning: {note}")
     if processes.is_first:
         folder.start(config, data.record())
         if folder.finished:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.corpus.formats import open_bytes, read_lines
+from retrieval.corpus.headers import plain_name
 from retrieval.errors import RecordError, UsageError
+from retrieval.plurals import count_noun
 
 __all__ = ["STS_COLUMNS", "StsPairs", "Table", "read_header", "read_sts", "read_table"]
 
@@ -50,11 +52,15 @@ class StsPairs:
     notes: tuple[str, ...] = ()
 
 
+Find = Callable[[int, Sequence[str]], list[int] | None]
+"""The number of the first line and its cells to the places of the columns, None for no header."""
+
+
 def read_header(path: Path) -> tuple[str, ...]:
-    """Return the cells of a file's first line; empty where it is not text."""
+    """Return the cells of a file's first line, as names; empty where it is not text."""
     with open_bytes(path, str(path)) as stream:
         line = next(read_lines(stream), None)
-    return () if line is None or line.problem else _split(line.text)
+    return () if line is None or line.problem else tuple(map(plain_name, _split(line.text)))
 
 
 def read_table(
@@ -63,21 +69,22 @@ def read_table(
     check: Callable[[Sequence[str]], str],
     *,
     skip_bad: bool | None = None,
-    positional: bool = False,
+    find: Find | None = None,
 ) -> Table:
     """Return the named columns of every row. A quote is text, a row is a line.
 
     Parameters
     ----------
+    columns : their names in the header, in any case.
     check : returns what is wrong with a row's columns, "" for nothing.
     skip_bad : True leaves bad rows out. False raises and mentions ``--skip-bad``; None raises
         without it, for commands that lack the flag.
-    positional : the columns are the first ones, and a first line whose last cell is not
-        "score" is a row.
+    find : finds the columns where the names may be others, or where a file without a header has
+        the columns in this order.
 
     Raises
     ------
-    RecordError : the header lacks a column, or a row is bad.
+    RecordError : the header lacks a column or has it twice, or a row is bad.
     UsageError : no row is left.
     StorageError : the file cannot be read.
     """
@@ -87,13 +94,14 @@ def read_table(
     with open_bytes(path, source) as stream:
         for line in read_lines(stream):
             cells = _split(line.text)
-            if places is None and positional:
-                places, width = list(range(len(columns))), len(columns)
-                if not line.problem and cells[-1].strip().lower() == "score":
-                    continue
             if places is None:
-                places, width = _find_columns(source, cells, columns), len(cells)
-                continue
+                if line.problem:
+                    raise RecordError(source, line.number, line.problem)
+                found = (find or _by_name(source, columns))(line.number, cells)
+                places = list(range(len(columns))) if found is None else found
+                width = len(columns) if found is None else len(cells)
+                if found is not None:
+                    continue
             if not line.text.strip() and not line.problem:
                 continue
             row, problem = _pick(cells, places, width)
@@ -135,28 +143,34 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(text.rstrip("\r\n").split("\t"))
 
 
-def _find_columns(source: str, header: Sequence[str], columns: Sequence[str]) -> list[int]:
-    missing = [name for name in columns if name not in header]
-    if missing:
-        expected = ", ".join(columns)
-        raise RecordError(
-            source, 1, f"the header has no {missing[0]!r}; expected {expected}, separated by tabs"
-        )
-    return [header.index(name) for name in columns]
+def _by_name(source: str, columns: Sequence[str]) -> Find:
+    """Return what finds the columns by their names, and refuses a header that lacks one."""
+
+    def find(number: int, header: Sequence[str]) -> list[int]:
+        expected = f"{', '.join(columns)}, separated by tabs"
+        plain = [plain_name(cell) for cell in header]
+        for name in columns:
+            if plain.count(name) != 1:
+                state = "has two columns" if name in plain else "has no"
+                raise RecordError(
+                    source, number, f"the header {state} {name!r}; expected {expected}"
+                )
+        return [plain.index(name) for name in columns]
+
+    return find
 
 
 def _pick(cells: Sequence[str], places: Sequence[int], width: int) -> tuple[tuple[str, ...], str]:
     if len(cells) != width:
-        noun = "column" if len(cells) == 1 else "columns"
-        return (), f"the row has {len(cells)} {noun}; expected {width}, separated by tabs"
+        found = count_noun(len(cells), "column")
+        return (), f"the row has {found}; expected {width}, separated by tabs"
     return tuple(cells[place] for place in places), ""
 
 
 def _notes(path: Path, problems: Sequence[str]) -> tuple[str, ...]:
     if not problems:
         return ()
-    count = len(problems)
-    rows = "1 bad row was" if count == 1 else f"{count:,} bad rows were"
+    rows = count_noun(len(problems), "bad row was", "bad rows were")
     return (f"{rows} left out of {path.name}; the first: {problems[0]}.",)
 
 

@@ -248,3 +248,25 @@ def test_defaults_that_help_shows_are_those_of_the_library(millpond):
     for name in ("negatives", "from_rank", "to_rank", "max_relative_score", "pick", "seed"):
         option = shown[shown.index(f"--{name.replace('_', '-')} ") :]
         assert option[: option.index("]")].endswith(f"[default: {getattr(config, name)}")
+
+
+def test_what_is_bad_stops_or_is_left_out_and_counted(millpond, write_jsonl, out):
+    pairs = write_jsonl("pairs.jsonl", *PIES, {"query": "nothing", "positive": ""})
+    corpus = write_jsonl(
+        "corpus.jsonl",
+        *({"_id": str(number), "text": pie["positive"]} for number, pie in enumerate(PIES)),
+        {"_id": "empty", "text": " "},
+        {"_id": "none"},
+    )
+    args = ("--out", out, *WINDOW, "--corpus", corpus)
+    result = millpond("mine", pairs, *args)
+    assert result.exit_code == 2
+    assert f"Error: {pairs}:5: 'positive' is empty; expected text. Fix it, or pass --skip-bad" in (
+        result.stderr
+    )
+    result = millpond("mine", pairs, *args, "--skip-bad")
+    assert result.exit_code == 0, result.stderr
+    assert f"Warning: 1 bad record was left out of {pairs}. The first: {pairs}:5" in result.stderr
+    assert "Warning: 1 bad record was skipped. The first: " in result.stderr
+    assert f"1 empty document of {corpus} cannot be a negative." in result.stderr
+    assert len(read(out)) == len(PIES)

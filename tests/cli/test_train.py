@@ -47,6 +47,17 @@ def test_a_bad_pair_is_named_by_file_and_line(millpond, plan, write_jsonl):
     assert not (plan.parent / "out").exists()
 
 
+def test_bad_pairs_are_left_out_when_asked_and_counted(millpond, plan, write_jsonl):
+    good = [{"query": f"q {i}", "positive": f"p {i}"} for i in range(2)]
+    path = write_jsonl("pairs.jsonl", *good, {"query": "q", "positive": "", "prompt": "x"})
+    result = millpond("train", plan, "--check")
+    assert "Fix it, or pass --skip-bad" in result.stderr
+    result = millpond("train", plan, "--check", "--skip-bad")
+    assert result.exit_code == 0, result.stderr
+    assert f"Warning: 1 bad record was left out of {path}. The first: {path}:3" in result.stderr
+    assert f"{path}: 2 pairs, 0 negatives, weight 1" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -74,11 +85,13 @@ def test_training_passes_on_what_was_typed(millpond, plan, tmp_path, monkeypatch
     monkeypatch.setattr(
         "embedder.training.train", lambda config, out, **rest: asked.append((config, out, rest))
     )
-    result = millpond("train", plan, "--out", tmp_path / "out", "--resume", "--device", "cpu")
+    result = millpond(
+        "train", plan, "--out", tmp_path / "out", "--resume", "--device", "cpu", "--skip-bad"
+    )
     assert result.exit_code == 0, result.stderr
     [(config, out, rest)] = asked
     assert (config, out) == (load_config(plan), tmp_path / "out")
-    assert (rest["resume"], rest["device"]) == (True, "cpu")
+    assert (rest["resume"], rest["device"], rest["skip_bad"]) == (True, "cpu", True)
     assert f"Next: millpond index python-stdlib --model {tmp_path / 'out'}" in result.stderr
 
 

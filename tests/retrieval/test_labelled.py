@@ -65,6 +65,39 @@ def test_judgements_keep_their_order_and_lines(write):
         read_qrels(write(*rows, ("q1", "d1", "2")))
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("query-id", "corpus-id", "score"),
+        ("Query_ID", "doc id", "Relevance"),
+        ("qid", "docno", "rel"),
+    ],
+)
+def test_a_header_of_judgements_is_known_by_its_names(write, header):
+    [judgement] = read_qrels(write(header, ("q1", "d1", "2"))).judgements
+    assert (judgement.query_id, judgement.doc_id, judgement.score) == ("q1", "d1", 2)
+
+
+def test_named_columns_of_judgements_may_stand_in_any_order_among_others(write):
+    header = ("rel", "assessor", "corpus-id", "query-id")
+    [judgement] = read_qrels(write(header, ("2", "me", "d1", "q1"))).judgements
+    assert judgement == Judgement("q1", "d1", 2, 2)
+
+
+@pytest.mark.parametrize("header", [("a", "b", "c"), ("frage", "antwort", "score")])
+@pytest.mark.parametrize("skip_bad", [None, True])
+def test_a_header_of_judgements_that_is_not_known_is_refused(write, header, skip_bad):
+    with pytest.raises(RecordError, match=r"t\.tsv:1: the first line is .*no header that is known"):
+        read_qrels(write(header, ("q1", "d1", "2")), skip_bad=skip_bad)
+
+
+def test_columns_are_found_in_any_case_and_none_twice(write):
+    table = read_table(write(("Label", "TEXT"), ("x", "a")), ("label", "text"), lambda row: "")
+    assert table.rows == [("x", "a")]
+    with pytest.raises(RecordError, match=r"t\.tsv:1: the header has two columns 'text'"):
+        read_table(write(("text", "Text"), ("x", "a")), ("text",), lambda row: "")
+
+
 def test_a_missing_split_is_named_with_those_there_are(write, tmp_path):
     for stem in ("corpus", "queries"):
         (tmp_path / f"{stem}.jsonl").touch()

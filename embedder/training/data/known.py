@@ -49,4 +49,5 @@ class KnownPairs:
         key = np.uint64(query)
         start = np.searchsorted(self._queries, key, side="left")
         end = np.searchsorted(self._queries, key, side="right")
-        return self._positives[start:end]
+        found: Keys = self._positives[start:end]
+        return found

@@ -79,24 +79,54 @@ def test_a_query_without_a_relevant_document_is_left_out_and_said_so(load):
     assert data.counts == {"documents": 3, "queries": 1, "judgements": 1}
 
 
-def test_unknown_ids_are_counted_and_the_first_five_named(load):
-    rows = [("q1", "b", 1), *(("q1", f"x{number}", 1) for number in range(6)), ("q9", "a", 1)]
+def test_judged_queries_that_are_missing_are_counted_and_the_first_five_named(load):
+    rows = [("q1", "b", 1), *((f"x{number}", "b", 1) for number in range(7))]
     with pytest.raises(RecordError) as caught:
         load(*rows)
     text = str(caught.value)
-    assert "test.tsv:3: 7 rows name a query or document that does not exist" in text
-    assert "document 'x0' (line 3)" in text
-    assert "document 'x4' (line 7), ..." in text
+    assert "test.tsv:3: 7 rows name a query that does not exist: query 'x0' (line 3)" in text
+    assert "query 'x4' (line 7), ..." in text
     assert "'x5'" not in text
     assert "--skip-bad" in text
-
-
-def test_unknown_ids_are_dropped_with_a_note_when_asked(load):
-    data = load(("q1", "b", 1), ("q9", "a", 1), skip_bad=True)
+    data = load(*rows, skip_bad=True)
     assert data.qrels == {"q1": {"b": 1}}
+    assert data.notes[0].startswith("7 judgements were left out, of a query that does not exist: ")
+
+
+def test_judged_documents_that_are_missing_count_as_not_found_and_are_noted(load):
+    data = load(("q1", "b", 1), ("q1", "x", 2), ("q2", "y", 1), ("q2", "a", 0))
+    assert data.qrels == {"q1": {"b": 1, "x": 2}, "q2": {"y": 1, "a": 0}}
     assert data.notes == [
-        "1 judgement was left out, of a query or document that does not exist: query 'q9' (line 3)."
+        "2 judged documents are not in the corpus and count as not found: 'x' (line 3), "
+        "'y' (line 4)."
     ]
+    assert load(("q1", "b", 1), ("q1", "x", 1)).notes == [
+        "1 judged document is not in the corpus and counts as not found: 'x' (line 3)."
+    ]
+
+
+def test_the_scores_with_missing_documents_are_those_of_trec_eval(load):
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    rows = [("q1", "b", 1), ("q1", "x", 2), ("q1", "c", 1), ("q2", "y", 1)]
+    data = load(*rows)
+    rankings = [(query, hits("a", "b", "c")) for query in data.queries]
+    scores, _ = score_retrieval(data, rankings, 10, 100)
+    qrels = {"q1": {"b": 1, "x": 2, "c": 1}, "q2": {"y": 1}}
+    run = {query: {hit.doc_id: hit.score for hit in hits("a", "b", "c")} for query in qrels}
+    measures = {"ndcg_cut_10", "map", "recall_100"}
+    judged = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
+    for ours, theirs in (("ndcg@10", "ndcg_cut_10"), ("map", "map"), ("recall@100", "recall_100")):
+        expected = [judged[query][theirs] for query in ("q1", "q2")]
+        assert scores.items[ours] == pytest.approx(expected, abs=1e-6)
+    # By hand: the ideal is 2, 1, 1; found is 1 at ranks 2 and 3; q2 finds nothing.
+    found = 1 / math.log2(3) + 1 / math.log2(4)
+    ideal = 2 + 1 / math.log2(3) + 1 / math.log2(4)
+    assert scores.metrics["ndcg@10"] == pytest.approx(found / ideal / 2)
+
+
+def test_judgements_of_another_corpus_are_refused(load):
+    with pytest.raises(UsageError, match="none of the judged documents is in the corpus"):
+        load(("q1", "x", 1), ("q2", "y", 1))
 
 
 def test_a_negative_judgement_counts_as_zero(load):

@@ -5,6 +5,7 @@ from embedder.training.config import EvaluateConfig
 from embedder.training.evaluate import DevSets
 from embedder.training.log import draw_curve
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError
+from tests.benchmarks import fakes
 
 
 def test_bad_dev_files_are_named_by_line(tmp_path):
@@ -59,3 +60,21 @@ def test_the_curve_ends_at_the_last_step_and_keeps_at_most_600_points():
     assert points[-1].startswith("624.0,")
     assert "prefers-color-scheme:dark" in svg
     assert draw_curve([(1, 0.0)]).startswith("<svg")
+
+
+def test_a_judged_document_that_is_missing_counts_as_not_found(tmp_path):
+    documents, queries = {"a": "right", "b": "wrong"}, {"q": "?"}
+    fakes.write_beir(tmp_path, documents, queries, [("q", "a", 1), ("q", "x", 1)], "dev")
+    sets = DevSets(EvaluateConfig(beir=tmp_path))
+    assert sets.notes == (
+        "1 judged document is not in the corpus and counts as not found: 'x' (line 3).",
+    )
+    # Found at rank 1 of two: 1 / (1 + 1 / log2(3)).
+    assert sets.score(_Alike())["ndcg"] == pytest.approx(1 / (1 + 1 / np.log2(3)))
+
+
+class _Alike(_Collapsed):
+    """Gives every text the same vector, so that documents rank in their order."""
+
+    def encode_documents(self, texts):
+        return np.ones((len(texts), 4), dtype=np.float32)
