@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Reading",
     "ReportingEncoder",
+    "instruct",
     "keep_memory",
     "load_encoder",
     "load_splitter",
@@ -39,6 +40,18 @@ def load_encoder(
     from embedder import loading
 
     return loading.load_encoder(model, device, speed, notify, trust_remote_code=trust_remote_code)
+
+
+def instruct(
+    model: str | None, instruction: str | None, notify: Callable[[str], None] = message
+) -> str | None:
+    """Return the model's name, with the query prompt of the instruction if there is one."""
+    if instruction is None:
+        return model
+    from embedder.models.instructions import add_instruction
+    from embedder.models.names import DEFAULT_MODEL
+
+    return add_instruction(model or DEFAULT_MODEL, instruction, notify)
 
 
 def keep_memory() -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "DeviceOption",
     "EngineOption",
     "IndexSpeedOption",
+    "InstructionOption",
     "JsonOption",
     "ModelOption",
     "OverlapOption",
@@ -63,6 +64,16 @@ DeviceOption = Annotated[
     str | None,
     typer.Option(
         "--device", metavar="DEVICE", help="cuda, mps or cpu.", show_default="the best available"
+    ),
+]
+InstructionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--instruction",
+        metavar="TEXT",
+        help="What the queries ask for; fills the model's query template, such as "
+        "Instruct: TEXT, Query: ...",
+        show_default="the model's own query prompt",
     ),
 ]
 TrustOption = Annotated[

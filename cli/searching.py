@@ -43,6 +43,7 @@ class Loading:
     speed: str | None = None
     trust: bool = False
     one_text: bool = False
+    instruction: str | None = None
 
 
 class Search:
@@ -123,6 +124,7 @@ def open_search(folders: Sequence[Path], choices: Choices, loading: Loading) -> 
         one_text=loading.one_text,
         mode="lexical",
         trust_remote_code=loading.trust,
+        instruction=loading.instruction,
         notify=message,
     )
     search = Search(retriever, " and ".join(map(str, folders)))

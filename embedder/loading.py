@@ -141,6 +141,7 @@ def load_for_index(
     where: str = "The index",
     notify: Notify = silent,
     trust_remote_code: bool = False,
+    instruction: str | None = None,
 ) -> LoadedEncoder:
     """Return the model that searches an index and adds to it.
 
@@ -153,6 +154,7 @@ def load_for_index(
     where : how messages name the index.
     notify : receives one line for the user at each slow or notable step.
     trust_remote_code : as ``load_encoder``.
+    instruction : goes before queries in the model's template, in place of the index's query prompt.
 
     Raises
     ------
@@ -160,9 +162,12 @@ def load_for_index(
     MillpondError : as ``load_encoder``.
     """
     chosen = choose_speed(speed, made)
-    encoder = load_encoder(
-        model or made.model, device, chosen, notify, trust_remote_code=trust_remote_code
-    )
+    name = model or made.model
+    if instruction is not None:
+        from embedder.models.instructions import replace_instruction
+
+        name = replace_instruction(name, instruction, notify)
+    encoder = load_encoder(name, device, chosen, notify, trust_remote_code=trust_remote_code)
     check_arithmetic(made, encoder.fingerprint, chosen, where)
     return encoder
 
@@ -176,6 +181,7 @@ def load_for_text(
     where: str = "The index",
     notify: Notify = silent,
     trust_remote_code: bool = False,
+    instruction: str | None = None,
 ) -> LoadedEncoder | LightEncoder:
     """Return what embeds a single text soonest; parameters and errors as ``load_for_index``.
 
@@ -187,7 +193,8 @@ def load_for_text(
     chosen = choose_speed(speed, made)
     int8 = chosen == "fast" and is_int8(made)
     light = None
-    if device in (None, "cpu") and (int8 or chosen == "exact"):
+    usual = device in (None, "cpu") and instruction is None
+    if usual and (int8 or chosen == "exact"):
         light = load_light_encoder(model or made.model, is_int8=int8)
     if light is None:
         return load_for_index(
@@ -198,6 +205,7 @@ def load_for_text(
             where=where,
             notify=notify,
             trust_remote_code=trust_remote_code,
+            instruction=instruction,
         )
     check_arithmetic(made, light.fingerprint, chosen, where)
     return light

@@ -150,8 +150,17 @@ class Fingerprint:
         return fingerprint
 
 
-def check_fingerprints(index: Fingerprint, query: Fingerprint, *, where: str = "") -> None:
-    """Raise FingerprintError, naming both models, unless the two have the same settings."""
+def check_fingerprints(
+    index: Fingerprint, query: Fingerprint, *, where: str = "", other_prompt: bool = False
+) -> None:
+    """Raise FingerprintError, naming both models, unless the two have the same settings.
+
+    With ``other_prompt`` the user chose another query prompt, which no document's vector depends
+    on.
+    """
+    if other_prompt:
+        prompt = query.settings.get("query_prompt", "")
+        index = Fingerprint(index.model, {**index.settings, "query_prompt": prompt})
     if index.digest == query.digest:
         return
     place = f" {where}" if where else ""

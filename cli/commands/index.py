@@ -14,6 +14,7 @@ from cli.console import format_seconds, message, progress
 from cli.models import (
     Reading,
     ReportingEncoder,
+    instruct,
     keep_memory,
     load_encoder,
     load_splitter,
@@ -24,6 +25,7 @@ from cli.options import (
     AddressOption,
     DeviceOption,
     EngineOption,
+    InstructionOption,
     ModelOption,
     OverlapOption,
     PassagesOption,
@@ -65,6 +67,7 @@ def index(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The index folder.")],
     model: ModelOption = None,
+    instruction: InstructionOption = None,
     backend: Annotated[
         str, typer.Option(metavar="NAME", help="What stores the vectors: faiss or qdrant.")
     ] = "faiss",
@@ -137,6 +140,7 @@ def index(
     )
     check_target(out, overwrite)
     trust = trust_remote_code
+    model = instruct(model, instruction)
     chosen = choose_engine(engine, address, workers, model, device, speed, trust=trust)
     if described is not None:
         described.check(ANY_DIMENSION, factory)  # a server that is down shows before a model loads

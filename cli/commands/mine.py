@@ -17,12 +17,20 @@ import typer
 from cli.console import format_seconds, message, progress, warn
 from cli.models import (
     ReportingEncoder,
+    instruct,
     keep_memory,
     load_encoder,
     note_untrained,
     warn_skipped,
 )
-from cli.options import DeviceOption, SkipBadOption, SpeedName, SpeedOption, TrustOption
+from cli.options import (
+    DeviceOption,
+    InstructionOption,
+    SkipBadOption,
+    SpeedName,
+    SpeedOption,
+    TrustOption,
+)
 from cli.output import atomic_output, check_output, print_json
 
 if TYPE_CHECKING:
@@ -60,6 +68,7 @@ def mine(
         str,
         typer.Option(metavar="bm25|MODEL", help="What ranks the candidates: BM25, or a model."),
     ] = BM25,
+    instruction: InstructionOption = None,
     corpus: Annotated[
         str | None,
         typer.Option(
@@ -109,6 +118,12 @@ def mine(
     """
     from benchmarks.mining.mining import MiningConfig, check_window
 
+    if instruction is not None and by == BM25:
+        from retrieval.errors import UsageError
+
+        raise UsageError(
+            "--instruction goes with --by MODEL; BM25 takes none. Name a model, or leave it out."
+        )
     config = MiningConfig(
         negatives=negatives,
         from_rank=from_rank,
@@ -124,7 +139,7 @@ def mine(
     candidates = _collect(source, corpus, skip_bad)
     check_window(config, candidates)
     started = time.monotonic()
-    load = partial(_load, by, device, speed, trust=trust_remote_code)
+    load = partial(_load, by, instruction, device, speed, trust=trust_remote_code)
     with _ranker(by, candidates, load) as ranker:
         summary = _write(source, ranker, candidates, config, out)
     _report(summary, out, time.monotonic() - started)
@@ -189,13 +204,16 @@ def _ranker(by: str, candidates: Candidates, load: Callable[[], LoadedEncoder]) 
         yield ModelRanker(candidates, encoder, index)
 
 
-def _load(model: str, device: str | None, speed: str, *, trust: bool) -> LoadedEncoder:
+def _load(
+    model: str, instruction: str | None, device: str | None, speed: str, *, trust: bool
+) -> LoadedEncoder:
     """Return the model; the error for an unknown name lists bm25 too."""
     from retrieval.errors import UnknownNameError
 
     keep_memory()
     try:
-        return load_encoder(model, device, speed, trust_remote_code=trust)
+        name = instruct(model, instruction)
+        return load_encoder(name, device, speed, trust_remote_code=trust)
     except UnknownNameError as error:
         raise UnknownNameError(error.kind, error.name, (BM25, *error.known)) from None
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.hits import print_hits
-from cli.options import DeviceOption, IndexSpeedOption, JsonOption, SkipBadOption, TrustOption
+from cli.options import (
+    DeviceOption,
+    IndexSpeedOption,
+    InstructionOption,
+    JsonOption,
+    SkipBadOption,
+    TrustOption,
+)
 from cli.output import check_output, print_line
 from cli.searching import Choices, Loading, open_search
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
@@ -98,6 +105,7 @@ def search(
             "--model", "-m", metavar="MODEL", show_default="the model that made the index"
         ),
     ] = None,
+    instruction: InstructionOption = None,
     where: Annotated[
         str | None,
         typer.Option(
@@ -148,7 +156,8 @@ def search(
         fusion.value,
         weight,
     )
-    loading = Loading(model, device, speed, trust_remote_code, one_text=queries is None)
+    one_text = queries is None
+    loading = Loading(model, device, speed, trust_remote_code, one_text, instruction)
     opened = open_search(request.folders, choices, loading)
     if queries is not None:
         from cli.runs import print_answers, write_run

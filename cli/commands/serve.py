@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import message, warn
-from cli.models import note_untrained, say_once
-from cli.options import DeviceOption, IndexSpeedOption, TrustOption
+from cli.models import instruct, note_untrained, say_once
+from cli.options import DeviceOption, IndexSpeedOption, InstructionOption, TrustOption
 from cli.output import read_version
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def serve(
             show_default="the models of the indexes, else millpond-135m",
         ),
     ] = None,
+    instruction: InstructionOption = None,
     index: Annotated[
         list[str] | None,
         typer.Option(
@@ -129,7 +130,7 @@ def serve(
         thread = EncoderThread()
         opened = _open_indexes(index or ())
         models, served = thread.call(
-            lambda: _load(model, opened, device, speed, trust=trust_remote_code)
+            lambda: _load(model, instruction, opened, device, speed, trust=trust_remote_code)
         )
         on_cuda = models[0].details.get("device", "").startswith("cuda")
         settings = ServerSettings(
@@ -218,6 +219,7 @@ def _open_indexes(places: Sequence[str]) -> list[tuple[str, Index]]:
 
 def _load(
     model: str | None,
+    instruction: str | None,
     indexes: Sequence[tuple[str, Index]],
     device: str | None,
     asked_speed: str | None,
@@ -227,8 +229,9 @@ def _load(
     """Return the models, each loaded once, and the indexes with theirs.
 
     A named model has to be that of every index. Otherwise each index gets the model that made it,
-    shared by those with the same fingerprint. The speed that was asked for holds for all; by
-    default each index has its own, and a named model that of the first.
+    shared by those with the same fingerprint. An instruction replaces their query prompts. The
+    speed that was asked for holds for all; by default each index has its own, and a named model
+    that of the first.
 
     Raises
     ------
@@ -240,7 +243,8 @@ def _load(
     notify = say_once()
     if not indexes:
         speed = asked_speed or "exact"
-        loaded = load_encoder(model, device, speed, notify, trust_remote_code=trust)
+        name = instruct(model, instruction, notify)
+        loaded = load_encoder(name, device, speed, notify, trust_remote_code=trust)
         return [_serve_model(loaded)], []
     models: dict[str, ServedModel] = {}
     served = []
@@ -257,12 +261,15 @@ def _load(
                     where=name,
                     notify=notify,
                     trust_remote_code=trust,
+                    instruction=instruction,
                 )
             )
         found = models[key].encoder.fingerprint
         check_arithmetic(made, found, choose_speed(asked_speed, made), name)
         fields = {field: str(kind) for field, kind in index.manifest.schema.types.items()}
-        served.append(ServedIndex(name, index, models[key], fields))
+        served.append(
+            ServedIndex(name, index, models[key], fields, other_prompt=instruction is not None)
+        )
     return list(models.values()), served
 
 

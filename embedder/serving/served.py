@@ -158,6 +158,7 @@ class ServedIndex:
     ----------
     name : what clients type in ``index``.
     fields : the metadata fields that a filter can name, with their types in words.
+    other_prompt : whether the user gave the model another query prompt than the index's.
 
     Raises
     ------
@@ -168,11 +169,12 @@ class ServedIndex:
     index: VectorIndex
     model: ServedModel
     fields: Mapping[str, str] = field(default_factory=dict)
+    other_prompt: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an index whose vectors the model cannot be compared with."""
         mine, theirs = self.index.fingerprint, self.model.encoder.fingerprint
-        check_fingerprints(mine, theirs, where=self.name)
+        check_fingerprints(mine, theirs, where=self.name, other_prompt=self.other_prompt)
 
     def search(self, vectors: Vectors, k: int, where: Expression | None) -> list[list[Hit]]:
         """Return at most k hits for each row of ``vectors`` (Q, D), best first."""
