@@ -11,7 +11,7 @@ from indexes.backends.registry import get_backend
 from indexes.search.ranking import ExactScan, Found, make_hits, rank
 from indexes.search.selection import RowTable, Selection, Where
 from indexes.storage.documents import DocumentStore
-from indexes.storage.files import find_fault, refuse_links
+from indexes.storage.files import damaged, find_fault, refuse_links
 from indexes.storage.manifest import Manifest, read_manifest
 from indexes.storage.vectors import Shards, check_vectors, read_array
 from retrieval import Hit, Vectors
@@ -214,11 +214,6 @@ def verify_files(folder: Path, manifest: Manifest, *roles: str) -> None:
     """
     for name, fault in find_damage(folder, manifest, *roles).items():
         raise damaged(folder / name, fault)
-
-
-def damaged(path: Path, fault: object) -> IndexCorruptError:
-    """Return the error that names a damaged file."""
-    return IndexCorruptError(f"{path} is damaged: {fault}. {AGAIN}")
 
 
 def _read_deleted(path: Path, manifest: Manifest) -> Rows:

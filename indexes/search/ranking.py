@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -14,10 +14,13 @@ from indexes.storage.vectors import Shards
 from retrieval import Document, Hit, Vectors
 from retrieval.passages import split_passage_id
 from retrieval.protocols import Floats, Rows
+from retrieval.scores import Doubles
 
 __all__ = ["Candidates", "ExactScan", "Found", "make_hits", "rank"]
 
 EXTRA_CANDIDATES = 16
+RESCORED_TOGETHER = 512
+"""Vectors that are multiplied at a time: with D=384 in float64, 1.5 MiB, which a cache holds."""
 
 Found: TypeAlias = tuple[Floats, Rows]
 
@@ -56,20 +59,41 @@ def rank(
     pending = list(range(len(queries)))
     wanted = min(k + EXTRA_CANDIDATES, total)
     while pending:
-        answers = candidates(queries[pending], wanted, exact=exact, selection=selection)
+        asked = queries if len(pending) == len(queries) else queries[pending]
+        answers = candidates(asked, wanted, exact=exact, selection=selection)
         unsettled = []
-        for query, (scores, rows) in zip(pending, answers, strict=True):
-            precise, slack = _rescore(queries[query], stored.rows(rows))
-            threshold = np.sort(precise)[-k] if len(precise) >= k else -np.inf
-            more = exact and len(rows) == wanted < total
-            if more and scores[-1] + slack >= threshold:
-                unsettled.append(query)
-                continue
-            kept = precise >= threshold
-            found[query] = (precise[kept], rows[kept])
+        for places, count in _group(answers):
+            rows = np.stack([answers[place][1] for place in places])
+            precise, slack = _rescore(asked[places], stored, rows)
+            thresholds = np.full(len(places), -np.inf)
+            if count >= k:
+                thresholds = np.partition(precise, count - k, axis=1)[:, count - k]
+            if exact and count == wanted < total:
+                last = np.array([answers[place][0][-1] for place in places])
+                open_ones = (last + slack() >= thresholds).tolist()
+            else:
+                open_ones = [False] * len(places)
+            kept = precise >= thresholds[:, None]
+            for number, place in enumerate(places):
+                if open_ones[number]:
+                    unsettled.append(pending[place])
+                else:
+                    chosen = kept[number]
+                    found[pending[place]] = (precise[number][chosen], rows[number][chosen])
         pending = unsettled
         wanted = min(2 * wanted, total)
     return [found[query] for query in range(len(queries))]
+
+
+def _group(answers: Sequence[Found]) -> Iterator[tuple[list[int], int]]:
+    """Yield the numbers of a few queries that have as many candidates, and how many those are."""
+    alike: dict[int, list[int]] = {}
+    for number, (_, rows) in enumerate(answers):
+        alike.setdefault(len(rows), []).append(number)
+    for count, numbers in alike.items():
+        step = max(1, RESCORED_TOGETHER // max(1, count))
+        for start in range(0, len(numbers), step):
+            yield numbers[start : start + step], count
 
 
 class ExactScan:
@@ -133,49 +157,63 @@ def make_hits(
     Where rows are ``passages``, a document is hit once, by its best one, whose text it shows.
     """
     ids = documents.ids(np.concatenate([rows for _, rows in found]))
-    best = [_order(scores, rows, ids, k, passages) for scores, rows in found]
+    order = _order_passages if passages else _order
+    best = [order(scores, rows, ids, k) for scores, rows in found]
     texts: dict[int, Document] = {}
     if with_text:
         chosen = [row for hits in best for _, _, row in hits]
         texts = documents.documents(np.array(chosen, dtype=np.int64))
     return [
         [
-            _hit(number, doc_id, score, texts.get(row))
-            for number, (score, doc_id, row) in enumerate(hits, start=1)
+            _hit(number, doc_id, -negative, texts.get(row))
+            for number, (negative, doc_id, row) in enumerate(hits, start=1)
         ]
         for hits in best
     ]
 
 
-def _order(
-    scores: Floats, rows: Rows, ids: dict[int, str], k: int, passages: bool
+def _order(scores: Floats, rows: Rows, ids: dict[int, str], k: int) -> list[tuple[float, str, int]]:
+    """Return (negative score, document id, row) of the k best."""
+    numbers = rows.tolist()
+    return sorted(zip((-scores).tolist(), [ids[row] for row in numbers], numbers, strict=True))[:k]
+
+
+def _order_passages(
+    scores: Floats, rows: Rows, ids: dict[int, str], k: int
 ) -> list[tuple[float, str, int]]:
-    """Return (score, document id, row) of the k best."""
+    """Return (negative score, document id, row) of the best passage of the k best documents."""
     ordered = []
-    for score, row in zip(scores.tolist(), rows.tolist(), strict=True):
-        name, number = split_passage_id(ids[row]) if passages else (ids[row], 0)
-        ordered.append((-score, name, number, row))
-    best: dict[str, tuple[float, int]] = {}
+    for negative, row in zip((-scores).tolist(), rows.tolist(), strict=True):
+        ordered.append((negative, *split_passage_id(ids[row]), row))
+    best: dict[str, tuple[float, str, int]] = {}
     for negative, name, _, row in sorted(ordered):
         if name not in best:
-            best[name] = (-negative, row)
+            best[name] = (negative, name, row)
             if len(best) == k:
                 break
-    return [(score, name, row) for name, (score, row) in best.items()]
+    return list(best.values())
 
 
-def _rescore(query: Vectors, vectors: Vectors) -> tuple[Floats, float]:
-    """Return inner products, and how far an engine that multiplies in float32 may be off.
+def _rescore(queries: Vectors, stored: Shards, rows: Rows) -> tuple[Floats, Callable[[], Doubles]]:
+    """Return the inner products of queries (Q, D) with their rows (Q, n), float32 (Q, n).
 
+    And what returns, for each query, how far an engine that multiplies in float32 may be off.
     Engines multiply in blocks, so that the last digit of a score depends on where a vector lies
     in the file. Products of two float32 are exact in float64.
     """
-    wide = query.astype(np.float64)
-    stored = vectors.astype(np.float64)
-    longest = math.sqrt(float((stored * stored).sum(axis=1).max(initial=0.0)))
-    length = math.sqrt(float((wide * wide).sum()))
-    slack = 4 * math.sqrt(max(1, len(query))) * 2.0**-24 * length * longest
-    return (stored * wide).sum(axis=1).astype(np.float32), slack
+    vectors = stored.rows(rows.ravel()).reshape(*rows.shape, queries.shape[1])
+    wide = queries.astype(np.float64)
+    products = vectors.astype(np.float64)
+    products *= wide[:, None, :]
+
+    def slack() -> Doubles:
+        longest = np.sqrt(np.einsum("qnd,qnd->qn", vectors, vectors).max(axis=1, initial=0.0))
+        lengths = np.sqrt((wide * wide).sum(axis=1))
+        factor = 4 * math.sqrt(max(1, queries.shape[1])) * 2.0**-24
+        result: Doubles = factor * lengths * longest
+        return result
+
+    return products.sum(axis=2).astype(np.float32), slack
 
 
 def _hit(number: int, doc_id: str, score: float, document: Document | None) -> Hit:

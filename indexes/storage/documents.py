@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
-from indexes.storage.files import reading
+from indexes.storage.document_file import FIRST_ROW, DocumentFile
+from indexes.storage.files import StoredFile, reading
 from retrieval import Document, Scalar
 from retrieval.errors import IndexCorruptError, RecordError
 from retrieval.protocols import Rows
@@ -36,7 +37,6 @@ __all__ = [
 NO_METADATA = "{}"
 BATCH_DOCUMENTS = 1024
 BATCH_BYTES = 8 * 2**20
-FIRST_ROW = b"first_row"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 # large_string: a batch may hold one document of any size.
@@ -217,22 +217,6 @@ class DocumentWriter:
         self._pending_rows = self._pending_bytes = 0
 
 
-def _take(column: pa.LargeStringArray, places: Rows) -> list[str]:
-    """Return the values at these places; Arrow itself would read wherever damaged offsets point.
-
-    Raises
-    ------
-    ValueError : the places have no whole values.
-    """
-    _, offsets, data = column.buffers()
-    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    starts, stops = ends[places], ends[places + 1]
-    size = data.size if data is not None else 0
-    if column.null_count or not ((starts >= 0) & (starts <= stops) & (stops <= size)).all():
-        raise ValueError("a value lies outside its column")
-    return column.take(pa.array(places)).to_pylist()  # type: ignore[no-any-return]
-
-
 class DocumentStore:
     """Looks documents up by row number in memory-mapped Arrow IPC files.
 
@@ -246,17 +230,24 @@ class DocumentStore:
 
     Raises
     ------
-    IndexCorruptError : a file is not what ``DocumentWriter`` writes, or is truncated.
+    IndexCorruptError : a file is not what ``DocumentWriter`` writes, or is truncated; and whenever
+        documents are read, a block of a file is not what was written.
     """
 
-    def __init__(self, place: Path | Sequence[Path]) -> None:
-        self.paths = sorted(place.glob("*.arrow")) if isinstance(place, Path) else list(place)
-        self._files = [_DocumentFile(path) for path in self.paths]
-        self._ends = np.cumsum([len(file) for file in self._files], dtype=np.int64)
+    def __init__(self, place: Path | Sequence[StoredFile]) -> None:
+        files = (
+            [StoredFile(path) for path in sorted(place.glob("*.arrow"))]
+            if isinstance(place, Path)
+            else place
+        )
+        self.paths = [file.path for file in files]
+        self._files = [DocumentFile(file, SCHEMA) for file in files]
+        self._ends = list(accumulate(len(file) for file in self._files))
+        self._starts = [0, *self._ends]
 
     def __len__(self) -> int:
         """Return N, the number of documents."""
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return self._ends[-1] if self._ends else 0
 
     @property
     def bytes(self) -> int:
@@ -265,135 +256,60 @@ class DocumentStore:
 
     def ids(self, rows: Rows) -> dict[int, str]:
         """Return the document id of each row number."""
-        found: dict[int, str] = {}
-        for part, picked in self._pick(rows, ["doc_id"]):
-            found.update(zip(part, picked[0], strict=True))
-        return found
+        return {row: values[0] for row, _, values in self._pick(rows, ("doc_id",))}
 
     def documents(self, rows: Rows) -> dict[int, Document]:
         """Return the document of each row number; raises IndexCorruptError for a damaged one."""
-        found: dict[int, Document] = {}
-        for part, picked in self._pick(rows, ["doc_id", "text", "title", "metadata"]):
-            for row, doc_id, text, title, metadata in zip(part, *picked, strict=True):
-                with reading(self._path_of(row)):
-                    found[row] = Document(doc_id, text, title, decode_metadata(metadata))
-        return found
+        picked = list(self._pick(rows, ("doc_id", "text", "title", "metadata")))
+        try:
+            decoded = decode_each([values[3] for _, _, values in picked])
+        except (ValueError, RecursionError):
+            decoded = [self._decode(file, values[3]) for _, file, values in picked]
+        return {
+            row: Document(values[0], values[1], values[2], metadata)
+            for (row, _, values), metadata in zip(picked, decoded, strict=True)
+        }
 
-    def _path_of(self, row: int) -> Path:
-        return self.paths[int(np.searchsorted(self._ends, row, side="right"))]
+    @staticmethod
+    def _decode(file: DocumentFile, stored: str) -> Mapping[str, Scalar]:
+        with reading(file.path):
+            return decode_metadata(stored)
 
     def iterate_ids(self) -> Iterator[list[str]]:
         """Yield all document ids in order, a batch at a time."""
         for file in self._files:
-            yield from file.iterate_column("doc_id")
+            for columns in file.iterate(["doc_id"]):
+                yield columns[0]
 
     def iterate_metadata(self) -> Iterator[list[Mapping[str, Scalar]]]:
         """Yield the metadata of all documents in order, a batch at a time."""
         for file in self._files:
-            for column in file.iterate_column("metadata"):
+            for columns in file.iterate(["metadata"]):
                 with reading(file.path):
-                    decoded = decode_each(column)
+                    decoded = decode_each(columns[0])
                 yield decoded
 
     def iterate(self) -> Iterator[list[Document]]:
         """Yield all documents in order, a batch at a time."""
-        start = 0
-        for ids in self.iterate_ids():
-            rows = np.arange(start, start + len(ids), dtype=np.int64)
-            yield list(self.documents(rows).values())
-            start += len(ids)
+        for file in self._files:
+            for columns in file.iterate(["doc_id", "text", "title", "metadata"]):
+                with reading(file.path):
+                    decoded = decode_each(columns[3])
+                yield [
+                    Document(doc_id, text, title, metadata)
+                    for doc_id, text, title, metadata in zip(*columns[:3], decoded, strict=True)
+                ]
 
     def _pick(
-        self, rows: Rows, names: Sequence[str]
-    ) -> Iterator[tuple[list[int], list[list[str]]]]:
-        """Yield rows, and the values of their columns, a batch at a time."""
-        wanted = np.unique(rows)
-        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < len(self):
+        self, rows: Rows, names: tuple[str, ...]
+    ) -> Iterator[tuple[int, DocumentFile, list[str]]]:
+        """Yield each row once, rising, with its file and the values of these columns."""
+        wanted = sorted(set(rows.tolist()))
+        if wanted and not 0 <= wanted[0] <= wanted[-1] < len(self):
             raise IndexCorruptError(
                 f"{self.paths[0].parent} has {len(self)} documents; row {wanted[-1]} is not there."
             )
-        start = 0
-        for file, end in zip(self._files, self._ends.tolist(), strict=True):
-            stop = int(np.searchsorted(wanted, end))
-            first = end - len(file)
-            for part, picked in file.pick(wanted[start:stop] - first, names):
-                yield [row + first for row in part], picked
-            start = stop
-
-
-class _DocumentFile:
-    """One file of a ``DocumentStore``; its rows are counted from 0."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._batches: dict[int, tuple[int, Any]] = {}
-        with reading(path):
-            self._status = path.stat()
-            self._reader = ipc.open_file(pa.memory_map(str(path)))
-            if not self._reader.schema.equals(SCHEMA):
-                raise ValueError(f"its columns are {self._reader.schema.names}")
-            self._length = self._end()
-
-    def __len__(self) -> int:
-        return self._length
-
-    def iterate_column(self, name: str) -> Iterator[list[str]]:
-        with self._open_plainly(name) as reader:
-            for number in range(reader.num_record_batches):
-                with reading(self.path):
-                    column = reader.get_batch(number).column(name)
-                    column.validate(full=True)
-                    values = column.to_pylist()
-                yield values
-
-    @contextmanager
-    def _open_plainly(self, name: str) -> Iterator[Any]:
-        """Yield a reader of one column that does not map: mapped pages stay until the file closes.
-
-        Once a writer has deleted or replaced the file, the mapping is used after all.
-        """
-        options = ipc.IpcReadOptions(included_fields=[SCHEMA.get_field_index(name)])
-        try:
-            stream = self.path.open("rb")
-        except FileNotFoundError:
-            yield self._reader
-            return
-        with stream:
-            same = os.path.samestat(os.fstat(stream.fileno()), self._status)
-            yield ipc.open_file(stream, options=options) if same else self._reader
-
-    def pick(
-        self, wanted: Rows, names: Sequence[str]
-    ) -> Iterator[tuple[list[int], list[list[str]]]]:
-        """Yield, per batch that holds some of these sorted rows, those rows and their values."""
-        start = 0
-        while start < len(wanted):
-            first, batch = self._batch(self._batch_of(int(wanted[start])))
-            stop = int(np.searchsorted(wanted, first + batch.num_rows))
-            part = wanted[start:stop]
-            with reading(self.path):
-                if stop == start:
-                    raise ValueError(f"no batch holds row {int(wanted[start])}")
-                values = [_take(batch.column(name), part - first) for name in names]
-            yield part.tolist(), values
-            start = stop
-
-    def _batch_of(self, row: int) -> int:
-        numbers = range(self._reader.num_record_batches)
-        return bisect_right(numbers, row, key=lambda number: self._batch(number)[0]) - 1
-
-    def _batch(self, number: int) -> tuple[int, Any]:
-        """Return a batch and its first row; the batch is a view of the file, not a copy."""
-        if number not in self._batches:
-            with reading(self.path):
-                found = self._reader.get_batch_with_custom_metadata(number)
-                found.batch.validate()
-                first = int((found.custom_metadata or {})[FIRST_ROW])
-            self._batches[number] = (first, found.batch)
-        return self._batches[number]
-
-    def _end(self) -> int:
-        if not self._reader.num_record_batches:
-            return 0
-        first, batch = self._batch(self._reader.num_record_batches - 1)
-        return int(first + batch.num_rows)
+        for row in wanted:
+            number = bisect_right(self._ends, row)
+            file = self._files[number]
+            yield row, file, file.read(row - self._starts[number], names)

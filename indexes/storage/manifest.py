@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from indexes.storage.files import FileEntry, refuse_links
+from indexes.storage.files import FileEntry, StoredFile, refuse_links
 from retrieval import Fingerprint, Scalar
 from retrieval.errors import IndexCorruptError, SourceNotFoundError, UsageError
 from retrieval.filters import Schema
@@ -150,10 +150,11 @@ class Manifest:
         """
         return folder / self.files[role].name
 
-    def shards(self, folder: Path, role: str) -> list[Path]:
+    def shards(self, folder: Path, role: str) -> list[StoredFile]:
         """Return the numbered files of "documents" or "vectors", in the order of their rows."""
         listed = sorted(name for name in self.files if name.startswith(f"{role}/"))
-        return [folder / self.files[name].name for name in listed]
+        entries = [self.files[name] for name in listed]
+        return [StoredFile(folder / entry.name, entry.blocks) for entry in entries]
 
     @property
     def shard_files(self) -> dict[str, FileEntry]:
@@ -208,12 +209,7 @@ class Manifest:
                 f"{FORMAT_VERSION}. Index the corpus again with --overwrite."
             )
         _check_values(data)
-        files = {
-            role: FileEntry(
-                _value(e, "name", str), _value(e, "bytes", int), _value(e, "sha256", str)
-            )
-            for role, e in _value(data, "files", dict).items()
-        }
+        files = {role: _read_entry(e) for role, e in _value(data, "files", dict).items()}
         return cls(
             **{name: _value(data, name, kind) for name, kind in _KINDS.items()},
             **{name: _value(data, name, kind) for name, kind in _OPTIONAL.items() if name in data},
@@ -260,6 +256,13 @@ def _sign(data: Mapping[str, Any]) -> bytes:
     """Return a JSON object as it is stored: with the SHA-256 of what it is without."""
     digest = hashlib.sha256(json.dumps(data, indent=2).encode()).hexdigest()
     return (json.dumps({**data, DIGEST: digest}, indent=2) + "\n").encode()
+
+
+def _read_entry(data: object) -> FileEntry:
+    name, size = _value(data, "name", str), _value(data, "bytes", int)
+    assert isinstance(data, dict)
+    blocks = _value(data, "blocks", str) if "blocks" in data else ""
+    return FileEntry(name, size, _value(data, "sha256", str), blocks)
 
 
 def _check_values(data: Mapping[str, Any]) -> None:

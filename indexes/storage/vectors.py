@@ -13,6 +13,8 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
+from indexes.storage.blocks import Blocks, from_memory
+from indexes.storage.files import StoredFile
 from retrieval import Vectors
 from retrieval.errors import IndexCorruptError, VectorError
 from retrieval.protocols import Rows
@@ -124,14 +126,19 @@ class Shards:
 
     Raises
     ------
-    IndexCorruptError : a shard is not float32 or float16 (n, dimension), or is truncated.
+    IndexCorruptError : a shard is not float32 or float16 (n, dimension), or is truncated; and
+        whenever vectors are read, a block of a file is not what was written.
     """
 
-    def __init__(self, place: Path | Sequence[Path], dimension: int) -> None:
+    def __init__(self, place: Path | Sequence[StoredFile], dimension: int) -> None:
         self.dimension = dimension
-        paths = sorted(place.glob("*.npy")) if isinstance(place, Path) else place
-        self._arrays = [_map_shard(path, dimension) for path in paths]
-        self._ends = np.cumsum([len(array) for array in self._arrays], dtype=np.int64)
+        files = (
+            [StoredFile(path) for path in sorted(place.glob("*.npy"))]
+            if isinstance(place, Path)
+            else place
+        )
+        self._shards = [_Shard(file, dimension) for file in files]
+        self._ends = np.cumsum([len(shard) for shard in self._shards], dtype=np.int64)
 
     def __len__(self) -> int:
         """Return N, the number of vectors."""
@@ -140,10 +147,10 @@ class Shards:
     def __iter__(self) -> Iterator[Vectors]:
         """Yield float32 (n, D) blocks of at most 16 MiB, in order."""
         step = self.block_rows
-        for array in self._arrays:
-            for start in range(0, len(array), step):
-                yield np.asarray(array[start : start + step], dtype=np.float32)
-                _let_go(array)
+        for shard in self._shards:
+            for start in range(0, len(shard), step):
+                yield shard.read_span(start, start + step)
+                shard.let_go()
 
     @property
     def block_rows(self) -> int:
@@ -152,13 +159,19 @@ class Shards:
 
     def rows(self, rows: Rows) -> Vectors:
         """Return float32 (n, D), one vector for each row number, in the order given."""
-        found = np.empty((len(rows), self.dimension), dtype=np.float32)
         shard_of = np.searchsorted(self._ends, rows, side="right")
-        for shard in np.unique(shard_of):
-            chosen = shard_of == shard
-            array = self._arrays[shard]
-            found[chosen] = array[rows[chosen] - (self._ends[shard] - len(array))]
+        chosen = sorted(set(shard_of.tolist()))
+        if len(chosen) == 1:
+            return self._read(chosen[0], rows)
+        found = np.empty((len(rows), self.dimension), dtype=np.float32)
+        for number in chosen:
+            here = shard_of == number
+            found[here] = self._read(number, rows[here])
         return found
+
+    def _read(self, number: int, rows: Rows) -> Vectors:
+        shard = self._shards[number]
+        return shard.read_rows(rows - (self._ends[number] - len(shard)))
 
     def sample(self, count: int, *, seed: int) -> Vectors:
         """Return ``count`` different rows (or all, if fewer), in order, equal for equal seeds."""
@@ -169,12 +182,40 @@ class Shards:
             rows = np.sort(chosen).astype(np.int64)
         return self.rows(rows)
 
+    def path_of(self, row: int) -> Path:
+        """Return the file that holds a row."""
+        return self._shards[int(np.searchsorted(self._ends, row, side="right"))].path
 
-def _let_go(array: npt.NDArray[np.floating[Any]]) -> None:
-    """Drop a mapped file from this process's memory; the next read maps it again."""
-    mapped = getattr(array, "_mmap", None)
-    if mapped is not None and hasattr(mapped, "madvise"):
-        mapped.madvise(mmap.MADV_DONTNEED)
+
+class _Shard:
+    """One file of ``Shards``; its rows are counted from 0."""
+
+    def __init__(self, file: StoredFile, dimension: int) -> None:
+        self.path = file.path
+        mapped = _map_shard(file.path, dimension)
+        self._mapped: mmap.mmap = getattr(mapped, "_mmap")  # noqa: B009
+        self._array: npt.NDArray[np.floating[Any]] = np.asarray(mapped)
+        self._row_bytes = dimension * mapped.itemsize
+        self._start = len(self._mapped) - mapped.nbytes
+        self._blocks = Blocks(file, from_memory(memoryview(self._mapped)))
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def read_rows(self, rows: Rows) -> Vectors:
+        self._blocks.check_each(self._start + rows * self._row_bytes, self._row_bytes)
+        return np.asarray(self._array[rows], dtype=np.float32)
+
+    def read_span(self, start: int, stop: int) -> Vectors:
+        part = self._array[start:stop]
+        first = self._start + start * self._row_bytes
+        self._blocks.check(first, first + len(part) * self._row_bytes)
+        return np.asarray(part, dtype=np.float32)
+
+    def let_go(self) -> None:
+        """Drop the mapped file from this process's memory; the next read maps it again."""
+        if hasattr(self._mapped, "madvise"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def read_array(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
@@ -188,15 +229,17 @@ def read_array(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
     return array
 
 
-def _map_shard(path: Path, dimension: int) -> npt.NDArray[np.floating[Any]]:
+def _map_shard(path: Path, dimension: int) -> np.memmap[Any, np.dtype[np.floating[Any]]]:
     try:
         array = read_array(path, mapped=True)
     except ValueError as error:
         raise IndexCorruptError(f"{path} cannot be read: {error}") from error
-    known = array.dtype in VECTOR_TYPES.values()
+    known = array.dtype in VECTOR_TYPES.values() and array.flags.c_contiguous
     if not known or array.ndim != 2 or array.shape[1] != dimension:
         raise IndexCorruptError(
             f"{path} holds {array.dtype} {array.shape}; expected {' or '.join(VECTOR_TYPES)} (n, "
             f"{dimension})."
         )
+    if not isinstance(array, np.memmap) or array.offset + array.nbytes != path.stat().st_size:
+        raise IndexCorruptError(f"{path} does not end with its last vector.")
     return array

@@ -22,7 +22,7 @@ from benchmarks.lab.speed.interleaved import Contestant, Timings, take_turns
 from indexes import Index, IndexConfig
 from retrieval import Fingerprint, Vectors
 
-__all__ = ["KINDS", "ThroughputConfig", "find_recall", "make_clusters", "throughput_lines"]
+__all__ = ["KINDS", "Table", "ThroughputConfig", "find_recall", "make_clusters", "throughput_lines"]
 
 KINDS = {
     "FAISS Flat": ("faiss", "Flat"),
@@ -60,7 +60,7 @@ class _Built:
     busy_seconds: float
 
 
-class _Table:
+class Table:
     """An encoder that hands out prepared vectors in order."""
 
     def __init__(self, vectors: Vectors) -> None:
@@ -127,7 +127,7 @@ def _build_all(
     vectors = make_clusters(config.documents, config.dimension, seed=0)
     source = folder / "source"
     documents = make_documents(config.documents, config.characters)
-    Index.create(source, _Table(vectors), documents, IndexConfig(corpus_name="clusters"))
+    Index.create(source, Table(vectors), documents, IndexConfig(corpus_name="clusters"))
     built = {}
     for number, (name, (backend, factory)) in enumerate(KINDS.items()):
         target = folder / f"{number}"

@@ -3,6 +3,7 @@
     python -m benchmarks.lab.speed.indexing memory
     python -m benchmarks.lab.speed.indexing overhead
     python -m benchmarks.lab.speed.indexing throughput
+    python -m benchmarks.lab.speed.indexing search
 
 Each prints the machine and a table in Markdown; docs/index-speed.md shows and explains them.
 ``--quick`` does the same in small within seconds; its numbers mean nothing.
@@ -19,6 +20,7 @@ from typing import Any
 
 from benchmarks.lab.speed.index_memory import MemoryConfig, memory_lines
 from benchmarks.lab.speed.index_overhead import OverheadConfig, overhead_lines
+from benchmarks.lab.speed.index_search import SearchConfig, search_lines
 from benchmarks.lab.speed.index_throughput import ThroughputConfig, throughput_lines
 from benchmarks.lab.speed.interleaved import describe_machine, say
 from retrieval.errors import MillpondError
@@ -51,6 +53,11 @@ COMMANDS = {
         ThroughputConfig(documents=1_000, dimension=32, queries=16, lists=8, rounds=1),
         "documents and queries per second of the index types",
     ),
+    "search": _Command(
+        SearchConfig(),
+        SearchConfig(documents=1_000, dimension=32, queries=16, batch=8, rounds=2),
+        "queries per second against a bare loop of faiss search",
+    ),
 }
 
 
@@ -64,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 lines = memory_lines(config, folder)
             elif name == "overhead":
                 lines = overhead_lines(config, folder, say)
+            elif name == "search":
+                lines = search_lines(config, folder, say)
             else:
                 lines = throughput_lines(config, folder, say)
     except MillpondError as error:

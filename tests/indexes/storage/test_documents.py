@@ -102,3 +102,14 @@ def test_a_repeated_id_is_found_across_batches(tmp_path, monkeypatch):
     store = write(tmp_path / "b", [*documents, Document("d2", "again")])
     with pytest.raises(DuplicateIdError, match="c:12: id 'd2' is already the id of record 3"):
         check_unique_ids(store, source="c")
+
+
+def test_metadata_that_is_no_json_names_the_file_of_several(tmp_path):
+    documents = [Document(str(n), "t", metadata={"key": n}) for n in range(4)]
+    write(tmp_path / "d", documents, files=2)
+    second = tmp_path / "d" / "00001.arrow"
+    second.write_bytes(second.read_bytes().replace(b'{"key":3}', b'{"key":3]'))
+    store = DocumentStore(tmp_path / "d")
+    with pytest.raises(IndexCorruptError, match=r"00001\.arrow is damaged"):
+        store.documents(np.arange(4))
+    assert store.documents(np.array([2]))[2].metadata == {"key": 2}
