@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.cells import cell_len, chop_cells, set_cell_size
 
 from cli.console import clean, format_seconds, message, warn
@@ -38,6 +39,8 @@ __all__ = [
     "wrap",
     "atomic_output",
     "check_output",
+    "confirm_replacing",
+    "is_special",
     "print_json",
     "print_line",
     "print_table",
@@ -167,18 +170,47 @@ def check_output(path: Path, *inputs: str | Path, option: str = "--out") -> None
         raise UsageError(
             f"{path}: the folder {str(folder)!r} does not exist. Type: mkdir -p {folder}"
         )
-    if not _is_special(path) and not os.access(folder, os.W_OK):
+    if not is_special(path) and not os.access(folder, os.W_OK):
         raise StorageError(f"{path}: the folder {str(folder)!r} is not writable. Name another one.")
+
+
+def confirm_replacing(*paths: Path, overwrite: bool, may_ask: bool = True) -> None:
+    """Ask before files are replaced; without a terminal to ask on, refuse.
+
+    Parameters
+    ----------
+    overwrite : they may be replaced.
+    may_ask : False where stdin is the input.
+
+    Raises
+    ------
+    UsageError : one of them exists, and the user said no or cannot be asked.
+    """
+    from retrieval.errors import UsageError
+
+    held = next((path for path in paths if path.exists() and not is_special(path)), None)
+    if held is None or overwrite:
+        return
+    if may_ask and sys.stdin.isatty() and sys.stderr.isatty():
+        if typer.confirm(f"{clean(str(held))} exists. Replace it?", err=True):
+            return
+        raise UsageError(f"{held}: it was left as it is. Name another file with --out.")
+    raise UsageError(
+        f"{held}: the file exists. Add --overwrite to replace it, or name another with --out."
+    )
 
 
 def _is_input(path: Path, source: Path) -> bool:
     """Return whether a path is an existing file that may be read from this file or folder."""
-    if _is_special(path) or not path.exists() or not source.exists():
+    if is_special(path) or not path.exists() or not source.exists():
         return False
     if not source.is_dir():
         return path.samefile(source)
-    # From a folder no Parquet file is read, so vectors may be written there again.
-    return path.suffix.lower() != ".parquet" and source.resolve() in path.resolve().parents
+    # From a folder neither is read, so vectors may be written there again.
+    return (
+        path.suffix.lower() not in (".parquet", ".npy")
+        and source.resolve() in path.resolve().parents
+    )
 
 
 @contextmanager
@@ -194,7 +226,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
     from retrieval.errors import StorageError
 
     try:
-        if _is_special(path):
+        if is_special(path):
             yield path
             return
         target = path.resolve()
@@ -215,7 +247,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """Return whether this is neither file nor folder, such as /dev/stdout."""
     try:
         mode = path.stat().st_mode

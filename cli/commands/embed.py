@@ -1,100 +1,36 @@
-"""``millpond embed``: texts become vectors in a Parquet file."""
+"""``millpond embed``: texts become vectors in a file."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cli.console import format_seconds, message, progress
-from cli.models import ReportingEncoder, keep_memory, load_encoder, note_untrained, warn_skipped
+from cli.models import (
+    ReportingEncoder,
+    instruct,
+    keep_memory,
+    load_encoder,
+    note_untrained,
+    warn_skipped,
+)
 from cli.options import (
     DeviceOption,
+    InstructionOption,
     ModelOption,
     SkipBadOption,
     SpeedName,
     SpeedOption,
     TrustOption,
 )
-from cli.output import atomic_output, check_output
+from cli.output import check_output, confirm_replacing
+from cli.vectors import ENDINGS, output_files, write_vectors
 
-if TYPE_CHECKING:
-    from retrieval import Fingerprint, Vectors
-
-__all__ = ["write_vectors", "Role", "embed"]
-
-
-_ROWS_AT_A_TIME = 512
-
-
-def write_vectors(
-    rows: Iterable[tuple[str, str]],
-    encode: Callable[[Sequence[str]], Vectors],
-    path: Path,
-    *,
-    dimension: int,
-    fingerprint: Fingerprint,
-    role: str,
-) -> int:
-    """Write columns ``id``, ``embedding`` and ``text_hash``; return the count.
-
-    ``embedding`` is a fixed-size list of D float32, and ``text_hash`` 16 bytes that tell the text,
-    by which ``[teacher] vectors`` of a training config finds its vector. The schema's metadata
-    holds ``millpond.fingerprint`` (JSON) and ``millpond.role``. Holds 512 rows in memory; the file
-    appears whole or not at all.
-
-    Parameters
-    ----------
-    rows : id and text.
-    encode : texts to float32 (N, D).
-    role : "query" or "document".
-
-    Raises
-    ------
-    StorageError : the file cannot be written.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    kind = pa.list_(pa.field("element", pa.float32(), nullable=False), dimension)
-    schema = pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("embedding", kind, nullable=False),
-            pa.field("text_hash", pa.binary(16), nullable=False),
-        ],
-        metadata={
-            "millpond.fingerprint": json.dumps(fingerprint.to_json()),
-            "millpond.role": role,
-        },
-    )
-    count = 0
-    stream = iter(rows)
-    with atomic_output(path) as beside, pq.ParquetWriter(beside, schema) as writer:
-        while chunk := list(islice(stream, _ROWS_AT_A_TIME)):
-            vectors = encode([text for _, text in chunk])
-            writer.write_batch(_to_batch(chunk, vectors, schema))
-            count += len(chunk)
-    return count
-
-
-def _to_batch(rows: Sequence[tuple[str, str]], vectors: Vectors, schema: Any) -> Any:
-    """Return a record batch of ids and texts with their vectors (N, D)."""
-    import pyarrow as pa
-
-    from retrieval.texts import text_digest
-
-    kind = schema.field("embedding").type
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), type=kind)
-    ids = pa.array([name for name, _ in rows], pa.string())
-    digests = pa.array([text_digest(text) for _, text in rows], pa.binary(16))
-    return pa.record_batch([ids, lists, digests], schema=schema)
+__all__ = ["Role", "embed"]
 
 
 class Role(StrEnum):
@@ -114,35 +50,54 @@ def embed(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="OUT", help="The .parquet file to write.")
+        Path, typer.Option("--out", "-o", metavar="OUT", help=f"The file to write: {ENDINGS}.")
     ],
     model: ModelOption = None,
+    instruction: InstructionOption = None,
     role: Annotated[
         Role, typer.Option("--as", help="Which of the model's two prompts to use.")
     ] = Role.DOCUMENT,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT without asking.")
+    ] = False,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
     speed: SpeedOption = SpeedName.EXACT,
     trust_remote_code: TrustOption = False,
 ) -> None:
-    """Turn texts into vectors in a Parquet file.
+    """Turn texts into vectors in a file.
 
-    The columns are id, embedding (a fixed-size list of float32) and text_hash (by which 'millpond
-    train' finds a teacher's vector). The schema's metadata holds the fingerprint of the model. The
-    file appears whole or not at all.
+    The ending of OUT says the format. Parquet has the columns id, embedding (a fixed-size list of
+    float32) and text_hash (by which 'millpond train' finds a teacher's vector), and the model's
+    fingerprint in the schema's metadata. Of v.npy, the ids stand beside it in v.ids.txt, one a
+    line. CSV has the columns id, v0, v1 ..., JSON lines the keys id and embedding. A file appears
+    whole or not at all.
 
     \b
     Examples:
       millpond embed sentences.txt --out sentences.parquet
       millpond embed queries.jsonl --out queries.parquet --as query
     """
+    from retrieval.plurals import count_noun
     from retrieval.texts import Texts
 
+    if instruction is not None and role is Role.DOCUMENT:
+        from retrieval.errors import UsageError
+
+        raise UsageError(
+            "--instruction goes before queries, and the texts are embedded as documents. Add "
+            "--as query, or leave --instruction out."
+        )
     check_output(out, file)
+    files = output_files(out)
+    for path in files[1:]:
+        check_output(path, file)
+    confirm_replacing(*files, overwrite=overwrite, may_ask=file != "-")
     texts = Texts(file, skip_bad=skip_bad)
     if file != "-":
         next(iter(texts), None)  # an empty or wholly unreadable file shows before a model loads
     keep_memory()
+    model = instruct(model, instruction)
     encoder = load_encoder(model, device, speed, trust_remote_code=trust_remote_code)
     started = time.monotonic()
     with progress("Embedding", texts.count_hint, "texts") as advance:
@@ -157,10 +112,10 @@ def embed(
             role=role.value,
         )
     seconds = time.monotonic() - started
-    noun = "text" if count == 1 else "texts"
+    named = " and ".join(map(str, files))
     message(
-        f"Embedded {count:,} {noun} as {role.value} in {format_seconds(seconds)}, "
-        f"{encoder.dimension} numbers each: {out}"
+        f"Embedded {count_noun(count, 'text')} as {role.value} in {format_seconds(seconds)}, "
+        f"{encoder.dimension} numbers each: {named}"
     )
     warn_skipped(texts)
     note_untrained(encoder)

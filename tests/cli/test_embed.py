@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 from hashlib import blake2b
 
@@ -5,6 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from cli.output import confirm_replacing
+from retrieval.errors import UsageError
+from tests.cli.conftest import WordEncoder
 
 
 def test_writes_ids_and_fixed_size_vectors_with_the_fingerprint(millpond, corpus, tmp_path):
@@ -78,8 +84,80 @@ def test_skip_bad_counts_bad_lines(millpond, tmp_path):
     out = tmp_path / "vectors.parquet"
     result = millpond("embed", path, "--out", out, "--skip-bad")
     assert result.exit_code == 0
-    assert "1 bad records were skipped" in result.stderr
+    assert "1 bad record was skipped" in result.stderr
     assert pq.read_table(out).column("id").to_pylist() == ["1"]
+
+
+def read_vectors(out):
+    """Return the ids and the matrix of a file in any of the formats."""
+    if out.suffix == ".npy":
+        return out.with_suffix(".ids.txt").read_text().splitlines(), np.load(out)
+    if out.suffix == ".csv":
+        header, *rows = csv.reader(io.StringIO(out.read_text(encoding="utf-8")))
+        assert header == ["id", *(f"v{place}" for place in range(32))]
+        return [row[0] for row in rows], np.array([row[1:] for row in rows], dtype=np.float32)
+    if out.suffix == ".jsonl":
+        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+        vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
+        return [row["id"] for row in rows], vectors
+    table = pq.read_table(out)
+    vectors = np.stack(table.column("embedding").to_numpy(zero_copy_only=False))
+    return table.column("id").to_pylist(), vectors
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".npy", ".csv", ".jsonl", ".NPY"])
+def test_the_ending_says_the_format(millpond, write_jsonl, tmp_path, ending):
+    texts = {f'ü "{number}", x': f"water mill {number}" for number in range(600)}
+    corpus = write_jsonl("c.jsonl", *({"_id": key, "text": text} for key, text in texts.items()))
+    out = tmp_path / f"v{ending}"
+    result = millpond("embed", corpus, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    if ending == ".NPY":
+        out = out.rename(tmp_path / "v.npy")
+    ids, vectors = read_vectors(out)
+    assert ids == list(texts)
+    expected = WordEncoder("fake").encode_documents(list(texts.values()))
+    assert (vectors.dtype, vectors.tolist()) == (np.float32, expected.tolist())
+
+
+@pytest.mark.parametrize("name", ["v", "v.txt", "v.npz", "v.csv.gz", "v.parq"])
+def test_another_ending_is_refused_before_a_model_is_loaded(
+    millpond, corpus, tmp_path, name, loaded
+):
+    result = millpond("embed", corpus, "--out", tmp_path / name)
+    assert result.exit_code == 2
+    assert "; expected .parquet, .npy, .csv or .jsonl." in result.stderr
+    assert loaded == []
+
+
+@pytest.mark.parametrize(("name", "held"), [("v.csv", "v.csv"), ("v.npy", "v.ids.txt")])
+def test_what_is_there_is_replaced_only_when_told_to(millpond, corpus, tmp_path, name, held):
+    (tmp_path / held).write_text("mine")
+    result = millpond("embed", corpus, "--out", tmp_path / name)
+    assert result.exit_code == 2
+    assert f"{tmp_path / held}: the file exists. Add --overwrite" in result.stderr
+    assert (tmp_path / held).read_text() == "mine"
+    assert millpond("embed", corpus, "--out", tmp_path / name, "--overwrite").exit_code == 0
+    assert read_vectors(tmp_path / name)[0] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_on_a_terminal_one_is_asked(monkeypatch, tmp_path, answer):
+    (tmp_path / "v.csv").write_text("mine")
+    monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
+    monkeypatch.setattr("sys.stderr", Terminal())
+    if answer == "y":
+        confirm_replacing(tmp_path / "v.csv", overwrite=False)
+    else:
+        with pytest.raises(UsageError, match="it was left as it is"):
+            confirm_replacing(tmp_path / "v.csv", overwrite=False)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
 
 
 def test_out_is_checked_before_a_model_is_loaded(millpond, corpus, tmp_path, loaded):
@@ -115,4 +193,5 @@ def test_vectors_are_no_file_of_the_folder_that_is_read(millpond, tmp_path):
     assert (tmp_path / "notes" / "a.md").read_text() == "water"
     for _ in range(2):  # a second time as well
         out = tmp_path / "notes" / "vectors.parquet"
-        assert millpond("embed", tmp_path / "notes", "--out", out).exit_code == 0
+        made = millpond("embed", tmp_path / "notes", "--out", out, "--overwrite")
+        assert made.exit_code == 0

@@ -40,7 +40,7 @@ def assert_one_line(result, code, *words):
 @pytest.mark.parametrize("command", ["index", "embed"])
 def test_bad_records(command, rows, words, millpond, write_jsonl, tmp_path):
     path = write_jsonl("corpus.jsonl", *rows)
-    result = millpond(command, path, "--out", tmp_path / "out")
+    result = millpond(command, path, "--out", tmp_path / "out.parquet")
     assert_one_line(result, 2, words)
     assert [entry.name for entry in tmp_path.iterdir()] == ["corpus.jsonl"]
 
@@ -78,7 +78,7 @@ def test_missing_files_and_folders(millpond, corpus, index_folder, tmp_path):
     missing = tmp_path / "corpus.json"
     out = tmp_path / "out"
     assert_one_line(millpond("index", missing, "--out", out), 2, "no such file", "Did you mean")
-    assert_one_line(millpond("embed", missing, "--out", out), 2, "no such file")
+    assert_one_line(millpond("embed", missing, "--out", f"{out}.parquet"), 2, "no such file")
     assert_one_line(millpond("search", tmp_path / "nowhere", "x"), 2, "nowhere")
     assert_one_line(millpond("info", tmp_path / "nowhere"), 2, "nowhere")
     assert_one_line(
