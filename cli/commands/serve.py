@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from embedder.serving import ServedIndex, ServedModel
     from indexes import Index
     from retrieval.errors import UsageError
+    from retrieval.protocols import VectorIndex
 
 __all__ = ["KEYS_VARIABLE", "serve"]
 
@@ -144,7 +145,7 @@ def serve(
             local_only=is_loopback(host) and not accepted_keys,
             origins=tuple(cors or ()),
         )
-        server = Server(models, served, settings, read_version(), thread)
+        server = Server(models, served, settings, read_version(), thread, _join)
         server.warm_up()
         _warn_if_open(host, accepted_keys)
         _log_as_json()
@@ -215,6 +216,13 @@ def _open_indexes(places: Sequence[str]) -> list[tuple[str, Index]]:
         name = named["name"] if named else folder.resolve().name
         opened.append((name, Index.open(folder)))
     return opened
+
+
+def _join(named: Sequence[tuple[str, VectorIndex]]) -> VectorIndex:
+    """Return several of the indexes that were opened as one."""
+    from indexes.group import IndexGroup
+
+    return IndexGroup([(name, cast("Index", index)) for name, index in named])
 
 
 def _load(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, cast
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -11,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from embedder.serving.bodies import JsonRoute
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
 from embedder.serving.served import Role, ServedIndex
-from embedder.serving.server import Server, ServerDep, add_facts, in_thread
+from embedder.serving.server import JOINED, IndexQuery, Server, ServerDep, add_facts, in_thread
+from retrieval.blend import DENSE, LEXICAL, Blend, Fusion, Mode
 from retrieval.errors import UsageError
 from retrieval.filters import Expression, parse_filter
 from retrieval.protocols import Vectors
 from retrieval.scores import unit_rows
+from retrieval.types import Hit
 
 __all__ = ["ROUTER"]
 
@@ -30,21 +33,40 @@ MetadataValue = Scalar | list[Scalar]
 
 
 class SearchRequest(BaseModel):
-    """What to look for: a query or a vector."""
+    """What to look for: a query, a vector, or a query with its vector."""
 
     model_config = ConfigDict(extra="forbid")
 
     query: StrictStr | None = Field(None, description="A text; or leave it out and send a vector")
     vector: Annotated[list[float], Field(min_length=1, fail_fast=True)] | None = Field(
-        None, description="As long as the vectors of the index"
+        None,
+        description="As long as the vectors of the index; beside a query, it is not embedded again",
     )
-    index: str | None = Field(None, description="As /v1/indexes lists it; the first by default")
+    index: StrictStr | Annotated[list[StrictStr], Field(min_length=1)] | None = Field(
+        None,
+        description="As /v1/indexes lists it, the first by default; several of one model are "
+        "searched as one",
+    )
     k: int = Field(HITS, ge=1, description="The number of hits")
+    mode: Mode | None = Field(
+        None, description="By default the first that /v1/indexes lists; dense for a vector alone"
+    )
+    fusion: Fusion = Field("convex", description="How hybrid joins the scores of both arms")
+    weight: float | None = Field(
+        None, description="The dense arm's share in a convex fusion, 0 to 1"
+    )
     filter: StrictStr | None = Field(
         None, description='Such as: year >= 2020 and lang in ["en", "de"]'
     )
     input_type: Role = Field("query", description="Which of the model's prompts goes with query")
     truncate: bool = Field(False, description="Cut an over-long query at the end; else it is 413")
+
+
+class ArmResult(BaseModel):
+    """What one arm says of a document."""
+
+    score: float
+    rank: int | None = Field(description="null where the arm did not return it, only scored it")
 
 
 class SearchHit(BaseModel):
@@ -56,13 +78,17 @@ class SearchHit(BaseModel):
     title: str
     text: str
     metadata: dict[str, MetadataValue]
+    arms: dict[str, ArmResult] = Field(description="dense and lexical, after a hybrid search")
+    matched: list[str] = Field(description="Words of the document that the query asks for")
+    index: str
 
 
 class SearchResponse(BaseModel):
     """Documents, best first."""
 
-    index: str
+    index: str | list[str]
     model: str
+    mode: Mode
     hits: list[SearchHit]
 
 
@@ -74,6 +100,7 @@ class IndexCard(BaseModel):
     dimension: int
     model: str
     fields: dict[str, str] = Field(description="What a filter can name: each field with its type")
+    modes: list[Mode] = Field(description="How it can be searched, the default first")
 
 
 class IndexList(BaseModel):
@@ -84,31 +111,66 @@ class IndexList(BaseModel):
 
 @ROUTER.post("/search")
 async def search(body: SearchRequest, request: Request, server: ServerDep) -> SearchResponse:
-    """Find the documents that are nearest to a query or a vector."""
-    index = server.find_index(body.index)
+    """Find the documents that answer a query or a vector best."""
+    if isinstance(body.index, list):
+        index = server.find_indexes(body.index)
+    else:
+        index = server.find_index(body.index)
     if body.k > server.settings.search_hits:
         message = f"k is {body.k}; expected 1 to {server.settings.search_hits}."
         raise ApiError(400, message, None, "k")
+    blend = _choose(body, index)
     where = await _read_filter(body.filter, server)
     with server.admit():
-        vector = await _find_vector(body, index, request, server)
-        add_facts(request, index=index.name)
+        vector = await _find_vector(body, blend, index, request, server)
+        add_facts(request, index=", ".join(index.name.split(JOINED)))
+        query = IndexQuery(vector, body.query, blend)
         try:
-            found = await server.search(request, index, vector, body.k, where)
-        except UsageError as error:  # k and the vector are checked: the filter does not fit
+            found = await server.search(request, index, query, body.k, where)
+        except UsageError as error:  # all else is checked: the filter does not fit
             raise ApiError(400, str(error), "invalid_filter", "filter") from None
-    hits = [
-        SearchHit(
-            rank=hit.rank,
-            doc_id=hit.doc_id,
-            score=hit.score,
-            title=hit.title,
-            text=hit.text,
-            metadata=dict(hit.metadata),
-        )
-        for hit in found
-    ]
-    return SearchResponse(index=index.name, model=index.model.name, hits=hits)
+    searched = index.name.split(JOINED)
+    return SearchResponse(
+        index=searched[0] if len(searched) == 1 else searched,
+        model=index.model.name,
+        mode=cast(Mode, blend.mode),
+        hits=[_show(hit, searched[0]) for hit in found],
+    )
+
+
+def _show(hit: Hit, index: str) -> SearchHit:
+    return SearchHit(
+        rank=hit.rank,
+        doc_id=hit.doc_id,
+        score=hit.score,
+        title=hit.title,
+        text=hit.text,
+        metadata=dict(hit.metadata),
+        arms={name: ArmResult(score=arm.score, rank=arm.rank) for name, arm in hit.arms.items()},
+        matched=list(hit.matched),
+        index=hit.index or index,
+    )
+
+
+def _choose(body: SearchRequest, index: ServedIndex) -> Blend:
+    """Return mode, fusion and weight, or raise a 400 for what does not fit the query or index."""
+    if body.query is None and body.vector is None:
+        raise ApiError(400, "A search needs query or vector, and neither arrived.", None, "query")
+    if body.query is not None and not body.query.strip():
+        raise ApiError(400, "query is empty; send what to look for.", None, "query")
+    mode = body.mode
+    if body.query is None:
+        if mode not in (None, DENSE):
+            message = f"mode {mode} looks for words: send query, or query and vector."
+            raise ApiError(400, message, None, "query")
+        mode = DENSE
+    try:
+        blend = Blend(mode, body.fusion, body.weight)
+        chosen = blend.choose(index.index.modes, None, index.name.replace(JOINED, ", "))
+    except UsageError as error:
+        param = "weight" if body.weight is not None else "mode"
+        raise ApiError(400, str(error), None, param) from None
+    return replace(blend, mode=chosen.mode)  # the weight that an index keeps is its own affair
 
 
 @ROUTER.get("/indexes")
@@ -122,6 +184,7 @@ async def list_indexes(server: ServerDep) -> IndexList:
                 dimension=index.index.dimension,
                 model=index.model.name,
                 fields=dict(index.fields),
+                modes=list(index.index.modes),
             )
             for index in server.indexes.values()
         ]
@@ -140,13 +203,16 @@ async def _read_filter(text: str | None, server: Server) -> Expression | None:
 
 
 async def _find_vector(
-    body: SearchRequest, index: ServedIndex, request: Request, server: Server
-) -> Vectors:
-    """Return the vector (1, D) to look for, at length 1 where the index's vectors are."""
-    if (body.query is None) == (body.vector is None):
-        arrived = "neither arrived" if body.query is None else "both arrived"
-        raise ApiError(400, f"A search needs query or vector, and {arrived}.", None, "query")
-    if body.query is not None:
+    body: SearchRequest, blend: Blend, index: ServedIndex, request: Request, server: Server
+) -> Vectors | None:
+    """Return the vector (1, D) to look for, at length 1 where the index's vectors are.
+
+    None where the mode looks for words alone.
+    """
+    if blend.mode == LEXICAL:
+        return None
+    if body.vector is None:
+        assert body.query is not None
         found = await server.embed(
             request,
             index.model,

@@ -13,6 +13,7 @@ import numpy as np
 
 from embedder.engine.text import PromptTemplate, Side, TextTokenizer
 from embedder.models.names import find_saved_model
+from retrieval.blend import Blend
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
 from retrieval.protocols import Encoder, VectorIndex, Vectors
@@ -35,6 +36,8 @@ __all__ = [
 
 Role: TypeAlias = Literal["query", "document"]
 """Which of the model's two prompts goes with a text."""
+
+BY_MEANING = Blend("dense")
 
 
 @dataclass(frozen=True)
@@ -176,9 +179,24 @@ class ServedIndex:
         mine, theirs = self.index.fingerprint, self.model.encoder.fingerprint
         check_fingerprints(mine, theirs, where=self.name, other_prompt=self.other_prompt)
 
-    def search(self, vectors: Vectors, k: int, where: Expression | None) -> list[list[Hit]]:
-        """Return at most k hits for each row of ``vectors`` (Q, D), best first."""
-        return self.index.search(vectors, k, where=where)
+    def search(
+        self,
+        queries: Vectors | list[str],
+        k: int,
+        where: Expression | None,
+        texts: list[str] | None = None,
+        blend: Blend = BY_MEANING,
+    ) -> list[list[Hit]]:
+        """Return at most k hits for each query, best first; as ``VectorIndex.search``."""
+        return self.index.search(
+            queries,
+            k,
+            where=where,
+            texts=texts,
+            mode=blend.mode,
+            fusion=blend.fusion,
+            weight=blend.weight,
+        )
 
 
 def serve_embedder(encoder: Embedder | TextEncoder) -> ServedModel:

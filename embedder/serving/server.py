@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Annotated, TypeVar, cast, get_args
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Annotated, TypeAlias, TypeVar, cast, get_args
 
 from fastapi import Depends, Request
 
@@ -18,17 +19,23 @@ from embedder.serving.errors import ApiError, ClientGoneError
 from embedder.serving.metrics import Metrics
 from embedder.serving.served import Role, ServedIndex, ServedModel, Tokens
 from embedder.serving.settings import ServerSettings
+from retrieval.blend import Blend
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
-from retrieval.protocols import Vectors
+from retrieval.protocols import VectorIndex, Vectors
 from retrieval.types import Hit
 
-__all__ = ["Embedded", "Server", "ServerDep", "add_facts", "in_thread"]
+__all__ = ["Embedded", "IndexQuery", "Server", "ServerDep", "add_facts", "in_thread"]
 
 T = TypeVar("T")
 Served = TypeVar("Served", ServedModel, ServedIndex)
 
+Join: TypeAlias = Callable[[Sequence[tuple[str, VectorIndex]]], VectorIndex]
+"""Makes one index of several that are named."""
+
 ROLES: tuple[Role, ...] = get_args(Role)
+JOINED = "\n"
+"""Stands between the names of indexes that are searched as one; no name holds it."""
 _SHORT_CHARACTERS = 2000
 """Texts of so many characters together are tokenised in 2 ms, no more than a thread costs."""
 
@@ -41,6 +48,15 @@ class Embedded:
     tokens: int
 
 
+@dataclass(frozen=True)
+class IndexQuery:
+    """What an index is asked for: a vector (1, D), the text that it was made from, or both."""
+
+    vector: Vectors | None
+    text: str | None
+    blend: Blend
+
+
 class Server:
     """Models, indexes, the queue in front of them, and the limits.
 
@@ -50,6 +66,8 @@ class Server:
     indexes : the first is the default one; each one's model is among ``models``.
     version : of millpond, for ``/info``.
     thread : where the models were loaded, and will run; a new one by default.
+    join : makes one index of several, for searches that name more than one; those are refused
+        without it.
 
     Raises
     ------
@@ -63,7 +81,9 @@ class Server:
         settings: ServerSettings,
         version: str = "",
         thread: EncoderThread | None = None,
+        join: Join | None = None,
     ) -> None:
+        self._join = join
         self.models = _by_name("model", models)
         self.indexes = _by_name("index", indexes)
         self.model_names: dict[str, tuple[ServedModel, Role | None]] = {
@@ -90,8 +110,9 @@ class Server:
         self._requests = 0
         self.tokenizing_thread = ThreadPoolExecutor(1, "millpond-tokens")
         self.json_thread = ThreadPoolExecutor(1, "millpond-json")
-        # One thread an index: not every backend may be searched by two at once.
+        # One search an index at a time: not every backend may be searched by two at once.
         self._searching = {name: ThreadPoolExecutor(1, "millpond-search") for name in self.indexes}
+        self._locks = {name: Lock() for name in self.indexes}
 
     def warm_up(self) -> None:
         """Encode one text with each model and search each index once, so that no client waits.
@@ -142,6 +163,26 @@ class Server:
             message = "No index is served here. Start the server with --index DIR."
             raise ApiError(404, message, "index_not_found", "index")
         return _find("index", self.indexes, name)
+
+    def find_indexes(self, names: Sequence[str]) -> ServedIndex:
+        """Return several indexes as one, or raise a 400 or 404."""
+        found = [self.find_index(name) for name in dict.fromkeys(names)]
+        if len(found) == 1:
+            return found[0]
+        first, *others = found
+        for other in others:
+            if other.model is not first.model:
+                raise ApiError(
+                    400,
+                    f"{first.name} was made with {first.model.name}, {other.name} with "
+                    f"{other.model.name}: their scores cannot be compared. Search one at a time.",
+                    None,
+                    "index",
+                )
+        if self._join is None:
+            raise ApiError(400, "This server searches one index at a time.", None, "index")
+        joined = self._join([(one.name, one.index) for one in found])
+        return replace(first, name=JOINED.join(one.name for one in found), index=joined)
 
     @contextmanager
     def admit(self) -> Iterator[None]:
@@ -196,17 +237,25 @@ class Server:
         self,
         request: Request,
         index: ServedIndex,
-        vector: Vectors,
+        query: IndexQuery,
         k: int,
         where: Expression | None,
     ) -> list[Hit]:
-        """Return the hits of one vector (1, D), best first."""
+        """Return the hits of one query, best first."""
         started = time.monotonic()
-        found = await _until_gone(
-            request,
-            in_thread(self._searching[index.name], lambda: index.search(vector, k, where)),
-        )
-        self.metrics.add_search(index.name, time.monotonic() - started)
+        names = index.name.split(JOINED)
+
+        def work() -> list[list[Hit]]:
+            with ExitStack() as held:
+                for name in sorted(names):  # in one order, so that no two wait for each other
+                    held.enter_context(self._locks[name])
+                queries = [query.text] if query.vector is None else query.vector
+                texts = None if query.text is None else [query.text]
+                return index.search(cast("list[str]", queries), k, where, texts, query.blend)
+
+        found = await _until_gone(request, in_thread(self._searching[names[0]], work))
+        for name in names:
+            self.metrics.add_search(name, time.monotonic() - started)
         return found[0]
 
     async def _tokenize(

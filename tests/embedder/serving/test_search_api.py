@@ -2,6 +2,9 @@ import numpy as np
 import pytest
 
 from embedder.serving import ServedIndex, Server, ServerSettings
+from indexes import Index
+from indexes.group import IndexGroup
+from retrieval import Document
 from retrieval.errors import FingerprintError, UsageError
 from tests.embedder.serving import fakes
 
@@ -57,13 +60,21 @@ def test_indexes_are_chosen_by_name_and_listed(serve, searchable):
     assert ask(client, query="x", index="second")["hits"][0]["doc_id"] == "only"
     assert ask(client, query="x")["index"] == "years"  # the first by default
     assert client.get("/v1/indexes").json()["indexes"] == [
-        {"name": "years", "documents": 4, "dimension": 16, "model": "hash", "fields": {}},
+        {
+            "name": "years",
+            "documents": 4,
+            "dimension": 16,
+            "model": "hash",
+            "fields": {},
+            "modes": ["dense"],
+        },
         {
             "name": "second",
             "documents": 1,
             "dimension": 8,
             "model": "other",
             "fields": {"lang": "string"},
+            "modes": ["dense"],
         },
     ]
 
@@ -78,7 +89,14 @@ def test_a_filter_that_cannot_be_read_or_does_not_fit_is_the_filters_fault(clien
     ("body", "status", "says"),
     [
         ({}, 400, "neither arrived"),
-        ({"query": "x", "vector": [1.0]}, 400, "both arrived"),
+        ({"query": " "}, 400, "query is empty"),
+        ({"query": "x", "mode": "hybrid"}, 400, "no lexical arm"),
+        ({"query": "x", "mode": "sparse"}, 400, "mode: Input should be"),
+        ({"query": "x", "weight": 1.5}, 400, "between 0"),
+        ({"query": "x", "fusion": "rrf", "weight": 0.5}, 400, "A weight goes with"),
+        ({"vector": [1.0] * 16, "mode": "lexical"}, 400, "looks for words"),
+        ({"query": "x", "index": ["years", "nowhere"]}, 404, "Served: years"),
+        ({"query": "x", "index": []}, 400, "index"),
         ({"vector": [1.0, 2.0]}, 400, "vector has 2 numbers; expected 16"),
         ({"vector": [1e308] * 16}, 400, "finite"),
         ({"query": "x", "k": 0}, 400, "k: Input should be greater"),
@@ -99,6 +117,88 @@ def test_a_number_that_is_not_finite_is_an_error(client):
     body = '{"vector": [' + ", ".join(["NaN"] * 16) + "]}"
     answer = client.post("/v1/search", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
+
+
+@pytest.fixture
+def two_armed(tmp_path, encoder):
+    """An index of six texts with both arms, and two halves of it."""
+    rows = ["corn and mills", "still water", "a pond", "old mills", "deep water", "pond life"]
+    documents = [Document(f"d{n}", text) for n, text in enumerate(rows)]
+    model = fakes.make_model(encoder)
+    parts = {"all": documents, "even": documents[::2], "odd": documents[1::2]}
+    return [
+        ServedIndex(name, Index.create(tmp_path / name, encoder, part), model)
+        for name, part in parts.items()
+    ]
+
+
+@pytest.fixture
+def hybrid(serve, two_armed):
+    return serve([two_armed[0].model], two_armed, join=IndexGroup)
+
+
+def test_a_hit_of_a_hybrid_search_says_what_each_arm_gave(hybrid, two_armed, encoder):
+    found = ask(hybrid, query="mills", k=6)
+    assert found["mode"] == "hybrid"
+    expected = two_armed[0].index.search(
+        np.array([encoder.vector("mills", "query")]), 6, texts=["mills"]
+    )[0]
+    assert [hit["doc_id"] for hit in found["hits"]] == [hit.doc_id for hit in expected]
+    for got, hit in zip(found["hits"], expected, strict=True):
+        assert got["score"] == pytest.approx(hit.score, abs=1e-6)
+        assert {name: (arm["score"], arm["rank"]) for name, arm in got["arms"].items()} == {
+            name: (pytest.approx(arm.score, abs=1e-6), arm.rank) for name, arm in hit.arms.items()
+        }
+    matched = {hit["doc_id"]: hit["matched"] for hit in found["hits"]}
+    assert matched == {d: ["mills"] if d in ("d0", "d3") else [] for d in matched}
+
+
+def test_words_alone_are_searched_without_the_model(hybrid, encoder):
+    encoder.batches.clear()
+    found = ask(hybrid, query="water", mode="lexical")
+    assert {hit["doc_id"] for hit in found["hits"]} == {"d1", "d4"}
+    assert encoder.batches == []
+
+
+def test_a_query_with_its_vector_is_not_embedded_again(hybrid, encoder):
+    alone = ask(hybrid, query="water")
+    encoder.batches.clear()
+    both = ask(hybrid, query="water", vector=encoder.vector("water", "query").tolist())
+    assert [(hit["doc_id"], hit["score"]) for hit in both["hits"]] == [
+        (hit["doc_id"], pytest.approx(hit["score"], abs=1e-6)) for hit in alone["hits"]
+    ]
+    assert encoder.batches == []
+
+
+def test_a_vector_alone_is_searched_by_meaning_and_a_mode_can_be_asked_for(hybrid, encoder):
+    vector = encoder.vector("water", "query").tolist()
+    assert ask(hybrid, vector=vector)["mode"] == "dense"
+    assert ask(hybrid, query="water", mode="dense")["hits"] == ask(hybrid, vector=vector)["hits"]
+    weighted = [ask(hybrid, query="water", weight=w)["hits"][0]["score"] for w in (0, 1)]
+    assert weighted == [pytest.approx(1.0)] * 2
+    assert ask(hybrid, query="water", fusion="rrf")["hits"][0]["score"] < 2 / 60
+
+
+def test_several_indexes_are_searched_as_one_and_hits_name_theirs(hybrid):
+    whole = ask(hybrid, query="water", mode="dense", k=6)["hits"]
+    found = ask(hybrid, query="water", mode="dense", k=6, index=["even", "odd"])
+    assert found["index"] == ["even", "odd"]
+    assert [(hit["doc_id"], hit["score"]) for hit in found["hits"]] == [
+        (hit["doc_id"], hit["score"]) for hit in whole
+    ]
+    assert all(
+        hit["index"] == ("even" if int(hit["doc_id"][1:]) % 2 == 0 else "odd")
+        for hit in found["hits"]
+    )
+
+
+def test_several_indexes_of_two_models_are_refused(serve, searchable):
+    model = fakes.make_model(fakes.HashingEncoder("other"))
+    second = ServedIndex("second", fakes.ListIndex(model.encoder, [("only", "alone", {})]), model)
+    client = serve([searchable.model, model], [searchable, second], join=IndexGroup)
+    answer = client.post("/v1/search", json={"query": "x", "index": ["years", "second"]})
+    assert answer.status_code == 400
+    assert "years was made with hash, second with other" in answer.json()["error"]["message"]
 
 
 def test_without_an_index_a_search_says_how_to_start_one(serve):
@@ -123,7 +223,7 @@ def test_warming_up_uses_every_model_and_every_index(encoder, searchable):
     models = [searchable.model, fakes.make_model(other)]
     server = Server(models, [searchable], ServerSettings())
     searched = []
-    searchable.index.search = lambda vectors, k, where: searched.append((vectors.shape, k))
+    searchable.index.search = lambda vectors, k, **rest: searched.append((vectors.shape, k))
     server.warm_up()
     assert other.batches == [("query", ["millpond"])]
     assert searched == [((1, 16), 1)]
