@@ -23,6 +23,8 @@ __all__ = ["Snapshot", "damaged", "find_damage", "verify_files"]
 SMALL_SELECTION = 4096
 """With so few rows, comparing all of them is as fast as asking a graph or lists."""
 PASSAGES_PER_HIT = 4
+LONGER = 1e-3
+"""What rounding to float16 may add to a length of 1, and more."""
 SMALL_ROLES = ("fields", "deleted")
 """The files that are checked at every open: one flipped bit there hides or shows documents."""
 AGAIN = "Index the corpus again with --overwrite."
@@ -176,20 +178,41 @@ class Snapshot:
     def find(self, queries: Vectors, k: int, selection: Selection | None = None) -> list[Found]:
         """Return, per query, scores and rows of the k best and of all that tie with the kth.
 
-        ``selection`` holds k rows or more; by default all that can be found.
+        All rows of the selection where it holds no more than k; by default it is all that can be
+        found. Where an approximate index gives fewer, every vector is compared.
+
+        Raises
+        ------
+        IndexCorruptError : a vector that should have length 1 is longer.
         """
         chosen = selection or self.rows.everything
+        k = min(k, chosen.count)
         scan = ExactScan(self.stored)
-        partly = chosen.mask is not None
-        if not self.exact and partly and chosen.count <= max(SMALL_SELECTION, 4 * k):
-            return rank(scan, self.stored, queries, k, exact=True, selection=chosen)
-        found = rank(self._candidates, self.stored, queries, k, exact=self.exact, selection=chosen)
+        small = chosen.mask is not None and chosen.count <= max(SMALL_SELECTION, 4 * k)
+        if not self.exact and small:
+            found = rank(scan, self.stored, queries, k, exact=True, selection=chosen)
+        else:
+            found = rank(
+                self._candidates, self.stored, queries, k, exact=self.exact, selection=chosen
+            )
+        # Lists may hold too few, and a graph loses its way among rows that may not be returned.
         short = [number for number, (_, rows) in enumerate(found) if len(rows) < k]
-        if partly and short:  # a graph can lose its way among rows that may not be returned
+        if short:
             again = rank(scan, self.stored, queries[short], k, exact=True, selection=chosen)
             for number, better in zip(short, again, strict=True):
                 found[number] = better
+        if self.manifest.fingerprint.settings.get("normalize") is True:
+            self._check_lengths(queries, found)
         return found
+
+    def _check_lengths(self, queries: Vectors, found: list[Found]) -> None:
+        """Raise IndexCorruptError for a score that no vector of length 1 can have."""
+        limits = (1 + LONGER) * np.linalg.norm(queries, axis=1)
+        for (scores, rows), limit in zip(found, limits.tolist(), strict=True):
+            if len(scores) and not scores.max() <= limit:
+                row = int(rows[scores.argmax()])
+                fault = f"vector {row:,} of the index is longer than 1"
+                raise damaged(self.stored.path_of(row), fault)
 
 
 def find_damage(folder: Path, manifest: Manifest, *roles: str) -> dict[str, str]:

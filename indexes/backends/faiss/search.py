@@ -20,9 +20,12 @@ from indexes.search.selection import Selection
 from retrieval import Vectors
 from retrieval.errors import IndexCorruptError
 from retrieval.forks import check_fork
-from retrieval.protocols import Mask
 
 __all__ = ["FaissCandidates", "open_engine"]
+
+WIDER_STEP = 4
+MOST_WIDER = 64
+"""An index that gives too few even then is not asked again."""
 
 
 def open_engine(request: OpenRequest) -> SearchEngine:
@@ -70,47 +73,75 @@ class FaissCandidates:
     def __call__(
         self, queries: Vectors, wanted: int, *, exact: bool, selection: Selection
     ) -> list[Found]:
-        """Return, for each query, at most ``wanted`` scores and rows, best first."""
+        """Return, for each query, at most ``wanted`` scores and rows, best first.
+
+        Where lists or a graph give fewer, it looks in more lists, or keeps more candidates, up to
+        64 times as many.
+        """
         if exact and not self._flat:
             return self._scan(queries, wanted, exact=True, selection=selection)
         check_fork("FAISS", load_faiss().omp_get_max_threads())
-        params, kept, index = None, None, self._index
         if selection.mask is not None:
-            params, kept = _select(self._index, selection.mask)
-        elif self._on_gpus is not None and wanted <= MOST_CANDIDATES:
-            index = self._on_gpus
-        try:
-            all_scores, all_rows = index.search(queries, wanted, params=params)
-        except RuntimeError:
+            return self._ask_selected(queries, wanted, selection)
+        on_gpus = self._on_gpus is not None and wanted <= MOST_CANDIDATES
+        found = _ask(self._on_gpus if on_gpus else self._index, queries, wanted)
+        if self._flat:
+            return found
+        wider = 1
+        while wider < MOST_WIDER:
+            short = [number for number, (_, rows) in enumerate(found) if len(rows) < wanted]
+            wider *= WIDER_STEP
+            params = _parameters(load_faiss(), self._index, wider=wider) if short else None
             if params is None:
-                raise
-            # This kind of index takes no selector.
+                break
+            again = _ask(self._index, queries[short], wanted, params)
+            for number, better in zip(short, again, strict=True):
+                found[number] = better
+        return found
+
+    def _ask_selected(self, queries: Vectors, wanted: int, selection: Selection) -> list[Found]:
+        assert selection.mask is not None
+        faiss = load_faiss()
+        bits = np.packbits(selection.mask, bitorder="little")  # alive while FAISS points at them
+        selector = faiss.IDSelectorBitmap(bits)
+        params = _parameters(faiss, self._index, selector)
+        try:
+            return _ask(
+                self._index, queries, wanted, params or faiss.SearchParameters(sel=selector)
+            )
+        except RuntimeError:  # this kind of index takes no selector
             return self._scan(queries, wanted, exact=True, selection=selection)
-        del kept  # what the selector points at, alive until here
-        return [
-            (scores[rows >= 0], rows[rows >= 0])  # FAISS fills up with -1
-            for scores, rows in zip(all_scores, all_rows, strict=True)
-        ]
 
 
-def _select(index: Any, mask: Mask) -> tuple[Any, Any]:
-    """Return search parameters that let these rows through, and what they point at."""
-    faiss = load_faiss()
-    bits = np.packbits(mask, bitorder="little")
-    selector = faiss.IDSelectorBitmap(bits)
-    params = _parameters(faiss, index, selector)
-    return params, (bits, selector)
+def _ask(index: Any, queries: Vectors, wanted: int, params: Any = None) -> list[Found]:
+    all_scores, all_rows = index.search(queries, wanted, params=params)
+    if len(all_rows) and all_rows.min() >= 0:
+        return list(zip(all_scores, all_rows, strict=True))
+    return [
+        (scores[rows >= 0], rows[rows >= 0])  # FAISS fills up with -1
+        for scores, rows in zip(all_scores, all_rows, strict=True)
+    ]
 
 
-def _parameters(faiss: Any, index: Any, selector: Any) -> Any:
+def _parameters(faiss: Any, index: Any, selector: Any = None, *, wider: int = 1) -> Any:
+    """Return search parameters of an index of lists or a graph; None for every other kind.
+
+    ``wider`` is how many times as many lists or candidates it looks at.
+    """
     if isinstance(index, faiss.IndexPreTransform):
-        inner = _parameters(faiss, faiss.downcast_index(index.index), selector)
-        return faiss.SearchParametersPreTransform(index_params=inner)
+        inner = _parameters(faiss, faiss.downcast_index(index.index), selector, wider=wider)
+        inner = inner or (selector and faiss.SearchParameters(sel=selector))
+        return inner and faiss.SearchParametersPreTransform(index_params=inner)
     if isinstance(index, faiss.IndexRefine):
-        inner = _parameters(faiss, faiss.downcast_index(index.base_index), selector)
-        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+        inner = _parameters(faiss, faiss.downcast_index(index.base_index), selector, wider=wider)
+        inner = inner or (selector and faiss.SearchParameters(sel=selector))
+        return inner and faiss.IndexRefineSearchParameters(
+            k_factor=index.k_factor, base_index_params=inner
+        )
+    options = {} if selector is None else {"sel": selector}
     if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
+        lists = min(index.nlist, wider * index.nprobe)
+        return faiss.SearchParametersIVF(nprobe=lists, **options)
     if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)
-    return faiss.SearchParameters(sel=selector)
+        return faiss.SearchParametersHNSW(efSearch=wider * index.hnsw.efSearch, **options)
+    return None
