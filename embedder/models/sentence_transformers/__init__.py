@@ -6,10 +6,13 @@ from embedder.models.sentence_transformers.load import (
     load_sentence_transformers,
     needs_sentence_transformers,
 )
+from embedder.models.sentence_transformers.reranker import Reranker, load_reranker
 
 __all__ = [
+    "Reranker",
     "SentenceTransformersEncoder",
     "find_folder",
+    "load_reranker",
     "load_sentence_transformers",
     "needs_sentence_transformers",
 ]

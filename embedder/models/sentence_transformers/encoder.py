@@ -45,6 +45,7 @@ class SentenceTransformersEncoder:
     def __init__(self, name: str, model: Any) -> None:
         self.name = name
         self._model = model
+        self._query_prompt: str | None = None
         self._normalizes = model.similarity_fn_name != "dot"
         self._counter = copy.deepcopy(model.tokenizer)  # used while another thread encodes
         self._lock = threading.Lock()
@@ -62,6 +63,20 @@ class SentenceTransformersEncoder:
                 **{f"{side}_prompt": self.prompt(side) for side in PROMPT_NAMES},
             },
         )
+
+    def with_query_prompt(self, prompt: str, name: str) -> SentenceTransformersEncoder:
+        """Return this model with another query prompt, over the same weights.
+
+        Parameters
+        ----------
+        name : what a user types to load it so.
+        """
+        other = copy.copy(self)
+        other.name = name
+        other._query_prompt = prompt
+        settings = {**self._fingerprint.settings, "query_prompt": prompt}
+        other._fingerprint = Fingerprint(name, settings)
+        return other
 
     @property
     def dimension(self) -> int:
@@ -142,6 +157,8 @@ class SentenceTransformersEncoder:
 
     def prompt(self, side: str) -> str:
         """Return what the model puts before a text of this side."""
+        if side == "query" and self._query_prompt is not None:
+            return self._query_prompt
         prompts: dict[str, str] = self._model.prompts or {}
         return next((prompts[name] for name in PROMPT_NAMES[side] if prompts.get(name)), "")
 

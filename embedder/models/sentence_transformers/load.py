@@ -13,7 +13,14 @@ from typing import Any
 
 from embedder.environment import choose_device, quiet_transformers
 from embedder.models.locate import find_code, read_model_json
-from embedder.models.names import PREFIX, is_folder, is_saved_model, parse_changes, split_name
+from embedder.models.names import (
+    PREFIX,
+    is_folder,
+    is_hub_id,
+    is_saved_model,
+    parse_changes,
+    split_name,
+)
 from embedder.models.sentence_transformers.encoder import (
     PROMPT_NAMES,
     SentenceTransformersEncoder,
@@ -114,9 +121,22 @@ def needs_sentence_transformers(base: str, revision: str | None = None) -> str:
         return f"its {_TEXT_SETTINGS} puts texts into a chat template"
     config = read_model_json(place, f"{subfolder}/config.json".lstrip("/"), revision)
     if not isinstance(config, dict):
-        adapter = parts and read_model_json(place, "adapter_config.json", revision)
-        return "it is an adapter of another model" if adapter else ""
+        return _name_adapted_encoder(read_model_json(place, "adapter_config.json", revision))
     return name_encoder(str(config.get("model_type")), bool(config.get("is_encoder_decoder")))
+
+
+def _name_adapted_encoder(adapter: Any) -> str:
+    """Return why sentence-transformers has to compute an adapter, "" where we do."""
+    from embedder.engine.backbone import name_encoder
+
+    base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
+    if not isinstance(base, str) or not (is_folder(base) or is_hub_id(base)):
+        return ""
+    config = read_model_json(str(Path(base).expanduser()), "config.json")
+    if not isinstance(config, dict):
+        return ""
+    kind = name_encoder(str(config.get("model_type")), bool(config.get("is_encoder_decoder")))
+    return f"it is an adapter of {base}, and {kind}" if kind else ""
 
 
 def _read_modules(place: str, revision: str | None) -> list[dict[str, Any]]:
@@ -218,6 +238,7 @@ def _say_what_differs(asked: Asked, model: Any, notify: Notify) -> None:
 
 
 def import_library(name: str, reason: str) -> Any:
+    """Return sentence-transformers; raise MissingDependencyError where it is not installed."""
     try:
         return importlib.import_module("sentence_transformers")
     except ModuleNotFoundError as error:

@@ -1,0 +1,184 @@
+"""Rerankers: models that read a query and a document together and score the pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from embedder.engine.text import check_texts
+from embedder.environment import choose_device
+from embedder.models.sentence_transformers.encoder import check_threads
+from embedder.models.sentence_transformers.load import find_model, import_library, quiet
+from retrieval.errors import ModelError, UsageError
+from retrieval.protocols import Floats, Notify, silent
+
+__all__ = ["Reranker", "load_reranker"]
+
+_BATCH_TOKENS = 8192
+"""Tokens of one forward pass on a CPU, padding included."""
+_CUDA_BATCH_TOKENS = 65_536
+
+
+class Reranker:
+    """A CrossEncoder of sentence-transformers, which scores each document for a query.
+
+    Scores are what the model's own activation makes of its output, by default a sigmoid: from 0
+    to 1, higher is more relevant. They compare documents of one query.
+
+    Attributes
+    ----------
+    name : what a user types to load this model again.
+    max_tokens : how many tokens of a query and document together the model reads.
+    """
+
+    def __init__(self, name: str, model: Any) -> None:
+        self.name = name
+        self._model = model
+        self.max_tokens = int(model.max_seq_length or 512)
+        self._batch_tokens = _CUDA_BATCH_TOKENS if model.device.type == "cuda" else _BATCH_TOKENS
+
+    @property
+    def device(self) -> str:
+        """Where the model computes."""
+        return str(self._model.device)
+
+    def score(self, query: str, documents: Sequence[str], *, raw: bool = False) -> Floats:
+        """Return one score per document, float32 (N,), in the order given.
+
+        Parameters
+        ----------
+        raw : the model's output, without its activation.
+
+        Raises
+        ------
+        UsageError : a text is not valid; or this process was forked from one that had computed.
+        ModelError : the model gave NaN or infinity.
+        """
+        import torch
+
+        check_texts([query, *documents])
+        check_threads()
+        scores = np.empty(len(documents), dtype=np.float32)
+        activation = torch.nn.Identity() if raw else None  # None: the model's own
+        for rows in self._batches(self.count_tokens(query, documents)):
+            pairs = [(query, documents[row]) for row in rows]
+            scores[rows] = self._model.predict(
+                pairs, batch_size=len(pairs), activation_fn=activation, show_progress_bar=False
+            )
+        if not np.isfinite(scores).all():
+            raise ModelError(f"The reranker {self.name} gave a score that is not a finite number.")
+        return scores
+
+    def count_tokens(self, query: str, documents: Sequence[str]) -> list[int]:
+        """Return the tokens of each pair, before it is cut to ``max_tokens``.
+
+        What a chat template adds is not counted.
+        """
+        if not documents:
+            return []
+        queries = [query] * len(documents)
+        rows = self._model.tokenizer(
+            queries, list(documents), truncation=False, padding=False, verbose=False
+        )
+        return [len(row) for row in rows["input_ids"]]
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yield rows of similar length, the longest first, within the tokens of a batch."""
+        batch: list[int] = []
+        for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+            longest = min(lengths[batch[0] if batch else row], self.max_tokens)
+            if batch and longest * (len(batch) + 1) > self._batch_tokens:
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+
+def load_reranker(
+    name: str,
+    device: str | None = None,
+    notify: Notify = silent,
+    *,
+    trust_remote_code: bool = False,
+) -> Reranker:
+    """Return a reranker that sentence-transformers loads, on a CPU in float32.
+
+    Parameters
+    ----------
+    name : a folder or hub id, such as "cross-encoder/ms-marco-MiniLM-L6-v2".
+    device : "cuda", "mps" or "cpu"; the best there is by default.
+    notify : receives one line for the user at each slow or notable step.
+    trust_remote_code : whether Python code that comes with the model may be run.
+
+    Raises
+    ------
+    MissingDependencyError : sentence-transformers is not installed.
+    SourceNotFoundError : there is no such folder.
+    UsageError : an option was named; a reranker takes none.
+    ModelError : it comes with code and is not trusted, cannot be loaded, gives more than one score
+        for a pair, or is a language model without a prompt template for reranking.
+    """
+    library = import_library(name, "a reranker")
+    check_threads()
+    chosen = choose_device(device)
+    asked = find_model(name, notify, "a reranker", trust_remote_code=trust_remote_code)
+    if asked.options:
+        raise UsageError(f"{name!r} has options; a reranker takes none. Type {asked.place}.")
+    with quiet():
+        try:
+            model = library.CrossEncoder(
+                asked.place,
+                device=str(chosen),
+                revision=asked.revision,
+                trust_remote_code=trust_remote_code,
+                model_kwargs={"dtype": "float32"} if chosen.type == "cpu" else None,
+            )
+        except Exception as error:  # every library below raises its own kinds
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(
+                f"sentence-transformers cannot load the reranker {asked.shown!r}: {lines[0]} Name "
+                f"a folder of a CrossEncoder, or OWNER/NAME on the hub."
+            ) from error
+    _check(asked.shown, model)
+    return Reranker(asked.shown, model)
+
+
+def _check(name: str, model: Any) -> None:
+    """Raise ModelError unless the model was made to score pairs."""
+    if model.num_labels != 1:
+        raise ModelError(
+            f"{name} gives {model.num_labels} numbers for a pair, as a classifier does; a reranker "
+            f"gives one. Name another model."
+        )
+    activation = (getattr(model.config, "sentence_transformers", None) or {}).get("activation_fn")
+    if activation and not model.trust_remote_code and not activation.startswith("torch."):
+        raise ModelError(
+            f"{name} names an activation of its own, {activation}, which is Python code. If you "
+            f"have read it and trust it, add --trust-remote-code."
+        )
+    kind = _name_language_model(model)
+    try:
+        if kind and "message" not in (getattr(model[0], "modality_config", None) or {}):
+            raise ValueError("it has none")
+        model.predict([("query", "document")], show_progress_bar=False)
+    except Exception as error:  # such as a template without places for query and document
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        if not kind:
+            raise ModelError(f"The reranker {name} cannot score a pair: {lines[0]}") from error
+        raise ModelError(
+            f"{name} is a causal language model ({kind}) without a prompt template for reranking, "
+            f"and its scores would be near random: {lines[0]}. Expected a folder whose "
+            f"modules.json and chat template put a query and a document into one prompt; or name "
+            f"a CrossEncoder."
+        ) from error
+
+
+def _name_language_model(model: Any) -> str:
+    """Return the class of a model that scores by the token that follows; else ""."""
+    if not any(type(part).__name__ == "LogitScore" for part in model):
+        return ""
+    kinds = getattr(model.config, "architectures", None) or [type(model[0]).__name__]
+    return str(kinds[0])
