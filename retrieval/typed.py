@@ -6,6 +6,7 @@ import dataclasses
 import math
 import tomllib
 import types
+from collections import abc
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -58,7 +59,8 @@ def read_dataclass(kind: type[T], data: object, where: str = "") -> T:
     """Return ``kind`` built from a mapping, and everything below it likewise.
 
     Fields may be int, float, str, bool, Path, Literal words, further dataclasses, homogeneous
-    tuples of these, and unions with None. A whole number will do where a float is expected.
+    tuples of these, mappings of names to them, and unions with None. A whole number will do where a
+    float is expected.
 
     Parameters
     ----------
@@ -98,6 +100,8 @@ def plain_data(value: Any) -> Any:
     """Return a dataclass tree as what JSON can hold; tuples become lists, paths strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain_data(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain_data(part) for name, part in value.items()}
     if isinstance(value, tuple | list):
         return [plain_data(part) for part in value]
     return str(value) if isinstance(value, Path) else value
@@ -138,6 +142,11 @@ def _read(hint: Any, value: Any, where: str) -> Any:
             raise _wrong(where, value, _describe(hint))
         inner = get_args(hint)[0]
         return tuple(_read(inner, part, f"{where}[{i}]") for i, part in enumerate(value))
+    if origin is abc.Mapping:
+        if not isinstance(value, Mapping):
+            raise _wrong(where, value, "a table")
+        inner = get_args(hint)[1]
+        return {str(name): _read(inner, part, _join(where, name)) for name, part in value.items()}
     if origin is Literal:
         if value not in get_args(hint):
             raise _wrong(where, value, _describe(hint))

@@ -23,7 +23,7 @@ class HeadLayer:
 
     Attributes
     ----------
-    path : the subfolder of the base that holds its weights.
+    path : the subfolder of the base that holds its weights; empty where they are the pooling's.
     kind : "Dense", "LayerNorm" or "Normalize".
     reads, width : how many numbers go in and come out.
     bias, activation : of a Dense; the activation is a class of torch.nn.

@@ -146,10 +146,37 @@ class BatchSampler:
 
 @dataclass(frozen=True)
 class StepPairs:
-    """The pairs of one step over all processes, each with the source it comes from."""
+    """The pairs of one step over all processes, each with the source it comes from.
+
+    A lesson of a teacher is a pair without a query.
+    """
 
     sources: tuple[int, ...]
     pairs: tuple[Pair, ...]
+
+    def texts(self, chosen: range) -> list[tuple[bool, int, str]]:
+        """Return the texts of the chosen pairs: queries, positives, then negatives.
+
+        Each with whether it is a query, and the source that it comes from.
+        """
+        pairs = [(self.sources[i], self.pairs[i]) for i in chosen]
+        found = [(True, source, pair.query) for source, pair in pairs if pair.query]
+        found += [(False, source, pair.positive) for source, pair in pairs]
+        return found + [(False, source, text) for source, pair in pairs for text in pair.negatives]
+
+    def triples(self, chosen: range) -> list[tuple[int, int, int]]:
+        """Return the places in ``texts`` of each query, its positive and one of its negatives."""
+        pairs = [self.pairs[i] for i in chosen]
+        asked, found = 0, []
+        queries = sum(1 for pair in pairs if pair.query)
+        negative = queries + len(pairs)
+        for place, pair in enumerate(pairs):
+            for _ in pair.negatives:
+                if pair.query:
+                    found.append((asked, queries + place, negative))
+                negative += 1
+            asked += bool(pair.query)
+        return found
 
     def to_jsonl(self, sources: Sequence[DataSource]) -> bytes:
         """Return the pairs as training data, each with the path of its source."""
@@ -234,8 +261,8 @@ class SourceTokenizer:
     def local_batch(self, step: StepPairs, processes: Processes, forward_tokens: int) -> LocalBatch:
         """Return the part of a step that this process embeds."""
         share = len(step.pairs) // processes.count
-        rows = self._tokenize_pairs(
-            step, range(processes.rank * share, (processes.rank + 1) * share)
+        rows = self._tokenize(
+            step.texts(range(processes.rank * share, (processes.rank + 1) * share))
         )
         chunks, placed = self._chunks(rows, processes.device, forward_tokens)
         order = torch.empty(len(rows), dtype=torch.int64)
@@ -262,16 +289,7 @@ class SourceTokenizer:
 
     def count_tokens(self, step: StepPairs) -> int:
         """Return the tokens of a step, those of all processes, without padding."""
-        return sum(map(len, self._tokenize_pairs(step, range(len(step.pairs)))))
-
-    def _tokenize_pairs(self, step: StepPairs, chosen: range) -> list[list[int]]:
-        """Tokenise the chosen pairs: queries, positives, then negatives."""
-        texts: list[tuple[bool, int, str]] = []
-        for is_query, field in ((True, "query"), (False, "positive")):
-            texts += [(is_query, step.sources[i], getattr(step.pairs[i], field)) for i in chosen]
-        for i in chosen:
-            texts += [(False, step.sources[i], text) for text in step.pairs[i].negatives]
-        return self._tokenize(texts)
+        return sum(map(len, self._tokenize(step.texts(range(len(step.pairs))))))
 
     def _tokenize(self, texts: Sequence[tuple[bool, int, str]]) -> list[list[int]]:
         """Tokenise texts, those of one side and source in one call."""

@@ -210,15 +210,25 @@ class RunFolder:
         if held and not self._run.is_file():
             raise UsageError(f"{self.path}: the folder holds no training run to resume.")
 
-    def start(self, config: TrainConfig, data: Sequence[Mapping[str, Any]]) -> None:
+    def start(
+        self,
+        config: TrainConfig,
+        data: Sequence[Mapping[str, Any]],
+        teacher: Mapping[str, Any] | None = None,
+    ) -> None:
         """Record what this run is, or check that the folder holds the same run.
+
+        Parameters
+        ----------
+        data : what identifies each source.
+        teacher : what identifies the teacher, where there is one.
 
         Raises
         ------
         UsageError : the config or the data has changed; the message names what.
         StorageError : the folder cannot be written.
         """
-        now = {"config": plain_data(config), "data": list(data)}
+        now = {"config": plain_data(config), "data": list(data), "teacher": teacher}
         if self._run.is_file():
             self._compare(now)
             return
@@ -233,6 +243,7 @@ class RunFolder:
             before = json.loads(self._run.read_text())
             pairs = list(zip(before["data"], now["data"], strict=False))
             config = _with_new_options(before["config"])
+            teacher = before.get("teacher")
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{self._run}: cannot be read ({error}).") from error
         changed = [
@@ -245,6 +256,10 @@ class RunFolder:
                 name for name in new["sha256"] if old["sha256"].get(name) != new["sha256"][name]
             ]
             changed += [f"the content of {new['path']} ({name}) has changed" for name in files]
+        if teacher and now["teacher"] and teacher["sha256"] != now["teacher"]["sha256"]:
+            changed.append(
+                f"the teacher {now['teacher']['model']} is another model or gives other vectors"
+            )
         if changed:
             raise UsageError(
                 f"{self.path} holds another run: {'; '.join(changed)}. Set it back to resume, or "

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from embedder.models.lora import LoraOptions
+from embedder.models.names import PREFIX
 from embedder.pooling import get_pooling
+from embedder.training.distillation.options import TeacherConfig
 from embedder.variants import VariantSpec
 from retrieval.errors import UsageError
 from retrieval.typed import read_dataclass, read_toml
@@ -20,8 +23,9 @@ __all__ = [
     "EvaluateConfig",
     "LossConfig",
     "OptimiserConfig",
+    "TeacherConfig",
     "TrainConfig",
-    "example_config",
+    "absolute_path",
     "is_path",
     "load_config",
     "read_config",
@@ -233,6 +237,7 @@ class TrainConfig:
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    teacher: TeacherConfig | None = None
 
     def __post_init__(self) -> None:
         """Check what one part alone cannot know."""
@@ -245,6 +250,8 @@ class TrainConfig:
             raise UsageError("The config needs either steps or epochs, and not both.")
         if self.epochs is not None:
             _above("epochs", self.epochs, 0)
+        if self.teacher is not None:
+            self._check_teacher(self.teacher)
         if not self.data:
             raise UsageError("The config names no data. Add a [[data]] table with a path.")
         if self.adapter.kind == "none" and not (
@@ -263,10 +270,20 @@ class TrainConfig:
                         f"({self.model.max_tokens})."
                     )
 
-
-def example_config() -> str:
-    """Return a commented TOML config that runs."""
-    return Path(__file__).with_name("example.toml").read_text(encoding="utf-8")
+    def _check_teacher(self, teacher: TeacherConfig) -> None:
+        if self.loss.matryoshka_dimensions and not teacher.contrast:
+            raise UsageError(
+                "loss.matryoshka_dimensions is set, and only InfoNCE uses it. Give info_nce a "
+                "weight in [teacher.weights], or leave it out."
+            )
+        model = self.model
+        if teacher.keep_projection and (
+            model.head or model.dimension or model.pooling_options.whiten
+        ):
+            raise UsageError(
+                "teacher.keep_projection is true, and the model has a whitening, a dimension or "
+                "layers after its pooling. Leave them out, or set keep_projection to false."
+            )
 
 
 def load_config(path: str | Path) -> TrainConfig:
@@ -285,13 +302,16 @@ def read_config(data: Mapping[str, Any], folder: Path) -> TrainConfig:
     """Return the config that a mapping describes, its paths made absolute from ``folder``."""
     config = read_dataclass(TrainConfig, data)
 
-    def absolute(path: str | Path) -> Path:
-        return (folder / Path(path).expanduser()).resolve()
+    absolute = partial(absolute_path, folder)
 
     def place(name: str) -> str:
         return str(absolute(name)) if is_path(name) else name
 
-    start, evaluate = config.adapter.start, config.evaluate
+    start, evaluate, teacher = config.adapter.start, config.evaluate, config.teacher
+    if teacher is not None:
+        model = teacher.model and _place_teacher(teacher.model, place)
+        vectors = teacher.vectors and absolute(teacher.vectors)
+        teacher = replace(teacher, model=model, vectors=vectors)
     return replace(
         config,
         model=replace(config.model, base=place(config.model.base)),
@@ -302,7 +322,19 @@ def read_config(data: Mapping[str, Any], folder: Path) -> TrainConfig:
             sts=evaluate.sts and absolute(evaluate.sts),
             beir=evaluate.beir and absolute(evaluate.beir),
         ),
+        teacher=teacher,
     )
+
+
+def _place_teacher(name: str, place: Callable[[str], str]) -> str:
+    """Return the teacher's name with the path in it, if any, made absolute."""
+    prefix = PREFIX if name.startswith(PREFIX) else ""
+    return prefix + place(name.removeprefix(PREFIX))
+
+
+def absolute_path(folder: Path, path: str | Path) -> Path:
+    """Return the absolute path of what a config in ``folder`` names; ~ is the home folder."""
+    return (folder / Path(path).expanduser()).resolve()
 
 
 def is_path(name: str) -> bool:

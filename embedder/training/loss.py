@@ -216,7 +216,9 @@ def cached_backward(
     value = loss(rows)
     if not torch.isfinite(value):
         return value.detach()
-    (gradient,) = torch.autograd.grad(value, rows)
+    value.backward()  # type: ignore[no-untyped-call]  # a loss may have weights of its own
+    gradient = rows.grad
+    assert gradient is not None
     after = _RandomState(device)
     sizes = [part.shape[0] for part in parts]
     for chunk, state, part in zip(chunks, states, torch.split(gradient, sizes), strict=True):

@@ -36,7 +36,10 @@ from embedder.models.manifest import (
     read_tensors,
 )
 from embedder.models.names import builtin_folder
+from embedder.pooling.head import Headed
 from embedder.training.config import OptimiserConfig, TrainConfig
+from embedder.training.distillation.kept import with_projection
+from embedder.training.distillation.projection import PROJECTION
 from embedder.training.processes import Processes
 from embedder.variants import VariantSpec
 from retrieval.errors import ModelError, UsageError
@@ -80,7 +83,10 @@ def load_start(embedder: Embedder, model: str, notify: Notify) -> None:
         _check_scaling(embedder, folder, model)
         saved = read_tensors(folder / ADAPTER_WEIGHTS)
         copy_tensors(adapter_parameters(embedder.backbone), saved, folder / ADAPTER_WEIGHTS)
-    pooling = dict(embedder.pooling.named_parameters())
+    module = embedder.pooling
+    if isinstance(module, Headed) and embedder.spec.head and not manifest.spec.head:
+        module = module.inner  # what is trained adds a projection to what it starts from
+    pooling = dict(module.named_parameters())
     if pooling:
         copy_tensors(pooling, read_tensors(folder / POOLING_WEIGHTS), folder / POOLING_WEIGHTS)
     notify(f"Training goes on from {model}.")
@@ -149,10 +155,16 @@ def _check_scaling(embedder: Embedder, folder: Path, model: str) -> None:
             )
 
 
-def build_model(config: TrainConfig, device: torch.device, notify: Notify) -> Embedder:
+def build_model(
+    config: TrainConfig, device: torch.device, notify: Notify, projected_width: int | None = None
+) -> Embedder:
     """Return the config's model with only the weights to be trained requiring gradients.
 
     In bfloat16 the backbone computes in autocast; weights that are trained stay float32.
+
+    Parameters
+    ----------
+    projected_width : of a Dense layer that the model is to end in; None for no such layer.
 
     Raises
     ------
@@ -170,6 +182,8 @@ def build_model(config: TrainConfig, device: torch.device, notify: Notify) -> Em
                 f"loss.matryoshka_dimensions names {dimension}, but the vectors have "
                 f"{embedder.dimension}."
             )
+    if projected_width is not None:
+        embedder = with_projection(embedder, projected_width)
     backbone: Any = embedder.backbone
     backbone.requires_grad_(config.adapter.kind == "full")
     if config.adapter.kind == "lora":
@@ -219,9 +233,13 @@ def trained_parameters(embedder: Embedder) -> list[nn.Parameter]:
 
 
 def build_optimiser(embedder: Embedder, config: OptimiserConfig) -> torch.optim.AdamW:
-    """Return AdamW over the trained weights: the pooling at its own rate, vectors undecayed."""
+    """Return AdamW over the trained weights: vectors undecayed.
+
+    The pooling has its own rate, and so has the projection to a teacher's width.
+    """
     pooling_rate = config.pooling_learning_rate or config.learning_rate
     pooling = {id(parameter) for parameter in embedder.pooling.parameters()}
+    pooling |= {id(p) for name, p in embedder.named_parameters() if name.startswith(PROJECTION)}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in trained_parameters(embedder):
         rate = pooling_rate if id(parameter) in pooling else config.learning_rate

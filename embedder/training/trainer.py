@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from embedder.models.saving import save_model
 from embedder.training.batch import (
     BatchSampler,
+    LocalBatch,
     SourceTokenizer,
     StepPairs,
     draw_pairs,
@@ -31,6 +33,9 @@ from embedder.training.checkpoint import (
 )
 from embedder.training.config import TrainConfig
 from embedder.training.data import TrainingData, check_data
+from embedder.training.distillation.checks import check_lessons
+from embedder.training.distillation.run import Distillation, StepLoss
+from embedder.training.distillation.teachers import Teacher, load_teacher
 from embedder.training.evaluate import DevSets
 from embedder.training.log import Meter, MetricsLog, StepReport
 from embedder.training.loss import BatchLoss, cached_backward, plain_backward, seed_step
@@ -108,13 +113,17 @@ def train(
     devsets = DevSets(config.evaluate, skip_bad=skip_bad)
     for note in (*data.notes, *devsets.notes) if processes.is_first else ():
         notify(f"Warning: {note}")
+    teacher = None
+    if config.teacher is not None and not folder.finished:
+        teacher = load_teacher(config.teacher, str(processes.device), notify)
+        check_lessons(config, teacher, data, notify if processes.is_first else silent)
     if processes.is_first:
-        folder.start(config, data.record())
+        folder.start(config, data.record(), None if teacher is None else teacher.record())
         if folder.finished:
             notify(f"{out}: this run has finished already.")
     processes.wait()
     if not folder.finished:
-        run = _Run(config, folder, processes, data, devsets, notify, progress)
+        run = _Run(config, folder, processes, data, devsets, teacher, notify, progress)
         if finish:
             run.finish()
         else:
@@ -133,6 +142,7 @@ class _Run:
         processes: Processes,
         data: TrainingData,
         devsets: DevSets,
+        teacher: Teacher | None,
         notify: Notify,
         progress: Callable[[StepReport], None],
     ) -> None:
@@ -147,15 +157,20 @@ class _Run:
             one_source_per_batch=config.loss.one_source_per_batch,
         )
         self.steps = config.steps or self.sampler.steps_in(config.epochs or 1)
-        self.embedder = build_model(config, processes.device, notify)
+        kept = teacher is not None and config.teacher is not None and config.teacher.keep_projection
+        self.embedder = build_model(
+            config, processes.device, notify, teacher.width if teacher and kept else None
+        )
         self.start = describe_start(config.adapter.start) if config.adapter.start else None
         self.tokenizer = SourceTokenizer(self.embedder, config.data)
+        self.distillation = self._distil(teacher)
         self.parameters = trained_parameters(self.embedder)
         self.optimiser = build_optimiser(self.embedder, config.optimiser)
         self.schedule = build_schedule(self.optimiser, config.optimiser, self.steps)
         self.forward_tokens = config.forward_tokens or _FORWARD_TOKENS[processes.device.type]
         self.state = RunState(0, 0.0, self.embedder.backbone.identity, {})
-        self._load_last()
+        if not self._load_last() and self.distillation is not None:
+            self._fit_projection(self.distillation)
         share_parameters(self.parameters, processes)
         self.meter = Meter()
         self.done = self.state.step
@@ -218,7 +233,7 @@ class _Run:
             self._close_step(step + 1, None)
             return
         if (step + 1) % self.config.log_every_steps == 0 or step + 1 == self.steps:
-            log.append(report.line())
+            log.append({**report.line(), **self._lessons_line()})
             self.meter = Meter()
         self._close_step(step + 1, log)
         self.progress(report)
@@ -230,11 +245,35 @@ class _Run:
         self.notify(f"Stopped after step {step} of {self.steps}; --resume goes on from there.")
         raise KeyboardInterrupt
 
-    def _load_last(self) -> None:
-        """Take up weights, moments and schedule of the last checkpoint, if there is one."""
+    def _distil(self, teacher: Teacher | None) -> Distillation | None:
+        """Return what the run does under its teacher, None without one."""
+        if teacher is None or self.config.teacher is None:
+            return None
+        return Distillation(
+            self.config.teacher,
+            teacher,
+            self.embedder,
+            self.processes,
+            self.data.held_out,
+            [source.path.stem for source in self.config.data],
+        )
+
+    def _fit_projection(self, distillation: Distillation) -> None:
+        """Start the projection from the texts of the first steps."""
+        texts: list[tuple[bool, str]] = []
+        for step in range(self.steps):
+            if len(texts) >= distillation.fit_texts:
+                break
+            drawn = self._draw(step)
+            found = drawn.texts(range(len(drawn.pairs)))
+            texts += [(is_query, text) for is_query, _, text in found]
+        distillation.fit(texts, self.notify)
+
+    def _load_last(self) -> bool:
+        """Take up the last checkpoint: weights, moments, schedule; False where there is none."""
         path = latest_checkpoint(self.folder.checkpoints)
         if path is None:
-            return
+            return False
         state, weights = read_checkpoint(path)
         if state.base != self.embedder.backbone.identity:
             raise ModelError(
@@ -256,13 +295,14 @@ class _Run:
                 f"weights will differ in the last digits; OMP_NUM_THREADS sets the number."
             )
         self.notify(f"Going on from step {state.step} of {self.steps}.")
+        return True
 
     def _step(self, step: int) -> StepReport:
         """Do one step; ``step`` counts from 0."""
         config, processes = self.config, self.processes
         pairs = self._draw(step)
         local = self.tokenizer.local_batch(pairs, processes, self.forward_tokens)
-        loss = BatchLoss(pairs, local, config.loss, processes, self.data.known)
+        loss = self._loss(pairs, local)
         seed_step(config.seed, step, processes.rank)
         self.optimiser.zero_grad(set_to_none=True)
         embed = partial(embed_chunk, self.embedder)
@@ -271,6 +311,8 @@ class _Run:
         else:
             value = plain_backward(embed, local.chunks, loss)
         self._check_finite("loss", float(value), step, pairs)
+        if self.distillation is not None and isinstance(loss, StepLoss):
+            self.distillation.note(loss)
         sum_gradients(self.parameters, processes)
         most = config.optimiser.max_gradient_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, most))
@@ -282,6 +324,17 @@ class _Run:
         tokens = local.tokens * processes.count
         self.meter.add(float(value), len(pairs.pairs), tokens)
         return self.meter.report(step + 1, self.steps, float(rate), norm)
+
+    def _loss(self, pairs: StepPairs, local: LocalBatch) -> BatchLoss | StepLoss:
+        """Return the loss of a step, with InfoNCE where it counts."""
+        config, distillation = self.config, self.distillation
+        contrast = None
+        if config.teacher is None or config.teacher.contrast:
+            contrast = BatchLoss(pairs, local, config.loss, self.processes, self.data.known)
+        if distillation is not None:
+            return distillation.loss(pairs, local, contrast)
+        assert contrast is not None
+        return contrast
 
     def _check_finite(self, what: str, value: float, step: int, batch: StepPairs) -> None:
         """Stop before the weights are touched, and leave the batch for inspection."""
@@ -300,13 +353,14 @@ class _Run:
         """Evaluate and write a checkpoint where the step asks for one."""
         config, last = self.config, step == self.steps
         every = config.evaluate.every_steps
-        evaluating = not self.devsets.empty and (last or (every > 0 and step % every == 0))
+        nothing = self.devsets.empty and not self.data.held_out
+        evaluating = not nothing and (last or (every > 0 and step % every == 0))
         every = config.checkpoint.every_steps
         writing = every > 0 and (last or step % every == 0)
         best = self.state.best_step, self.state.best_score
         if log is not None and evaluating:
             pause = time.monotonic()
-            self.scores = self.devsets.score(self.embedder)
+            self.scores = self._score()
             shown = ", ".join(f"{name} {value:.4f}" for name, value in self.scores.items())
             self.notify(f"Step {step}: {shown or 'no score is defined'}")
             log.append({"step": step, **self.scores})
@@ -319,6 +373,19 @@ class _Run:
             log.draw()
         if evaluating or writing:
             self.processes.wait()
+
+    def _score(self) -> dict[str, float]:
+        """Return the scores on held-out data, and say where the student learns no more."""
+        scores = self.devsets.score(self.embedder)
+        if self.distillation is not None:
+            scores |= self.distillation.agreement()
+            stalled = self.distillation.stalled(scores, float(self.schedule.get_last_lr()[0]))
+            if stalled is not None:
+                self.notify(stalled)
+        return scores
+
+    def _lessons_line(self) -> dict[str, Any]:
+        return {} if self.distillation is None else self.distillation.take_record()
 
     def _write_state(self, step: int, best: tuple[int | None, float | None]) -> None:
         state = RunState(
@@ -344,6 +411,7 @@ class _Run:
             self.scores = dict(state.scores)
         self.embedder.eval()
         unwrap_model(self.embedder)
+        teacher = None if self.distillation is None else self.distillation.record()
         record = without_folders(
             {
                 "data": self.data.record(),
@@ -356,6 +424,7 @@ class _Run:
                 "libraries": library_versions(),
                 "config": plain_data(self.config),
                 **({"start": self.start} if self.start else {}),
+                **({"teacher": teacher} if teacher else {}),
             }
         )
         save_model(

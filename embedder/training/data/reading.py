@@ -32,11 +32,13 @@ class PairTally:
     ----------
     skipped : bad records and judgements that were left out.
     first : what was wrong with the first of them.
+    empty : empty texts, of a source of texts alone.
     unread : the fields that no layout has, ids apart, in the order they were met.
     """
 
     skipped: int = 0
     first: str = ""
+    empty: int = 0
     unread: dict[str, None] = field(default_factory=dict)
 
     def note(self, problem: str, count: int = 1) -> None:
@@ -50,6 +52,9 @@ class PairTally:
         if self.skipped:
             count = count_noun(self.skipped, "bad record was", "bad records were")
             found.append(f"{count} left out of {path}. The first: {self.first}")
+        if self.empty:
+            count = count_noun(self.empty, "empty text was", "empty texts were")
+            found.append(f"{count} left out of {path}.")
         if self.unread:
             names = ", ".join(repr(name) for name in list(self.unread)[:_NAMED])
             more = f" and {len(self.unread) - _NAMED} more" if len(self.unread) > _NAMED else ""

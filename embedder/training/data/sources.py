@@ -19,6 +19,7 @@ from embedder.training.config import DataSource, TrainConfig
 from embedder.training.data.known import Keys, KnownPairs, hash_text
 from embedder.training.data.layouts import Pair
 from embedder.training.data.reading import PairTally, find_pair_files, read_pairs
+from embedder.training.data.texts import find_text_files, holds_pairs, read_texts
 from retrieval.errors import StorageError, UsageError
 from retrieval.plurals import count_noun
 
@@ -28,7 +29,7 @@ __all__ = ["PairSource", "TrainingData", "check_data"]
 class PairSource(Sequence[Pair]):
     """The checked pairs of one source.
 
-    They are copied to a private temporary file, so memory holds 24 bytes per pair and later
+    They are copied to a private temporary file, so memory holds 32 bytes per pair and later
     changes of the source have no effect.
 
     Parameters
@@ -36,6 +37,7 @@ class PairSource(Sequence[Pair]):
     advance : called with the number of pairs just read.
     skip_bad : True leaves bad records out. False raises and mentions ``--skip-bad``; None raises
         without it, for commands that lack the flag.
+    texts : whether texts alone will do, as for a teacher; each is then a pair without a query.
 
     Attributes
     ----------
@@ -56,10 +58,14 @@ class PairSource(Sequence[Pair]):
         advance: Callable[[int], None] | None = None,
         *,
         skip_bad: bool | None = None,
+        texts: bool = False,
     ) -> None:
         self.config = config
-        self.files = tuple(find_pair_files(config.path))
-        self.sha256 = {path.name: _hash(path) for path in self.files}
+        self.files = tuple((find_text_files if texts else find_pair_files)(config.path))
+        self.sha256 = {
+            _short(path, config.path) if texts else path.name: _hash(path) for path in self.files
+        }
+        read = read_texts if texts and not holds_pairs(config.path) else read_pairs
         self.negatives = 0
         self._starts = array("q", [0])
         self._keys = array("Q")
@@ -67,7 +73,7 @@ class PairSource(Sequence[Pair]):
         weakref.finalize(self, self._store.close)
         tally = PairTally()
         try:
-            for pair in read_pairs(config.path, tally, skip_bad):
+            for pair in read(config.path, tally, skip_bad):
                 self._append(pair)
                 if advance is not None:
                     advance(1)
@@ -77,6 +83,7 @@ class PairSource(Sequence[Pair]):
                 f"{tempfile.gettempdir()}: the checked pairs cannot be kept "
                 f"({error.strerror}). Free some space, or name another folder in TMPDIR."
             ) from error
+        self._kept = np.arange(len(self._starts) - 1)
         self.skipped = tally.skipped
         self.notes = tally.sentences(config.path)
         if not len(self):
@@ -84,12 +91,13 @@ class PairSource(Sequence[Pair]):
             raise UsageError(f"{config.path}: it holds no pair; expected one or more.{left}")
 
     def __len__(self) -> int:
-        return len(self._starts) - 1
+        return len(self._kept)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        start, end = self._starts[index], self._starts[index + 1]
+        place = int(self._kept[index])
+        start, end = self._starts[place], self._starts[place + 1]
         self._store.seek(start)
         query, positive, negatives = json.loads(self._store.read(end - start))
         return Pair(query, positive, tuple(negatives))
@@ -97,7 +105,14 @@ class PairSource(Sequence[Pair]):
     @property
     def keys(self) -> Keys:
         """uint64 (N, 2), the hashes of the query and the positive of each pair."""
-        return np.frombuffer(self._keys, dtype=np.uint64).reshape(-1, 2)
+        return np.frombuffer(self._keys, dtype=np.uint64).reshape(-1, 2)[self._kept]
+
+    def hold_out(self, below: int) -> list[str]:
+        """Take out the pairs whose positive has a hash below a number; return these texts."""
+        out = self.keys[:, 1] < np.uint64(below)
+        texts = [self[int(place)].positive for place in np.flatnonzero(out)]
+        self._kept = self._kept[~out]
+        return texts
 
     def _append(self, pair: Pair) -> None:
         self.negatives += len(pair.negatives)
@@ -109,9 +124,15 @@ class PairSource(Sequence[Pair]):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """All sources of a run, checked."""
+    """All sources of a run, checked.
+
+    Attributes
+    ----------
+    held_out : distinct texts that no source gives, to compare a student with its teacher.
+    """
 
     sources: tuple[PairSource, ...]
+    held_out: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> int:
@@ -162,8 +183,12 @@ def check_data(
     UsageError : a source without pairs, or a batch that is larger than the data.
     SourceNotFoundError, StorageError, FailureError : a source cannot be read.
     """
-    read = (PairSource(source, progress, skip_bad=skip_bad) for source in config.data)
+    teacher = config.teacher
+    texts = teacher is not None and not teacher.needs_pairs
+    read = (PairSource(source, progress, skip_bad=skip_bad, texts=texts) for source in config.data)
     data = TrainingData(tuple(read))
+    if teacher is not None and teacher.held_out:
+        data = _hold_out(data, teacher.held_out)
     batch = config.batch_pairs
     if batch > data.pairs:
         raise UsageError(
@@ -179,6 +204,30 @@ def check_data(
                     f"batch_pairs to {len(source)} or less, or one_source_per_batch to false."
                 )
     return data
+
+
+def _hold_out(data: TrainingData, count: int) -> TrainingData:
+    """Return the data less about ``count`` texts, those of the lowest hashes; a tenth at most.
+
+    A text that several pairs hold is taken out of all of them, whatever the order of the sources.
+    """
+    keys = np.unique(np.concatenate([source.keys[:, 1] for source in data.sources]))
+    count = min(count, len(keys) // 10)
+    if not count:
+        return data
+    texts = [text for source in data.sources for text in source.hold_out(int(keys[count]))]
+    for source in data.sources:
+        if not len(source):
+            raise UsageError(
+                f"{source.config.path}: too few texts to hold any out; set teacher.held_out = 0."
+            )
+    distinct = {hash_text(text): text for text in texts}
+    return TrainingData(data.sources, tuple(distinct[key] for key in sorted(distinct)))
+
+
+def _short(path: Path, source: Path) -> str:
+    """Return the name of a file of a source, which tells it from the others there."""
+    return str(path.relative_to(source)) if source.is_dir() else path.name
 
 
 def _hash(path: Path) -> str:

@@ -1,0 +1,255 @@
+"""What a run with a teacher does beside the usual: its loss, projection, checks and measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from embedder.embedder import Embedder
+from embedder.training.batch import LocalBatch, StepPairs
+from embedder.training.distillation.agreement import measure_agreement
+from embedder.training.distillation.kept import kept_layer, without_projection
+from embedder.training.distillation.losses import CONTRAST, Lessons, get_loss
+from embedder.training.distillation.options import TeacherConfig
+from embedder.training.distillation.projection import (
+    PROJECTION,
+    fit_projection,
+    make_projection,
+)
+from embedder.training.distillation.teachers import Teacher
+from embedder.training.processes import Processes, gather_rows
+from retrieval.protocols import Notify, Vectors
+
+__all__ = ["Distillation", "StepLoss"]
+
+_FIT_TEXTS = 2_000
+_STALE_EVALUATIONS = 5
+_STALE_GAIN = 1e-3
+
+
+class StepLoss:
+    """The loss of one step, as a function of the rows that this process embedded.
+
+    Attributes
+    ----------
+    parts : the value of each loss, unweighted, once it was called.
+    by_source : sum and number of the texts' own losses of this process, by source.
+    """
+
+    def __init__(
+        self,
+        step: StepPairs,
+        local: LocalBatch,
+        taught: Tensor,
+        config: TeacherConfig,
+        projection: nn.Module | None,
+        processes: Processes,
+        contrast: Callable[[Tensor], Tensor] | None,
+    ) -> None:
+        self._order = local.order
+        self._taught = taught
+        self._config, self._projection, self._processes = config, projection, processes
+        self._contrast = contrast
+        share = len(step.pairs) // processes.count
+        ranges = [range(r * share, (r + 1) * share) for r in range(processes.count)]
+        self._counts = [len(step.texts(part)) for part in ranges]
+        self._triples = torch.tensor(
+            [triple for part in ranges for triple in step.triples(part)], dtype=torch.int64
+        ).view(-1, 3)
+        offsets = np.cumsum([0, *self._counts[:-1]])
+        lengths = [len(step.triples(part)) for part in ranges]
+        self._triples += torch.from_numpy(np.repeat(offsets, lengths)).view(-1, 1)
+        self._sources = [source for _, source, _ in step.texts(ranges[processes.rank])]
+        self.parts: dict[str, float] = {}
+        self.by_source: dict[int, tuple[float, int]] = {}
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return the loss, a scalar; ``rows`` (N, D) in the order of the chunks."""
+        own = rows[self._order]
+        projected = own if self._projection is None else self._projection(own)
+        student = gather_rows(own, self._counts)
+        lessons = Lessons(
+            student,
+            student if projected is own else gather_rows(projected, self._counts),
+            gather_rows(self._taught, self._counts),
+            self._triples.to(rows.device),
+            self._config.temperature,
+        )
+        total = rows.new_zeros(())
+        each = torch.zeros(len(student), device=rows.device)
+        for name, weight in self._config.used.items():
+            values = get_loss(name).compute(lessons)
+            self.parts[name] = float(values.detach().mean()) if len(values) else 0.0
+            if len(values):
+                total = total + weight * values.mean()
+            if not get_loss(name).of_triples:
+                each += weight * values.detach()
+        if self._contrast is not None:
+            value = self._contrast(rows)
+            self.parts[CONTRAST] = float(value.detach())
+            total = total + self._config.contrast * value
+        self._note_sources(each)
+        return total
+
+    def _note_sources(self, each: Tensor) -> None:
+        start = sum(self._counts[: self._processes.rank])
+        mine = each[start : start + self._counts[self._processes.rank]].tolist()
+        for source, value in zip(self._sources, mine, strict=True):
+            total, count = self.by_source.get(source, (0.0, 0))
+            self.by_source[source] = (total + value, count + 1)
+
+
+class Distillation:
+    """A student under a teacher, over a whole run.
+
+    Parameters
+    ----------
+    embedder : the student, to which the projection is added as a submodule if one is needed that
+        the model does not keep.
+    held_out : texts that are never trained on.
+    names : of the sources, for the record.
+    """
+
+    def __init__(
+        self,
+        config: TeacherConfig,
+        teacher: Teacher,
+        embedder: Embedder,
+        processes: Processes,
+        held_out: Sequence[str],
+        names: Sequence[str],
+    ) -> None:
+        self._config, self._teacher, self._embedder = config, teacher, embedder
+        self._processes, self._held_out, self._names = processes, list(held_out), list(names)
+        self._projection: nn.Linear | None = None
+        if config.projects and not config.keep_projection:
+            layer = make_projection(embedder.dimension, teacher.width).to(processes.device)
+            embedder.add_module(PROJECTION, layer)
+            self._projection = layer
+        self._taught_held_out: Vectors | None = None
+        self._parts: list[dict[str, float]] = []
+        self._by_source: dict[int, tuple[float, int]] = {}
+        self._history: list[float] = []
+
+    def fit(self, texts: Sequence[tuple[bool, str]], notify: Notify) -> None:
+        """Start the projection from the least squares over some lessons; the student stays.
+
+        Parameters
+        ----------
+        texts : the first ones of the run; ``_FIT_TEXTS`` of them are used.
+        """
+        layer = self._layer()
+        if layer is None or not texts:
+            return
+        chosen = list(texts)[:_FIT_TEXTS]
+        notify(f"Fitting the projection to the teacher's width on {len(chosen):,} texts.")
+        student = self._encode(chosen, before_projection=True)
+        weight = fit_projection(student, self._teacher.embed(chosen))
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+
+    @property
+    def fit_texts(self) -> int:
+        """How many texts ``fit`` uses; 0 where there is no projection."""
+        return _FIT_TEXTS if self._layer() is not None else 0
+
+    def loss(
+        self,
+        step: StepPairs,
+        local: LocalBatch,
+        contrast: Callable[[Tensor], Tensor] | None,
+    ) -> StepLoss:
+        """Return the loss of a step; ``contrast`` is InfoNCE where it has a weight."""
+        processes = self._processes
+        share = len(step.pairs) // processes.count
+        part = range(processes.rank * share, (processes.rank + 1) * share)
+        asked = [(is_query, text) for is_query, _, text in step.texts(part)]
+        taught = torch.from_numpy(self._teacher.embed(asked)).to(processes.device)
+        return StepLoss(step, local, taught, self._config, self._projection, processes, contrast)
+
+    def record(self) -> dict[str, Any]:
+        """Return what identifies the teacher and what was asked of it."""
+        return {**self._teacher.record(), "weights": dict(self._config.weights)}
+
+    def note(self, loss: StepLoss) -> None:
+        """Keep what a step's loss was made of, for the next record."""
+        self._parts.append(loss.parts)
+        for source, (total, count) in loss.by_source.items():
+            before = self._by_source.get(source, (0.0, 0))
+            self._by_source[source] = (before[0] + total, before[1] + count)
+
+    def take_record(self) -> dict[str, Any]:
+        """Return the means since the last call, by loss and by source, for metrics.jsonl."""
+        parts = {
+            f"loss_{name}": round(float(np.mean([part[name] for part in self._parts])), 6)
+            for name in (self._parts[0] if self._parts else {})
+        }
+        sources = {
+            self._names[source]: round(total / count, 6)
+            for source, (total, count) in sorted(self._by_source.items())
+        }
+        self._parts, self._by_source = [], {}
+        return {**parts, "loss_by_source": sources} if parts else {}
+
+    def agreement(self) -> dict[str, float]:
+        """Return how the student agrees with the teacher on the held-out texts, {} without any."""
+        if len(self._held_out) < 2:
+            return {}
+        asked = [(False, text) for text in self._held_out]
+        if self._taught_held_out is None:
+            self._taught_held_out = self._teacher.embed(asked)
+        student = self._encode(asked, before_projection=False)
+        projected = None
+        if self._projection is not None:
+            weight = self._projection.weight.detach().cpu().numpy()
+            projected = student @ weight.T
+        elif self._config.keep_projection:
+            projected = student
+        return measure_agreement(student, self._taught_held_out, projected)
+
+    def stalled(self, scores: dict[str, float], rate: float) -> str | None:
+        """Return a line for the user once the agreement has not risen for some evaluations."""
+        value = scores.get("teacher_spearman")
+        if value is None:
+            return None
+        self._history.append(value)
+        earlier, late = self._history[:-_STALE_EVALUATIONS], self._history[-_STALE_EVALUATIONS:]
+        if not earlier or max(late) > max(earlier) + _STALE_GAIN:
+            return None
+        return (
+            f"The student has agreed with the teacher no better for {_STALE_EVALUATIONS} "
+            f"evaluations (Spearman {max(self._history):.3f} at best). At the rate {rate:g} it has "
+            f"learnt what it can: end the run with --finish, or go on with a smaller rate."
+        )
+
+    def _layer(self) -> nn.Linear | None:
+        """Return the projection, in the model or beside it."""
+        if self._projection is not None:
+            return self._projection
+        return kept_layer(self._embedder) if self._config.keep_projection else None
+
+    def _encode(self, texts: Sequence[tuple[bool, str]], *, before_projection: bool) -> Vectors:
+        """Return the student's vectors with dropout off."""
+        embedder = self._embedder
+        was_training = embedder.training
+        embedder.eval()
+        cut = before_projection and self._config.keep_projection
+        try:
+            return _encode_sides(without_projection(embedder) if cut else embedder, texts)
+        finally:
+            embedder.train(was_training)
+
+
+def _encode_sides(embedder: Embedder, texts: Sequence[tuple[bool, str]]) -> Vectors:
+    """Return (N, D) float32 of texts, queries with the query prompt."""
+    vectors = np.empty((len(texts), embedder.dimension), dtype=np.float32)
+    for is_query in (True, False):
+        places = [i for i, (asked, _) in enumerate(texts) if asked is is_query]
+        if places:
+            encode = embedder.encode_queries if is_query else embedder.encode_documents
+            vectors[places] = encode([texts[i][1] for i in places])
+    return vectors

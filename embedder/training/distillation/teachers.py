@@ -1,0 +1,154 @@
+"""The teacher of a run: its vectors of any texts, stored or computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from embedder.loading import LoadedEncoder, load_encoder
+from embedder.splitting import make_splitter, tokens_beside, tokens_read
+from embedder.training.distillation.options import TeacherConfig
+from embedder.training.distillation.stored import StoredVectors, digests_of
+from retrieval.errors import UsageError
+from retrieval.protocols import Notify, Vectors
+from retrieval.scores import unit_rows
+from retrieval.types import Fingerprint
+
+__all__ = ["Teacher", "TeacherText", "load_teacher"]
+
+TeacherText = tuple[bool, str]
+"""Whether a text is a query, and the text."""
+
+_ROLES = {True: "query", False: "document"}
+_SHOWN = 60
+_ANY_TOKENS = 64
+"""Of passages that are never cut: a splitter is what counts the tokens of any model."""
+
+
+class Teacher:
+    """Gives the vectors of any texts, at length 1.
+
+    Parameters
+    ----------
+    encoder : computes what is not stored; None where everything is.
+    stored : vectors that were made before.
+
+    Attributes
+    ----------
+    width : W.
+    fingerprint : what decides its vectors.
+    """
+
+    def __init__(
+        self, encoder: LoadedEncoder | None, stored: StoredVectors | None, name: str
+    ) -> None:
+        self.encoder, self.stored, self.name = encoder, stored, name
+        self.computed = 0
+        known = stored or encoder
+        assert known is not None  # TeacherConfig sees to it
+        self.fingerprint: Fingerprint = known.fingerprint
+        self.width = stored.width if stored else int(encoder.dimension) if encoder else 0
+        settings = self.fingerprint.settings
+        self.query_prompt = str(settings.get("query_prompt") or "")
+        self.document_prompt = str(settings.get("document_prompt") or "")
+
+    def embed(self, texts: Sequence[TeacherText]) -> Vectors:
+        """Return (N, W) float32 of length 1, a row a text.
+
+        Raises
+        ------
+        UsageError : a text has no stored vector, and there is no model.
+        """
+        return unit_rows(self.embed_raw(texts))
+
+    def embed_raw(self, texts: Sequence[TeacherText]) -> Vectors:
+        """Return (N, W) float32 as ``embed``, at the lengths that the model gives."""
+        vectors = np.empty((len(texts), self.width), dtype=np.float32)
+        for is_query in (True, False):
+            places = np.array([i for i, (asked, _) in enumerate(texts) if asked is is_query], int)
+            if len(places):
+                vectors[places] = self._embed_side(is_query, [texts[i][1] for i in places])
+        return vectors
+
+    def count_unread(self, texts: Sequence[str]) -> tuple[int, int, int, int] | None:
+        """Return how much the teacher does not read of texts, as documents.
+
+        That is the tokens that it reads at most, the texts that are longer, the tokens of these
+        that it never sees, and all tokens; None where its tokenizer is not here.
+        """
+        if self.encoder is None:
+            return None
+        most = tokens_read(self.encoder)
+        room = most - tokens_beside(self.encoder)
+        counter = make_splitter(self.encoder, min(most, _ANY_TOKENS), 0)
+        lengths = [counter.count(text) for text in texts]
+        unread = [length - room for length in lengths if length > room]
+        return most, len(unread), sum(unread), sum(lengths)
+
+    def count_missing(self, texts: Iterable[TeacherText]) -> tuple[int, str]:
+        """Return how many texts have no stored vector, and the first of them."""
+        missing, first = 0, ""
+        for is_query, text in texts:
+            if self._find(is_query, [text])[0] < 0:
+                missing, first = missing + 1, first or text
+        return missing, first
+
+    def record(self) -> dict[str, Any]:
+        """Return what identifies the teacher, for the record of the run."""
+        return {
+            "model": self.name,
+            "sha256": self.fingerprint.digest,
+            "width": self.width,
+            "stored_vectors": len(self.stored) if self.stored else 0,
+        }
+
+    def _find(self, is_query: bool, texts: Sequence[str]) -> Any:
+        if self.stored is None:
+            return np.full(len(texts), -1)
+        digests = digests_of(texts)
+        rows = self.stored.find(digests, _ROLES[is_query])
+        if self.query_prompt == self.document_prompt:  # then the role makes no difference
+            other = self.stored.find(digests, _ROLES[not is_query])
+            rows = np.where(rows < 0, other, rows)
+        return rows
+
+    def _embed_side(self, is_query: bool, texts: Sequence[str]) -> Vectors:
+        rows = self._find(is_query, texts)
+        vectors = np.empty((len(texts), self.width), dtype=np.float32)
+        stored, missing = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
+        if len(stored) and self.stored is not None:
+            vectors[stored] = self.stored.take(rows[stored])
+        if len(missing):
+            if self.encoder is None:
+                first = texts[int(missing[0])][:_SHOWN]
+                raise UsageError(f"The teacher has no vector of {first!r}.")
+            encode = self.encoder.encode_queries if is_query else self.encoder.encode_documents
+            vectors[missing] = encode([texts[i] for i in missing.tolist()])
+            self.computed += len(missing)
+        return vectors
+
+
+def load_teacher(config: TeacherConfig, device: str, notify: Notify) -> Teacher:
+    """Return the teacher that a config names.
+
+    Raises
+    ------
+    UsageError : the stored vectors are of another model than ``config.model``.
+    ModelError, SourceNotFoundError, UnknownNameError, DownloadError, StorageError : it cannot be
+        loaded; a folder without safetensors, or one that needs code of its own, is refused.
+    """
+    stored = None if config.vectors is None else StoredVectors(config.vectors)
+    encoder = None
+    if config.model is not None:
+        encoder = load_encoder(config.model, device, notify=notify)
+    if stored is not None and encoder is not None:
+        differing = stored.fingerprint.differences(encoder.fingerprint)
+        if differing:
+            raise UsageError(
+                f"teacher.vectors ({config.vectors}) are not of teacher.model ({config.model}): "
+                f"{'; '.join(differing)}. Embed the texts again with this model."
+            )
+    name = config.model or (stored.fingerprint.model if stored else "")
+    return Teacher(encoder, stored, name)
