@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,6 +17,7 @@ from embedder.training.config import (
     DataSource,
     LossConfig,
     OptimiserConfig,
+    absolute_path,
     is_path,
 )
 from embedder.variants import get_variant
@@ -32,12 +33,9 @@ __all__ = [
     "StudyVariant",
     "TrainBudget",
     "choose_layers",
-    "example_study",
     "load_study",
     "read_study",
 ]
-
-_EXAMPLE = "paper-mistral-7b.toml"
 
 LayerChoice = Literal["all", "first third", "middle third", "last third", "every fourth"]
 LAYER_CHOICES: tuple[LayerChoice, ...] = get_args(LayerChoice)
@@ -301,8 +299,7 @@ def read_study(data: Mapping[str, Any], folder: Path) -> StudyConfig:
     """Return the study that a mapping describes, its paths made absolute from ``folder``."""
     config = read_dataclass(StudyConfig, data)
 
-    def absolute(path: str | Path) -> Path:
-        return (folder / Path(path).expanduser()).resolve()
+    absolute = partial(absolute_path, folder)
 
     def place(name: str, stands_on_disk: bool) -> str:
         return str(absolute(name)) if stands_on_disk else name
@@ -318,8 +315,3 @@ def read_study(data: Mapping[str, Any], folder: Path) -> StudyConfig:
             data=tuple(replace(source, path=absolute(source.path)) for source in config.train.data),
         ),
     )
-
-
-def example_study() -> str:
-    """Return the study of the paper, as commented TOML that runs."""
-    return (files("benchmarks") / "studies" / _EXAMPLE).read_text(encoding="utf-8")

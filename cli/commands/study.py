@@ -57,10 +57,11 @@ def study(
       millpond study study.toml --out my-study --dry-run
       millpond study study.toml --out my-study
     """
-    from benchmarks.study import example_study, load_study
     from retrieval.errors import UsageError
 
     if example:
+        from benchmarks.study import example_study
+
         print_line(example_study().rstrip("\n"))
         return
     if config is None:
@@ -68,6 +69,8 @@ def study(
             "No config was given. Type: millpond study CONFIG --out STUDY; 'millpond study "
             "--example' prints a config."
         )
+    from benchmarks.study import load_study
+
     loaded = load_study(config)
     for caution in loaded.cautions:
         warn(caution)

@@ -57,10 +57,11 @@ def train(
       millpond train train.toml --check
       millpond train train.toml --out my-model
     """
-    from embedder.training import example_config, load_config
     from retrieval.errors import UsageError
 
     if example:
+        from embedder.training import example_config
+
         print_line(example_config().rstrip("\n"))
         return
     if config is None:
@@ -68,6 +69,8 @@ def train(
             "No config was given. Type: millpond train CONFIG --out DIR; 'millpond train "
             "--example' prints a config."
         )
+    from embedder.training import load_config
+
     loaded = load_config(config)
     if check:
         _check(loaded, skip_bad)

@@ -24,6 +24,13 @@ def test_help_imports_little_and_nothing_heavy():
     assert len(modules) < 500  # about 250 today, in a tenth of a second
 
 
+@pytest.mark.parametrize("command", ["train", "study"])
+def test_an_example_of_a_config_needs_no_model_library(command):
+    report = run("-X", "importtime", "-m", "cli", command, "--example").stderr
+    loaded = {line.rpartition("|")[2].strip() for line in report.splitlines()}
+    assert loaded.isdisjoint({"torch", "transformers", "faiss"})
+
+
 def test_the_commands_are_those_of_the_contract():
     assert COMMANDS == [
         "index",
