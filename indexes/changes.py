@@ -27,6 +27,7 @@ from indexes.writing import Encoded, IndexConfig, check_encoded, plan_of, stage_
 from retrieval import Document, Encoder, Progress, Scalar, check_fingerprints
 from retrieval.corpus.reading import IdSet
 from retrieval.errors import DuplicateIdError, UsageError
+from retrieval.filters.schema import write_list
 from retrieval.passages import Splitter, read_passages, split_passage_id
 from retrieval.protocols import Mask, no_progress
 
@@ -278,6 +279,10 @@ def _document_key(manifest: Manifest) -> Callable[[str], str] | None:
 
 
 def _stored_form(document: Document) -> tuple[str, str, str, str]:
-    """Return what tells two documents apart; to Python, 1 would equal True and 1.0."""
-    metadata = json.dumps(dict(document.metadata), sort_keys=True)
+    """Return what tells two documents apart; to Python, 1 would equal True and 1.0.
+
+    A list is the same as its JSON text, as which earlier versions stored it.
+    """
+    values = {name: write_list(value) for name, value in document.metadata.items()}
+    metadata = json.dumps(values, sort_keys=True)
     return document.doc_id, document.title, document.text, metadata

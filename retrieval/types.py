@@ -15,13 +15,17 @@ __all__ = [
     "Document",
     "Fingerprint",
     "Hit",
+    "MetadataValue",
     "Query",
     "Scalar",
     "check_fingerprints",
 ]
 
 Scalar = str | int | float | bool | None
-"""The type of one metadata value."""
+"""The type of one value of a setting."""
+
+MetadataValue = Scalar | list[Any]
+"""The type of one metadata value; a list holds values that JSON can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Document:
     doc_id: str
     text: str
     title: str = ""
-    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
 
     @property
     def content(self) -> str:
@@ -93,7 +97,7 @@ class Hit:
     score: float
     title: str = ""
     text: str = ""
-    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     arms: Mapping[str, ArmScore] = field(default_factory=dict)
     matched: tuple[str, ...] = ()
     index: str = ""

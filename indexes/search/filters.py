@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval import Scalar
 from retrieval.filters.plan import AnyOf, Constant, Every, Inverse, Ordered, Plan, Present
 from retrieval.filters.schema import FieldType, Schema
 from retrieval.protocols import Mask
+from retrieval.types import MetadataValue
 
 __all__ = ["arrow_schema", "make_columns", "select_rows"]
 
@@ -33,7 +33,7 @@ def arrow_schema(schema: Schema) -> pa.Schema:
     return pa.schema([pa.field(name, _arrow_type(kind)) for name, kind in schema.types.items()])
 
 
-def make_columns(rows: Iterable[Mapping[str, Scalar]], schema: Schema) -> pa.RecordBatch:
+def make_columns(rows: Iterable[Mapping[str, MetadataValue]], schema: Schema) -> pa.RecordBatch:
     """Return the metadata of some documents as typed columns, one row per document.
 
     Missing, null, NaN and the empty list are null; an infinite number is the largest float64.

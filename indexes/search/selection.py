@@ -16,10 +16,10 @@ from pyarrow import ipc
 from indexes.search.filters import arrow_schema, make_columns, select_rows
 from indexes.storage.documents import DocumentStore
 from indexes.storage.files import reading
-from retrieval import Scalar
 from retrieval.errors import DuplicateIdError, IndexCorruptError
 from retrieval.filters import Expression, Plan, Schema, SchemaBuilder, parse_filter, plan_filter
 from retrieval.protocols import Mask, Rows
+from retrieval.types import MetadataValue
 
 __all__ = [
     "DELETED_NAME",
@@ -155,7 +155,7 @@ def write_fields(documents: DocumentStore, live: Mask | None, schema: Schema, pa
 
 def _live_metadata(
     documents: DocumentStore, live: Mask | None
-) -> Iterator[list[Mapping[str, Scalar]]]:
+) -> Iterator[list[Mapping[str, MetadataValue]]]:
     """Yield the metadata of all rows in order, a batch at a time; nothing for deleted ones."""
     start = 0
     for rows in documents.iterate_metadata():

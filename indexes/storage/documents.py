@@ -18,9 +18,10 @@ from pyarrow import ipc
 
 from indexes.storage.document_file import FIRST_ROW, DocumentFile
 from indexes.storage.files import StoredFile, reading
-from retrieval import Document, Scalar
+from retrieval import Document
 from retrieval.errors import IndexCorruptError, RecordError
 from retrieval.protocols import Rows
+from retrieval.types import MetadataValue
 
 __all__ = [
     "SCHEMA",
@@ -91,17 +92,17 @@ def cut_rows(rows: pa.RecordBatch, start: int, stop: int) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=SCHEMA)
 
 
-def _encode_metadata(metadata: Mapping[str, Scalar]) -> str:
+def _encode_metadata(metadata: Mapping[str, MetadataValue]) -> str:
     """Return what the metadata column stores; the inverse of ``decode_metadata``."""
     return _ENCODER.encode(dict(metadata)) if metadata else NO_METADATA
 
 
-def decode_metadata(stored: str) -> Mapping[str, Scalar]:
+def decode_metadata(stored: str) -> Mapping[str, MetadataValue]:
     """Return the metadata of one document."""
     return json.loads(stored) if stored != NO_METADATA else {}
 
 
-def decode_each(stored: list[str]) -> list[Mapping[str, Scalar]]:
+def decode_each(stored: list[str]) -> list[Mapping[str, MetadataValue]]:
     """Return the metadata of several documents, decoded in one go."""
     if stored.count(NO_METADATA) == len(stored):
         return [{} for _ in stored]
@@ -271,7 +272,7 @@ class DocumentStore:
         }
 
     @staticmethod
-    def _decode(file: DocumentFile, stored: str) -> Mapping[str, Scalar]:
+    def _decode(file: DocumentFile, stored: str) -> Mapping[str, MetadataValue]:
         with reading(file.path):
             return decode_metadata(stored)
 
@@ -281,7 +282,7 @@ class DocumentStore:
             for columns in file.iterate(["doc_id"]):
                 yield columns[0]
 
-    def iterate_metadata(self) -> Iterator[list[Mapping[str, Scalar]]]:
+    def iterate_metadata(self) -> Iterator[list[Mapping[str, MetadataValue]]]:
         """Yield the metadata of all documents in order, a batch at a time."""
         for file in self._files:
             for columns in file.iterate(["metadata"]):

@@ -1,35 +1,37 @@
-"""Rows of JSON Lines, CSV, TSV and Parquet files, and the lines and bytes below them."""
+"""Rows of JSON Lines and Parquet files, and the lines and bytes of text files."""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import gzip
+import io
 import json
-import math
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, Literal, NamedTuple, cast
 
-from retrieval.corpus.records import Fields, Row, check_columns, type_name
+from retrieval.corpus.encodings import Transcoded, read_mark
+from retrieval.corpus.records import Fields, Row, check_columns, check_distinct, type_name
 from retrieval.errors import FailureError, RecordError, StorageError
-from retrieval.filters.schema import STRICT_JSON, read_bounded_float
 
 __all__ = [
     "MAX_RECORD_BYTES",
     "Line",
     "decode",
+    "Dialect",
+    "find_mark",
     "jsonl_rows",
     "open_bytes",
     "read_lines",
     "count_parquet",
-    "csv_rows",
-    "parquet_rows",
+    "split_cells",
     "table_cells",
-    "tsv_rows",
+    "parquet_rows",
 ]
 
 MAX_RECORD_BYTES = 64 << 20
@@ -45,8 +47,10 @@ class Line(NamedTuple):
 
 
 @contextmanager
-def open_bytes(path: Path | None, source: str) -> Iterator[IO[bytes]]:
+def open_bytes(path: Path | None, source: str, encoding: str = "") -> Iterator[IO[bytes]]:
     """Open a file, or stdin where ``path`` is None; names ending in .gz are decompressed.
+
+    A text that is not in UTF-8 is read as UTF-8 where ``encoding`` names what it is in.
 
     Raises
     ------
@@ -55,13 +59,13 @@ def open_bytes(path: Path | None, source: str) -> Iterator[IO[bytes]]:
     """
     try:
         if path is None:
-            yield sys.stdin.buffer
+            yield _recode(sys.stdin.buffer, encoding)
         elif path.suffix.lower() == ".gz":
             with gzip.open(path) as stream:
-                yield cast(IO[bytes], stream)
+                yield _recode(cast(IO[bytes], stream), encoding)
         else:
             with path.open("rb") as raw:
-                yield raw
+                yield _recode(raw, encoding)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FailureError(
             f"{source}: the gzip data is damaged or cut off ({error}). Download or copy the file "
@@ -72,6 +76,20 @@ def open_bytes(path: Path | None, source: str) -> Iterator[IO[bytes]]:
             f"{source}: cannot be read ({error.strerror or error}). Check that you may read it: "
             f"ls -l {source}"
         ) from error
+
+
+def _recode(stream: IO[bytes], encoding: str) -> IO[bytes]:
+    if encoding.lower().replace("_", "-") in ("", "utf-8", "utf8", "utf-8-sig"):
+        return stream
+    return io.BufferedReader(Transcoded(stream, encoding))
+
+
+def find_mark(path: Path | None, source: str) -> str:
+    """Return the encoding that the first bytes of a file name, "" where they name none."""
+    if path is None:
+        return ""
+    with open_bytes(path, source) as stream:
+        return read_mark(stream.read(4))
 
 
 def read_lines(stream: IO[bytes]) -> Iterator[Line]:
@@ -119,9 +137,12 @@ def _place(body: bytes, position: int, offset: int) -> str:
     return f"at byte {position - line_start + 1} of line {line}"
 
 
-def jsonl_rows(path: Path | None, source: str) -> Iterator[Row | RecordError]:
-    """Yield a Row for each JSON object, or the RecordError of a line that is not one."""
-    with open_bytes(path, source) as stream:
+def jsonl_rows(path: Path | None, source: str, encoding: str = "") -> Iterator[Row | RecordError]:
+    """Yield a Row for each JSON object, or the RecordError of a line that is not one.
+
+    NaN and Infinity, which Python writes, are read as numbers.
+    """
+    with open_bytes(path, source, encoding or find_mark(path, source)) as stream:
         for number, text, problem in read_lines(stream):
             if problem:
                 yield RecordError(source, number, problem)
@@ -132,7 +153,7 @@ def jsonl_rows(path: Path | None, source: str) -> Iterator[Row | RecordError]:
 def _parse(source: str, number: int, text: str) -> Row | RecordError:
     try:
         # Without its line end: the decoder would count an error behind it as column 1.
-        value: Any = STRICT_JSON.decode(text.rstrip("\r\n"))
+        value: Any = json.loads(text.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         reason = f"at column {error.colno} ({error.msg})"
     except (ValueError, RecursionError) as error:
@@ -151,20 +172,20 @@ def _parse(source: str, number: int, text: str) -> Row | RecordError:
 _PARQUET_BATCH = 64
 
 
-def csv_rows(path: Path, source: str, fields: Fields) -> Iterator[Row | RecordError]:
-    """Yield the records of a comma-separated file with quotes as in RFC 4180."""
-    yield from _table_rows(path, source, fields, tabs=False, header_required=True)
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a table is written.
 
-
-def tsv_rows(
-    path: Path, source: str, fields: Fields, *, header_required: bool = True
-) -> Iterator[Row | RecordError]:
-    """Yield the records of a tab-separated file; quotes are text, as in MS MARCO's files.
-
-    If no header is required, a first row that does not name an id and a text column is itself
-    a record of two columns, id and text.
+    Attributes
+    ----------
+    quotes : whether cells may stand in quotes, as in RFC 4180; else a quote is text.
+    header : whether the first row names the columns; else they are id and text.
     """
-    yield from _table_rows(path, source, fields, tabs=True, header_required=header_required)
+
+    delimiter: str
+    quotes: bool
+    encoding: str = "utf-8"
+    header: bool = True
 
 
 class _LineFeed:
@@ -189,48 +210,16 @@ class _LineFeed:
         return bad
 
 
-def _table_rows(
-    path: Path, source: str, fields: Fields, *, tabs: bool, header_required: bool
-) -> Iterator[Row | RecordError]:
-    columns: list[str] = []
-    for line, cells in table_cells(path, source, tabs=tabs):
-        if isinstance(cells, RecordError):
-            if not columns:
-                raise cells  # without a header no later row can be read
-            yield cells
-        elif columns:
-            yield _row(source, line, columns, cells)
-        elif header_required or (set(fields.ids) & set(cells) and set(fields.texts) & set(cells)):
-            check_columns(source, line, cells, fields)
-            columns = cells
-        else:
-            columns = [fields.ids[0], fields.texts[0]]
-            yield _row(source, line, columns, cells)
-
-
-def _row(source: str, line: int, columns: list[str], cells: list[str]) -> Row | RecordError:
-    if len(cells) == len(columns):
-        return Row(source, line, dict(zip(columns, cells, strict=True)))
-    return RecordError(
-        source,
-        line,
-        f"the row has {len(cells)} {'column' if len(cells) == 1 else 'columns'}; "
-        f"expected {len(columns)}, as in the header",
-    )
-
-
-def table_cells(
-    path: Path, source: str, *, tabs: bool
+def split_cells(
+    path: Path, source: str, dialect: Dialect
 ) -> Iterator[tuple[int, list[str] | RecordError]]:
     """Yield each row's first line and its cells as text, or the error that stands in its place."""
     # The limit belongs to the whole process, so it is raised and never lowered.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_BYTES))
-    with open_bytes(path, source) as stream:
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if dialect.quotes else csv.QUOTE_NONE
+    with open_bytes(path, source, dialect.encoding) as stream:
         feed = _LineFeed(read_lines(stream))
-        if tabs:
-            reader = csv.reader(feed, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-        else:
-            reader = csv.reader(feed, strict=True)
+        reader = csv.reader(feed, delimiter=dialect.delimiter, quoting=quoting, strict=True)
         while True:
             line = reader.line_num + 1
             cells: list[str] | RecordError
@@ -239,13 +228,20 @@ def table_cells(
             except StopIteration:
                 return
             except csv.Error as error:
-                kind = "TSV" if tabs else "CSV"
+                kind = "CSV" if dialect.quotes else "TSV"
                 cells = RecordError(source, line, f"not valid {kind} ({error})")
             bad = feed.take_bad()
             if bad is not None:
                 cells = RecordError(source, bad.number, bad.problem)
             if cells:
                 yield line, cells
+
+
+def table_cells(
+    path: Path, source: str, *, tabs: bool
+) -> Iterator[tuple[int, list[str] | RecordError]]:
+    """Yield each row's first line and its cells, separated by commas or by ``tabs``, as text."""
+    return split_cells(path, source, Dialect("\t" if tabs else ",", quotes=not tabs))
 
 
 @contextmanager
@@ -272,32 +268,48 @@ def count_parquet(path: Path, source: str) -> int:
         return int(file.metadata.num_rows)
 
 
-def parquet_rows(path: Path, source: str, fields: Fields) -> Iterator[Row | RecordError]:
+def parquet_rows(
+    path: Path, source: str, fields: Fields | None = None
+) -> Iterator[Row | RecordError]:
     """Yield the records of a Parquet file; ``line`` is the 1-based row.
 
-    NaN is null, and an infinite number is the largest finite one.
+    Raises
+    ------
+    RecordError : two columns have the same name, or none is an id or a text of ``fields``.
     """
     with _open_parquet(path, source) as file:
-        check_columns(source, None, file.schema_arrow.names, fields)
+        names = file.schema_arrow.names
+        check_distinct(source, None, names)
+        if fields is not None:
+            check_columns(source, None, names, fields)
         first = 1
-        for batch in file.iter_batches(batch_size=_PARQUET_BATCH, use_threads=False):
+        for found in file.iter_batches(batch_size=_PARQUET_BATCH, use_threads=False):
+            batch = _to_microseconds(found)
             try:
                 values = batch.to_pylist()
             except (ValueError, OverflowError):
                 yield from _rows_singly(batch, source, first)
             else:
                 for number, value in enumerate(values, first):
-                    yield Row(source, number, _finite(value))
+                    yield Row(source, number, value)
             first += batch.num_rows
 
 
-def _finite(value: Any) -> Any:
-    """Return a value without NaN and infinity, which JSON and filters do not have."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else read_bounded_float(value)
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    return [_finite(part) for part in value] if isinstance(value, list) else value
+def _to_microseconds(batch: Any) -> Any:
+    """Return a batch without nanoseconds, which Python's times do not have."""
+    import pyarrow as pa
+
+    finer: dict[Callable[[Any], bool], Callable[[Any], Any]] = {
+        pa.types.is_timestamp: lambda kind: pa.timestamp("us", kind.tz),
+        pa.types.is_time64: lambda kind: pa.time64("us"),
+        pa.types.is_duration: lambda kind: pa.duration("us"),
+    }
+    for place, field in enumerate(batch.schema):
+        for fits, coarser in finer.items():
+            if fits(field.type) and field.type.unit == "ns":
+                column = batch.column(place).cast(coarser(field.type), safe=False)
+                batch = batch.set_column(place, field.name, column)
+    return batch
 
 
 def _rows_singly(batch: Any, source: str, first: int) -> Iterator[Row | RecordError]:
@@ -315,4 +327,4 @@ def _rows_singly(batch: Any, source: str, first: int) -> Iterator[Row | RecordEr
         except (ValueError, OverflowError) as error:
             yield RecordError(source, first + position, f"a value cannot be read ({error})")
         else:
-            yield Row(source, first + position, _finite(value))
+            yield Row(source, first + position, value)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from retrieval.corpus.records import Row, shorten, to_document, to_query
-from retrieval.corpus.sources import Source, find_documents, find_queries
+from retrieval.corpus.encodings import check_encoding
+from retrieval.corpus.records import DocumentReader, shorten, to_query
+from retrieval.corpus.roles import Layout, Roles, choose_roles
+from retrieval.corpus.sources import Part, Source, Sources, find_documents, find_queries
+from retrieval.corpus.values import Reading, Row
 from retrieval.errors import DuplicateIdError, EmptyCorpusError, RecordError, UsageError
 from retrieval.types import Document, Query
 
@@ -98,49 +101,89 @@ _MESSAGES_KEPT = 5
 Record = TypeVar("Record", Document, Query)
 
 
-def read_corpus(source: str | Path, *, skip_bad: bool = False, limit: int | None = None) -> Corpus:
+def read_corpus(
+    source: Sources,
+    *,
+    skip_bad: bool = False,
+    limit: int | None = None,
+    id: str = "",
+    title: str = "",
+    text: str | Sequence[str] = (),
+    text_template: str = "",
+    encoding: str = "",
+    types: Mapping[str, str] | None = None,
+) -> Corpus:
     """Return the documents of a source, read anew and checked each time they are iterated.
 
     Sources:
 
     - a ``.jsonl`` or ``.ndjson`` file, or a BEIR folder (with ``corpus.jsonl`` or
       ``corpus.jsonl.gz``): one JSON object per line, blank lines ignored;
-    - a ``.csv`` file with a header row (RFC 4180 quotes), a ``.tsv`` file with a header row
-      (a quote is text, a record is a line); all of these also with ``.gz``;
+    - a ``.csv`` file (RFC 4180 quotes; commas, semicolons, tabs or bars), a ``.tsv`` file (a
+      quote is text, a record is a line), both with a header row, or without one if they hold ids
+      and texts; all of these also with ``.gz``;
     - a ``.parquet`` file;
-    - a folder of ``.txt``, ``.md`` and ``.rst`` files, searched recursively without hidden
-      ones: the id is the path within the folder, the title the first Markdown or
-      reStructuredText heading, the text the whole file;
+    - a ``.txt``, ``.md`` or ``.rst`` file, which is one document, or a folder of them, searched
+      recursively: the id is the path within the folder, the title the first Markdown or
+      reStructuredText heading, the text the whole file. Left out are hidden names,
+      ``node_modules``, and what a .gitignore lists;
+    - a folder without text files that holds files of records of one format;
     - ``"-"``: JSON lines from stdin, which can be iterated once;
-    - ``"python-stdlib"``: the docstrings of this Python's standard library.
+    - ``"python-stdlib"``: the docstrings of this Python's standard library;
+    - several of these, or a pattern such as ``"docs/*.md"``.
 
-    The last two are meant where ``source`` is that very string; a ``Path`` always names a file
-    or folder, and so does ``"./python-stdlib"``.
+    "-" and "python-stdlib" are meant where ``source`` is that very string; a ``Path`` always names
+    a file or folder, and so does ``"./python-stdlib"``. Where text files of several sources have
+    the same id, the name of their folder comes before it.
 
-    The id is the first of the columns ``_id``, ``doc_id``, ``docid``, ``id``: a string of 1 to
-    1024 bytes (blanks allowed, control characters not) or an integer, which becomes a string.
-    The text is the first of ``text``, ``contents``, ``content``, ``body`` and may be empty.
-    ``title`` may be missing or null. Every other column is metadata with its own type; lists
-    and objects are kept as JSON text, dates as ISO 8601; the entries of an object called
-    ``metadata`` (BEIR) become metadata under their own names. Input is UTF-8, with or without
-    a byte order mark. A line or text file is 64 MiB long at most.
+    The id is the first of the fields ``_id``, ``id``, ``doc_id``, ``docid``, in any case: a string
+    of 1 to 1024 bytes (blanks allowed, control characters not) or an integer, which becomes a
+    string. The text is the first of ``text``, ``contents``, ``content``, ``body`` and may be empty.
+    ``title`` may be missing or null. Where the first records have none of these, common names
+    (url, headline, description ...) stand in; an id is made from the content where no field can
+    be one. ``Corpus.notes`` says so. Every other field is metadata with its own type: NaN is null
+    and infinity the largest number, dates are ISO 8601, objects JSON text; the entries of an
+    object called ``metadata`` (BEIR) become metadata under their own names. In a CSV or TSV file
+    an empty cell is null, and a column of nothing but numbers, or true and false, has their type.
+
+    Text is UTF-8, with or without a byte order mark, UTF-16 with one, or in CSV, TSV and text
+    files another encoding that can be told from its letters. A line or text file is 64 MiB long
+    at most.
 
     Parameters
     ----------
     source : see above.
     skip_bad : count bad records in ``Corpus.skipped`` and go on, instead of raising.
     limit : the number of documents after which to stop.
+    id, title, text : the fields that hold them, as ``Layout`` describes; several fields of a text
+        are joined by line ends.
+    text_template : the text with fields in braces, instead of ``text``.
+    encoding : of text files, as Python names it.
+    types : of the fields of an index, by name: a column whose field is a "string" stays text.
 
     Raises
     ------
-    UsageError : no reader for the extension, or ``limit`` is below 1.
+    UsageError : no reader for the extension, ``limit`` is below 1, a folder holds records of
+        several formats, or mainly records beside a few text files, or the fields are misnamed.
     SourceNotFoundError : there is no such file or folder.
     EmptyCorpusError : the folder holds no file that can be read.
     StorageError : the folder cannot be listed.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}; it must be 1 or more, or left out to read everything.")
-    return Corpus(find_documents(source), skip_bad=skip_bad, limit=limit)
+    fields = text.split(",") if isinstance(text, str) else text
+    layout = Layout(id, title, tuple(name for name in fields if name), text_template)
+    if encoding:
+        check_encoding(encoding)
+    found = find_documents(source)
+    if layout and all(part.plain for part in found.parts):
+        raise UsageError(
+            f"{found.name} holds no fields to name: each of its files is one document. Leave "
+            "--id, --title and --text out."
+        )
+    return Corpus(
+        found, skip_bad=skip_bad, limit=limit, layout=layout, encoding=encoding, types=types or {}
+    )
 
 
 def read_queries(path: str | Path, *, skip_bad: bool = False) -> Queries:
@@ -160,15 +203,20 @@ def read_queries(path: str | Path, *, skip_bad: bool = False) -> Queries:
 
 @dataclass(slots=True)
 class _Tally:
-    """What one iteration skipped."""
+    """What one iteration skipped, and what its readers had to tell."""
 
     skipped: int = 0
+    repeated: int = 0
     messages: list[str] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
 
-    def note(self, error: RecordError) -> None:
+    def bad(self, error: RecordError) -> None:
         self.skipped += 1
         if len(self.messages) < _MESSAGES_KEPT:
             self.messages.append(str(error))
+
+    def note(self, line: str) -> None:
+        self.notes[line] = None
 
 
 class _Reader:
@@ -203,17 +251,50 @@ class Corpus(_Reader):
     UsageError : a second iteration over stdin.
     """
 
-    def __init__(self, source: Source, *, skip_bad: bool, limit: int | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        skip_bad: bool,
+        limit: int | None,
+        layout: Layout,
+        encoding: str = "",
+        types: Mapping[str, str],
+    ) -> None:
         super().__init__()
         self._source = source
         self._skip_bad = skip_bad
         self._limit = limit
+        self._layout = self._asked = layout
+        self._encoding = encoding
+        self._types = types
         self._started = False
 
     @property
     def name(self) -> str:
         """The source as it was typed; ``"stdin"`` for ``"-"``."""
         return self._source.name
+
+    @property
+    def layout(self) -> Mapping[str, str]:
+        """The fields that were named or guessed ("id", "title", "text", "template"), by role.
+
+        A guess is known once the first document has been read. ``Layout.from_json`` reads it.
+        """
+        return self._layout.to_json()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line on each thing to know of how the last iteration read: guesses, what was left out.
+
+        Most are known once the first document has been read, all of them after the last.
+        """
+        found = [*self._source.notes, *self._tally.notes]
+        if self._tally.repeated:
+            count = self._tally.repeated
+            what = "1 record repeats" if count == 1 else f"{count:,} records repeat"
+            found.append(f"{self.name}: {what} an earlier one and was left out.")
+        return tuple(found)
 
     @property
     def count_hint(self) -> int | None:
@@ -233,8 +314,46 @@ class Corpus(_Reader):
             )
         self._started = True
         self._tally = _Tally()
-        documents = _sieve(self._source, to_document, self._tally, skip_bad=self._skip_bad)
+        self._layout = self._asked
+        rows = chain.from_iterable(map(self._read, self._source.parts))
+        documents = _sieve(self.name, rows, self._tally, skip_bad=self._skip_bad)
         return islice(documents, self._limit)
+
+    def _read(self, part: Part) -> Iterator[_Built]:
+        """Yield the rows of a part, each with what makes a document of it."""
+        rows = part.rows(Reading(self._tally.note, self._encoding, self._types))
+        if part.plain:
+            build = DocumentReader(Roles())
+            yield from ((row, build) for row in rows)
+            return
+        sample = list(_sample(rows, self._limit))
+        good = [row for row in sample if isinstance(row, Row)]
+        roles = Roles()
+        if good:
+            roles, self._layout, line = choose_roles(good, self._layout)
+            if line:
+                self._tally.note(line)
+        build = DocumentReader(roles)
+        yield from ((row, build) for row in chain(sample, rows))
+
+
+_Built: TypeAlias = tuple[Row | RecordError, Callable[[Row], Document]]
+_SAMPLE_ROWS = 1000
+_SAMPLE_CHARACTERS = 1 << 20
+_SIMPLE = frozenset(["_id", "id", "doc_id", "docid"])
+
+
+def _sample(rows: Iterator[Row | RecordError], limit: int | None) -> Iterator[Row | RecordError]:
+    """Yield the first rows: one with the usual fields and a title, or enough to guess from."""
+    characters = 0
+    for number, row in enumerate(rows, start=1):
+        yield row
+        if isinstance(row, Row):
+            if _SIMPLE & row.values.keys() and {"title", "text"} <= row.values.keys():
+                return
+            characters += sum(len(v) for v in row.values.values() if isinstance(v, str))
+        if number >= min(_SAMPLE_ROWS, limit or _SAMPLE_ROWS) or characters > _SAMPLE_CHARACTERS:
+            return
 
 
 class Queries(_Reader, Iterator[Query]):
@@ -242,27 +361,35 @@ class Queries(_Reader, Iterator[Query]):
 
     def __init__(self, source: Source, *, skip_bad: bool) -> None:
         super().__init__()
-        self._queries = _sieve(source, to_query, self._tally, skip_bad=skip_bad)
+        reading = Reading(self._tally.note)
+        rows = ((row, to_query) for part in source.parts for row in part.rows(reading))
+        self._queries = _sieve(source.name, rows, self._tally, skip_bad=skip_bad)
 
     def __next__(self) -> Query:
         return next(self._queries)
 
 
 def _sieve(
-    source: Source, build: Callable[[Row], Record], tally: _Tally, *, skip_bad: bool
+    name: str,
+    rows: Iterator[tuple[Row | RecordError, Callable[[Row], Record]]],
+    tally: _Tally,
+    *,
+    skip_bad: bool,
 ) -> Iterator[Record]:
     """Yield the good records; raise at the first bad one, or note it in the tally."""
     seen = IdSet()
-    for row in source.rows():
+    for row, build in rows:
         record = _build_once(row, build, seen)
         if not isinstance(record, RecordError):
             yield record
+        elif isinstance(record, DuplicateIdError) and getattr(build, "makes_ids", False):
+            tally.repeated += 1
         elif skip_bad:
-            tally.note(record)
+            tally.bad(record)
         else:
             raise _with_advice(record)
     if len(seen) == 0:
-        raise _empty(source.name, tally)
+        raise _empty(name, tally)
 
 
 def _build_once(

@@ -1,33 +1,53 @@
-"""``to_document`` and ``to_query``: one record of a source, checked."""
+"""``DocumentReader`` and ``to_query``: one record of a source, checked."""
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from retrieval.corpus.roles import (
+    GUESSED_TEXTS,
+    IDS,
+    TEXTS,
+    Roles,
+    find_spelling,
+    look_up,
+    template_fields,
+)
+from retrieval.corpus.values import (
+    MAX_ID_BYTES,
+    Row,
+    find_unwritable,
+    read_identifier,
+    read_metadata,
+    read_text,
+    shorten,
+    type_name,
+)
 from retrieval.errors import RecordError
-from retrieval.types import Document, Query, Scalar
+from retrieval.types import Document, Query
 
 __all__ = [
     "DOCUMENT_FIELDS",
     "MAX_ID_BYTES",
     "QUERY_FIELDS",
+    "DocumentReader",
     "Fields",
     "Row",
     "check_columns",
+    "check_distinct",
+    "find_unwritable",
     "read_id",
-    "to_document",
+    "shorten",
     "to_query",
+    "type_name",
 ]
 
-MAX_ID_BYTES = 1024
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_HASH_BYTES = 12
+_KINDS_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,44 +58,128 @@ class Fields:
     texts: tuple[str, ...]
 
 
-DOCUMENT_FIELDS = Fields(("_id", "doc_id", "docid", "id"), ("text", "contents", "content", "body"))
+DOCUMENT_FIELDS = Fields(IDS, TEXTS)
 QUERY_FIELDS = Fields(("_id", "query_id", "id", "qid"), ("text", "query"))
 
 
-class Row(NamedTuple):
-    """One record as it was read.
+class _Found(NamedTuple):
+    """The fields of records that have the same ones; "" where a role is not one of them."""
 
-    ``source`` is the file as the user named it. ``line`` is the 1-based line or row, None where
-    the whole file is one record.
-    """
-
-    source: str
-    line: int | None
-    values: Mapping[str, Any]
-
-    def error(self, problem: str) -> RecordError:
-        """Return the RecordError that names this record."""
-        return RecordError(self.source, self.line, problem)
+    id: str
+    title: str
+    texts: tuple[str, ...]
+    rest: tuple[str, ...]
 
 
-def to_document(row: Row) -> Document:
-    """Return the record as a Document.
+class DocumentReader:
+    """Turns records into documents by the roles of their fields."""
 
-    Raises
-    ------
-    RecordError : id or text is missing or of a wrong type, or a value cannot be kept.
-    """
-    id_field, text_field = _find_fields(row, DOCUMENT_FIELDS)
-    doc_id = _identifier(row, id_field)
-    text = _string(row, text_field, row.values[text_field])
-    title = row.values.get("title")
-    title = "" if title is None else _string(row, "title", title)
-    rest = {
-        name: value
-        for name, value in row.values.items()
-        if name not in (id_field, text_field, "title")
-    }
-    return Document(doc_id, text, title, _metadata(row, rest) if rest else {})
+    def __init__(self, roles: Roles) -> None:
+        self._roles = roles
+        self._template = template_fields(roles.template)
+        self._known: dict[tuple[str, ...], _Found] = {}
+
+    @property
+    def makes_ids(self) -> bool:
+        """Whether ids are made from the content."""
+        return not self._roles.ids
+
+    def __call__(self, row: Row) -> Document:
+        """Return the record as a Document.
+
+        Raises
+        ------
+        RecordError : id or text is missing or of a wrong type, or a value cannot be kept.
+        """
+        found = self._find(row.values)
+        doc_id = self._read_id(row, found)
+        text = self._read_text(row, found)
+        title = row.values[found.title] if found.title else self._inside(row, self._roles.titles)
+        title = "" if title is None else read_text(row, found.title or "title", title)
+        rest = {name: row.values[name] for name in found.rest}
+        return Document(doc_id, text, title, read_metadata(row, rest) if rest else {})
+
+    def _find(self, values: Mapping[str, Any]) -> _Found:
+        key = tuple(values)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _KINDS_KEPT:
+                self._known.clear()
+            found = self._known[key] = self._resolve(key)
+        return found
+
+    def _resolve(self, fields: tuple[str, ...]) -> _Found:
+        roles = self._roles
+        doc_id = find_spelling(fields, roles.ids) or ""
+        title = find_spelling(fields, roles.titles) or ""
+        if roles.template:
+            # Other fields of a template can still be filtered by.
+            usual = (find_spelling(fields, (name,)) for name in (*TEXTS, *GUESSED_TEXTS))
+            asked = {find_spelling(fields, (name,)) for name in self._template}
+            texts: tuple[str, ...] = tuple({name for name in usual if name and name in asked})
+        elif roles.joined:
+            spelled = (find_spelling(fields, (name,)) for name in roles.texts)
+            texts = tuple(name for name in spelled if name)
+        else:
+            text = find_spelling(fields, roles.texts)
+            texts = (text,) if text else ()
+        taken = {doc_id, title, *texts}
+        return _Found(doc_id, title, texts, tuple(name for name in fields if name not in taken))
+
+    def _read_id(self, row: Row, found: _Found) -> str:
+        roles = self._roles
+        if not roles.ids:
+            whole = json.dumps(dict(row.values), sort_keys=True, ensure_ascii=False, default=str)
+            content = whole.encode(errors="surrogatepass")
+            return blake2b(content, digest_size=_HASH_BYTES).hexdigest()
+        if found.id:
+            return read_identifier(row, found.id, row.values[found.id])
+        value = self._inside(row, roles.ids)
+        if value is None:
+            raise _missing(row, "id", roles.ids)
+        return read_identifier(row, roles.ids[0], value)
+
+    def _inside(self, row: Row, names: Sequence[str]) -> Any:
+        """Return the value of a field that is named and lies in an object of the record."""
+        if len(names) != 1 or names == Roles().titles:
+            return None
+        return look_up(row.values, names[0])[1]
+
+    def _read_text(self, row: Row, found: _Found) -> str:
+        roles = self._roles
+        if roles.template:
+            parts = {name: _shown(row, name) for name in self._template}
+            return _fill(roles.template, parts)
+        if not roles.joined:
+            if not found.texts:
+                raise _missing(row, "text", roles.texts)
+            return read_text(row, found.texts[0], row.values[found.texts[0]])
+        present = [(name, *look_up(row.values, name)) for name in roles.texts]
+        if not any(there for _, there, _ in present):
+            raise _missing(row, "text", roles.texts)
+        if len(present) == 1:
+            return read_text(row, roles.texts[0], present[0][2])
+        texts = [read_text(row, name, value) for name, _, value in present if value is not None]
+        return "\n".join(text for text in texts if text)
+
+
+def _shown(row: Row, name: str) -> str:
+    """Return the value of a field of a template, "" where it is missing or null."""
+    _, value = look_up(row.values, name)
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return read_text(row, name, value)
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise row.error(f"{name!r} is {type_name(value)}; expected a string or a number in a template")
+
+
+def _fill(template: str, parts: Mapping[str, str]) -> str:
+    from string import Formatter
+
+    pieces = Formatter().parse(template)
+    return "".join(before + (parts[name] if name else "") for before, name, _, _ in pieces)
 
 
 def read_id(row: Row, fields: Fields = DOCUMENT_FIELDS) -> str:
@@ -85,7 +189,8 @@ def read_id(row: Row, fields: Fields = DOCUMENT_FIELDS) -> str:
     ------
     RecordError : it is missing or of a wrong type.
     """
-    return _identifier(row, _find_field(row, "id", fields.ids))
+    name = _find_field(row, "id", fields.ids)
+    return read_identifier(row, name, row.values[name])
 
 
 def to_query(row: Row) -> Query:
@@ -95,22 +200,28 @@ def to_query(row: Row) -> Query:
     ------
     RecordError : id or text is missing, blank or of a wrong type.
     """
-    id_field, text_field = _find_fields(row, QUERY_FIELDS)
-    query_id = _identifier(row, id_field)
-    text = _string(row, text_field, row.values[text_field])
+    id_field = _find_field(row, "id", QUERY_FIELDS.ids)
+    text_field = _find_field(row, "text", QUERY_FIELDS.texts)
+    query_id = read_identifier(row, id_field, row.values[id_field])
+    text = read_text(row, text_field, row.values[text_field])
     if not text.strip():
         raise row.error(f"{text_field!r} is blank; expected a query of one character or more")
     return Query(query_id, text)
 
 
-def check_columns(source: str, line: int | None, columns: Sequence[str], fields: Fields) -> None:
-    """Raise RecordError unless a table's columns have distinct names, an id and a text."""
+def check_distinct(source: str, line: int | None, columns: Sequence[str]) -> None:
+    """Raise RecordError where two columns of a table have the same name."""
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         problem = (
             f"two columns are called {twice[0]!r}; column names must differ. Rename one of them"
         )
         raise RecordError(source, line, problem)
+
+
+def check_columns(source: str, line: int | None, columns: Sequence[str], fields: Fields) -> None:
+    """Raise RecordError unless a table's columns have distinct names, an id and a text."""
+    check_distinct(source, line, columns)
     listing = ", ".join(repr(name) for name in columns[:20])
     for what, names in (("id", fields.ids), ("text", fields.texts)):
         if not set(names) & set(columns):
@@ -121,142 +232,13 @@ def check_columns(source: str, line: int | None, columns: Sequence[str], fields:
             raise RecordError(source, line, problem)
 
 
-def _find_fields(row: Row, fields: Fields) -> tuple[str, str]:
-    """Return the names of the row's id and text columns."""
-    return _find_field(row, "id", fields.ids), _find_field(row, "text", fields.texts)
-
-
 def _find_field(row: Row, what: str, names: Sequence[str]) -> str:
-    for name in names:
-        if name in row.values:
-            return name
+    name = find_spelling(row.values, names)
+    if name is None:
+        raise _missing(row, what, names)
+    return name
+
+
+def _missing(row: Row, what: str, names: Sequence[str]) -> RecordError:
     keys = ", ".join(shorten(name, 40) for name in list(row.values)[:8]) or "no field"
-    raise row.error(f"no {what} among {keys}; expected one of {', '.join(names)}")
-
-
-def _identifier(row: Row, name: str) -> str:
-    """Return the id as a string of 1 to 1024 bytes without control characters."""
-    value = row.values[name]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        raise row.error(f"{name!r} is {type_name(value)}; expected a string or an integer")
-    value = _string(row, name, value)
-    if not value:
-        raise row.error(f"{name!r} is empty; expected an id of one character or more")
-    control = _CONTROL.search(value)
-    if control is not None:
-        raise row.error(
-            f"{name!r} is {shorten(value)}, with the control character "
-            f"U+{ord(control.group()):04X}; expected an id without tabs, line ends and the like"
-        )
-    if len(value) * 4 > MAX_ID_BYTES and len(value.encode()) > MAX_ID_BYTES:
-        raise row.error(
-            f"{name!r} is {len(value.encode())} bytes long; expected at most {MAX_ID_BYTES}"
-        )
-    return value
-
-
-def _string(row: Row, name: str, value: object) -> str:
-    """Return the value: a string without NUL that UTF-8 can hold."""
-    if not isinstance(value, str):
-        raise row.error(f"{name!r} is {type_name(value)}; expected a string")
-    problem = find_unwritable(value)
-    if problem:
-        raise row.error(f"{name!r} holds {problem}")
-    return value
-
-
-def find_unwritable(value: str) -> str:
-    """Return what is in a string that our files cannot store, "" if there is nothing."""
-    nul = value.find("\0")
-    if nul >= 0:
-        return f"a NUL character at position {nul + 1}; expected text without NUL"
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            return (
-                f"half of a surrogate pair (U+{ord(value[error.start]):04X}) at position "
-                f"{error.start + 1}; expected text that UTF-8 can hold"
-            )
-    return ""
-
-
-def _metadata(row: Row, rest: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Return the further columns as scalars, with BEIR's nested ``metadata`` flattened in."""
-    nested = rest.get("metadata")
-    kept = {name: _scalar(row, name, rest[name]) for name in rest if name != "metadata"}
-    if nested is None:
-        return kept
-    if not isinstance(nested, dict):
-        return {**kept, "metadata": _scalar(row, "metadata", nested)}
-    for name, value in nested.items():
-        scalar = _scalar(row, name, value)
-        if name in kept and kept[name] != scalar:
-            raise row.error(
-                f"{name!r} is a field and also an entry of 'metadata', with another value; "
-                f"expected one value per name"
-            )
-        kept[name] = scalar
-    return kept
-
-
-def _scalar(row: Row, name: str, value: Any) -> Scalar:
-    """Return a metadata value with its own type; lists and objects as JSON text, dates as ISO."""
-    problem = find_unwritable(name)
-    if problem:
-        raise row.error(f"a field name holds {problem}")
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise row.error(f"{name!r} is an integer beyond 64 bits; write it as a string")
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise row.error(f"{name!r} is {value}; expected a finite number or null")
-        return value
-    if isinstance(value, list | tuple | dict):
-        try:
-            value = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
-        except (TypeError, ValueError) as error:
-            raise row.error(f"{name!r} cannot be kept as JSON text ({error})") from None
-    elif not isinstance(value, str):
-        try:
-            value = _plain(value)
-        except TypeError:
-            raise row.error(
-                f"{name!r} is {type_name(value)}; expected a string, a number, true, false, null "
-                f"or a date. Leave the column out"
-            ) from None
-    return _string(row, name, value)
-
-
-def _plain(value: object) -> str:
-    """Return a date, a time or a decimal as text; any other type is a TypeError."""
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, datetime.timedelta | decimal.Decimal):
-        return str(value)
-    raise TypeError(f"it holds {type_name(value)}")
-
-
-def type_name(value: object) -> str:
-    """Return what JSON calls the value's type, with an article."""
-    names = {
-        bool: "true or false",
-        int: "an integer",
-        float: "a number with a fraction",
-        list: "a list",
-        dict: "an object",
-        type(None): "null",
-        str: "a string",
-        bytes: "binary data",
-    }
-    return names.get(type(value), f"a {type(value).__name__}")
-
-
-def shorten(value: str, limit: int = 60) -> str:
-    """Return the value in quotes, cut to ``limit`` characters, safe to print on one line."""
-    return ascii(value) if len(value) <= limit else ascii(value[:limit]) + "..."
+    return row.error(f"no {what} among {keys}; expected one of {', '.join(names)}")

@@ -1,28 +1,25 @@
-"""``find_documents`` and ``find_queries``: the reader that a source's name stands for."""
+"""``find_documents`` and ``find_queries``: the readers that the names of sources stand for."""
 
 from __future__ import annotations
 
 import difflib
+import glob
 import os
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
-from retrieval.corpus.formats import (
-    MAX_RECORD_BYTES,
-    count_parquet,
-    csv_rows,
-    decode,
-    jsonl_rows,
-    open_bytes,
-    parquet_rows,
-    tsv_rows,
-)
-from retrieval.corpus.records import DOCUMENT_FIELDS, QUERY_FIELDS, Row
+from retrieval.corpus.folders import TEXT_SUFFIXES, Listing, TextFile, list_folder, text_rows
+from retrieval.corpus.formats import count_parquet, jsonl_rows, parquet_rows
+from retrieval.corpus.records import QUERY_FIELDS
 from retrieval.corpus.stdlib import STDLIB_NAME, stdlib_rows
+from retrieval.corpus.tables import document_rows, query_rows
+from retrieval.corpus.values import Reading, Row
 from retrieval.errors import (
     EmptyCorpusError,
     RecordError,
@@ -31,130 +28,55 @@ from retrieval.errors import (
     UsageError,
 )
 
-__all__ = [
-    "TEXT_SUFFIXES",
-    "find_title",
-    "list_text_files",
-    "text_rows",
-    "Source",
-    "find_documents",
-    "find_queries",
-]
+__all__ = ["Part", "Source", "Sources", "find_documents", "find_queries"]
 
-TEXT_SUFFIXES = (".txt", ".md", ".rst")
+Sources: TypeAlias = str | Path | Sequence[str | Path]
+"""One source by name, or several that are read as one."""
 
-_TITLE_CHARACTERS = 1 << 16
-_ATX = re.compile(r" {0,3}#{1,6}[ \t]+(?P<title>.*?)(?:[ \t]+#+)?[ \t]*")
-_SETEXT = re.compile(r" {0,3}(?:=+|-{2,})[ \t]*")
-_FENCE = re.compile(r" {0,3}(```|~~~)")
-_ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1{2,}[ \t]*")
+Rows: TypeAlias = Iterator[Row | RecordError]
+Reader: TypeAlias = Callable[[Path, str, Reading], Rows]
 
 
-def list_text_files(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Yield the text files under a folder as relative paths with forward slashes, sorted.
-
-    Names beginning with a dot are left out, and links to folders are not followed.
-
-    Raises
-    ------
-    StorageError : a folder cannot be listed.
-    """
-    here = folder / prefix
-    try:
-        with os.scandir(here) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-            # The slash makes folder by folder the same order as sorting the whole paths.
-            found = sorted(
-                entry.name + ("/" if entry.is_dir(follow_symlinks=False) else "")
-                for entry in visible
-                if entry.is_dir(follow_symlinks=False) or entry.is_file()
-            )
-    except OSError as error:
-        raise StorageError(
-            f"{here}: the folder cannot be listed ({error.strerror}). Check that you may read "
-            f"it: ls -ld {here}"
-        ) from error
-    for name in found:
-        if name.endswith("/"):
-            yield from list_text_files(folder, prefix + name)
-        elif name.lower().endswith(TEXT_SUFFIXES):
-            yield prefix + name
+def _read_jsonl(path: Path | None, source: str, reading: Reading) -> Rows:
+    return jsonl_rows(path, source, reading.encoding)
 
 
-def text_rows(folder: Path, source: str) -> Iterator[Row | RecordError]:
-    """Yield one record per text file: the path is the id, the first heading the title."""
-    for name in list_text_files(folder):
-        printable = f"{source.rstrip('/')}/{name}".encode(errors="backslashreplace").decode()
-        with open_bytes(folder / name, printable) as stream:
-            data = stream.read(MAX_RECORD_BYTES + 1)
-        if len(data) > MAX_RECORD_BYTES:
-            limit = MAX_RECORD_BYTES >> 20
-            yield RecordError(printable, None, f"longer than {limit} MiB, which is the limit")
-            continue
-        text, problem = decode(data, first=True)
-        if problem:
-            yield RecordError(printable, None, problem)
-            continue
-        title = find_title(text, name)
-        yield Row(printable, None, {"_id": name, "title": title, "text": text})
+def _read_csv(path: Path, source: str, reading: Reading) -> Rows:
+    return document_rows(path, source, tabs=False, reading=reading)
 
 
-def find_title(text: str, name: str) -> str:
-    """Return the first Markdown or reStructuredText heading, "" where there is none."""
-    lines = text[:_TITLE_CHARACTERS].splitlines()
-    if name.lower().endswith(".md"):
-        return _markdown_title(lines)
-    if name.lower().endswith(".rst"):
-        return _rst_title(lines)
-    return ""
+def _read_tsv(path: Path, source: str, reading: Reading) -> Rows:
+    return document_rows(path, source, tabs=True, reading=reading)
 
 
-def _markdown_title(lines: list[str]) -> str:
-    start = 0
-    if lines and lines[0].rstrip() == "---" and "---" in (line.rstrip() for line in lines[1:]):
-        start = next(i for i, line in enumerate(lines) if i and line.rstrip() == "---") + 1
-    fenced = False
-    previous = ""
-    for line in lines[start:]:
-        if _FENCE.match(line):
-            fenced = not fenced
-            previous = ""
-        elif not fenced:
-            heading = _ATX.fullmatch(line)
-            if heading and heading["title"]:
-                return heading["title"]
-            if previous and _SETEXT.fullmatch(line):
-                return previous
-            previous = line.strip()
-    return ""
+def _read_parquet(path: Path, source: str, reading: Reading) -> Rows:
+    return parquet_rows(path, source)
 
 
-def _rst_title(lines: list[str]) -> str:
-    for title, line in pairwise(lines):
-        wide = len(line.rstrip()) >= len(title.strip()) > 0
-        if wide and _ADORNMENT.fullmatch(line) and not _ADORNMENT.fullmatch(title):
-            return title.strip()
-    return ""
+def _read_queries(path: Path, source: str, reading: Reading) -> Rows:
+    return query_rows(path, source, QUERY_FIELDS)
 
-
-Reader = Callable[[Path, str], Iterator[Row | RecordError]]
 
 _DOCUMENT_READERS: dict[str, Reader] = {
-    ".jsonl": jsonl_rows,
-    ".ndjson": jsonl_rows,
-    ".csv": partial(csv_rows, fields=DOCUMENT_FIELDS),
-    ".tsv": partial(tsv_rows, fields=DOCUMENT_FIELDS),
-    ".parquet": partial(parquet_rows, fields=DOCUMENT_FIELDS),
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".parquet": _read_parquet,
 }
 _QUERY_READERS: dict[str, Reader] = {
-    ".jsonl": jsonl_rows,
-    ".ndjson": jsonl_rows,
-    ".tsv": partial(tsv_rows, fields=QUERY_FIELDS, header_required=False),
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".tsv": _read_queries,
 }
+_TABLE_ENDINGS = (
+    *(f"{suffix}.gz" for suffix in _DOCUMENT_READERS if suffix != ".parquet"),
+    *_DOCUMENT_READERS,
+)
 _DOCUMENTS_ACCEPTED = (
     "a .jsonl, .ndjson, .csv or .tsv file (also with .gz), a .parquet file, a BEIR folder "
-    f"(with corpus.jsonl), a folder of {', '.join(TEXT_SUFFIXES)} files, - for JSON lines on "
-    f"stdin, or {STDLIB_NAME}"
+    f"(with corpus.jsonl), {', '.join(TEXT_SUFFIXES)} files or a folder of them, - for JSON lines "
+    f"on stdin, or {STDLIB_NAME}"
 )
 _QUERIES_ACCEPTED = (
     "a .jsonl, .ndjson or .tsv file (also with .gz), a BEIR folder (with queries.jsonl), or - "
@@ -167,72 +89,253 @@ def _unknown_count() -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A file of records, or text files.
+
+    Attributes
+    ----------
+    rows : starts reading from the beginning.
+    count : the number of records where that is cheap to know, else None.
+    once : the records can be read only once.
+    files : the text files that ``rows`` reads, if that is what they are.
+    plain : the fields have their usual names, since we gave them.
+    """
+
+    rows: Callable[[Reading], Rows]
+    count: Callable[[], int | None] = _unknown_count
+    once: bool = False
+    files: tuple[TextFile, ...] = ()
+    plain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """Where records come from.
 
     Attributes
     ----------
     name : as the user typed it; "stdin" for "-".
-    rows : starts reading from the beginning.
-    count : the number of records where that is cheap to know, else None.
-    once : the records can be read only once.
+    parts : read one after the other.
+    notes : lines on what is not read.
     """
 
     name: str
-    rows: Callable[[], Iterator[Row | RecordError]]
-    count: Callable[[], int | None] = _unknown_count
-    once: bool = False
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def once(self) -> bool:
+        """Whether the records can be read only once."""
+        return any(part.once for part in self.parts)
+
+    def count(self) -> int | None:
+        """Return the number of records where that is cheap to know, else None."""
+        counts = [part.count() for part in self.parts]
+        return None if None in counts else sum(count for count in counts if count is not None)
 
 
 _NAMES_COMPARED = 10_000
-_STDIN = Source("stdin", partial(jsonl_rows, None, "stdin"), once=True)
+_NAMES_SHOWN = 3
+_STDIN = Part(partial(_read_jsonl, None, "stdin"), once=True)
+_STDLIB = Part(lambda _: iter(stdlib_rows()), lambda: len(stdlib_rows()), plain=True)
 
 
-def find_documents(source: str | Path) -> Source:
-    """Return where the documents of a source come from; see ``read_corpus``."""
-    if source == "-":
-        return _STDIN
-    if source == STDLIB_NAME:
-        return Source(STDLIB_NAME, lambda: iter(stdlib_rows()), lambda: len(stdlib_rows()))
+def find_documents(source: Sources) -> Source:
+    """Return where the documents of one or more sources come from; see ``read_corpus``."""
+    if isinstance(source, str | Path):
+        return _find_one(source)
+    found = [_find_one(each) for each in _expand(source)]
+    if not found:
+        raise UsageError(f"No source was given. Expected {_DOCUMENTS_ACCEPTED}.")
+    if len(found) == 1:
+        return found[0]
+    name = ", ".join(each.name for each in found[:_NAMES_SHOWN])
+    more = len(found) - _NAMES_SHOWN
+    name = f"{name} and {more} more" if more > 0 else name
+    parts = tuple(part for each in found for part in each.parts)
+    notes = tuple(note for each in found for note in each.notes)
+    return Source(name, _tell_apart(parts), notes)
+
+
+def _expand(sources: Sequence[str | Path]) -> Iterator[str | Path]:
+    """Yield the sources, each once, with what a pattern stands for in its place."""
+    seen = set()
+    for source in sources:
+        for each in _matches(source) or [source]:
+            if str(each) not in seen:
+                seen.add(str(each))
+                yield each
+
+
+def _matches(source: str | Path) -> list[str | Path]:
+    """Return the files that a pattern matches; none where it is the name of a file."""
     name = str(source)
+    if not glob.has_magic(name) or Path(name).exists():
+        return []
+    return sorted(glob.glob(name, recursive=True))  # noqa: PTH207, which takes no absolute pattern
+
+
+def _find_one(source: str | Path) -> Source:
+    if source == "-":
+        return Source("stdin", (_STDIN,))
+    if source == STDLIB_NAME:
+        return Source(STDLIB_NAME, (_STDLIB,))
+    name = str(source)
+    matches = _matches(source)
+    if matches:
+        return replace(find_documents(matches), name=name)
     path = _existing(name, _DOCUMENTS_ACCEPTED, builtins=(STDLIB_NAME,))
     if path.is_dir():
         return _folder_source(path, name)
+    if path.name.lower().endswith(TEXT_SUFFIXES):
+        return Source(name, (_text_part([TextFile(path, name, path.name)]),))
+    return Source(name, (_table_part(path, name),))
+
+
+def _table_part(path: Path, name: str) -> Part:
     reader = _file_reader(path, name, _DOCUMENT_READERS, _DOCUMENTS_ACCEPTED)
-    if path.suffix.lower() == ".parquet":
-        return Source(name, partial(reader, path, name), partial(count_parquet, path, name))
-    return Source(name, partial(reader, path, name))
+    rows = partial(reader, path, name)
+    return Part(rows, partial(count_parquet, path, name)) if reader is _read_parquet else Part(rows)
+
+
+def _text_part(files: Sequence[TextFile], loops: Sequence[str] = ()) -> Part:
+    def rows(reading: Reading) -> Rows:
+        yield from text_rows(files, reading)
+        yield from (RecordError(loop, None, "a link that leads to itself") for loop in loops)
+
+    return Part(rows, lambda: len(files), files=tuple(files), plain=True)
+
+
+def _tell_apart(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Return the parts with the folder's name before every id that two text files would share."""
+    counts = Counter(file.doc_id for part in parts for file in part.files)
+    if not counts or max(counts.values()) == 1:
+        return parts
+    told = []
+    for part in parts:
+        files = tuple(
+            replace(file, doc_id=_with_folder(file)) if counts[file.doc_id] > 1 else file
+            for file in part.files
+        )
+        told.append(_text_part(files) if files else part)
+    longer = Counter(file.doc_id for part in told for file in part.files)
+    if max(longer.values()) == 1:
+        return tuple(told)
+    return tuple(
+        _text_part([replace(file, doc_id=file.name) for file in part.files]) if part.files else part
+        for part in parts
+    )
+
+
+def _with_folder(file: TextFile) -> str:
+    """Return an id with the name of the folder that was read before it."""
+    depth = file.doc_id.count("/") + 1
+    folder = file.path.resolve().parents[depth - 1].name
+    return f"{folder}/{file.doc_id}" if folder else file.name
 
 
 def find_queries(source: str | Path) -> Source:
     """Return where the queries of a source come from; see ``read_queries``."""
     if source == "-":
-        return _STDIN
+        return Source("stdin", (_STDIN,))
     name = str(source)
     path = _existing(name, _QUERIES_ACCEPTED)
     if not path.is_dir():
         reader = _file_reader(path, name, _QUERY_READERS, _QUERIES_ACCEPTED)
-        return Source(name, partial(reader, path, name))
+        return Source(name, (Part(partial(reader, path, name)),))
     beir = _beir_file(path, "queries")
     if beir is None:
         raise SourceNotFoundError(
             f"{name}: the folder holds no queries.jsonl. Expected {_QUERIES_ACCEPTED}."
         )
-    return Source(name, partial(jsonl_rows, beir, _inside(name, beir.name)))
+    return Source(name, (Part(partial(_read_jsonl, beir, _inside(name, beir.name))),))
 
 
 def _folder_source(path: Path, name: str) -> Source:
     beir = _beir_file(path, "corpus")
     if beir is not None:
-        return Source(name, partial(jsonl_rows, beir, _inside(name, beir.name)))
-    if next(list_text_files(path), None) is None:
-        raise EmptyCorpusError(
-            f"{name}: the folder holds neither corpus.jsonl nor a file that ends in "
-            f"{', '.join(TEXT_SUFFIXES)}. Expected {_DOCUMENTS_ACCEPTED}."
+        return Source(name, (Part(partial(_read_jsonl, beir, _inside(name, beir.name))),))
+    listing = list_folder(path, _TABLE_ENDINGS)
+    if not listing.texts:
+        return _folder_of_tables(path, name, listing)
+    if listing.tables:
+        _check_balance(path, name, listing)
+    files = [TextFile(path / each, _printable(_inside(name, each)), each) for each in listing.texts]
+    loops = [_printable(_inside(name, each)) for each in listing.loops]
+    passed = _passed_over(path, name, listing, tables=True)
+    return Source(name, (_text_part(files, loops),), (passed,) if passed else ())
+
+
+def _printable(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _folder_of_tables(path: Path, name: str, listing: Listing) -> Source:
+    """Return the files of records of a folder without text files, all of one format."""
+    if len(listing.tables) > 1:
+        kinds = ", ".join(f"{len(found)} {suffix}" for suffix, found in listing.tables.items())
+        raise UsageError(
+            f"{name}: the folder holds files of several formats ({kinds}). Type which: "
+            f"millpond index {_pattern(path, next(iter(listing.tables.items())))} ..."
         )
-    return Source(
-        name, partial(text_rows, path, name), lambda: sum(1 for _ in list_text_files(path))
+    if not listing.tables:
+        passed = _passed_over(path, name, listing, tables=False)
+        raise EmptyCorpusError(
+            f"{name}: the folder holds neither corpus.jsonl nor a file that can be read."
+            f"{' ' + passed if passed else ''} Expected {_DOCUMENTS_ACCEPTED}."
+        )
+    (found,) = listing.tables.values()
+    parts = tuple(_table_part(path / each, _printable(_inside(name, each))) for each in found)
+    passed = _passed_over(path, name, listing, tables=False)
+    return Source(name, parts, (passed,) if passed else ())
+
+
+def _check_balance(path: Path, name: str, listing: Listing) -> None:
+    """Raise UsageError where most of a folder is in files of records, and a few texts beside."""
+    tables = [each for found in listing.tables.values() for each in found]
+    if _size(path, tables) <= _size(path, listing.texts):
+        return
+    kinds = ", ".join(f"{len(found)} {suffix}" for suffix, found in listing.tables.items())
+    texts = f"{len(listing.texts)} text {'file' if len(listing.texts) == 1 else 'files'}"
+    largest = max(listing.tables.items(), key=lambda item: _size(path, item[1]))
+    first = shlex.quote(_inside(name, listing.texts[0]))
+    raise UsageError(
+        f"{name}: the folder holds {texts} and, larger than these, files of records ({kinds}). "
+        f"Type which are the documents: millpond index {_pattern(path, largest)} ... or: millpond "
+        f"index {first if len(listing.texts) == 1 else first + ' ...'}"
     )
+
+
+def _size(path: Path, names: Sequence[str]) -> int:
+    return sum((path / name).stat().st_size for name in names)
+
+
+def _pattern(path: Path, kind: tuple[str, Sequence[str]]) -> str:
+    """Return what to type for the files of one format: the file, or a pattern."""
+    suffix, names = kind
+    if len(names) == 1:
+        return shlex.quote(str(path / names[0]))
+    folders = {str(Path(name).parent) for name in names}
+    inner = path / folders.pop() / f"*{suffix}" if len(folders) == 1 else path / "**" / f"*{suffix}"
+    return shlex.quote(str(inner))
+
+
+def _passed_over(path: Path, name: str, listing: Listing, *, tables: bool) -> str:
+    """Return a line on what of a folder is not read, "" if all of it is."""
+    kinds = [f"{len(found)} {suffix}" for suffix, found in listing.tables.items() if tables]
+    kinds += [
+        f"{count} {suffix or 'without an ending'}"
+        for suffix, count in sorted(listing.others.items())
+    ]
+    if listing.ignored:
+        kinds.append(f"{listing.ignored} that .gitignore lists")
+    if not kinds:
+        return ""
+    line = f"{name}: passed over {', '.join(kinds)}."
+    if tables and listing.tables:
+        found = _pattern(path, next(iter(listing.tables.items())))
+        line += f" Files of records are read by their names: millpond index {found} ..."
+    return line
 
 
 def _beir_file(folder: Path, stem: str) -> Path | None:

@@ -17,7 +17,7 @@ from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
 from typing import Any
 
-from retrieval.corpus.records import Row
+from retrieval.corpus.values import Row
 from retrieval.errors import FailureError
 
 __all__ = ["STDLIB_NAME", "stdlib_rows"]

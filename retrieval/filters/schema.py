@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, NoReturn, TypeAlias
 
 from retrieval.errors import UnknownNameError, UsageError
-from retrieval.types import Scalar
+from retrieval.types import MetadataValue
 
 __all__ = [
     "INT64",
@@ -25,6 +25,7 @@ __all__ = [
     "format_date",
     "parse_date",
     "load_list",
+    "write_list",
     "read_bounded_float",
     "read_value",
     "FieldType",
@@ -56,12 +57,14 @@ _DATE = re.compile(
 )
 
 
-def find_kind(value: Scalar) -> str:
+def find_kind(value: MetadataValue) -> str:
     """Return the kind of a value: null, bool, int, float, string, date, "list of int", ...
 
-    NaN is null. A string is a date where it is an ISO 8601 date or date and time, and a list
-    where it is the JSON text of a flat list of values of one type, as the readers keep lists.
+    NaN is null. A string is a date where it is an ISO 8601 date or date and time. A list is one
+    where its values are of one type, and so is its JSON text; else it is a string.
     """
+    if isinstance(value, list):
+        return _list_kind(value)
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -113,6 +116,11 @@ def load_list(text: str) -> list[Any] | None:
     except (ValueError, RecursionError):
         return None
     return elements if isinstance(elements, list) else None
+
+
+def write_list(value: MetadataValue) -> MetadataValue:
+    """Return a list as the JSON text that a field of text holds of it; others as they are."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
 
 
 def read_value(value: Any, element: str) -> Value | None:
@@ -240,7 +248,9 @@ class Schema:
             merged[name] = merged.get(name, frozenset()) | kinds
         return Schema(merged)
 
-    def read(self, metadata: Mapping[str, Scalar], name: str) -> Value | tuple[Value, ...] | None:
+    def read(
+        self, metadata: Mapping[str, MetadataValue], name: str
+    ) -> Value | tuple[Value, ...] | None:
         """Return a document's value as the typed field holds it, None for null and missing.
 
         Raises
@@ -275,7 +285,7 @@ class SchemaBuilder:
     def __init__(self) -> None:
         self._kinds: dict[str, set[str]] = {}
 
-    def add(self, metadata: Mapping[str, Scalar]) -> None:
+    def add(self, metadata: Mapping[str, MetadataValue]) -> None:
         """Take note of one document."""
         for name, value in metadata.items():
             self._kinds.setdefault(name, set()).add(find_kind(value))
@@ -285,7 +295,7 @@ class SchemaBuilder:
         return Schema({name: frozenset(kinds) for name, kinds in self._kinds.items()})
 
 
-def infer_schema(rows: Iterable[Mapping[str, Scalar]]) -> Schema:
+def infer_schema(rows: Iterable[Mapping[str, MetadataValue]]) -> Schema:
     """Return the type of every field of some documents' metadata."""
     builder = SchemaBuilder()
     for metadata in rows:
@@ -322,12 +332,13 @@ def _resolve_list(elements: set[str]) -> FieldType:
     return FieldType("string", is_list=not elements)  # lists of several types are plain text
 
 
-def _read(value: Scalar, kind: FieldType) -> Value | tuple[Value, ...] | None:
+def _read(value: MetadataValue, kind: FieldType) -> Value | tuple[Value, ...] | None:
     """Return a value as a field of this type holds it, None where it cannot."""
     if not kind.is_list:
-        return read_value(value, kind.element)
-    elements = load_list(value) if isinstance(value, str) else None
-    if elements is None:
+        text = isinstance(value, list) and kind.element == "string"
+        return read_value(write_list(value) if text else value, kind.element)
+    elements = load_list(value) if isinstance(value, str) else value
+    if not isinstance(elements, list):
         return None
     values = [read_value(item, kind.element) for item in elements if item is not None]
     return None if None in values else tuple(value for value in values if value is not None)

@@ -109,7 +109,7 @@ def test_delete_takes_ids_and_loads_no_model(millpond, index_folder, loaded):
     [
         ("ids.txt", "a\n\n  c  \r\n"),
         ("ids", "a\nc"),
-        ("ids.jsonl", '{"doc_id": "a", "id": "b"}\n{"id": "c"}\n'),
+        ("ids.jsonl", '{"doc_id": "b", "id": "a"}\n{"id": "c"}\n'),
         ("-", "a\nc\n"),
     ],
 )

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval import Document, Query, read_corpus, read_queries
+from retrieval.corpus.folders import find_title
 from retrieval.corpus.reading import IdSet
-from retrieval.corpus.sources import find_title
 from retrieval.errors import (
     DuplicateIdError,
     EmptyCorpusError,
@@ -59,8 +59,8 @@ class TestSources:
         corpus = read_corpus(tmp_path / "c.parquet")
         assert corpus.count_hint == 2
         assert list(corpus) == [
-            Document("1", "x", metadata={"year": 1999, "tags": '["t"]'}),
-            Document("2", "y", metadata={"year": None, "tags": "[]"}),
+            Document("1", "x", metadata={"year": 1999, "tags": ["t"]}),
+            Document("2", "y", metadata={"year": None, "tags": []}),
         ]
 
     def test_in_parquet_nan_is_null_and_infinity_the_largest_number(self, tmp_path):
@@ -73,9 +73,9 @@ class TestSources:
         pq.write_table(pa.table(rows), tmp_path / "c.parquet")
         metadata = [document.metadata for document in read_corpus(tmp_path / "c.parquet")]
         assert metadata == [
-            {"score": None, "list": "[0.5, null]"},
-            {"score": -1.7976931348623157e308, "list": "[1.7976931348623157e+308]"},
-            {"score": 0.0, "list": "[]"},
+            {"score": None, "list": [0.5, None]},
+            {"score": -1.7976931348623157e308, "list": [1.7976931348623157e308]},
+            {"score": 0.0, "list": []},
         ]
 
     def test_parquet_rows_are_numbered_across_row_groups(self, tmp_path):
@@ -181,7 +181,7 @@ class TestRecords:
             "a",
             "t",
             "T",
-            {"n": 1, "f": 0.5, "b": True, "z": None, "list": '[1, "é"]', "url": "u",
+            {"n": 1, "f": 0.5, "b": True, "z": None, "list": [1, "é"], "url": "u",
              "deep": '{"k": 1}'},
         )  # fmt: skip
         assert document.metadata["b"] is True
@@ -215,13 +215,11 @@ class TestRecords:
 BAD_LINES = {
     b'{"_id": "b" "text": 1}': r"not valid JSON at column 13",
     b"{": r"not valid JSON at column 2",
-    b'{"_id": "b", "text": "t", "n": NaN}': "NaN is not a JSON number",
-    b'{"_id": "b", "text": "t", "n": 1e999}': "'n' is inf; expected a finite number",
     b'{"_id": "b", "text": "t", "n": 9223372036854775808}': "'n' is an integer beyond 64 bits",
     b"[" * 100_000: "not valid JSON",
     b"[]": "the line is a list; expected one JSON object per line",
     b'"text"': "the line is a string",
-    b'{"text": "t"}': "no id among 'text'; expected one of _id, doc_id, docid, id",
+    b'{"text": "t"}': "no id among 'text'; expected one of _id, id, doc_id, docid",
     b'{"_id": "b"}': "no text among '_id'; expected one of text, contents, content, body",
     b"{}": "no id among no field",
     b'{"_id": true, "text": "t"}': "'_id' is true or false; expected a string or an integer",
@@ -290,15 +288,14 @@ class TestBadRecords:
     @pytest.mark.parametrize(
         ("header", "message"),
         [
-            (b"name,text\n", r"c\.csv:1: the columns are 'name', 'text'; none of them is the id"),
-            (b"id,words\n", r"none of them is the text"),
+            (b"id,lines\n", r"c\.csv:2: no field is known to hold the text; the fields are 'id'"),
             (b"id,text,id\n", "two columns are called 'id'"),
             (b"id,\xff\n", "not UTF-8"),
         ],
     )
     def test_a_bad_header_is_not_skipped(self, write, header, message):
         with pytest.raises(RecordError, match=message):
-            list(read_corpus(write("c.csv", header + b"1,2,3\n"), skip_bad=True))
+            list(read_corpus(write("c.csv", header + b"1,2\n"), skip_bad=True))
 
     def test_parquet_text_that_is_not_utf8_is_one_bad_row(self, tmp_path):
         text = pa.array([b"x", b"\xff", b"z"], pa.binary()).view(pa.string())
@@ -330,7 +327,7 @@ class TestBadSources:
         with pytest.raises(SourceNotFoundError, match="Did you mean 'python-stdlib'"):
             read_corpus("python-stdlb")
 
-    @pytest.mark.parametrize("name", ["c.json", "c.parquet.gz", "c.txt", "corpus"])
+    @pytest.mark.parametrize("name", ["c.json", "c.parquet.gz", "c.pdf", "corpus"])
     def test_an_unknown_extension_lists_what_is_accepted(self, write, name):
         with pytest.raises(UsageError, match=r"Expected a \.jsonl, \.ndjson, \.csv or \.tsv file"):
             read_corpus(write(name, b""))

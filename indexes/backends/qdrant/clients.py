@@ -19,9 +19,10 @@ from indexes.backends.qdrant.filters import (
     list_payload_indexes,
     make_payload,
 )
-from retrieval import Document, Scalar
+from retrieval import Document
 from retrieval.filters import Schema
-from retrieval.filters.schema import INT64, load_list
+from retrieval.filters.schema import INT64, load_list, write_list
+from retrieval.types import MetadataValue
 
 __all__ = ["TITLE", "ClientFields"]
 
@@ -111,25 +112,26 @@ def _replace_keys(part: Any, moved: Mapping[str, str]) -> Any:
     }
 
 
-def _as_json(metadata: Mapping[str, Scalar], schema: Schema) -> Json:
+def _as_json(metadata: Mapping[str, MetadataValue], schema: Schema) -> Json:
     """Return metadata as JSON can hold it: lists as lists, no nulls, no NaN."""
     found: Json = {}
     for name, value in metadata.items():
         kind = schema.types.get(name)
         if value is None or value != value:  # NaN
             continue
-        if kind is not None and kind.is_list and isinstance(value, str):
-            elements = load_list(value) or []
+        if kind is not None and kind.is_list:
+            elements = (load_list(value) if isinstance(value, str) else value) or []
+            assert isinstance(elements, list)
             if kept := [element for element in elements if element is not None]:
                 found[name] = kept
         elif _is_wide(value):
             found[name] = str(value)
         else:
-            found[name] = value
+            found[name] = write_list(value)
     return found
 
 
-def _is_wide(value: Scalar) -> bool:
+def _is_wide(value: MetadataValue) -> bool:
     """Return whether it is a number that a server's JSON does not hold."""
     if isinstance(value, float):
         return math.isinf(value)

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from indexes.backends.qdrant.options import load_edge
-from retrieval import Scalar
 from retrieval.filters.plan import AnyOf, Constant, Every, Inverse, Ordered, Plan, Present
 from retrieval.filters.schema import INT64, FieldType, Schema, Value, format_date
+from retrieval.types import MetadataValue
 
 __all__ = [
     "ROOT",
@@ -53,7 +53,7 @@ _INDEXES = {
 _BOUNDS = {"<=": "lte", ">=": "gte"}
 
 
-def make_payload(metadata: Mapping[str, Scalar], schema: Schema) -> Json:
+def make_payload(metadata: Mapping[str, MetadataValue], schema: Schema) -> Json:
     """Return what a point's payload holds under ``ROOT`` for a document.
 
     Raises
