@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,9 @@ import numpy as np
 
 from indexes.backends.backend import Backend, BuildRequest, BuildResult
 from indexes.backends.registry import backend_of, get_backend
+from indexes.lexical.build import ArmSource, arm_libraries, build_arm, check_arms, plan_arm
 from indexes.search.selection import (
+    BLANK_NAME,
     DELETED_NAME,
     FIELDS_NAME,
     check_unique_ids,
@@ -25,7 +27,7 @@ from indexes.search.selection import (
     live_rows,
     write_fields,
 )
-from indexes.snapshot import Snapshot, damaged, verify_files
+from indexes.snapshot import Snapshot, damaged, read_row_numbers, verify_files
 from indexes.storage.documents import DocumentStore
 from indexes.storage.files import FileEntry, find_fault
 from indexes.storage.manifest import (
@@ -60,16 +62,19 @@ def build_index(
     *,
     deleted: Rows | None = None,
     previous: Manifest | None = None,
+    arm: ArmSource | None = None,
 ) -> Manifest:
     """Build the backend's files in the staging folder, publish everything, return the manifest.
 
     Parameters
     ----------
     draft : what is known of the index to be; ``files`` are its shards, staged ones under their
-        present names. Counts, fields and settings are filled in here.
+        present names. Counts, fields and settings are filled in here, and the language of the
+        lexical arm, if that is to be detected.
     deleted : row numbers, rising.
     previous : the manifest of the index whose rows come first and whose file of the same backend
         and factory may be extended.
+    arm : an index whose lexical arm may be gone on from; by default the previous one.
 
     Raises
     ------
@@ -78,7 +83,7 @@ def build_index(
     StorageError : the disk refuses.
     """
     with storage_errors(change.folder):
-        return _build(change, backend, draft, deleted, previous)
+        return _build(change, backend, draft, deleted, previous, arm)
 
 
 def _build(
@@ -87,6 +92,7 @@ def _build(
     draft: Manifest,
     deleted: Rows | None,
     previous: Manifest | None,
+    arm: ArmSource | None,
 ) -> Manifest:
     change.staging.mkdir(exist_ok=True)
     documents = DocumentStore(draft.shards(change.folder, "documents"))
@@ -95,9 +101,15 @@ def _build(
     live = live_rows(len(documents), gone)
     if live is not None:
         np.save(change.staging / DELETED_NAME, gone)
+    blank = _find_blank(change.folder, documents, previous)
+    if len(blank):
+        np.save(change.staging / BLANK_NAME, blank)
     check_unique_ids(documents, source=draft.corpus_name or "corpus", live=live)
     schema = infer_fields(documents, live)
     write_fields(documents, live, schema, change.staging / FIELDS_NAME)
+    if previous is not None:
+        arm = ArmSource(change.folder, previous)
+    lexical, kept_arm = build_arm(change.staging, draft.lexical, documents, live, arm)
     extends = None
     if previous is not None and "index" in previous.files:
         extends = partial(_verified_index, change.folder, previous)
@@ -108,7 +120,7 @@ def _build(
         documents,
         fingerprint=draft.fingerprint,
         schema=schema,
-        live=live,
+        live=live_rows(len(documents), np.union1d(gone, blank)),
         previous=extends,
     )
     result, carried = _run_backend(backend, request, previous)
@@ -117,17 +129,27 @@ def _build(
         draft,
         documents=len(documents) - len(gone),
         rows=len(documents),
+        blank=len(np.setdiff1d(blank, gone)),
         created=now_utc(),
         millpond=millpond_version(),
-        libraries={**base_libraries(), **result.libraries},
+        libraries={**base_libraries(), **arm_libraries(lexical), **result.libraries},
         settings={**kept, **result.settings},
         fields=schema.to_json(),
-        files={**draft.files, **carried, **change.staged_files()},
+        files={**draft.files, **carried, **kept_arm, **change.staged_files()},
+        lexical=lexical,
     )
     if not result.exact:
         recall = _measure(Snapshot.of(change.folder, built, backend))
         built = replace(built, settings={**built.settings, **recall})
     return change.publish(built)
+
+
+def _find_blank(folder: Path, documents: DocumentStore, previous: Manifest | None) -> Rows:
+    """Return the rows, rising, without a word; those that are not new are known from before."""
+    if previous is None or previous.blank is None:
+        return documents.find_blank()
+    known = read_row_numbers(folder, previous, "blank")
+    return np.concatenate([known, documents.find_blank(previous.rows)])
 
 
 def _verified_index(folder: Path, manifest: Manifest) -> Path:
@@ -148,7 +170,7 @@ def _run_backend(
 
 def _measure(snapshot: Snapshot) -> dict[str, Scalar]:
     """Return the recall of an approximate index, to be kept in its manifest."""
-    queries = min(RECALL_QUERIES, snapshot.manifest.documents)
+    queries = min(RECALL_QUERIES, snapshot.manifest.findable)
     return {RECALL: round(measure_recall(snapshot), 4), "recall_queries": queries}
 
 
@@ -160,8 +182,8 @@ def measure_recall(snapshot: Snapshot, *, queries: int = RECALL_QUERIES, seed: i
     an upper bound for most users.
     """
     live = np.arange(len(snapshot.stored), dtype=np.int64)
-    if snapshot.rows.everything.mask is not None:
-        live = live[snapshot.rows.everything.mask]
+    if snapshot.rows.meaningful.mask is not None:
+        live = live[snapshot.rows.meaningful.mask]
     if len(live) < 2:
         return 1.0
     count = min(queries, len(live))
@@ -219,11 +241,19 @@ class Target:
     backend : one of ``list_backends()``.
     factory : by default that of the index, or "Flat" where the backend changes.
     store : a backend with options of its own, of the kind that ``backend`` names.
+    arms : what it is searched by; see ``IndexConfig``.
+    language : of the lexical arm; by default that of the index, or the one that is detected.
     """
 
     backend: str | None = None
     factory: str | None = None
     store: Backend | None = None
+    arms: Sequence[str] | None = None
+    language: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for arms or a language that no index can have."""
+        check_arms(self.arms, self.language)
 
     def resolve(self, manifest: Manifest) -> tuple[Manifest, Backend]:
         """Return the manifest with the new backend and factory, and that backend."""
@@ -231,7 +261,11 @@ class Target:
         same = name == manifest.backend
         factory = self.factory or (manifest.factory if same else "Flat")
         store = self.store or (backend_of(manifest) if same else get_backend(name))
-        return replace(manifest, backend=name, factory=factory), store
+        lexical = manifest.lexical
+        if self.arms is not None or self.language is not None:
+            lexical = plan_arm(self.arms or manifest.arms, self.language, manifest.lexical)
+        draft = replace(manifest, backend=name, factory=factory, lexical=lexical)
+        return draft, store
 
 
 def rebuild(change: Transaction, target: Target, source: Path | None = None) -> Manifest:
@@ -252,6 +286,7 @@ def rebuild(change: Transaction, target: Target, source: Path | None = None) -> 
         backend,
         replace(draft, files=files),
         deleted=snapshot.rows.deleted,
+        arm=ArmSource(source or change.folder, snapshot.manifest),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from indexes.backends.backend import Backend, OpenRequest, SearchEngine
 from indexes.backends.registry import get_backend
+from indexes.lexical.arm import LexicalArm, open_arm
 from indexes.search.ranking import ExactScan, Found, make_hits, rank
 from indexes.search.selection import RowTable, Selection, Where
 from indexes.storage.documents import DocumentStore
@@ -18,14 +19,14 @@ from retrieval import Hit, Vectors
 from retrieval.errors import IndexCorruptError, UsageError
 from retrieval.protocols import Rows
 
-__all__ = ["Snapshot", "damaged", "find_damage", "verify_files"]
+__all__ = ["Snapshot", "damaged", "find_damage", "read_row_numbers", "verify_files"]
 
 SMALL_SELECTION = 4096
 """With so few rows, comparing all of them is as fast as asking a graph or lists."""
 PASSAGES_PER_HIT = 4
 LONGER = 1e-3
 """What rounding to float16 may add to a length of 1, and more."""
-SMALL_ROLES = ("fields", "deleted")
+SMALL_ROLES = ("fields", "deleted", "blank")
 """The files that are checked at every open: one flipped bit there hides or shows documents."""
 AGAIN = "Index the corpus again with --overwrite."
 
@@ -41,6 +42,8 @@ class Snapshot:
     ----------
     engine : what the backend opened.
     stored, documents, rows : the same rows in the same order.
+    lexical : the lexical arm; None where there is none, or where it is damaged.
+    lexical_fault : what is wrong with the arm, as a clause; "" if nothing is.
     """
 
     def __init__(
@@ -50,12 +53,16 @@ class Snapshot:
         stored: Shards,
         documents: DocumentStore,
         rows: RowTable,
+        lexical: LexicalArm | None = None,
+        lexical_fault: str = "",
     ) -> None:
         self.manifest = manifest
         self.exact = engine.exact
         self.stored = stored
         self.documents = documents
         self.rows = rows
+        self.lexical = lexical
+        self.lexical_fault = lexical_fault
         self._candidates = engine.candidates
 
     @classmethod
@@ -92,17 +99,22 @@ class Snapshot:
                 raise IndexCorruptError(
                     f"{folder} is damaged: its manifest lists no file for {role!r}. {AGAIN}"
                 )
+        lexical_fault = ""
         for role, entry in manifest.files.items():  # before an engine sees a damaged file
             fault = find_fault(folder, entry, checksum=checksums or role in SMALL_ROLES)
-            if fault:
+            if fault and role in manifest.lexical_files and not checksums:
+                lexical_fault = f"{folder / entry.name} is damaged: {fault}"
+            elif fault:
                 raise damaged(folder / entry.name, fault)
         tops = {entry.name.partition("/")[0] for entry in manifest.files.values()}
         for top in tops:  # an engine may open, and write, what is beside the listed files
             refuse_links((folder / top).rglob("*"))
-        return cls.of(folder, manifest, backend)
+        return cls.of(folder, manifest, backend, lexical_fault)
 
     @classmethod
-    def of(cls, folder: Path, manifest: Manifest, backend: Backend) -> Snapshot:
+    def of(
+        cls, folder: Path, manifest: Manifest, backend: Backend, lexical_fault: str = ""
+    ) -> Snapshot:
         """Return the index that ``manifest`` describes, whether or not it is published.
 
         Raises
@@ -113,9 +125,7 @@ class Snapshot:
         documents = DocumentStore(manifest.shards(folder, "documents"))
         stored = Shards(manifest.shards(folder, "vectors"), manifest.dimension)
         fields = manifest.place(folder, "fields") if "fields" in manifest.files else None
-        deleted = np.zeros(0, np.int64)
-        if "deleted" in manifest.files:
-            deleted = _read_deleted(manifest.place(folder, "deleted"), manifest)
+        deleted, blank = (read_row_numbers(folder, manifest, role) for role in ("deleted", "blank"))
         stated = (manifest.rows, manifest.rows, manifest.documents)
         if (len(stored), len(documents), manifest.rows - len(deleted)) != stated:
             raise IndexCorruptError(
@@ -123,10 +133,13 @@ class Snapshot:
                 f"with {len(deleted)} deleted, but the manifest states {manifest.rows} with "
                 f"{manifest.rows - manifest.documents} deleted. {AGAIN}"
             )
-        rows = RowTable(manifest.rows, manifest.schema, fields, deleted)
-        live = rows.everything.mask
-        engine = backend.open(OpenRequest(folder, manifest, stored, documents, live))
-        return cls(manifest, engine, stored, documents, rows)
+        rows = RowTable(manifest.rows, manifest.schema, fields, deleted, blank)
+        found = rows.meaningful.mask
+        engine = backend.open(OpenRequest(folder, manifest, stored, documents, found))
+        lexical, fault = open_arm(folder, manifest)
+        if lexical_fault or fault:
+            lexical = None
+        return cls(manifest, engine, stored, documents, rows, lexical, lexical_fault or fault)
 
     def as_exact(self) -> Snapshot:
         """Return the same index, searched by comparing every vector, to measure recall against."""
@@ -141,11 +154,14 @@ class Snapshot:
         with_text: bool = True,
         where: Where = None,
     ) -> list[list[Hit]]:
-        """Return at most k hits per row of ``vectors`` (Q, D); see ``Index.search``."""
+        """Return at most k hits per row of ``vectors`` (Q, D); see ``Index.search``.
+
+        No blank document is among them.
+        """
         checked = check_vectors(vectors, self.manifest.dimension, source="queries")
         if k < 1:
             raise UsageError(f"k is {k}; it must be 1 or more.")
-        selection = self.rows.select(where)
+        selection = self.rows.narrow(self.rows.select(where))
         if not len(checked):
             return []
         if not selection.count:
@@ -178,14 +194,14 @@ class Snapshot:
     def find(self, queries: Vectors, k: int, selection: Selection | None = None) -> list[Found]:
         """Return, per query, scores and rows of the k best and of all that tie with the kth.
 
-        All rows of the selection where it holds no more than k; by default it is all that can be
-        found. Where an approximate index gives fewer, every vector is compared.
+        All rows of the selection that are not blank where there are no more than k; by default it
+        is all that can be found. Where an approximate index gives fewer, every vector is compared.
 
         Raises
         ------
         IndexCorruptError : a vector that should have length 1 is longer.
         """
-        chosen = selection or self.rows.everything
+        chosen = self.rows.narrow(selection or self.rows.everything)
         k = min(k, chosen.count)
         scan = ExactScan(self.stored)
         small = chosen.mask is not None and chosen.count <= max(SMALL_SELECTION, 4 * k)
@@ -239,7 +255,16 @@ def verify_files(folder: Path, manifest: Manifest, *roles: str) -> None:
         raise damaged(folder / name, fault)
 
 
-def _read_deleted(path: Path, manifest: Manifest) -> Rows:
+def read_row_numbers(folder: Path, manifest: Manifest, role: str) -> Rows:
+    """Return the rows int64, rising, in the file of a role, "deleted" or "blank"; none without.
+
+    Raises
+    ------
+    IndexCorruptError : the file holds anything else.
+    """
+    if role not in manifest.files:
+        return np.zeros(0, np.int64)
+    path = manifest.place(folder, role)
     try:
         rows = read_array(path)
         fits = rows.dtype == np.int64 and rows.ndim == 1 and bool((np.diff(rows) > 0).all())

@@ -7,7 +7,9 @@
     FOLDER/vectors/00000.npy   vectors.2/00000.npy
     FOLDER/fields.arrow        typed metadata, for filters
     FOLDER/deleted.npy         the rows that were deleted
+    FOLDER/blank.npy           the rows that hold no word
     FOLDER/index.faiss         the backend's own files, index.2.faiss
+    FOLDER/lexical/            the lexical arm, lexical.2
     FOLDER/.building/          a build in progress, or one that was killed; see ``staging``
     FOLDER/.lock               held by the writer
 
@@ -27,12 +29,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from indexes.backends.registry import BACKENDS
-from indexes.search.selection import DELETED_NAME, FIELDS_NAME
+from indexes.search.selection import BLANK_NAME, DELETED_NAME, FIELDS_NAME
 from indexes.snapshot import Snapshot
 from indexes.storage.files import FileEntry, refuse_links
 from indexes.storage.manifest import (
     BUILDING_NAME,
     DOCUMENTS_NAME,
+    FORMAT_VERSION,
+    LEXICAL_NAME,
     MANIFEST_NAME,
     SHARD_ROLES,
     VECTORS_NAME,
@@ -124,7 +128,7 @@ class Transaction:
             name = path.relative_to(self.staging).as_posix()
             top = name.partition("/")[0]
             if path.is_file() and top not in (*SHARD_ROLES, DONE_NAME, PLAN_NAME):
-                role = name.partition(".")[0]
+                role = name if top == LEXICAL_NAME else name.partition(".")[0]
                 role = name if role in entries else role
                 entries[role] = FileEntry.of(path, f"{BUILDING_NAME}/{name}")
         return entries
@@ -136,7 +140,7 @@ class Transaction:
         published.
         """
         files = {role: self._published(entry) for role, entry in draft.files.items()}
-        manifest = replace(draft, files=files)
+        manifest = replace(draft, files=files, format_version=FORMAT_VERSION)
         staged = [path for path in sorted(self.staging.iterdir()) if _generation(path.name)]
         written = self.staging / MANIFEST_NAME
         written.write_bytes(manifest.encode())
@@ -329,7 +333,7 @@ def _generation(name: str) -> int:
     if match is None:
         return 0
     plain = match["stem"] + (match["suffix"] or "")
-    known = {DOCUMENTS_NAME, VECTORS_NAME, FIELDS_NAME, DELETED_NAME}
+    known = {DOCUMENTS_NAME, VECTORS_NAME, LEXICAL_NAME, FIELDS_NAME, DELETED_NAME, BLANK_NAME}
     known = known.union(*(backend.files.values() for backend in BACKENDS.values()))
     return int(match["number"] or 1) if plain in known else 0
 

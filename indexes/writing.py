@@ -14,6 +14,7 @@ import numpy as np
 from indexes.backends.backend import Backend
 from indexes.backends.registry import get_backend
 from indexes.build import build_index
+from indexes.lexical.build import ARMS, check_arms, plan_arm
 from indexes.storage.manifest import Manifest
 from indexes.storage.staging import Staging
 from indexes.storage.vectors import VECTOR_TYPES, find_bad_row
@@ -53,11 +54,16 @@ class IndexConfig:
 
     Attributes
     ----------
-    backend : one of ``list_backends()``; like the four that follow, for a new index only.
+    backend : one of ``list_backends()``; like the three that follow, for a new index only.
     factory : the backend's description of the index type; for faiss a factory string.
     vector_type : what the numbers of a vector are stored as: "float32", or "float16" for half
         the size and three digits.
     passages : how documents are cut, as the manifest keeps it; empty if they stay whole.
+    arms : what the index is searched by, for a new index only: "dense" (vectors), which every
+        index has, and "lexical" (words, by BM25).
+    language : of the lexical arm, for a new index only: one of
+        ``retrieval.analysis.list_languages()``, "none" for code and identifiers; by default the
+        one that most of the first 1,000 documents are in.
     overwrite : replace an index that is already there.
     restart : drop what an unfinished run has embedded, instead of going on from it.
     corpus_name : kept in the manifest and used in messages.
@@ -72,6 +78,8 @@ class IndexConfig:
     factory: str = "Flat"
     vector_type: str = "float32"
     passages: Mapping[str, int] = field(default_factory=dict)
+    arms: Sequence[str] = ARMS
+    language: str | None = None
     overwrite: bool = False
     restart: bool = False
     corpus_name: str = ""
@@ -84,6 +92,7 @@ class IndexConfig:
         get_backend(self.backend)
         if self.vector_type not in VECTOR_TYPES:
             raise UnknownNameError("vector type", self.vector_type, VECTOR_TYPES)
+        check_arms(self.arms, self.language)
         if self.batch_documents < 1:
             raise UsageError(f"batch_documents is {self.batch_documents}; it must be 1 or more.")
         if not 0 <= self.compact_share <= 1:
@@ -158,6 +167,7 @@ def create_index(
             skipped=skipped(),
             vector_type=config.vector_type,
             passages=config.passages,
+            lexical=plan_arm(config.arms, config.language),
         )
         return build_index(change, backend, draft)
 

@@ -13,12 +13,15 @@ import numpy as np
 from indexes.lexical.store import ROW, WORDS, open_searcher, reading_arm
 from indexes.search.ranking import Found
 from indexes.search.selection import Selection
-from retrieval.analysis import Analyser
+from indexes.storage.manifest import Manifest
+from retrieval.analysis import ANALYSER_VERSION, Analyser
 from retrieval.protocols import Floats, Mask, Rows
 
-__all__ = ["LexicalArm"]
+__all__ = ["LexicalArm", "open_arm"]
 
 EXTRA_CANDIDATES = 16
+LANGUAGE, ANALYSER = "language", "analyser"
+"""What a manifest states of an arm."""
 FEW_ROWS = 1024
 """So many rows are scored one by one; more are picked out of all that match."""
 
@@ -145,6 +148,20 @@ class LexicalArm:
         result = np.zeros(len(rows), np.float32)
         result[known] = scores[places_of[known]]
         return result
+
+
+def open_arm(folder: Path, manifest: Manifest) -> tuple[LexicalArm | None, str]:
+    """Return the lexical arm of an index, if it has one, and why it cannot be searched, or ""."""
+    if not manifest.lexical:
+        return None, ""
+    language, version = (manifest.lexical.get(name) for name in (LANGUAGE, ANALYSER))
+    names = [entry.name for entry in manifest.lexical_files.values()]
+    if version != ANALYSER_VERSION or not names:
+        return None, (
+            f"the lexical arm was made by version {version} of the analyser, and this millpond "
+            f"has {ANALYSER_VERSION}"
+        )
+    return LexicalArm([folder / name for name in names], str(language)), ""
 
 
 def _any_of(queries: list[Any]) -> Any:

@@ -12,6 +12,8 @@ Found with tantivy 0.27, and relied on here:
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.analysis import Analyser
+from retrieval.disk import FULL_DISK
 from retrieval.errors import IndexCorruptError, StorageError
 
 __all__ = ["ROW", "WORDS", "open_searcher", "reading_arm", "write_rows"]
@@ -36,7 +39,8 @@ def write_rows(folder: Path, rows: Iterable[tuple[int, str]], analyser: Analyser
 
     Raises
     ------
-    StorageError : the disk refuses.
+    StorageError : the engine refuses.
+    OSError : the disk is full.
     """
     import tantivy
 
@@ -57,6 +61,7 @@ def write_rows(folder: Path, rows: Iterable[tuple[int, str]], analyser: Analyser
         index.reload()
         stored = index.searcher().num_docs
     except ValueError as error:
+        _refuse_full_disk(folder, error)
         raise StorageError(f"The lexical arm {folder} cannot be written: {error}") from error
     for name in LOCKS:
         (folder / name).unlink(missing_ok=True)
@@ -92,6 +97,13 @@ def open_searcher(files: Sequence[Path]) -> tuple[Any, Any]:
             return index.schema, index.searcher()
     finally:
         shutil.rmtree(overlay, ignore_errors=True)
+
+
+def _refuse_full_disk(folder: Path, error: ValueError) -> None:
+    """Raise OSError if that is what the engine, whose threads say little, has met."""
+    told = any(f"(os error {number})" in str(error) for number in FULL_DISK)
+    if told or shutil.disk_usage(folder).free < HEAP_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
 
 
 @contextmanager

@@ -24,6 +24,7 @@ __all__ = [
     "BUILDING_NAME",
     "DOCUMENTS_NAME",
     "FORMAT_VERSION",
+    "LEXICAL_NAME",
     "MANIFEST_NAME",
     "METRICS",
     "SHARD_ROLES",
@@ -33,11 +34,14 @@ __all__ = [
 ]
 
 FORMAT = "millpond-index"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
+OLDEST_FORMAT = 4
+"""The format before 5 had no lexical arm."""
 MANIFEST_NAME = "manifest.json"
 BUILDING_NAME = ".building"
 DOCUMENTS_NAME = "documents"
 VECTORS_NAME = "vectors"
+LEXICAL_NAME = "lexical"
 SHARD_ROLES = (DOCUMENTS_NAME, VECTORS_NAME)
 """What the roles of numbered files begin with, and the folders that hold them."""
 METRICS = ("cosine", "inner_product")
@@ -59,10 +63,11 @@ _KINDS: dict[str, type[Any]] = {
     "fields": dict,
     "vector_type": str,
     "passages": dict,
+    "lexical": dict,
 }
 """What JSON calls the fields that it holds as they are, and their types."""
 
-_OPTIONAL: dict[str, type[Any]] = {"weight": float}
+_OPTIONAL: dict[str, type[Any]] = {"weight": float, "blank": int}
 """Fields of the same kind that JSON holds only where they are not None."""
 
 _SCALARS = (str, int, float, bool, type(None))
@@ -71,6 +76,7 @@ _INNER: dict[str, tuple[type[Any], ...]] = {
     "settings": _SCALARS,
     "fields": (list,),
     "passages": (int,),
+    "lexical": _SCALARS,
 }
 """The types of the values inside the fields that are objects."""
 DIGEST = "digest"
@@ -97,7 +103,8 @@ class Manifest:
     millpond : the version that wrote the index.
     libraries : version by library name.
     files : by role: "documents/00000" and "vectors/00000" and up, "fields" (typed metadata) and
-        "deleted" (row numbers) where there are any, and the backend's own ("index").
+        "deleted" and "blank" (row numbers) where there are any, those of the lexical arm ("lexical/...") and
+        the backend's own ("index").
     corpus_name : as the user named it; may be empty.
     skipped : how many records the corpus reader left out.
     settings : what the backend chose while building (training sample, seed, search breadth).
@@ -105,6 +112,9 @@ class Manifest:
     vector_type : what the numbers of a vector are stored as, "float32" or "float16".
     passages : how documents were cut ("tokens", "overlap"), each row being a passage; empty if
         each row is a document.
+    lexical : language and version of the analyser of the lexical arm; empty if there is none.
+    blank : how many of the documents hold no letter, digit or pictograph, so that no search by
+        meaning returns them; None in an index of an earlier millpond, where it does.
     weight : the dense arm's share in hybrid search, which ``millpond tune`` found; None for the
         default.
     """
@@ -126,6 +136,8 @@ class Manifest:
     fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
     vector_type: str = "float32"
     passages: Mapping[str, int] = field(default_factory=dict)
+    lexical: Mapping[str, Scalar] = field(default_factory=dict)
+    blank: int | None = None
     weight: float | None = None
     format_version: int = FORMAT_VERSION
 
@@ -138,6 +150,8 @@ class Manifest:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
         if self.rows < self.documents:
             raise ValueError(f"rows is {self.rows}, less than the {self.documents} documents")
+        if self.blank is not None and not 0 <= self.blank <= self.documents:
+            raise ValueError(f"blank is {self.blank}, of {self.documents} documents")
         if self.weight is not None and not 0 <= self.weight <= 1:
             raise ValueError(f"weight is {self.weight}; it must be between 0 and 1")
 
@@ -157,10 +171,26 @@ class Manifest:
         return [StoredFile(folder / entry.name, entry.blocks) for entry in entries]
 
     @property
+    def findable(self) -> int:
+        """How many documents a search by meaning can return: those that are not blank."""
+        return self.documents - (self.blank or 0)
+
+    @property
     def shard_files(self) -> dict[str, FileEntry]:
         """The files of the vectors and documents, by role."""
         roles = tuple(f"{role}/" for role in SHARD_ROLES)
         return {role: entry for role, entry in self.files.items() if role.startswith(roles)}
+
+    @property
+    def lexical_files(self) -> dict[str, FileEntry]:
+        """The files of the lexical arm, by role."""
+        top = f"{LEXICAL_NAME}/"
+        return {role: entry for role, entry in self.files.items() if role.startswith(top)}
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """What the index is searched by: "dense", and "lexical" where there is such an arm."""
+        return ("dense", LEXICAL_NAME) if self.lexical else ("dense",)
 
     @property
     def schema(self) -> Schema:
@@ -203,11 +233,13 @@ class Manifest:
                 f"it has format {version}, written by a newer millpond; this one reads up to "
                 f"format {FORMAT_VERSION}. Type: pip install --upgrade millpond"
             )
-        if version < FORMAT_VERSION:
+        if version < OLDEST_FORMAT:
             raise IndexCorruptError(
                 f"it has format {version}, written by an older millpond; this one reads format "
-                f"{FORMAT_VERSION}. Index the corpus again with --overwrite."
+                f"{OLDEST_FORMAT} and newer. Index the corpus again with --overwrite."
             )
+        if version == OLDEST_FORMAT:
+            data = {LEXICAL_NAME: {}, **data}
         _check_values(data)
         files = {role: _read_entry(e) for role, e in _value(data, "files", dict).items()}
         return cls(

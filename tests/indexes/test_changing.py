@@ -135,7 +135,8 @@ def test_too_many_deletions_are_cleared_away(tmp_path, encoder, documents):
     assert (cleared.compacted, cleared.manifest.rows, cleared.manifest.documents) == (True, 18, 18)
     assert "deleted" not in cleared.manifest.files
     names = sorted(path.name for path in (tmp_path / "i").iterdir())
-    assert len(names) == 5, names  # documents, vectors, fields, index, manifest of one generation
+    # Documents, vectors, fields, index, lexical arm and manifest of one generation.
+    assert len(names) == 6, names
     assert everything(Index.open(tmp_path / "i")) == as_stored(documents[7:])
 
 

@@ -46,7 +46,7 @@ if point == "before the commit":
 if point == "after the commit":
     dying(indexes.transaction, "commit", before=False)
 indexes.storage.staging.SHARD_SECONDS = 0.0  # a shard for each chunk
-config = IndexConfig(overwrite=True, batch_documents=10)
+config = IndexConfig(overwrite=True, batch_documents=10, language="english")
 Index.create(path, encoder, make_documents(30, "new"), config)
 """
 

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 from collections import namedtuple
 
@@ -32,16 +33,18 @@ from tests.indexes import fakes
 
 
 def names(folder):
-    """Everything in an index folder but the shards of an unfinished build."""
+    """Everything in an index folder but an unfinished build and the files of the lexical arm."""
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-    return [name for name in found if ".building" not in name]
+    return [name for name in found if ".building" not in name and not LEXICAL_FILE.search(name)]
 
 
+LEXICAL_FILE = re.compile(r"lexical(\.2)?/")
 FIRST_GENERATION = [
     "documents",
     "documents/00000.arrow",
     "fields.arrow",
     "index.faiss",
+    "lexical",
     "manifest.json",
     "vectors",
     "vectors/00000.npy",
@@ -51,6 +54,7 @@ SECOND_GENERATION = [
     "documents.2/00000.arrow",
     "fields.2.arrow",
     "index.2.faiss",
+    "lexical.2",
     "manifest.json",
     "vectors.2",
     "vectors.2/00000.npy",
@@ -77,8 +81,10 @@ def test_a_corpus_becomes_a_folder_and_a_manifest(tmp_path, encoder, documents):
     assert (manifest.documents, manifest.dimension, manifest.skipped) == (25, 16, 4)
     assert (manifest.backend, manifest.factory, manifest.metric) == ("faiss", "Flat", "cosine")
     assert (manifest.corpus_name, manifest.fingerprint) == ("c.jsonl", encoder.fingerprint)
-    assert set(manifest.files) == {"index", "fields", "documents/00000", "vectors/00000"}
-    assert set(manifest.libraries) == {"python", "numpy", "pyarrow", "faiss"}
+    others = set(manifest.files) - set(manifest.lexical_files)
+    assert others == {"index", "fields", "documents/00000", "vectors/00000"}
+    libraries = {"python", "numpy", "pyarrow", "faiss", "tantivy", "PyStemmer"}
+    assert set(manifest.libraries) == libraries
     assert manifest.created.endswith("+00:00")
 
 

@@ -64,10 +64,18 @@ def test_a_manifest_that_is_not_text_is_corrupt(tmp_path):
 
 
 def test_a_newer_format_asks_for_an_upgrade(tmp_path):
-    data = a_manifest().to_json() | {"format_version": 5, "metric": "something new"}
+    data = a_manifest().to_json() | {"format_version": 6, "metric": "something new"}
     (tmp_path / "manifest.json").write_text(json.dumps(data))
-    with pytest.raises(UsageError, match=r"format 4.*pip install --upgrade millpond"):
+    with pytest.raises(UsageError, match=r"format 5.*pip install --upgrade millpond"):
         read_manifest(tmp_path)
+
+
+def test_an_index_of_before_the_lexical_arm_is_read_as_one_of_one_arm(tmp_path):
+    data = a_manifest().to_json() | {"format_version": 4}
+    del data["lexical"]
+    (tmp_path / "manifest.json").write_text(json.dumps(data))
+    manifest = read_manifest(tmp_path)
+    assert (manifest.format_version, manifest.arms, manifest.lexical) == (4, ("dense",), {})
 
 
 def test_an_older_format_is_not_called_damage(tmp_path):

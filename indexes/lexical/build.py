@@ -1,0 +1,165 @@
+"""Makes the lexical arm of an index from its stored documents, or goes on from an earlier one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from indexes.lexical.arm import ANALYSER, LANGUAGE
+from indexes.lexical.store import write_rows
+from indexes.storage.documents import DocumentStore
+from indexes.storage.files import FileEntry, find_fault
+from indexes.storage.manifest import LEXICAL_NAME, Manifest
+from retrieval import Scalar
+from retrieval.analysis import ANALYSER_VERSION, Analyser, check_language, detect_language
+from retrieval.errors import UnknownNameError, UsageError
+from retrieval.protocols import Mask
+
+__all__ = ["ARMS", "ArmSource", "arm_libraries", "build_arm", "check_arms", "plan_arm"]
+
+ARMS = ("dense", LEXICAL_NAME)
+REPLACED = ".json"
+"""The ending of the files that tantivy replaces; others are written once, and shared by links."""
+READ_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class ArmSource:
+    """An index whose rows are the first ones of the index to be, with the same numbers."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def check_arms(arms: Sequence[str] | None, language: str | None) -> None:
+    """Raise UsageError for arms or a language that no index can have; None stands for a default.
+
+    Raises
+    ------
+    UnknownNameError : there is no such arm or language.
+    UsageError : the dense arm is missing, or a language is named without the lexical arm.
+    """
+    if language is not None:
+        check_language(language)
+    if arms is None:
+        return
+    for name in arms:
+        if name not in ARMS:
+            raise UnknownNameError("arm", name, ARMS)
+    if "dense" not in arms:
+        raise UsageError(
+            f"The arms are {', '.join(arms) or 'none'}; every index has vectors. Name dense, or "
+            f"dense,lexical."
+        )
+    if language is not None and LEXICAL_NAME not in arms:
+        raise UsageError(
+            f"The language {language!r} is one of the lexical arm, and the arms are "
+            f"{', '.join(arms)}. Name dense,lexical, or leave the language out."
+        )
+
+
+def plan_arm(
+    arms: Sequence[str], language: str | None, held: Mapping[str, Scalar] | None = None
+) -> dict[str, Scalar]:
+    """Return what a draft states of the lexical arm: {} for none; no language: to be detected.
+
+    ``held`` is what the manifest of the index states so far.
+    """
+    if LEXICAL_NAME not in arms:
+        return {}
+    return {LANGUAGE: language or (held or {}).get(LANGUAGE), ANALYSER: ANALYSER_VERSION}
+
+
+def build_arm(
+    staging: Path,
+    planned: Mapping[str, Scalar],
+    documents: DocumentStore,
+    live: Mask | None,
+    source: ArmSource | None = None,
+) -> tuple[dict[str, Scalar], dict[str, FileEntry]]:
+    """Write the arm of these documents to ``staging``.
+
+    Returns
+    -------
+    What the manifest states of the arm, and the published files that serve it as they are; those
+    hold deleted rows, too.
+
+    Parameters
+    ----------
+    planned : see ``plan_arm``; an index without such an arm states nothing, and has no files.
+    live : bool (N,), False for rows that are left out; None where all are live.
+    source : whose arm is gone on from, if it is of the same kind and undamaged.
+
+    Raises
+    ------
+    StorageError, OSError : the disk refuses.
+    """
+    if not planned:
+        return {}, {}
+    folder = staging / LEXICAL_NAME
+    shutil.rmtree(folder, ignore_errors=True)
+    language = planned[LANGUAGE]
+    if language is None:
+        contents = chain.from_iterable(documents.iterate())
+        language = detect_language(document.content for document in contents)
+    stated: dict[str, Scalar] = {LANGUAGE: language, ANALYSER: ANALYSER_VERSION}
+    start = 0
+    if source is not None and source.manifest.lexical == stated and _is_whole(source):
+        start = source.manifest.rows
+        if start == len(documents) and source.folder == staging.parent:
+            return stated, source.manifest.lexical_files
+        start *= _share(source, folder)
+    if start < len(documents):
+        write_rows(folder, _contents(documents, start, live), Analyser(str(language)))
+    return stated, {}
+
+
+def arm_libraries(stated: Mapping[str, Scalar]) -> dict[str, str]:
+    """Return the versions of the libraries that an arm depends on; none where there is no arm."""
+    names = ("tantivy", "PyStemmer") if stated else ()
+    return {name: metadata.version(name) for name in names}
+
+
+def _is_whole(source: ArmSource) -> bool:
+    entries = source.manifest.lexical_files.values()
+    faults = (find_fault(source.folder, entry, checksum=True) for entry in entries)
+    return bool(entries) and not any(faults)
+
+
+def _contents(documents: DocumentStore, start: int, live: Mask | None) -> Iterator[tuple[int, str]]:
+    """Yield number and content of every live row from ``start`` on."""
+    for first in range(start, len(documents), READ_ROWS):
+        rows = np.arange(first, min(first + READ_ROWS, len(documents)), dtype=np.int64)
+        if live is not None:
+            rows = rows[live[rows]]
+        for row, document in documents.documents(rows).items():
+            yield row, document.content
+
+
+def _share(source: ArmSource, folder: Path) -> bool:
+    """Show the arm of another index in ``folder``: by links where that works, else by copies.
+
+    False, and nothing there, if a writer has replaced it meanwhile.
+    """
+    folder.mkdir(parents=True)
+    try:
+        for entry in source.manifest.lexical_files.values():
+            found = source.folder / entry.name
+            target = folder / found.name
+            if found.suffix != REPLACED:
+                with suppress(OSError):
+                    os.link(found, target)
+            if not target.exists():
+                shutil.copyfile(found, target)
+    except FileNotFoundError:
+        shutil.rmtree(folder)
+        return False
+    return True
