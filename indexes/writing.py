@@ -168,6 +168,8 @@ def create_index(
             vector_type=config.vector_type,
             passages=config.passages,
             lexical=plan_arm(config.arms, config.language),
+            layout=getattr(documents, "layout", None) or None,
+            cut=getattr(documents, "cut", None) or None,
         )
         return build_index(change, backend, draft)
 

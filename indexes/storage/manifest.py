@@ -67,7 +67,7 @@ _KINDS: dict[str, type[Any]] = {
 }
 """What JSON calls the fields that it holds as they are, and their types."""
 
-_OPTIONAL: dict[str, type[Any]] = {"weight": float, "blank": int}
+_OPTIONAL: dict[str, type[Any]] = {"weight": float, "blank": int, "layout": dict, "cut": dict}
 """Fields of the same kind that JSON holds only where they are not None."""
 
 _SCALARS = (str, int, float, bool, type(None))
@@ -103,8 +103,8 @@ class Manifest:
     millpond : the version that wrote the index.
     libraries : version by library name.
     files : by role: "documents/00000" and "vectors/00000" and up, "fields" (typed metadata) and
-        "deleted" and "blank" (row numbers) where there are any, those of the lexical arm ("lexical/...") and
-        the backend's own ("index").
+        "deleted" and "blank" (row numbers) where there are any, those of the lexical arm
+        ("lexical/...") and the backend's own ("index").
     corpus_name : as the user named it; may be empty.
     skipped : how many records the corpus reader left out.
     settings : what the backend chose while building (training sample, seed, search breadth).
@@ -115,6 +115,11 @@ class Manifest:
     lexical : language and version of the analyser of the lexical arm; empty if there is none.
     blank : how many of the documents hold no letter, digit or pictograph, so that no search by
         meaning returns them; None in an index of an earlier millpond, where it does.
+    layout : which fields of the records held the id, the title and the text, where they were
+        named or guessed; see ``Corpus.layout``.
+    cut : of the documents that were embedded whole, how many ("texts") there were, how many were
+        longer than the model reads ("cut"), their "tokens", and those that were not read
+        ("unread").
     weight : the dense arm's share in hybrid search, which ``millpond tune`` found; None for the
         default.
     """
@@ -139,6 +144,8 @@ class Manifest:
     lexical: Mapping[str, Scalar] = field(default_factory=dict)
     blank: int | None = None
     weight: float | None = None
+    layout: Mapping[str, str] | None = None
+    cut: Mapping[str, int] | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -303,6 +310,9 @@ def _check_values(data: Mapping[str, Any]) -> None:
     if unknown:
         raise ValueError(f"it has a key {unknown[0]!r}, which no manifest has")
     inner = {name: _value(data, name, dict) for name in _INNER}
+    for name, kind in (("layout", str), ("cut", int)):
+        for key in _value(data, name, dict) if name in data else ():
+            _value(data[name], key, kind)
     settings = _value(_value(data, "fingerprint", dict), "settings", dict)
     for name, kinds in {**_INNER, "fingerprint": _SCALARS}.items():
         for key, value in inner.get(name, settings).items():
