@@ -27,6 +27,7 @@ __all__ = [
     "RECALL",
     "RECALL_QUERIES",
     "count_rows",
+    "describe_blank",
     "describe_recall",
     "report_built",
     "report_change",
@@ -285,7 +286,22 @@ def report_built(manifest: Manifest, folder: Path) -> None:
     place = manifest.settings
     if place.get("mode") == "server":
         message(f"The collection {place['collection']!r} at {place['url']} holds the vectors.")
+    blank = describe_blank(manifest)
+    if blank:
+        message(f"{blank}.")
     report_recall(manifest, folder)
+
+
+def describe_blank(manifest: Manifest) -> str:
+    """Return how many documents hold no word, and what that means; "" if none do."""
+    if not manifest.blank:
+        return ""
+    noun = "passage" if manifest.passages else "document"
+    several = manifest.blank != 1
+    return (
+        f"{manifest.blank:,} {noun}{'s hold' if several else ' holds'} no letter, digit or "
+        f"pictograph: kept, but not found by meaning"
+    )
 
 
 def report_recall(manifest: Manifest, folder: Path) -> None:
@@ -325,5 +341,8 @@ def report_change(change: Change, folder: Path, seconds: float) -> None:
     )
     if change.postponed:
         warn(f"The deleted rows stay on disk for now, since compaction failed: {change.postponed}")
+    blank = describe_blank(change.manifest)
+    if blank and (change.added or change.replaced):
+        message(f"{blank}.")
     if change.added or change.replaced or change.relabelled or change.deleted:
         report_recall(change.manifest, folder)

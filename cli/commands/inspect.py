@@ -15,6 +15,7 @@ from cli.options import JsonOption
 from cli.output import (
     RECALL,
     RECALL_QUERIES,
+    describe_blank,
     describe_recall,
     format_size,
     print_json,
@@ -113,13 +114,14 @@ def _describe(manifest: Manifest) -> list[tuple[str, str]]:
     size = sum(entry.bytes for entry in manifest.files.values())
     deleted = manifest.rows - manifest.documents
     share = f" of {manifest.rows:,} rows, {deleted / manifest.rows:.0%}" if deleted else ""
-    recall = describe_recall(manifest)
+    recall, blank = describe_recall(manifest), describe_blank(manifest)
     others = {n: v for n, v in manifest.settings.items() if n not in (RECALL, RECALL_QUERIES)}
     numbers = f"{manifest.dimension} numbers, {manifest.metric}, {manifest.vector_type}"
     return [
         ("corpus", manifest.corpus_name or "(not named)"),
         _describe_count(manifest),
         ("deleted", f"{deleted:,}{share}"),
+        *([("blank", blank)] if blank else []),
         ("skipped", f"{manifest.skipped:,}"),
         ("size", f"{format_size(size)} in {len(manifest.files)} files"),
         ("backend", f"{manifest.backend}, {manifest.factory}"),

@@ -28,8 +28,8 @@ class BuildRequest:
     vectors, documents : all rows, in the same order.
     fingerprint : of the encoder that made the vectors; a store outside the folder keeps it.
     schema : the types of the documents' fields.
-    live : bool (N,), False for deleted rows; None where all are live. A backend may leave deleted
-        rows out or keep them, but rows keep their numbers.
+    live : bool (N,), False for deleted and blank rows; None where there are none. A backend may
+        leave those out or keep them, but rows keep their numbers.
     previous : returns the file of an index of the first rows, which may be extended instead of
         built anew, once its checksum was compared; raises IndexCorruptError for a damaged one.
     """

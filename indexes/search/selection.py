@@ -22,6 +22,7 @@ from retrieval.protocols import Mask, Rows
 from retrieval.types import MetadataValue
 
 __all__ = [
+    "BLANK_NAME",
     "DELETED_NAME",
     "FIELDS_NAME",
     "IdLookup",
@@ -36,6 +37,7 @@ __all__ = [
 
 FIELDS_NAME = "fields.arrow"
 DELETED_NAME = "deleted.npy"
+BLANK_NAME = "blank.npy"
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -68,19 +70,34 @@ class RowTable:
     schema : of the fields.
     fields : the file that ``write_fields`` wrote; None where no document has fields.
     deleted : int64 row numbers, rising.
+    blank : of the rows that hold no word, rising.
+
+    Attributes
+    ----------
+    everything : the rows that are not deleted.
+    meaningful : those of them that are not blank.
 
     Raises
     ------
     IndexCorruptError : the file is not what was written.
     """
 
-    def __init__(self, rows: int, schema: Schema, fields: Path | None, deleted: Rows) -> None:
+    def __init__(
+        self,
+        rows: int,
+        schema: Schema,
+        fields: Path | None,
+        deleted: Rows,
+        blank: Rows | None = None,
+    ) -> None:
         self.rows = rows
         self.deleted = deleted
         self.schema = schema
         self._path = fields
         self._live = live_rows(rows, deleted)
         self.everything = Selection(rows - len(deleted), self._live)
+        self._blank = np.setdiff1d(blank, deleted) if blank is not None else deleted[:0]
+        self.meaningful = self._without_blank(self.everything)
         if fields is not None and len(self._table) != rows:
             raise IndexCorruptError(
                 f"{fields} is damaged: it has {len(self._table)} rows, the index {rows}. "
@@ -105,6 +122,20 @@ class RowTable:
         if self._live is not None:
             mask = mask & self._live
         return Selection(int(np.count_nonzero(mask)), mask, plan)
+
+    def narrow(self, selection: Selection) -> Selection:
+        """Return the rows of a selection that a search by meaning may return: none is blank."""
+        if selection is self.everything or selection is self.meaningful:
+            return self.meaningful
+        return self._without_blank(selection)
+
+    def _without_blank(self, selection: Selection) -> Selection:
+        if not len(self._blank):
+            return selection
+        allowed = selection.mask
+        mask = np.ones(self.rows, np.bool_) if allowed is None else allowed.copy()
+        mask[self._blank] = False
+        return Selection(int(np.count_nonzero(mask)), mask, selection.plan)
 
     @cached_property
     def _table(self) -> pa.Table:

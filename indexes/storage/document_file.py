@@ -80,7 +80,12 @@ class DocumentFile:
         return values
 
     def iterate(self, names: Sequence[str]) -> Iterator[list[list[str]]]:
-        """Yield the values of these columns, a batch at a time.
+        """Yield the values of these columns, a batch at a time; raises as ``iterate_columns``."""
+        for columns in self.iterate_columns(names):
+            yield [column.to_pylist() for column in columns]
+
+    def iterate_columns(self, names: Sequence[str]) -> Iterator[list[pa.LargeStringArray]]:
+        """Yield these columns, valid UTF-8, a batch at a time.
 
         Raises
         ------
@@ -94,8 +99,7 @@ class DocumentFile:
                     columns = [batch.column(name) for name in names]
                     for column in columns:
                         column.validate(full=True)
-                    values = [column.to_pylist() for column in columns]
-                yield values
+                yield columns
 
     @contextmanager
     def _open_plainly(self, names: Sequence[str]) -> Iterator[tuple[Any, ReadPart | None]]:

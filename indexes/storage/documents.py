@@ -14,6 +14,7 @@ from typing import Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import ipc
 
 from indexes.storage.document_file import FIRST_ROW, DocumentFile
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 NO_METADATA = "{}"
+WORD = r"[\pL\pN\p{So}]"
+"""What a text holds at least one of if it says anything; So is where Unicode has pictographs."""
 BATCH_DOCUMENTS = 1024
 BATCH_BYTES = 8 * 2**20
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -289,6 +292,23 @@ class DocumentStore:
                 with reading(file.path):
                     decoded = decode_each(columns[0])
                 yield decoded
+
+    def find_blank(self, first: int = 0) -> Rows:
+        """Return the rows, rising, whose title and text hold no letter, digit or pictograph.
+
+        ``first`` is the row to begin with.
+        """
+        found = [np.zeros(0, np.int64)]
+        for file, start in zip(self._files, self._starts, strict=False):
+            row = start
+            for columns in (
+                file.iterate_columns(["title", "text"]) if row + len(file) > first else ()
+            ):
+                words = pc.or_(*(pc.match_substring_regex(column, WORD) for column in columns))
+                found.append(row + np.flatnonzero(~words.to_numpy(zero_copy_only=False)))
+                row += len(words)
+        rows = np.concatenate(found)
+        return rows[rows >= first]
 
     def iterate(self) -> Iterator[list[Document]]:
         """Yield all documents in order, a batch at a time."""

@@ -43,7 +43,7 @@ class Payload:
     Attributes
     ----------
     schema : of the documents' fields; none are carried by default.
-    live : bool (N,), False for deleted rows; None where all are live.
+    live : bool (N,), False for deleted and blank rows; None where there are none.
     clients : where other programs find text and metadata; None where no other program looks.
     """
 

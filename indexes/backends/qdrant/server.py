@@ -284,7 +284,7 @@ def check_collection(connection: Connection, name: str, manifest: Manifest) -> N
             f"{where} holds vectors of length {dimension}; the manifest states "
             f"{manifest.dimension}. {again}"
         )
-    _check_count(connection, name, manifest.documents)
+    _check_count(connection, name, manifest.findable)
 
 
 def _collection_names(connection: Connection) -> list[str]:

@@ -152,9 +152,9 @@ def _open_embedded(folder: Path, manifest: Manifest) -> EdgeSearcher:
     path = place / SHARD_NAME
     load_edge()
     searcher = EdgeSearcher(path)
-    if searcher.count() != manifest.documents:
+    if searcher.count() != manifest.findable:
         raise IndexCorruptError(
-            f"{path} holds {searcher.count()} points, the manifest states {manifest.documents}. "
+            f"{path} holds {searcher.count()} points, the manifest states {manifest.findable}. "
             "Index the corpus again with --overwrite."
         )
     return searcher
