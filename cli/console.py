@@ -7,13 +7,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-__all__ = ["PlainProgress", "clean", "format_seconds", "message", "progress", "warn", "write_error"]
+__all__ = [
+    "PlainProgress",
+    "clean",
+    "escape_unknown",
+    "format_seconds",
+    "message",
+    "progress",
+    "warn",
+    "write_error",
+    "write_utf8",
+]
 
 _PLAIN_INTERVAL_SECONDS = 5.0
 
@@ -22,6 +33,19 @@ _PLAIN_INTERVAL_SECONDS = 5.0
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+
+
+def escape_unknown() -> None:
+    """Let stdout and stderr escape the characters that their encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def write_utf8(stream: TextIOWrapper) -> None:
+    """Let a stream of data be UTF-8 with plain line feeds, whatever the system's encoding is."""
+    if (stream.encoding or "").lower() not in ("utf-8", "utf8"):
+        stream.reconfigure(encoding="utf-8", newline="\n")
 
 
 def clean(text: str) -> str:
@@ -47,9 +71,7 @@ def write_error(text: str) -> None:
 def _print(label: str, style: str, text: str) -> None:
     """Print one line; on a terminal it is wrapped between words."""
     if not sys.stderr.isatty():
-        encoding = sys.stderr.encoding or "utf-8"
-        line = (label + clean(text)).encode(encoding, "backslashreplace").decode(encoding)
-        print(line, file=sys.stderr, flush=True)
+        print(label + clean(text), file=sys.stderr, flush=True)
         return
     from rich.text import Text
 

@@ -16,7 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cli.console import message, write_error
+from cli.console import escape_unknown, message, write_error
 
 __all__ = [
     "EXIT_INTERRUPTED",
@@ -111,6 +111,7 @@ class MillpondGroup(TyperGroup):
         **extra: Any,
     ) -> Any:
         """Run the command and exit; the arguments are Typer's own."""
+        escape_unknown()
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
             sys.stdout.flush()

@@ -11,13 +11,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.cells import cell_len, chop_cells, set_cell_size
 
-from cli.console import clean, format_seconds, message, warn
+from cli.console import clean, format_seconds, message, warn, write_utf8
 
 if TYPE_CHECKING:
     from indexes import Change, Manifest
@@ -136,13 +137,14 @@ def format_size(size_bytes: int) -> str:
 
 
 def print_line(line: str = "") -> None:
-    """Print one line of results; characters that stdout's encoding lacks are escaped."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    """Print one line of results."""
+    sys.stdout.write(line + "\n")
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value as one line."""
+    """Print one JSON value as one line: in UTF-8, on a terminal in the characters that it has."""
+    if isinstance(sys.stdout, TextIOWrapper) and not sys.stdout.isatty():
+        write_utf8(sys.stdout)
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     print_line(json.dumps(value, ensure_ascii=not utf8))
 

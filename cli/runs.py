@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
-from cli.console import message, progress, warn
+from cli.console import message, progress, warn, write_utf8
 from cli.hits import print_hits
 from cli.output import atomic_output
 
@@ -101,8 +101,8 @@ def _run_lines(query: Query, hits: Iterable[Hit], ids: _RunIds) -> Iterator[str]
 @contextmanager
 def _open_run(run: str) -> Iterator[IO[str]]:
     if run == "-":
-        if isinstance(sys.stdout, TextIOWrapper):  # whatever the terminal's encoding lacks
-            sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+        if isinstance(sys.stdout, TextIOWrapper):
+            write_utf8(sys.stdout)
         yield sys.stdout
         return
     with atomic_output(Path(run)) as path, path.open("w", encoding="utf-8", newline="\n") as stream:
