@@ -122,8 +122,8 @@ def _check_lengths(teacher: Teacher, data: TrainingData, notify: Notify) -> None
             f"reads, so it saw only their beginnings. Cut the texts, or take another teacher."
         )
     notify(
-        f"Warning: {about}{count_noun(longer * step, 'text')} of {len(texts):,} are longer than "
-        f"the {most:,} tokens that the teacher reads: it never saw {about}{unread * step:,} of "
+        f"Warning: the teacher reads {most:,} tokens of a text, and {about}{longer * step:,} of "
+        f"{len(texts):,} texts have more: it never saw {about}{unread * step:,} of "
         f"{total * step:,} tokens. Cut them, or set model.max_tokens to what the teacher reads."
     )
 

@@ -70,7 +70,8 @@ class StoredVectors:
         self.roles = {role for _, role, _ in heads}
         digests: dict[str, list[bytes]] = {role: [] for role in self.roles}
         places: dict[str, list[int]] = {role: [] for role in self.roles}
-        store = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the mapping
+        store = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as self
+        weakref.finalize(self, store.close)
         count = 0
         try:
             for file, (_, role, _) in zip(files, heads, strict=True):
@@ -81,7 +82,6 @@ class StoredVectors:
                     count += len(found)
             store.flush()
         except OSError as error:
-            store.close()
             raise StorageError(
                 f"{tempfile.gettempdir()}: the teacher's vectors cannot be kept "
                 f"({error.strerror}). Free some space, or name another folder in TMPDIR."
@@ -89,7 +89,6 @@ class StoredVectors:
         if not count:
             raise UsageError(f"{path}: it holds no vector. {_AGAIN}.")
         self._rows = np.memmap(store, dtype=np.float32, mode="r", shape=(count, self.width))
-        weakref.finalize(self, store.close)
         self._found = {
             role: _Lookup(b"".join(digests[role]), np.array(places[role])) for role in self.roles
         }
