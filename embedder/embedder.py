@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -242,6 +243,19 @@ class Embedder(nn.Module):
         backbone = load_backbone(spec, chosen, dtype or choose_dtype(chosen), notify)
         return cls(spec, backbone, batch_tokens=batch_tokens, speed=speed, notify=notify)
 
+    def with_query_prompt(self, prompt: str, name: str) -> Embedder:
+        """Return this model with another query prompt, over the same weights.
+
+        Parameters
+        ----------
+        name : what a user types to load it so.
+        """
+        other = copy.copy(self)
+        shown = prompt.lower() if self.spec.lowercase else prompt
+        other.spec = replace(self.spec, query_prompt=shown)
+        other.name = name
+        return other
+
     @property
     def dimension(self) -> int:
         """D, the length of every vector."""
@@ -370,13 +384,13 @@ class Embedder(nn.Module):
         return vectors
 
     def _count_prompt(self, prompt: str) -> int:
-        """Return how many tokens the pooling leaves out; without a prompt it reads BOS too.
+        """Return how many tokens the pooling leaves out; BOS without a prompt only if asked for.
 
         sentence-transformers takes a special token that ends the prompt for an ending of its own,
         and does not count it.
         """
         if not prompt:
-            return 0
+            return 0 if self.spec.pool_bos else self._tokenize.count_prompt(PromptTemplate())
         count = self._tokenize.count_prompt(PromptTemplate.parse(prompt))
         ends_itself = self.spec.ending == "none" and (
             self.tokenize([""], prompt)[0][-1] in self.backbone.tokenizer.all_special_ids

@@ -36,8 +36,11 @@ __all__ = [
     "parse_model_name",
 ]
 
-_LEAVES_PROMPT_OUT = ("cls", "eos", "mean", "max")
+_LEAVES_PROMPT_OUT = ("cls", "eos", "mean", "max", "latent_attention")
 """Poolings over tokens that can begin after the prompt."""
+
+_NEWER = ("ending", "prompt_specials", "pool_prompt", "pool_bos", "adapter_base", "head")
+"""Fields that are written only where they are not at their defaults."""
 
 PAPER_MODELS: dict[str, tuple[str, str]] = {
     "model1": ("eos", "causal"),
@@ -85,8 +88,11 @@ class VariantSpec:
         a token of the base's vocabulary.
     prompt_specials : whether special tokens that a prompt spells before the text are read as such;
         those that a text spells never are.
-    pool_prompt : whether the pooling reads the prompt's tokens too; where not, the prompt may not
-        hold ``{text}``.
+    pool_prompt : whether the pooling reads the tokens of the prompt before the text too; what a
+        prompt holds after ``{text}`` it always reads.
+    pool_bos : whether a pooling that leaves prompts out reads what stands before the text, BOS,
+        where there is no prompt.
+    adapter_base : the base of an adapter, where it is not the one that the adapter itself names.
     head : the layers after the pooling, with weights of the base's folder.
     pooling_options : of a trainable pooling.
 
@@ -112,6 +118,8 @@ class VariantSpec:
     ending: str = "auto"
     prompt_specials: bool = False
     pool_prompt: bool = True
+    pool_bos: bool = True
+    adapter_base: str = ""
     head: tuple[HeadLayer, ...] = ()
     pooling_options: PoolingOptions = field(default_factory=PoolingOptions)
 
@@ -131,11 +139,6 @@ class VariantSpec:
             if prompt.count("{text}") > 1:
                 raise UsageError(
                     f"The prompt {prompt!r} has {{text}} more than once; expected it once."
-                )
-            if not self.pool_prompt and "{text}" in prompt:
-                raise UsageError(
-                    f"pool_prompt is false and the prompt {prompt!r} holds {{text}}; expected a "
-                    f"prompt that stands before the text."
                 )
         if not self.pool_prompt and self.pooling not in _LEAVES_PROMPT_OUT:
             raise UsageError(
@@ -190,7 +193,7 @@ def spec_to_json(spec: VariantSpec) -> dict[str, Any]:
     data = dataclasses.asdict(spec)
     changed = spec.pooling_options.changed()
     data["pooling_options"] = {name: plain_data(value) for name, value in changed.items()}
-    for name in ("ending", "prompt_specials", "pool_prompt", "head"):
+    for name in _NEWER:
         if getattr(spec, name) == VariantSpec.__dataclass_fields__[name].default:
             del data[name]  # so that an older millpond reads the others
     if spec.head:

@@ -17,6 +17,7 @@ from embedder.engine.packing import PackedBatch
 from embedder.engine.probe import choose_packing, packed_states
 from embedder.environment import quiet_transformers
 from embedder.models import locate
+from embedder.models.adapters import merge_adapters
 from embedder.models.locate import LocatedBase, locate_base, refuse_code
 from embedder.models.names import is_saved_model
 from embedder.pooling.head import head_tensors
@@ -224,23 +225,26 @@ def load_backbone(
 
     check_fork("torch", torch.get_num_threads())
     attention = get_attention(spec.attention)
-    located = locate_base(spec.base, spec.revision, notify)
+    located = locate_base(spec.base, spec.revision, notify, spec.adapter_base)
     with quiet_transformers():
         try:
             # One commit for every file: a branch can move between two of them.
             if located.identity:
-                revision = None
+                revision = located.revision
             else:
                 revision = find_commit(located.path, located.revision, notify)
             where = {"revision": revision, "trust_remote_code": False}
             refuse_code(spec.base, located.path, revision)
             config = AutoConfig.from_pretrained(located.path, **where)
             _prepare(config, spec, attention)
-            tokenizer = AutoTokenizer.from_pretrained(located.path, **where)
+            words, version = located.tokenizer if located.adapters else (located.path, revision)
+            tokenizer = AutoTokenizer.from_pretrained(words, **where | {"revision": version})
             model = AutoModel.from_pretrained(
                 located.path, config=config, dtype=dtype, use_safetensors=True, **where
             )
-            head = _read_head(spec, located.path, revision)
+            model = merge_adapters(model, located.adapters, spec.base_layers)
+            own = (spec.base, spec.revision) if located.adapters else (located.path, revision)
+            head = _read_head(spec, *own)
         except MillpondError:
             raise
         except Exception as error:  # every library below raises its own kinds

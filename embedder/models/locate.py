@@ -8,6 +8,7 @@ processes never write the same file.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import io
 import json
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from embedder.environment import quiet_transformers
+from embedder.models.adapters import Adapter, find_chain
 from embedder.models.bases import BASES, BuiltinBase, WheelMember
 from embedder.models.cache import (
     cache_folder,
@@ -81,15 +83,31 @@ class LocatedBase:
     path : a folder, or a hub id.
     identity : what names the weights beyond doubt: a SHA-256, or for a hub id an empty string
         until the hub has told its commit.
+    adapters : to be folded into it, in this order.
     """
 
     path: str
     identity: str
     revision: str | None = None
+    adapters: tuple[Adapter, ...] = ()
+
+    @property
+    def tokenizer(self) -> tuple[str, str | None]:
+        """The folder or hub id of the tokenizer, and its revision; of the last adapter with one."""
+        for adapter in reversed(self.adapters):
+            if read_model_json(adapter.place, "tokenizer_config.json", adapter.revision):
+                return adapter.place, adapter.revision
+        return self.path, self.revision
 
 
-def locate_base(name: str, revision: str | None, notify: Notify) -> LocatedBase:
+def locate_base(
+    name: str, revision: str | None, notify: Notify, adapter_base: str = ""
+) -> LocatedBase:
     """Return a base that can be loaded now; it is fetched and converted first if need be.
+
+    Parameters
+    ----------
+    adapter_base : of an adapter, in place of the one that its configuration names.
 
     Raises
     ------
@@ -99,6 +117,9 @@ def locate_base(name: str, revision: str | None, notify: Notify) -> LocatedBase:
         a trained model, which is no base.
     DownloadError, ModelError, StorageError : fetching or converting failed.
     """
+    root, adapters = find_chain(name, revision, adapter_base)
+    if adapters:
+        return _locate_adapted(root, adapters, notify)
     if name in BASES:
         base = BASES[name]
         return LocatedBase(str(_convert_builtin(base, notify)), base.gguf_sha256)
@@ -123,6 +144,31 @@ def locate_base(name: str, revision: str | None, notify: Notify) -> LocatedBase:
     if is_hub_id(name):
         return LocatedBase(name, "", revision)
     raise _unknown(name)
+
+
+def _locate_adapted(root: str, adapters: Sequence[Adapter], notify: Notify) -> LocatedBase:
+    """Return the base of adapters, with one identity over it and them."""
+    first = adapters[0]
+    advice = f"Type the base of the adapter: {first.name},adapter_base=BASE."
+    try:
+        found = locate_base(root, None, notify)
+        commit = found.revision if found.identity else find_commit(found.path, None)
+    except UsageError as error:
+        raise UsageError(
+            f"The adapter {first.name} is of the base {root!r}, which is not here. {advice}"
+        ) from error
+    except OSError as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"The adapter {first.name} is of the base {root!r}, which cannot be loaded from the "
+            f"model hub: {lines[0]} {advice}"
+        ) from error
+    digest = hashlib.sha256((found.identity or str(commit)).encode())
+    for adapter in adapters:
+        for path in sorted(adapter.folder.glob("adapter_*")):
+            if path.name in ("adapter_config.json", "adapter_model.safetensors"):
+                digest.update(file_sha256(path).encode())
+    return LocatedBase(found.path, digest.hexdigest(), commit, tuple(adapters))
 
 
 def _unknown(name: str) -> UsageError:
@@ -204,6 +250,7 @@ def find_commit(path: str, revision: str | None) -> str:
     ------
     OSError : the hub does not know it, or cannot be reached.
     """
+    from huggingface_hub import try_to_load_from_cache
     from transformers.utils.hub import cached_file
 
     asked, found = _ASKED.get((path, revision), (0.0, OSError("not asked yet")))
@@ -213,7 +260,7 @@ def find_commit(path: str, revision: str | None) -> str:
         raise found
     try:
         # .../snapshots/COMMIT/config.json; some models have no configuration at the top.
-        for name in ("config.json", "modules.json"):
+        for name in ("config.json", "modules.json", "adapter_config.json"):
             with quiet_transformers():
                 file = cached_file(
                     path, name, revision=revision, _raise_exceptions_for_missing_entries=False
@@ -222,6 +269,8 @@ def find_commit(path: str, revision: str | None) -> str:
                 commit = Path(file).parent.name
                 _ASKED[path, revision] = (time.monotonic(), commit)
                 return commit
+            if try_to_load_from_cache(path, name, revision=revision) is None:
+                break  # the hub has not said that there is none: it cannot be reached
         raise OSError(f"{path} does not appear to have a file named config.json.")
     except OSError as error:
         _ASKED[path, revision] = (time.monotonic(), error)

@@ -80,6 +80,7 @@ _NEWER: dict[str, bool | str] = {
     "ending": "auto",
     "prompt_specials": False,
     "pool_prompt": True,
+    "pool_bos": True,
 }
 """Fields of the spec that stand in a fingerprint only where they differ from this."""
 
@@ -105,6 +106,8 @@ SPEC_OPTIONS: dict[str, type] = {
     "ending": str,
     "prompt_specials": bool,
     "pool_prompt": bool,
+    "pool_bos": bool,
+    "adapter_base": str,
 }
 OPTIONS: dict[str, type] = SPEC_OPTIONS | {
     "latents": int,
@@ -128,6 +131,8 @@ def parse_option(name: str, value: str) -> Any:
     UsageError : the value is of another type.
     """
     kind = OPTIONS[name]
+    if name == "adapter_base" and (path := find_path(value)):
+        return str(path.resolve())
     if kind is str:
         return value
     if kind is bool and value in ("true", "false"):
@@ -309,23 +314,24 @@ def _read_quoted(name: str, value: str) -> str:
         ) from None
 
 
-def parse_changes(written: str, kind: str) -> dict[str, Any]:
+def parse_changes(written: str, kind: str, more: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the options of a model whose weights fit others too, by name.
 
     Parameters
     ----------
     written : ",OPTION=VALUE..." as ``split_name`` gives it, or "".
     kind : what errors call such an option.
+    more : names of options that this kind of model takes too.
 
     Raises
     ------
     UnknownNameError : there is no such option.
     UsageError : an option's value is not of its type.
     """
-    options = {}
+    options, known = {}, (*_CHANGEABLE, *more)
     for option, value in split_options(written):
-        if option not in _CHANGEABLE:
-            raise UnknownNameError(kind, option, _CHANGEABLE)
+        if option not in known:
+            raise UnknownNameError(kind, option, known)
         options[option] = parse_option(option, value)
     return options
 

@@ -16,8 +16,10 @@ from embedder.engine.backbone import find_commit
 from embedder.engine.limits import count_positions
 from embedder.engine.text import special_tokens
 from embedder.environment import quiet_transformers
+from embedder.models.adapters import find_chain, read_adapter
 from embedder.models.bases import BASES
-from embedder.models.locate import find_code, read_model_json
+from embedder.models.llm2vec import LLM2VEC_CONFIG, read_llm2vec
+from embedder.models.locate import find_code, locate_base, read_model_json
 from embedder.models.names import (
     DEFAULT_VARIANT,
     find_path,
@@ -25,12 +27,15 @@ from embedder.models.names import (
     is_hub_id,
     is_saved_model,
     parse_changes,
+    parse_option,
     split_name,
+    split_options,
+    write_value,
 )
 from embedder.models.sentence_transformers import needs_sentence_transformers
 from embedder.pooling import HeadLayer
 from embedder.variants import VariantSpec, parse_model_name
-from retrieval.errors import MillpondError, ModelError
+from retrieval.errors import MillpondError, ModelError, UsageError
 from retrieval.protocols import Notify, silent
 
 __all__ = ["LIBRARY_SETTINGS", "Named", "Published", "read_published", "resolve_name"]
@@ -150,10 +155,24 @@ def resolve_name(name: str, notify: Notify) -> Named:
         return Named(typed, commit=commit)
     published = read_published(typed.base, commit or typed.revision, notify, written)
     if published is None or published.spec is None:
+        _refuse_plain_adapter(typed, commit)
         return Named(parse_model_name(name, DEFAULT_VARIANT), commit=commit)
     spec = replace(published.spec, revision=typed.revision)
     at = f"@{typed.revision}" if typed.revision else ""
+    if spec.adapter_base:  # a path in it means the same from another folder
+        changes = [(name, parse_option(name, value)) for name, value in split_options(written)]
+        written = "".join(f",{name}={write_value(value)}" for name, value in changes)
     return Named(spec, f"{typed.base}{at}{written}", commit)
+
+
+def _refuse_plain_adapter(typed: VariantSpec, commit: str | None) -> None:
+    """Raise UsageError for an adapter whose files do not say how it embeds."""
+    if read_adapter(typed.base, commit or typed.revision):
+        raise UsageError(
+            f"{typed.base} is an adapter, and its files do not say how it embeds (no modules.json "
+            f"and no {LLM2VEC_CONFIG}). Type how: {typed.base}:eos+causal, or another pooling and "
+            f"attention of: millpond variants."
+        )
 
 
 def read_published(
@@ -177,9 +196,11 @@ def read_published(
     if reason := needs_sentence_transformers(base, revision):
         return Published(None, reason)
     modules = read_model_json(files.place, "modules.json", revision)
+    if modules is None and (config := files.read(LLM2VEC_CONFIG)):
+        return Published(_read_llm2vec(files, config, written, notify))
     if modules is None or find_code(files.place, revision):  # loading it says what is wrong
         return None
-    options = parse_changes(written, "option of a published model")
+    options = parse_changes(written, "option of a published model", ("adapter_base",))
     try:
         return Published(_read_spec(files, modules, options, notify))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -194,7 +215,7 @@ def _read_spec(
 ) -> VariantSpec:
     """Return what the files of a decoder say, as far as no option says otherwise."""
     paths, kinds = _read_modules(files, modules)
-    config, tokenizer = _load_description(files)
+    config, tokenizer = _load_description(files, options.get("adapter_base", ""))
     pooling, pools_prompt = _read_pooling(files, paths[1], int(config.hidden_size))
     settings = files.read(LIBRARY_SETTINGS)
     head, normalizes = _read_head(files, paths[2:], kinds[2:], int(config.hidden_size))
@@ -227,6 +248,19 @@ def _read_spec(
         document_prompt=prompts["document_prompt"],
     )
     return replace(spec, **{name: options[name] for name in options if name not in _PROMPTS})
+
+
+def _read_llm2vec(
+    files: _Files, config: Mapping[str, Any], written: str, notify: Notify
+) -> VariantSpec:
+    """Return what an adapter of LLM2Vec computes."""
+    options = parse_changes(written, "option of a published model", ("adapter_base",))
+    typed_base = options.get("adapter_base", "")
+    root, _ = find_chain(files.base, files.revision, typed_base)
+    tokenizer = _load_description(files, typed_base)[1]
+    ending = _read_ending(files, tokenizer, notify)
+    spec = read_llm2vec(files.base, files.revision, config, root, ending, notify)
+    return replace(spec, **options)
 
 
 def _say_overridden(typed: VariantSpec, commit: str | None, notify: Notify) -> None:
@@ -349,15 +383,19 @@ def _read_dense(files: _Files, path: str, width: int) -> HeadLayer:
     )
 
 
-def _load_description(files: _Files) -> tuple[Any, Any]:
-    """Return the configuration and the tokenizer."""
+def _load_description(files: _Files, adapter_base: str) -> tuple[Any, Any]:
+    """Return the configuration and the tokenizer; an adapter may have them from its base."""
     from transformers import AutoConfig, AutoTokenizer
 
-    where = {"revision": files.revision, "trust_remote_code": False}
+    base = words = (files.place, files.revision)
+    if read_adapter(files.base, files.revision):
+        located = locate_base(files.base, files.revision, silent, adapter_base)
+        base, words = (located.path, located.revision), located.tokenizer
+    code: dict[str, Any] = {"trust_remote_code": False}
     with quiet_transformers():
         try:
-            config = AutoConfig.from_pretrained(files.place, **where)
-            tokenizer = AutoTokenizer.from_pretrained(files.place, **where)
+            config = AutoConfig.from_pretrained(base[0], revision=base[1], **code)
+            tokenizer = AutoTokenizer.from_pretrained(words[0], revision=words[1], **code)
         except Exception as error:  # transformers raises its own kinds
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(f"{files.base} cannot be loaded: {lines[0]}") from error

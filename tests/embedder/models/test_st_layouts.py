@@ -337,6 +337,7 @@ def write_folder(folder, **files):
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
     ]
+    folder.mkdir(exist_ok=True)
     for name, content in ({"modules": modules} | files).items():
         (folder / f"{name}.json").write_text(json.dumps(content))
 
@@ -354,9 +355,13 @@ def test_a_decoder_that_is_put_into_a_chat_template_goes_through_the_library(tmp
     assert needs_sentence_transformers(str(tmp_path)) == ""
 
 
-def test_an_adapter_in_their_layout_goes_through_the_library(tmp_path):
-    write_folder(tmp_path, adapter_config={"base_model_name_or_path": "acme/base"})
-    assert "adapter" in needs_sentence_transformers(str(tmp_path))
+def test_an_adapter_of_an_encoder_goes_through_the_library(tmp_path):
+    base, folder = tmp_path / "base", tmp_path / "adapter"
+    write_folder(base, config={"model_type": "bert"})
+    write_folder(folder, adapter_config={"base_model_name_or_path": str(base)})
+    assert "an encoder (bert)" in needs_sentence_transformers(str(folder))
+    (base / "config.json").write_text('{"model_type": "llama"}')
+    assert needs_sentence_transformers(str(folder)) == ""
 
 
 def test_an_activation_that_is_code_is_refused_and_not_replaced(tmp_path):
