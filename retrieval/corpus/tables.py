@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from retrieval.corpus.formats import (
     split_cells,
     table_cells,
 )
+from retrieval.corpus.headers import match_columns
 from retrieval.corpus.records import Fields, check_columns, check_distinct
 from retrieval.corpus.roles import GUESSED_IDS, GUESSED_TEXTS, IDS, TEXTS
 from retrieval.corpus.values import Cell, Reading, Row
@@ -34,6 +36,7 @@ _USUAL = {name.casefold() for name in (*IDS, *GUESSED_IDS, *TEXTS, *GUESSED_TEXT
 _NULLS = frozenset(["", "#N/A", "#NA", "N/A", "n/a", "NA", "NULL", "Null", "null", "NaN", "nan"])
 _NULLS_AND_SIGNS = _NULLS | {"-NaN", "-nan", "None", "-"}
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_DIGIT = re.compile(r"[0-9]")
 _INT = re.compile(r"[+-]?(?:0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _COMMA_FLOAT = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:,[0-9]+)?")
@@ -245,18 +248,60 @@ def query_rows(path: Path, source: str, fields: Fields) -> Iterator[Row | Record
 
     A first row that does not name an id and a text column is itself a record of two columns, id
     and text.
+
+    Raises
+    ------
+    RecordError : the first row is neither a header that is known nor like the others.
     """
-    columns: list[str] = []
-    for line, cells in table_cells(path, source, tabs=True):
+    rows = table_cells(path, source, tabs=True)
+    sample = list(islice(rows, _SAMPLE_LINES))
+    if not sample:
+        return
+    line, first = sample[0]
+    if isinstance(first, RecordError):
+        raise first
+    later = [cells[0] for _, cells in sample[1:] if not isinstance(cells, RecordError)]
+    columns = _query_columns(source, line, first, later, fields)
+    named = columns is not None
+    for line, cells in chain(sample[1:] if named else sample, rows):
         if isinstance(cells, RecordError):
-            if not columns:
-                raise cells
             yield cells
-        elif columns:
-            yield _row(source, line, columns, cells)
-        elif set(fields.ids) & set(cells) and set(fields.texts) & set(cells):
-            check_columns(source, line, cells, fields)
-            columns = cells
         else:
-            columns = [fields.ids[0], fields.texts[0]]
-            yield _row(source, line, columns, cells)
+            yield _row(source, line, columns or [fields.ids[0], fields.texts[0]], cells)
+
+
+_QUERY_NAMES = (
+    {"id", "queryid", "qid", "topicid", "topic", "number"},
+    {"text", "query", "querytext", "question", "title"},
+)
+"""What the columns of queries are called in a header, as ``plain_name`` gives it."""
+
+
+def _query_columns(
+    source: str, line: int, cells: list[str], later: Sequence[str], fields: Fields
+) -> list[str] | None:
+    """Return the columns that the first row names, None if it is a query.
+
+    Parameters
+    ----------
+    later : the first cells of some rows below it.
+    """
+    if set(fields.ids) & set(cells) and set(fields.texts) & set(cells):
+        check_columns(source, line, cells, fields)
+        return cells
+    identifier, text = match_columns(cells, _QUERY_NAMES)
+    if identifier is not None and text is not None:
+        columns = list(cells)
+        columns[identifier], columns[text] = fields.ids[0], fields.texts[0]
+        check_distinct(source, line, columns)
+        return columns
+    unlike = bool(later) and not _DIGIT.search(cells[0]) and all(map(_DIGIT.search, later))
+    if identifier == 0 or unlike:
+        shown = ", ".join(repr(cell[:40]) for cell in cells)
+        raise RecordError(
+            source,
+            line,
+            f"the first line is {shown}: it looks like a header, and does not name an id and a "
+            f"text. Call the columns query_id and text, or put a line that does so above it",
+        )
+    return None
