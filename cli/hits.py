@@ -50,6 +50,9 @@ def to_json(hit: Hit) -> dict[str, object]:
         data["arms"] = {
             name: {"score": arm.score, "rank": arm.rank} for name, arm in hit.arms.items()
         }
+    if hit.first_stage is not None:
+        first = hit.first_stage
+        data["first_stage"] = {"score": first.score, "rank": first.rank}
     if hit.arms or hit.matched:
         data["matched"] = list(hit.matched)
     return data | ({"index": hit.index} if hit.index else {})
@@ -82,6 +85,8 @@ def explain(hit: Hit) -> str:
     A rank is missing where that arm did not return the document and only scored it.
     """
     parts = []
+    if hit.first_stage is not None:
+        parts.append(f"before {hit.first_stage.score:.4f} (rank {hit.first_stage.rank})")
     for name, arm in hit.arms.items():
         digits = 4 if name == "dense" else 2
         rank = f" (rank {arm.rank})" if arm.rank is not None else ""

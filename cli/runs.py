@@ -50,6 +50,7 @@ def write_run(search: Search, source: str, run: str, skip_bad: bool, total: int 
             f"The columns of a TREC run are separated by blanks, so blanks in ids are written as "
             f"in a URL; the first is {ids.first}."
         )
+    search.note_cut_pairs()
     message(f"Answered {count:,} {'query' if count == 1 else 'queries'}: {run}")
 
 
@@ -57,6 +58,7 @@ def print_answers(search: Search, source: str, skip_bad: bool) -> None:
     """Print every hit of every query as a JSON object that begins with the query's id."""
     for query, hits in _answer_all(search, source, skip_bad, with_text=True):
         print_hits(hits, as_json=True, query={"query_id": query.query_id})
+    search.note_cut_pairs()
 
 
 def _answer_all(

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from retrieval.filters import Expression
     from retrieval.retriever import Retriever
 
-__all__ = ["Choices", "Loading", "Search", "open_search"]
+__all__ = ["CANDIDATES", "Choices", "Loading", "Search", "open_search"]
 
+CANDIDATES = 50
+"""How many hits a reranker reads; a test holds it equal to ``retrieval.rerank.CANDIDATES``."""
 LONG_TEXT = 1000
 """A text of fewer characters is hardly cut by any model."""
 
@@ -44,6 +46,8 @@ class Loading:
     trust: bool = False
     one_text: bool = False
     instruction: str | None = None
+    reranker: str | None = None
+    candidates: int = CANDIDATES
 
 
 class Search:
@@ -98,7 +102,17 @@ class Search:
             message("No document has a word of the text. Another mode looks for its meaning.")
         elif hits and hits[0].arms and not any(hit.arms["lexical"].score for hit in hits):
             message("No document has a word of the text: its meaning alone decides.")
+        self.note_cut_pairs()
         return hits
+
+    def note_cut_pairs(self) -> None:
+        """Say how many documents the reranker did not read to their end since this was asked."""
+        reranker = self.retriever.reranker
+        if reranker is not None and (cut := reranker.take_cut()):
+            warn(
+                f"{reranker.name} read {cut:,} of the candidates to token {reranker.max_tokens} "
+                f"and no further. Passages are short enough: index with --passages."
+            )
 
 
 def open_search(folders: Sequence[Path], choices: Choices, loading: Loading) -> Search:
@@ -125,6 +139,8 @@ def open_search(folders: Sequence[Path], choices: Choices, loading: Loading) -> 
         mode="lexical",
         trust_remote_code=loading.trust,
         instruction=loading.instruction,
+        reranker=loading.reranker,
+        candidates=loading.candidates,
         notify=message,
     )
     search = Search(retriever, " and ".join(map(str, folders)))

@@ -18,6 +18,7 @@ __all__ = [
     "Mask",
     "Notify",
     "Progress",
+    "Reranker",
     "Rows",
     "VectorIndex",
     "Vectors",
@@ -72,6 +73,28 @@ class Encoder(Protocol):
 
     def encode_documents(self, texts: Sequence[str]) -> Vectors:
         """Return float32 (N, D), rows in the order of ``texts``."""
+        ...
+
+
+class Reranker(Protocol):
+    """Scores documents for a query that it reads together with each of them."""
+
+    @property
+    def name(self) -> str:
+        """What a user types to load it."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens of a query and document together it reads."""
+        ...
+
+    def score(self, query: str, documents: Sequence[str]) -> Floats:
+        """Return one score per document, float32 (N,), in the order given."""
+        ...
+
+    def take_cut(self) -> int:
+        """Return how many documents were not read to their end since the last call."""
         ...
 
 

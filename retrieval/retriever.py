@@ -19,7 +19,8 @@ from indexes.group import IndexGroup, open_group
 from retrieval.blend import LEXICAL, Blend
 from retrieval.errors import UsageError
 from retrieval.filters.tree import Expression
-from retrieval.protocols import Encoder, Notify, VectorIndex, silent
+from retrieval.protocols import Encoder, Notify, Reranker, VectorIndex, silent
+from retrieval.rerank import CANDIDATES, rerank
 from retrieval.types import Hit, Query, check_fingerprints
 
 __all__ = ["Places", "Retriever"]
@@ -37,6 +38,7 @@ class Retriever:
         which a lexical search never does.
     index : holds vectors that an encoder with the same fingerprint made.
     other_prompt : whether the encoder may have another query prompt than the index was made with.
+    reranker : reads the ``candidates`` best hits of each search again, and orders them.
 
     Raises
     ------
@@ -49,8 +51,12 @@ class Retriever:
         index: VectorIndex,
         *,
         other_prompt: bool = False,
+        reranker: Reranker | None = None,
+        candidates: int = CANDIDATES,
     ) -> None:
         self.index = index
+        self.reranker = reranker
+        self.candidates = candidates
         self._other_prompt = other_prompt
         self._load: Callable[[], Encoder] | None = None
         if isinstance(encoder, Encoder):
@@ -85,6 +91,8 @@ class Retriever:
         mode: str | None = None,
         trust_remote_code: bool = False,
         instruction: str | None = None,
+        reranker: str | None = None,
+        candidates: int = CANDIDATES,
         notify: Notify = silent,
     ) -> Self:
         """Return a retriever for an index, with the model that made it.
@@ -103,6 +111,9 @@ class Retriever:
             model.
         instruction : goes before queries in the model's template, in place of the index's own
             query prompt.
+        reranker : a CrossEncoder that reads the best hits again: a folder, or OWNER/NAME on the
+            model hub.
+        candidates : how many hits it reads; never fewer than are asked for.
         notify : receives one line for the user at each slow or notable step.
 
         Raises
@@ -110,7 +121,7 @@ class Retriever:
         SourceNotFoundError, IndexCorruptError : as ``Index.open``.
         FingerprintError : the model that was loaded did not make the index, or two indexes were
             made by different models.
-        MillpondError : the model cannot be loaded; as ``Embedder.load``.
+        MillpondError : a model cannot be loaded; as ``Embedder.load`` and ``load_reranker``.
         """
         opened = _open(index)
         load: Callable[..., Encoder] = load_for_text if one_text else load_for_index
@@ -128,9 +139,18 @@ class Retriever:
                 instruction=instruction,
             )
 
-        other_prompt = instruction is not None
+        encoder = load_model if mode == LEXICAL else load_model()
+        loaded = None
+        if reranker is not None:
+            from embedder.models.sentence_transformers import load_reranker
+
+            loaded = load_reranker(reranker, device, notify, trust_remote_code=trust_remote_code)
         return cls(
-            load_model if mode == LEXICAL else load_model(), opened, other_prompt=other_prompt
+            encoder,
+            opened,
+            other_prompt=instruction is not None,
+            reranker=loaded,
+            candidates=candidates,
         )
 
     def __enter__(self) -> Self:
@@ -162,7 +182,9 @@ class Retriever:
         """
         _check_k(k)
         ask = self._prepare([text], Blend(mode, fusion, weight))
-        return ask(k, where=where)[0]
+        if self.reranker is None:
+            return ask(k, where=where)[0]
+        return rerank(self.reranker, text, ask(max(k, self.candidates), where=where)[0], k)
 
     def search_many(
         self,
@@ -182,18 +204,28 @@ class Retriever:
         options are those of ``search``.
         """
         _check_k(k)
-        blend = Blend(mode, fusion, weight)
+        reranker, blend = self.reranker, Blend(mode, fusion, weight)
+        wanted, with_text = (k, with_text) if reranker is None else (max(k, self.candidates), True)
         stream = iter(queries)
         with ThreadPoolExecutor(1, thread_name_prefix="millpond-search") as pool:
             waiting: tuple[list[Query], Future[list[list[Hit]]]] | None = None
             while chunk := list(islice(stream, batch)):
                 ask = self._prepare([query.text for query in chunk], blend)
-                found = pool.submit(ask, k, with_text=with_text, where=where)
+                found = pool.submit(ask, wanted, with_text=with_text, where=where)
                 if waiting is not None:
-                    yield from zip(waiting[0], waiting[1].result(), strict=True)
+                    yield from self._finish(*waiting, k)
                 waiting = (chunk, found)
             if waiting is not None:
-                yield from zip(waiting[0], waiting[1].result(), strict=True)
+                yield from self._finish(*waiting, k)
+
+    def _finish(
+        self, queries: list[Query], found: Future[list[list[Hit]]], k: int
+    ) -> Iterator[tuple[Query, list[Hit]]]:
+        """Yield each query with its hits, read again where there is a reranker."""
+        for query, hits in zip(queries, found.result(), strict=True):
+            if self.reranker is not None:
+                hits = rerank(self.reranker, query.text, hits, k)
+            yield query, hits
 
     def _prepare(self, texts: list[str], blend: Blend) -> Callable[..., list[list[Hit]]]:
         """Return the search for these texts, which are encoded now where the mode needs it."""

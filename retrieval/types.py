@@ -90,6 +90,7 @@ class Hit:
     matched : the words of the document, as written there, that a word of the query matches; empty
         after a dense search, or if texts were not requested.
     index : the name of the index, where several were searched.
+    first_stage : score and rank of the search, where a reranker has given ``score`` and ``rank``.
     """
 
     rank: int
@@ -101,6 +102,7 @@ class Hit:
     arms: Mapping[str, ArmScore] = field(default_factory=dict)
     matched: tuple[str, ...] = ()
     index: str = ""
+    first_stage: ArmScore | None = None
 
 
 @dataclass(frozen=True, slots=True)

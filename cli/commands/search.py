@@ -20,7 +20,7 @@ from cli.options import (
     TrustOption,
 )
 from cli.output import check_output, print_line
-from cli.searching import Choices, Loading, open_search
+from cli.searching import CANDIDATES, Choices, Loading, open_search
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 
 if TYPE_CHECKING:
@@ -105,6 +105,24 @@ def search(
             "--model", "-m", metavar="MODEL", show_default="the model that made the index"
         ),
     ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            "--rerank",
+            metavar="MODEL",
+            help="A CrossEncoder that reads the best hits again, each with the text.",
+        ),
+    ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            "--candidates",
+            metavar="N",
+            min=1,
+            help="With --rerank: how many hits it reads.",
+            show_default=str(CANDIDATES),
+        ),
+    ] = None,
     instruction: InstructionOption = None,
     where: Annotated[
         str | None,
@@ -126,16 +144,17 @@ def search(
     Documents are compared by meaning and by words, or with --mode by one of them. On a terminal
     each hit says why it is one: the score and rank of both, and the words that matched. With
     --json, one object per hit: rank, doc_id, score, title, text; and, where there are any,
-    metadata, arms, matched and index. With --queries, a TREC run: query id, Q0, document id, rank
-    from 1, score and tag per line; or with --json, the objects with the query's id. A filter
-    compares fields with ==, !=, <, <=, >, >=, in, not in and contains, joined by and, or, not and
-    parentheses. At the prompt, :help lists commands such as :k 20 and :mode lexical.
+    metadata, arms, matched, first_stage and index. With --queries, a TREC run: query id, Q0,
+    document id, rank from 1, score and tag per line; or with --json, the objects with the query's
+    id. A filter compares fields with ==, !=, <, <=, >, >=, in, not in and contains, joined by
+    and, or, not and parentheses. At the prompt, :help lists commands such as :k 20.
 
     \b
     Examples:
       millpond search demo-index "delete a folder and everything in it"
       millpond search demo-index
       millpond search my-index "error E-4711" --mode lexical
+      millpond search my-index "dams and fish" --rerank cross-encoder/ms-marco-MiniLM-L6-v2
       millpond search part-1 part-2 "dams and fish" --filter 'year >= 2020 and lang == "en"'
       millpond search my-index --queries queries.jsonl --run run.trec
     """
@@ -156,8 +175,20 @@ def search(
         fusion.value,
         weight,
     )
-    one_text = queries is None
-    loading = Loading(model, device, speed, trust_remote_code, one_text, instruction)
+    if candidates is not None and rerank is None:
+        from retrieval.errors import UsageError
+
+        raise UsageError("--candidates goes with --rerank MODEL. Leave it out, or type both.")
+    loading = Loading(
+        model,
+        device,
+        speed,
+        trust_remote_code,
+        one_text=queries is None and rerank is None,  # a reranker needs torch anyway
+        instruction=instruction,
+        reranker=rerank,
+        candidates=candidates or CANDIDATES,
+    )
     opened = open_search(request.folders, choices, loading)
     if queries is not None:
         from cli.runs import print_answers, write_run

@@ -2,11 +2,14 @@ import json
 import os
 
 import pytest
+from sentence_transformers import CrossEncoder
 
 from cli.console import clean
 from cli.hits import lay_out as _layout
+from cli.searching import CANDIDATES
 from indexes import Index
-from retrieval import Hit
+from retrieval import Hit, rerank
+from tests.embedder.models import rerankers
 
 
 def test_prints_rank_score_id_title_and_text(millpond, index_folder):
@@ -238,3 +241,43 @@ def test_neither_the_queries_nor_the_index_are_replaced_by_the_run(
         assert result.exit_code == 2
         assert f"{run}: this is the input. Name another file with --run." in result.stderr
         assert run.read_bytes() == before
+
+
+@pytest.fixture
+def reranker(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reranker")
+    rerankers.write_bert(folder)
+    return folder
+
+
+def test_rerank_reads_the_hits_again_and_says_what_it_did_not_read(
+    millpond, write_jsonl, tmp_path, reranker
+):
+    corpus = write_jsonl(
+        "corpus.jsonl",
+        {"_id": "long", "text": "the mill pond " * 20},
+        {"_id": "short", "text": "the mill"},
+        {"_id": "other", "text": "a pond"},
+    )
+    millpond("index", corpus, "--out", tmp_path / "index", "--whole")
+    asked = ("search", tmp_path / "index", "mill pond", "--rerank", reranker, "--json")
+    result = millpond(*asked)
+    assert result.exit_code == 0, result.stderr
+    hits = [json.loads(line) for line in result.stdout.splitlines()]
+    expected = CrossEncoder(str(reranker), device="cpu").predict(
+        [("mill pond", hit["text"]) for hit in hits]
+    )
+    assert [hit["score"] for hit in hits] == pytest.approx(sorted(expected, reverse=True), abs=1e-5)
+    assert sorted(hit["first_stage"]["rank"] for hit in hits) == [1, 2, 3]
+    assert "read 1 of the candidates to token 24 and no further" in result.stderr
+    assert len(millpond(*asked, "-k", 1, "--candidates", 2).stdout.splitlines()) == 1
+
+
+def test_candidates_without_a_reranker_are_refused(millpond, index_folder):
+    result = millpond("search", index_folder, "water", "--candidates", 5)
+    assert result.exit_code == 2
+    assert "--candidates goes with --rerank MODEL" in result.stderr
+
+
+def test_the_default_of_candidates_is_the_librarys():
+    assert CANDIDATES == rerank.CANDIDATES

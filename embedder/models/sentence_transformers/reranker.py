@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,9 @@ class Reranker:
         self._model = model
         self.max_tokens = int(model.max_seq_length or 512)
         self._batch_tokens = _CUDA_BATCH_TOKENS if model.device.type == "cuda" else _BATCH_TOKENS
+        self._counter = copy.deepcopy(model.tokenizer)  # used while another thread scores
+        self._lock = threading.Lock()
+        self._cut = 0
 
     @property
     def device(self) -> str:
@@ -56,45 +61,63 @@ class Reranker:
         UsageError : a text is not valid; or this process was forked from one that had computed.
         ModelError : the model gave NaN or infinity.
         """
+        scores = np.empty(len(documents), dtype=np.float32)
+        lengths = self.count_tokens(query, documents)
+        self._cut += sum(length > self.max_tokens for length in lengths)
+        for rows in self.plan_batches(lengths):
+            scores[rows] = self.score_batch(query, [documents[row] for row in rows], raw=raw)
+        return scores
+
+    def take_cut(self) -> int:
+        """Return how many documents ``score`` has not read to their end since the last call."""
+        cut, self._cut = self._cut, 0
+        return cut
+
+    def score_batch(self, query: str, documents: Sequence[str], *, raw: bool = False) -> Floats:
+        """Return the scores of documents that go through the model together; as ``score``."""
         import torch
 
         check_texts([query, *documents])
         check_threads()
-        scores = np.empty(len(documents), dtype=np.float32)
-        activation = torch.nn.Identity() if raw else None  # None: the model's own
-        for rows in self._batches(self.count_tokens(query, documents)):
-            pairs = [(query, documents[row]) for row in rows]
-            scores[rows] = self._model.predict(
-                pairs, batch_size=len(pairs), activation_fn=activation, show_progress_bar=False
-            )
+        scores: Floats = self._model.predict(
+            [(query, document) for document in documents],
+            batch_size=max(len(documents), 1),
+            activation_fn=torch.nn.Identity() if raw else None,  # None: the model's own
+            show_progress_bar=False,
+        )
         if not np.isfinite(scores).all():
             raise ModelError(f"The reranker {self.name} gave a score that is not a finite number.")
-        return scores
+        return scores.astype(np.float32, copy=False)
 
     def count_tokens(self, query: str, documents: Sequence[str]) -> list[int]:
         """Return the tokens of each pair, before it is cut to ``max_tokens``.
 
         What a chat template adds is not counted.
+
+        Raises
+        ------
+        UsageError : a text is not valid.
         """
+        check_texts([query, *documents])
         if not documents:
             return []
         queries = [query] * len(documents)
-        rows = self._model.tokenizer(
-            queries, list(documents), truncation=False, padding=False, verbose=False
-        )
+        with self._lock:
+            rows = self._counter(
+                queries, list(documents), truncation=False, padding=False, verbose=False
+            )
         return [len(row) for row in rows["input_ids"]]
 
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Yield rows of similar length, the longest first, within the tokens of a batch."""
-        batch: list[int] = []
+    def plan_batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Return rows of similar length, the longest first, each list within a batch's tokens."""
+        batches: list[list[int]] = []
+        longest = 0
         for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-            longest = min(lengths[batch[0] if batch else row], self.max_tokens)
-            if batch and longest * (len(batch) + 1) > self._batch_tokens:
-                yield batch
-                batch = []
-            batch.append(row)
-        if batch:
-            yield batch
+            if not batches or longest * (len(batches[-1]) + 1) > self._batch_tokens:
+                batches.append([])
+                longest = min(lengths[row], self.max_tokens)
+            batches[-1].append(row)
+        return batches
 
 
 def load_reranker(
