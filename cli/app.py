@@ -11,6 +11,7 @@ from cli.commands.change import add, delete, update
 from cli.commands.check import check
 from cli.commands.compare import compare
 from cli.commands.conform import conform
+from cli.commands.distill import distill
 from cli.commands.doctor import doctor
 from cli.commands.embed import embed
 from cli.commands.index import index
@@ -23,6 +24,7 @@ from cli.commands.search import search
 from cli.commands.serve import serve
 from cli.commands.study import study
 from cli.commands.train import train
+from cli.commands.tune import tune
 from cli.commands.whiten import whiten
 from cli.errors import MillpondGroup, PanelCommand
 
@@ -46,11 +48,13 @@ COMMANDS = (
     update,
     delete,
     reindex,
+    tune,
     info,
     check,
     serve,
     embed,
     train,
+    distill,
     mine,
     merge,
     soup,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Self, overload
 
@@ -14,6 +15,7 @@ from indexes.search.modes import modes_of, search_named
 from indexes.search.selection import Where
 from indexes.snapshot import Snapshot
 from indexes.storage.manifest import Manifest
+from indexes.storage.staging import has_finished_shards
 from indexes.transaction import Transaction, begin
 from indexes.writing import Engine, IndexConfig, Source, create_index, read_source
 from retrieval import Encoder, Fingerprint, Hit, Progress, Vectors, check_fingerprints
@@ -361,6 +363,8 @@ class Index:
         factory: str | None = None,
         overwrite: bool = False,
         store: Backend | None = None,
+        arms: Sequence[str] | None = None,
+        language: str | None = None,
     ) -> Index:
         """Build another index of the same vectors and return it; nothing is embedded.
 
@@ -371,6 +375,8 @@ class Index:
         backend, factory : as in ``IndexConfig``; by default those of the index, and where the
             backend changes, "Flat".
         store : a backend with options of its own, of the kind that ``backend`` names.
+        arms, language : as in ``IndexConfig``; by default those of the index. An arm that is
+            added, or that is damaged, is made from the stored documents.
 
         Raises
         ------
@@ -378,7 +384,7 @@ class Index:
         UsageError : the factory cannot be built.
         SourceNotFoundError, IndexCorruptError, StorageError : as ``Index.open``.
         """
-        target = Target(backend, factory, store)
+        target = Target(backend, factory, store, arms, language)
         draft, chosen = target.resolve(self.manifest)
         chosen.check(draft.dimension, draft.factory)
         folder = self.folder if out is None else Path(out)
@@ -389,6 +395,24 @@ class Index:
         with begin(folder, overwrite=overwrite) as transaction:
             manifest = rebuild(transaction, target, self.folder)
         return Index(folder, manifest, self.encoder)
+
+    def keep_weight(self, weight: float | None) -> Manifest:
+        """Keep the dense arm's share in hybrid search, None for the default.
+
+        Raises
+        ------
+        UsageError : the weight is outside 0 to 1, or an interrupted change is still to be finished.
+        SourceNotFoundError, IndexCorruptError, StorageError : as ``delete``.
+        """
+        Blend("hybrid", weight=weight)
+        with self.transaction(restart=False) as transaction:
+            if has_finished_shards(transaction.staging):
+                raise UsageError(
+                    f"An interrupted change of {self.folder} has embedded documents that would be "
+                    "lost. Type its command again first, then this one."
+                )
+            manifest = transaction.snapshot.manifest
+            return transaction.publish(replace(manifest, weight=weight))
 
     def check(self) -> Manifest:
         """Read every file as it is now, compare its checksum, and return the manifest.

@@ -28,6 +28,7 @@ __all__ = [
     "CANDIDATES",
     "Part",
     "Pool",
+    "best_documents",
     "collect",
     "fuse",
     "hybrid_search",
@@ -155,7 +156,7 @@ def hybrid_search(
         pools = collect(parts, vectors[pending], chosen, depth)
         unsettled = []
         for query, pool in zip(pending, pools, strict=True):
-            best = _best_documents(parts, pool, fuse(pool, blend), k)
+            best = best_documents(parts, pool, fuse(pool, blend), k)
             if len(best) < k and depth < total:
                 unsettled.append(query)
             else:
@@ -177,7 +178,7 @@ def lexical_search(
         depth = k
         while True:
             pool = _collect_words(parts, text, depth)
-            best = _best_documents(parts, pool, pool.scores[LEXICAL], k)
+            best = best_documents(parts, pool, pool.scores[LEXICAL], k)
             if len(best) >= k or depth >= total or len(pool.ids) < depth:
                 break
             depth *= PASSAGES_PER_HIT
@@ -294,7 +295,7 @@ def _fill(
         scores[LEXICAL][missing] = arm.score(text, rows[missing])
 
 
-def _best_documents(
+def best_documents(
     parts: Sequence[Part], pool: Pool, fused: Floats, k: int
 ) -> list[tuple[float, int]]:
     """Return (fused score, candidate) of the k best documents."""

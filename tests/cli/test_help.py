@@ -39,6 +39,7 @@ def test_the_commands_are_those_of_the_contract():
         "update",
         "delete",
         "reindex",
+        "tune",
         "info",
         "check",
         "serve",
