@@ -48,7 +48,7 @@ def instruct(
     """Return the model's name, with the query prompt of the instruction if there is one."""
     if instruction is None:
         return model
-    from embedder.models.instructions import add_instruction
+    from embedder.instructions import add_instruction
     from embedder.models.names import DEFAULT_MODEL
 
     return add_instruction(model or DEFAULT_MODEL, instruction, notify)

@@ -164,7 +164,7 @@ def load_for_index(
     chosen = choose_speed(speed, made)
     name = model or made.model
     if instruction is not None:
-        from embedder.models.instructions import replace_instruction
+        from embedder.instructions import replace_instruction
 
         name = replace_instruction(name, instruction, notify)
     encoder = load_encoder(name, device, chosen, notify, trust_remote_code=trust_remote_code)

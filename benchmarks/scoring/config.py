@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.tasks.instructions import Instructions
 from indexes import list_backends
 from retrieval.errors import UnknownNameError, UsageError
 
@@ -30,6 +31,8 @@ class BenchConfig:
     device : see ``Embedder.load``.
     speed : see ``Embedder.load``; models of sentence-transformers and bm25 know none.
     trust_remote_code : see ``load_encoder``.
+    instructions : what goes into the query template of every model but bm25, task by task; None
+        leaves the models their own query prompts.
 
     Raises
     ------
@@ -48,6 +51,7 @@ class BenchConfig:
     device: str | None = None
     speed: str = "exact"
     trust_remote_code: bool = False
+    instructions: Instructions | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading anything."""

@@ -41,6 +41,7 @@ class Run:
     Attributes
     ----------
     hashes : SHA-256 of each file of the task, by role.
+    instruction : that went into the model's query template; None for none.
     """
 
     model: str
@@ -48,10 +49,14 @@ class Run:
     task: Task
     hashes: Mapping[str, str]
     config: BenchConfig
+    instruction: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """How it is scored; part of ``digest``."""
+        return self._protocol() | ({"instruction": self.instruction} if self.instruction else {})
+
+    def _protocol(self) -> dict[str, Any]:
         if self.task.task_type != "retrieval":
             return dict(TEXT_TASK_TYPES[self.task.task_type].settings)
         settings = {"protocol": PROTOCOL, "k": self.config.k, "depth": self.config.depth}

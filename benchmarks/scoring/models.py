@@ -18,12 +18,14 @@ from retrieval.protocols import Notify
 
 if TYPE_CHECKING:
     from embedder import Embedder
+    from embedder.models.sentence_transformers import SentenceTransformersEncoder
 
 __all__ = [
     "Bm25Model",
     "Load",
     "LoadedModel",
     "check_model_name",
+    "instruct_model",
     "load_model",
     "wrap_embedder",
 ]
@@ -99,6 +101,23 @@ def load_model(
     encoder = load_encoder(name, device, speed, notify, trust_remote_code=trust_remote_code)
     if isinstance(encoder, Embedder):
         return wrap_embedder(name, encoder)
+    return _wrap_library(name, encoder)
+
+
+def instruct_model(loaded: LoadedModel, name: str, prompt: str) -> LoadedModel:
+    """Return a loaded model with another query prompt; ``name`` is what loads it without."""
+    from embedder.embedder import Embedder
+    from embedder.models.names import write_value
+    from embedder.models.sentence_transformers import SentenceTransformersEncoder
+
+    encoder = loaded.encoder
+    assert isinstance(encoder, Embedder | SentenceTransformersEncoder)
+    other = encoder.with_query_prompt(prompt, f"{name},query_prompt={write_value(prompt)}")
+    return wrap_embedder(name, other) if isinstance(other, Embedder) else _wrap_library(name, other)
+
+
+def _wrap_library(name: str, encoder: SentenceTransformersEncoder) -> LoadedModel:
+    """Return a model of sentence-transformers with what its costs need."""
     folder = find_folder(name)
     return LoadedModel(
         encoder,

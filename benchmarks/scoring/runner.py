@@ -14,6 +14,7 @@ from benchmarks.scoring.bm25 import BM25_NAME, bm25_fingerprint
 from benchmarks.scoring.cache import Cache, ShowProgress, show_nothing
 from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.evaluation import Run, evaluate
+from benchmarks.scoring.instructed import Instructed, label_model
 from benchmarks.scoring.models import (
     Bm25Model,
     Load,
@@ -110,6 +111,7 @@ class _Benchmark:
         self._hashes: dict[str, Mapping[str, str]] = {}
         self._data: dict[str, TaskData] = {}
         self._ready: dict[str, LoadedModel] = {}
+        self._instructed = Instructed(config, notify)
 
     def results(self) -> list[Result]:
         """Compute every missing result and return all of them."""
@@ -120,6 +122,9 @@ class _Benchmark:
                 f"bm25 only retrieves, and no task here is retrieval but {task_types}. Name a BEIR "
                 f"folder, or another model."
             )
+        if self._config.instructions is not None and not self._is_ours:
+            raise UsageError("Instructions need models that are loaded by name; leave load out.")
+        self._instructed.check(tasks)
         _make_folder(self._config.out)
         for task in tasks:
             self._hashes[task.name] = self._remembered.hash_files(task_files(task))
@@ -150,14 +155,24 @@ class _Benchmark:
         return [task for task in tasks if task.task_type == "retrieval"]
 
     def _run(self, model: str, fingerprint: Fingerprint, task: Task) -> Run:
-        return Run(model, fingerprint, task, self._hashes[task.name], self._config)
+        """Return the run of a model that has this fingerprint by itself."""
+        return Run(
+            label_model(self._config, model),
+            self._instructed.fingerprint(model, fingerprint, task),
+            task,
+            self._hashes[task.name],
+            self._config,
+            self._instructed.find(model, task),
+        )
 
     def _finished(self, model: str, fingerprint: Fingerprint | None, task: Task) -> Result | None:
         """Return the finished result, None if it must be computed."""
         if fingerprint is None:
             return None
         try:
-            result = read_result(result_path(self._config.out, model, task.name))
+            result = read_result(
+                result_path(self._config.out, label_model(self._config, model), task.name)
+            )
         except MillpondError:  # absent, damaged or of an older format: all are computed again
             return None
         return result if result.run_digest == self._run(model, fingerprint, task).digest else None
@@ -192,7 +207,8 @@ class _Benchmark:
                     continue
             if isinstance(loaded, LoadedModel):
                 loaded = replace(loaded, sharers=self._waiting(model, task))
-            result = self._compute(self._run(model, loaded.fingerprint, task), loaded)
+            run = self._run(model, loaded.fingerprint, task)
+            result = self._compute(run, self._instructed.instruct(model, loaded, task))
             if result is not None:
                 yield result
         if loaded is not None:
@@ -217,7 +233,8 @@ class _Benchmark:
     @cached_property
     def _sharers(self) -> dict[str, list[str]]:
         """Who shares a forward pass with whom; found late, since it imports torch."""
-        return find_sharers(self._config.models) if self._is_ours else {}
+        alone = not self._is_ours or self._config.instructions is not None
+        return {} if alone else find_sharers(self._config.models)
 
     def _ready_sharers(self, model: str, loaded: LoadedModel) -> None:
         """Build the later models that can share a forward pass with a loaded one."""

@@ -15,6 +15,7 @@ from cli.console import clean, message, progress, warn, write_error
 from cli.models import keep_memory, say_once
 from cli.options import (
     DeviceOption,
+    InstructionOption,
     JsonOption,
     SkipBadOption,
     SpeedName,
@@ -26,6 +27,7 @@ from cli.output import print_json, print_line, stdout_width, truncate
 if TYPE_CHECKING:
     from benchmarks.scoring.results import Result
     from benchmarks.scoring.runner import Failure
+    from benchmarks.tasks.instructions import Instructions
 
 __all__ = ["bench", "layout_scores"]
 
@@ -63,6 +65,16 @@ def bench(
     factory: Annotated[
         str, typer.Option(metavar="TYPE", help="A FAISS factory string: Flat is exact.")
     ] = "Flat",
+    instruction: InstructionOption = None,
+    instructions: Annotated[
+        str | None,
+        typer.Option(
+            "--instructions",
+            metavar="published|FILE",
+            help="An instruction for each task, from a TOML file or as e5-mistral's authors gave "
+            "them.",
+        ),
+    ] = None,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
     speed: SpeedOption = SpeedName.EXACT,
@@ -81,6 +93,7 @@ def bench(
       millpond bench -m smollm2-135m:model1 -t my-beir-folder -t pairs.tsv -o results
     """
     from benchmarks import BenchConfig, run_benchmark
+    from benchmarks.scoring.instructed import label_model
 
     config = BenchConfig(
         models=model,
@@ -94,6 +107,7 @@ def bench(
         device=device,
         speed=speed,
         trust_remote_code=trust_remote_code,
+        instructions=_choose_instructions(instruction, instructions),
     )
     failures: list[Failure] = []
     keep_memory()
@@ -105,8 +119,23 @@ def bench(
     if json:
         _print_json(out, results)
     elif results:
-        _print_table(model, results)
+        _print_table([label_model(config, name) for name in model], results)
     _finish(out, results, failures)
+
+
+def _choose_instructions(instruction: str | None, source: str | None) -> Instructions | None:
+    """Return the instructions that were asked for, None for the models' own query prompts."""
+    from benchmarks.tasks.instructions import Instructions, read_instructions
+    from retrieval.errors import UsageError
+
+    if instruction is not None and source is not None:
+        raise UsageError(
+            "--instruction is for all tasks, --instructions for each; expected one of the two. "
+            "Leave one out."
+        )
+    if instruction is not None:
+        return Instructions.of_all(instruction)
+    return None if source is None else read_instructions(source)
 
 
 def _notes(results: Sequence[Result]) -> list[str]:

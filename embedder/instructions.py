@@ -30,6 +30,7 @@ __all__ = [
     "DEFAULT_TEMPLATE",
     "add_instruction",
     "check_instruction",
+    "fill_instruction",
     "find_template",
     "replace_instruction",
 ]
@@ -64,7 +65,12 @@ def find_template(prompts: Iterable[str]) -> str | None:
 
 
 def add_instruction(model: str, instruction: str, notify: Notify = silent) -> str:
-    """Return the name of a model with the query prompt that an instruction gives.
+    """Return the name of a model with the query prompt that ``fill_instruction`` gives."""
+    return f"{model},query_prompt={write_value(fill_instruction(model, instruction, notify))}"
+
+
+def fill_instruction(model: str, instruction: str, notify: Notify = silent) -> str:
+    """Return the query prompt that an instruction gives a model.
 
     The model's own template is filled where a prompt of its files has one; another decoder gets
     ``DEFAULT_TEMPLATE``, and one line says so.
@@ -102,7 +108,7 @@ def add_instruction(model: str, instruction: str, notify: Notify = silent) -> st
         )
     prompt = template.replace(_GAP, said)
     notify(f"Query prompt: {prompt!r}")
-    return f"{model},query_prompt={write_value(prompt)}"
+    return prompt
 
 
 def replace_instruction(model: str, instruction: str, notify: Notify = silent) -> str:
