@@ -1,8 +1,8 @@
-"""The encoder of a command, and the documents that it reads."""
+"""The encoder of a command, and what is told of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cli.console import message, warn
@@ -11,11 +11,10 @@ from cli.options import OVERLAP, TOKENS
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
     from embedder.splitting import PassageSplitter
-    from retrieval import Corpus, Document, Encoder, Fingerprint, Vectors
+    from retrieval import Corpus, Encoder, Fingerprint, Vectors
     from retrieval.texts import Texts
 
 __all__ = [
-    "Reading",
     "ReportingEncoder",
     "instruct",
     "keep_memory",
@@ -146,53 +145,3 @@ def name_passages(passages: Mapping[str, int]) -> str:
     if set(passages) != {TOKENS, OVERLAP}:
         return str(dict(passages))
     return f"of at most {passages[TOKENS]:,} tokens, overlapping by {passages[OVERLAP]:,}"
-
-
-class Reading:
-    """Counts documents as they pass, and warns if a title leaves a passage no room.
-
-    Parameters
-    ----------
-    documents : read once.
-    encoder, passages : what the documents are split for, and how.
-
-    Attributes
-    ----------
-    count : the documents that have passed.
-    """
-
-    def __init__(
-        self, documents: Iterable[Document], encoder: LoadedEncoder, passages: Mapping[str, int]
-    ) -> None:
-        self.count = 0
-        self._documents = documents
-        self._encoder = encoder
-        self._tokens = passages.get(TOKENS, 0)
-        self._longest_title = -1  # an empty one is looked at too
-        self._warned = not passages
-
-    def __iter__(self) -> Iterator[Document]:
-        for document in self._documents:
-            self.count += 1
-            if not self._warned and len(document.title) > self._longest_title:
-                self._longest_title = len(document.title)
-                self._check(document)
-            yield document
-
-    def _check(self, document: Document) -> None:
-        """Warn once if title, prompt and passage are more than the model reads."""
-        from embedder.splitting import tokens_beside, tokens_read
-
-        beside = tokens_beside(self._encoder, document.title)
-        longest = tokens_read(self._encoder)
-        if beside + self._tokens <= longest:
-            return
-        self._warned = True
-        what = f"the title of {document.doc_id!r}" if document.title else "the end of a text"
-        room = longest - beside
-        advice = f"Type --passages {room} or less" if room > 0 else "Shorten the title"
-        warn(
-            f"The model reads {longest} tokens. {beside} of them are taken by {what} and the "
-            f"model's prompt, so the end of passages of {self._tokens} tokens is not read. "
-            f"{advice}, or choose a model with a larger max_tokens."
-        )

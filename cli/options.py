@@ -28,6 +28,7 @@ __all__ = [
     "SpeedName",
     "SpeedOption",
     "TrustOption",
+    "WholeOption",
     "WorkersOption",
     "choose_engine",
     "choose_passages",
@@ -118,7 +119,15 @@ PassagesOption = Annotated[
         min=1,
         help="Split long documents into passages of at most this many tokens; a hit shows "
         "the best one.",
-        show_default="whole documents, of which the model reads the beginning",
+        show_default="whole documents; 90 if more than a tenth of them are too long",
+    ),
+]
+WholeOption = Annotated[
+    bool,
+    typer.Option(
+        "--whole",
+        help="Embed each document once, even if more than a tenth of them are longer than the "
+        "model reads.",
     ),
 ]
 OverlapOption = Annotated[
@@ -161,7 +170,7 @@ WorkersOption = Annotated[
 ]
 
 
-def choose_passages(tokens: int | None, overlap: int | None) -> dict[str, int]:
+def choose_passages(tokens: int | None, overlap: int | None, whole: bool = False) -> dict[str, int]:
     """Return the passage settings for the manifest; empty if documents stay whole.
 
     Raises
@@ -170,6 +179,8 @@ def choose_passages(tokens: int | None, overlap: int | None) -> dict[str, int]:
     """
     from retrieval.errors import UsageError
 
+    if whole and tokens is not None:
+        raise UsageError("--whole and --passages exclude each other. Leave one of them out.")
     if tokens is None:
         if overlap is not None:
             raise UsageError("--overlap goes with --passages TOKENS. Leave it out, or type both.")

@@ -14,15 +14,24 @@ import typer
 
 from cli.console import message, progress
 from cli.models import (
-    Reading,
     ReportingEncoder,
     keep_memory,
     load_splitter,
     note_untrained,
-    warn_skipped,
 )
 from cli.options import DeviceOption, IndexSpeedOption, SkipBadOption, TrustOption
 from cli.output import report_change
+from cli.reading import (
+    CorpusArgument,
+    EncodingOption,
+    Fields,
+    IdOption,
+    Reading,
+    TemplateOption,
+    TextOption,
+    TitleOption,
+    warn_changed_types,
+)
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 
 if TYPE_CHECKING:
@@ -35,9 +44,6 @@ COMPACT_SHARE = 0.25
 """What --help shows; a test holds it equal to ``IndexConfig.compact_share``."""
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")]
-CorpusArgument = Annotated[
-    str, typer.Argument(metavar="CORPUS", help="Anything that millpond index reads; - for stdin.")
-]
 IndexModelOption = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="MODEL", show_default="the model that made the index"),
@@ -65,7 +71,8 @@ class Embedding:
     """An add or update as it was typed."""
 
     folder: Path
-    corpus: str
+    corpus: list[str]
+    fields: Fields
     model: str | None
     device: str | None
     speed: str | None
@@ -84,18 +91,19 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     """
     from embedder.loading import load_for_index
     from indexes import Index, IndexConfig, read_manifest
-    from retrieval import read_corpus
 
     use_stored_server(asked.folder, asked.url, asked.ask_key)
-    source = read_corpus(asked.corpus, skip_bad=asked.skip_bad)
+    manifest = read_manifest(asked.folder)
+    fields = asked.fields.or_those_of(manifest)
+    types = {name: str(kind) for name, kind in manifest.schema.types.items()}
+    source = fields.read(asked.corpus, skip_bad=asked.skip_bad, types=types)
     config = IndexConfig(
         corpus_name=source.name,
         reading={"skip_bad": asked.skip_bad},
         restart=asked.restart,
         compact_share=asked.compact_at,
     )
-    manifest = read_manifest(asked.folder)
-    if asked.corpus != "-":
+    if "-" not in asked.corpus:
         next(iter(source), None)  # an empty or wholly unreadable corpus shows here
     made = manifest.fingerprint
     keep_memory()
@@ -113,7 +121,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     noun = "passages" if split else "documents"
     started = time.monotonic()
     with progress("Embedding", None, noun) as advance:
-        reading = Reading(source, encoder, manifest.passages)
+        reading = Reading(source, encoder, manifest.passages, encoding=fields.encoding)
         change = carry(
             Index.open(asked.folder, ReportingEncoder(encoder, advance)),
             reading,
@@ -122,7 +130,8 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
             resumed=lambda rows: message(f"Continuing: {rows:,} {noun} were stored before."),
         )
     report_change(change, asked.folder, time.monotonic() - started)
-    warn_skipped(source)
+    reading.report()
+    warn_changed_types(manifest, change, asked.folder)
     note_untrained(encoder)
 
 
@@ -147,6 +156,11 @@ def add(
     corpus: CorpusArgument,
     model: IndexModelOption = None,
     skip_bad: SkipBadOption = False,
+    doc_id: IdOption = "",
+    title: TitleOption = "",
+    text: TextOption = "",
+    text_template: TemplateOption = "",
+    encoding: EncodingOption = "",
     restart: RestartOption = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
@@ -172,6 +186,7 @@ def add(
     asked = Embedding(
         folder,
         corpus,
+        Fields(doc_id, title, text, text_template, encoding),
         model,
         device,
         speed,
@@ -194,6 +209,11 @@ def update(
     ] = False,
     model: IndexModelOption = None,
     skip_bad: SkipBadOption = False,
+    doc_id: IdOption = "",
+    title: TitleOption = "",
+    text: TextOption = "",
+    text_template: TemplateOption = "",
+    encoding: EncodingOption = "",
     restart: RestartOption = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
@@ -225,6 +245,7 @@ def update(
     asked = Embedding(
         folder,
         corpus,
+        Fields(doc_id, title, text, text_template, encoding),
         model,
         device,
         speed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,14 +13,12 @@ import typer
 
 from cli.console import format_seconds, message, progress
 from cli.models import (
-    Reading,
     ReportingEncoder,
     instruct,
     keep_memory,
     load_encoder,
     load_splitter,
     note_untrained,
-    warn_skipped,
 )
 from cli.options import (
     AddressOption,
@@ -33,11 +32,23 @@ from cli.options import (
     SpeedName,
     SpeedOption,
     TrustOption,
+    WholeOption,
     WorkersOption,
     choose_engine,
     choose_passages,
 )
 from cli.output import count_rows, report_built
+from cli.reading import (
+    CorpusArgument,
+    EncodingOption,
+    Fields,
+    IdOption,
+    Reading,
+    TemplateOption,
+    TextOption,
+    TitleOption,
+    decide_passages,
+)
 from cli.store import (
     ANY_DIMENSION,
     AskKeyOption,
@@ -50,21 +61,13 @@ from cli.store import (
 
 if TYPE_CHECKING:
     from indexes import Manifest
+    from retrieval import Document
 
 __all__ = ["index"]
 
-EXAMPLE_QUESTION = "delete a folder and everything in it"
-
 
 def index(
-    corpus: Annotated[
-        str,
-        typer.Argument(
-            metavar="CORPUS",
-            help="A .jsonl, .csv, .tsv or .parquet file, a BEIR folder, a folder of .txt, .md "
-            "and .rst files, - for JSON lines on stdin, or python-stdlib (built in).",
-        ),
-    ],
+    corpus: CorpusArgument,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The index folder.")],
     model: ModelOption = None,
     instruction: InstructionOption = None,
@@ -86,10 +89,16 @@ def index(
     ] = "float32",
     passages: PassagesOption = None,
     overlap: OverlapOption = None,
+    whole: WholeOption = False,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Read only the first N documents.")
     ] = None,
     skip_bad: SkipBadOption = False,
+    doc_id: IdOption = "",
+    title: TitleOption = "",
+    text: TextOption = "",
+    text_template: TemplateOption = "",
+    encoding: EncodingOption = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the index that DIR holds.")
     ] = False,
@@ -121,13 +130,13 @@ def index(
     """
     from indexes import Index, IndexConfig, check_target
     from indexes.backends.qdrant import configured_backend
-    from retrieval import read_corpus
     from retrieval.protocols import no_progress
 
     flags = QdrantFlags(url, store, ask_key)
     options = read_qdrant_options(backend, factory, flags, out.resolve().name)
     described = configured_backend(replace(options, overwrite=overwrite)) if options else None
-    source = read_corpus(corpus, skip_bad=skip_bad, limit=limit)
+    fields = Fields(doc_id, title, text, text_template, encoding)
+    source = fields.read(corpus, skip_bad=skip_bad, limit=limit)
     config = IndexConfig(
         backend=backend,
         factory=factory,
@@ -136,7 +145,7 @@ def index(
         corpus_name=source.name,
         reading={"limit": limit, "skip_bad": skip_bad},
         vector_type=vectors,
-        passages=choose_passages(passages, overlap),
+        passages=choose_passages(passages, overlap, whole),
     )
     check_target(out, overwrite)
     trust = trust_remote_code
@@ -144,13 +153,17 @@ def index(
     chosen = choose_engine(engine, address, workers, model, device, speed, trust=trust)
     if described is not None:
         described.check(ANY_DIMENSION, factory)  # a server that is down shows before a model loads
-    if corpus != "-":
+    if "-" not in corpus:
         next(iter(source), None)  # an empty or wholly unreadable corpus shows before a model loads
     on = "cpu" if chosen else device  # the GPU is the workers'
     keep_memory()
     encoder = load_encoder(model, on, speed, trust_remote_code=trust)
+    documents: Iterable[Document] = source
+    if not config.passages:
+        found, documents = decide_passages(source, encoder, whole)
+        config = replace(config, passages=found)
     split = load_splitter(encoder, config.passages)
-    reading = Reading(source, encoder, config.passages)
+    reading = Reading(source, encoder, config.passages, documents, encoding)
     total, noun = (None, "passages") if split else (source.count_hint, "documents")
     started = time.monotonic()
     with progress("Indexing", total, noun) as advance:
@@ -173,10 +186,10 @@ def index(
             resumed=going_on,
         ).manifest
     _summarise(manifest, reading.count, out, time.monotonic() - started)
-    warn_skipped(source)
+    reading.report()
     report_built(manifest, out)
     note_untrained(encoder)
-    message(f'Next: millpond search {shlex.quote(str(out))} "{EXAMPLE_QUESTION}"')
+    message(f"Next: millpond search {shlex.quote(str(out))} {shlex.quote(reading.question)}")
 
 
 def _summarise(manifest: Manifest, count: int, out: Path, seconds: float) -> None:

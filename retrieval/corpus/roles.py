@@ -281,12 +281,12 @@ def _tell(first: Row, asked: Layout, chosen: Layout) -> str:
     for what in ("id", "title"):
         name = getattr(chosen, what)
         if name and not getattr(asked, what):
-            parts.append(f"{what} from " + ("the content" if name == CONTENT else repr(name)))
+            parts.append(f"the {what} from " + ("the content" if name == CONTENT else repr(name)))
     if chosen.text and not asked.text:
-        parts.append(f"text from {chosen.text[0]!r}")
+        parts.append(f"the text from {chosen.text[0]!r}")
     if not parts:
         return ""
-    made = ", so a changed record is a new document" if "id from the content" in parts else ""
+    made = ", so a changed record is a new document" if "the id from the content" in parts else ""
     listing = ", ".join([*parts[:-1]])
     taken = f"{listing} and {parts[-1]}" if listing else parts[-1]
-    return f"{first.source}: took the {taken}{made}. Others: --id, --title and --text FIELD."
+    return f"{first.source}: took {taken}{made}. Others: --id, --title and --text FIELD."

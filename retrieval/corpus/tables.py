@@ -67,7 +67,12 @@ def document_rows(
     if not dialect.header:
         reading.note(f"{source}: it has no header; the columns were taken for id and text.")
     kinds = _find_kinds(path, source, dialect, reading.types)
-    typed = [f"{name} {kind}" for name, kind in kinds.items() if kind not in (TEXT, EMPTY)]
+    untold = (TEXT, EMPTY)  # and ids, which stay as they are written
+    typed = [
+        f"{name} {kind}"
+        for name, kind in kinds.items()
+        if kind not in untold and name.casefold() not in IDS
+    ]
     if typed:
         reading.note(f"{source}: types found in its columns: {', '.join(typed)}.")
     columns: list[str] = []

@@ -10,9 +10,7 @@ def test_says_how_many_documents_and_what_to_type_next(millpond, corpus, tmp_pat
     lines = result.stderr.splitlines()
     assert lines[0].startswith("Indexed 3 documents in ")
     assert "is untrained" in lines[1]
-    assert lines[2] == (
-        f"Next: millpond search '{tmp_path / 'new index'}' \"delete a folder and everything in it\""
-    )
+    assert lines[2] == f"Next: millpond search '{tmp_path / 'new index'}' Rivers"
 
 
 def test_options_reach_the_manifest(millpond, corpus, tmp_path, loaded):

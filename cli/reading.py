@@ -1,0 +1,309 @@
+"""What index, add and update read: the options that name fields, and what is told of a corpus."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.console import message, warn
+from cli.models import warn_skipped
+from cli.options import OVERLAP, OVERLAP_SHARE, TOKENS
+
+if TYPE_CHECKING:
+    from embedder.coverage import Coverage
+    from embedder.loading import LoadedEncoder
+    from indexes import Change, Manifest
+    from retrieval import Corpus, Document
+
+__all__ = [
+    "CorpusArgument",
+    "EncodingOption",
+    "Fields",
+    "IdOption",
+    "Reading",
+    "TemplateOption",
+    "TextOption",
+    "TitleOption",
+    "decide_passages",
+    "find_question",
+    "warn_changed_types",
+]
+
+PANEL = "Fields, where they are not called id, title and text"
+SAMPLE = 1000
+SAMPLE_CHARACTERS = 1 << 24
+
+CorpusArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CORPUS...",
+        help="A .jsonl, .csv, .tsv or .parquet file, a BEIR folder, .txt, .md and .rst files or "
+        "a folder of them, - for JSON lines on stdin, or python-stdlib (built in).",
+    ),
+]
+IdOption = Annotated[
+    str,
+    typer.Option(
+        "--id",
+        metavar="FIELD",
+        help="Holds the id; a.b leads into an object, @content makes one from each record.",
+        rich_help_panel=PANEL,
+        show_default="found by name",
+    ),
+]
+TitleOption = Annotated[
+    str,
+    typer.Option("--title", metavar="FIELD", rich_help_panel=PANEL, show_default="found by name"),
+]
+TextOption = Annotated[
+    str,
+    typer.Option(
+        "--text",
+        metavar="FIELD[,FIELD]",
+        help="Holds the text; several are joined.",
+        rich_help_panel=PANEL,
+        show_default="found by name",
+    ),
+]
+TemplateOption = Annotated[
+    str,
+    typer.Option(
+        "--text-template",
+        metavar="TEMPLATE",
+        help="The text, with fields in braces: '{headline}: {body}'.",
+        rich_help_panel=PANEL,
+        show_default=False,
+    ),
+]
+EncodingOption = Annotated[
+    str,
+    typer.Option(
+        "--encoding",
+        metavar="NAME",
+        help="Of text files, such as windows-1252.",
+        rich_help_panel=PANEL,
+        show_default="UTF-8, or what the file is in",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The options that name fields, as they were typed."""
+
+    id: str = ""
+    title: str = ""
+    text: str = ""
+    template: str = ""
+    encoding: str = ""
+
+    def or_those_of(self, manifest: Manifest) -> Fields:
+        """Return these; where none is typed, those that an index was made with."""
+        kept = dict(manifest.layout or {})
+        if self != Fields(encoding=self.encoding):
+            kept = {"encoding": kept.get("encoding", "")}
+        encoding = self.encoding or kept.pop("encoding", "")
+        typed = {"id": self.id, "title": self.title, "text": self.text, "template": self.template}
+        return Fields(**{**typed, **kept, "encoding": encoding})
+
+    def read(
+        self,
+        corpus: list[str],
+        *,
+        skip_bad: bool,
+        limit: int | None = None,
+        types: Mapping[str, str] | None = None,
+    ) -> Corpus:
+        """Return the documents of these sources."""
+        from retrieval import read_corpus
+
+        return read_corpus(
+            corpus[0] if len(corpus) == 1 else corpus,
+            skip_bad=skip_bad,
+            limit=limit,
+            id=self.id,
+            title=self.title,
+            text=self.text,
+            text_template=self.template,
+            encoding=self.encoding,
+            types=types,
+        )
+
+
+class Reading:
+    """A corpus as it is read: counts documents, keeps samples, and tells what should be known.
+
+    Parameters
+    ----------
+    source : read once.
+    encoder, passages : what the documents are split for, and how.
+    documents : the rest of the source, if its beginning was read; by default all of it.
+    encoding : of text files, as it was typed.
+
+    Attributes
+    ----------
+    count : the documents that have passed.
+    question : a few words of the first document that has any.
+    """
+
+    def __init__(
+        self,
+        source: Corpus,
+        encoder: LoadedEncoder,
+        passages: Mapping[str, int],
+        documents: Iterable[Document] | None = None,
+        encoding: str = "",
+    ) -> None:
+        self.count, self.question = 0, ""
+        self._source = source
+        self._documents = source if documents is None else documents
+        self._encoder = encoder
+        self._encoding = encoding
+        self._tokens = passages.get(TOKENS, 0)
+        self._longest_title = -1  # an empty one is looked at too
+        self._warned = not passages
+        self._told: set[str] = set()
+        self._coverage = _count_nothing(encoder, passages)
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in self._documents:
+            if self.count == 0:
+                self.tell()
+            self.count += 1
+            self.question = self.question or find_question(document.title, document.text)
+            if self._coverage is not None:
+                self._coverage.add(document.content)
+            if not self._warned and len(document.title) > self._longest_title:
+                self._longest_title = len(document.title)
+                self._check(document)
+            yield document
+
+    @property
+    def layout(self) -> Mapping[str, str]:
+        """The fields that were named or guessed, and the encoding that was named."""
+        named = {"encoding": self._encoding} if self._encoding else {}
+        return {**self._source.layout, **named}
+
+    @property
+    def cut(self) -> Mapping[str, int]:
+        """How many documents the model reads in part; empty where passages are embedded."""
+        return self._coverage.to_json() if self._coverage else {}
+
+    def tell(self) -> None:
+        """Print what is known of the source and was not printed before."""
+        for note in self._source.notes:
+            if note not in self._told:
+                self._told.add(note)
+                message(note)
+
+    def report(self) -> None:
+        """Print what is known after the last document."""
+        self.tell()
+        warn_skipped(self._source)
+        warn_cut(self._coverage)
+
+    def _check(self, document: Document) -> None:
+        """Warn once if title, prompt and passage are more than the model reads."""
+        from embedder.splitting import tokens_beside, tokens_read
+
+        beside = tokens_beside(self._encoder, document.title)
+        longest = tokens_read(self._encoder)
+        if beside + self._tokens <= longest:
+            return
+        self._warned = True
+        what = f"the title of {document.doc_id!r}" if document.title else "the end of a text"
+        room = longest - beside
+        advice = f"Type --passages {room} or less" if room > 0 else "Shorten the title"
+        warn(
+            f"The model reads {longest} tokens. {beside} of them are taken by {what} and the "
+            f"model's prompt, so the end of passages of {self._tokens} tokens is not read. "
+            f"{advice}, or choose a model with a larger max_tokens."
+        )
+
+
+def _count_nothing(encoder: LoadedEncoder, passages: Mapping[str, int]) -> Coverage | None:
+    """Return what counts whole documents; None where passages are embedded."""
+    if passages:
+        return None
+    from embedder.coverage import Coverage
+
+    return Coverage(encoder)
+
+
+def warn_cut(coverage: Coverage | None, advice: str = "--passages 90 embeds all of them") -> None:
+    """Warn of texts whose end the model does not read, if there are any."""
+    if coverage is None or not coverage.cut:
+        return
+    noun = "document is" if coverage.cut == 1 else "documents are"
+    share = f"{coverage.unread_share:.0%}" if coverage.unread_share >= 0.01 else "less than 1%"
+    warn(
+        f"{coverage.cut:,} of {coverage.texts:,} {noun} longer than the model reads, and {share} "
+        f"of all tokens were not read: {advice}."
+    )
+
+
+def decide_passages(
+    source: Corpus, encoder: LoadedEncoder, whole: bool
+) -> tuple[dict[str, int], Iterable[Document]]:
+    """Return how to cut documents where the user left it open, and all documents.
+
+    Passages are the default if more than a tenth of the first 1,000 documents are longer than the
+    model reads; a line says so. ``source`` is read from its beginning.
+    """
+    if whole:
+        return {}, source
+    from embedder.coverage import Coverage, default_passage_tokens
+
+    documents = iter(source)
+    sample: list[Document] = []
+    characters = 0
+    for document in islice(documents, SAMPLE):
+        sample.append(document)
+        characters += len(document.text)
+        if characters > SAMPLE_CHARACTERS:
+            break
+    found = Coverage(encoder).add_all(sample)
+    everything = chain(sample, documents)
+    if not found.wants_passages:
+        return {}, everything
+    tokens = default_passage_tokens(encoder)
+    first = "the" if len(sample) < SAMPLE else "the first"
+    message(
+        f"Passages of at most {tokens} tokens are embedded, since {found.cut:,} of {first} "
+        f"{found.texts:,} documents are longer than the model reads. Type --whole to embed only "
+        f"the beginning of each."
+    )
+    return {TOKENS: tokens, OVERLAP: tokens // OVERLAP_SHARE}, everything
+
+
+def warn_changed_types(before: Manifest, change: Change, folder: Path) -> None:
+    """Warn of every field whose type another one of the new documents changed."""
+    old, new = before.schema.types, change.manifest.schema.types
+    for name, kind in old.items():
+        now = new.get(name)
+        gone = not set(change.manifest.fields.get(name, ())) - {"null"}
+        if gone or now == kind or (now is not None and str(kind) == "int" and str(now) == "float"):
+            continue
+        kinds = ", ".join(sorted(set(change.manifest.fields[name]) - {"null"}))
+        result = f"it is {now} now" if now is not None else "it can no longer be filtered"
+        warn(
+            f"The field {name!r} was {kind} in {folder}, and the new documents hold other values "
+            f"({kinds}): {result}. Correct them, and type: millpond update "
+            f"{shlex.quote(str(folder))} CORPUS"
+        )
+
+
+WORDS = 6
+
+
+def find_question(title: str, text: str) -> str:
+    """Return a few words of a document, to search for; "" if it has none."""
+    line: Any = next((part for part in (title, *text.splitlines()) if part.strip(" #=-*")), "")
+    words = [word.strip("\"'`$\\!#*=-<>|") for word in line.split()]
+    return " ".join([word for word in words if word][:WORDS])
