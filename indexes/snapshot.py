@@ -69,8 +69,8 @@ class Snapshot:
     def open(cls, folder: Path, *, checksums: bool = False) -> Snapshot:
         """Return the index in ``folder``, ready to search.
 
-        Sizes, counts and the checksums of small files are compared, and with ``checksums`` those
-        of every file. No link in the folder is followed.
+        Sizes, counts and the checksums of small files and of the engines' own are compared, and
+        with ``checksums`` those of every file. No link in the folder is followed.
 
         Raises
         ------
@@ -101,7 +101,9 @@ class Snapshot:
                 )
         lexical_fault = ""
         for role, entry in manifest.files.items():  # before an engine sees a damaged file
-            fault = find_fault(folder, entry, checksum=checksums or role in SMALL_ROLES)
+            whole = checksums or role in SMALL_ROLES
+            shard = role in manifest.shard_files  # whose blocks are compared when they are read
+            fault = find_fault(folder, entry, checksum=whole, blocks=not shard)
             if fault and role in manifest.lexical_files and not checksums:
                 lexical_fault = f"{folder / entry.name} is damaged: {fault}"
             elif fault:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from xxhash import xxh3_64_hexdigest
 
-from indexes.storage.files import BLOCK_BYTES, BLOCK_DIGITS, StoredFile, damaged
+from indexes.storage.files import BLOCK_BYTES, BLOCK_DIGITS, StoredFile, changed_block, damaged
 from retrieval.protocols import Rows
 
 __all__ = ["Blocks", "ReadPart", "from_memory"]
@@ -64,8 +64,7 @@ class Blocks:
         content = read(number * BLOCK_BYTES, (number + 1) * BLOCK_BYTES)
         expected = self._sums[number * BLOCK_DIGITS : (number + 1) * BLOCK_DIGITS]
         if xxh3_64_hexdigest(content) != expected:
-            place = f"the MiB from byte {number * BLOCK_BYTES:,} on is not what was written"
-            raise damaged(self._path, place)
+            raise damaged(self._path, changed_block(number))
         self._unread[number] = False
         self.left = int(np.count_nonzero(self._unread))
 

@@ -2,7 +2,9 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from indexes import Index, IndexConfig, read_manifest, snapshot
@@ -53,12 +55,14 @@ def test_a_file_of_the_wrong_size_is_corrupt(folder, name, damage):
 
 
 @pytest.mark.parametrize("name", ["index.faiss", "documents/00000.arrow", "vectors/00000.npy"])
-def test_only_a_full_check_notices_a_flipped_bit(folder, name):
-    content = bytearray((folder / name).read_bytes())
+def test_a_flipped_bit_is_noticed_before_it_is_used(folder, name):
+    path = folder / name
+    content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    (folder / name).write_bytes(content)
-    Index.open(folder)
-    with pytest.raises(IndexCorruptError, match="checksum"):
+    path.write_bytes(content)
+    with pytest.raises(IndexCorruptError, match=f"{path} is damaged: the MiB from byte 0 on"):
+        Index.open(folder).search(np.ones((1, 16), np.float32), 3)
+    with pytest.raises(IndexCorruptError, match=f"{path} is damaged"):
         Index.open(folder).check()
 
 
@@ -93,7 +97,7 @@ def test_documents_of_another_corpus_are_corrupt(folder, tmp_path, encoder, docu
     manifest = Index.create(tmp_path / "other", encoder, documents[:20]).manifest
     shutil.copy(tmp_path / "other" / "documents/00000.arrow", folder / "documents")
     files = json.loads((folder / "manifest.json").read_text())["files"]
-    files["documents/00000"]["bytes"] = manifest.files["documents/00000"].bytes
+    files["documents/00000"] |= asdict(manifest.files["documents/00000"])
     edit(folder, files=files)
     with pytest.raises(IndexCorruptError, match="20 documents"):
         Index.open(folder)
