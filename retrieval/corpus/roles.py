@@ -209,9 +209,9 @@ def template_fields(template: str) -> list[str]:
 def _check_named(sample: Sequence[Row], layout: Layout) -> None:
     for name in layout.named:
         if not any(look_up(row.values, name)[0] for row in sample):
-            fields = list(sample[0].values)
-            near = difflib.get_close_matches(name, fields, n=1)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
+            fields = {field.casefold(): field for field in sample[0].values}
+            near = difflib.get_close_matches(name.casefold(), fields, n=1)
+            meant = f" Did you mean {fields[near[0]]!r}?" if near else ""
             raise sample[0].error(f"there is no field {name!r}; {_listing(sample[0])}.{meant}")
 
 
