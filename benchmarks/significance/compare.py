@@ -26,6 +26,7 @@ from benchmarks.significance.paired import (
 from benchmarks.significance.pairs import TaskPairs
 from retrieval import Progress
 from retrieval.errors import UnknownNameError, UsageError
+from retrieval.plurals import count_noun
 from retrieval.protocols import no_progress
 
 __all__ = ["compare", "compare_nothing"]
@@ -184,7 +185,7 @@ def _compare_task_types(
             p_corrected=math.nan,
             smallest_p=least,
             significant=False,
-            note=f"{len(rows)} tasks: p cannot be below {least:.3g}"
+            note=f"{count_noun(len(rows), 'task')}: p cannot be below {least:.3g}"
             if least >= config.alpha
             else "",
         )
@@ -285,8 +286,9 @@ def _note_few_items(
             few.setdefault(one.items, []).append(one.task)
     for items, tasks in sorted(few.items()):
         yield (
-            f"{items} items give no p below {smallest_wilcoxon_p(items):.2g}, and Holm's "
-            f"correction of {count:,} tests can leave that above {config.alpha:g} however large "
+            f"{count_noun(items, 'item gives', 'items give')} no p below "
+            f"{smallest_wilcoxon_p(items):.2g}, and Holm's correction of "
+            f"{count_noun(count, 'test')} can leave that above {config.alpha:g} however large "
             f"the difference ({', '.join(dict.fromkeys(tasks))}). --test t has no such bound"
         )
 
@@ -306,7 +308,8 @@ def _note_few_resamples(
         if least >= config.alpha:
             enough = 10 ** math.ceil(math.log10(count / config.alpha + 1))
             yield (
-                f"With {resamples:,} {name.replace('_', ' ')} and {count:,} tests the smallest "
-                f"corrected p can stay at {min(1.0, least):.2g} for want of resamples. Type: "
+                f"With {resamples:,} {name.replace('_', ' ')} and "
+                f"{count_noun(count, 'test')} the smallest corrected p can stay at "
+                f"{min(1.0, least):.2g} for want of resamples. Type: "
                 f"--{name.replace('_', '-')} {enough}"
             )

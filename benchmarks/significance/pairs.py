@@ -19,6 +19,7 @@ from benchmarks.significance.bootstrap import (
 from benchmarks.significance.comparison import CompareConfig, Difference
 from benchmarks.significance.paired import SIGN_TESTS, TESTS, effect_size, smallest_wilcoxon_p
 from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 from retrieval.scores import Doubles, spearman
 
 __all__ = ["TaskPairs"]
@@ -113,7 +114,8 @@ class TaskPairs:
             return _add_note(found, "all differences are equal, so t is undefined")
         least = smallest_wilcoxon_p(len(ids))
         if self._config.test in SIGN_TESTS and least >= self._config.alpha:
-            found = _add_note(found, f"{len(ids)} items: p cannot be below {least:.3g}")
+            items = count_noun(len(ids), "item")
+            found = _add_note(found, f"{items}: p cannot be below {least:.3g}")
         return found
 
     def _test_sts(self, found: Difference, ids: Ids, left: Doubles, right: Doubles) -> Difference:
@@ -146,8 +148,8 @@ class TaskPairs:
         if set(counts) == {found.items}:
             return found
         note = (
-            f"only {found.items:,} items are in common, of {counts[0]:,} and {counts[1]:,}; "
-            f"scores and test are of these"
+            f"only {count_noun(found.items, 'item is', 'items are')} in common, of "
+            f"{counts[0]:,} and {counts[1]:,}; scores and test are of these"
         )
         return _add_note(
             replace(found, first_score=first, second_score=second, difference=first - second), note

@@ -15,6 +15,7 @@ from benchmarks.study.scores import ALL_TASK_TYPES, TaskTypeTest
 from benchmarks.study.words import task_type_title
 from embedder.pooling import PoolingOptions
 from embedder.variants import get_variant
+from retrieval.plurals import count_noun
 
 __all__ = [
     "CLAIMS",
@@ -238,5 +239,5 @@ def _describe(test: TaskTypeTest) -> str:
     return (
         f"{test.first} against {test.second}, {task_type_title(test.task_type)}: "
         f"{test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f}), {p}, above 0 with "
-        f"{agree} of {len(seeds)} seeds."
+        f"{agree} of {count_noun(len(seeds), 'seed')}."
     )

@@ -22,6 +22,7 @@ from embedder.training.config import (
 )
 from embedder.variants import get_variant
 from retrieval.errors import UnknownNameError, UsageError
+from retrieval.plurals import count_noun
 from retrieval.typed import read_dataclass, read_toml
 
 __all__ = [
@@ -243,10 +244,9 @@ class StudyConfig:
         """What a reader of the results has to be told, a sentence each."""
         found = []
         if len(self.seeds) < 3:
-            count = "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
             found.append(
-                f"Each variant is trained with {count}; 3 or more are needed to see how much of "
-                f"a difference is the luck of a training run."
+                f"Each variant is trained with {count_noun(len(self.seeds), 'seed')}; 3 or more "
+                f"are needed to see how much of a difference is the luck of a training run."
             )
         if self.cut.any:
             found.append(

@@ -21,6 +21,7 @@ from benchmarks.study.words import (
     task_type_rows,
 )
 from indexes.storage.manifest import millpond_version, now_utc
+from retrieval.plurals import count_noun
 
 __all__ = ["render_study_markdown", "write_study_report"]
 
@@ -29,7 +30,7 @@ def render_study_markdown(summary: Mapping[str, Any]) -> str:
     """Return the verdicts, tables, costs, departures and method of a summary."""
     lines = [f"# {plain(summary['title'])}", ""]
     lines.append(
-        f"{summary['done']} of {summary['runs']} runs done, seeds "
+        f"{summary['done']} of {count_noun(summary['runs'], 'run')} done, seeds "
         f"{', '.join(map(str, summary['seeds']))}. The claims are those of arXiv 2409.02727."
     )
     notes = [*(scale_note(base) for base in summary["bases"]), *summary["cautions"]]

@@ -19,6 +19,7 @@ from benchmarks.study.words import (
     scale_note,
     task_type_rows,
 )
+from retrieval.plurals import count_noun
 
 __all__ = ["render_study_page"]
 
@@ -40,7 +41,7 @@ def render_study_page(summary: Mapping[str, Any]) -> str:
         ("method", "Method", _method(summary)),
     ]
     lead = (
-        f"{summary['done']} of {summary['runs']} runs done, seeds "
+        f"{summary['done']} of {count_noun(summary['runs'], 'run')} done, seeds "
         f"{', '.join(map(str, summary['seeds']))}. The claims are those of arXiv 2409.02727."
     )
     parts = {

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.report.markdown import MINUS, NOTHING, format_score
 from benchmarks.study.config import StudyConfig
 from benchmarks.study.runs import StudyRun
+from retrieval.plurals import count_noun
 
 __all__ = [
     "ablation_tables",
@@ -184,7 +185,8 @@ def describe_gaps(runs: Sequence[StudyRun], done: Sequence[StudyRun]) -> list[st
     if not missing:
         return []
     shown = "; ".join(missing[:8]) + (f"; and {len(missing) - 8} more" if len(missing) > 8 else "")
-    return [f"{len(missing)} of {len(runs)} runs are not done: {shown}."]
+    are = "is" if len(missing) == 1 else "are"
+    return [f"{len(missing)} of {count_noun(len(runs), 'run')} {are} not done: {shown}."]
 
 
 def _describe_cut(config: StudyConfig) -> list[str]:

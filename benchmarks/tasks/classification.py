@@ -18,6 +18,7 @@ from benchmarks.optional import import_optional
 from benchmarks.tasks.task import Embed, Scores, Task, TextTaskType
 from retrieval.corpus.labelled import read_table
 from retrieval.errors import RecordError, UsageError
+from retrieval.plurals import count_noun
 
 __all__ = [
     "CLASSIFICATION",
@@ -169,7 +170,7 @@ def check_label(row: Sequence[str]) -> str:
 
 
 def _labels(count: int) -> str:
-    return "1 label" if count == 1 else f"{count} labels"
+    return count_noun(count, "label")
 
 
 def _files(task: Task) -> Mapping[str, Path]:

@@ -150,6 +150,9 @@ def _refuse_damaged(folder: Path, damaged: Mapping[str, str]) -> None:
 def _describe(
     folder: Path, manifest: Manifest, collection: CollectionState | None
 ) -> list[tuple[str, str]]:
+    from retrieval.plurals import count_noun
+
+    files = count_noun(len(manifest.files), "file")
     rows = [
         ("index", str(folder)),
         ("backend", f"{manifest.backend}, {manifest.factory}{_place(manifest)}"),
@@ -157,10 +160,10 @@ def _describe(
         ("dimension", f"{manifest.dimension}"),
         ("model", manifest.fingerprint.model),
         ("created", f"{manifest.created} by millpond {manifest.millpond}"),
-        ("on disk", f"{format_size(_size_on_disk(folder))} in {len(manifest.files)} files"),
+        ("on disk", f"{format_size(_size_on_disk(folder))} in {files}"),
     ]
     if collection is not None:
-        points = f"{collection.points:,} point{'' if collection.points == 1 else 's'}"
+        points = count_noun(collection.points, "point")
         rows.append(("collection", f"{collection.name} at {collection.url}"))
         rows.append(("holds", f"{points}, {collection.status}"))
     return rows
@@ -231,8 +234,10 @@ def _note_unfinished(folder: Path) -> None:
 def _how_far(documents: int, shards: int) -> str:
     if not shards:
         return "before any document was saved"
-    nouns = ("document" if documents == 1 else "documents", "shard" if shards == 1 else "shards")
-    return f"with {documents:,} {nouns[0]} embedded in {shards:,} finished {nouns[1]}"
+    from retrieval.plurals import count_noun
+
+    made, kept = count_noun(documents, "document"), count_noun(shards, "finished shard")
+    return f"with {made} embedded in {kept}"
 
 
 def _go_on(folder: Path, unfinished: Unfinished) -> str:

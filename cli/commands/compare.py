@@ -29,10 +29,10 @@ _TESTS = {
 }
 _CORRECTIONS = {"holm": "Holm", "benjamini-hochberg": "BH"}
 _ITEMS = {
-    "retrieval": "queries",
-    "sts": "pairs of texts",
-    "classification": "draws",
-    "clustering": "splits",
+    "retrieval": ("query", "queries"),
+    "sts": ("pair of texts", "pairs of texts"),
+    "classification": ("draw",),
+    "clustering": ("split",),
 }
 
 
@@ -126,11 +126,15 @@ def _print_report(found: Comparison) -> None:
 
 
 def _print_task(rows: Sequence[Difference], letters: Mapping[str, str], found: Comparison) -> None:
+    from retrieval.plurals import count_noun
+
     counts = sorted({one.items for one in rows})
-    items = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    items = count_noun(counts[-1], *_ITEMS[rows[0].task_type])
+    if len(counts) > 1:
+        items = f"{counts[0]:,} to {items}"
     metrics = ", ".join(dict.fromkeys(one.metric for one in rows))
     print_line()
-    print_line(f"{clean(rows[0].task)}: {clean(metrics)}, {items} {_ITEMS[rows[0].task_type]}")
+    print_line(f"{clean(rows[0].task)}: {clean(metrics)}, {items}")
     level = f"{100 * (1 - found.config.alpha):g}% interval"
     head = (
         "scores",
@@ -207,6 +211,8 @@ def _pair(one: Difference | TaskTypeDifference, letters: Mapping[str, str]) -> s
 
 
 def _explain(found: Comparison) -> str:
+    from retrieval.plurals import count_noun
+
     corrected = [one.p_corrected for one in found.differences]
     corrected += [one.p_corrected for one in found.task_types]
     tests = sum(not math.isnan(p) for p in corrected)
@@ -218,20 +224,23 @@ def _explain(found: Comparison) -> str:
     if found.task_types:
         parts.append("for all tasks Wilcoxon's signed-rank test")
     return (
-        f"{'; '.join(parts)}. {_CORRECTIONS[found.config.correction]} p: corrected for {tests:,} "
-        f"tests; * is below {found.config.alpha:g}. Difference: first minus second, with a paired "
-        f"bootstrap interval that is not corrected. Effect: Cohen's d for pairs."
+        f"{'; '.join(parts)}. {_CORRECTIONS[found.config.correction]} p: corrected for "
+        f"{count_noun(tests, 'test')}; * is below {found.config.alpha:g}. Difference: first "
+        f"minus second, with a paired bootstrap interval that is not corrected. Effect: Cohen's d "
+        f"for pairs."
     )
 
 
 def _summarise(found: Comparison) -> list[str]:
     """Return the counts of significant differences, on tasks and over task types."""
+    from retrieval.plurals import count_noun
+
     name = "Holm" if found.config.correction == "holm" else "Benjamini-Hochberg"
     real = sum(one.significant for one in found.differences)
     total = len(found.differences)
     untested = total - len(_tested(found.differences))
     lines = [
-        f"{real:,} of {total:,} {'difference' if total == 1 else 'differences'} "
+        f"{real:,} of {count_noun(total, 'difference')} "
         f"{'is' if real == 1 else 'are'} significant at {found.config.alpha:g} after {name}"
         f"{f'; {untested:,} could not be tested' if untested else ''}."
     ]

@@ -274,7 +274,9 @@ def find_problems(
 
 def list_rows(found: Findings) -> list[tuple[str, str]]:
     """Return the report as pairs of name and value."""
-    threads = f"{found.threads} thread{'' if found.threads == 1 else 's'}"
+    from retrieval.plurals import count_noun
+
+    threads = count_noun(found.threads, "thread")
     return [
         ("millpond", found.millpond),
         ("python", f"{found.python}, {found.executable}"),

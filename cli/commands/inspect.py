@@ -111,9 +111,12 @@ def info(
 
 def _describe(manifest: Manifest) -> list[tuple[str, str]]:
     """Return the facts of a manifest, one per row."""
+    from retrieval.plurals import count_noun
+
     size = sum(entry.bytes for entry in manifest.files.values())
     deleted = manifest.rows - manifest.documents
-    share = f" of {manifest.rows:,} rows, {deleted / manifest.rows:.0%}" if deleted else ""
+    rows = count_noun(manifest.rows, "row")
+    share = f" of {rows}, {deleted / manifest.rows:.0%}" if deleted else ""
     recall, blank = describe_recall(manifest), describe_blank(manifest)
     others = {n: v for n, v in manifest.settings.items() if n not in (RECALL, RECALL_QUERIES)}
     numbers = f"{manifest.dimension} numbers, {manifest.metric}, {manifest.vector_type}"
@@ -123,7 +126,7 @@ def _describe(manifest: Manifest) -> list[tuple[str, str]]:
         ("deleted", f"{deleted:,}{share}"),
         *([("blank", blank)] if blank else []),
         ("skipped", f"{manifest.skipped:,}"),
-        ("size", f"{format_size(size)} in {len(manifest.files)} files"),
+        ("size", f"{format_size(size)} in {count_noun(len(manifest.files), 'file')}"),
         ("backend", f"{manifest.backend}, {manifest.factory}"),
         *([(RECALL, recall)] if recall else []),
         ("vectors", numbers),

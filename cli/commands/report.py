@@ -159,4 +159,6 @@ def _compare(results: list[Result], given: dict[str, Any]) -> Comparison:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    from retrieval.plurals import count_noun
+
+    return count_noun(number, noun)

@@ -92,6 +92,8 @@ def _plan(config: StudyConfig, out: Path | None, calibrate: bool, device: str | 
 
 def _layout(plan: Plan) -> list[str]:
     """Return the plan as a table that fits 80 columns, with totals and notes."""
+    from retrieval.plurals import count_noun
+
     heads = ("base", "variant", "runs", "train tok.", "score tok.", "time")
     body = [
         (
@@ -121,8 +123,8 @@ def _layout(plan: Plan) -> list[str]:
         else "Tokens are guessed at four characters each; nothing was run, so times are not known."
     )
     notes = (
-        f"{plan.done:,} runs are done. Each run embeds {plan.texts:,} texts to be scored. "
-        f"Disk at most: {disk}. {basis}"
+        f"{count_noun(plan.done, 'run is', 'runs are')} done. Each run embeds "
+        f"{count_noun(plan.texts, 'text')} to be scored. Disk at most: {disk}. {basis}"
     )
     return [*lines, "", *wrap(notes, min(_WIDTH, stdout_width() or _WIDTH), 9)]
 
@@ -151,6 +153,7 @@ def _time(seconds: float) -> str:
 
 def _run(config: StudyConfig, out: Path, device: str | None) -> None:
     from benchmarks.study import run_study, write_study_report
+    from retrieval.plurals import count_noun
 
     keep_memory()
     outcome = run_study(
@@ -167,8 +170,9 @@ def _run(config: StudyConfig, out: Path, device: str | None) -> None:
             _print_verdicts(base)
         message(f"Wrote {shlex.quote(str(out / 'report.html'))}, report.md and summary.json")
     if outcome.failed:
-        count = "1 run" if len(outcome.failed) == 1 else f"{len(outcome.failed)} runs"
-        write_error(f"{count} failed; the same command tries them again:")
+        them = "it" if len(outcome.failed) == 1 else "them"
+        runs = count_noun(len(outcome.failed), "run")
+        write_error(f"{runs} failed; the same command tries {them} again:")
         for name, error in outcome.failed.items():
             message(f"  {name}: {error}")
         raise typer.Exit(1)

@@ -21,6 +21,7 @@ from embedder.training.config import DataSource
 from embedder.training.data import Pair, TrainingData
 from embedder.training.processes import Processes
 from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 from retrieval.protocols import Rows
 
 __all__ = [
@@ -86,8 +87,9 @@ class BatchSampler:
             self.steps_per_epoch = sum(self._counts) // batch_pairs
         if self.steps_per_epoch < 1:
             raise UsageError(
-                f"batch_pairs is {batch_pairs}, but the weights leave {sum(self._counts)} pairs "
-                f"in an epoch. Raise the weights, or set batch_pairs lower."
+                f"batch_pairs is {batch_pairs}, but the weights leave "
+                f"{count_noun(sum(self._counts), 'pair')} in an epoch. Raise the weights, or "
+                f"set batch_pairs lower."
             )
         self._first = _Epoch(0, self._labels(0), np.zeros(len(sizes), dtype=np.int64))
         self._last = self._first

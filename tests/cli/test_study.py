@@ -117,5 +117,5 @@ def test_verdicts_go_to_stdout_and_failed_runs_are_exit_code_1(
         "  3. cannot tell (2 holds, 1 cannot tell): Layers beat.",
     ]
     assert result.exit_code == 1
-    assert "1 run failed; the same command tries them again" in result.stderr
+    assert "1 run failed; the same command tries it again" in result.stderr
     assert "tiny: model5, seed 0: training: no memory" in result.stderr
