@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -32,23 +32,8 @@ __all__ = [
     "collect",
     "fuse",
     "hybrid_search",
-    "lexical_of",
     "lexical_search",
 ]
-
-
-class _Lexical(Protocol):
-    def search(self, text: str, k: int, selection: Selection) -> Found: ...
-
-    def score(self, text: str, rows: Rows) -> Floats: ...
-
-    def matched(self, text: str, document: str) -> list[str]: ...
-
-
-def lexical_of(snapshot: Snapshot) -> _Lexical | None:
-    """Return the lexical arm, where there is one."""
-    return getattr(snapshot, "lexical", None)
-
 
 CANDIDATES = 100
 """How many of each arm are candidates, for k up to that."""
@@ -237,7 +222,7 @@ def _find_dense(part: Part, vectors: Vectors, depth: int) -> list[Found]:
 
 def _find_lexical(part: Part, text: str, depth: int) -> Found:
     """Return the best rows of the lexical arm, and all that tie with the last of them."""
-    arm = lexical_of(part.snapshot)
+    arm = part.snapshot.lexical
     assert arm is not None
     wanted = depth + _MORE
     while True:
@@ -290,7 +275,7 @@ def _fill(
         scores[DENSE][missing] = (wide * vector.astype(np.float64)).sum(axis=1)
     missing = here & (ranks[LEXICAL] == 0)
     if missing.any():
-        arm = lexical_of(part.snapshot)
+        arm = part.snapshot.lexical
         assert arm is not None
         scores[LEXICAL][missing] = arm.score(text, rows[missing])
 
@@ -325,7 +310,7 @@ def _make_hits(
     for rank, (score, candidate) in enumerate(best, start=1):
         place = pool.places[candidate]
         part, document = parts[place[0]], documents.get(place)
-        lexical = lexical_of(part.snapshot)
+        lexical = part.snapshot.lexical
         matched = lexical.matched(text, document.content) if document and lexical else ()
         hits.append(
             Hit(

@@ -8,7 +8,7 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
-from indexes.search.hybrid import Part, hybrid_search, lexical_of, lexical_search
+from indexes.search.hybrid import Part, hybrid_search, lexical_search
 from indexes.search.selection import Where
 from indexes.snapshot import Snapshot
 from indexes.storage.vectors import check_vectors
@@ -24,7 +24,7 @@ Named: TypeAlias = Sequence[tuple[str, Snapshot]]
 
 def modes_of(snapshots: Sequence[Snapshot]) -> tuple[Mode, ...]:
     """Return the modes that all of the indexes offer, the default one first."""
-    both = all(lexical_of(snapshot) is not None for snapshot in snapshots)
+    both = all(snapshot.lexical is not None for snapshot in snapshots)
     return ("hybrid", DENSE, LEXICAL) if both else (DENSE,)
 
 
