@@ -109,8 +109,6 @@ class TestTypes:
 
 
 class TestDialects:
-    EXCEL = "ID;Title;Text;Preis\n1;Mühle;Die Mühle mahlt; immer;1,5\n"
-
     @pytest.mark.parametrize("delimiter", [";", "\t", "|", ","])
     def test_the_delimiter_is_found(self, write, delimiter):
         lines = [["id", "text", "n"], ["1", '"one; two, three | four"', "2"], ["2", "x", "3"]]
@@ -132,16 +130,14 @@ class TestDialects:
         assert any("windows-1252" in note for note in corpus.notes) == (encoding == "windows-1252")
 
     def test_other_alphabets_are_told_by_their_letters(self, write):
-        text = "Мельница мелет зерно для всей деревни, а река вращает колесо"
-        data = f"id,text\n1,{text.replace(',', '')}\n".encode("cp1251")
+        text = "Мельница мелет зерно для всей деревни и река вращает колесо"
+        data = f"id,text\n1,{text}\n".encode("cp1251")
         corpus = read_corpus(write("c.csv", data))
-        assert next(iter(corpus)).text == text.replace(",", "")
+        assert next(iter(corpus)).text == text
         assert "read as cp1251" in corpus.notes[0]
 
     def test_damage_in_a_utf8_file_is_no_other_encoding(self, write):
-        data = "id,text\n1,Mühle\n2,M\xfchle\n".encode("latin-1").replace(
-            b"M\xfc", "Mü".encode(), 1
-        )
+        data = "id,text\n1,Mühle\n".encode() + b"2,M\xfchle\n"
         with pytest.raises(RecordError, match=r"c\.csv:3: not UTF-8: byte 0xfc"):
             list(read_corpus(write("c.csv", data)))
 
