@@ -16,9 +16,10 @@ from embedder.engine.fused import FusedLayer
 from embedder.engine.packing import PackedBatch
 from embedder.engine.probe import choose_packing, packed_states
 from embedder.environment import quiet_transformers
-from embedder.models import locate
-from embedder.models.adapters import merge_adapters
-from embedder.models.locate import LocatedBase, locate_base, refuse_code
+from embedder.models.foreign import files
+from embedder.models.foreign.adapters import merge_adapters
+from embedder.models.foreign.files import refuse_code
+from embedder.models.locate import LocatedBase, locate_base
 from embedder.models.names import is_saved_model
 from embedder.pooling.head import head_tensors
 from embedder.variants import VariantSpec
@@ -289,7 +290,7 @@ def find_commit(base: str, revision: str | None, notify: Notify) -> str:
         return revision
     notify(f"Asking the model hub for {base} (fetched once, then read from its cache)")
     try:
-        return locate.find_commit(base, revision)
+        return files.find_commit(base, revision)
     except Exception as error:  # every library below raises its own kinds
         raise _load_error(base, LocatedBase(base, "", revision), error) from error
 

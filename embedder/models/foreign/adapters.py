@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from embedder.environment import quiet_transformers
+from embedder.models.foreign.files import read_model_json
 from embedder.models.names import find_path, is_hub_id
 from retrieval.errors import ModelError, UsageError
 
@@ -61,8 +62,6 @@ def read_adapter(name: str, revision: str | None = None) -> Adapter | None:
     ------
     ModelError : it is no LoRA, names no base, or has no safetensors; or a file cannot be read.
     """
-    from embedder.models.locate import read_model_json
-
     path = find_path(name)
     if not (is_hub_id(name) if path is None else path.is_dir()):
         return None

@@ -1,0 +1,1 @@
+"""Models of others: adapters, layouts that are not sentence-transformers', checkpoints."""
