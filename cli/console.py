@@ -130,25 +130,31 @@ class PlainProgress:
         self._show = show
         self._clock = clock
         self._done = 0
-        self._start = self._shown = clock()
+        self._first: tuple[float, int] | None = None
+        self._shown = clock()
 
     def __call__(self, count: int) -> None:
         """Count finished items; print a line if the last one is 5 seconds old."""
         self._done += count
         now = self._clock()
+        if self._first is None:  # until here a model may have been loaded, which is no rate
+            self._first = now, self._done
         if now - self._shown >= _PLAIN_INTERVAL_SECONDS:
             self._shown = now
-            self._show(self._line(now - self._start))
+            self._show(self._line(now))
 
-    def _line(self, seconds: float) -> str:
-        rate = self._done / seconds
+    def _line(self, now: float) -> str:
+        """Return the line; rate and time left are known once something was done twice."""
+        total = "" if self._total is None else f" of {self._total:,}"
+        line = f"{self._label}: {self._done:,}{total} {self._unit}"
+        start, before = self._first or (now, self._done)
+        if now <= start or self._done <= before:
+            return line
+        rate = (self._done - before) / (now - start)
+        line += f", {rate:,.1f}/s"
         if self._total is None:
-            return f"{self._label}: {self._done:,} {self._unit}, {rate:,.1f}/s"
-        left = max(0, self._total - self._done) / rate if rate else 0.0
-        return (
-            f"{self._label}: {self._done:,} of {self._total:,} {self._unit}, {rate:,.1f}/s, "
-            f"{format_seconds(left)} left"
-        )
+            return line
+        return f"{line}, {format_seconds(max(0, self._total - self._done) / rate)} left"
 
 
 def format_seconds(seconds: float) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +19,7 @@ from benchmarks.tasks.classification import ClassificationData, draw_examples
 from benchmarks.tasks.clustering import ClusteringData
 from benchmarks.tasks.sts import StsData
 from retrieval.corpus.labelled import STS_COLUMNS
-from retrieval.errors import StorageError
+from retrieval.errors import RecordError, SourceNotFoundError, StorageError, UsageError
 from retrieval.protocols import Notify
 
 __all__ = ["LoadedTask", "embedded_texts", "load_tasks", "sample_texts"]
@@ -45,8 +46,11 @@ def load_tasks(config: StudyConfig, folder: Path, notify: Notify) -> list[Loaded
     DownloadError, StorageError : a task cannot be fetched, or a cut one not be written.
     """
     found = []
-    for task in find_tasks(config.tasks, config.bench.split, notify):
-        data = load_task(task, config.bench.skip_bad)
+    with _study_advice():
+        tasks = find_tasks(config.tasks, config.bench.split, notify)
+    for task in tasks:
+        with _study_advice():
+            data = load_task(task, config.bench.skip_bad)
         cut = _cut(task, data, config.cut)
         if cut is None:
             found.append(LoadedTask(task, data))
@@ -60,6 +64,30 @@ def load_tasks(config: StudyConfig, folder: Path, notify: Notify) -> list[Loaded
         smaller = replace(task, name=task.name + _SUFFIX, path=path)
         found.append(LoadedTask(smaller, load_task(smaller, skip_bad=False)))
     return found
+
+
+_OPTIONS = {
+    "pass --skip-bad": "set bench.skip_bad = true in the config",
+    "Name one with --split": "Set bench.split in the config",
+    ", or score them with another --out": "",
+}
+"""What errors on tasks advise for ``millpond bench``, and what a study has instead."""
+
+
+@contextmanager
+def _study_advice() -> Iterator[None]:
+    """Let the errors of a task name what a study has."""
+    try:
+        yield
+    except (RecordError, SourceNotFoundError, UsageError) as error:
+        text = error.problem if isinstance(error, RecordError) else str(error)
+        for theirs, ours in _OPTIONS.items():
+            text = text.replace(theirs, ours)
+        if isinstance(error, RecordError):
+            raise RecordError(error.source, error.line, text) from error
+        if type(error) in (SourceNotFoundError, UsageError):
+            raise type(error)(text) from error
+        raise
 
 
 def embedded_texts(data: TaskData) -> list[str]:

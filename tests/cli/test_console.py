@@ -15,17 +15,28 @@ def test_plain_progress_prints_a_line_every_five_seconds():
     for clock.now in (1.0, 4.9, 5.0, 9.0, 10.0):
         tick(50)
     assert lines == [
-        "Indexing: 150 of 1,000 documents, 30.0/s, 28 s left",  # 150 in 5 s; 850 / 30
-        "Indexing: 250 of 1,000 documents, 25.0/s, 30 s left",  # 250 in 10 s; 750 / 25
+        "Indexing: 150 of 1,000 documents, 25.0/s, 34 s left",  # 100 since 1 s; 850 / 25
+        "Indexing: 250 of 1,000 documents, 22.2/s, 34 s left",  # 200 since 1 s; 750 / 22.2
     ]
 
 
 def test_plain_progress_of_unknown_length_has_no_time_left():
     lines, clock = [], Clock()
     tick = PlainProgress("Indexing", None, "documents", lines.append, clock)
-    clock.now = 8.0
-    tick(2000)
-    assert lines == ["Indexing: 2,000 documents, 250.0/s"]
+    for clock.now in (2.0, 8.0):
+        tick(1500)
+    assert lines == ["Indexing: 3,000 documents, 250.0/s"]  # 1,500 in 6 s
+
+
+def test_the_loading_of_a_model_before_the_first_item_is_no_rate():
+    lines, clock = [], Clock()
+    tick = PlainProgress("Searching", 400, "queries", lines.append, clock)
+    for clock.now in (12.0, 18.0):
+        tick(1 if clock.now == 12.0 else 60)
+    assert lines == [
+        "Searching: 1 of 400 queries",
+        "Searching: 61 of 400 queries, 10.0/s, 34 s left",  # 60 in 6 s; 339 / 10
+    ]
 
 
 def test_seconds_turn_into_minutes():

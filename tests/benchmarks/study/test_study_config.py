@@ -11,6 +11,7 @@ from benchmarks.study.summary import late_gain
 from benchmarks.study.tasks import embedded_texts, load_tasks
 from benchmarks.study.words import describe_method, list_departures
 from retrieval.errors import SourceNotFoundError, UnknownNameError, UsageError
+from tests.benchmarks import fakes
 
 STUDIES = sorted((Path(__file__).parents[3] / "benchmarks" / "studies").glob("*.toml"))
 
@@ -219,3 +220,20 @@ def test_the_late_gain_compares_the_last_two_fifths():
     curve = [(step, 9.0) for step in range(1, 7)] + [(7, 2.5), (8, 1.5), (9, 1.0), (10, 2.0)]
     assert late_gain(curve) == pytest.approx(0.25)
     assert late_gain(curve[:9]) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "advice"),
+    [
+        ({}, [("gone", "a", 1)], "or set bench.skip_bad = true in the config to leave such rows"),
+        ({"bench": {"split": "dev"}}, [("q", "a", 1)], "Set bench.split in the config."),
+    ],
+)
+def test_a_bad_task_is_told_with_what_a_study_can_do(study_plan, tmp_path, changes, rows, advice):
+    fakes.write_beir(tmp_path / "mills", {"a": "mill"}, {"q": "mill"}, rows)
+    (tmp_path / "pairs.jsonl").touch()
+    config = read_study(study_plan(tasks=["mills"], **changes), tmp_path)
+    with pytest.raises(UsageError) as caught:
+        load_tasks(config, tmp_path / "tasks", lambda line: None)
+    assert advice in str(caught.value)
+    assert " --" not in str(caught.value)
