@@ -18,7 +18,7 @@ from cli.output import print_line
 if TYPE_CHECKING:
     from embedder.training import StepReport, TrainConfig
 
-__all__ = ["step_reporter", "train"]
+__all__ = ["check_config", "run_training", "step_reporter", "train"]
 
 _LINE_SECONDS = 5.0
 
@@ -73,40 +73,50 @@ def train(
 
     loaded = load_config(config)
     if check:
-        _check(loaded, skip_bad)
+        check_config(loaded, skip_bad)
         return
     if out is None:
         raise UsageError(f"No model folder was given. Type: millpond train {config} --out DIR")
-    _train(loaded, out, resume, finish, skip_bad, device)
+    run_training(loaded, out, resume=resume, finish=finish, skip_bad=skip_bad, device=device)
 
 
-def _check(config: TrainConfig, skip_bad: bool) -> None:
+def check_config(config: TrainConfig, skip_bad: bool) -> None:
     """Read all data and report what it holds."""
     from embedder.training import check_data
     from embedder.training.evaluate import DevSets
     from retrieval.plurals import count_noun
 
-    with progress("Checking", None, "pairs") as advance:
+    noun = _noun(config)
+    with progress("Checking", None, f"{noun}s") as advance:
         data = check_data(config, progress=advance, skip_bad=skip_bad)
     devsets = DevSets(config.evaluate, skip_bad=skip_bad)
     for source in data.record():
         message(
-            f"{source['path']}: {count_noun(source['pairs'], 'pair')}, "
+            f"{source['path']}: {count_noun(source['pairs'], noun)}, "
             f"{count_noun(source['negatives'], 'negative')}, weight {source['weight']:g}"
         )
     for note in (*data.notes, *devsets.notes):
         warn(note)
-    message(f"The config and all {data.pairs:,} pairs are good.")  # a batch alone has two
+    if data.held_out:
+        message(f"{count_noun(len(data.held_out), 'text')} held out to compare with the teacher.")
+    message(f"The config and all {data.pairs:,} {noun}s are good.")  # a batch alone has two
 
 
-def _train(
+def _noun(config: TrainConfig) -> str:
+    """Return what the data consists of: a teacher needs no pairs."""
+    return "pair" if config.teacher is None or config.teacher.needs_pairs else "text"
+
+
+def run_training(
     config: TrainConfig,
     out: Path,
+    *,
     resume: bool,
     finish: bool,
     skip_bad: bool,
     device: str | None,
 ) -> None:
+    """Train, showing how it goes, and say what to do with the model."""
     from embedder.training import train as run
 
     keep_memory()
@@ -119,16 +129,23 @@ def _train(
         skip_bad=skip_bad,
         device=device,
         notify=message,
-        progress=step_reporter(),
+        progress=step_reporter(noun=f"{_noun(config)}s"),
     )
     message(f"Trained in {format_seconds(time.monotonic() - started)}: {out}")
     message(f"Next: millpond index python-stdlib --model {shlex.quote(str(out))} --out my-index")
 
 
 def step_reporter(
-    clock: Callable[[], float] = time.monotonic, show: Callable[[str], None] = message
+    clock: Callable[[], float] = time.monotonic,
+    show: Callable[[str], None] = message,
+    noun: str = "pairs",
 ) -> Callable[[StepReport], None]:
-    """Return a function that prints the first and the last step, and one every few seconds."""
+    """Return a function that prints the first and the last step, and one every few seconds.
+
+    Parameters
+    ----------
+    noun : what a step consists of.
+    """
     shown = float("-inf")
 
     def report(step: StepReport) -> None:
@@ -138,7 +155,7 @@ def step_reporter(
         shown = clock()
         show(
             f"Step {step.step:,} of {step.steps:,}: loss {step.loss:.4f}, "
-            f"{step.pairs_per_second:,.1f} pairs/s, {step.tokens_per_second:,.0f} tokens/s, "
+            f"{step.pairs_per_second:,.1f} {noun}/s, {step.tokens_per_second:,.0f} tokens/s, "
             f"{format_seconds(step.eta_seconds)} left"
         )
 

@@ -1,4 +1,4 @@
-"""metrics.jsonl and loss.svg: the record of a run while it goes on."""
+"""metrics.jsonl, loss.svg and agreement.svg: the record of a run while it goes on."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ __all__ = ["draw_curve", "MetricsLog", "Meter", "StepReport"]
 _WIDTH, _HEIGHT = 640, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 28, 36
 _MOST_POINTS = 600
+
+_AGREEMENT = "teacher_spearman"
 
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#555}"
@@ -129,7 +131,7 @@ class Meter:
 
 
 class MetricsLog:
-    """Appends to OUT/metrics.jsonl, and draws OUT/loss.svg from it.
+    """Appends to OUT/metrics.jsonl, and draws OUT/loss.svg and OUT/agreement.svg from it.
 
     Parameters
     ----------
@@ -143,7 +145,9 @@ class MetricsLog:
     def __init__(self, out: Path, step: int) -> None:
         self._path = out / "metrics.jsonl"
         self._curve = out / "loss.svg"
+        self._agreement = out / "agreement.svg"
         self._points: list[tuple[int, float]] = []
+        self._agreed: list[tuple[int, float]] = []
         kept = []
         if self._path.exists():
             for line in self._path.read_text().splitlines():
@@ -169,10 +173,15 @@ class MetricsLog:
             ) from error
 
     def draw(self) -> None:
-        """Write the loss curve so far."""
+        """Write the curves so far: the loss, and the agreement with a teacher, if any."""
         if self._points:
             replace_file(self._curve, draw_curve(self._points).encode())
+        if self._agreed:
+            title = "agreement with the teacher (Spearman)"
+            replace_file(self._agreement, draw_curve(self._agreed, title).encode())
 
     def _note(self, entry: Mapping[str, Any]) -> None:
         if "loss" in entry:
             self._points.append((int(entry["step"]), float(entry["loss"])))
+        if _AGREEMENT in entry:
+            self._agreed.append((int(entry["step"]), float(entry[_AGREEMENT])))

@@ -54,6 +54,7 @@ __all__ = [
     "graph_bytes",
     "library_versions",
     "memory_warning",
+    "saved_scaling",
     "trained_parameters",
     "unwrap_model",
 ]
@@ -143,11 +144,16 @@ def _differences(theirs: VariantSpec, ours: VariantSpec) -> list[str]:
     return found
 
 
+def saved_scaling(folder: Path) -> tuple[int, int]:
+    """Return the rank and alpha of the LoRA in a MODEL_DIR."""
+    saved = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    return int(saved["r"]), int(saved["lora_alpha"])
+
+
 def _check_scaling(embedder: Embedder, folder: Path, model: str) -> None:
     """Raise UsageError where the LoRA would be read with another rank or strength."""
-    saved = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    rank, alpha = adapter_scaling(embedder.backbone)
-    for name, old, new in (("rank", saved["r"], rank), ("alpha", saved["lora_alpha"], alpha)):
+    here = adapter_scaling(embedder.backbone)
+    for name, old, new in zip(("rank", "alpha"), saved_scaling(folder), here, strict=True):
         if old != new:
             raise UsageError(
                 f"adapter.{name} is {new}, but {model} was trained with {old}. "

@@ -20,7 +20,7 @@ _PROBED = 32
 _SHOWN = 60
 _LENGTH_NOISE = 1e-3
 _COUNTED = 20_000
-"""Texts whose tokens are counted; more are drawn evenly from all."""
+"""Pairs whose tokens are counted, or up to twice as many; of more, some are taken evenly."""
 
 
 def check_lessons(
@@ -106,31 +106,33 @@ def _check_vectors(teacher: Teacher, texts: list[TeacherText], notify: Notify) -
 
 def _check_lengths(teacher: Teacher, data: TrainingData, notify: Notify) -> None:
     """Say how many texts the teacher did not read to their end."""
-    texts = list(_texts(data))
-    step = max(1, len(texts) // _COUNTED)
-    sample = texts[::step]
-    counted = teacher.count_unread([text for _, text in sample])
+    step = max(1, data.pairs // _COUNTED)
+    sample = [text for _, text in _texts(data, step)]
+    counted = teacher.count_unread(sample)
     if counted is None:
         return
     most, longer, unread, total = counted
     if not longer:
         return
     about = "" if step == 1 else "about "
+    texts = len(sample) * step
     if longer == len(sample):
         raise UsageError(
-            f"All {len(texts):,} texts are longer than the {most:,} tokens that the teacher "
+            f"All {about}{texts:,} texts are longer than the {most:,} tokens that the teacher "
             f"reads, so it saw only their beginnings. Cut the texts, or take another teacher."
         )
     notify(
         f"Warning: the teacher reads {most:,} tokens of a text, and {about}{longer * step:,} of "
-        f"{len(texts):,} texts have more: it never saw {about}{unread * step:,} of "
+        f"{texts:,} texts have more: it never saw {about}{unread * step:,} of "
         f"{total * step:,} tokens. Cut them, or set model.max_tokens to what the teacher reads."
     )
 
 
-def _texts(data: TrainingData) -> Iterator[TeacherText]:
+def _texts(data: TrainingData, step: int = 1) -> Iterator[TeacherText]:
+    """Yield the texts of every ``step``-th pair."""
     for source in data.sources:
-        for pair in source:
+        for place in range(0, len(source), step):
+            pair = source[place]
             if pair.query:
                 yield True, pair.query
             yield False, pair.positive

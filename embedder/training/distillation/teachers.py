@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from embedder.splitting import make_splitter, tokens_beside, tokens_read
 from embedder.training.distillation.options import TeacherConfig
 from embedder.training.distillation.stored import StoredVectors, digests_of
 from retrieval.errors import UsageError
-from retrieval.protocols import Notify, Vectors
+from retrieval.protocols import Notify, Rows, Vectors
 from retrieval.scores import unit_rows
 from retrieval.types import Fingerprint
 
@@ -23,6 +24,7 @@ TeacherText = tuple[bool, str]
 
 _ROLES = {True: "query", False: "document"}
 _SHOWN = 60
+_LOOKED_UP = 4_096
 _ANY_TOKENS = 64
 """Of passages that are never cut: a splitter is what counts the tokens of any model."""
 
@@ -90,9 +92,14 @@ class Teacher:
     def count_missing(self, texts: Iterable[TeacherText]) -> tuple[int, str]:
         """Return how many texts have no stored vector, and the first of them."""
         missing, first = 0, ""
-        for is_query, text in texts:
-            if self._find(is_query, [text])[0] < 0:
-                missing, first = missing + 1, first or text
+        stream = iter(texts)
+        while chunk := list(islice(stream, _LOOKED_UP)):
+            for is_query in (True, False):
+                side = [text for asked, text in chunk if asked is is_query]
+                lost: Rows = np.flatnonzero(self._find(is_query, side) < 0)
+                missing += len(lost)
+                if len(lost) and not first:
+                    first = side[int(lost[0])]
         return missing, first
 
     def record(self) -> dict[str, Any]:
@@ -104,9 +111,9 @@ class Teacher:
             "stored_vectors": len(self.stored) if self.stored else 0,
         }
 
-    def _find(self, is_query: bool, texts: Sequence[str]) -> Any:
-        if self.stored is None:
-            return np.full(len(texts), -1)
+    def _find(self, is_query: bool, texts: Sequence[str]) -> Rows:
+        if self.stored is None or not texts:
+            return np.full(len(texts), -1, dtype=np.int64)
         digests = digests_of(texts)
         rows = self.stored.find(digests, _ROLES[is_query])
         if self.query_prompt == self.document_prompt:  # then the role makes no difference

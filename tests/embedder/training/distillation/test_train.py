@@ -138,6 +138,7 @@ def test_held_out_texts_are_never_trained_on_and_measured(lesson_config, write_t
     scores = [line for line in log_of(out) if "teacher_cosine" in line]
     assert [line["step"] for line in scores] == [2, 4]
     assert scores[0].keys() == {"step", "teacher_cosine", "teacher_spearman", "teacher_top10"}
+    assert "agreement with the teacher" in (out / "agreement.svg").read_text()
     card = (out / "README.md").read_text()
     assert "teacher_spearman" in card
     record = json.loads((out / "millpond.json").read_text())["record"]
