@@ -1,0 +1,1 @@
+"""Tiny random models in the folders that authors of embedding models publish."""

@@ -1,0 +1,129 @@
+"""Named plainly: published layouts against sentence-transformers, the table of docs/models.md.
+
+Tiny random models in each layout are built in a temporary folder, and 20 queries and 20 documents
+(short, long, cut) are embedded by ``load_encoder(FOLDER)`` and by ``SentenceTransformer(FOLDER)``
+in float32 on the CPU. A real folder or hub id that is named is compared too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.lab.layouts import decoders, encoders
+from embedder import Embedder, load_encoder
+from retrieval import Vectors
+
+__all__ = ["Row", "compare_layout", "main"]
+
+_TEXTS = 20
+_WORDS = ("the", "mill", "grinds", "corn", "for", "a", "miller", "of", "another", "village")
+_LENGTHS = (1, 3, 8, 20, 200)
+"""Words of a text: the last is longer than any model here reads."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """How near two libraries' vectors of one model are.
+
+    Attributes
+    ----------
+    engine : what computed the model here.
+    cosine : the mean over texts, of queries and of documents.
+    difference : the largest absolute difference of a number, of queries and of documents.
+    """
+
+    layout: str
+    engine: str
+    cosine: tuple[float, float]
+    difference: tuple[float, float]
+
+    def __str__(self) -> str:
+        queries, documents = (
+            f"{cosine:.6f} | {difference:.0e}"
+            for cosine, difference in zip(self.cosine, self.difference, strict=True)
+        )
+        return f"| {self.layout} | {self.engine} | {queries} | {documents} |"
+
+
+def make_texts(seed: int) -> list[str]:
+    """Return 20 texts of 1 to 200 words."""
+    choose = np.random.default_rng(seed)
+    return [
+        " ".join(choose.choice(_WORDS, _LENGTHS[number % len(_LENGTHS)]))
+        for number in range(_TEXTS)
+    ]
+
+
+def compare_layout(layout: str, folder: Path | str) -> Row:
+    """Return how near our vectors of a folder are to those of sentence-transformers."""
+    from sentence_transformers import SentenceTransformer
+
+    ours = load_encoder(str(folder), device="cpu")
+    theirs: Any = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
+    found = [
+        _compare(mine(texts), _unit(other(texts)))
+        for mine, other, texts in (
+            (ours.encode_queries, theirs.encode_query, make_texts(0)),
+            (ours.encode_documents, theirs.encode_document, make_texts(1)),
+        )
+    ]
+    engine = "ours" if isinstance(ours, Embedder) else "sentence-transformers"
+    (cosine, difference), (cosine_of_documents, difference_of_documents) = found
+    return Row(
+        layout,
+        engine,
+        (cosine, cosine_of_documents),
+        (difference, difference_of_documents),
+    )
+
+
+def _compare(mine: Vectors, theirs: Vectors) -> tuple[float, float]:
+    """Return the mean cosine and the largest difference of unit vectors (N, D)."""
+    mine = _unit(mine)
+    return float((mine * theirs).sum(axis=1).mean()), float(np.abs(mine - theirs).max())
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    wide = np.asarray(vectors, dtype=np.float32)
+    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12))
+
+
+def _layouts(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the name of each layout and its folder, written just now."""
+    for name, layout in decoders.LAYOUTS.items():
+        yield name, decoders.write_layout(root / name, **layout)
+    base = root / "e5-mistral"
+    yield "e5-mistral as an adapter", decoders.write_adapter(root / "adapter", base)
+    for name in encoders.LAYOUTS:
+        yield name, encoders.write_layout(name, root / name)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table; exit with 1 where a difference is above the tolerance."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("models", nargs="*", help="real models to compare too: folders or hub ids")
+    parser.add_argument("--most", type=float, default=1e-5, help="the tolerance of a difference")
+    asked = parser.parse_args(arguments)
+    line = partial(print, flush=True)
+    line("| layout | computed by | queries: cosine | difference | documents: cosine | difference |")
+    line("|---|---|---|---|---|---|")
+    worst = 0.0
+    with tempfile.TemporaryDirectory(prefix="millpond-layouts-") as root:
+        for layout, folder in chain(_layouts(Path(root)), ((name, name) for name in asked.models)):
+            row = compare_layout(layout, folder)
+            worst = max(worst, *row.difference)
+            line(row)
+    raise SystemExit(int(worst > asked.most))
+
+
+if __name__ == "__main__":
+    main()
