@@ -31,6 +31,7 @@ __all__ = [
     "TextOption",
     "TitleOption",
     "decide_passages",
+    "warn_cut",
     "find_question",
     "warn_changed_types",
 ]
@@ -236,14 +237,18 @@ def _count_nothing(encoder: LoadedEncoder, passages: Mapping[str, int]) -> Cover
     return Coverage(encoder)
 
 
-def warn_cut(coverage: Coverage | None, advice: str = "--passages 90 embeds all of them") -> None:
+def warn_cut(
+    coverage: Coverage | None,
+    noun: str = "document",
+    advice: str = "--passages 90 embeds all of each",
+) -> None:
     """Warn of texts whose end the model does not read, if there are any."""
     if coverage is None or not coverage.cut:
         return
-    noun = "document is" if coverage.cut == 1 else "documents are"
+    are = f"{noun}s is" if coverage.cut == 1 else f"{noun}s are"
     share = f"{coverage.unread_share:.0%}" if coverage.unread_share >= 0.01 else "less than 1%"
     warn(
-        f"{coverage.cut:,} of {coverage.texts:,} {noun} longer than the model reads, and {share} "
+        f"{coverage.cut:,} of {coverage.texts:,} {are} longer than the model reads, and {share} "
         f"of all tokens were not read: {advice}."
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from embedder.embedder import Embedder
@@ -51,6 +51,12 @@ class Coverage:
         if tokens > self._room:
             self.cut += 1
             self.unread += tokens - self._room
+
+    def passing(self, rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """Yield ids and texts as they come, and count the texts."""
+        for row in rows:
+            self.add(row[1])
+            yield row
 
     def add_all(self, documents: Iterable[Document]) -> Coverage:
         """Count documents, each with its title; return this object."""

@@ -46,6 +46,11 @@ class Texts:
         return None if self._corpus is None else self._corpus.count_hint
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """A line on each thing to know of how the last reading went; see ``Corpus.notes``."""
+        return () if self._corpus is None else self._corpus.notes
+
+    @property
     def skipped(self) -> int:
         """How many bad records the last reading left out."""
         return len(self._bad) if self._corpus is None else self._corpus.skipped

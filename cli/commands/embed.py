@@ -28,6 +28,7 @@ from cli.options import (
     TrustOption,
 )
 from cli.output import check_output, confirm_replacing
+from cli.reading import warn_cut
 from cli.vectors import ENDINGS, output_files, write_vectors
 
 __all__ = ["Role", "embed"]
@@ -78,6 +79,7 @@ def embed(
       millpond embed sentences.txt --out sentences.parquet
       millpond embed queries.jsonl --out queries.parquet --as query
     """
+    from embedder.coverage import Coverage
     from retrieval.plurals import count_noun
     from retrieval.texts import Texts
 
@@ -99,12 +101,13 @@ def embed(
     keep_memory()
     model = instruct(model, instruction)
     encoder = load_encoder(model, device, speed, trust_remote_code=trust_remote_code)
+    coverage = Coverage(encoder)
     started = time.monotonic()
     with progress("Embedding", texts.count_hint, "texts") as advance:
         reporting = ReportingEncoder(encoder, advance)
         as_query = role is Role.QUERY
         count = write_vectors(
-            texts,
+            coverage.passing(texts),
             reporting.encode_queries if as_query else reporting.encode_documents,
             out,
             dimension=encoder.dimension,
@@ -117,5 +120,8 @@ def embed(
         f"Embedded {count_noun(count, 'text')} as {role.value} in {format_seconds(seconds)}, "
         f"{encoder.dimension} numbers each: {named}"
     )
+    for note in texts.notes:
+        message(note)
     warn_skipped(texts)
+    warn_cut(coverage, "text", "cut those into shorter ones")
     note_untrained(encoder)

@@ -134,6 +134,8 @@ class Source:
         return None if None in counts else sum(count for count in counts if count is not None)
 
 
+_ABOUT_DATA = ("readme", "license", "licence", "changelog", "contributing", "citation", "notice")
+"""How the names of text files begin that describe what is beside them."""
 _NAMES_COMPARED = 10_000
 _NAMES_SHOWN = 3
 _STDIN = Part(partial(_read_jsonl, None, "stdin"), once=True)
@@ -259,7 +261,7 @@ def _folder_source(path: Path, name: str) -> Source:
     if not listing.texts:
         return _folder_of_tables(path, name, listing)
     if listing.tables:
-        _check_balance(path, name, listing)
+        _refuse_descriptions(path, name, listing)
     files = [TextFile(path / each, _printable(_inside(name, each)), each) for each in listing.texts]
     loops = [_printable(_inside(name, each)) for each in listing.loops]
     passed = _passed_over(path, name, listing, tables=True)
@@ -290,17 +292,16 @@ def _folder_of_tables(path: Path, name: str, listing: Listing) -> Source:
     return Source(name, parts, (passed,) if passed else ())
 
 
-def _check_balance(path: Path, name: str, listing: Listing) -> None:
-    """Raise UsageError where most of a folder is in files of records, and a few texts beside."""
-    tables = [each for found in listing.tables.values() for each in found]
-    if _size(path, tables) <= _size(path, listing.texts):
+def _refuse_descriptions(path: Path, name: str, listing: Listing) -> None:
+    """Raise UsageError where the texts of a folder do no more than describe its files of records."""
+    if not all(Path(each).stem.lower().startswith(_ABOUT_DATA) for each in listing.texts):
         return
     kinds = ", ".join(f"{len(found)} {suffix}" for suffix, found in listing.tables.items())
     texts = f"{len(listing.texts)} text {'file' if len(listing.texts) == 1 else 'files'}"
     largest = max(listing.tables.items(), key=lambda item: _size(path, item[1]))
     first = shlex.quote(_inside(name, listing.texts[0]))
     raise UsageError(
-        f"{name}: the folder holds {texts} and, larger than these, files of records ({kinds}). "
+        f"{name}: the folder holds {texts} and files of records ({kinds}). "
         f"Type which are the documents: millpond index {_pattern(path, largest)} ... or: millpond "
         f"index {first if len(listing.texts) == 1 else first + ' ...'}"
     )
