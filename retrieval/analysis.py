@@ -16,6 +16,7 @@ from retrieval.errors import UnknownNameError
 
 __all__ = [
     "ANALYSER_VERSION",
+    "DETECTED_DOCUMENTS",
     "NO_LANGUAGE",
     "Analyser",
     "check_language",

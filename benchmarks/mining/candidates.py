@@ -13,7 +13,7 @@ from benchmarks.scoring.bm25 import Bm25
 from embedder.training.data import Pair, hash_text
 from indexes import Index, IndexConfig
 from retrieval import Document, Encoder, check_fingerprints
-from retrieval.protocols import Floats, Rows
+from retrieval.protocols import Rows
 from retrieval.scores import Doubles
 
 __all__ = [
@@ -24,8 +24,6 @@ __all__ = [
     "Ranking",
     "index_candidates",
 ]
-
-_STRIDE = 16
 
 
 class Candidates:
@@ -98,12 +96,11 @@ class Ranker(Protocol):
 class BM25Ranker:
     """Ranks by the BM25 of the benchmark.
 
-    Scores every text for a query, so the positive's score is at hand whatever its rank. A
-    candidate without a word of the query is not ranked.
+    A candidate without a word of the query is not ranked.
 
     Raises
     ------
-    MissingDependencyError, UsageError : as ``Bm25``.
+    UsageError, StorageError, OSError : as ``Bm25``.
     """
 
     def __init__(self, candidates: Candidates) -> None:
@@ -114,24 +111,10 @@ class BM25Ranker:
         """Return, for each query and its positive, the k best candidates or fewer."""
         rankings = []
         for query, positive in zip(queries, positives, strict=True):
-            scores = self._bm25.scores(query)
-            own = float(scores[self._candidates.row(positive)])
-            rows = _best_rows(scores[: self._candidates.count], k)
-            rankings.append(Ranking(rows, scores[rows].astype(np.float64), own))
+            scores, rows = self._bm25.search(query, k, self._candidates.count)
+            own = self._bm25.score(query, np.array([self._candidates.row(positive)], np.int64))
+            rankings.append(Ranking(rows, scores.astype(np.float64), float(own[0])))
         return rankings
-
-
-def _best_rows(scores: Floats, k: int) -> Rows:
-    """Return the rows of the k highest scores above 0, best first, ties by row.
-
-    The kth best of a part is no better than the kth best of all, so what lies below it can be
-    left out: sorting then sees a few percent of the rows.
-    """
-    part = scores[::_STRIDE]
-    floor = np.partition(part, len(part) - k)[len(part) - k] if len(part) >= k else 0
-    rows = np.flatnonzero((scores >= floor) & (scores > 0))
-    order = np.argsort(-scores[rows], kind="stable")
-    return rows[order[:k]].astype(np.int64)
 
 
 def index_candidates(candidates: Candidates, encoder: Encoder, folder: Path) -> None:

@@ -1,34 +1,32 @@
-"""BM25, the baseline without a model: shared words, how rare they are, how long a document is."""
+"""BM25, the baseline without a model: the lexical arm of an index, over a corpus of its own."""
 
 from __future__ import annotations
 
-import re
-from array import array
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 
-from benchmarks.optional import import_optional
+from indexes.lexical.arm import LexicalArm
+from indexes.lexical.store import K1, B, write_rows
+from indexes.search.ranking import Found
+from indexes.search.selection import Selection
 from retrieval import Document, Fingerprint, Hit, Query
+from retrieval.analysis import (
+    ANALYSER_VERSION,
+    DETECTED_DOCUMENTS,
+    Analyser,
+    detect_language,
+)
 from retrieval.errors import UsageError
-from retrieval.protocols import Floats, Progress, no_progress
+from retrieval.protocols import Floats, Progress, Rows, no_progress
 
-__all__ = ["BM25_NAME", "Bm25", "Bm25Retriever", "bm25_fingerprint", "split_words"]
+__all__ = ["BM25_NAME", "Bm25", "Bm25Retriever", "bm25_fingerprint"]
 
 BM25_NAME = "bm25"
-K1 = 1.2
-B = 0.75
-
-_STOPWORDS = """
-a an and are as at be but by for if in into is it no not of on or such that the their then there
-these they this to was will with
-"""
-STOPWORDS = frozenset(_STOPWORDS.split())
-"""Lucene's English ones."""
-
-_WORD = re.compile(r"\w\w+")
 
 
 def bm25_fingerprint() -> Fingerprint:
@@ -36,72 +34,62 @@ def bm25_fingerprint() -> Fingerprint:
     return Fingerprint(
         BM25_NAME,
         {
-            "method": "lucene",
+            "method": "tantivy",
             "k1": K1,
             "b": B,
-            "stopwords": "lucene-english",
-            "stemmer": "plural-s",
-            "bm25_version": 1,
+            "language": "detected",
+            "analyser": ANALYSER_VERSION,
+            "bm25_version": 2,
         },
     )
 
 
-def split_words(text: str) -> list[str]:
-    """Return the words of a text: lower case, two letters or more, no stopwords, singular."""
-    return [_singular(word) for word in _WORD.findall(text.lower()) if word not in STOPWORDS]
-
-
-def _singular(word: str) -> str:
-    """Return an English word without its plural ending (the "S" stemmer of Harman, 1991)."""
-    if word.endswith("ies") and len(word) > 4 and not word.endswith(("eies", "aies")):
-        return word[:-3] + "y"
-    if word.endswith("es") and len(word) > 3 and not word.endswith(("aes", "ees", "oes")):
-        return word[:-1]
-    if word.endswith("s") and len(word) > 3 and not word.endswith(("us", "ss")):
-        return word[:-1]
-    return word
-
-
 class Bm25:
-    """Lucene's BM25 over texts, in memory: about 8 bytes per distinct word of a text.
+    """BM25 over texts, in temporary files without a name.
 
     Parameters
     ----------
     texts : read once and not kept.
+    language : see ``retrieval.analysis.Analyser``; by default the one of the first 1,000 texts.
 
     Raises
     ------
-    MissingDependencyError : bm25s is not installed.
     UsageError : no text holds a word.
+    StorageError, OSError : there is no room for temporary files.
     """
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        bm25s = import_optional("bm25s", "BM25")
-        self._vocabulary: dict[str, int] = {}
-        number = self._vocabulary.setdefault
-        rows = [
-            array("i", [number(word, len(self._vocabulary)) for word in split_words(text)])
-            for text in texts
-        ]
-        if not self._vocabulary:
+    def __init__(self, texts: Iterable[str], language: str | None = None) -> None:
+        stream = iter(texts)
+        first = list(islice(stream, DETECTED_DOCUMENTS))
+        self.language = language or detect_language(first)
+        analyser = Analyser(self.language)
+        # What is open is still there when its folder is not.
+        temporary = tempfile.TemporaryDirectory(prefix="millpond-bm25-", ignore_cleanup_errors=True)
+        with temporary as folder:
+            self.count = write_rows(Path(folder), enumerate(chain(first, stream)), analyser)
+            files = sorted(Path(folder).iterdir())
+            self.bytes = sum(file.stat().st_size for file in files)
+            self._arm = LexicalArm(files, self.language)
+            holds_words = self._arm.holds_words
+        if not holds_words:
             raise UsageError(
                 "No text holds a word that BM25 could find. Rank by a model instead: 'millpond "
                 "bench --model MODEL', 'millpond mine --by MODEL'."
             )
-        self._model: Any = bm25s.BM25(k1=K1, b=B, method="lucene")
-        self._model.index((rows, self._vocabulary), show_progress=False)
 
-    @property
-    def bytes(self) -> int:
-        """The size of the arrays that are searched."""
-        arrays = self._model.scores.values()
-        return sum(part.nbytes for part in arrays if isinstance(part, np.ndarray))
+    def search(self, text: str, k: int, among: int | None = None) -> Found:
+        """Return scores and rows of the k best texts that share a word, equal scores by row.
 
-    def scores(self, text: str) -> Floats:
-        """Return the score of every text for this one, float32 (N,); 0 without a common word."""
-        found = (self._vocabulary.get(word) for word in split_words(text))
-        scores: Floats = self._model.get_scores_from_ids([row for row in found if row is not None])
-        return scores
+        ``among`` is the number of the texts, from the first on, that may be returned.
+        """
+        if among is None or among == self.count:
+            return self._arm.search(text, k, Selection(self.count))
+        mask = np.arange(self.count) < among
+        return self._arm.search(text, k, Selection(among, mask))
+
+    def score(self, text: str, rows: Rows) -> Floats:
+        """Return the score of these texts, float32 (K,); 0 without a common word."""
+        return self._arm.score(text, rows)
 
 
 class Bm25Retriever:
@@ -114,15 +102,13 @@ class Bm25Retriever:
 
     Raises
     ------
-    MissingDependencyError, UsageError : as ``Bm25``.
+    UsageError, StorageError, OSError : as ``Bm25``.
     """
 
     def __init__(self, documents: Iterable[Document], progress: Progress = no_progress) -> None:
         self._documents = documents
         self._ids: list[str] = []
         self._bm25 = Bm25(self._read(progress))
-        # Where scores are equal, the smaller id comes first, as in our indexes.
-        self._by_id = np.argsort(np.array(self._ids, dtype=object), kind="stable")
 
     def _read(self, progress: Progress) -> Iterator[str]:
         for document in self._documents:
@@ -132,17 +118,23 @@ class Bm25Retriever:
 
     @property
     def bytes(self) -> int:
-        """The size of the arrays that are searched."""
+        """The size of the files that are searched."""
         return self._bm25.bytes
 
     def search(self, text: str, k: int = 10) -> list[Hit]:
-        """Return at most k hits without texts, best first; a hit shares a word with the text."""
-        scores = self._bm25.scores(text)[self._by_id]
-        best = np.argsort(-scores, kind="stable")[:k]
+        """Return at most k hits without texts, best first; a hit shares a word with the text.
+
+        Where scores are equal, the smaller id comes first, as in our indexes.
+        """
+        wanted = k + 1
+        scores, rows = self._bm25.search(text, wanted)
+        while len(rows) == wanted and scores[k - 1] == scores[-1]:  # more may tie with the kth
+            wanted *= 4
+            scores, rows = self._bm25.search(text, wanted)
+        names = [self._ids[row] for row in rows.tolist()]
+        ordered = sorted(zip((-scores).tolist(), names, strict=True))[:k]
         return [
-            Hit(rank, self._ids[self._by_id[place]], float(scores[place]))
-            for rank, place in enumerate(best.tolist(), start=1)
-            if scores[place] > 0
+            Hit(rank, doc_id, -negative) for rank, (negative, doc_id) in enumerate(ordered, start=1)
         ]
 
     def search_many(

@@ -43,7 +43,9 @@ class Bm25Model:
     """
 
     costs: Mapping[str, float] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=partial(read_versions, "bm25s"))
+    versions: Mapping[str, str] = field(
+        default_factory=partial(read_versions, "tantivy", "PyStemmer")
+    )
     device: str = "cpu"
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from indexes.lexical.store import ROW, WORDS, open_searcher, reading_arm
+from indexes.lexical.store import K1, ROW, WORDS, open_searcher, reading_arm
 from indexes.search.ranking import Found
 from indexes.search.selection import Selection
 from indexes.storage.manifest import Manifest
@@ -50,6 +50,13 @@ class LexicalArm:
     @cached_property
     def _opened(self) -> tuple[Any, Any]:
         return open_searcher(self._files)
+
+    @property
+    def holds_words(self) -> bool:
+        """Whether any row has a word."""
+        with reading_arm(self._files[0].parent):
+            _, searcher = self._opened
+            return bool(searcher.terms_with_prefix(WORDS, "", limit=1))
 
     def search(self, text: str, k: int, selection: Selection) -> Found:
         """Return float32 scores and int64 rows (K,) of the k best rows that share a word.
@@ -121,11 +128,12 @@ class LexicalArm:
             wanted = min(total, 4 * wanted)
 
     def _collect(self, query: Any, wanted: int) -> Found:
+        # As Lucene has it: without the constant k1 + 1, which tantivy multiplies by.
         _, searcher = self._opened
         hits = searcher.search(query, wanted, count=False).hits
         rows = searcher.fast_field_values(ROW, [place for _, place in hits])
         scores = np.fromiter((score for score, _ in hits), np.float32, len(hits))
-        return scores, np.array(rows, np.int64)
+        return scores / np.float32(K1 + 1), np.array(rows, np.int64)
 
     def _scores(self, terms: list[Any], rows: Rows) -> Floats:
         """Return the score of each row, added up in one order, whatever the engine would do."""

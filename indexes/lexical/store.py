@@ -4,7 +4,7 @@ Found with tantivy 0.27, and relied on here:
 
 - Segment files are never changed once they are written, so a later arm may share them.
 - With one thread, the same rows give the same scores in whatever segments they lie: counts are
-  those of the whole index. Its BM25 has k1 = 1.2 and b = 0.75, and cannot be told others.
+  those of the whole index.
 - Opening writes a lock file beside the index. So a reader opens a temporary folder of links, which
   can go as soon as everything is mapped: the index folder stays as it is, and may be read-only.
 - Damaged files make it panic, which arrives here as a ``PanicException``, no ``Exception``.
@@ -25,10 +25,12 @@ from retrieval.analysis import Analyser
 from retrieval.disk import FULL_DISK
 from retrieval.errors import IndexCorruptError, StorageError
 
-__all__ = ["ROW", "WORDS", "open_searcher", "reading_arm", "write_rows"]
+__all__ = ["K1", "ROW", "WORDS", "B", "open_searcher", "reading_arm", "write_rows"]
 
 WORDS = "words"
 ROW = "row"
+K1, B = 1.2, 0.75
+"""What tantivy computes BM25 with; it takes no others."""
 HEAP_BYTES = 50 * 2**20
 """Of the one writing thread; a segment is written out when it is full."""
 LOCKS = (".tantivy-writer.lock", ".tantivy-meta.lock")

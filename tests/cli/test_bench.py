@@ -17,7 +17,7 @@ from cli.errors import MillpondGroup
 from tests.benchmarks import fakes
 from tests.embedder import stand_ins
 
-for module in ("sklearn", "scipy", "bm25s", "faiss"):
+for module in ("sklearn", "scipy", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
 
 

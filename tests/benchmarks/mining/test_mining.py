@@ -9,12 +9,11 @@ from benchmarks.mining.candidates import (
     Candidates,
     ModelRanker,
     Ranking,
-    _best_rows,
     index_candidates,
 )
 from benchmarks.mining.mining import GUARDS, MiningConfig, MiningSummary, mine
-from benchmarks.scoring.bm25 import K1, B, split_words
 from embedder.training.data import KnownPairs, Pair
+from indexes.lexical.store import K1, B
 from retrieval import Document, Fingerprint
 from retrieval.errors import FingerprintError, UsageError
 
@@ -227,12 +226,12 @@ def test_of_a_corpus_the_positives_that_it_lacks_are_known_but_no_candidates():
 
 def score_by_formula(texts, query):
     """BM25 as Lucene has it, one text at a time (Kamphuis et al. 2020, table 1)."""
-    documents = [split_words(text) for text in texts]
+    documents = [text.split() for text in texts]
     mean = sum(map(len, documents)) / len(documents)
     scores = []
     for words in documents:
         total = 0.0
-        for word in split_words(query):
+        for word in query.split():
             holding = sum(word in other for other in documents)
             idf = math.log(1 + (len(documents) - holding + 0.5) / (holding + 0.5))
             count = words.count(word)
@@ -271,12 +270,17 @@ def test_bm25_refuses_candidates_without_words():
         BM25Ranker(Candidates(["?", "!"]))
 
 
-def test_the_best_rows_are_those_of_a_full_sort():
-    random = np.random.default_rng(0)
-    for size, k in ((1, 1), (5, 9), (40, 3), (1000, 10), (1000, 200)):
-        scores = random.integers(0, 30, size).astype(np.float32)  # many ties, and zeros
-        expected = [row for row in np.argsort(-scores, kind="stable") if scores[row] > 0][:k]
-        assert _best_rows(scores, k).tolist() == expected
+def test_mining_finds_negatives_for_chinese_pairs():
+    """40 questions and answers that share no word between blanks, only pairs of characters."""
+    things = ["茶", "水", "山", "河", "花"]
+    places = ["北京", "上海", "广州", "成都", "西安", "武汉", "杭州", "南京"]
+    pairs = [Pair(f"{a}的春天哪里有{b}", f"{a}的春天有很多{b}") for a in places for b in things]
+    candidates = Candidates.collect(pairs)
+    config = MiningConfig(negatives=2, from_rank=2, to_rank=10)
+    known = KnownPairs.of(pairs)
+    mined = list(mine(pairs, known, candidates, BM25Ranker(candidates), config))
+    assert [len(one.ranks) for one in mined] == [2] * 40
+    assert all(one.pair.positive not in one.pair.negatives for one in mined)
 
 
 class Compass:

@@ -7,7 +7,7 @@ from benchmarks.scoring.runner import run_benchmark
 from retrieval.errors import UsageError
 from tests.benchmarks import fakes
 
-for module in ("sklearn", "scipy", "bm25s", "faiss"):
+for module in ("sklearn", "scipy", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
 
 SCORING = "Scoring "

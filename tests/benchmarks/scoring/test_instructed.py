@@ -14,7 +14,7 @@ from retrieval.errors import UsageError
 from tests.benchmarks import fakes
 from tests.embedder.models import published_layouts, st_layouts
 
-for module in ("sklearn", "scipy", "bm25s", "faiss"):
+for module in ("sklearn", "scipy", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
 
 SAID = Instructions(

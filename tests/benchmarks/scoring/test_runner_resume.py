@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
 SCRIPT = """
 import json, os, sys, traceback
 from pathlib import Path
-import bm25s, faiss, scipy.stats, sklearn.cluster, sklearn.linear_model
+import faiss, scipy.stats, sklearn.cluster, sklearn.linear_model
 from benchmarks import BenchConfig, run_benchmark
 from tests.benchmarks.fakes import Models, WordEncoder
 

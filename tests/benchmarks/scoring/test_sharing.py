@@ -10,7 +10,7 @@ from benchmarks.scoring.runner import run_benchmark
 from benchmarks.scoring.sharing import SharedVectors, WaitingVectors, find_sharers
 from tests.benchmarks import fakes
 
-for module in ("sklearn", "scipy", "bm25s", "faiss"):
+for module in ("sklearn", "scipy", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
 
 CAUSAL = ("model1", "model2", "model3", "mean+causal")
