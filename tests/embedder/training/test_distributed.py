@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from embedder.training import train
 from embedder.training.config import read_config
+from embedder.training.distillation.losses import LOSSES
 from embedder.training.processes import Processes
 from retrieval.errors import UsageError
 from tests.embedder.training.stepping import step_gradients
@@ -49,7 +50,7 @@ def launch(*args):
 
 
 def test_two_processes_have_the_gradients_and_the_weights_of_one_with_the_joined_batch(
-    plan, write_pairs, tmp_path
+    plan, write_pairs, tmp_path, base_folder
 ):
     # Unequal numbers of negatives and of chunks, a duplicate across the halves, unused layers.
     rows = [
@@ -72,6 +73,16 @@ def test_two_processes_have_the_gradients_and_the_weights_of_one_with_the_joined
             loss__symmetric=True,
         ),
         "train": plan(adapter__dropout=0.0, steps=3),
+        "taught": plan(
+            data=[{"path": str(write_pairs(*rows, name="lessons.jsonl"))}],
+            adapter__dropout=0.0,
+            steps=3,
+            teacher={
+                "model": f"{base_folder['qwen3']}:mean+causal",
+                "weights": dict.fromkeys((*LOSSES, "info_nce"), 1.0),
+                "held_out": 0,
+            },
+        ),
     }
     (tmp_path / "plan.json").write_text(json.dumps(plans))
     chunks = launch(tmp_path / "plan.json", tmp_path)
@@ -84,13 +95,14 @@ def test_two_processes_have_the_gradients_and_the_weights_of_one_with_the_joined
         for key, gradient in expected.items():
             torch.testing.assert_close(found[key], gradient, atol=1e-6, rtol=1e-5, msg=key)
 
-    alone = train(read_config(plans["train"], tmp_path), tmp_path / "alone", device="cpu")
-    one, both = (
-        load_file(folder / "adapter" / "adapter_model.safetensors")
-        for folder in (alone, tmp_path / "trained")
-    )
-    for key, tensor in one.items():
-        torch.testing.assert_close(both[key], tensor, atol=1e-4, rtol=0, msg=key)
+    for name in ("train", "taught"):
+        alone = train(read_config(plans[name], tmp_path), tmp_path / name, device="cpu")
+        one, both = (
+            load_file(folder / "adapter" / "adapter_model.safetensors")
+            for folder in (alone, tmp_path / f"{name}-by-two")
+        )
+        for key, tensor in one.items():
+            torch.testing.assert_close(both[key], tensor, atol=1e-4, rtol=0, msg=f"{name} {key}")
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(config, tmp_path, monkeypatch):

@@ -22,4 +22,5 @@ for name in ("plain", "cached"):
     found, chunks = step_gradients(config, processes, cached=name == "cached")
     save_file(found, out / f"{name}-{processes.rank}.safetensors")
 print(chunks)
-train(read_config(plans["train"], Path()), out / "trained", device="cpu")
+for name in ("train", "taught"):
+    train(read_config(plans[name], Path()), out / f"{name}-by-two", device="cpu")
