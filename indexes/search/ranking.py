@@ -156,16 +156,21 @@ def make_hits(
 
     Where rows are ``passages``, a document is hit once, by its best one, whose text it shows.
     """
-    ids = documents.ids(np.concatenate([rows for _, rows in found]))
+    rows = np.concatenate([rows for _, rows in found]) if len(found) > 1 else found[0][1]
+    # Ties apart, what was found is what is shown, and is read once.
+    texts = documents.documents(rows) if with_text and len(rows) <= 2 * k * len(found) else None
+    if texts is None:
+        ids = documents.ids(rows)
+    else:
+        ids = {row: document.doc_id for row, document in texts.items()}
     order = _order_passages if passages else _order
     best = [order(scores, rows, ids, k) for scores, rows in found]
-    texts: dict[int, Document] = {}
-    if with_text:
+    if with_text and texts is None:
         chosen = [row for hits in best for _, _, row in hits]
         texts = documents.documents(np.array(chosen, dtype=np.int64))
     return [
         [
-            _hit(number, doc_id, -negative, texts.get(row))
+            _hit(number, doc_id, -negative, texts[row] if texts else None)
             for number, (negative, doc_id, row) in enumerate(hits, start=1)
         ]
         for hits in best

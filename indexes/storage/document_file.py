@@ -62,22 +62,27 @@ class DocumentFile:
         """Return how many rows there are."""
         return self._length
 
-    def read(self, row: int, names: Sequence[str]) -> list[str]:
-        """Return the values of one row in these columns.
+    def read(self, rows: Sequence[int], names: Sequence[str]) -> list[list[str]]:
+        """Return the values of each row in these columns.
 
         Raises
         ------
-        IndexCorruptError : the row is damaged.
+        IndexCorruptError : a row is damaged.
         """
-        batch = self._batch_of(row)
-        place, values = row - batch.first, []
+        found, first, stop = [], 0, 0
         try:
-            for name in names:
-                stops, data = batch.columns[name]
-                values.append(str(data[stops[place] : stops[place + 1]], "utf-8"))
+            for row in rows:
+                if not first <= row < stop:
+                    batch = self._batch_of(row)
+                    first, stop = batch.first, batch.stop
+                    columns = [batch.columns[name] for name in names]
+                place = row - first
+                found.append(
+                    [str(data[ends[place] : ends[place + 1]], "utf-8") for ends, data in columns]
+                )
         except ValueError as error:  # not UTF-8
             raise damaged(self.path, error) from error
-        return values
+        return found
 
     def iterate(self, names: Sequence[str]) -> Iterator[list[list[str]]]:
         """Yield the values of these columns, a batch at a time; raises as ``iterate_columns``."""

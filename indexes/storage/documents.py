@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -260,24 +260,24 @@ class DocumentStore:
 
     def ids(self, rows: Rows) -> dict[int, str]:
         """Return the document id of each row number."""
-        return {row: values[0] for row, _, values in self._pick(rows, ("doc_id",))}
+        found: dict[int, str] = {}
+        for _, numbers, values in self._pick(rows, ("doc_id",)):
+            found.update(zip(numbers, [value for (value,) in values], strict=True))
+        return found
 
     def documents(self, rows: Rows) -> dict[int, Document]:
         """Return the document of each row number; raises IndexCorruptError for a damaged one."""
-        picked = list(self._pick(rows, ("doc_id", "text", "title", "metadata")))
-        try:
-            decoded = decode_each([values[3] for _, _, values in picked])
-        except (ValueError, RecursionError):
-            decoded = [self._decode(file, values[3]) for _, file, values in picked]
-        return {
-            row: Document(values[0], values[1], values[2], metadata)
-            for (row, _, values), metadata in zip(picked, decoded, strict=True)
-        }
-
-    @staticmethod
-    def _decode(file: DocumentFile, stored: str) -> Mapping[str, MetadataValue]:
-        with reading(file.path):
-            return decode_metadata(stored)
+        found: dict[int, Document] = {}
+        for file, numbers, values in self._pick(rows, ("doc_id", "text", "title", "metadata")):
+            stored = [row[3] for row in values]
+            try:
+                decoded = decode_each(stored)
+            except (ValueError, RecursionError):  # which may be valid one by one
+                with reading(file.path):
+                    decoded = [decode_metadata(value) for value in stored]
+            for number, row, metadata in zip(numbers, values, decoded, strict=True):
+                found[number] = Document(row[0], row[1], row[2], metadata)
+        return found
 
     def iterate_ids(self) -> Iterator[list[str]]:
         """Yield all document ids in order, a batch at a time."""
@@ -322,15 +322,20 @@ class DocumentStore:
                 ]
 
     def _pick(
-        self, rows: Rows, names: tuple[str, ...]
-    ) -> Iterator[tuple[int, DocumentFile, list[str]]]:
-        """Yield each row once, rising, with its file and the values of these columns."""
+        self, rows: Rows, names: Sequence[str]
+    ) -> Iterator[tuple[DocumentFile, list[int], list[list[str]]]]:
+        """Yield, per file that holds some of these rows, those rows, rising, and their values."""
         wanted = sorted(set(rows.tolist()))
         if wanted and not 0 <= wanted[0] <= wanted[-1] < len(self):
             raise IndexCorruptError(
                 f"{self.paths[0].parent} has {len(self)} documents; row {wanted[-1]} is not there."
             )
-        for row in wanted:
-            number = bisect_right(self._ends, row)
+        start = 0
+        while start < len(wanted):
+            number = bisect_right(self._ends, wanted[start])
+            stop = bisect_left(wanted, self._ends[number], start)
+            part, first = wanted[start:stop], self._starts[number]
             file = self._files[number]
-            yield row, file, file.read(row - self._starts[number], names)
+            local = [row - first for row in part] if first else part
+            yield file, part, file.read(local, names)
+            start = stop

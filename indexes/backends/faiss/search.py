@@ -66,7 +66,8 @@ class FaissCandidates:
 
     def __init__(self, index: Any, scan: ExactScan, *, flat: bool) -> None:
         self._index = index
-        self._on_gpus = copy_to_gpus(load_faiss(), index)
+        self._faiss = load_faiss()
+        self._on_gpus = copy_to_gpus(self._faiss, index)
         self._scan = scan
         self._flat = flat
 
@@ -80,7 +81,7 @@ class FaissCandidates:
         """
         if exact and not self._flat:
             return self._scan(queries, wanted, exact=True, selection=selection)
-        check_fork("FAISS", load_faiss().omp_get_max_threads())
+        check_fork("FAISS", self._faiss.omp_get_max_threads())
         if selection.mask is not None:
             return self._ask_selected(queries, wanted, selection)
         on_gpus = self._on_gpus is not None and wanted <= MOST_CANDIDATES
@@ -91,7 +92,7 @@ class FaissCandidates:
         while wider < MOST_WIDER:
             short = [number for number, (_, rows) in enumerate(found) if len(rows) < wanted]
             wider *= WIDER_STEP
-            params = _parameters(load_faiss(), self._index, wider=wider) if short else None
+            params = _parameters(self._faiss, self._index, wider=wider) if short else None
             if params is None:
                 break
             again = _ask(self._index, queries[short], wanted, params)
@@ -101,7 +102,7 @@ class FaissCandidates:
 
     def _ask_selected(self, queries: Vectors, wanted: int, selection: Selection) -> list[Found]:
         assert selection.mask is not None
-        faiss = load_faiss()
+        faiss = self._faiss
         bits = np.packbits(selection.mask, bitorder="little")  # alive while FAISS points at them
         selector = faiss.IDSelectorBitmap(bits)
         params = _parameters(faiss, self._index, selector)
