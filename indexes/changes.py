@@ -18,7 +18,7 @@ import numpy as np
 
 from indexes.backends.registry import backend_of
 from indexes.build import build_index
-from indexes.search.selection import IdLookup
+from indexes.search.selection import IdLookup, Where
 from indexes.snapshot import verify_files
 from indexes.storage.manifest import MANIFEST_NAME, VECTORS_NAME, Manifest
 from indexes.storage.staging import CHANGE, Staging
@@ -31,7 +31,7 @@ from retrieval.filters.schema import write_list
 from retrieval.passages import Splitter, read_passages, split_passage_id
 from retrieval.protocols import Mask, no_progress
 
-__all__ = ["Change", "Merge", "check_fit", "delete_rows"]
+__all__ = ["Change", "Merge", "check_fit", "delete_rows", "find_ids"]
 
 BATCH = 256
 SHOWN_IDS = 3
@@ -62,6 +62,17 @@ class Change:
     missing: int = 0
     compacted: bool = False
     postponed: str = ""
+
+
+def find_ids(transaction: Transaction, where: Where) -> list[str]:
+    """Return the ids of the documents that a filter lets through."""
+    snapshot = transaction.snapshot
+    selection = snapshot.rows.select(where)
+    mask = selection.mask
+    rows = np.arange(snapshot.manifest.rows) if mask is None else np.flatnonzero(mask)
+    key = _document_key(snapshot.manifest)
+    stored = snapshot.documents.ids(rows.astype(np.int64)).values()
+    return list(dict.fromkeys(key(name) if key else name for name in stored))
 
 
 def delete_rows(

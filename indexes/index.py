@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Self, overload
 
 from indexes.backends.backend import Backend
 from indexes.build import Target, compact, rebuild
-from indexes.changes import Change, Merge, check_fit, delete_rows
+from indexes.changes import Change, Merge, check_fit, delete_rows, find_ids
 from indexes.search.modes import modes_of, search_named
 from indexes.search.selection import Where
 from indexes.snapshot import Snapshot
@@ -326,23 +327,26 @@ class Index:
 
     def delete(
         self,
-        doc_ids: Iterable[str],
+        doc_ids: Iterable[str] = (),
         config: IndexConfig | None = None,
         *,
+        where: Where = None,
         ignore_missing: bool = False,
     ) -> Change:
-        """Delete documents by id, and say what was done.
+        """Delete documents by id, and those that a filter lets through, and say what was done.
 
         Raises
         ------
-        UsageError : an id is not in the index and ``ignore_missing`` is false, or no document
-            would be left.
+        UsageError : an id is not in the index and ``ignore_missing`` is false, no document would
+            be left, or the filter does not fit the index.
+        UnknownNameError : the filter names a field that no document has.
         SourceNotFoundError, IndexCorruptError, StorageError : as ``Index.open``.
         """
         if isinstance(doc_ids, str):  # not letter by letter
             doc_ids = [doc_ids]
         with self.transaction() as transaction:
-            done = delete_rows(transaction, doc_ids, ignore_missing=ignore_missing)
+            found = [] if where is None else find_ids(transaction, where)
+            done = delete_rows(transaction, chain(doc_ids, found), ignore_missing=ignore_missing)
         return self._compact_if_needed(done, config or IndexConfig())
 
     def compact(self) -> Manifest:

@@ -272,8 +272,16 @@ def delete(
         typer.Option(
             "--ids",
             metavar="FILE",
-            help="A file with one id per line, or a .jsonl file of records with _id, doc_id "
-            "or id; - for lines on stdin.",
+            help="A file with one id per line, or a .jsonl file of records with _id, id "
+            "or doc_id; - for lines on stdin.",
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            metavar="FILTER",
+            help="Delete every document whose fields match, as 'millpond search' reads a filter.",
         ),
     ] = None,
     ignore_missing: Annotated[
@@ -283,7 +291,7 @@ def delete(
     url: StoredUrlOption = None,
     ask_key: StoredKeyOption = False,
 ) -> None:
-    """Delete documents from an index by id.
+    """Delete documents from an index, by id or by a filter.
 
     No model is loaded. Readers see the whole change or none of it. Put ids that begin with a dash
     after --.
@@ -292,21 +300,24 @@ def delete(
     Examples:
       millpond delete my-index doc-17 doc-18
       millpond delete my-index --ids gone.txt --ignore-missing
+      millpond delete my-index --filter 'year < 2000'
     """
     from indexes import Index, IndexConfig
     from retrieval.errors import UsageError
+    from retrieval.filters import parse_filter
 
-    if not doc_ids and ids is None:
+    if not doc_ids and ids is None and where is None:
         place = shlex.quote(str(folder))
         raise UsageError(
             f"No ids were given. Type: millpond delete {place} ID ..., or: "
-            f"millpond delete {place} --ids FILE"
+            f"millpond delete {place} --ids FILE, or: millpond delete {place} --filter FILTER"
         )
     use_stored_server(folder, url, ask_key)
     config = IndexConfig(compact_share=compact_at)
+    chosen = None if where is None else parse_filter(where)
     wanted = [*(doc_ids or ()), *(_read_ids(ids) if ids is not None else ())]
     started = time.monotonic()
-    change = Index.open(folder).delete(wanted, config, ignore_missing=ignore_missing)
+    change = Index.open(folder).delete(wanted, config, where=chosen, ignore_missing=ignore_missing)
     report_change(change, folder, time.monotonic() - started)
 
 

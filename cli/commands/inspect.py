@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ from cli.output import (
     print_json,
     print_line,
     print_table,
+    stdout_width,
 )
 
 if TYPE_CHECKING:
@@ -126,6 +128,7 @@ def _describe(manifest: Manifest) -> list[tuple[str, str]]:
         ("deleted", f"{deleted:,}{share}"),
         *([("blank", blank)] if blank else []),
         ("skipped", f"{manifest.skipped:,}"),
+        *([("not read", describe_cut(manifest.cut))] if (manifest.cut or {}).get("cut") else []),
         ("size", f"{format_size(size)} in {count_noun(len(manifest.files), 'file')}"),
         ("backend", f"{manifest.backend}, {manifest.factory}"),
         *([(RECALL, recall)] if recall else []),
@@ -133,6 +136,7 @@ def _describe(manifest: Manifest) -> list[tuple[str, str]]:
         ("created", f"{manifest.created} by millpond {manifest.millpond}"),
         ("fields", f"{len(manifest.fields)}" if manifest.fields else "(none)"),
         *((f"  {name}", kind) for name, kind in _describe_fields(manifest)),
+        *((f"{role} from", field) for role, field in (manifest.layout or {}).items()),
         ("model", manifest.fingerprint.model),
         *((f"  {name}", _show(value)) for name, value in manifest.fingerprint.settings.items()),
         *((f"{name} version", version) for name, version in manifest.libraries.items()),
@@ -157,8 +161,26 @@ def _describe_fields(manifest: Manifest) -> list[tuple[str, str]]:
     return rows
 
 
+def describe_cut(cut: Mapping[str, int] | None) -> str:
+    """Return in words how many documents the model reads in part, and how much that leaves out."""
+    counts = cut or {}
+    share = counts.get("unread", 0) / max(1, counts.get("tokens", 0))
+    return (
+        f"the end of {counts.get('cut', 0):,} of {counts.get('texts', 0):,} documents, "
+        f"{share:.0%} of all tokens"
+    )
+
+
+HASH = re.compile("[0-9a-f]{40,}")
+SHOWN_DIGITS = 12
+
+
 def _show(value: object) -> str:
-    return "(none)" if value is None or value == "" else str(value)
+    if value is None or value == "":
+        return "(none)"
+    if isinstance(value, str) and HASH.fullmatch(value) and stdout_width() is not None:
+        return f"{value[:SHOWN_DIGITS]}… (--json shows all of it)"
+    return str(value)
 
 
 def _print_objects(found: Sequence[Any]) -> None:

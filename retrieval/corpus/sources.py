@@ -293,7 +293,7 @@ def _folder_of_tables(path: Path, name: str, listing: Listing) -> Source:
 
 
 def _refuse_descriptions(path: Path, name: str, listing: Listing) -> None:
-    """Raise UsageError where the texts of a folder do no more than describe its files of records."""
+    """Raise UsageError where the texts of a folder only describe its files of records."""
     if not all(Path(each).stem.lower().startswith(_ABOUT_DATA) for each in listing.texts):
         return
     kinds = ", ".join(f"{len(found)} {suffix}" for suffix, found in listing.tables.items())

@@ -265,3 +265,15 @@ def test_a_deletion_whose_compaction_fails_is_done_and_says_so(millpond, index_f
         "Warning: The deleted rows stay on disk for now, since compaction failed: The disk is full."
     )
     assert found_ids(index_folder) == ["b", "c"]
+
+
+def test_a_filter_deletes_what_it_lets_through(millpond, write_jsonl, tmp_path):
+    rows = [{"_id": str(year), "text": "x", "year": year} for year in (1999, 2000, 2001)]
+    millpond("index", write_jsonl("years.jsonl", *rows), "--out", tmp_path / "i")
+    result = millpond("delete", tmp_path / "i", "--filter", "year < 2001", "--compact-at", 1)
+    assert summary(result).startswith("Deleted 2;")
+    assert found_ids(tmp_path / "i") == ["2001"]
+    nothing = millpond("delete", tmp_path / "i", "--filter", "year < 2001")
+    assert (nothing.exit_code, summary(nothing)[:15]) == (0, "Changed nothing")
+    wrong = millpond("delete", tmp_path / "i", "--filter", "yaer < 2001")
+    assert "Did you mean 'year'?" in wrong.stderr
