@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_MODEL_NAME",
     "AddressOption",
+    "ArmsOption",
     "ConfigArgument",
     "DeviceOption",
     "EngineOption",
     "IndexSpeedOption",
     "InstructionOption",
     "JsonOption",
+    "LanguageOption",
     "ModelOption",
     "OverlapOption",
     "PassagesOption",
@@ -30,6 +32,7 @@ __all__ = [
     "TrustOption",
     "WholeOption",
     "WorkersOption",
+    "choose_arms",
     "choose_engine",
     "choose_passages",
 ]
@@ -141,6 +144,25 @@ OverlapOption = Annotated[
     ),
 ]
 
+ArmsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--arms",
+        metavar="ARMS",
+        help="What the index is searched by: dense,lexical (meaning and words), or dense alone.",
+        show_default="dense,lexical",
+    ),
+]
+LanguageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--language",
+        metavar="NAME",
+        help="Of the words: english, german ..., or none for code and identifiers.",
+        show_default="detected over the first 1,000 documents",
+    ),
+]
+
 ENGINES = ("local", "ray")
 
 EngineOption = Annotated[
@@ -190,6 +212,11 @@ def choose_passages(tokens: int | None, overlap: int | None, whole: bool = False
     shared = tokens // OVERLAP_SHARE if overlap is None else overlap
     check_passages(tokens, shared)
     return {TOKENS: tokens, OVERLAP: shared}
+
+
+def choose_arms(typed: str) -> tuple[str, ...]:
+    """Return the arms that ``--arms`` names; ``IndexConfig`` checks them."""
+    return tuple(name.strip() for name in typed.split(",") if name.strip())
 
 
 def choose_engine(

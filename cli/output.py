@@ -291,7 +291,17 @@ def report_built(manifest: Manifest, folder: Path) -> None:
     blank = describe_blank(manifest)
     if blank:
         message(f"{blank}.")
+    report_words(manifest)
     report_recall(manifest, folder)
+
+
+def report_words(manifest: Manifest) -> None:
+    """Report the language that the words of an index are read in."""
+    language = manifest.lexical.get("language")
+    if language == "none":
+        message("Words are compared as they are, without endings cut off (--language none).")
+    elif language:
+        message(f"Words are indexed as {language}; for another language type --language NAME.")
 
 
 def describe_blank(manifest: Manifest) -> str:

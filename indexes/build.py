@@ -256,14 +256,21 @@ class Target:
         check_arms(self.arms, self.language)
 
     def resolve(self, manifest: Manifest) -> tuple[Manifest, Backend]:
-        """Return the manifest with the new backend and factory, and that backend."""
+        """Return the manifest with the new backend, factory and arms, and that backend.
+
+        Raises
+        ------
+        UsageError : a language is named, and the index is to have no lexical arm.
+        """
         name = self.backend or manifest.backend
         same = name == manifest.backend
         factory = self.factory or (manifest.factory if same else "Flat")
         store = self.store or (backend_of(manifest) if same else get_backend(name))
         lexical = manifest.lexical
         if self.arms is not None or self.language is not None:
-            lexical = plan_arm(self.arms or manifest.arms, self.language, manifest.lexical)
+            arms = self.arms or manifest.arms
+            check_arms(arms, self.language)
+            lexical = plan_arm(arms, self.language, manifest.lexical)
         draft = replace(manifest, backend=name, factory=factory, lexical=lexical)
         return draft, store
 

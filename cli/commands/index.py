@@ -22,9 +22,11 @@ from cli.models import (
 )
 from cli.options import (
     AddressOption,
+    ArmsOption,
     DeviceOption,
     EngineOption,
     InstructionOption,
+    LanguageOption,
     ModelOption,
     OverlapOption,
     PassagesOption,
@@ -34,6 +36,7 @@ from cli.options import (
     TrustOption,
     WholeOption,
     WorkersOption,
+    choose_arms,
     choose_engine,
     choose_passages,
 )
@@ -90,6 +93,8 @@ def index(
     passages: PassagesOption = None,
     overlap: OverlapOption = None,
     whole: WholeOption = False,
+    arms: ArmsOption = None,
+    language: LanguageOption = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Read only the first N documents.")
     ] = None,
@@ -146,6 +151,8 @@ def index(
         reading={"limit": limit, "skip_bad": skip_bad},
         vector_type=vectors,
         passages=choose_passages(passages, overlap, whole),
+        arms=IndexConfig.arms if arms is None else choose_arms(arms),
+        language=language,
     )
     check_target(out, overwrite)
     trust = trust_remote_code

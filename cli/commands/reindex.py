@@ -11,6 +11,7 @@ import typer
 
 from cli.commands.change import FolderArgument
 from cli.console import format_seconds, message
+from cli.options import choose_arms
 from cli.output import count_rows, report_built
 from cli.store import (
     AskKeyOption,
@@ -57,6 +58,24 @@ def reindex(
             show_default="as in DIR, or Flat with another backend",
         ),
     ] = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            "--arms",
+            metavar="ARMS",
+            help="What the index is searched by: dense,lexical (meaning and words), or dense "
+            "alone. Adds or drops the lexical arm.",
+            show_default="as in DIR",
+        ),
+    ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of the words: english, german ..., or none for code and identifiers.",
+            show_default="as in DIR, or detected",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Replace the index in DIR2, or in the collection."),
@@ -74,6 +93,7 @@ def reindex(
     Examples:
       millpond reindex my-index --factory HNSW32
       millpond reindex my-index --out other --backend qdrant
+      millpond reindex my-index --arms dense,lexical
     """
     from indexes import Index, check_target, read_manifest
     from indexes.backends.qdrant import configured_backend
@@ -92,7 +112,13 @@ def reindex(
     started = time.monotonic()
     index = Index.open(folder)
     built = index.reindex(
-        out=out, backend=backend, factory=factory, overwrite=overwrite, store=described
+        out=out,
+        backend=backend,
+        factory=factory,
+        overwrite=overwrite,
+        store=described,
+        arms=None if arms is None else choose_arms(arms),
+        language=language,
     ).manifest
     message(
         f"Reindexed {count_rows(built)} in {format_seconds(time.monotonic() - started)}: {target} "
