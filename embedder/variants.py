@@ -197,7 +197,10 @@ def spec_to_json(spec: VariantSpec) -> dict[str, Any]:
         if getattr(spec, name) == VariantSpec.__dataclass_fields__[name].default:
             del data[name]  # so that an older millpond reads the others
     if spec.head:
-        data["head"] = plain_data(spec.head)
+        data["head"] = [
+            {name: value for name, value in plain_data(layer).items() if name != "space" or value}
+            for layer in spec.head
+        ]
     return data
 
 

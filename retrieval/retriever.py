@@ -74,7 +74,10 @@ class Retriever:
     @encoder.setter
     def encoder(self, encoder: Encoder) -> None:
         check_fingerprints(
-            self.index.fingerprint, encoder.fingerprint, other_prompt=self._other_prompt
+            self.index.fingerprint,
+            encoder.fingerprint,
+            other_prompt=self._other_prompt,
+            queries_only=True,
         )
         self._encoder = encoder
         self._load = None

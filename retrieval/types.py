@@ -156,14 +156,28 @@ class Fingerprint:
         return fingerprint
 
 
+SPACE = "space"
+"""The setting of a student that was trained to give the vectors of another model: its digest."""
+
+
 def check_fingerprints(
-    index: Fingerprint, query: Fingerprint, *, where: str = "", other_prompt: bool = False
+    index: Fingerprint,
+    query: Fingerprint,
+    *,
+    where: str = "",
+    other_prompt: bool = False,
+    queries_only: bool = False,
 ) -> None:
     """Raise FingerprintError, naming both models, unless the two have the same settings.
+
+    With ``queries_only``, a student that was trained to give the vectors of the index's model will
+    do as well.
 
     With ``other_prompt`` the user chose another query prompt, which no document's vector depends
     on.
     """
+    if queries_only and query.settings.get(SPACE) == index.digest:
+        return
     if other_prompt:
         prompt = query.settings.get("query_prompt", "")
         index = Fingerprint(index.model, {**index.settings, "query_prompt": prompt})

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import UnknownNameError, UsageError
-from retrieval.types import Fingerprint
+from retrieval.types import SPACE, Fingerprint
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -372,6 +372,8 @@ def describe_model(
     newer = {name: spec[name] for name, usual in _NEWER.items() if spec.get(name, usual) != usual}
     if head := spec.get("head"):
         newer["head"] = json.dumps(head, sort_keys=True)
+        if space := head[-1].get(SPACE):
+            newer[SPACE] = space
     return Fingerprint(
         name,
         {

@@ -27,6 +27,8 @@ class HeadLayer:
     kind : "Dense", "LayerNorm" or "Normalize".
     reads, width : how many numbers go in and come out.
     bias, activation : of a Dense; the activation is a class of torch.nn.
+    space : the digest of the fingerprint of the model whose vectors it was trained to give, so that
+        these can be compared; empty for a space of its own.
     """
 
     path: str
@@ -35,6 +37,7 @@ class HeadLayer:
     width: int
     bias: bool = True
     activation: Literal["Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid"] = "Identity"
+    space: str = ""
 
 
 class _Normalize(nn.Module):

@@ -177,7 +177,9 @@ class ServedIndex:
     def __post_init__(self) -> None:
         """Refuse an index whose vectors the model cannot be compared with."""
         mine, theirs = self.index.fingerprint, self.model.encoder.fingerprint
-        check_fingerprints(mine, theirs, where=self.name, other_prompt=self.other_prompt)
+        check_fingerprints(
+            mine, theirs, where=self.name, other_prompt=self.other_prompt, queries_only=True
+        )
 
     def search(
         self,

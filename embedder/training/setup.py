@@ -38,7 +38,6 @@ from embedder.models.manifest import (
 from embedder.models.names import builtin_folder
 from embedder.pooling.head import Headed
 from embedder.training.config import OptimiserConfig, TrainConfig
-from embedder.training.distillation.kept import with_projection
 from embedder.training.distillation.projection import PROJECTION
 from embedder.training.processes import Processes
 from embedder.variants import VariantSpec
@@ -162,7 +161,10 @@ def _check_scaling(embedder: Embedder, folder: Path, model: str) -> None:
 
 
 def build_model(
-    config: TrainConfig, device: torch.device, notify: Notify, projected_width: int | None = None
+    config: TrainConfig,
+    device: torch.device,
+    notify: Notify,
+    project: Callable[[Embedder], Embedder] | None = None,
 ) -> Embedder:
     """Return the config's model with only the weights to be trained requiring gradients.
 
@@ -170,7 +172,7 @@ def build_model(
 
     Parameters
     ----------
-    projected_width : of a Dense layer that the model is to end in; None for no such layer.
+    project : puts the layer behind the model that it is to end in, if any.
 
     Raises
     ------
@@ -188,8 +190,8 @@ def build_model(
                 f"loss.matryoshka_dimensions names {dimension}, but the vectors have "
                 f"{embedder.dimension}."
             )
-    if projected_width is not None:
-        embedder = with_projection(embedder, projected_width)
+    if project is not None:
+        embedder = project(embedder)
     backbone: Any = embedder.backbone
     backbone.requires_grad_(config.adapter.kind == "full")
     if config.adapter.kind == "lora":

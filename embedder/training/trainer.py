@@ -28,12 +28,14 @@ from embedder.training.checkpoint import (
     load_weights,
     prune_checkpoints,
     read_checkpoint,
+    restore_schedule,
     trained_weights,
     write_checkpoint,
 )
 from embedder.training.config import TrainConfig
 from embedder.training.data import TrainingData, check_data
 from embedder.training.distillation.checks import check_lessons
+from embedder.training.distillation.kept import with_projection
 from embedder.training.distillation.run import Distillation, StepLoss
 from embedder.training.distillation.teachers import Teacher, load_teacher
 from embedder.training.evaluate import DevSets
@@ -157,10 +159,12 @@ class _Run:
             one_source_per_batch=config.loss.one_source_per_batch,
         )
         self.steps = config.steps or self.sampler.steps_in(config.epochs or 1)
-        kept = teacher is not None and config.teacher is not None and config.teacher.keep_projection
-        self.embedder = build_model(
-            config, processes.device, notify, teacher.width if teacher and kept else None
-        )
+        project = None
+        if teacher is not None and config.teacher is not None and config.teacher.keep_projection:
+            project = partial(
+                with_projection, width=teacher.width, space=teacher.fingerprint.digest
+            )
+        self.embedder = build_model(config, processes.device, notify, project)
         self.start = describe_start(config.adapter.start) if config.adapter.start else None
         self.tokenizer = SourceTokenizer(self.embedder, config.data)
         self.distillation = self._distil(teacher)
@@ -282,7 +286,7 @@ class _Run:
             )
         load_weights(self.embedder, weights, path)
         read_checkpoint(path, self.optimiser)
-        self.schedule.load_state_dict(dict(state.schedule))
+        restore_schedule(self.schedule, state, path)
         for group, rate in zip(
             self.optimiser.param_groups, self.schedule.get_last_lr(), strict=True
         ):

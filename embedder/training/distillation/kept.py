@@ -13,9 +13,15 @@ from embedder.training.distillation.projection import make_projection
 __all__ = ["kept_layer", "with_projection", "without_projection"]
 
 
-def with_projection(embedder: Embedder, width: int) -> Embedder:
-    """Return the embedder with a Dense layer of zeros from its vectors to (N, width)."""
-    layer = HeadLayer(path="", kind="Dense", reads=embedder.dimension, width=width, bias=False)
+def with_projection(embedder: Embedder, width: int, space: str) -> Embedder:
+    """Return the embedder with a Dense layer of zeros from its vectors to (N, width).
+
+    Parameters
+    ----------
+    space : the digest of the teacher's fingerprint.
+    """
+    reads = embedder.dimension
+    layer = HeadLayer(path="", kind="Dense", reads=reads, width=width, bias=False, space=space)
     found = Embedder(replace(embedder.spec, head=(layer,)), embedder.backbone)
     kept = kept_layer(found)
     kept.weight.data.copy_(make_projection(embedder.dimension, width).weight)

@@ -8,10 +8,15 @@ import torch
 
 from embedder import Embedder
 from embedder.attention import ATTENTIONS
+from embedder.loading import load_encoder
 from embedder.pooling import POOLINGS
 from embedder.training import train
 from embedder.training.config import read_config
 from embedder.training.distillation.agreement import measure_agreement
+from indexes import Index
+from retrieval import Document, check_fingerprints
+from retrieval.errors import FingerprintError, UsageError
+from retrieval.retriever import Retriever
 from tests.embedder.training.conftest import some_pairs
 from tests.embedder.training.distillation.conftest import some_texts
 
@@ -105,6 +110,24 @@ def test_a_kept_projection_gives_vectors_in_the_teachers_space(
     ours, theirs = student.encode_queries(texts), teacher_encoder.encode_documents(texts)
     assert ours.shape == theirs.shape
     assert (ours * theirs).sum(axis=1).mean() > 0.9
+    check_fingerprints(teacher_encoder.fingerprint, student.fingerprint, queries_only=True)
+    with pytest.raises(FingerprintError, match="cannot be compared"):  # for documents
+        check_fingerprints(teacher_encoder.fingerprint, student.fingerprint)
+    with pytest.raises(FingerprintError, match="cannot be compared"):  # the other way round
+        check_fingerprints(student.fingerprint, teacher_encoder.fingerprint, queries_only=True)
+
+
+def test_a_student_searches_what_its_teacher_indexed(lesson_config, teacher_name, tmp_path):
+    config = lesson_config(teacher__keep_projection=True, teacher__weights=BOTH)
+    model = train(config, tmp_path / "student", device="cpu")
+    corpus = [Document(str(i), text) for i, text in enumerate(some_texts(6))]
+    encoder = load_encoder(teacher_name, "cpu")
+    Index.create(tmp_path / "index", encoder, corpus).close()
+    with Retriever.open(tmp_path / "index", str(model), device="cpu") as retriever:
+        assert len(retriever.search("mill 0", k=3)) == 3
+    plain = train(lesson_config(), tmp_path / "plain", device="cpu")
+    with pytest.raises(FingerprintError, match="cannot be compared"):
+        Retriever.open(tmp_path / "index", str(plain), device="cpu").search("mill 0")
 
 
 def test_all_texts_of_pairs_are_lessons_and_mix_with_info_nce(lesson_config, pairs_file, tmp_path):
@@ -174,8 +197,6 @@ def test_another_teacher_is_refused_on_resume(lesson_plan, tmp_path, base_folder
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "out", device="cpu", progress=stop)
     changed = read_config(lesson_plan(teacher__model=str(base_folder["mistral"])), tmp_path)
-    from retrieval.errors import UsageError
-
     with pytest.raises(UsageError, match=r"teacher.model was"):
         train(changed, tmp_path / "out", resume=True, device="cpu")
 
