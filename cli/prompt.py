@@ -30,7 +30,7 @@ HELP = (
     (":weight 0.5", "of the dense arm, 0 to 1; alone: the index's default"),
     (":filter year >= 2020", "search only what matches; alone: everything"),
     (":help", "this list, and what is set"),
-    (":quit", "end; so does Ctrl-D. Ctrl-C clears the line"),
+    (":quit", "ends; so does Ctrl-D. Ctrl-C clears the line"),
 )
 
 
