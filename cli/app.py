@@ -14,6 +14,7 @@ from cli.commands.conform import conform
 from cli.commands.distill import distill
 from cli.commands.doctor import doctor
 from cli.commands.embed import embed
+from cli.commands.importing import import_
 from cli.commands.index import index
 from cli.commands.inspect import info, models, variants
 from cli.commands.merge import merge, soup
@@ -59,6 +60,7 @@ COMMANDS = (
     merge,
     soup,
     whiten,
+    import_,
     bench,
     compare,
     report,
@@ -69,7 +71,7 @@ COMMANDS = (
     conform,
 )
 for command in COMMANDS:
-    app.command(cls=PanelCommand)(command)
+    app.command(command.__name__.removesuffix("_"), cls=PanelCommand)(command)
 
 
 def _show_version(wanted: bool) -> None:

@@ -215,7 +215,7 @@ def test_every_command_is_documented():
     from cli.app import app
 
     texts = [path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]]
-    names = [info.callback.__name__ for info in app.registered_commands]
+    names = [info.name for info in app.registered_commands]
     assert [name for name in names if not any(f"millpond {name}" in text for text in texts)] == []
 
 

@@ -38,16 +38,21 @@ def write_adapter(folder, base, *, seed=0, auto=AutoModel, **options):
     return folder
 
 
-def peft_states(base, adapters, texts, *, is_causal=True, auto=AutoModel):
-    """The last layer's states of each text with EOS, as peft computes them, one text at a time."""
-    tokenizer = AutoTokenizer.from_pretrained(base)
+def peft_model(base, adapters, *, is_causal=True, auto=AutoModel):
+    """The base with adapters folded in by peft, without a head."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = auto.from_pretrained(base)
         model.config.is_causal = is_causal
         for adapter in adapters:
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    model = getattr(model, "model", model).eval()
+    return getattr(model, "model", model).eval()
+
+
+def peft_states(base, adapters, texts, *, is_causal=True, auto=AutoModel):
+    """The last layer's states of each text with EOS, as peft computes them, one text at a time."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = peft_model(base, adapters, is_causal=is_causal, auto=auto)
     with torch.inference_mode():
         return [
             model(torch.tensor([tokenizer(text)["input_ids"] + [2]])).last_hidden_state[0]
@@ -137,18 +142,13 @@ def test_llm2vec_pools_the_text_alone_over_two_adapters(llm2vec, prompt):
     base, mntp, top = llm2vec
     tokenizer = AutoTokenizer.from_pretrained(base)
     texts = [text for text in TEXTS if text]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = AutoModel.from_pretrained(base)
-        model.config.is_causal = False
-        for adapter in (mntp, top):
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    model = peft_model(base, [mntp, top], is_causal=False)
     expected = []
     for text in texts:
         ids = tokenizer(prompt + text)["input_ids"]
         own = len(tokenizer(text, add_special_tokens=False)["input_ids"])
         with torch.inference_mode():
-            states = model.eval()(torch.tensor([ids])).last_hidden_state[0]
+            states = model(torch.tensor([ids])).last_hidden_state[0]
         expected.append(F.normalize(states[-own:].mean(dim=0), dim=-1))
     name = f"{top},query_prompt={write_value(prompt)}" if prompt else str(top)
     found = load_encoder(name, device="cpu").encode_queries(texts)
