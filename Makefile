@@ -42,8 +42,8 @@ demo: $(INDEX)/manifest.json
 
 # Made again where the built-in model or its name here has changed.
 $(INDEX)/manifest.json: $(MODEL) Makefile | $(VENV)/.installed
-	@echo "\$$ millpond index python-stdlib --out $(INDEX) --model $(DEMO_MODEL)"
-	@$(BIN)/millpond index python-stdlib --out $(INDEX) --model $(DEMO_MODEL) $(if $(wildcard $@),--overwrite)
+	@echo "\$$ millpond index python-stdlib --out $(INDEX) --model $(DEMO_MODEL) --whole"
+	@$(BIN)/millpond index python-stdlib --out $(INDEX) --model $(DEMO_MODEL) --whole $(if $(wildcard $@),--overwrite)
 
 test: $(VENV)/.installed-test
 	$(PYTEST) -m "not slow"

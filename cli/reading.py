@@ -240,11 +240,12 @@ def _count_nothing(encoder: LoadedEncoder, passages: Mapping[str, int]) -> Cover
 def warn_cut(
     coverage: Coverage | None,
     noun: str = "document",
-    advice: str = "--passages 90 embeds all of each",
+    advice: str = "",
 ) -> None:
     """Warn of texts whose end the model does not read, if there are any."""
     if coverage is None or not coverage.cut:
         return
+    advice = advice or f"--passages {coverage.passage_tokens} embeds all of each"
     are = f"{noun}s is" if coverage.cut == 1 else f"{noun}s are"
     share = f"{coverage.unread_share:.0%}" if coverage.unread_share >= 0.01 else "less than 1%"
     warn(
@@ -263,7 +264,7 @@ def decide_passages(
     """
     if whole:
         return {}, source
-    from embedder.coverage import Coverage, default_passage_tokens
+    from embedder.coverage import Coverage
 
     documents = iter(source)
     sample: list[Document] = []
@@ -277,7 +278,7 @@ def decide_passages(
     everything = chain(sample, documents)
     if not found.wants_passages:
         return {}, everything
-    tokens = default_passage_tokens(encoder)
+    tokens = found.passage_tokens
     first = "the" if len(sample) < SAMPLE else "the first"
     message(
         f"Passages of at most {tokens} tokens are embedded, since {found.cut:,} of {first} "

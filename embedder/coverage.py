@@ -10,7 +10,7 @@ from embedder.models.sentence_transformers.encoder import SentenceTransformersEn
 from embedder.splitting import CHARACTERS_PER_TOKEN, make_splitter, tokens_beside, tokens_read
 from retrieval.types import Document
 
-__all__ = ["PASSAGE_TOKENS", "CUT_SHARE", "Coverage", "default_passage_tokens"]
+__all__ = ["PASSAGE_TOKENS", "CUT_SHARE", "Coverage"]
 
 PASSAGE_TOKENS = 90
 """Measured on this project's pages; see benchmarks/lab/LOG.md."""
@@ -70,6 +70,11 @@ class Coverage:
         return self.unread / self.tokens if self.tokens else 0.0
 
     @property
+    def passage_tokens(self) -> int:
+        """The length of passages for this model: 90 tokens, or fewer if it reads fewer."""
+        return min(PASSAGE_TOKENS, self._room)
+
+    @property
     def wants_passages(self) -> bool:
         """Whether more than a tenth of the texts are cut."""
         return self.cut > CUT_SHARE * self.texts
@@ -77,8 +82,3 @@ class Coverage:
     def to_json(self) -> dict[str, int]:
         """Return the counts, as the manifest of an index keeps them."""
         return {name: getattr(self, name) for name in ("texts", "cut", "tokens", "unread")}
-
-
-def default_passage_tokens(encoder: Embedder | SentenceTransformersEncoder) -> int:
-    """Return the length of passages for a model: 90 tokens, or fewer if it reads fewer."""
-    return min(PASSAGE_TOKENS, max(1, tokens_read(encoder) - tokens_beside(encoder)))

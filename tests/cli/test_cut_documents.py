@@ -30,7 +30,7 @@ def test_what_is_cut_is_told_and_kept(millpond, write_mixed, tmp_path):
     # 24 + 10 * 3 = 54 words, of which 9 were not read: 17%.
     assert warning(result) == [
         "Warning: 1 of 11 documents is longer than the model reads, and 17% of all tokens were "
-        "not read: --passages 90 embeds all of each."
+        "not read: --passages 15 embeds all of each."
     ]
     manifest = read_manifest(tmp_path / "i")
     assert manifest.cut == {"texts": 11, "cut": 1, "tokens": 54, "unread": 9}
