@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from embedder.models.locate import read_model_json
+from embedder.models.foreign.files import read_model_json
 from embedder.models.manifest import read_manifest
 from embedder.models.names import (
     PREFIX,

@@ -108,7 +108,7 @@ def _needs_library(name: str, trust_remote_code: bool, notify: Notify) -> str | 
     if find_saved_model(name) is not None:
         return None
     from embedder.engine.backbone import find_commit
-    from embedder.models.locate import find_code
+    from embedder.models.foreign.files import find_code
     from embedder.models.sentence_transformers import needs_sentence_transformers
     from embedder.variants import parse_model_name
 

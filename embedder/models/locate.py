@@ -36,7 +36,7 @@ from embedder.models.cache import (
     weights_sha256,
 )
 from embedder.models.foreign.adapters import Adapter, find_chain
-from embedder.models.foreign.files import find_code, find_commit, read_model_json, refuse_code
+from embedder.models.foreign.files import find_commit, read_model_json, refuse_code
 from embedder.models.names import builtin_folder, find_path, is_hub_id, list_builtin_models
 from retrieval.disk import FULL_DISK
 from retrieval.errors import (
@@ -54,9 +54,7 @@ from retrieval.protocols import Notify
 __all__ = [
     "LocatedBase",
     "fetch_member",
-    "find_code",
     "locate_base",
-    "read_model_json",
 ]
 
 
