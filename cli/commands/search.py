@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
@@ -274,7 +275,7 @@ def _check_prompt(places: list[str], json: bool) -> None:
 def _is_index(place: str) -> bool:
     from indexes.storage.manifest import MANIFEST_NAME
 
-    return (Path(place) / MANIFEST_NAME).is_file()
+    return os.path.isfile(os.path.join(place, MANIFEST_NAME))  # also of a text too long for a name
 
 
 def _answer_lines(search: Search, as_json: bool) -> None:
