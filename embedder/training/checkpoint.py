@@ -17,7 +17,7 @@ from embedder.models.lora import copy_tensors
 from embedder.training.config import TrainConfig
 from retrieval.disk import replace_file, sync_path, write_synced
 from retrieval.errors import ModelError, StorageError, UsageError
-from retrieval.typed import find_differences, plain_data, read_dataclass
+from retrieval.typed import find_differences, load_json, plain_data, read_dataclass, read_stored
 
 __all__ = [
     "RunState",
@@ -26,12 +26,14 @@ __all__ = [
     "load_weights",
     "prune_checkpoints",
     "read_checkpoint",
+    "restore_schedule",
     "trained_weights",
     "write_checkpoint",
     "RunFolder",
 ]
 
 FORMAT = 1
+_LARGEST = 2**53
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def read_checkpoint(
     ModelError : the checkpoint is damaged, or of another version of millpond.
     """
     try:
-        state = RunState(**json.loads((path / "state.json").read_text()))
+        state = read_stored(RunState, load_json(path / "state.json"))
         weights = safetensors.torch.load((path / "weights.safetensors").read_bytes())
         if optimiser is not None:
             moments = safetensors.torch.load((path / "optimiser.safetensors").read_bytes())
@@ -133,6 +135,46 @@ def read_checkpoint(
     if state.format != FORMAT:
         raise ModelError(f"{path}: the checkpoint has format {state.format}; expected {FORMAT}.")
     return state, weights
+
+
+def restore_schedule(
+    schedule: torch.optim.lr_scheduler.LRScheduler, state: RunState, path: Path
+) -> None:
+    """Put the state of a checkpoint into a schedule.
+
+    Raises
+    ------
+    ModelError : it is the state of another schedule, or damaged.
+    """
+    if not _alike(schedule.state_dict(), state.schedule):
+        raise ModelError(
+            f"{path}: the checkpoint's schedule is damaged, or of another version of torch. Delete "
+            f"this folder to go on from the one before it, or start anew in another folder."
+        )
+    schedule.load_state_dict(dict(state.schedule))
+
+
+def _alike(now: Any, stored: Any) -> bool:
+    """Whether two JSON values have the same keys, lengths and types, whatever their numbers."""
+    if isinstance(now, dict):
+        return (
+            isinstance(stored, Mapping)
+            and now.keys() == stored.keys()
+            and all(_alike(value, stored[name]) for name, value in now.items())
+        )
+    if isinstance(now, list | tuple):
+        return (
+            isinstance(stored, list | tuple)
+            and len(now) == len(stored)
+            and all(map(_alike, now, stored))
+        )
+    if isinstance(now, bool) or now is None:
+        return type(stored) is type(now)
+    if isinstance(now, int | float):
+        kinds = int if isinstance(now, int) else int | float
+        usable = isinstance(stored, kinds) and not isinstance(stored, bool)
+        return usable and abs(stored) < _LARGEST
+    return isinstance(stored, type(now))
 
 
 def trained_weights(module: nn.Module) -> dict[str, Tensor]:
@@ -170,6 +212,27 @@ def _restore_moments(optimiser: torch.optim.Optimizer, moments: Mapping[str, Ten
 _MAY_CHANGE = ("checkpoint.", "log_every_steps", "evaluate.every_steps")
 """Keys that cannot change the weights."""
 _MODEL_FILE = "millpond.json"
+
+
+@dataclass(frozen=True)
+class _SourceRecord:
+    """What run.json holds of a source; see ``TrainingData.record``."""
+
+    path: str
+    sha256: Mapping[str, str]
+    pairs: int
+    negatives: int
+    weight: float
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class _RunRecord:
+    """What run.json holds."""
+
+    config: Mapping[str, Any]
+    data: tuple[_SourceRecord, ...]
+    teacher: Mapping[str, Any] | None = None
 
 
 class RunFolder:
@@ -240,23 +303,22 @@ class RunFolder:
 
     def _compare(self, now: Mapping[str, Any]) -> None:
         try:
-            before = json.loads(self._run.read_text())
-            pairs = list(zip(before["data"], now["data"], strict=False))
-            config = _with_new_options(before["config"])
-            teacher = before.get("teacher")
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{self._run}: cannot be read ({error}).") from error
+            before = read_stored(_RunRecord, load_json(self._run))
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"{self._run}: cannot be read ({error}). Start anew in another folder."
+            ) from error
+        pairs = zip(before.data, now["data"], strict=False)
+        config, teacher = _with_new_options(before.config), before.teacher
         changed = [
             f"{key} was {old!r} and is {new!r}"
             for key, old, new in find_differences(config, now["config"])
             if not key.startswith(_MAY_CHANGE)
         ]
         for old, new in pairs:
-            files = [
-                name for name in new["sha256"] if old["sha256"].get(name) != new["sha256"][name]
-            ]
+            files = [name for name in new["sha256"] if old.sha256.get(name) != new["sha256"][name]]
             changed += [f"the content of {new['path']} ({name}) has changed" for name in files]
-        if teacher and now["teacher"] and teacher["sha256"] != now["teacher"]["sha256"]:
+        if teacher and now["teacher"] and teacher.get("sha256") != now["teacher"]["sha256"]:
             changed.append(
                 f"the teacher {now['teacher']['model']} is another model or gives other vectors"
             )

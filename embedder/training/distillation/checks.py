@@ -7,6 +7,8 @@ from itertools import islice
 
 import numpy as np
 
+from embedder.coverage import Coverage
+from embedder.splitting import tokens_read
 from embedder.training.config import TrainConfig
 from embedder.training.data import TrainingData
 from embedder.training.distillation.teachers import Teacher, TeacherText
@@ -106,25 +108,26 @@ def _check_vectors(teacher: Teacher, texts: list[TeacherText], notify: Notify) -
 
 def _check_lengths(teacher: Teacher, data: TrainingData, notify: Notify) -> None:
     """Say how many texts the teacher did not read to their end."""
-    step = max(1, data.pairs // _COUNTED)
-    sample = [text for _, text in _texts(data, step)]
-    counted = teacher.count_unread(sample)
-    if counted is None:
+    if teacher.encoder is None:
         return
-    most, longer, unread, total = counted
-    if not longer:
+    step = max(1, data.pairs // _COUNTED)
+    read, most = Coverage(teacher.encoder), tokens_read(teacher.encoder)
+    for _, text in _texts(data, step):
+        read.add(text)
+    if not read.cut:
         return
     about = "" if step == 1 else "about "
-    texts = len(sample) * step
-    if longer == len(sample):
+    if read.cut == read.texts:
         raise UsageError(
-            f"All {about}{texts:,} texts are longer than the {most:,} tokens that the teacher "
-            f"reads, so it saw only their beginnings. Cut the texts, or take another teacher."
+            f"All {about}{read.texts * step:,} texts are longer than the {most:,} tokens that the "
+            f"teacher reads, so it saw only their beginnings. Cut the texts, or take another "
+            f"teacher."
         )
     notify(
-        f"Warning: the teacher reads {most:,} tokens of a text, and {about}{longer * step:,} of "
-        f"{texts:,} texts have more: it never saw {about}{unread * step:,} of "
-        f"{total * step:,} tokens. Cut them, or set model.max_tokens to what the teacher reads."
+        f"Warning: the teacher reads {most:,} tokens of a text, and {about}{read.cut * step:,} of "
+        f"{read.texts * step:,} texts have more: it never saw {about}{read.unread * step:,} of "
+        f"{read.tokens * step:,} tokens. Cut them, or set model.max_tokens to what the teacher "
+        f"reads."
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from embedder.loading import LoadedEncoder, load_encoder
-from embedder.splitting import make_splitter, tokens_beside, tokens_read
 from embedder.training.distillation.options import TeacherConfig
 from embedder.training.distillation.stored import StoredVectors, digests_of
 from retrieval.errors import UsageError
@@ -24,6 +23,7 @@ TeacherText = tuple[bool, str]
 
 _ROLES = {True: "query", False: "document"}
 _SHOWN = 60
+_LOOKED_UP = 4_096
 _LOOKED_UP = 4_096
 _ANY_TOKENS = 64
 """Of passages that are never cut: a splitter is what counts the tokens of any model."""
@@ -73,21 +73,6 @@ class Teacher:
             if len(places):
                 vectors[places] = self._embed_side(is_query, [texts[i][1] for i in places])
         return vectors
-
-    def count_unread(self, texts: Sequence[str]) -> tuple[int, int, int, int] | None:
-        """Return how much the teacher does not read of texts, as documents.
-
-        That is the tokens that it reads at most, the texts that are longer, the tokens of these
-        that it never sees, and all tokens; None where its tokenizer is not here.
-        """
-        if self.encoder is None:
-            return None
-        most = tokens_read(self.encoder)
-        room = most - tokens_beside(self.encoder)
-        counter = make_splitter(self.encoder, min(most, _ANY_TOKENS), 0)
-        lengths = [counter.count(text) for text in texts]
-        unread = [length - room for length in lengths if length > room]
-        return most, len(unread), sum(unread), sum(lengths)
 
     def count_missing(self, texts: Iterable[TeacherText]) -> tuple[int, str]:
         """Return how many texts have no stored vector, and the first of them."""

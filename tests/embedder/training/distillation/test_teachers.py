@@ -157,7 +157,7 @@ def test_triples_without_negatives_are_refused(lesson_config, write_pairs, tmp_p
 
 
 def test_what_the_teacher_never_read_is_counted(lesson_config, write_texts, tmp_path, base_folder):
-    long = " ".join(["mill"] * 40)
+    long = " ".join(["mill"] * 9)
     path = write_texts(*"abcdefghij", long, name="long.txt")
     base = f"{base_folder['qwen3']}:mean+causal"
     whole = len(Embedder.load(f"{base},max_tokens=500", device="cpu").tokenize([long])[0])
