@@ -295,6 +295,12 @@ def report_built(manifest: Manifest, folder: Path) -> None:
     report_recall(manifest, folder)
 
 
+def describe_arms(manifest: Manifest) -> str:
+    """Return what an index is searched by, such as "dense, lexical (english)"."""
+    language = manifest.lexical.get("language")
+    return ", ".join(manifest.arms) + (f" ({language})" if manifest.lexical else "")
+
+
 def report_words(manifest: Manifest) -> None:
     """Report the language that the words of an index are read in."""
     language = manifest.lexical.get("language")

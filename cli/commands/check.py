@@ -12,7 +12,7 @@ import typer
 
 from cli.console import message, warn
 from cli.options import JsonOption
-from cli.output import format_size, print_json, print_table
+from cli.output import describe_arms, format_size, print_json, print_table
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def check(
         manifest = _read_manifest(folder)
         # Before it is opened: Qdrant's engine may never return from a damaged file.
         manifest, damaged = _compare_files(folder, manifest)
-        _refuse_damaged(folder, damaged)
+        _refuse_damaged(folder, damaged, manifest)
         Index.open(folder)
         collection = read_collection_state(manifest)
         _check_status(collection)
@@ -133,7 +133,7 @@ def _compare_files(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str
     return manifest, damaged
 
 
-def _refuse_damaged(folder: Path, damaged: Mapping[str, str]) -> None:
+def _refuse_damaged(folder: Path, damaged: Mapping[str, str], manifest: Manifest) -> None:
     """Raise IndexCorruptError with the first damaged file and the number of the others."""
     from retrieval.errors import IndexCorruptError
 
@@ -141,9 +141,15 @@ def _refuse_damaged(folder: Path, damaged: Mapping[str, str]) -> None:
         name, fault = next(iter(damaged.items()))
         others = len(damaged) - 1
         more = f" So {'is 1 other file' if others == 1 else f'are {others} other files'}."
+        advice = "Index the corpus again with --overwrite."
+        if damaged.keys() <= {entry.name for entry in manifest.lexical_files.values()}:
+            advice = (
+                "It belongs to the lexical arm alone: the index is searched by meaning meanwhile. "
+                f"Make the arm again with: millpond reindex {shlex.quote(str(folder))} "
+                f"--arms dense,lexical"
+            )
         raise IndexCorruptError(
-            f"{folder / name} is damaged: {fault}.{more if others else ''} "
-            f"Index the corpus again with --overwrite."
+            f"{folder / name} is damaged: {fault}.{more if others else ''} {advice}"
         )
 
 
@@ -156,6 +162,7 @@ def _describe(
     rows = [
         ("index", str(folder)),
         ("backend", f"{manifest.backend}, {manifest.factory}{_place(manifest)}"),
+        ("arms", describe_arms(manifest)),
         ("documents", f"{manifest.documents:,}"),
         ("dimension", f"{manifest.dimension}"),
         ("model", manifest.fingerprint.model),
@@ -184,6 +191,8 @@ def _to_json(
         "whole": True,
         "backend": manifest.backend,
         "factory": manifest.factory,
+        "arms": manifest.arms,
+        "language": manifest.lexical.get("language"),
         "documents": manifest.documents,
         "dimension": manifest.dimension,
         "model": manifest.fingerprint.model,

@@ -63,6 +63,7 @@ def test_a_whole_index_is_summed_up(millpond, index_folder):
     assert shown == {
         "index": str(index_folder),
         "backend": "faiss, Flat",
+        "arms": f"dense, lexical ({manifest.lexical['language']})",
         "documents": "3",
         "dimension": "32",
         "model": "fake",
@@ -84,6 +85,8 @@ def test_json_holds_the_same(millpond, index_folder):
         "whole": True,
         "backend": "faiss",
         "factory": "Flat",
+        "arms": ["dense", "lexical"],
+        "language": manifest.lexical["language"],
         "documents": 3,
         "dimension": 32,
         "model": "fake",
@@ -119,6 +122,26 @@ def test_a_damaged_file_is_named(name, damage, millpond, index_folder):
     assert facts(result)["damaged"].startswith(f"{name}: it")
     assert facts(result)["state"] == "not whole"
     assert facts(result)["model"] == "fake"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [(".term", flip), (".json", truncate), (".idx", lambda path: path.unlink())],
+)
+def test_a_damaged_lexical_arm_is_named_and_made_again_by_reindex(
+    suffix, damage, millpond, index_folder
+):
+    before = millpond("search", index_folder, "pond", "--mode", "dense").stdout
+    path = sorted((index_folder / "lexical").glob(f"*{suffix}"))[0]
+    damage(path)
+    result = millpond("check", index_folder)
+    assert_error(result, 1, f"{path} is damaged: ", f"reindex {index_folder} --arms dense,lexical")
+    assert millpond("search", index_folder, "pond", "--mode", "dense").stdout == before != ""
+    result = millpond("reindex", index_folder, "--arms", "dense,lexical")
+    assert result.exit_code == 0, result.stderr
+    assert millpond("check", index_folder).exit_code == 0
+    hybrid = millpond("search", index_folder, "pond", "--mode", "hybrid")
+    assert (hybrid.exit_code, "lexical" in hybrid.stderr) == (0, False)
 
 
 def test_every_damaged_file_is_listed_not_only_the_first(millpond, index_folder):

@@ -9,8 +9,9 @@ def test_says_how_many_documents_and_what_to_type_next(millpond, corpus, tmp_pat
     assert result.stdout == ""
     lines = result.stderr.splitlines()
     assert lines[0].startswith("Indexed 3 documents in ")
-    assert "is untrained" in lines[1]
-    assert lines[2] == f"Next: millpond search '{tmp_path / 'new index'}' Rivers"
+    assert lines[1].startswith("Words are indexed as english")
+    assert "is untrained" in lines[2]
+    assert lines[3] == f"Next: millpond search '{tmp_path / 'new index'}' Rivers"
 
 
 def test_options_reach_the_manifest(millpond, corpus, tmp_path, loaded):

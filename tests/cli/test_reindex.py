@@ -122,3 +122,34 @@ def test_a_collection_of_another_index_needs_overwrite(
     assert_refused(
         millpond("reindex", index_folder, *qdrant_place), 2, "already has a collection 'docs'"
     )
+
+
+def test_the_lexical_arm_is_dropped_and_added_without_embedding(millpond, index_folder, embedded):
+    before = millpond("search", index_folder, "pond", "--mode", "lexical").stdout
+    embedded.clear()
+    assert millpond("reindex", index_folder, "--arms", "dense").exit_code == 0
+    assert read_manifest(index_folder).arms == ("dense",)
+    assert not list(index_folder.glob("lexical*"))
+    assert_refused(
+        millpond("search", index_folder, "pond", "--mode", "lexical"), 2, "--arms dense,lexical"
+    )
+    assert_refused(
+        millpond("reindex", index_folder, "--language", "german"), 2, "the arms are dense"
+    )
+    result = millpond("reindex", index_folder, "--arms", "dense, lexical", "--language", "english")
+    assert result.exit_code == 0, result.stderr
+    assert "Words are indexed as english" in result.stderr
+    assert millpond("search", index_folder, "pond", "--mode", "lexical").stdout == before != ""
+    assert embedded == []
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--arms", "lexical"), ("every index has vectors", "dense,lexical")),
+        (("--arms", "dense,sparse"), ("Unknown arm 'sparse'", "Accepted: dense, lexical")),
+        (("--language", "germn"), ("Did you mean 'german'?",)),
+    ],
+)
+def test_arms_and_languages_that_do_not_exist_are_refused(args, words, millpond, index_folder):
+    assert_refused(millpond("reindex", index_folder, *args), 2, *words)
