@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
@@ -275,7 +274,10 @@ def _check_prompt(places: list[str], json: bool) -> None:
 def _is_index(place: str) -> bool:
     from indexes.storage.manifest import MANIFEST_NAME
 
-    return os.path.isfile(os.path.join(place, MANIFEST_NAME))  # also of a text too long for a name
+    try:
+        return (Path(place) / MANIFEST_NAME).is_file()
+    except OSError:  # a text that is too long for a name
+        return False
 
 
 def _answer_lines(search: Search, as_json: bool) -> None:
