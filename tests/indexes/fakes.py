@@ -58,5 +58,13 @@ def make_documents(count, prefix="d"):
     ]
 
 
+def ids_by_words(index, text="text"):
+    """The ids of all documents that the lexical arm finds by a word, sorted."""
+    snapshot = index.snapshot
+    everything = snapshot.rows.everything
+    _, rows = snapshot.lexical.search(text, everything.count + 1, everything)
+    return sorted(snapshot.documents.ids(rows).values())
+
+
 def die():
     os.kill(os.getpid(), signal.SIGKILL)

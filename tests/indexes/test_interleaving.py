@@ -13,6 +13,8 @@ from tests.indexes import fakes
 
 INTERLEAVINGS = 200
 IDS = [f"d{number}" for number in range(8)]
+WORDS = "anchor first text"
+"""One of them is in every text."""
 EVERYTHING = np.ones((1, 16), dtype=np.float32)
 
 
@@ -30,7 +32,7 @@ class Theatre:
     def __init__(self, path, seed):
         self.path, self.random = path, random.Random(seed)
         self.encoder = fakes.HashingEncoder()
-        self.state = {"anchor": "a", **dict.fromkeys(IDS, "first")}
+        self.state = {"anchor": "anchor", **dict.fromkeys(IDS, "first")}
         self.effects = []  # of the changes that are in progress, the innermost last
         self.kept = []  # open readers, with the state that each of them was opened in
         self.interleavings = self.refused = 0
@@ -89,7 +91,7 @@ class Theatre:
         effect = {
             "delete": lambda state: {i: t for i, t in state.items() if i not in ids},
             "update": lambda state: {**state, **new},
-            "replace all": lambda state: {"anchor": "a", **new},
+            "replace all": lambda state: {"anchor": "anchor", **new},
         }.get(kind, dict)
         self.effects.append(effect)
         try:
@@ -98,7 +100,7 @@ class Theatre:
             elif kind == "update":
                 index.update(documents_of(new), config)
             elif kind == "replace all":
-                index.update(documents_of({"anchor": "a", **new}), config, delete_missing=True)
+                index.update(documents_of({"anchor": "anchor", **new}), config, delete_missing=True)
             elif kind == "compact":
                 index.compact()
             else:
@@ -116,9 +118,11 @@ class Theatre:
         reader = Index.open(self.path)
         self.effects.pop()
         assert contents(reader) == before
+        assert fakes.ids_by_words(reader, WORDS) == sorted(before)
         self.kept.append((reader, before))
         reader, expected = self.random.choice(self.kept)
         assert contents(reader) == expected
+        assert fakes.ids_by_words(reader, WORDS) == sorted(expected)
 
 
 def contents(index):
@@ -136,6 +140,7 @@ def test_readers_see_one_version_or_the_next_whatever_two_writers_do(tmp_path, m
         index = Index.open(theatre.path)
         index.check()
         assert contents(index) == theatre.state, f"seed {seed}"
+        assert fakes.ids_by_words(index, WORDS) == sorted(theatre.state), f"seed {seed}"
         for reader, expected in theatre.kept:
             assert contents(reader) == expected, f"seed {seed}"
         interleavings += theatre.interleavings
