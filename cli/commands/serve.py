@@ -21,6 +21,7 @@ from cli.output import read_version
 
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
+    from embedder.models.sentence_transformers import Reranker
     from embedder.serving import ServedIndex, ServedModel
     from indexes import Index
     from retrieval.errors import UsageError
@@ -93,6 +94,12 @@ def serve(
     connections: Annotated[
         int, typer.Option(metavar="N", min=1, help="Maximum open connections; idle ones give way.")
     ] = 512,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            "--rerank", metavar="MODEL", help="A CrossEncoder for /v1/rerank and TEI's /rerank."
+        ),
+    ] = None,
     accept_token_ids: Annotated[
         bool,
         typer.Option(
@@ -107,8 +114,8 @@ def serve(
     """Serve embeddings and search over HTTP.
 
     Offers OpenAI's /v1/embeddings and /v1/models, TEI's /embed, /similarity, /tokenize and /info,
-    Ollama's /api/embed, and /v1/search. Ctrl-C or SIGTERM stops it once all accepted requests are
-    answered. Logs are JSON lines on stderr.
+    Ollama's /api/embed, /v1/search, and with --rerank /v1/rerank and TEI's /rerank. Ctrl-C or
+    SIGTERM stops it once all accepted requests are answered. Logs are JSON lines on stderr.
 
     \b
     Examples:
@@ -145,7 +152,10 @@ def serve(
             local_only=is_loopback(host) and not accepted_keys,
             origins=tuple(cors or ()),
         )
-        server = Server(models, served, settings, read_version(), thread, _join)
+        reranker = rerank and thread.call(
+            lambda: _load_reranker(rerank, device, trust=trust_remote_code)
+        )
+        server = Server(models, served, settings, read_version(), thread, _join, reranker or None)
         server.warm_up()
         _warn_if_open(host, accepted_keys)
         _log_as_json()
@@ -279,6 +289,12 @@ def _load(
             ServedIndex(name, index, models[key], fields, other_prompt=instruction is not None)
         )
     return list(models.values()), served
+
+
+def _load_reranker(name: str, device: str | None, *, trust: bool) -> Reranker:
+    from embedder.models.sentence_transformers import load_reranker
+
+    return load_reranker(name, device, message, trust_remote_code=trust)
 
 
 def _serve_model(encoder: LoadedEncoder) -> ServedModel:

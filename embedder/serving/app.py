@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from embedder.serving import embeddings_api, ollama_api, search_api, tei_api
+from embedder.serving import embeddings_api, ollama_api, rerank_api, search_api, tei_api
 from embedder.serving.errors import install_handlers
 from embedder.serving.metrics import log_event
 from embedder.serving.middleware import BodyLimit, HostGate, KeyGate, Recorder
@@ -204,7 +204,7 @@ def build_app(server: Server) -> FastAPI:
 
     app = FastAPI(
         title="millpond",
-        description="Embeddings as OpenAI, TEI and Ollama serve them, and search in indexes.",
+        description="Embeddings as OpenAI, TEI and Ollama serve them, reranking, and search.",
         version=server.version or "0",
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
         redoc_url=None,
@@ -214,6 +214,7 @@ def build_app(server: Server) -> FastAPI:
     for router in (
         embeddings_api.ROUTER,
         search_api.ROUTER,
+        rerank_api.ROUTER,
         tei_api.ROUTER,
         ollama_api.ROUTER,
         _HEALTH_ROUTER,

@@ -24,7 +24,7 @@ __all__ = [
     "install_handlers",
 ]
 
-TEI_PATHS = ("/", "/embed", "/info", "/similarity", "/tokenize")
+TEI_PATHS = ("/", "/embed", "/info", "/rerank", "/similarity", "/tokenize")
 _FORMS = {
     "input": "a text, a list of texts, a list of token ids, or a list of such lists, none empty",
     "inputs": "a text, or a list of texts that is not empty",

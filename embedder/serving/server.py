@@ -17,6 +17,7 @@ from embedder.engine.text import Side
 from embedder.serving.batching import Batcher, EncoderThread, QueueFullError
 from embedder.serving.errors import ApiError, ClientGoneError
 from embedder.serving.metrics import Metrics
+from embedder.serving.reranking import PairScorer, Ranked, make_pairs, serve_reranker
 from embedder.serving.served import Role, ServedIndex, ServedModel, Tokens
 from embedder.serving.settings import ServerSettings
 from retrieval.blend import Blend
@@ -68,6 +69,7 @@ class Server:
     thread : where the models were loaded, and will run; a new one by default.
     join : makes one index of several, for searches that name more than one; those are refused
         without it.
+    reranker : orders documents for ``rank``, which is refused without it.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class Server:
         version: str = "",
         thread: EncoderThread | None = None,
         join: Join | None = None,
+        reranker: PairScorer | None = None,
     ) -> None:
         self._join = join
         self.models = _by_name("model", models)
@@ -107,6 +110,7 @@ class Server:
             settings.batch_tokens, settings.queue_tokens, self.metrics.add_batch, self._thread
         )
         self.metrics.watch(self.batcher)
+        self._reranker = None if reranker is None else (reranker, serve_reranker(reranker))
         self._requests = 0
         self.tokenizing_thread = ThreadPoolExecutor(1, "millpond-tokens")
         self.json_thread = ThreadPoolExecutor(1, "millpond-json")
@@ -223,15 +227,7 @@ class Server:
         tokens = await self._tokenize(model, texts, role, side)
         if not truncate:
             _check_lengths(tokens, model, param)
-        read = sum(map(len, tokens.rows))
-        add_facts(request, texts=len(texts), tokens=read)
-        job = self.batcher.submit(model, tokens.rows)
-        try:
-            vectors = await _until_gone(request, asyncio.wrap_future(job.result))
-        except BaseException:
-            self.batcher.cancel(job)
-            raise
-        return Embedded(vectors, read)
+        return Embedded(*await self._compute(request, model, tokens))
 
     async def search(
         self,
@@ -257,6 +253,62 @@ class Server:
         for name in names:
             self.metrics.add_search(name, time.monotonic() - started)
         return found[0]
+
+    async def rank(
+        self,
+        request: Request,
+        query: str,
+        texts: Sequence[str],
+        *,
+        model: str | None = None,
+        truncate: bool = False,
+        param: str = "texts",
+        raw: bool = False,
+    ) -> Ranked:
+        """Return how well each text answers a query, when the queue has come to them.
+
+        Parameters
+        ----------
+        model : the name of the reranker, if the request has one.
+        truncate : whether the ends of over-long texts may stay unread.
+        param : what messages call the texts.
+
+        Raises
+        ------
+        ApiError : no reranker is served, or not this one; a text is no text, or too long and not
+            to be truncated.
+        QueueFullError : too much is waiting.
+        ClientGoneError : nobody waits for the answer any more.
+        """
+        if self._reranker is None:
+            message = "No reranker is served here. Start the server with --rerank MODEL."
+            raise ApiError(404, message, "model_not_found", "model")
+        reranker, served = self._reranker
+        if model not in (None, reranker.name):
+            message = f"The reranker {model!r} is not served here. Served: {reranker.name}."
+            raise ApiError(404, message, "model_not_found", "model")
+        self.check_texts([query], "query")
+        self.check_texts(texts, param)
+        pairs = await in_thread(self.tokenizing_thread, lambda: make_pairs(reranker, query, texts))
+        if not truncate:
+            _check_lengths(pairs, served, param)
+        outputs, tokens = await self._compute(request, served, pairs)
+        scores = outputs[:, 0] if raw else reranker.activate(outputs[:, 0])
+        return Ranked(reranker.name, scores, tokens, sum(pairs.truncated))
+
+    async def _compute(
+        self, request: Request, model: ServedModel, tokens: Tokens
+    ) -> tuple[Vectors, int]:
+        """Return what a model makes of rows, and how many tokens they have."""
+        read = sum(map(len, tokens.rows))
+        add_facts(request, texts=len(tokens.rows), tokens=read)
+        job = self.batcher.submit(model, tokens.rows)
+        try:
+            vectors = await _until_gone(request, asyncio.wrap_future(job.result))
+        except BaseException:
+            self.batcher.cancel(job)
+            raise
+        return vectors, read
 
     async def _tokenize(
         self, model: ServedModel, texts: Sequence[str], role: Role, side: Side

@@ -49,45 +49,51 @@ class Reranker:
         """Where the model computes."""
         return str(self._model.device)
 
-    def score(self, query: str, documents: Sequence[str], *, raw: bool = False) -> Floats:
+    def score(self, query: str, documents: Sequence[str]) -> Floats:
         """Return one score per document, float32 (N,), in the order given.
-
-        Parameters
-        ----------
-        raw : the model's output, without its activation.
 
         Raises
         ------
         UsageError : a text is not valid; or this process was forked from one that had computed.
         ModelError : the model gave NaN or infinity.
         """
-        scores = np.empty(len(documents), dtype=np.float32)
         lengths = self.count_tokens(query, documents)
         self._cut += sum(length > self.max_tokens for length in lengths)
-        for rows in self.plan_batches(lengths):
-            scores[rows] = self.score_batch(query, [documents[row] for row in rows], raw=raw)
-        return scores
+        pairs = [(query, document) for document in documents]
+        return self.activate(self.score_pairs(pairs, lengths))
 
     def take_cut(self) -> int:
         """Return how many documents ``score`` has not read to their end since the last call."""
         cut, self._cut = self._cut, 0
         return cut
 
-    def score_batch(self, query: str, documents: Sequence[str], *, raw: bool = False) -> Floats:
-        """Return the scores of documents that go through the model together; as ``score``."""
+    def score_pairs(self, pairs: Sequence[tuple[str, str]], lengths: Sequence[int]) -> Floats:
+        """Return the model's output for each query and document, float32 (N,).
+
+        ``lengths`` are their tokens: those of similar length go through the model together.
+        Raises as ``score``.
+        """
         import torch
 
-        check_texts([query, *documents])
         check_threads()
-        scores: Floats = self._model.predict(
-            [(query, document) for document in documents],
-            batch_size=max(len(documents), 1),
-            activation_fn=torch.nn.Identity() if raw else None,  # None: the model's own
-            show_progress_bar=False,
-        )
-        if not np.isfinite(scores).all():
+        outputs = np.empty(len(pairs), dtype=np.float32)
+        for rows in self._plan_batches(lengths):
+            outputs[rows] = self._model.predict(
+                [pairs[row] for row in rows],
+                batch_size=len(rows),
+                activation_fn=torch.nn.Identity(),
+                show_progress_bar=False,
+            )
+        if not np.isfinite(outputs).all():
             raise ModelError(f"The reranker {self.name} gave a score that is not a finite number.")
-        return scores.astype(np.float32, copy=False)
+        return outputs
+
+    def activate(self, outputs: Floats) -> Floats:
+        """Return the scores that the model's activation makes of its output."""
+        import torch
+
+        scores: Floats = self._model.activation_fn(torch.from_numpy(outputs)).numpy()
+        return scores
 
     def count_tokens(self, query: str, documents: Sequence[str]) -> list[int]:
         """Return the tokens of each pair, before it is cut to ``max_tokens``.
@@ -108,7 +114,7 @@ class Reranker:
             )
         return [len(row) for row in rows["input_ids"]]
 
-    def plan_batches(self, lengths: Sequence[int]) -> list[list[int]]:
+    def _plan_batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Return rows of similar length, the longest first, each list within a batch's tokens."""
         batches: list[list[int]] = []
         longest = 0

@@ -41,17 +41,17 @@ def test_scores_are_those_of_the_cross_encoder_whatever_the_batch(write, tmp_pat
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_raw_scores_are_the_output_before_the_sigmoid(bert):
+def test_scores_are_what_the_sigmoid_makes_of_the_output(bert):
     reranker = load_reranker(str(bert), "cpu")
-    raw = reranker.score(QUERY, TEXTS, raw=True)
-    np.testing.assert_allclose(1 / (1 + np.exp(-raw)), reranker.score(QUERY, TEXTS), atol=1e-6)
+    outputs = reranker.score_pairs([(QUERY, text) for text in TEXTS], [9] * len(TEXTS))
+    np.testing.assert_allclose(1 / (1 + np.exp(-outputs)), reranker.score(QUERY, TEXTS), atol=1e-6)
 
 
 def test_the_models_own_activation_is_used(tmp_path):
     rerankers.write_bert(tmp_path, activation="torch.nn.modules.linear.Identity")
     reranker = load_reranker(str(tmp_path), "cpu")
-    raw = reranker.score(QUERY, TEXTS, raw=True)
-    np.testing.assert_array_equal(reranker.score(QUERY, TEXTS), raw)
+    outputs = reranker.score_pairs([(QUERY, text) for text in TEXTS], [9] * len(TEXTS))
+    np.testing.assert_allclose(reranker.score(QUERY, TEXTS), outputs, atol=1e-6)
 
 
 def test_pairs_are_counted_before_they_are_cut(bert):

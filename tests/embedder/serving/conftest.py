@@ -17,9 +17,10 @@ def serve(encoder):
     """Start a server and return a client of it; it ends with the test."""
     running = []
 
-    def start(models=None, indexes=(), join=None, **settings):
+    def start(models=None, indexes=(), join=None, reranker=None, **settings):
         models = models or [fakes.make_model(encoder)]
-        server = Server(models, indexes, ServerSettings(**settings), "1.2.3", join=join)
+        limits = ServerSettings(**settings)
+        server = Server(models, indexes, limits, "1.2.3", join=join, reranker=reranker)
         started = fakes.RunningServer(server)
         client = httpx.Client(base_url=started.url, timeout=120)
         running.append((started, client))

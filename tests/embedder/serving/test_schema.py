@@ -7,13 +7,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.embedder.serving.test_rerank_api import WordCounter
+
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
 
 @pytest.fixture
 def started(serve, searchable):
     model = replace(searchable.model, show=lambda text, role, most: ([], False))
-    return serve([model], [replace(searchable, model=model)]).running
+    indexes = [replace(searchable, model=model)]
+    return serve([model], indexes, reranker=WordCounter()).running
 
 
 GOOD = {
@@ -22,6 +25,8 @@ GOOD = {
     "/embed": {"inputs": "a pond of tokens"},
     "/similarity": {"inputs": {"source_sentence": "a pond", "sentences": ["of tokens"]}},
     "/tokenize": {"inputs": "a pond of tokens"},
+    "/rerank": {"query": "a pond", "texts": ["of tokens"]},
+    "/v1/rerank": {"query": "a pond", "documents": ["of tokens"]},
     "/api/embed": {"model": "hash", "input": "a pond of tokens"},
 }
 
