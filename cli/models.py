@@ -26,6 +26,9 @@ __all__ = [
     "warn_skipped",
 ]
 
+USUAL_TOKENS = 512
+"""What a base reads of a text unless its name says so; a test holds it equal to the spec's."""
+
 
 def load_encoder(
     model: str | None,
@@ -73,9 +76,17 @@ def say_once() -> Callable[[str], None]:
 
 
 def note_untrained(encoder: Encoder) -> None:
-    """Warn if the model was never trained as an embedder."""
-    if not getattr(encoder, "trained", True):
-        warn(f"{encoder.fingerprint.model} is untrained: expect rough results.")
+    """Warn of a model that was never trained as an embedder, and of its usual limit."""
+    if getattr(encoder, "trained", True):
+        return
+    reads, could = encoder.fingerprint.settings.get("max_tokens"), getattr(encoder, "positions", 0)
+    limit = ""
+    if reads == USUAL_TOKENS and could and could > USUAL_TOKENS:
+        limit = (
+            f" It reads {USUAL_TOKENS} tokens of a text, of the {could:,} that its base can; "
+            f"another limit is max_tokens=N."
+        )
+    warn(f"{encoder.fingerprint.model} is untrained: expect rough results.{limit}")
 
 
 def warn_skipped(source: Corpus | Texts) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone, States, load_backbone
 from embedder.engine.batches import CUDA_TOKENS
-from embedder.engine.limits import cap_tokens
+from embedder.engine.limits import cap_tokens, count_positions
 from embedder.engine.packing import PackedBatch
 from embedder.engine.run import encode_rows, encode_texts
 from embedder.engine.speed import (
@@ -260,6 +260,11 @@ class Embedder(nn.Module):
     def dimension(self) -> int:
         """D, the length of every vector."""
         return self.spec.dimension or self.width
+
+    @property
+    def positions(self) -> int | None:
+        """The longest input that the base's configuration names, in tokens; None for none."""
+        return count_positions(self.backbone.model.config)
 
     @property
     def device(self) -> torch.device:
