@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retrieval.protocols import Vectors
@@ -12,8 +13,11 @@ __all__ = ["PROJECTION", "fit_projection", "make_projection"]
 PROJECTION = "teacher_projection"
 """The submodule of the student that is trained with it and saved in checkpoints alone."""
 
-_RIDGE = 1e-2
-"""Share of the mean variance that is added to every variance, so that few texts do."""
+_RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Shares of the mean variance that may be added to every variance, so that few texts do."""
+
+_LEFT_OUT = 5
+"""Every so manyth text judges the ridges."""
 
 
 def make_projection(width: int, teacher_width: int) -> nn.Linear:
@@ -26,10 +30,26 @@ def make_projection(width: int, teacher_width: int) -> nn.Linear:
 def fit_projection(student: Vectors, teacher: Vectors) -> Tensor:
     """Return the (W, D) weight that brings (N, D) vectors nearest to the teacher's (N, W).
 
-    By least squares with a small ridge, so that training begins where a linear map alone gets.
+    By ridge regression, so that training begins where a linear map alone gets. The ridge is the one
+    under which texts that are left out come nearest to the teacher.
     """
     rows, targets = torch.from_numpy(student).double(), torch.from_numpy(teacher).double()
+    judging = torch.arange(len(rows)) % _LEFT_OUT == _LEFT_OUT - 1
+    ridge = _RIDGES[-1]
+    if judging.any():
+        known, left_out = (rows[~judging], targets[~judging]), (rows[judging], targets[judging])
+
+        def judge(ridge: float) -> float:
+            found = F.cosine_similarity(left_out[0] @ _solve(*known, ridge).T, left_out[1])
+            return float(found.mean())
+
+        ridge = max(_RIDGES, key=judge)
+    return _solve(rows, targets, ridge).float().contiguous()
+
+
+def _solve(rows: Tensor, targets: Tensor, ridge: float) -> Tensor:
     products = rows.T @ rows
-    ridge = _RIDGE * products.diagonal().mean() * torch.eye(rows.shape[1], dtype=torch.float64)
-    weight: Tensor = torch.linalg.solve(products + ridge, rows.T @ targets)
-    return weight.T.float().contiguous()
+    added = ridge * products.diagonal().mean().clamp(min=1e-12)
+    products += added * torch.eye(rows.shape[1], dtype=rows.dtype)
+    weight: Tensor = torch.linalg.solve(products, rows.T @ targets)
+    return weight.T

@@ -56,7 +56,22 @@ def test_the_projection_fitted_is_the_map_where_there_is_one():
     student = rng.standard_normal((4000, 6)).astype(np.float32)
     weight = rng.standard_normal((3, 6)).astype(np.float32)
     found = fit_projection(student, student @ weight.T).numpy()
-    np.testing.assert_allclose(found, weight / 1.01, atol=0.02)  # the ridge is 1 percent
+    np.testing.assert_allclose(found, weight / 1.01, atol=0.02)  # with the smallest ridge, 0.01
+
+
+def test_a_projection_of_noise_is_fitted_with_a_large_ridge():
+    rng = np.random.default_rng(0)
+    student = rng.standard_normal((40, 30)).astype(np.float32)
+    teacher = student @ rng.standard_normal((30, 3)) + 20 * rng.standard_normal((40, 3))
+    found = fit_projection(student, teacher.astype(np.float32)).numpy()
+    plain = np.linalg.lstsq(student, teacher, rcond=None)[0].T
+    assert np.linalg.norm(found) < np.linalg.norm(plain) / 2
+
+
+def test_one_text_is_enough_to_fit_a_projection():
+    found = fit_projection(np.ones((1, 2), np.float32), np.ones((1, 3), np.float32)).numpy()
+    # (1 + 10, 1; 1, 1 + 10) w = (1, 1) with the largest ridge: w = 1 / 12.
+    np.testing.assert_allclose(found, np.full((3, 2), 1 / 12), atol=1e-6)
 
 
 def test_agreement_by_hand():
