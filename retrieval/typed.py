@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import tomllib
 import types
@@ -13,7 +14,15 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from retrieval.errors import SourceNotFoundError, StorageError, UnknownNameError, UsageError
 
-__all__ = ["find_differences", "plain_data", "read_dataclass", "read_toml", "without_folders"]
+__all__ = [
+    "find_differences",
+    "load_json",
+    "plain_data",
+    "read_dataclass",
+    "read_stored",
+    "read_toml",
+    "without_folders",
+]
 
 T = TypeVar("T")
 
@@ -25,6 +34,7 @@ _WORDS: dict[Any, str] = {
     Path: "a path as a string",
     type(None): "nothing",
 }
+_SHOWN = 80
 _ARRIVED: dict[type, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -55,16 +65,55 @@ def read_toml(path: Path, example: str) -> dict[str, Any]:
         raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
-def read_dataclass(kind: type[T], data: object, where: str = "") -> T:
+def load_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises
+    ------
+    OSError : the file cannot be read.
+    ValueError : it is not JSON in UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_stored(kind: type[T], data: object, **hints: Any) -> T:
+    """Return ``kind`` built from what one of our own files holds, every key and type checked.
+
+    Parameters
+    ----------
+    hints : types of fields that are stored as others than the dataclass has, as null for NaN.
+
+    Raises
+    ------
+    ValueError : a key is missing or unknown, or a value has another type.
+    """
+    try:
+        return read_dataclass(kind, data, hints=hints)
+    except UsageError as error:
+        text = str(error).replace("The config", "It", 1).replace("config key", "key", 1)
+        raise ValueError(text.removesuffix(".")) from error
+
+
+def read_dataclass(
+    kind: type[T],
+    data: object,
+    where: str = "",
+    *,
+    hints: Mapping[str, Any] | None = None,
+) -> T:
     """Return ``kind`` built from a mapping, and everything below it likewise.
 
     Fields may be int, float, str, bool, Path, Literal words, further dataclasses, homogeneous
-    tuples of these, mappings of names to them, and unions with None. A whole number will do where a
-    float is expected.
+    tuples or sequences of these, mappings of names to them, Any, and unions with None. A whole
+    number will do where a float is expected.
 
     Parameters
     ----------
     where : the dotted key of ``data`` itself, for messages.
+    hints : types instead of those of the dataclass.
 
     Raises
     ------
@@ -73,7 +122,7 @@ def read_dataclass(kind: type[T], data: object, where: str = "") -> T:
     """
     if not isinstance(data, Mapping):
         raise _wrong(where, data, "a table")
-    hints = get_type_hints(kind)
+    types_of = get_type_hints(kind) | dict(hints or {})
     fields = {field.name: field for field in dataclasses.fields(cast(Any, kind)) if field.init}
     for key in data:
         if key not in fields:
@@ -85,9 +134,10 @@ def read_dataclass(kind: type[T], data: object, where: str = "") -> T:
         )
         if required and name not in data:
             raise UsageError(
-                f"The config has no {_join(where, name)}, which must be {_describe(hints[name])}."
+                f"The config has no {_join(where, name)}, which must be "
+                f"{_describe(types_of[name])}."
             )
-    values = {key: _read(hints[key], value, _join(where, key)) for key, value in data.items()}
+    values = {key: _read(types_of[key], value, _join(where, key)) for key, value in data.items()}
     try:
         return kind(**values)
     except UsageError as error:
@@ -137,11 +187,12 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         return _read_optional(hint, value, where)
-    if origin is tuple:
+    if origin in (tuple, abc.Sequence):
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise _wrong(where, value, _describe(hint))
         inner = get_args(hint)[0]
-        return tuple(_read(inner, part, f"{where}[{i}]") for i, part in enumerate(value))
+        found = [_read(inner, part, f"{where}[{i}]") for i, part in enumerate(value)]
+        return tuple(found) if origin is tuple else found
     if origin is abc.Mapping:
         if not isinstance(value, Mapping):
             raise _wrong(where, value, "a table")
@@ -152,8 +203,10 @@ def _read(hint: Any, value: Any, where: str) -> Any:
             raise _wrong(where, value, _describe(hint))
         return value
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, cast(type, hint)):
+            return value
         return read_dataclass(cast(type, hint), value, where)
-    return _read_scalar(hint, value, where)
+    return value if hint is Any else _read_scalar(hint, value, where)
 
 
 def _read_optional(hint: Any, value: Any, where: str) -> Any:
@@ -173,7 +226,10 @@ def _read_optional(hint: Any, value: Any, where: str) -> Any:
 
 def _read_scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise _wrong(where, value, _describe(hint)) from None
     if hint is Path and isinstance(value, str):
         return Path(value)
     fits = isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool)
@@ -190,18 +246,18 @@ def _describe(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         members = [member for member in get_args(hint) if member is not type(None)]
         return " or ".join(_describe(member) for member in members)
-    if origin is tuple:
+    if origin in (tuple, abc.Sequence):
         return f"a list, each item {_describe(get_args(hint)[0])}"
     if origin is Literal:
         return "one of " + ", ".join(repr(word) for word in get_args(hint))
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) or origin is abc.Mapping:
         return "a table"
     return _WORDS.get(hint, str(hint))
 
 
 def _wrong(where: str, value: object, expected: str) -> UsageError:
     arrived = _ARRIVED.get(type(value), type(value).__name__)
-    shown = "" if isinstance(value, Mapping | list) else f" ({value!r})"
+    shown = "" if isinstance(value, Mapping | list) else f" ({repr(value)[:_SHOWN]})"
     return UsageError(f"{where or 'The config'} is {arrived}{shown}; expected {expected}.")
 
 

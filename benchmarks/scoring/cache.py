@@ -33,6 +33,7 @@ from retrieval import Corpus, Encoder, Fingerprint, Progress, VectorIndex, Vecto
 from retrieval.disk import make_folder, replace_file
 from retrieval.errors import IndexCorruptError, SourceNotFoundError
 from retrieval.protocols import no_progress
+from retrieval.typed import load_json, read_stored
 
 __all__ = ["Cache", "CachedIndex", "IndexRequest", "ShowProgress", "Work", "show_nothing"]
 
@@ -280,8 +281,8 @@ def _write_vectors(path: Path, vectors: Vectors, work: Work) -> None:
 
 def _read_work(path: Path) -> Work | None:
     try:
-        return Work(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return read_stored(Work, load_json(path))
+    except (OSError, ValueError):
         return None
 
 

@@ -20,6 +20,7 @@ from embedder.models.provenance import stamp_code, stamp_sources
 from retrieval import Fingerprint
 from retrieval.disk import replace_file
 from retrieval.errors import StorageError
+from retrieval.typed import load_json
 
 __all__ = ["Remembered", "digest"]
 
@@ -51,7 +52,7 @@ class Remembered:
             sources = [Path(source) for source in entry["sources"]]
             if stamp_sources(sources) == entry["stamp"]:
                 return Fingerprint.from_json(entry["fingerprint"])
-        except (KeyError, TypeError, ValueError, OSError):
+        except (KeyError, TypeError, AttributeError, ValueError, OSError):
             pass
         return None
 
@@ -112,7 +113,7 @@ def digest(parts: Mapping[str, Any] | Sequence[Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = load_json(path)
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}

@@ -16,13 +16,14 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from retrieval import Fingerprint
 from retrieval.disk import make_folder, replace_file
 from retrieval.errors import RecordError, SourceNotFoundError, StorageError, UsageError
+from retrieval.typed import load_json, read_stored
 
 __all__ = [
     "TASK_TYPES",
@@ -117,19 +118,22 @@ class Result:
         ------
         ValueError : a key is missing or unknown, or of another format.
         """
-        if data.get("millpond_result") != FORMAT:
-            raise ValueError(f"'millpond_result' is {data.get('millpond_result')!r}, not {FORMAT}")
+        if not isinstance(data, dict) or data.get("millpond_result") != FORMAT:
+            found = data.get("millpond_result") if isinstance(data, dict) else data
+            raise ValueError(f"'millpond_result' is {str(found)[:40]!r}, not {FORMAT}")
         values = {k: v for k, v in data.items() if k not in ("millpond_result", "main_score")}
-        try:
+        if isinstance(values.get("fingerprint"), dict):
             values["fingerprint"] = Fingerprint.from_json(values["fingerprint"])
-            values["metrics"] = _nan_for_null(values["metrics"])
-            values["items"] = {
-                name: [math.nan if value is None else value for value in row]
-                for name, row in values["items"].items()
-            }
-            return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not a result: {error}") from error
+        found = read_stored(
+            cls,
+            values,
+            metrics=Mapping[str, float | None],
+            items=Mapping[str, Sequence[float | None]],
+            costs=Mapping[str, float | None],
+        )
+        items = {name: _nan_for_null(row) for name, row in found.items.items()}
+        metrics = dict(zip(found.metrics, _nan_for_null(found.metrics.values()), strict=True))
+        return replace(found, metrics=metrics, items=items)
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,7 @@ def read_results(folder: Path) -> list[Result]:
 def read_result(path: Path) -> Result:
     """Return the result in a file; raises as ``read_results``."""
     try:
-        return Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return Result.from_json(load_json(path))
     except FileNotFoundError:
         raise SourceNotFoundError(f"{path}: there is no such file.") from None
     except ValueError as error:
@@ -219,13 +223,11 @@ def read_hits(folder: Path, model: str, task: str) -> Iterator[QueryHits]:
     path = _hits_path(result_path(folder, model, task))
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                data = json.loads(line)
-                data["hits"] = [TopHit(**hit) for hit in data["hits"]]
-                yield QueryHits(**data)
-            except (ValueError, KeyError, TypeError) as error:
+                yield read_stored(QueryHits, json.loads(line))
+            except (ValueError, RecursionError) as error:
                 raise RecordError(str(path), number, f"not a query's hits: {error}") from error
 
 
@@ -263,5 +265,5 @@ def _null_for_nan(value: Any) -> Any:
     return value
 
 
-def _nan_for_null(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: math.nan if value is None else value for name, value in values.items()}
+def _nan_for_null(values: Iterable[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]

@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from benchmarks.study.config import StudyBase, StudyConfig, StudyVariant, choose_layers
 from embedder.pooling import PoolingOptions, get_pooling
@@ -28,9 +28,11 @@ from embedder.training.config import TrainConfig
 from embedder.variants import VariantSpec, get_variant
 from retrieval.disk import make_folder, replace_file
 from retrieval.errors import FailureError, UsageError
-from retrieval.typed import find_differences
+from retrieval.typed import find_differences, load_json, read_stored
 
 __all__ = ["RunRecord", "StudyFolder", "StudyRun", "list_runs"]
+
+T = TypeVar("T")
 
 FORMAT = 1
 _SHOWN = 80
@@ -133,6 +135,39 @@ def _spec(config: StudyConfig, base: StudyBase, variant: StudyVariant, seed: int
 
 
 @dataclass(frozen=True)
+class Training:
+    """What a training cost, as far as it is known; ``curve`` is the loss as (step, loss)."""
+
+    seconds: float | None = None
+    tokens: float | None = None
+    pairs: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: float | None = None
+    adapter_parameters: float | None = None
+    pooling_parameters: float | None = None
+    model_bytes: float | None = None
+    curve: tuple[tuple[float, ...], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which layers a pooling reads, and the share of each."""
+
+    layers: tuple[int, ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What ``benchmarks.study.layers.analyse_model`` returns, as far as it is known."""
+
+    correlation: tuple[tuple[float, ...], ...] | None = None
+    flops: float | None = None
+    reading: Reading | None = None
+    attention: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """What became of a run.
 
@@ -140,13 +175,11 @@ class RunRecord:
     ----------
     status : "done" or "failed".
     stage, error : where it failed, and why.
-    training : "seconds", "tokens", "pairs", "tokens_per_second", "peak_memory_bytes",
-        "adapter_parameters", "pooling_parameters", "model_bytes", and the loss "curve" as
-        (step, loss); those that are known.
-    analysis : see ``benchmarks.study.layers.analyse_model``.
+    training : the fields of ``Training`` that are known.
+    analysis : the fields of ``Analysis`` that are known.
     """
 
-    status: str
+    status: Literal["done", "failed"]
     stage: str = ""
     error: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -195,7 +228,7 @@ class StudyFolder:
         self._write(self._study, {"millpond_study": FORMAT, **now})
 
     def _compare(self, now: Mapping[str, Any]) -> None:
-        before = _read(self._study)
+        before = _read(self._study, dict)
         changed = [
             f"{key} was {_short(old)} and is {_short(new)}"
             for part in now
@@ -216,7 +249,12 @@ class StudyFolder:
     def read_record(self, run: StudyRun) -> RunRecord | None:
         """Return the record of a run, None if it has not come to an end."""
         path = self._run(run) / "run.json"
-        return RunRecord(**_read(path)) if path.is_file() else None
+        if not path.is_file():
+            return None
+        record = _read(path, RunRecord)
+        _check(path, Training, record.training)
+        _check(path, Analysis, record.analysis)
+        return record
 
     def write_record(self, run: StudyRun, record: RunRecord) -> None:
         """Keep what became of a run."""
@@ -230,7 +268,7 @@ class StudyFolder:
     def read_training(self, run: StudyRun) -> dict[str, Any]:
         """Return what is known of a training that has ended; empty where nothing is."""
         path = self._run(run) / "training.json"
-        return _read(path) if path.is_file() else {}
+        return _check(path, Training, _read(path, dict)) if path.is_file() else {}
 
     def write_training(self, run: StudyRun, training: Mapping[str, Any]) -> None:
         """Keep what a training cost, as soon as it has ended."""
@@ -244,7 +282,7 @@ class StudyFolder:
     def read_base(self, run: StudyRun) -> dict[str, Any]:
         """Return the analysis of a run's untrained base; empty where there is none."""
         path = self.base_path(run)
-        return _read(path) if path.is_file() else {}
+        return _check(path, Analysis, _read(path, dict)) if path.is_file() else {}
 
     def write_base(self, run: StudyRun, analysis: Mapping[str, Any]) -> None:
         """Keep the analysis of an untrained base."""
@@ -276,9 +314,27 @@ def _short(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, kind: type[T]) -> T:
+    """Return what a file of the study holds, every key and type checked."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = load_json(path)
+        if kind is not dict:
+            return read_stored(kind, found)
+        if not isinstance(found, kind):
+            raise ValueError("it is no JSON object")
         return found
     except (OSError, ValueError) as error:
-        raise FailureError(f"{path}: cannot be read ({error}). Delete it and run again.") from error
+        raise _damaged(path, error) from error
+
+
+def _check(path: Path, kind: type, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file holds, whose keys and types are those of ``kind``."""
+    try:
+        read_stored(kind, found)
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    return dict(found)
+
+
+def _damaged(path: Path, error: Exception) -> FailureError:
+    return FailureError(f"{path}: cannot be read ({error}). Delete it and run again.")
