@@ -28,6 +28,7 @@ from embedder.engine.speed import (
 )
 from embedder.engine.text import PromptTemplate, TextTokenizer, check_finite
 from embedder.environment import Speed, check_speed, choose_device, choose_dtype
+from embedder.models.lora import copy_tensors
 from embedder.models.names import describe_model, find_saved_model
 from embedder.models.published import resolve_name
 from embedder.models.saved import load_parts
@@ -113,8 +114,11 @@ class Embedder(nn.Module):
         self.pooling = build_pooling(spec.pooling, shape, spec.pooling_options, spec.head)
         if backbone.head:
             headed = without_whitening(self.pooling)
-            assert isinstance(headed, Headed)
-            headed.fill(backbone.head, spec.base)
+            if isinstance(headed, Headed):
+                headed.fill(backbone.head, spec.base)
+            else:  # of a published pooling
+                weights = dict(headed.named_parameters())
+                copy_tensors(weights, backbone.head, Path(spec.base))
         self.pooling.to(backbone.device)
         self._template = PromptTemplate.parse(entry.template)
         self._tokenize = TextTokenizer.of_spec(spec, backbone.tokenizer)

@@ -16,7 +16,7 @@ from embedder.engine.fused import FusedLayer
 from embedder.engine.packing import PackedBatch
 from embedder.engine.probe import choose_packing, packed_states
 from embedder.environment import quiet_transformers
-from embedder.models.foreign import files
+from embedder.models.foreign import files, nv_embed
 from embedder.models.foreign.adapters import merge_adapters
 from embedder.models.foreign.files import refuse_code
 from embedder.models.locate import LocatedBase, locate_base
@@ -235,17 +235,29 @@ def load_backbone(
             else:
                 revision = find_commit(located.path, located.revision, notify)
             where = {"revision": revision, "trust_remote_code": False}
-            refuse_code(spec.base, located.path, revision)
-            config = AutoConfig.from_pretrained(located.path, **where)
+            known = nv_embed.read_nv_embed(located.path, revision)
+            if known:
+                config, names = nv_embed.decoder_config(known), nv_embed.KEY_MAPPING
+            else:
+                refuse_code(spec.base, located.path, revision)
+                config, names = AutoConfig.from_pretrained(located.path, **where), None
             _prepare(config, spec, attention)
             words, version = located.tokenizer if located.adapters else (located.path, revision)
-            tokenizer = AutoTokenizer.from_pretrained(words, **where | {"revision": version})
+            where_words = where | {"revision": version} | ({"config": config} if known else {})
+            tokenizer = AutoTokenizer.from_pretrained(words, **where_words)
             model = AutoModel.from_pretrained(
-                located.path, config=config, dtype=dtype, use_safetensors=True, **where
+                located.path,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                key_mapping=names,
+                **where,
             )
             model = merge_adapters(model, located.adapters, spec.base_layers)
             own = (spec.base, spec.revision) if located.adapters else (located.path, revision)
             head = _read_head(spec, *own)
+            if known and spec.pooling == "latent_attention":
+                head = nv_embed.read_latents(located.path, revision, spec.base)
         except MillpondError:
             raise
         except Exception as error:  # every library below raises its own kinds

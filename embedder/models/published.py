@@ -20,6 +20,7 @@ from embedder.models.bases import BASES
 from embedder.models.foreign.adapters import find_chain, read_adapter
 from embedder.models.foreign.files import find_code, read_model_json
 from embedder.models.foreign.llm2vec import LLM2VEC_CONFIG, read_llm2vec
+from embedder.models.foreign.nv_embed import read_nv_embed, spec_of
 from embedder.models.locate import locate_base
 from embedder.models.names import (
     DEFAULT_VARIANT,
@@ -194,6 +195,9 @@ def read_published(
     if base in BASES or not is_place or is_saved_model(base):
         return None
     files = _Files(base, revision)
+    if known := read_nv_embed(files.place, revision):
+        options = parse_changes(written, "option of a published model")
+        return Published(replace(spec_of(files.place, revision, known, base), **options))
     if reason := needs_sentence_transformers(base, revision):
         return Published(None, reason)
     modules = read_model_json(files.place, "modules.json", revision)
