@@ -46,6 +46,9 @@ def to_json(hit: Hit) -> dict[str, object]:
     }
     if hit.metadata:
         data["metadata"] = dict(hit.metadata)
+    if hit.passage is not None:
+        part = hit.passage
+        data["passage"] = {"number": part.number, "start": part.start, "stop": part.stop}
     if hit.arms:
         data["arms"] = {
             name: {"score": arm.score, "rank": arm.rank} for name, arm in hit.arms.items()

@@ -28,7 +28,7 @@ from retrieval import Document, Encoder, Progress, Scalar, check_fingerprints
 from retrieval.corpus.reading import IdSet
 from retrieval.errors import DuplicateIdError, UsageError
 from retrieval.filters.schema import write_list
-from retrieval.passages import Splitter, read_passages, split_passage_id
+from retrieval.passages import Splitter, plain_passage_id, read_passages, split_passage_id
 from retrieval.protocols import Mask, no_progress
 
 __all__ = ["Change", "Merge", "check_fit", "delete_rows", "find_ids"]
@@ -296,4 +296,4 @@ def _stored_form(document: Document) -> tuple[str, str, str, str]:
     """
     values = {name: write_list(value) for name, value in document.metadata.items()}
     metadata = json.dumps(values, sort_keys=True)
-    return document.doc_id, document.title, document.text, metadata
+    return plain_passage_id(document.doc_id), document.title, document.text, metadata

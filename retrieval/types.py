@@ -16,6 +16,7 @@ __all__ = [
     "Fingerprint",
     "Hit",
     "MetadataValue",
+    "Passage",
     "Query",
     "Scalar",
     "check_fingerprints",
@@ -75,6 +76,22 @@ class ArmScore:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """Which part of its document a text is.
+
+    Attributes
+    ----------
+    number : from 0, in the order of the document.
+    start, stop : where it begins and ends in the text of the document, in characters; None if the
+        index does not know.
+    """
+
+    number: int
+    start: int | None = None
+    stop: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One search result.
 
@@ -90,6 +107,8 @@ class Hit:
     matched : the words of the document, as written there, that a word of the query matches; empty
         after a dense search, or if texts were not requested.
     index : the name of the index, where several were searched.
+    passage : which part of the document ``text`` is; None where documents are whole, or if texts
+        were not requested.
     first_stage : score and rank of the search, where a reranker has given ``score`` and ``rank``.
     """
 
@@ -103,6 +122,7 @@ class Hit:
     matched: tuple[str, ...] = ()
     index: str = ""
     first_stage: ArmScore | None = None
+    passage: Passage | None = None
 
 
 @dataclass(frozen=True, slots=True)

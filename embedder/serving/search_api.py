@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -29,7 +29,7 @@ _SHORT_FILTER = 1000
 """A filter of so many characters is read in a millisecond or two."""
 
 Scalar = str | int | float | bool | None
-MetadataValue = Scalar | list[Scalar]
+MetadataValue = Scalar | list[Any]
 
 
 class SearchRequest(BaseModel):
@@ -69,6 +69,14 @@ class ArmResult(BaseModel):
     rank: int | None = Field(description="null where the arm did not return it, only scored it")
 
 
+class PassagePlace(BaseModel):
+    """A part of a document: its number from 0, and its first and last character."""
+
+    number: int
+    start: int | None
+    stop: int | None
+
+
 class SearchHit(BaseModel):
     """One document."""
 
@@ -79,6 +87,9 @@ class SearchHit(BaseModel):
     text: str
     metadata: dict[str, MetadataValue]
     arms: dict[str, ArmResult] = Field(description="dense and lexical, after a hybrid search")
+    passage: PassagePlace | None = Field(
+        description="Which part of the document the text is; null where documents are whole"
+    )
     matched: list[str] = Field(description="Words of the document that the query asks for")
     index: str
 
@@ -147,6 +158,9 @@ def _show(hit: Hit, index: str) -> SearchHit:
         text=hit.text,
         metadata=dict(hit.metadata),
         arms={name: ArmResult(score=arm.score, rank=arm.rank) for name, arm in hit.arms.items()},
+        passage=PassagePlace.model_validate(hit.passage, from_attributes=True)
+        if hit.passage is not None
+        else None,
         matched=list(hit.matched),
         index=hit.index or index,
     )

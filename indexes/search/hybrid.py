@@ -19,10 +19,10 @@ from indexes.search.selection import Selection
 from indexes.snapshot import PASSAGES_PER_HIT, Snapshot
 from retrieval import Document, Hit, Vectors
 from retrieval.blend import DENSE, LEXICAL, Blend
-from retrieval.passages import split_passage_id
+from retrieval.passages import read_passage, split_passage_id
 from retrieval.protocols import Floats, Rows
 from retrieval.scores import Doubles
-from retrieval.types import ArmScore
+from retrieval.types import ArmScore, Passage
 
 __all__ = [
     "CANDIDATES",
@@ -323,9 +323,16 @@ def _make_hits(
                 _arm_scores(pool, candidate),
                 tuple(matched),
                 part.name,
+                passage=_find_passage(part, document),
             )
         )
     return hits
+
+
+def _find_passage(part: Part, document: Document | None) -> Passage | None:
+    if document is None or not part.snapshot.manifest.passages:
+        return None
+    return read_passage(document.doc_id, document.text)
 
 
 def _read_documents(parts: Sequence[Part], places: Sequence[Place]) -> dict[Place, Document]:

@@ -5,7 +5,14 @@ import pytest
 from indexes import Index, IndexConfig
 from retrieval import Document
 from retrieval.errors import UsageError
-from retrieval.passages import passage_id, split_passage_id
+from retrieval.passages import (
+    passage_id,
+    plain_passage_id,
+    read_passage,
+    read_passages,
+    split_passage_id,
+)
+from retrieval.types import Passage
 
 PASSAGES = {"words": 2}
 CONFIG = IndexConfig(passages=PASSAGES)
@@ -67,3 +74,45 @@ def test_the_id_of_a_passage_leads_back_to_its_document(doc_id):
 def test_other_ids_are_no_passages():
     with pytest.raises(ValueError, match="not the id of a passage"):
         split_passage_id("a")
+
+
+class TestPlaces:
+    def test_a_hit_says_which_part_of_its_document_it_shows(self, tmp_path, encoder):
+        index = Index.create(tmp_path / "i", encoder, LONG, CONFIG, split=split)
+        for query, text, number, start in (
+            ("t blue fish", "blue fish", 1, 9),
+            ("t one fish", "one fish", 2, 19),
+        ):
+            hit = index.search(query, 1)[0]
+            assert (hit.text, hit.passage) == (text, Passage(number, start, start + len(text)))
+            assert LONG[0].text[start : hit.passage.stop] == text
+
+    def test_overlapping_passages_have_exact_places(self, tmp_path, encoder):
+        class Overlapping:
+            def spans(self, text):
+                return [(0, 4), (2, 6), (4, 7)]
+
+            def __call__(self, text):
+                return [text[start:stop] for start, stop in self.spans(text)]
+
+        rows = list(read_passages([Document("a", "aaaaaaa")], Overlapping()))
+        assert [read_passage(row.doc_id, row.text) for row in rows] == [
+            Passage(0, 0, 4),
+            Passage(1, 2, 6),
+            Passage(2, 4, 7),
+        ]
+
+    def test_whole_documents_have_none(self, tmp_path, encoder):
+        index = Index.create(tmp_path / "i", encoder, LONG)
+        assert index.search("blue fish", 1)[0].passage is None
+
+    def test_an_index_of_an_earlier_version_has_numbers_alone(self):
+        assert read_passage("a#1#3", "x") == Passage(3)
+        assert plain_passage_id(passage_id("a@7", 3, 12)) == passage_id("a@7", 3)
+        assert split_passage_id(passage_id("a#1@2", 3, 12)) == ("a#1@2", 3)
+
+    def test_what_an_earlier_version_stored_is_left_alone(self, tmp_path, encoder, monkeypatch):
+        with monkeypatch.context() as earlier:
+            earlier.setattr("retrieval.passages._places", lambda t, s: ((None, p) for p in s(t)))
+            Index.create(tmp_path / "i", encoder, LONG, CONFIG, split=split)
+        assert Index.open(tmp_path / "i", encoder).add(LONG, split=split).unchanged == len(LONG)
