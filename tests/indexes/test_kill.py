@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
 SCRIPT = """
 import sys
 from pathlib import Path
-import indexes.build, indexes.transaction, indexes.storage.staging
+import indexes.build, indexes.lexical.build, indexes.transaction, indexes.storage.staging
 from indexes import Index, IndexConfig
 from tests.indexes.fakes import HashingEncoder, die, make_documents
 
@@ -33,6 +33,12 @@ def dying(module, name, before):
         die()
     setattr(module, name, replacement)
 
+if point == "half of the arm":
+    write_rows = indexes.lexical.build.write_rows
+    def write_half(folder, rows, analyser):
+        write_rows(folder, list(rows)[::2], analyser)
+        die()
+    indexes.lexical.build.write_rows = write_half
 if point == "after the shards":
     dying(indexes.build, "infer_fields", before=True)
 if point == "after the build":
@@ -55,6 +61,7 @@ POINTS = [
     "2",
     "3",
     "after the shards",
+    "half of the arm",
     "after the build",
     "before publishing",
     "between two renames",
@@ -89,6 +96,7 @@ def test_a_kill_during_the_first_build_leaves_no_index_or_a_whole_one(
         path, encoder, documents, IndexConfig(overwrite=point == "after the commit", restart=True)
     )
     assert Index.open(path).check().documents == 25
+    assert fakes.ids_by_words(Index.open(path)) == sorted(one.doc_id for one in documents)
     assert_tidy(path)
 
 
@@ -102,6 +110,9 @@ def test_a_kill_during_an_overwrite_leaves_the_old_index_or_the_new_one(
     assert Index.open(path).check().documents == (30 if point == "after the commit" else 25)
     hit = Index.open(path).search(encoder.encode_queries([documents[3].content]), 1)[0][0]
     assert (hit.doc_id == "d3") == (point != "after the commit")
+    prefix, count = ("new", 30) if point == "after the commit" else ("d", 25)
+    expected = sorted(f"{prefix}{number}" for number in range(count))
+    assert fakes.ids_by_words(Index.open(path)) == expected
     Index.create(path, encoder, documents[:7], IndexConfig(overwrite=True, restart=True))
     assert Index.open(path).check().documents == 7
     assert_tidy(path)
@@ -121,6 +132,7 @@ def test_a_killed_build_goes_on_and_embeds_nothing_twice(tmp_path, point):
     assert Index.open(path).check().documents == 30
     assert_tidy(path)
     index = Index.open(path)
+    assert fakes.ids_by_words(index) == sorted(document.doc_id for document in documents)
     for document in documents:
         hit = index.search(encoder.encode_documents([document.content]), 1)[0][0]
         assert (hit.doc_id, hit.text) == (document.doc_id, document.text)

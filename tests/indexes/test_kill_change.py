@@ -36,6 +36,8 @@ def arm(change):
         die()
     if point == "after its shards":
         dying(indexes.storage.staging.Staging, "finish", before=False)
+    if point == "after the arm":
+        dying(indexes.build, "build_arm", before=False)
     if point == "after the build":
         dying(indexes.transaction.Transaction, "staged_files", before=True)
     if point == "between two renames":
@@ -53,6 +55,7 @@ Index.open(path, HashingEncoder()).update(make_documents(10), delete_missing=Tru
 POINTS = [
     "before it begins",
     "after its shards",
+    "after the arm",
     "after the build",
     "between two renames",
     "before the commit",
@@ -62,7 +65,7 @@ POINTS = [
 
 def build_then_kill(point, path, backend="faiss"):
     """Kill an update that leaves 10 of 25 documents, in the compaction that follows it."""
-    config = IndexConfig(backend=backend)
+    config = IndexConfig(backend=backend, language="english")
     Index.create(path, fakes.HashingEncoder(), fakes.make_documents(25), config)
     done = subprocess.run([sys.executable, "-c", SCRIPT, point, str(path)], capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
@@ -71,7 +74,7 @@ def build_then_kill(point, path, backend="faiss"):
 
 @pytest.mark.parametrize(
     ("backend", "point"),
-    [*[("faiss", point) for point in POINTS], ("qdrant", POINTS[1]), ("qdrant", POINTS[4])],
+    [*[("faiss", point) for point in POINTS], ("qdrant", POINTS[1]), ("qdrant", POINTS[5])],
 )
 def test_an_update_that_was_killed_in_the_compaction_after_it_goes_on(tmp_path, backend, point):
     path, encoder = tmp_path / "i", fakes.HashingEncoder()
@@ -82,6 +85,7 @@ def test_an_update_that_was_killed_in_the_compaction_after_it_goes_on(tmp_path, 
     assert encoder.calls == 0
     assert (change.manifest.documents, change.manifest.rows) == (10, 10)
     assert index.check() == change.manifest
+    assert fakes.ids_by_words(index) == sorted(f"d{number}" for number in range(10))
     assert_tidy(path)
 
 
@@ -101,6 +105,7 @@ def test_any_change_goes_on_after_a_killed_compaction(tmp_path, change):
         Index.create(path, encoder, fakes.make_documents(9), IndexConfig(overwrite=True))
     expected = {"add": 12, "delete": 9, "compact": 10, "overwrite": 9}
     assert Index.open(path).check().documents == expected[change]
+    assert len(fakes.ids_by_words(Index.open(path))) == expected[change]
     assert read_unfinished(path) is None
     assert_tidy(path)
 
