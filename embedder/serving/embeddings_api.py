@@ -63,10 +63,11 @@ class Embedding(BaseModel):
 
 
 class Usage(BaseModel):
-    """How many tokens the model read."""
+    """How many tokens the model read, and of how many inputs it did not read the end."""
 
     prompt_tokens: int
     total_tokens: int
+    truncated_inputs: int
 
 
 class EmbeddingList(BaseModel):
@@ -122,7 +123,11 @@ async def create_embeddings(
     )
     rest = {
         "model": body.model or model.name,
-        "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
+        "usage": {
+            "prompt_tokens": found.tokens,
+            "total_tokens": found.tokens,
+            "truncated_inputs": found.truncated,
+        },
     }
     head = '"object": "list", "data": '
     answer = await in_thread(server.json_thread, lambda: write_rows(rows, head, rest))

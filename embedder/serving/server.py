@@ -43,10 +43,11 @@ _SHORT_CHARACTERS = 2000
 
 @dataclass(frozen=True)
 class Embedded:
-    """Vectors float32 (N, D), and how many tokens the model read for them."""
+    """Vectors float32 (N, D), the tokens that the model read for them, and how many it cut."""
 
     vectors: Vectors
     tokens: int
+    truncated: int = 0
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ class Server:
         tokens = await self._tokenize(model, texts, role, side)
         if not truncate:
             _check_lengths(tokens, model, param)
-        return Embedded(*await self._compute(request, model, tokens))
+        return Embedded(*await self._compute(request, model, tokens), sum(tokens.truncated))
 
     async def search(
         self,
