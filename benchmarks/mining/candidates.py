@@ -124,7 +124,7 @@ def index_candidates(candidates: Candidates, encoder: Encoder, folder: Path) -> 
         Document(f"{row:012d}", text)
         for row, text in enumerate(candidates.texts[: candidates.count])
     )
-    Index.create(folder, encoder, documents, IndexConfig(corpus_name="candidates"))
+    Index.create(folder, encoder, documents, IndexConfig(arms=["dense"], corpus_name="candidates"))
 
 
 class ModelRanker:

@@ -180,6 +180,7 @@ class Cache:
                 IndexConfig(
                     backend=request.backend,
                     factory=request.factory,
+                    arms=["dense"],
                     overwrite=damaged and (folder / "manifest.json").exists(),
                     corpus_name=request.documents.name,
                     batch_documents=BATCH_TEXTS,

@@ -109,8 +109,8 @@ def run_bare(encoder: Encoder, documents: Sequence[Document], folder: Path) -> N
 
 
 def run_pipeline(encoder: Encoder, documents: Sequence[Document], folder: Path) -> None:
-    """Build an index folder."""
-    Index.create(folder / "index", encoder, documents)
+    """Build an index folder of vectors; the bare loop has no words either."""
+    Index.create(folder / "index", encoder, documents, IndexConfig(arms=["dense"]))
 
 
 def overhead_lines(
