@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from embedder.variants import PAPER_MODELS
 __all__ = ["write_card"]
 
 _HUB_LICENCES = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma"}
+_METRICS = {
+    "sts": ("STS", "cosine_spearman", "sts"),
+    "ndcg": ("Retrieval", "ndcg_at_10", "beir"),
+}
+"""Scores of a training: MTEB's task and metric, and the field of the config that names the data."""
 _UNLISTED = ("config", "parts", "data", "start")
 """Parts of a record that are too long for the table of facts."""
 
@@ -104,7 +110,35 @@ def _front_matter(manifest: Manifest) -> list[str]:
     name = manifest.base.name
     if not base and name.count("/") == 1 and not name.startswith("/"):  # a hub id
         lines.append(f"base_model: {name}")
-    return [*lines, "tags:", "- millpond", "- sentence-transformers", "- embeddings", "---", ""]
+    lines += ["tags:", "- millpond", "- sentence-transformers", "- embeddings"]
+    return [*lines, *_model_index(manifest), "---", ""]
+
+
+def _model_index(manifest: Manifest) -> Iterator[str]:
+    """Yield the scores on held-out data as MTEB's metadata has them, in hundredths.
+
+    None where a whitening was fitted after they were measured.
+    """
+    record = manifest.record
+    scores = {} if "whitening" in record else record.get("scores") or {}
+    held_out = (record.get("config") or {}).get("evaluate") or {}
+    known = [name for name in _METRICS if name in scores]
+    if not known:
+        return
+    yield "model-index:"
+    yield f"- name: {_quote(f'{_base_name(manifest)} {manifest.spec.pooling}')}"
+    yield "  results:"
+    for name in known:
+        task, metric, field = _METRICS[name]
+        data = _quote(Path(str(held_out.get(field) or "held-out data")).name)
+        yield f"  - task:\n      type: {task}"
+        yield f"    dataset:\n      type: {data}\n      name: {data}"
+        yield f"    metrics:\n    - type: {metric}\n      value: {100 * scores[name]:.4f}"
+
+
+def _quote(text: str) -> str:
+    """Return a text as YAML reads it back."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _describe(manifest: Manifest) -> str:

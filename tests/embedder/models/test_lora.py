@@ -18,6 +18,7 @@ from embedder.models.lora import (
     load_adapter,
     merge_adapter,
 )
+from embedder.models.saving import save_model
 from retrieval.errors import ModelError, UsageError
 
 TEXTS = ["a", "the quick brown fox", "", "mills grind slowly, ponds fill slower"]
@@ -152,6 +153,34 @@ def test_peft_itself_reads_what_is_written(trained, tmp_path, llama):
         loaded = PeftModel.from_pretrained(AutoModel.from_pretrained(llama), str(tmp_path)).eval()
         found = loaded(input_ids=ids).last_hidden_state
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+def test_peft_gives_bidirectional_vectors_with_the_one_line_of_the_docs(
+    trained, tmp_path, base_folder, architecture
+):
+    """docs/saved-models.md: base.config.is_causal = False; without it vectors are others."""
+    from peft import PeftModel
+
+    base = base_folder[architecture]
+    embedder = trained("mean", "bidirectional", base=base)
+    save_model(embedder, tmp_path / "model", record={})
+    expected = embedder.encode_documents(["water stands in the pond"])
+    ids = torch.tensor(embedder.tokenize(["water stands in the pond"]))
+    found = {}
+    for is_causal in (True, False):
+        plain = AutoModel.from_pretrained(base)
+        plain.config.is_causal = is_causal
+        loaded = PeftModel.from_pretrained(plain, str(tmp_path / "model" / "adapter")).eval()
+        with torch.inference_mode():
+            states = loaded(input_ids=ids).last_hidden_state.mean(dim=1)
+        found[is_causal] = torch.nn.functional.normalize(states, dim=-1).numpy()
+    np.testing.assert_allclose(found[False], expected, atol=1e-5)
+    assert np.abs(found[True] - expected).max() > 0.01
+    named = Embedder.load(f"{tmp_path}/model/adapter:mean+bidirectional", device="cpu")
+    same = named.encode_documents(["water stands in the pond"])
+    np.testing.assert_allclose(same, expected, atol=1e-5)
 
 
 def test_an_adapter_of_another_kind_is_refused(llama, tmp_path):

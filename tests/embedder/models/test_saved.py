@@ -157,6 +157,29 @@ def test_the_model_card_says_what_it_is_and_how_to_load_it(saved):
     assert "| steps | 7 |" in card
 
 
+def card_metadata(folder):
+    from huggingface_hub import ModelCard
+
+    return ModelCard((folder / "README.md").read_text(encoding="utf-8")).data
+
+
+def test_the_card_holds_scores_on_held_out_data_as_mteb_does(trained, tmp_path):
+    """Spearman .8125 of one file and nDCG@10 .5 of another, in hundredths."""
+    evaluate = {"sts": "my: dev.jsonl", "beir": "scifact"}
+    record = {"scores": {"sts": 0.8125, "ndcg": 0.5}, "config": {"evaluate": evaluate}}
+    save_model(trained(), tmp_path / "model", record=record)
+    found = card_metadata(tmp_path / "model").eval_results
+    assert [(r.task_type, r.dataset_name, r.metric_type, r.metric_value) for r in found] == [
+        ("STS", "my: dev.jsonl", "cosine_spearman", 81.25),
+        ("Retrieval", "scifact", "ndcg_at_10", 50.0),
+    ]
+    white = {**record, "whitening": {"from": "model", "power": 0.1}}
+    save_model(trained(), tmp_path / "white", record=white)  # measured before it was whitened
+    save_model(trained(), tmp_path / "plain", record={"steps": 3})
+    for name in ("white", "plain"):
+        assert card_metadata(tmp_path / name).eval_results is None
+
+
 @pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
 def test_a_merged_model_needs_no_base_and_gives_the_same_vectors(
     trained, tmp_path, llama, pooling, attention
