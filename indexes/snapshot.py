@@ -24,8 +24,6 @@ __all__ = ["Snapshot", "damaged", "find_damage", "read_row_numbers", "verify_fil
 SMALL_SELECTION = 4096
 """With so few rows, comparing all of them is as fast as asking a graph or lists."""
 PASSAGES_PER_HIT = 4
-LONGER = 1e-3
-"""What rounding to float16 may add to a length of 1, and more."""
 SMALL_ROLES = ("fields", "deleted", "blank")
 """The files that are checked at every open: one flipped bit there hides or shows documents."""
 AGAIN = "Index the corpus again with --overwrite."
@@ -64,6 +62,8 @@ class Snapshot:
         self.lexical = lexical
         self.lexical_fault = lexical_fault
         self._candidates = engine.candidates
+        self._unit = manifest.fingerprint.settings.get("normalize") is True
+        self._float_scores = engine.float_scores
 
     @classmethod
     def open(cls, folder: Path, *, checksums: bool = False) -> Snapshot:
@@ -211,7 +211,14 @@ class Snapshot:
             found = rank(scan, self.stored, queries, k, exact=True, selection=chosen)
         else:
             found = rank(
-                self._candidates, self.stored, queries, k, exact=self.exact, selection=chosen
+                self._candidates,
+                self.stored,
+                queries,
+                k,
+                exact=self.exact,
+                selection=chosen,
+                unit=self._unit,
+                float_scores=self._float_scores,
             )
         # Lists may hold too few, and a graph loses its way among rows that may not be returned.
         short = [number for number, (_, rows) in enumerate(found) if len(rows) < k]
@@ -219,18 +226,7 @@ class Snapshot:
             again = rank(scan, self.stored, queries[short], k, exact=True, selection=chosen)
             for number, better in zip(short, again, strict=True):
                 found[number] = better
-        if self.manifest.fingerprint.settings.get("normalize") is True:
-            self._check_lengths(queries, found)
         return found
-
-    def _check_lengths(self, queries: Vectors, found: list[Found]) -> None:
-        """Raise IndexCorruptError for a score that no vector of length 1 can have."""
-        limits = (1 + LONGER) * np.linalg.norm(queries, axis=1)
-        for (scores, rows), limit in zip(found, limits.tolist(), strict=True):
-            if len(scores) and not scores.max() <= limit:
-                row = int(rows[scores.argmax()])
-                fault = f"vector {row:,} of the index is longer than 1"
-                raise damaged(self.stored.path_of(row), fault)
 
 
 def find_damage(folder: Path, manifest: Manifest, *roles: str) -> dict[str, str]:

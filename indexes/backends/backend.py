@@ -82,10 +82,13 @@ class SearchEngine:
     ----------
     candidates : finds rows.
     exact : whether it compares every vector when it is not told to.
+    float_scores : whether its scores are inner products, in float32, of the vectors as they are
+        stored.
     """
 
     candidates: Candidates
     exact: bool
+    float_scores: bool = False
 
 
 @dataclass(frozen=True, slots=True)

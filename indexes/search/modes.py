@@ -65,6 +65,8 @@ def search_named(
     asked = _as_texts(queries)
     words = texts if asked is None else asked
     if blend.mode is None and words is None:
+        if blend.weight is None:  # nothing is left to be chosen
+            return _search_dense(named, queries, k, with_text, where)
         blend = replace(blend, mode=DENSE)
     chosen = blend.choose(modes_of(snapshots), kept_weight(snapshots), label)
     if chosen.mode == DENSE:

@@ -10,7 +10,7 @@ from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,7 @@ __all__ = [
     "make_rows",
     "DocumentStore",
     "DocumentWriter",
+    "Fields",
 ]
 
 NO_METADATA = "{}"
@@ -52,6 +53,9 @@ SCHEMA = pa.schema(
         pa.field("metadata", pa.large_string(), nullable=False),
     ]
 )
+
+Fields: TypeAlias = tuple[str, str, str, Mapping[str, MetadataValue]]
+"""Id, title, text and metadata of a document."""
 
 
 def make_rows(documents: Sequence[Document]) -> pa.RecordBatch:
@@ -267,16 +271,25 @@ class DocumentStore:
 
     def documents(self, rows: Rows) -> dict[int, Document]:
         """Return the document of each row number; raises IndexCorruptError for a damaged one."""
-        found: dict[int, Document] = {}
-        for file, numbers, values in self._pick(rows, ("doc_id", "text", "title", "metadata")):
-            stored = [row[3] for row in values]
+        return {
+            row: Document(doc_id, text, title, metadata)
+            for row, (doc_id, title, text, metadata) in self.read(rows).items()
+        }
+
+    def read(self, rows: Rows) -> dict[int, Fields]:
+        """Return id, title, text and metadata of each row number; raises as ``documents``."""
+        found: dict[int, Fields] = {}
+        for file, numbers, values in self._pick(rows, ("metadata", "doc_id", "title", "text")):
+            stored = [row[0] for row in values]
             try:
                 decoded = decode_each(stored)
             except (ValueError, RecursionError):  # which may be valid one by one
                 with reading(file.path):
                     decoded = [decode_metadata(value) for value in stored]
-            for number, row, metadata in zip(numbers, values, decoded, strict=True):
-                found[number] = Document(row[0], row[1], row[2], metadata)
+            for number, (_, doc_id, title, text), metadata in zip(
+                numbers, values, decoded, strict=True
+            ):
+                found[number] = (doc_id, title, text, metadata)
         return found
 
     def iterate_ids(self) -> Iterator[list[str]]:

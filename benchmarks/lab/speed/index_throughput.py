@@ -65,7 +65,9 @@ class Table:
 
     def __init__(self, vectors: Vectors) -> None:
         self.dimension = int(vectors.shape[1])
-        self.fingerprint = Fingerprint("clusters", {"model": "clusters", "rows": len(vectors)})
+        self.fingerprint = Fingerprint(
+            "clusters", {"model": "clusters", "rows": len(vectors), "normalize": True}
+        )
         self._vectors, self._next = vectors, 0
 
     def encode_documents(self, texts: Sequence[str]) -> Vectors:

@@ -51,7 +51,10 @@ def open_engine(request: OpenRequest) -> SearchEngine:
             "again with --overwrite."
         )
     exact = is_exact(index)
-    return SearchEngine(FaissCandidates(index, ExactScan(request.vectors), flat=exact), exact)
+    candidates = FaissCandidates(index, ExactScan(request.vectors), flat=exact)
+    faiss = load_faiss()
+    whole = exact or type(index) in (faiss.IndexHNSWFlat, faiss.IndexIVFFlat)
+    return SearchEngine(candidates, exact, float_scores=whole)
 
 
 class FaissCandidates:

@@ -129,3 +129,29 @@ def test_a_score_above_1_of_unit_vectors_is_damage(tmp_path, vectors):
         index.search(vectors[123:124], 3)
     free = Index.create(tmp_path / "free", fakes.TableEncoder(longer), documents)
     assert free.search(vectors[123:124], 1)[0][0].score == pytest.approx(1.01, abs=1e-5)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW32", "IVF64,Flat"])
+def test_leaving_out_what_is_out_of_reach_changes_no_hit_and_saves_products(
+    tmp_path, vectors, factory, monkeypatch
+):
+    rows = np.repeat(vectors[::4], 4, axis=0)  # four of each, so that the kth place is shared
+    documents = [Document(f"d{number}", str(number)) for number in range(400)]
+    index = Index.create(tmp_path / "i", Unit(rows), documents, IndexConfig(factory=factory))
+    snapshot, read = index.snapshot, []
+    whole = snapshot.stored.rows
+    monkeypatch.setattr(
+        snapshot.stored, "rows", lambda wanted: read.append(len(wanted)) or whole(wanted)
+    )
+
+    def search():
+        read.clear()
+        found = [index.search(rows[::40], k) for k in (1, 2, 10, 50)]
+        return [*found, index.search(rows[:1], 10)], sum(read)
+
+    assert snapshot._float_scores
+    found, computed = search()
+    monkeypatch.setattr(snapshot, "_float_scores", False)
+    expected, all_computed = search()
+    assert found == expected
+    assert computed < all_computed
