@@ -17,6 +17,7 @@ from cli.commands.embed import embed
 from cli.commands.importing import import_
 from cli.commands.index import index
 from cli.commands.inspect import info, models, variants
+from cli.commands.mcp import mcp
 from cli.commands.merge import merge, soup
 from cli.commands.mine import mine
 from cli.commands.reindex import reindex
@@ -53,6 +54,7 @@ COMMANDS = (
     info,
     check,
     serve,
+    mcp,
     embed,
     train,
     distill,

@@ -12,6 +12,7 @@ from typing import Self, overload
 from indexes.backends.backend import Backend
 from indexes.build import Target, compact, rebuild
 from indexes.changes import Change, Merge, check_fit, delete_rows, find_ids
+from indexes.search.fetching import Fetcher
 from indexes.search.modes import modes_of, search_named
 from indexes.search.selection import Where
 from indexes.snapshot import Snapshot
@@ -19,7 +20,7 @@ from indexes.storage.manifest import Manifest
 from indexes.storage.staging import has_finished_shards
 from indexes.transaction import Transaction, begin
 from indexes.writing import Engine, IndexConfig, Source, create_index, read_source
-from retrieval import Encoder, Fingerprint, Hit, Progress, Vectors, check_fingerprints
+from retrieval import Document, Encoder, Fingerprint, Hit, Progress, Vectors, check_fingerprints
 from retrieval.blend import Blend, Mode
 from retrieval.errors import MillpondError, UsageError
 from retrieval.passages import Splitter
@@ -47,6 +48,7 @@ class Index:
         self.folder = folder
         self.encoder = encoder
         self._state = state
+        self._fetcher: tuple[Snapshot, Fetcher] | None = None
 
     @classmethod
     def create(
@@ -147,6 +149,7 @@ class Index:
     def close(self) -> None:
         """Let go of the files; they are opened again when they are needed."""
         self._state = self.manifest
+        self._fetcher = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -271,6 +274,18 @@ class Index:
             texts=texts,
             label=str(self.folder),
         )
+
+    def fetch(self, doc_ids: Iterable[str]) -> dict[str, Document]:
+        """Return the stored documents with these ids, by id; ids that are not there are left out.
+
+        A document that was cut into passages is put together again. The first call reads every
+        id of the index.
+        """
+        snapshot = self.snapshot
+        if self._fetcher is None or self._fetcher[0] is not snapshot:
+            self._fetcher = (snapshot, Fetcher(snapshot))
+        wanted = [doc_ids] if isinstance(doc_ids, str) else doc_ids
+        return self._fetcher[1].fetch(wanted)
 
     def add(
         self,

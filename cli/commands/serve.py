@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from retrieval.errors import UsageError
     from retrieval.protocols import VectorIndex
 
-__all__ = ["KEYS_VARIABLE", "serve"]
+__all__ = ["KEYS_VARIABLE", "open_indexes", "serve"]
 
 KEYS_VARIABLE = "MILLPOND_KEYS"
 
@@ -136,7 +136,7 @@ def serve(
     accepted_keys = _find_keys(keys)
     with _bind(host, port) as listener:
         thread = EncoderThread()
-        opened = _open_indexes(index or ())
+        opened = open_indexes(index or ())
         models, served = thread.call(
             lambda: _load(model, instruction, opened, device, speed, trust=trust_remote_code)
         )
@@ -215,7 +215,7 @@ def _format_url(listener: socket.socket) -> str:
     return f"http://[{place}]:{port}" if ":" in place else f"http://{place}:{port}"
 
 
-def _open_indexes(places: Sequence[str]) -> list[tuple[str, Index]]:
+def open_indexes(places: Sequence[str]) -> list[tuple[str, Index]]:
     """Return name and index for each ``DIR`` or ``NAME=DIR``."""
     from indexes import Index
 
