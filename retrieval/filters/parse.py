@@ -79,7 +79,7 @@ class _Token(NamedTuple):
 def _error(column: int, found: str, expected: str, hint: str = "") -> UsageError:
     """Return the error of a filter that cannot be read, as one line."""
     tail = f" {hint}" if hint else ""
-    return UsageError(f"--filter, column {column}: found {found}; expected {expected}.{tail}")
+    return UsageError(f"Filter, column {column}: found {found}; expected {expected}.{tail}")
 
 
 def _tokenize(text: str) -> Iterator[_Token]:
@@ -200,7 +200,7 @@ def parse_filter(text: str) -> Expression:
     """
     if len(text) > MAX_CHARACTERS:
         raise UsageError(
-            f"--filter is {len(text):,} characters long; expected at most {MAX_CHARACTERS:,}. "
+            f"The filter is {len(text):,} characters long; expected at most {MAX_CHARACTERS:,}. "
             f"Mark the documents in a field of their own, and filter by that."
         )
     expression = _Parser(text).parse()

@@ -229,7 +229,7 @@ class Schema:
             if not self.kinds:
                 raise UsageError(
                     f"Unknown filter field {name!r}. The documents of this index have no fields "
-                    f"beside id, title and text; leave --filter out."
+                    f"beside id, title and text; leave the filter out."
                 )
             raise UnknownNameError("filter field", name, self.kinds)
         kind = self._resolved[name]

@@ -131,14 +131,14 @@ DIGIT = "expected a number. A field name that begins with a digit goes in backti
 def test_a_syntax_error_says_where_what_was_found_and_what_was_expected(text, message):
     with pytest.raises(UsageError) as caught:
         parse_filter(text)
-    assert str(caught.value) == f"--filter, {message}"
+    assert str(caught.value) == f"Filter, {message}"
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("length", range(30))
 def test_a_filter_that_is_cut_off_is_read_or_refused(length):
     text = '(year >= 2020 or `a b` in [1, "\\u00e9"])'[:length]
-    with pytest.raises(UsageError, match=r"^--filter, column \d+: found "):
+    with pytest.raises(UsageError, match=r"^Filter, column \d+: found "):
         parse_filter(text)
 
 
@@ -154,7 +154,7 @@ def test_parentheses_that_change_nothing_cost_nothing():
         (
             "a in [" + 30_000 * "1," + "1]",
             "a in [" + 40_000 * "1," + "1]",
-            "--filter is 80,008 characters long; expected at most 65,536. ",
+            "The filter is 80,008 characters long; expected at most 65,536. ",
         ),
         (
             " and ".join(1000 * ["a == 1"]),
@@ -186,7 +186,7 @@ def nest(levels):
 def test_real_depth_ends_at_32():
     parse_filter(nest(32))
     message = (
-        "--filter nests and, or and not 33 levels deep; expected at most 32. "
+        "The filter nests and, or and not 33 levels deep; expected at most 32. "
         "Write it flatter, with in [...] for many values of one field."
     )
     with pytest.raises(UsageError) as caught:

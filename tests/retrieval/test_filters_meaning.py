@@ -201,7 +201,7 @@ def test_an_index_without_fields_says_so():
         plan_filter(parse_filter("year == 1"), Schema())
     assert str(caught.value) == (
         "Unknown filter field 'year'. The documents of this index have no fields beside id, "
-        "title and text; leave --filter out."
+        "title and text; leave the filter out."
     )
 
 
