@@ -109,7 +109,7 @@ def test_list_indexes_says_what_a_filter_can_name(call):
         ("search", {"query": " "}, "blank"),
         ("search", {"query": "x", "index": "other"}, "Indexes: notes"),
         ("search", {"query": "x", "filter": "yaer > 3"}, "year"),
-        ("search", {"query": "x", "filter": "(("}, "filter"),
+        ("search", {"query": "x", "filter": "(("}, "expected a field name"),
         ("search", {"query": "x", "mode": "sideways"}, "hybrid"),
         ("search", {"query": "x", "k": 10**9}, "k"),
         ("search", {"query": "x" * 100_000}, "query"),
