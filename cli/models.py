@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cli.console import message, warn
-from cli.options import OVERLAP, TOKENS
+from cli.options import DEFAULT_MODEL_NAME, OVERLAP, TOKENS
 
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
@@ -39,6 +40,8 @@ def load_encoder(
     trust_remote_code: bool = False,
 ) -> LoadedEncoder:
     """Return the named model, or the default one, ready to encode."""
+    if sys.stderr.isatty():  # where somebody waits for the imports, which take seconds
+        message(f"Loading {model or DEFAULT_MODEL_NAME} ...")
     from embedder import loading
 
     return loading.load_encoder(model, device, speed, notify, trust_remote_code=trust_remote_code)
