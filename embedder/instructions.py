@@ -69,7 +69,9 @@ def add_instruction(model: str, instruction: str, notify: Notify = silent) -> st
     return f"{model},query_prompt={write_value(fill_instruction(model, instruction, notify))}"
 
 
-def fill_instruction(model: str, instruction: str, notify: Notify = silent) -> str:
+def fill_instruction(
+    model: str, instruction: str, notify: Notify = silent, before: Iterable[str] = ()
+) -> str:
     """Return the query prompt that an instruction gives a model.
 
     The model's own template is filled where a prompt of its files has one; another decoder gets
@@ -79,6 +81,7 @@ def fill_instruction(model: str, instruction: str, notify: Notify = silent) -> s
     ----------
     model : as ``load_encoder`` takes it.
     instruction : what the queries ask for, such as "Given a web search query, retrieve passages".
+    before : prompts that the model had, whose template goes before those of its files.
 
     Raises
     ------
@@ -93,7 +96,7 @@ def fill_instruction(model: str, instruction: str, notify: Notify = silent) -> s
             f"The model {model!r} names a query_prompt, and there is an instruction too; expected "
             f"one of the two. Leave query_prompt out of the name, or the instruction."
         )
-    template = find_template(_read_prompts(model, notify))
+    template = find_template(before) or find_template(_read_prompts(model, notify))
     if template is None:
         if reason := _why_no_default(plain):
             raise UsageError(
@@ -119,7 +122,9 @@ def replace_instruction(model: str, instruction: str, notify: Notify = silent) -
         for name, value in split_options(written)
         if name != "query_prompt"
     )
-    return add_instruction(plain + kept, instruction, notify)
+    before = [value for name, value in split_options(written) if name == "query_prompt"]
+    prompt = fill_instruction(plain + kept, instruction, notify, before)
+    return f"{plain}{kept},query_prompt={write_value(prompt)}"
 
 
 def check_instruction(instruction: str) -> str:

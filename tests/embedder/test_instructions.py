@@ -141,6 +141,14 @@ def test_an_instruction_and_a_query_prompt_are_one_too_many(folders):
     assert encoder.spec.max_tokens == 32
 
 
+def test_another_instruction_goes_into_the_template_that_the_first_one_filled(base_folder):
+    """Such as the one that a warning told of when the index was made."""
+    first, lines = add_instruction(str(base_folder["llama"]), SAID), []
+    encoder = load(replace_instruction(first, "Find a pond", lines.append))
+    assert encoder.spec.query_prompt == "Instruct: Find a pond\nQuery: "
+    assert not any(line.startswith("Warning:") for line in lines)
+
+
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
