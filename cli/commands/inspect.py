@@ -14,6 +14,7 @@ from cli.console import message
 from cli.models import name_passages
 from cli.options import JsonOption
 from cli.output import (
+    describe_arms,
     RECALL,
     RECALL_QUERIES,
     describe_blank,
@@ -131,6 +132,7 @@ def _describe(manifest: Manifest) -> list[tuple[str, str]]:
         *([("not read", describe_cut(manifest.cut))] if (manifest.cut or {}).get("cut") else []),
         ("size", f"{format_size(size)} in {count_noun(len(manifest.files), 'file')}"),
         ("backend", f"{manifest.backend}, {manifest.factory}"),
+        ("arms", describe_arms(manifest)),
         *([(RECALL, recall)] if recall else []),
         ("vectors", numbers),
         ("created", f"{manifest.created} by millpond {manifest.millpond}"),

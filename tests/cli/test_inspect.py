@@ -44,6 +44,7 @@ def test_info_names_corpus_counts_and_model(millpond, index_folder, corpus):
     assert facts["corpus"] == str(corpus)
     assert facts["documents"] == "3"
     assert facts["backend"] == "faiss, Flat"
+    assert facts["arms"] == "dense, lexical (english)"
     data = json.loads(millpond("info", index_folder, "--json").stdout)
     assert data["fingerprint"]["model"] == "fake"
 
