@@ -14,9 +14,9 @@ from cli.console import message
 from cli.models import name_passages
 from cli.options import JsonOption
 from cli.output import (
-    describe_arms,
     RECALL,
     RECALL_QUERIES,
+    describe_arms,
     describe_blank,
     describe_recall,
     format_size,
