@@ -245,6 +245,7 @@ def load_backbone(
             words, version = located.tokenizer if located.adapters else (located.path, revision)
             where_words = where | {"revision": version} | ({"config": config} if known else {})
             tokenizer = AutoTokenizer.from_pretrained(words, **where_words)
+            tokenizer("a")  # what is wrong in its files may show only in use
             model = AutoModel.from_pretrained(
                 located.path,
                 config=config,

@@ -33,6 +33,7 @@ from embedder.models.names import (
 )
 from embedder.variants import VariantSpec, spec_from_json, spec_to_json
 from retrieval.errors import ModelError, SourceNotFoundError, UnknownNameError, UsageError
+from retrieval.typed import load_json, read_stored
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -145,7 +146,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"whiten, merge or soup wrote."
         )
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = load_json(path)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error}). Copy the folder again.") from error
     try:
@@ -185,7 +186,7 @@ def _parse(data: Any) -> Manifest:
             raise ValueError(f"{name!r} must be an object.")
     return Manifest(
         spec=spec_from_json(data["spec"]),
-        base=BaseRecord(**data["base"]),
+        base=read_stored(BaseRecord, data["base"]),
         record=data["record"],
         files=data["files"],
         whole_sha256=data.get("whole_sha256"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from embedder.environment import quiet_transformers
 from retrieval.errors import ModelError
+from retrieval.typed import load_json
 
 __all__ = ["find_code", "find_commit", "read_model_json", "refuse_code"]
 
@@ -72,7 +72,7 @@ def read_model_json(path: str, name: str, revision: str | None = None) -> Any:
     if found is None or not Path(found).is_file():
         return None
     try:
-        return json.loads(Path(found).read_text(encoding="utf-8"))
+        return load_json(Path(found))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: its {name} cannot be read as JSON: {error}.") from error
 

@@ -1,0 +1,65 @@
+"""The JSON files of a saved model in every state of damage: loaded, or refused in one line."""
+
+import random
+import shutil
+
+import pytest
+
+from embedder import Embedder
+from embedder.models.manifest import read_manifest
+from embedder.models.saving import save_model
+from retrieval.errors import MillpondError
+from tests.stored_files import bad_files, damages, survive
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    path = tmp_path / "model"
+    save_model(trained("mean", "causal"), path, record={"seed": 1})
+    return path
+
+
+def load(folder):
+    return Embedder.load_folder(folder, device="cpu").encode_queries(["a mill"])
+
+
+def test_the_manifest_is_read_or_refused(folder):
+    path = folder / "millpond.json"
+    assert survive(path, lambda: read_manifest(folder), MillpondError) == []
+
+
+@pytest.mark.parametrize("name", ["millpond.json", "adapter/adapter_config.json"])
+def test_a_saved_model_is_loaded_or_refused(folder, name):
+    assert _sample(folder / name, lambda: load(folder), 25) == []
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "config.json"])
+def test_a_base_is_loaded_or_refused(base_folder, tmp_path, name):
+    base = tmp_path / "base"
+    shutil.copytree(base_folder["llama"], base)
+
+    def read():
+        model = Embedder.load(f"{base}:mean+causal", device="cpu")
+        return model.encode_queries(["a mill"])
+
+    assert _sample(base / name, read, 25) == []
+
+
+def _sample(path, read, count):
+    """Read a file in all its damages and in some of the states where a value is wrong."""
+    text = path.read_text()
+    every = list(bad_files(text))
+    whole = len(list(damages(text)))
+    chosen = every[:whole] + random.Random(0).sample(every[whole:], min(count, len(every) - whole))
+    found = []
+    for what, data in chosen:
+        path.write_bytes(data)
+        try:
+            read()
+        except MillpondError:
+            pass
+        except Exception as error:
+            found.append(f"{what}: {type(error).__name__}: {error}"[:200])
+    path.write_text(text)
+    read()
+    return found
