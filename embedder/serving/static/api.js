@@ -19,9 +19,13 @@ export function setKey(key) {
 
 export const listIndexes = async (signal) => (await call("v1/indexes", null, signal)).indexes;
 
-/** The hits of a vector in one index: {index, model, hits}. */
-export const search = (index, vector, k, filter, signal) =>
-  call("v1/search", { index, vector: Array.from(vector), k, ...(filter ? { filter } : {}) }, signal);
+/** The hits of a query in one index: {index, model, mode, hits}. Without a vector, by its words. */
+export function search(index, { query, vector, mode, k, filter }, signal) {
+  const body = { index, query, mode, k };
+  if (vector) body.vector = Array.from(vector);
+  if (filter) body.filter = filter;
+  return call("v1/search", body, signal);
+}
 
 /** One Float32Array a text. `role` is query or document; over-long documents are cut. */
 export async function embed(model, texts, role, signal) {

@@ -10,6 +10,12 @@ const READ_FOR_MARKS = 20000;
 const SHORT_VALUE = 60;
 const FIRST_FIELDS = 4;
 const SIDES = ["first", "second"];
+const MOST_WORDS = 50;
+const ARM_NAMES = { dense: "meaning", lexical: "words" };
+const SCORE_NAMES = {
+  hybrid: "Score: of meaning and words, each from 0 to 1 in this list, weighted",
+  one: "Score: cosine (unless the index has another metric), or BM25 where words alone are searched",
+};
 
 const hitId = (side, rank) => `hit-${side}-${rank}`;
 let observer = null;
@@ -38,7 +44,7 @@ export function markSentence(side, hit, place, by) {
   const node = byId(hitId(side, hit.rank));
   if (!node) return;
   const open = node.classList.contains("open");
-  writeText(node.querySelector(".text"), hit.text, place, by, open);
+  writeText(node.querySelector(".text"), hit.text, place, by, open, node.words);
   node.mark = { place, by };
 }
 
@@ -56,7 +62,7 @@ function makeColumn({ card, found, seconds, problem }, side, ranks, query) {
     el("p", { class: "soft" }, `${count(card.documents, "document")}, `, el("span", { class: "model" }, card.model)),
     el("p", { class: "soft" }, el("span", { class: "latency" }, describeSeconds(seconds)), " ", el("span", { class: "marking" })));
   const body = found?.length
-    ? el("ol", { class: "hits", "aria-labelledby": `${side}-title` }, found.map((hit) => makeHit(hit, side, ranks, query)))
+    ? el("ol", { class: "hits", "aria-labelledby": `${side}-title` }, found.map((hit) => makeHit(hit, side, ranks, query, bestOfArms(found))))
     : el("p", { class: problem ? "notice" : "soft" }, problem ?? "No document matches.");
   return el("section", { class: `column ${side}`, "aria-labelledby": `${side}-title` }, head, body);
 }
@@ -67,7 +73,7 @@ function describeSeconds({ embedding, searching } = {}) {
   return embedding === undefined ? `Query embedded before, ${search}.` : `Query embedded in ${showSeconds(embedding)}, ${search}.`;
 }
 
-function makeHit(hit, side, ranks, query) {
+function makeHit(hit, side, ranks, query, best) {
   const change = ranks ? describeChange(ranks.get(hit.doc_id), side) : null;
   const id = hitId(side, hit.rank);
   const title = button(
@@ -77,14 +83,15 @@ function makeHit(hit, side, ranks, query) {
   const node = el("li", { class: "hit", id, "data-doc": hit.doc_id },
     el("div", { class: "line-of-title" },
       el("h3", {}, title),
-      el("span", { class: "score", title: "Score: cosine, unless the index has another metric" },
+      el("span", { class: "score", title: SCORE_NAMES[hit.arms && Object.keys(hit.arms).length ? "hybrid" : "one"] },
         el("span", { class: "label" }, "score "), showScore(hit.score)),
       change ? changeLabel(change) : null),
-    el("div", { id: `${id}-body` }, text, makeFields(hit)));
+    el("div", { id: `${id}-body` }, makeArms(hit, best), text, makeFields(hit)));
   const read = hit.text.slice(0, READ_FOR_MARKS);
   node.hit = hit;
   node.mark = { place: bestByWords(query, read, splitSentences(read)), by: "words" };
-  writeText(text, hit.text, node.mark.place, "words", false);
+  node.words = findWords(hit.matched);
+  writeText(text, hit.text, node.mark.place, "words", false, node.words);
   return node;
 }
 
@@ -103,18 +110,63 @@ function makeFields(hit) {
 function toggle(node, open = !node.classList.contains("open")) {
   node.classList.toggle("open", open);
   node.querySelector(".title").setAttribute("aria-expanded", String(open));
-  writeText(node.querySelector(".text"), node.hit.text, node.mark.place, node.mark.by, open);
+  writeText(node.querySelector(".text"), node.hit.text, node.mark.place, node.mark.by, open, node.words);
 }
 
 /** Put a text, or the part around its marked sentence, into a node. */
-function writeText(node, text, place, by, whole) {
+function writeText(node, text, place, by, whole, words) {
   const start = whole || !place || place.end <= SNIPPET ? 0 : Math.max(0, place.start - BEFORE);
   const [, from, to] = whole ? [text, 0, text.length] : cut(text, start, start + SNIPPET);
   const [first, last] = place ? [Math.max(place.start, from), Math.min(place.end, to)] : [to, to];
-  const parts = [from > 0 ? "… " : "", text.slice(from, first)];
-  if (last > first) parts.push(el("mark", { class: `by-${by}` }, text.slice(first, last)));
-  parts.push(text.slice(Math.max(first, last), to), to < text.length ? " …" : "");
-  node.replaceChildren(...parts.filter((part) => part !== ""));
+  const parts = [from > 0 ? "… " : "", markWords(text.slice(from, first), words)];
+  if (last > first) parts.push(el("mark", { class: `by-${by}` }, markWords(text.slice(first, last), words)));
+  parts.push(markWords(text.slice(Math.max(first, last), to), words), to < text.length ? " …" : "");
+  node.replaceChildren(...parts.flat().filter((part) => part !== ""));
+}
+
+/** A text as parts, each of the words in an element of its own. */
+function markWords(text, words) {
+  if (!words) return [text];
+  const parts = [];
+  let start = 0;
+  for (const { 0: word, index } of text.matchAll(words)) {
+    parts.push(text.slice(start, index), el("b", { class: "word" }, word));
+    start = index + word.length;
+  }
+  return [...parts, text.slice(start)];
+}
+
+/** What finds the words that the lexical arm matched, whole ones where the script has blanks. */
+function findWords(matched) {
+  if (!matched?.length) return null;
+  const shown = [...matched].sort((a, b) => b.length - a.length).slice(0, MOST_WORDS);
+  const found = shown.map((word) => word.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&"));
+  const edge = "[\\p{Script=Latin}\\p{Script=Cyrillic}\\p{Script=Greek}\\p{N}]"; // of scripts with blanks
+  return new RegExp(`(?<!${edge})(?:${found.join("|")})(?!${edge})`, "gu");
+}
+
+/** Two bars: how a hit stands in each arm, against the best of the list. */
+function makeArms(hit, best) {
+  if (!Object.keys(hit.arms ?? {}).length) return null;
+  return el("div", { class: "arms" }, Object.entries(hit.arms).map(([name, { score, rank }]) => {
+    const share = best[name] > 0 ? Math.max(0, Math.min(1, score / best[name])) : 0;
+    const words = rank === null ? "not among its best" : `rank ${rank}`;
+    const bar = svg("svg", { class: "bar", viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" },
+      svg("rect", { class: "all", width: 100, height: 6, rx: 3 }),
+      svg("rect", { class: name, width: 100 * share, height: 6, rx: 3 }));
+    return el("span", { class: "arm", title: `${ARM_NAMES[name] ?? name}: ${showScore(score)}, ${words}` },
+      el("span", { class: "arm-name" }, ARM_NAMES[name] ?? name), bar,
+      el("span", { class: "arm-score" }, `${showScore(score)}${rank === null ? "" : `, ${words}`}`));
+  }));
+}
+
+/** The highest score of each arm among the hits of a list. */
+function bestOfArms(hits) {
+  const best = {};
+  for (const hit of hits) {
+    for (const [name, { score }] of Object.entries(hit.arms ?? {})) best[name] = Math.max(best[name] ?? 0, score);
+  }
+  return best;
 }
 
 /** [part, from, to]: a part of a text, moved to blanks where some are near. */

@@ -11,8 +11,9 @@ const HITS = 10;
 const MOST_HITS = 100;
 const MOST_RETRIES = 5;
 const KEPT_QUERIES = 50;
+const MODE_NAMES = { hybrid: "meaning and words", dense: "meaning", lexical: "words" };
 
-const field = Object.fromEntries(["query", "index", "other", "k", "filter"].map((id) => [id, byId(id)]));
+const field = Object.fromEntries(["query", "index", "other", "k", "mode", "filter"].map((id) => [id, byId(id)]));
 const place = byId("results");
 const queryVectors = new Map();
 let indexes = [];
@@ -47,6 +48,7 @@ function readAddress() {
   field.query.value = asked.get("q") ?? "";
   field.k.value = asked.get("k") ?? HITS;
   field.filter.value = asked.get("filter") ?? "";
+  fillModes(asked.get("mode") ?? "");
   showFields(chosenCards());
   const unknown = ["index", "with"].map((name) => asked.get(name)).filter((name) => name && !cardOf(name));
   if (unknown.length) {
@@ -58,10 +60,11 @@ function readAddress() {
   run(false);
 }
 
-function writeAddress({ query, card, other, k, filter }) {
+function writeAddress({ query, card, other, k, mode, filter }) {
   const asked = new URLSearchParams();
   if (query) asked.set("q", query);
   if (k !== HITS) asked.set("k", k);
+  if (mode !== card.modes[0]) asked.set("mode", mode);
   if (filter) asked.set("filter", filter);
   if (card !== indexes[0]) asked.set("index", card.name);
   if (other) asked.set("with", other.name);
@@ -77,6 +80,7 @@ function readForm() {
     card: cardOf(field.index.value),
     other: cardOf(field.other.value) ?? null,
     k: Number(field.k.value),
+    mode: field.mode.value,
     filter: field.filter.value.trim(),
   };
 }
@@ -105,6 +109,7 @@ async function run(kept = true, retries = 0) {
     if (mine.signal.aborted) return;
     showColumns(columns, asked);
     mine.busy = false;
+    place.removeAttribute("aria-busy"); // the results are whole; marks come when they do
     await markAll(columns, mine.signal);
   } catch (error) {
     control.abort(); // the other index of a pair need not go on
@@ -117,12 +122,14 @@ async function run(kept = true, retries = 0) {
 }
 
 /** One column; a filter that does not fit this index is its own problem, not the other's. */
-async function searchOne(card, { query, k, filter }, embeddings, signal) {
-  const { vector, seconds } = await embedQuery(card.model, query, embeddings, signal);
+async function searchOne(card, { query, k, mode: asked, filter }, embeddings, signal) {
+  const mode = card.modes.includes(asked) ? asked : card.modes[0];
+  const words = mode === "lexical";
+  const { vector, seconds } = words ? {} : await embedQuery(card.model, query, embeddings, signal);
   const started = performance.now();
   try {
-    const { hits } = await search(card.name, vector, k, filter, signal);
-    return { card, vector, found: hits, seconds: { embedding: seconds, searching: (performance.now() - started) / 1000 } };
+    const { hits } = await search(card.name, { query, vector, mode, k, filter }, signal);
+    return { card, vector, mode, found: hits, seconds: { embedding: seconds, searching: (performance.now() - started) / 1000 } };
   } catch (error) {
     if (error.param !== "filter") throw error;
     return { card, vector, problem: "The filter does not fit this index.", filterProblem: error.message };
@@ -163,7 +170,7 @@ function showColumns(columns, { query, filter }) {
 /** Let each model choose the sentence to mark, one column after the other. */
 async function markAll(columns, signal) {
   for (const [number, { card, vector, found }] of columns.entries()) {
-    if (!found?.length) continue;
+    if (!found?.length || !vector) continue;
     const side = number ? "second" : "first";
     const note = place.querySelector(`.column.${side} .marking`);
     note.textContent = "Marked by shared words; asking the model …";
@@ -235,6 +242,14 @@ function fillSelect(select, names, chosen, none = null) {
   if (names.includes(chosen)) select.value = chosen;
 }
 
+/** The modes that the chosen indexes offer; what one of two lacks, it answers in its own default. */
+function fillModes(chosen) {
+  const modes = chosenCards().map((card) => card.modes).sort((a, b) => b.length - a.length)[0];
+  byId("mode-field").hidden = modes.length < 2;
+  field.mode.replaceChildren(...modes.map((mode) => el("option", { value: mode }, MODE_NAMES[mode] ?? mode)));
+  if (modes.includes(chosen)) field.mode.value = chosen;
+}
+
 function fillOthers(chosen) {
   byId("other-field").hidden = indexes.length < 2;
   fillSelect(field.other, indexes.map(({ name }) => name).filter((name) => name !== field.index.value), chosen, "nothing");
@@ -251,10 +266,12 @@ byId("search").addEventListener("submit", (event) => {
 for (const select of [field.index, field.other]) {
   select.addEventListener("change", () => {
     if (select === field.index) fillOthers(field.other.value);
+    fillModes(field.mode.value);
     showFields(chosenCards());
     run();
   });
 }
+field.mode.addEventListener("change", () => run());
 byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   try {
