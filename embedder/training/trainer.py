@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from embedder.training.data import TrainingData, check_data
 from embedder.training.distillation.checks import check_lessons
 from embedder.training.distillation.kept import with_projection
 from embedder.training.distillation.run import Distillation, StepLoss
-from embedder.training.distillation.teachers import Teacher, load_teacher
+from embedder.training.distillation.teachers import Teacher, load_teacher, short_name
 from embedder.training.evaluate import DevSets
 from embedder.training.log import Meter, MetricsLog, StepReport
 from embedder.training.loss import BatchLoss, cached_backward, plain_backward, seed_step
@@ -405,6 +406,13 @@ class _Run:
         prune_checkpoints(self.folder.checkpoints, self.config.checkpoint.keep, best[0])
         self.state, self.started = state, time.monotonic()
 
+    def _passed_on(self) -> TrainConfig:
+        """Return the config without the folder where the teacher lay."""
+        teacher = self.config.teacher
+        if teacher is None or teacher.model is None:
+            return self.config
+        return replace(self.config, teacher=replace(teacher, model=short_name(teacher.model)))
+
     def _publish(self) -> None:
         """Write MODEL_DIR from the best weights, or the last ones."""
         best = self.state.best_step
@@ -426,7 +434,7 @@ class _Run:
                 "training_seconds": round(self.state.seconds + time.monotonic() - self.started, 1),
                 "scores": self.scores,
                 "libraries": library_versions(),
-                "config": plain_data(self.config),
+                "config": plain_data(self._passed_on()),
                 **({"start": self.start} if self.start else {}),
                 **({"teacher": teacher} if teacher else {}),
             }

@@ -27,7 +27,8 @@ def measure_agreement(
     -------
     "teacher_cosine", the mean cosine of ``projected`` and ``teacher`` where there is one;
     "teacher_spearman", the rank correlation of the cosines of all pairs of texts; and
-    "teacher_top10", the share of each text's nearest ten that are the teacher's too.
+    "teacher_top10", the share of each text's nearest ten that are the teacher's too, of more than
+    20 texts.
     """
     found = {}
     if projected is not None:
@@ -37,7 +38,8 @@ def measure_agreement(
     correlation = spearman(ours[above], theirs[above])
     if np.isfinite(correlation):
         found["teacher_spearman"] = float(correlation)
-    found["teacher_top10"] = shared_neighbours(ours, theirs)
+    if len(student) > 2 * _NEIGHBOURS:  # of fewer, most are near by chance
+        found["teacher_top10"] = shared_neighbours(ours, theirs)
     return found
 
 
