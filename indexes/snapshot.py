@@ -146,7 +146,8 @@ class Snapshot:
     def as_exact(self) -> Snapshot:
         """Return the same index, searched by comparing every vector, to measure recall against."""
         engine = SearchEngine(self._candidates, exact=True)
-        return Snapshot(self.manifest, engine, self.stored, self.documents, self.rows)
+        parts = (self.stored, self.documents, self.rows, self.lexical, self.lexical_fault)
+        return Snapshot(self.manifest, engine, *parts)
 
     def search(
         self,
