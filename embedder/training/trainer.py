@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -38,7 +37,7 @@ from embedder.training.data import TrainingData, check_data
 from embedder.training.distillation.checks import check_lessons
 from embedder.training.distillation.kept import with_projection
 from embedder.training.distillation.run import Distillation, StepLoss
-from embedder.training.distillation.teachers import Teacher, load_teacher, short_name
+from embedder.training.distillation.teachers import Teacher, load_teacher
 from embedder.training.evaluate import DevSets
 from embedder.training.log import Meter, MetricsLog, StepReport
 from embedder.training.loss import BatchLoss, cached_backward, plain_backward, seed_step
@@ -175,7 +174,7 @@ class _Run:
         self.forward_tokens = config.forward_tokens or _FORWARD_TOKENS[processes.device.type]
         self.state = RunState(0, 0.0, self.embedder.backbone.identity, {})
         if not self._load_last() and self.distillation is not None:
-            self._fit_projection(self.distillation)
+            self.distillation.fit(map(self._draw, range(self.steps)), self.notify)
         share_parameters(self.parameters, processes)
         self.meter = Meter()
         self.done = self.state.step
@@ -238,7 +237,8 @@ class _Run:
             self._close_step(step + 1, None)
             return
         if (step + 1) % self.config.log_every_steps == 0 or step + 1 == self.steps:
-            log.append({**report.line(), **self._lessons_line()})
+            lessons = self.distillation.take_record() if self.distillation else {}
+            log.append({**report.line(), **lessons})
             self.meter = Meter()
         self._close_step(step + 1, log)
         self.progress(report)
@@ -262,17 +262,6 @@ class _Run:
             self.data.held_out,
             [source.path.stem for source in self.config.data],
         )
-
-    def _fit_projection(self, distillation: Distillation) -> None:
-        """Start the projection from the texts of the first steps."""
-        texts: list[tuple[bool, str]] = []
-        for step in range(self.steps):
-            if len(texts) >= distillation.fit_texts:
-                break
-            drawn = self._draw(step)
-            found = drawn.texts(range(len(drawn.pairs)))
-            texts += [(is_query, text) for is_query, _, text in found]
-        distillation.fit(texts, self.notify)
 
     def _load_last(self) -> bool:
         """Take up the last checkpoint: weights, moments, schedule; False where there is none."""
@@ -389,9 +378,6 @@ class _Run:
                 self.notify(stalled)
         return scores
 
-    def _lessons_line(self) -> dict[str, Any]:
-        return {} if self.distillation is None else self.distillation.take_record()
-
     def _write_state(self, step: int, best: tuple[int | None, float | None]) -> None:
         state = RunState(
             step,
@@ -406,13 +392,6 @@ class _Run:
         prune_checkpoints(self.folder.checkpoints, self.config.checkpoint.keep, best[0])
         self.state, self.started = state, time.monotonic()
 
-    def _passed_on(self) -> TrainConfig:
-        """Return the config without the folder where the teacher lay."""
-        teacher = self.config.teacher
-        if teacher is None or teacher.model is None:
-            return self.config
-        return replace(self.config, teacher=replace(teacher, model=short_name(teacher.model)))
-
     def _publish(self) -> None:
         """Write MODEL_DIR from the best weights, or the last ones."""
         best = self.state.best_step
@@ -423,7 +402,7 @@ class _Run:
             self.scores = dict(state.scores)
         self.embedder.eval()
         unwrap_model(self.embedder)
-        teacher = None if self.distillation is None else self.distillation.record()
+        teacher = self.config.teacher
         record = without_folders(
             {
                 "data": self.data.record(),
@@ -434,9 +413,11 @@ class _Run:
                 "training_seconds": round(self.state.seconds + time.monotonic() - self.started, 1),
                 "scores": self.scores,
                 "libraries": library_versions(),
-                "config": plain_data(self._passed_on()),
+                "config": plain_data(
+                    replace(self.config, teacher=teacher and teacher.without_folder())
+                ),
                 **({"start": self.start} if self.start else {}),
-                **({"teacher": teacher} if teacher else {}),
+                **({"teacher": self.distillation.record()} if self.distillation else {}),
             }
         )
         save_model(

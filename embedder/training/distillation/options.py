@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from embedder.models.names import PREFIX
 from embedder.training.distillation.losses import CONTRAST, get_loss
 from retrieval.errors import UsageError
 
-__all__ = ["TeacherConfig"]
+__all__ = ["TeacherConfig", "short_name"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,3 +79,14 @@ class TeacherConfig:
     def needs_pairs(self) -> bool:
         """Whether texts alone are not enough."""
         return self.contrast > 0 or any(get_loss(name).of_triples for name in self.used)
+
+    def without_folder(self) -> TeacherConfig:
+        """Return the same without the folder where the teacher lies, for a model's record."""
+        return replace(self, model=self.model and short_name(self.model))
+
+
+def short_name(model: str) -> str:
+    """Return the name of a teacher with the path in it, if any, cut to its last part."""
+    prefix = PREFIX if model.startswith(PREFIX) else ""
+    path = model.removeprefix(prefix)
+    return prefix + (Path(path).name if Path(path).is_absolute() else path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,27 +135,23 @@ class Distillation:
         self._by_source: dict[int, tuple[float, int]] = {}
         self._history: list[float] = []
 
-    def fit(self, texts: Sequence[tuple[bool, str]], notify: Notify) -> None:
-        """Start the projection from the least squares over some lessons; the student stays.
-
-        Parameters
-        ----------
-        texts : the first ones of the run; ``_FIT_TEXTS`` of them are used.
-        """
+    def fit(self, steps: Iterable[StepPairs], notify: Notify) -> None:
+        """Start the projection, if there is one, from the texts of the first steps."""
         layer = self._layer()
-        if layer is None or not texts:
+        if layer is None:
             return
-        chosen = list(texts)[:_FIT_TEXTS]
+        chosen: list[tuple[bool, str]] = []
+        for step in steps:
+            found = step.texts(range(len(step.pairs)))
+            chosen += [(is_query, text) for is_query, _, text in found]
+            if len(chosen) >= _FIT_TEXTS:
+                break
+        chosen = chosen[:_FIT_TEXTS]
         notify(f"Fitting the projection to the teacher's width on {len(chosen):,} texts.")
         student = self._encode(chosen, before_projection=True)
         weight = fit_projection(student, self._teacher.embed(chosen))
         with torch.no_grad():
             layer.weight.copy_(weight)
-
-    @property
-    def fit_texts(self) -> int:
-        """How many texts ``fit`` uses; 0 where there is no projection."""
-        return _FIT_TEXTS if self._layer() is not None else 0
 
     def loss(
         self,

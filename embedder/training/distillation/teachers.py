@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embedder.loading import LoadedEncoder, load_encoder
-from embedder.models.names import PREFIX
-from embedder.training.distillation.options import TeacherConfig
+from embedder.training.distillation.options import TeacherConfig, short_name
 from embedder.training.distillation.stored import StoredVectors, digests_of
 from retrieval.errors import UsageError
 from retrieval.protocols import Notify, Rows, Vectors
 from retrieval.scores import unit_rows
 from retrieval.types import Fingerprint
 
-__all__ = ["Teacher", "TeacherText", "load_teacher", "short_name"]
+__all__ = ["Teacher", "TeacherText", "load_teacher"]
 
 TeacherText = tuple[bool, str]
 """Whether a text is a query, and the text."""
@@ -122,13 +120,6 @@ class Teacher:
             vectors[missing] = encode([texts[i] for i in missing.tolist()])
             self.computed += len(missing)
         return vectors
-
-
-def short_name(model: str) -> str:
-    """Return the name of a teacher with the path in it, if any, cut to its last part."""
-    prefix = PREFIX if model.startswith(PREFIX) else ""
-    path = model.removeprefix(prefix)
-    return prefix + (Path(path).name if Path(path).is_absolute() else path)
 
 
 def load_teacher(config: TeacherConfig, device: str, notify: Notify) -> Teacher:
