@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from cli.commands.merge import OutOption
-from cli.console import message, progress
-from cli.models import keep_memory
-from cli.options import DeviceOption
+from cli.console import message, progress, warn
+from cli.models import keep_memory, warn_skipped
+from cli.options import DeviceOption, SkipBadOption
 
 if TYPE_CHECKING:
     from embedder.models.saving import WeightsDtype
@@ -61,6 +61,7 @@ def whiten(
             metavar="DTYPE", help="float32 or bfloat16.", show_default="as the model was saved"
         ),
     ] = None,
+    skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
 ) -> None:
     """Whiten a model's vectors by texts alone, without training.
@@ -82,7 +83,8 @@ def whiten(
         raise UsageError("There is nothing to fit on. Add --corpus CORPUS or --pairs FILE.")
     check_new_folder(out)
     share = max(1, texts // (len(corpus or []) + len(pairs or [])))
-    queries, documents, record = _draw(corpus or [], pairs or [], share, random.Random(seed))
+    dice = random.Random(seed)
+    queries, documents, record = _draw(corpus or [], pairs or [], share, dice, skip_bad)
     keep_memory()
     with progress("Embedding", len(queries) + len(documents), "texts") as advance:
         whiten_model(
@@ -103,7 +105,11 @@ def whiten(
 
 
 def _draw(
-    corpora: Iterable[str], pairs: Iterable[Path], share: int, dice: random.Random
+    corpora: Iterable[str],
+    pairs: Iterable[Path],
+    share: int,
+    dice: random.Random,
+    skip_bad: bool,
 ) -> tuple[list[str], list[str], list[dict[str, Any]]]:
     """Return distinct queries, distinct documents, and a record of the sources."""
     from embedder.training.config import DataSource
@@ -114,11 +120,15 @@ def _draw(
     documents: list[str] = []
     record: list[dict[str, Any]] = []
     for name in corpora:
-        drawn = _reservoir((text for _, text in Texts(name, skip_bad=False)), share, dice)
+        texts = Texts(name, skip_bad=skip_bad)
+        drawn = _reservoir((text for _, text in texts), share, dice)
+        warn_skipped(texts)
         documents += drawn
         record.append({"path": name, "texts": len(drawn)})
     for path in pairs:
-        source = PairSource(DataSource(path=path))
+        source = PairSource(DataSource(path=path), skip_bad=skip_bad)
+        for note in source.notes:
+            warn(note)
         chosen = sorted(dice.sample(range(len(source)), min(len(source), (share + 1) // 2)))
         for pair in (source[index] for index in chosen):
             queries.append(pair.query)

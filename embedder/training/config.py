@@ -38,8 +38,9 @@ class DataSource:
 
     Attributes
     ----------
-    path : a .jsonl, .jsonl.gz or .parquet file of query, positive and negatives, or a BEIR
-        folder with qrels/train.tsv. In a config file, relative to that file.
+    path : a .jsonl, .csv, .tsv (also with .gz) or .parquet file of query, positive and negatives
+        in any layout that ``embedder.training.data.layouts`` names, or a BEIR folder with
+        qrels/train.tsv. In a config file, relative to that file.
     weight : how often a pair of this source is seen, relative to a pair of the others.
     query_prompt, document_prompt : instead of the model's own; see VariantSpec.
     max_query_tokens, max_document_tokens : shorter limits than the model's own.

@@ -130,6 +130,9 @@ class Meter:
         )
 
 
+_NO_ENTRY = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
+
+
 class MetricsLog:
     """Appends to OUT/metrics.jsonl, and draws OUT/loss.svg and OUT/agreement.svg from it.
 
@@ -150,14 +153,14 @@ class MetricsLog:
         self._agreed: list[tuple[int, float]] = []
         kept = []
         if self._path.exists():
-            for line in self._path.read_text().splitlines():
+            for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     entry = json.loads(line)
-                except ValueError:  # a line that a kill cut off
+                    if entry["step"] <= step:
+                        self._note(entry)
+                        kept.append(line)
+                except _NO_ENTRY:  # a line that a kill cut off
                     continue
-                if entry["step"] <= step:
-                    kept.append(line)
-                    self._note(entry)
         replace_file(self._path, "".join(f"{line}\n" for line in kept).encode())
 
     def append(self, entry: Mapping[str, Any]) -> None:

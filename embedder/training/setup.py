@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict
@@ -43,6 +42,7 @@ from embedder.training.processes import Processes
 from embedder.variants import VariantSpec
 from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Notify
+from retrieval.typed import load_json
 
 __all__ = [
     "build_model",
@@ -145,8 +145,12 @@ def _differences(theirs: VariantSpec, ours: VariantSpec) -> list[str]:
 
 def saved_scaling(folder: Path) -> tuple[int, int]:
     """Return the rank and alpha of the LoRA in a MODEL_DIR."""
-    saved = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    return int(saved["r"]), int(saved["lora_alpha"])
+    path = folder / ADAPTER_CONFIG
+    try:
+        saved = load_json(path)
+        return int(saved["r"]), int(saved["lora_alpha"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}). Copy the folder again.") from error
 
 
 def _check_scaling(embedder: Embedder, folder: Path, model: str) -> None:

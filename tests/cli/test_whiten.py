@@ -100,3 +100,15 @@ def test_an_unknown_model_is_one_line_and_exit_2(millpond, lines, tmp_path):
     assert result.exit_code == 2
     assert result.stderr.count("Error:") == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_bad_texts_and_pairs_are_left_out_when_asked(millpond, calls, write_jsonl, lines, tmp_path):
+    bad = write_jsonl("bad.jsonl", {"query": "q", "positive": "p"}, {"query": "q"})
+    lines.write_bytes(lines.read_bytes() + b"\xff\n")
+    args = ("whiten", "some-model", "--pairs", bad, "--corpus", lines, "--out", tmp_path / "out")
+    assert "--skip-bad" in millpond(*args).stderr
+    result = millpond(*args, "--skip-bad")
+    assert result.exit_code == 0, result.stderr
+    assert f"Warning: 1 bad record was left out of {bad}." in result.stderr
+    assert "Warning: 1 bad record was skipped." in result.stderr
+    assert len(calls) == 1

@@ -14,7 +14,8 @@ from embedder.training.checkpoint import (
     write_checkpoint,
 )
 from embedder.training.config import OptimiserConfig
-from embedder.training.setup import build_schedule
+from embedder.training.log import MetricsLog
+from embedder.training.setup import build_schedule, saved_scaling
 from retrieval.errors import MillpondError
 from tests.stored_files import survive
 
@@ -67,3 +68,20 @@ def test_the_record_of_a_run_is_read_or_refused(config, tmp_path):
     folder.start(config(), [source])
     run = tmp_path / "out" / "run.json"
     assert survive(run, lambda: folder.start(config(), [source]), MillpondError) == []
+
+
+def test_a_damaged_line_of_the_metrics_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n')
+    assert survive(path, lambda: MetricsLog(tmp_path, 3), ()) == []
+    path.write_text('{"step": "x"}\n{"step": 1, "loss": 2.0}\n{"step": 9, "loss": 1.0}\n{"st')
+    MetricsLog(tmp_path, 3)
+    assert path.read_text() == '{"step": 1, "loss": 2.0}\n'
+
+
+def test_the_rank_of_a_start_is_read_or_refused(tmp_path):
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.parent.mkdir()
+    path.write_text('{"r": 2, "lora_alpha": 4}')
+    assert survive(path, lambda: saved_scaling(tmp_path), MillpondError) == []
+    assert saved_scaling(tmp_path) == (2, 4)
