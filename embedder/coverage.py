@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from embedder.embedder import Embedder
 from embedder.models.sentence_transformers.encoder import SentenceTransformersEncoder
 from embedder.splitting import CHARACTERS_PER_TOKEN, make_splitter, tokens_beside, tokens_read
+from retrieval.corpus import Corpus
 from retrieval.types import Document
 
-__all__ = ["PASSAGE_TOKENS", "CUT_SHARE", "Coverage"]
+__all__ = ["PASSAGE_TOKENS", "CUT_SHARE", "CountedDocuments", "Coverage"]
 
 PASSAGE_TOKENS = 90
 """Measured on this project's pages; see benchmarks/lab/LOG.md."""
@@ -82,3 +83,26 @@ class Coverage:
     def to_json(self) -> dict[str, int]:
         """Return the counts, as the manifest of an index keeps them."""
         return {name: getattr(self, name) for name in ("texts", "cut", "tokens", "unread")}
+
+
+class CountedDocuments:
+    """A corpus whose documents are counted as they are read; an index keeps the counts."""
+
+    def __init__(self, documents: Corpus, encoder: Embedder | SentenceTransformersEncoder) -> None:
+        self._documents = documents
+        self._coverage = Coverage(encoder)
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in self._documents:
+            self._coverage.add(document.content)
+            yield document
+
+    @property
+    def name(self) -> str:
+        """The name of the corpus."""
+        return self._documents.name
+
+    @property
+    def cut(self) -> dict[str, int]:
+        """The counts so far; see ``Manifest.cut``."""
+        return self._coverage.to_json()

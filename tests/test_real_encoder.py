@@ -49,7 +49,7 @@ def corpus(tmp_path_factory):
 def index(corpus, tmp_path_factory):
     """An index by the folder's plain name."""
     folder = tmp_path_factory.mktemp("index") / "ix"
-    made = run("index", corpus, "--out", folder, "--model", MODEL)
+    made = run("index", corpus, "--out", folder, "--model", MODEL, "--whole")
     assert "with sentence-transformers: it is an encoder (bert)" in " ".join(made.stderr.split())
     return folder
 
@@ -91,7 +91,7 @@ def test_documents_are_added_by_the_model_of_the_index(index, tmp_path):
 def test_a_model_that_has_gone_is_said_and_named_anew(corpus, tmp_path):
     before, after = tmp_path / "before", tmp_path / "after"
     shutil.copytree(MODEL, before)
-    run("index", corpus, "--out", tmp_path / "ix", "--model", f"st:{before}")
+    run("index", corpus, "--out", tmp_path / "ix", "--model", f"st:{before}", "--whole")
     assert Index.open(tmp_path / "ix").fingerprint.model == f"st:{before}"
     before.rename(after)
     gone = run("search", tmp_path / "ix", QUESTION, code=2)
@@ -177,5 +177,5 @@ def test_weights_that_are_damaged_are_one_clear_line(corpus, tmp_path):
 
 
 def make_index(corpus, tmp_path):
-    run("index", corpus, "--out", tmp_path / "good", "--model", MODEL)
+    run("index", corpus, "--out", tmp_path / "good", "--model", MODEL, "--whole")
     return tmp_path / "good"

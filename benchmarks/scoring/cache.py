@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,6 +35,9 @@ from retrieval.disk import make_folder, replace_file
 from retrieval.errors import IndexCorruptError, SourceNotFoundError
 from retrieval.protocols import no_progress
 from retrieval.typed import load_json, read_stored
+
+if TYPE_CHECKING:
+    from embedder.coverage import CountedDocuments
 
 __all__ = ["Cache", "CachedIndex", "IndexRequest", "ShowProgress", "Work", "show_nothing"]
 
@@ -73,7 +77,7 @@ class IndexRequest:
     """Which index is wanted: of what documents, and of what kind."""
 
     corpus_sha256: str
-    documents: Corpus
+    documents: Corpus | CountedDocuments
     count: int
     backend: str
     factory: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.optional import read_versions
 from benchmarks.scoring.bm25 import BM25_NAME, Bm25Retriever
@@ -18,9 +18,14 @@ from benchmarks.scoring.results import QueryHits, Result
 from benchmarks.tasks import TEXT_TASK_TYPES, RetrievalData, Scores, Task, TaskData
 from benchmarks.tasks.retrieval import PROTOCOL, score_retrieval
 from benchmarks.tasks.task import Embed
+from indexes import Index
 from indexes.storage.manifest import millpond_version, now_utc
-from retrieval import Fingerprint, Vectors
+from retrieval import Corpus, Fingerprint, Vectors
+from retrieval.plurals import count_noun
 from retrieval.retriever import Retriever
+
+if TYPE_CHECKING:
+    from embedder.coverage import CountedDocuments
 
 __all__ = ["Run", "evaluate"]
 
@@ -157,11 +162,13 @@ class _Corpus:
     many : answers the queries of the task.
     single : embeds and answers one text at a time.
     bytes : of the index.
+    notes : a sentence on the documents that the model reads in part, if there are any.
     """
 
     many: Retriever | Bm25Retriever
     single: Retriever | Bm25Retriever
     bytes: int
+    notes: Sequence[str] = ()
 
 
 def evaluate(
@@ -197,7 +204,8 @@ def evaluate(
         costs["index_bytes"] = float(corpus.bytes)
         if isinstance(model, LoadedModel):
             versions |= read_versions(*_BACKEND_PACKAGES.get(run.config.backend, ()))
-    return run.result(scores, data, costs, versions, bill.notes), hits
+    notes = [*bill.notes, *(corpus.notes if corpus else ())]
+    return run.result(scores, data, costs, versions, notes), hits
 
 
 def _embedding(model: LoadedModel, cache: Cache, bill: _Bill) -> Embed:
@@ -221,10 +229,40 @@ def _index(
             bm25 = Bm25Retriever(documents, advance)
         return _Corpus(bm25, bm25, bm25.bytes)
     request = IndexRequest(
-        run.hashes["corpus"], documents, data.documents, config.backend, config.factory
+        run.hashes["corpus"],
+        _counted(documents, model),
+        data.documents,
+        config.backend,
+        config.factory,
     )
     made = cache.index(model, request)
     bill.add(made.work, made.is_new)
     texts = list(dict.fromkeys(query.text for query in data.queries))
     known = _Known(model, texts, _embedding(model, cache, bill)(texts))
-    return _Corpus(Retriever(known, made.index), Retriever(model.encoder, made.index), made.bytes)
+    return _Corpus(
+        Retriever(known, made.index),
+        Retriever(model.encoder, made.index),
+        made.bytes,
+        _describe_cut(made.index.manifest.cut if isinstance(made.index, Index) else None),
+    )
+
+
+def _counted(documents: Corpus, model: LoadedModel) -> Corpus | CountedDocuments:
+    """Return the documents, counted as they are read if the model's tokens can be counted."""
+    from embedder import Embedder
+    from embedder.coverage import CountedDocuments
+    from embedder.models.sentence_transformers.encoder import SentenceTransformersEncoder
+
+    if isinstance(model.encoder, Embedder | SentenceTransformersEncoder):
+        return CountedDocuments(documents, model.encoder)
+    return documents
+
+
+def _describe_cut(cut: Mapping[str, int] | None) -> list[str]:
+    if not cut or not cut["cut"]:
+        return []
+    return [
+        f"{count_noun(cut['cut'], 'document')} of {cut['texts']:,} "
+        f"{'is' if cut['cut'] == 1 else 'are'} longer than the model reads: "
+        f"{cut['unread'] / cut['tokens']:.1%} of all tokens were not read."
+    ]
