@@ -9,7 +9,8 @@ import pytest
 from benchmarks.lab.speed.generated import ENCODERS, make_documents
 from benchmarks.lab.speed.index_memory import Memory, MemoryConfig, measure_memory, memory_lines
 from benchmarks.lab.speed.index_overhead import BARE, OverheadConfig, measure_overhead, run_bare
-from benchmarks.lab.speed.index_throughput import KINDS, find_recall, make_clusters
+from benchmarks.lab.speed.index_search import BareIndex
+from benchmarks.lab.speed.index_throughput import KINDS, Table, find_recall, make_clusters
 from benchmarks.lab.speed.indexing import main
 from indexes import Index
 from retrieval.errors import UsageError
@@ -141,6 +142,29 @@ def test_the_quick_table_of_throughput_has_every_kind(capsys):
         assert min(rows[name][:6]) > 0
         exact = name.endswith("Flat")
         assert rows[name][6] == 1 if exact else rows[name][6] > 0.5
+
+
+def test_the_quick_table_of_search_compares_equal_recall(capsys):
+    assert main(["search", "--quick", "--documents", "300"]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split("|")[1:-1] for line in printed.splitlines() if "| Flat |" in line]
+    rows += [line.split("|")[1:-1] for line in printed.splitlines() if "| HNSW |" in line]
+    assert [row[1].strip() for row in rows] == ["one by one", "in batches of 8"] * 2
+    for row in rows:
+        assert min(float(cell.replace(",", "")) for cell in row[2:4]) > 0
+        loop, ours = float(row[5]), float(row[6])
+        assert loop == pytest.approx(ours, abs=0.01)
+        assert ours > 0.9
+    assert "% more processor time with the checksums of blocks than without" in printed
+
+
+def test_the_bare_loop_finds_what_a_search_finds(tmp_path):
+    documents = list(make_documents(300, 50))
+    vectors = make_clusters(300, 16, seed=0)
+    index = Index.create(tmp_path / "i", Table(vectors), documents)
+    bare = BareIndex(index.manifest.place(tmp_path / "i", "index"), documents)
+    ours = [[(h.doc_id, h.text) for h in hits] for hits in index.search(vectors[:5], 3)]
+    assert [[(i, text) for i, _, text in hits] for hits in bare.search(vectors[:5], 3)] == ours
 
 
 def test_the_quick_table_of_overhead_has_every_contestant(capsys):
