@@ -28,16 +28,20 @@ def check_queries(source: str, skip_bad: bool) -> int | None:
     if source == "-":
         return None
     from retrieval import read_queries
+    from retrieval.plurals import count_noun
 
     queries = read_queries(source, skip_bad=skip_bad)
     total = sum(1 for _ in queries)
     if queries.skipped:
-        warn(f"{queries.skipped:,} bad queries are skipped. The first: {queries.first_skipped[0]}")
+        count = count_noun(queries.skipped, "bad query is", "bad queries are")
+        warn(f"{count} skipped. The first: {queries.first_skipped[0]}")
     return total
 
 
 def write_run(search: Search, source: str, run: str, skip_bad: bool, total: int | None) -> None:
     """Write a TREC run, holding one batch of queries in memory."""
+    from retrieval.plurals import count_noun
+
     ids = _RunIds()
     with _open_run(run) as stream, progress("Searching", total, "queries") as advance:
         count = 0
@@ -51,7 +55,7 @@ def write_run(search: Search, source: str, run: str, skip_bad: bool, total: int 
             f"in a URL; the first is {ids.first}."
         )
     search.note_cut_pairs()
-    message(f"Answered {count:,} {'query' if count == 1 else 'queries'}: {run}")
+    message(f"Answered {count_noun(count, 'query', 'queries')}: {run}")
 
 
 def print_answers(search: Search, source: str, skip_bad: bool) -> None:

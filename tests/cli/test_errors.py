@@ -71,7 +71,7 @@ def test_skip_bad_goes_on_with_the_other_queries(millpond, write_jsonl, index_fo
     result = millpond("search", index_folder, *args, "--skip-bad")
     assert result.exit_code == 0
     assert result.stdout.startswith("q Q0 ")
-    assert "1 bad queries are skipped" in result.stderr
+    assert "1 bad query is skipped" in result.stderr
 
 
 def test_missing_files_and_folders(millpond, corpus, index_folder, tmp_path):

@@ -103,7 +103,7 @@ def read_pairs(path: Path, tally: PairTally, skip_bad: bool | None) -> Iterator[
         elif skip_bad:
             tally.note(str(pair))
         else:
-            advice = "" if skip_bad is None else ". Fix it, or pass --skip-bad to leave such out"
+            advice = "" if skip_bad is None else ". Fix it, or pass --skip-bad to leave it out"
             raise RecordError(pair.source, pair.line, pair.problem + advice)
 
 
