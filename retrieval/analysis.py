@@ -32,7 +32,7 @@ DOTLESS_I = "\u0131"
 DETECTED_DOCUMENTS = 1000
 BLOCK_CHARACTERS = 1000
 MAJORITY = 0.6
-REMEMBERED_RUNS = 2**17
+REMEMBERED_RUNS = 2**15
 
 _JOINT = "._:/@\\\\'\u2019-"
 _ASCII_RUN = re.compile(rf"[A-Za-z0-9]+(?:[{_JOINT}]+[A-Za-z0-9]+)*(?:\+\+|#)?")

@@ -31,7 +31,7 @@ WORDS = "words"
 ROW = "row"
 K1, B = 1.2, 0.75
 """What tantivy computes BM25 with; it takes no others."""
-HEAP_BYTES = 50 * 2**20
+HEAP_BYTES = 30 * 2**20
 """Of the one writing thread; a segment is written out when it is full."""
 LOCKS = (".tantivy-writer.lock", ".tantivy-meta.lock")
 
