@@ -151,8 +151,9 @@ def _to_pairs(row: Row, unread: dict[str, None]) -> list[Pair]:
     for index, text in enumerate(negatives):
         if text.strip() in right:
             raise row.error(f"negative {index + 1} equals the positive: {text.strip()[:60]!r}")
-    for name in row.values.keys() - {query_name, positive_name, *names}:
-        if not _IDENTIFIER.fullmatch(name) and row.values[name] is not None:
+    used = {query_name, positive_name, *names}
+    for name, value in row.values.items():
+        if name not in used and value is not None and not _IDENTIFIER.fullmatch(name):
             unread.setdefault(name)
     return [Pair(query, positive, negatives) for positive in positives]
 
