@@ -111,14 +111,19 @@ def test_a_query_of_100_kb_and_words_of_any_length_are_searched(tmp_path):
     assert arm.search("x" * 70_000, 10, Selection(3))[1].tolist() == [1]
 
 
+def written(folder):
+    """Which files there are, and when they were last written."""
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
 def test_opening_leaves_the_folder_as_it_was_and_works_when_it_is_gone(tmp_path):
     folder = tmp_path / "lexical"
     arm = make_arm(folder, make_texts(30))
-    before = {path.name: path.stat() for path in folder.iterdir()}
+    before = written(folder)
     folder.chmod(0o500)
     first = arm.search("mill", 5, Selection(30))[1].tolist()
     folder.chmod(0o700)
-    assert {path.name: path.stat() for path in folder.iterdir()} == before
+    assert written(folder) == before
     for path in folder.iterdir():
         path.unlink()
     assert arm.search("mill", 5, Selection(30))[1].tolist() == first
