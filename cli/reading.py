@@ -43,7 +43,7 @@ SAMPLE_CHARACTERS = 1 << 24
 CorpusArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="CORPUS...",
+        metavar="CORPUS",
         help="A .jsonl, .csv, .tsv or .parquet file, a BEIR folder, .txt, .md and .rst files or "
         "a folder of them, - for JSON lines on stdin, or python-stdlib (built in).",
     ),

@@ -132,6 +132,8 @@ def index(
       millpond index python-stdlib --out demo-index
       millpond index corpus.jsonl --out my-index --model smollm2-135m:mean+bidirectional
       millpond index corpus.jsonl --out my-index --backend qdrant --factory HNSW
+      millpond index README.md docs --out pages
+      millpond index shop.csv --out shop --id sku --text name,description
     """
     from indexes import Index, IndexConfig, check_target
     from indexes.backends.qdrant import configured_backend
