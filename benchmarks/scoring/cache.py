@@ -18,7 +18,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +29,9 @@ from benchmarks.scoring.models import LoadedModel
 from benchmarks.scoring.remembered import digest
 from benchmarks.scoring.sharing import SharedVectors, WaitingVectors, encode_shared
 from indexes import Index, IndexConfig
+from indexes.storage.manifest import MANIFEST_NAME
 from indexes.storage.vectors import check_vectors
-from retrieval import Corpus, Encoder, Fingerprint, Progress, VectorIndex, Vectors
+from retrieval import Corpus, Encoder, Fingerprint, Progress, Vectors
 from retrieval.disk import make_folder, replace_file
 from retrieval.errors import IndexCorruptError, SourceNotFoundError
 from retrieval.protocols import no_progress
@@ -81,6 +82,8 @@ class IndexRequest:
     count: int
     backend: str
     factory: str
+    lexical: bool = False
+    """Whether it has the lexical arm as well."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class CachedIndex:
     is_new : whether it was made just now.
     """
 
-    index: VectorIndex
+    index: Index
     bytes: int
     work: Work | None
     is_new: bool
@@ -151,17 +154,37 @@ class Cache:
     def index(self, model: LoadedModel, request: IndexRequest) -> CachedIndex:
         """Return the index of a corpus; it is built if it is not there.
 
+        One with the lexical arm is built from the one without; nothing is embedded.
+
         Raises
         ------
         MillpondError : as ``indexes.Index.create``.
         """
+        folder = self._index_folder(model, request)
+        made = self._dense_index(model, request, folder)
+        if not request.lexical:
+            return made
+        both = folder.with_name(f"{folder.name}-both")
+        try:
+            index = Index.open(both)
+            if index.snapshot.lexical is None:
+                raise IndexCorruptError(str(index.snapshot.lexical_fault))
+        except (SourceNotFoundError, IndexCorruptError):
+            arms = ["dense", "lexical"]
+            made.index.reindex(out=both, arms=arms, overwrite=(both / MANIFEST_NAME).exists())
+            index = Index.open(both)
+        return replace(made, index=index, bytes=_folder_bytes(both))
+
+    def _index_folder(self, model: LoadedModel, request: IndexRequest) -> Path:
         parts = [
             model.encoder.fingerprint.digest,
             request.corpus_sha256,
             request.backend,
             request.factory,
         ]
-        folder = self._folder / "indexes" / digest(parts)[:32]
+        return self._folder / "indexes" / digest(parts)[:32]
+
+    def _dense_index(self, model: LoadedModel, request: IndexRequest, folder: Path) -> CachedIndex:
         costs = folder.with_name(f"{folder.name}.costs.json")
         try:
             return CachedIndex(Index.open(folder), _folder_bytes(folder), _read_work(costs), False)
@@ -185,7 +208,7 @@ class Cache:
                     backend=request.backend,
                     factory=request.factory,
                     arms=["dense"],
-                    overwrite=damaged and (folder / "manifest.json").exists(),
+                    overwrite=damaged and (folder / MANIFEST_NAME).exists(),
                     corpus_name=request.documents.name,
                     batch_documents=BATCH_TEXTS,
                 ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.optional import read_versions
@@ -18,9 +18,9 @@ from benchmarks.scoring.results import QueryHits, Result
 from benchmarks.tasks import TEXT_TASK_TYPES, RetrievalData, Scores, Task, TaskData
 from benchmarks.tasks.retrieval import PROTOCOL, score_retrieval
 from benchmarks.tasks.task import Embed
-from indexes import Index
 from indexes.storage.manifest import millpond_version, now_utc
 from retrieval import Corpus, Fingerprint, Vectors
+from retrieval.blend import Blend
 from retrieval.plurals import count_noun
 from retrieval.retriever import Retriever
 
@@ -163,12 +163,14 @@ class _Corpus:
     single : embeds and answers one text at a time.
     bytes : of the index.
     notes : a sentence on the documents that the model reads in part, if there are any.
+    choices : the mode of its searches, and how both arms are fused.
     """
 
     many: Retriever | Bm25Retriever
     single: Retriever | Bm25Retriever
     bytes: int
     notes: Sequence[str] = ()
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate(
@@ -189,7 +191,7 @@ def evaluate(
             corpus = _index(run, model, data, cache, bill)
             depth = run.config.depth
             rankings = corpus.many.search_many(
-                data.queries, depth + 1, with_text=True, batch=_TEXT_BATCH
+                data.queries, depth + 1, with_text=True, batch=_TEXT_BATCH, **corpus.choices
             )
             scores, hits = score_retrieval(data, rankings, run.config.k, depth)
         else:
@@ -200,7 +202,8 @@ def evaluate(
     if isinstance(data, RetrievalData) and corpus is not None:
         search, k = corpus.single.search, run.config.k
         texts = [query.text for query in data.queries]
-        costs |= measure_latency(lambda text: search(text, k), texts)
+        choices = corpus.choices
+        costs |= measure_latency(lambda text: search(text, k, **choices), texts)
         costs["index_bytes"] = float(corpus.bytes)
         if isinstance(model, LoadedModel):
             versions |= read_versions(*_BACKEND_PACKAGES.get(run.config.backend, ()))
@@ -234,16 +237,18 @@ def _index(
         data.documents,
         config.backend,
         config.factory,
+        lexical=model.blend is not None,
     )
     made = cache.index(model, request)
     bill.add(made.work, made.is_new)
     texts = list(dict.fromkeys(query.text for query in data.queries))
     known = _Known(model, texts, _embedding(model, cache, bill)(texts))
     return _Corpus(
-        Retriever(known, made.index),
-        Retriever(model.encoder, made.index),
+        Retriever(known, made.index, reranker=model.reranker),
+        Retriever(model.encoder, made.index, reranker=model.reranker),
         made.bytes,
-        _describe_cut(made.index.manifest.cut if isinstance(made.index, Index) else None),
+        _describe_cut(made.index.manifest.cut),
+        asdict(model.blend or Blend("dense")),
     )
 
 

@@ -13,12 +13,14 @@ from benchmarks.scoring.bm25 import BM25_NAME, bm25_fingerprint
 from embedder.models.names import PREFIX
 from embedder.models.sentence_transformers import find_folder
 from retrieval import Encoder, Fingerprint
+from retrieval.blend import Blend
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.protocols import Notify
+from retrieval.types import Scalar
 
 if TYPE_CHECKING:
     from embedder import Embedder
-    from embedder.models.sentence_transformers import SentenceTransformersEncoder
+    from embedder.models.sentence_transformers import Reranker, SentenceTransformersEncoder
 
 __all__ = [
     "Bm25Model",
@@ -68,6 +70,8 @@ class LoadedModel:
     sources : the files and folders that it came from; None where a later run cannot tell from
         files alone that it is still the same.
     sharers : models over the same loaded base, whose vectors of the same texts are wanted too.
+    blend : how the vectors and the words of an index answer together; None for vectors alone.
+    reranker : reads the hits again.
     """
 
     encoder: Encoder
@@ -77,11 +81,20 @@ class LoadedModel:
     device: str = "cpu"
     sources: Sequence[Path] | None = None
     sharers: Sequence[LoadedModel] = ()
+    blend: Blend | None = None
+    reranker: Reranker | None = None
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What decides the vectors."""
-        return self.encoder.fingerprint
+        """What decides the scores: the vectors, and how they are searched."""
+        made = self.encoder.fingerprint
+        settings: dict[str, Scalar] = dict(made.settings)
+        if self.blend is not None:
+            settings |= {"fusion": self.blend.fusion, "weight": self.blend.weight}
+            settings["lexical_arm"] = bm25_fingerprint().digest
+        if self.reranker is not None:
+            settings["reranker"] = self.reranker.fingerprint.digest
+        return Fingerprint(made.model, settings)
 
 
 Load = Callable[[str, str | None, Notify], LoadedModel]

@@ -64,7 +64,7 @@ class Remembered:
             "circumstances": self._now(),
             "sources": [str(source) for source in loaded.sources],
             "stamp": stamp_sources(list(loaded.sources)),
-            "fingerprint": loaded.encoder.fingerprint.to_json(),
+            "fingerprint": loaded.fingerprint.to_json(),
         }
         _write(self._models_path, self._models)
 

@@ -25,6 +25,7 @@ from benchmarks.scoring.models import (
 from benchmarks.scoring.remembered import Remembered
 from benchmarks.scoring.results import Result, read_result, result_path, write_result
 from benchmarks.scoring.sharing import find_sharers, load_sharer
+from benchmarks.scoring.systems import System, parse_system
 from benchmarks.tasks import Task, TaskData, find_tasks, load_task, task_files
 from retrieval import Fingerprint
 from retrieval.errors import FailureError, MillpondError, StorageError, UsageError
@@ -112,6 +113,7 @@ class _Benchmark:
         self._data: dict[str, TaskData] = {}
         self._ready: dict[str, LoadedModel] = {}
         self._instructed = Instructed(config, notify)
+        self._systems = {model: parse_system(model) for model in config.models}
 
     def results(self) -> list[Result]:
         """Compute every missing result and return all of them."""
@@ -119,8 +121,8 @@ class _Benchmark:
         if not any(self._fitting(model, tasks) for model in self._config.models):
             task_types = ", ".join(dict.fromkeys(task.task_type for task in tasks))
             raise UsageError(
-                f"bm25 only retrieves, and no task here is retrieval but {task_types}. Name a BEIR "
-                f"folder, or another model."
+                f"{' and '.join(self._config.models)} can only retrieve, and no task here is "
+                f"retrieval but {task_types}. Name a BEIR folder, or another model."
             )
         if self._config.instructions is not None and not self._is_ours:
             raise UsageError("Instructions need models that are loaded by name; leave load out.")
@@ -131,7 +133,7 @@ class _Benchmark:
         known = {model: self._known(model) for model in self._config.models}
         for model, fingerprint in known.items():
             if fingerprint is None and self._is_ours:
-                check_model_name(model)
+                check_model_name(self._systems[model].model)
             for task in self._fitting(model, tasks):
                 if self._finished(model, fingerprint, task) is None:
                     self._read(task)
@@ -150,7 +152,7 @@ class _Benchmark:
 
     def _fitting(self, model: str, tasks: Sequence[Task]) -> list[Task]:
         """Return the tasks that this model can do."""
-        if model != BM25_NAME:
+        if not self._systems[model].only_retrieves:
             return list(tasks)
         return [task for task in tasks if task.task_type == "retrieval"]
 
@@ -188,9 +190,9 @@ class _Benchmark:
     ) -> Iterator[Result]:
         """Yield the results of one model, which is loaded only if one is missing."""
         loaded: LoadedModel | Bm25Model | None = None
-        if model == BM25_NAME and len(tasks) < len(self._hashes):
+        if self._systems[model].only_retrieves and len(tasks) < len(self._hashes):
             left_out = [name for name in self._hashes if name not in {t.name for t in tasks}]
-            self._notify(f"Passed over for bm25, which only retrieves: {', '.join(left_out)}.")
+            self._notify(f"Passed over for {model}, which only retrieves: {', '.join(left_out)}.")
         for task in tasks:
             result = self._finished(model, fingerprint, task)
             if result is not None:
@@ -222,7 +224,7 @@ class _Benchmark:
             loaded = self._ready.pop(model, None)
             if loaded is None:
                 self._ready.clear()
-                loaded = self._load(model, self._config.device, self._notify)
+                loaded = self._load_system(self._systems[model])
                 self._ready_sharers(model, loaded)
         except (MillpondError, MemoryError, RuntimeError, OSError) as error:
             self._fail(Failure(model, "", error))
@@ -230,11 +232,19 @@ class _Benchmark:
         self._remembered.keep_model(model, loaded)
         return loaded
 
+    def _load_system(self, system: System) -> LoadedModel:
+        config = self._config
+        loaded = self._load(system.model, config.device, self._notify)
+        trust = config.trust_remote_code
+        return system.complete(loaded, config.device, self._notify, trust_remote_code=trust)
+
     @cached_property
     def _sharers(self) -> dict[str, list[str]]:
         """Who shares a forward pass with whom; found late, since it imports torch."""
         alone = not self._is_ours or self._config.instructions is not None
-        return {} if alone else find_sharers(self._config.models)
+        if alone:
+            return {}
+        return find_sharers([name for name, one in self._systems.items() if one.model == name])
 
     def _ready_sharers(self, model: str, loaded: LoadedModel) -> None:
         """Build the later models that can share a forward pass with a loaded one."""

@@ -41,7 +41,7 @@ def bench(
             "--model",
             "-m",
             metavar="MODEL",
-            help="As for 'millpond index', or bm25; repeatable.",
+            help="As for 'millpond index', bm25, hybrid:MODEL, or MODEL>RERANKER; repeatable.",
         ),
     ],
     task: Annotated[

@@ -120,10 +120,10 @@ def test_bad_requests_are_one_line_and_exit_2(bench, args, problem):
 
 def test_bad_data_are_one_line_and_exit_2(bench, data):
     qrels = data / "beir" / "ponds" / "qrels" / "test.tsv"
-    qrels.write_text(qrels.read_text() + "q1\tgone\t1\n")
+    qrels.write_text(qrels.read_text() + "gone\tb\t1\n")
     result = bench("-m", "a", "-t", data)
     assert result.exit_code == 2
-    assert "document 'gone' (line 5)" in result.stderr
+    assert "query 'gone' (line 5)" in result.stderr
     assert bench("-m", "a", "-t", data, "--skip-bad").exit_code == 0
 
 

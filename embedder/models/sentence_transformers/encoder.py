@@ -17,7 +17,7 @@ from retrieval.forks import check_fork
 from retrieval.protocols import Progress, Vectors, no_progress
 from retrieval.types import Fingerprint
 
-__all__ = ["PROMPT_NAMES", "SentenceTransformersEncoder", "check_threads"]
+__all__ = ["PROMPT_NAMES", "SentenceTransformersEncoder", "check_threads", "hash_weights"]
 
 PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """What models call the prompt of a side; the first that is there and not empty counts."""
@@ -53,7 +53,7 @@ class SentenceTransformersEncoder:
             name,
             {
                 "library": "sentence-transformers",
-                "weights": _hash_weights(model),
+                "weights": hash_weights(model),
                 "modules": ", ".join(_name_module(part) for part in model),
                 "module_settings": _hash_settings(model),
                 "tokens": _hash_tokens(model),
@@ -244,7 +244,7 @@ def _hash_tokens(model: Any) -> str:
     return "" if ids is None else hashlib.sha256(str(ids.flatten().tolist()).encode()).hexdigest()
 
 
-def _hash_weights(model: Any) -> str:
+def hash_weights(model: Any) -> str:
     """Return one SHA-256 over all weights, as float32 numbers, whatever type they have here."""
     import torch
 

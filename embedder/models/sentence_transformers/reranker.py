@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from embedder.engine.text import check_texts
 from embedder.environment import choose_device
-from embedder.models.sentence_transformers.encoder import check_threads
+from embedder.models.sentence_transformers.encoder import check_threads, hash_weights
 from embedder.models.sentence_transformers.load import find_model, import_library, quiet
 from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Floats, Notify, silent
+from retrieval.types import Fingerprint
 
 __all__ = ["Reranker", "load_reranker"]
 
@@ -43,6 +46,20 @@ class Reranker:
         self._counter = copy.deepcopy(model.tokenizer)  # used while another thread scores
         self._lock = threading.Lock()
         self._cut = 0
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What decides the scores: weights, tokens, the longest input, the activation."""
+        return Fingerprint(
+            self.name,
+            {
+                "library": "sentence-transformers",
+                "weights": hash_weights(self._model),
+                "tokens": _hash_pair(self._model),
+                "max_tokens": self.max_tokens,
+                "activation": str(self._model.activation_fn),
+            },
+        )
 
     @property
     def device(self) -> str:
@@ -211,3 +228,9 @@ def _name_language_model(model: Any) -> str:
         return ""
     kinds = getattr(model.config, "architectures", None) or [type(model[0]).__name__]
     return str(kinds[0])
+
+
+def _hash_pair(model: Any) -> str:
+    """Return the SHA-256 of the token ids of a fixed pair, template included."""
+    ids = model.preprocess([("The mill GRINDS corn.", "naïve 水车 (1,234)")])["input_ids"]
+    return hashlib.sha256(str(ids.flatten().tolist()).encode()).hexdigest()
