@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.commands.train import check_config, run_training
+from cli.console import message
 from cli.options import DeviceOption, SkipBadOption
+from cli.output import atomic_output
 
 __all__ = ["distill"]
 
@@ -38,7 +41,7 @@ def distill(
         list[Path] | None,
         typer.Option(
             metavar="TEXTS",
-            help="A .txt file with one text per line, a file or folder of a corpus, or "
+            help="A .txt file with one text per line, a file or folder of a corpus, an index, or "
             "pairs for 'millpond train', whose texts are all lessons; repeatable.",
             show_default=False,
         ),
@@ -76,11 +79,11 @@ def distill(
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
 ) -> None:
-    """Train a small model to give the vectors of a larger one, from texts without judgements.
+    """Train a model to give another one's vectors, from texts alone.
 
-    This is 'millpond train' with a [teacher] and defaults for the rest; write a config for more.
-    A few texts are never trained on: metrics.jsonl tells how the student agrees with the teacher
-    on them.
+    No pairs or judgements are needed, so that a small model can take over from a large one. This is
+    'millpond train' with a [teacher] and defaults for the rest; write a config for more. A few
+    texts are never trained on: metrics.jsonl tells how the student agrees with the teacher on them.
 
     \b
     Examples:
@@ -94,6 +97,9 @@ def distill(
         raise UsageError("No teacher was given. Type --teacher MODEL, or --vectors FILE.")
     if not texts:
         raise UsageError("No texts were given. Type --texts FILE, as often as you like.")
+    if out is None and not check:
+        raise UsageError("No model folder was given. Type --out DIR.")
+    texts = [_as_corpus(path, out) for path in texts]
     config = plan_distillation(
         DistillOptions(
             teacher=teacher,
@@ -107,9 +113,41 @@ def distill(
             sts=sts,
         )
     )
-    if check:
+    if check or out is None:
         check_config(config, skip_bad)
         return
-    if out is None:
-        raise UsageError("No model folder was given. Type --out DIR.")
     run_training(config, out, resume=resume, finish=finish, skip_bad=skip_bad, device=device)
+
+
+def _as_corpus(path: Path, out: Path | None) -> Path:
+    """Return the path of texts; those of an index are written as JSON lines beside OUT.
+
+    Raises
+    ------
+    UsageError : an index, and no OUT.
+    """
+    from indexes.storage.manifest import MANIFEST_NAME
+    from retrieval.errors import UsageError
+
+    if not (path / MANIFEST_NAME).is_file():
+        return path
+    if out is None:
+        raise UsageError(f"{path} is an index; its texts are written beside DIR. Type --out DIR.")
+    from indexes import Index
+    from retrieval.plurals import count_noun
+
+    target = out.with_name(f"{out.name}.texts") / f"{path.resolve().name}.jsonl"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with Index.open(path) as index, atomic_output(target) as beside:
+        live, row, count = index.snapshot.rows.everything.mask, 0, 0
+        with beside.open("w", encoding="utf-8") as stream:
+            for batch in index.snapshot.documents.iterate():
+                for document in batch:
+                    if live is None or live[row]:
+                        texts = {"title": document.title, "text": document.text}
+                        record = {"_id": document.doc_id, **texts}
+                        stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+                        count += 1
+                    row += 1
+    message(f"Wrote the {count_noun(count, 'text')} of {path} to {target}.")
+    return target

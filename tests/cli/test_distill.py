@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from tests.embedder.tiny_decoders import write_base
@@ -66,7 +68,31 @@ def test_a_student_without_lora_is_refused(millpond, texts, tmp_path):
     whole.backbone.requires_grad_(True)
     save_model(whole, tmp_path / "whole", record={})
     result = millpond(
-        "distill", "--teacher", "st:x", "--student", tmp_path / "whole", "--texts", texts
+        "distill",
+        "--teacher",
+        "st:x",
+        "--student",
+        tmp_path / "whole",
+        "--texts",
+        texts,
+        "--out",
+        "o",
     )
     assert result.exit_code == 2
     assert "has no LoRA to train on" in result.stderr
+
+
+def test_the_texts_of_an_index_are_those_that_are_not_deleted(millpond, corpus, tmp_path):
+    assert millpond("index", corpus, "--out", tmp_path / "ix").exit_code == 0
+    assert millpond("delete", tmp_path / "ix", "b").exit_code == 0
+    given = ("distill", "--teacher", "st:no-such", "--texts", tmp_path / "ix", "--check")
+    result = millpond(*given, "--batch", 2)
+    assert result.exit_code == 2
+    assert "its texts are written beside DIR. Type --out DIR" in result.stderr
+    result = millpond(*given, "--batch", 2, "--out", tmp_path / "model")
+    assert result.exit_code == 0, result.stderr
+    written = tmp_path / "model.texts" / "ix.jsonl"
+    assert f"Wrote the 2 texts of {tmp_path / 'ix'} to {written}." in result.stderr
+    rows = [json.loads(line) for line in written.read_text().splitlines()]
+    assert [row["_id"] for row in rows] == ["a", "c"]
+    assert "all 2 texts are good" in result.stderr
