@@ -16,7 +16,7 @@ from retrieval.errors import UsageError
 from retrieval.protocols import Progress, no_progress
 from retrieval.scores import Doubles, ndcg
 
-__all__ = ["CUT", "Tuning", "tune_weight"]
+__all__ = ["CUT", "WEIGHTS", "Tuning", "score_weights", "tune_weight"]
 
 CUT = 10
 """Rankings are scored by nDCG at this rank."""
@@ -90,7 +90,7 @@ def tune_weight(
             f"{len(asked)} of {len(queries)} queries have a document judged above 0; a weight "
             "needs two at least, and 50 or more to be worth much. The weight stays as it is."
         )
-    scores = np.array(list(_score_all(index, encoder, asked, judged, progress)))  # (queries, W)
+    scores = score_weights(index, encoder, asked, judged, progress)
     default = WEIGHTS.index(DEFAULT_WEIGHT)
     held_out = _cross_validate(scores, default, seed)
     means = bootstrap_means([held_out, scores[:, default]], seed=seed)
@@ -106,10 +106,21 @@ def tune_weight(
     )
 
 
-def _score_all(
+def score_weights(
+    index: Index,
+    encoder: Encoder,
+    queries: Sequence[Query],
+    judged: Judged,
+    progress: Progress = no_progress,
+) -> Doubles:
+    """Return the nDCG@10 of every query with each of ``WEIGHTS``, float64 (queries, weights)."""
+    rows = list(_score_each(index, encoder, queries, judged, progress))
+    return np.array(rows).reshape(len(queries), len(WEIGHTS))
+
+
+def _score_each(
     index: Index, encoder: Encoder, queries: Sequence[Query], judged: Judged, progress: Progress
 ) -> Iterator[list[float]]:
-    """Yield, for each query, its nDCG@10 with each of the weights."""
     snapshot = index.snapshot
     parts = [Part("", snapshot, snapshot.rows.everything)]
     for start in range(0, len(queries), _BATCH):
