@@ -10,7 +10,7 @@ import typer
 
 from cli.commands.train import check_config, run_training
 from cli.console import message
-from cli.options import DeviceOption, SkipBadOption
+from cli.options import DeviceOption, SkipBadOption, TrustOption
 from cli.output import atomic_output
 
 __all__ = ["distill"]
@@ -78,6 +78,7 @@ def distill(
     ] = False,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Train a model to give another one's vectors, from texts alone.
 
@@ -110,6 +111,7 @@ def distill(
             batch_texts=batch_texts,
             learning_rate=learning_rate,
             keep_projection=keep_projection,
+            trust_remote_code=trust_remote_code,
             sts=sts,
         )
     )

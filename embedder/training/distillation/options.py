@@ -27,6 +27,7 @@ class TeacherConfig:
     temperature : of similarity; a smaller one looks at the nearest texts.
     keep_projection : whether the model ends in the projection to the teacher's width, so that its
         vectors can be compared with the teacher's.
+    trust_remote_code : whether sentence-transformers may run Python code that comes with the model.
     held_out : about how many texts are never trained on, to compare the student with the teacher.
     """
 
@@ -35,6 +36,7 @@ class TeacherConfig:
     weights: Mapping[str, float] = field(default_factory=lambda: {"cosine": 1.0})
     temperature: float = 0.05
     keep_projection: bool = False
+    trust_remote_code: bool = False
     held_out: int = 256
 
     def __post_init__(self) -> None:

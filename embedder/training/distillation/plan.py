@@ -38,6 +38,7 @@ class DistillOptions:
     teacher, student : names of models; a trained student is trained on.
     texts : .txt files, corpora, or files of pairs, whose texts are all lessons.
     vectors : of the teacher, made before.
+    trust_remote_code : as in TeacherConfig.
     keep_projection : whether the student's vectors can be compared with the teacher's.
     sts : a dev set, for the scores while it trains.
     """
@@ -50,6 +51,7 @@ class DistillOptions:
     batch_texts: int = 64
     learning_rate: float = 5e-4
     keep_projection: bool = False
+    trust_remote_code: bool = False
     sts: Path | None = None
 
 
@@ -72,6 +74,7 @@ def plan_distillation(options: DistillOptions) -> TrainConfig:
             vectors=options.vectors and options.vectors.resolve(),
             weights={"cosine": 1.0, "similarity": 0.5},
             keep_projection=options.keep_projection,
+            trust_remote_code=options.trust_remote_code,
         ),
         optimiser=OptimiserConfig(learning_rate=options.learning_rate, warmup_ratio=0.05),
         adapter=AdapterConfig(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, start=start),

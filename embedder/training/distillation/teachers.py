@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embedder.loading import LoadedEncoder, load_encoder
+from embedder.models.names import PREFIX
 from embedder.training.distillation.options import TeacherConfig, short_name
 from embedder.training.distillation.stored import StoredVectors, digests_of
-from retrieval.errors import UsageError
+from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Notify, Rows, Vectors
 from retrieval.scores import unit_rows
 from retrieval.types import Fingerprint
@@ -134,7 +136,10 @@ def load_teacher(config: TeacherConfig, device: str, notify: Notify) -> Teacher:
     stored = None if config.vectors is None else StoredVectors(config.vectors)
     encoder = None
     if config.model is not None:
-        encoder = load_encoder(config.model, device, notify=notify)
+        _refuse_pickles(config.model)
+        encoder = load_encoder(
+            config.model, device, notify=notify, trust_remote_code=config.trust_remote_code
+        )
     if stored is not None and encoder is not None:
         differing = stored.fingerprint.differences(encoder.fingerprint)
         if differing:
@@ -144,3 +149,17 @@ def load_teacher(config: TeacherConfig, device: str, notify: Notify) -> Teacher:
             )
     name = config.model or (stored.fingerprint.model if stored else "")
     return Teacher(encoder, stored, name)
+
+
+def _refuse_pickles(model: str) -> None:
+    """Raise ModelError for a folder whose weights are pickles, which can run code."""
+    folder = Path(model.removeprefix(PREFIX))
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for kind in ("*.bin", "*.pt") for path in folder.glob(kind))
+    if pickles:
+        raise ModelError(
+            f"{folder}: its weights are in {pickles[0]}, a pickle, which can run code and is not "
+            f"read; expected .safetensors files. Save the model again with safetensors, or give "
+            f"vectors that it made."
+        )

@@ -211,8 +211,11 @@ def test_a_teacher_folder_with_pickles_only_is_refused(base_folder, tmp_path, le
     for file in base_folder["qwen3"].iterdir():
         name = "pytorch_model.bin" if file.suffix == ".safetensors" else file.name
         (folder / name).write_bytes(file.read_bytes())
-    config = lesson_config(teacher__model=f"{folder}:mean+causal")
-    with pytest.raises(ModelError):
+    for name in (f"st:{folder}", str(folder)):
+        with pytest.raises(ModelError, match=r"in pytorch_model\.bin, a pickle, which can"):
+            train(lesson_config(teacher__model=name), tmp_path / "out", device="cpu")
+    with pytest.raises(ModelError):  # by the loader, which names what it expected
+        config = lesson_config(teacher__model=f"{folder}:mean+causal")
         train(config, tmp_path / "out", device="cpu")
 
 
