@@ -94,7 +94,10 @@ def explain(hit: Hit) -> str:
         digits = 4 if name == "dense" else 2
         rank = f" (rank {arm.rank})" if arm.rank is not None else ""
         parts.append(f"{name} {arm.score:.{digits}f}{rank}")
-    words = ", ".join(dict.fromkeys(collapse(word) for word in hit.matched))
+    told: dict[str, str] = {}
+    for word in map(collapse, hit.matched):  # "Mill" and "mill" once
+        told.setdefault(word.casefold(), word)
+    words = ", ".join(told.values())
     return ", ".join(parts) + (": " if parts and words else "") + words
 
 

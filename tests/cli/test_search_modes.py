@@ -157,6 +157,10 @@ def test_a_terminal_says_why_a_hit_is_one():
     assert len(list(lay_out(many, 80))[-1]) <= 80
 
 
+def test_a_matched_word_is_told_once_whatever_its_case():
+    assert explain(Hit(1, "doc", 0.5, matched=("Mill", "corn", "mill", "MILL"))) == "Mill, corn"
+
+
 def test_matched_words_cannot_steer_the_terminal():
     hit = Hit(1, "doc", 0.5, matched=("evil\x1b[2J", "a\nb"))
     assert explain(hit) == "evil [2J, a b"
