@@ -68,7 +68,8 @@ def test_an_index_is_searched_without_naming_its_model(index, reference):
     names = list(DOCUMENTS)
     scores = reference.encode_document(list(DOCUMENTS.values())) @ reference.encode_query(QUESTION)
     for hit in hits:
-        assert hit["score"] == pytest.approx(scores[names.index(hit["doc_id"])], abs=1e-5)
+        expected = pytest.approx(scores[names.index(hit["doc_id"])], abs=1e-5)
+        assert hit["arms"]["dense"]["score"] == expected
 
 
 def test_the_index_opens_from_python_and_refuses_another_model(index, corpus, tmp_path):

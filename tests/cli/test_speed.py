@@ -52,7 +52,7 @@ def test_an_index_of_int8_vectors_is_searched_with_fast_and_not_with_exact(millp
         "cannot be compared. Leave --speed exact out, or index the corpus again."
     ]
     for options in ((), ("--speed", "fast")):
-        found = millpond("search", fast_index, "mills grind", *options, "-k", 1)
+        found = millpond("search", fast_index, "mills grind", *options, "-k", 1, "--mode", "dense")
         assert found.exit_code == 0
         assert found.stdout[:13] == " 1  0.8165  b"  # 2 words of 3: (2/3)^0.5
 

@@ -25,8 +25,8 @@ def test_one_text_several_texts_and_vectors_find_the_same(index, encoder, docume
     texts = [document.content for document in documents[:3]]
     by_vectors = index.search(encoder.encode_queries(texts), 2)
     assert [hits[0].doc_id for hits in by_vectors] == ["d0", "d1", "d2"]
-    assert index.search(texts, 2) == by_vectors
-    assert index.search(texts[1], 2) == by_vectors[1]
+    assert index.search(texts, 2, mode="dense") == by_vectors
+    assert index.search(texts[1], 2, mode="dense") == by_vectors[1]
     assert index.search([], 2) == []
     assert index.search(texts[1], 2, where="n > 1")[0].doc_id != "d1"
     assert index.search(texts[1], 1, with_text=False)[0].text == ""

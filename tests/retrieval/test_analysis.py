@@ -65,6 +65,18 @@ def test_text_without_blanks_is_characters_and_pairs_and_a_query_pairs():
     assert Analyser().query_tokens("茶") == ["茶"]
 
 
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ("How do I delete a folder?", ["delet", "folder"]),
+        ("Who can tell me what this is for, and where?", ["tell"]),
+        ("Which of them should have been closed?", ["close"]),
+    ],
+)
+def test_questions_are_asked_by_the_words_that_tell_something(question, words):
+    assert Analyser("english").query_tokens(question) == words
+
+
 def test_a_query_leaves_stop_words_out_unless_it_has_no_others():
     analyser = Analyser("english")
     assert analyser.query_tokens("the mill and the pond") == ["mill", "pond"]
