@@ -242,19 +242,18 @@ def _stemmer(language: str) -> Callable[[str], str]:
     return stem
 
 
-_ENGLISH_STOP_WORDS = frozenset(
-    """
-    i me my mine myself we us our ours ourselves you your yours yourself yourselves
-    he him his himself she her hers herself it its itself they them their theirs themselves
-    what which who whom whose when where why how this that these those
-    am is are was were be been being have has had having do does did doing done
-    can could will would shall should may might must cannot
-    a an the and but if or because as until while of at by for with about against between into
-    through during before after above below to from up down in out on off over under again further
-    then once here there all any both each few more most other some such no nor not only own same
-    so than too very just also
-    """.split()
-)
+_ENGLISH_LIST = """
+i me my mine myself we us our ours ourselves you your yours yourself yourselves
+he him his himself she her hers herself it its itself they them their theirs themselves
+what which who whom whose when where why how this that these those
+am is are was were be been being have has had having do does did doing done
+can could will would shall should may might must cannot
+a an the and but if or because as until while of at by for with about against between into
+through during before after above below to from up down in out on off over under again further
+then once here there all any both each few more most other some such no nor not only own same
+so than too very just also
+"""
+_ENGLISH_STOP_WORDS = frozenset(_ENGLISH_LIST.split())
 """Pronouns, question words, auxiliaries, prepositions: tantivy's English list has 33 words, none of
 them "how", "do" or "i", which decide what a question finds where documents hold few of them."""
 
