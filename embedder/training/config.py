@@ -40,7 +40,8 @@ class DataSource:
     ----------
     path : a .jsonl, .csv, .tsv (also with .gz) or .parquet file of query, positive and negatives
         in any layout that ``embedder.training.data.layouts`` names, or a BEIR folder with
-        qrels/train.tsv. In a config file, relative to that file.
+        qrels/train.tsv; with a teacher also texts alone, a .txt file or a corpus. In a config
+        file, relative to that file.
     weight : how often a pair of this source is seen, relative to a pair of the others.
     query_prompt, document_prompt : instead of the model's own; see VariantSpec.
     max_query_tokens, max_document_tokens : shorter limits than the model's own.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from retrieval.protocols import Vectors
 from retrieval.scores import cosines, spearman, unit_rows
 
-__all__ = ["measure_agreement", "shared_neighbours"]
+__all__ = ["describe_stall", "measure_agreement", "shared_neighbours"]
 
 _NEIGHBOURS = 10
+_STALE_EVALUATIONS = 5
+_STALE_GAIN = 1e-3
 
 
 def measure_agreement(
@@ -57,3 +61,21 @@ def shared_neighbours(ours: Vectors, theirs: Vectors, count: int = _NEIGHBOURS) 
             nearest.append(set(order[order != row][:count].tolist()))
         shares.append(len(nearest[0] & nearest[1]) / count)
     return float(np.mean(shares))
+
+
+def describe_stall(history: Sequence[float], rate: float) -> str | None:
+    """Return a line for the user once the agreement has not risen for five evaluations.
+
+    Parameters
+    ----------
+    history : "teacher_spearman" of each evaluation, oldest first.
+    rate : the learning rate now.
+    """
+    earlier, late = history[:-_STALE_EVALUATIONS], history[-_STALE_EVALUATIONS:]
+    if not earlier or max(late) > max(earlier) + _STALE_GAIN:
+        return None
+    return (
+        f"The student has agreed with the teacher no better for {_STALE_EVALUATIONS} evaluations "
+        f"(Spearman {max(history):.3f} at best). At the rate {rate:g} it has learnt what it can: "
+        f"end the run with --finish, or go on with a smaller rate."
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from embedder.embedder import Embedder
 from embedder.training.batch import LocalBatch, StepPairs
-from embedder.training.distillation.agreement import measure_agreement
+from embedder.training.distillation.agreement import describe_stall, measure_agreement
 from embedder.training.distillation.kept import kept_layer, without_projection
 from embedder.training.distillation.losses import CONTRAST, Lessons, get_loss
 from embedder.training.distillation.options import TeacherConfig
@@ -27,8 +27,6 @@ from retrieval.protocols import Notify, Vectors
 __all__ = ["Distillation", "StepLoss"]
 
 _FIT_TEXTS = 2_000
-_STALE_EVALUATIONS = 5
-_STALE_GAIN = 1e-3
 
 
 class StepLoss:
@@ -207,20 +205,12 @@ class Distillation:
             projected = student
         return measure_agreement(student, self._taught_held_out, projected)
 
-    def stalled(self, scores: dict[str, float], rate: float) -> str | None:
-        """Return a line for the user once the agreement has not risen for some evaluations."""
-        value = scores.get("teacher_spearman")
-        if value is None:
+    def stalled(self, scores: Mapping[str, float], rate: float) -> str | None:
+        """Note the scores of an evaluation; return a line once the agreement rises no more."""
+        if "teacher_spearman" not in scores:
             return None
-        self._history.append(value)
-        earlier, late = self._history[:-_STALE_EVALUATIONS], self._history[-_STALE_EVALUATIONS:]
-        if not earlier or max(late) > max(earlier) + _STALE_GAIN:
-            return None
-        return (
-            f"The student has agreed with the teacher no better for {_STALE_EVALUATIONS} "
-            f"evaluations (Spearman {max(self._history):.3f} at best). At the rate {rate:g} it has "
-            f"learnt what it can: end the run with --finish, or go on with a smaller rate."
-        )
+        self._history.append(scores["teacher_spearman"])
+        return describe_stall(self._history, rate)
 
     def _layer(self) -> nn.Linear | None:
         """Return the projection, in the model or beside it."""

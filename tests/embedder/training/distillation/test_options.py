@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embedder.training.distillation.agreement import measure_agreement
+from embedder.training.distillation.agreement import describe_stall, measure_agreement
 from embedder.training.distillation.projection import fit_projection
 from retrieval.errors import UsageError
 
@@ -91,3 +91,20 @@ def test_neighbours_are_compared_without_the_text_itself():
     # The nearest of each row: 1, 0, 1 and 2, 2, 0: none in common.
     assert shared_neighbours(ours, theirs, 1) == 0
     assert shared_neighbours(ours, ours, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("history", "stalled"),
+    [
+        ([0.5, 0.6, 0.6, 0.6, 0.6], False),  # five evaluations have no earlier one
+        ([0.5, 0.6, 0.6, 0.6, 0.6, 0.6], False),  # the first of the last five was better
+        ([0.6, 0.6, 0.5, 0.6, 0.5, 0.6], True),
+        ([0.6, 0.5, 0.5, 0.5, 0.5, 0.6005], True),  # by less than 0.001
+        ([0.6, 0.5, 0.5, 0.5, 0.5, 0.602], False),
+    ],
+)
+def test_a_student_that_learns_no_more_is_told_from_one_that_does(history, stalled):
+    line = describe_stall(history, 1e-4)
+    assert (line is not None) == stalled
+    if line is not None:
+        assert "at best). At the rate 0.0001" in line
