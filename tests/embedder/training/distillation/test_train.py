@@ -219,3 +219,15 @@ def test_pairs_in_the_data_take_the_query_prompt(lesson_config, write_pairs, tmp
     config = lesson_config(data=[{"path": str(path)}], model__query_prompt="ask ")
     assert len(losses(train(config, tmp_path / "out", device="cpu"))) == 4
     assert torch.get_num_threads() >= 1
+
+
+def test_a_batch_without_a_negative_has_no_margin_to_learn(lesson_config, write_pairs, tmp_path):
+    rows = [{"query": f"q {i}", "positive": f"p {i}"} for i in range(8)]
+    rows[3]["negatives"] = ["no"]
+    config = lesson_config(
+        data=[{"path": str(write_pairs(*rows))}],
+        batch_pairs=2,
+        teacher__weights={"margin_mse": 1.0},
+    )
+    values = losses(train(config, tmp_path / "out", device="cpu"))
+    assert sorted(value > 0 for value in values) == [False, False, False, True]
