@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 
@@ -73,7 +73,8 @@ def _check_pairs(config: TrainConfig, data: TrainingData) -> None:
 
 def _check_stored(teacher: Teacher, data: TrainingData, notify: Notify) -> None:
     assert teacher.stored is not None
-    missing, first = teacher.count_missing(_texts(data))
+    held_out = ((False, text) for text in data.held_out)
+    missing, first = teacher.count_missing(chain(_texts(data), held_out))
     if not missing:
         return
     where = teacher.stored.path
@@ -81,7 +82,7 @@ def _check_stored(teacher: Teacher, data: TrainingData, notify: Notify) -> None:
         raise UsageError(
             f"{where} has no vector of {count_noun(missing, 'text')} of the data, the first being "
             f"{first[:_SHOWN]!r}. It was made of other texts, or of some of them: embed these "
-            f"texts with millpond embed, or name the teacher in teacher.model as well."
+            f"texts with millpond embed, or name the teacher as well (teacher.model, --teacher)."
         )
     notify(
         f"{where} has no vector of {count_noun(missing, 'text')}; the teacher computes them while "

@@ -131,6 +131,19 @@ def test_vectors_of_other_texts_are_counted_and_refused(check):
         check(some_texts(2), units(2))
 
 
+def test_a_text_that_is_held_out_needs_a_vector_too(
+    lesson_config, write_vectors, write_texts, tmp_path
+):
+    texts = some_texts(20)
+    path = write_texts(*texts, name="twenty.txt")
+    held = {"held_out": 2, "vectors": str(tmp_path / "taught.parquet")}
+    config = lesson_config(data=[{"path": str(path)}], teacher=held)
+    data = check_data(config)
+    write_vectors([text for text in texts if text != data.held_out[0]], units(19))
+    with pytest.raises(UsageError, match=r"no vector of 1 text of the data"):
+        train(config, tmp_path / "out", device="cpu")
+
+
 def test_vectors_that_are_not_normalised_are_said(check):
     (line,) = check(some_texts(), 7 * units(24))
     assert "lengths from 7 to 7" in line
