@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from embedder.models.sentence_transformers import Reranker
     from embedder.serving import ServedIndex, ServedModel
     from indexes import Index
+    from retrieval import Fingerprint
     from retrieval.errors import UsageError
     from retrieval.protocols import VectorIndex
 
@@ -255,8 +256,7 @@ def _load(
     ------
     FingerprintError : the model that was loaded did not make the index.
     """
-    from embedder.loading import check_arithmetic, choose_speed, load_encoder, load_for_index
-    from embedder.serving import ServedIndex
+    from embedder.loading import load_encoder, load_for_index
 
     notify = say_once()
     if not indexes:
@@ -282,13 +282,40 @@ def _load(
                     instruction=instruction,
                 )
             )
-        found = models[key].encoder.fingerprint
-        check_arithmetic(made, found, choose_speed(asked_speed, made), name)
-        fields = {field: str(kind) for field, kind in index.manifest.schema.types.items()}
-        served.append(
-            ServedIndex(name, index, models[key], fields, other_prompt=instruction is not None)
-        )
+        other_prompt = instruction is not None
+        served.append(_serve_index(name, index, models[key], asked_speed, other_prompt))
     return list(models.values()), served
+
+
+def _serve_index(
+    name: str, index: Index, model: ServedModel, asked_speed: str | None, other_prompt: bool
+) -> ServedIndex:
+    """Return an index with its model, which follows what other processes make of its folder."""
+    from embedder.loading import check_arithmetic, choose_speed
+    from embedder.serving import ServedIndex
+    from indexes.following import Follower
+    from retrieval import check_fingerprints
+
+    found = model.encoder.fingerprint
+
+    def check(made: Fingerprint) -> None:
+        check_fingerprints(made, found, where=name, other_prompt=other_prompt, queries_only=True)
+        check_arithmetic(made, found, choose_speed(asked_speed, made), name)
+
+    def show(index: Index) -> ServedIndex:
+        manifest = index.manifest
+        fields = {field: str(kind) for field, kind in manifest.schema.types.items()}
+        return ServedIndex(
+            name, index, model, fields, manifest.version, follow, other_prompt=other_prompt
+        )
+
+    def follow() -> ServedIndex | None:
+        newer = follower.look()
+        return None if newer is None else show(newer)
+
+    check(index.fingerprint)
+    follower = Follower(index, check)
+    return show(index)
 
 
 def _load_reranker(name: str, device: str | None, *, trust: bool) -> Reranker:

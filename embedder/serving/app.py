@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -24,7 +24,7 @@ from starlette.types import Scope
 from embedder.serving import embeddings_api, ollama_api, rerank_api, search_api, tei_api
 from embedder.serving.errors import install_handlers
 from embedder.serving.metrics import log_event
-from embedder.serving.middleware import BodyLimit, HostGate, KeyGate, Recorder
+from embedder.serving.middleware import BodyLimit, HostGate, KeyGate, Recorder, has_key
 from embedder.serving.server import Server, ServerDep
 
 __all__ = ["HEADERS", "STATIC", "build_app", "render_docs"]
@@ -48,11 +48,23 @@ _PAGES_ROUTER = APIRouter(include_in_schema=False)
 _BUSY: dict[int | str, dict[str, Any]] = {503: {"description": "No new work is taken."}}
 
 
+class IndexHealth(BaseModel):
+    """Which version of an index is served."""
+
+    name: str
+    version: str
+    documents: int
+    trouble: str | None = Field(description="Why a newer version is not served")
+
+
 class Health(BaseModel):
-    """Whether the process answers, and whether it takes new work."""
+    """Whether the process answers, whether it takes new work, and with which indexes."""
 
     live: bool
     ready: bool
+    indexes: list[IndexHealth] | None = Field(
+        default=None, description="null where the server has keys and the request has none"
+    )
 
 
 @_HEALTH_ROUTER.get("/health/live")
@@ -63,11 +75,22 @@ async def show_live() -> Health:
 
 @_HEALTH_ROUTER.get("/health/ready", responses=_BUSY)
 @_HEALTH_ROUTER.get("/health", responses=_BUSY)
-async def show_health(server: ServerDep, response: Response) -> Health:
+async def show_health(request: Request, server: ServerDep, response: Response) -> Health:
     """Return 200 while new work is taken, else 503."""
     ready = server.batcher.alive
     response.status_code = 200 if ready else 503
-    return Health(live=True, ready=ready)
+    indexes = None
+    if has_key(request.scope):
+        indexes = [
+            IndexHealth(
+                name=name,
+                version=index.version,
+                documents=len(index.index),
+                trouble=server.watch.troubles.get(name),
+            )
+            for name, index in server.indexes.items()
+        ]
+    return Health(live=True, ready=ready, indexes=indexes)
 
 
 @_HEALTH_ROUTER.get("/metrics", response_class=Response)

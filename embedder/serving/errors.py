@@ -44,6 +44,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     422: {"description": "The request cannot be carried out as sent (TEI's paths)."},
     429: {"description": "The queue is full; Retry-After says in how many seconds to come back."},
     500: {"description": "The model failed on this request."},
+    503: {"description": "The index cannot be searched now, as where its server is down."},
 }
 
 
@@ -80,7 +81,7 @@ def error_response(path: str, error: ApiError) -> Response:
     elif path.startswith("/api/"):  # Ollama's
         body = {"error": message}
     else:
-        kinds = {429: "rate_limit_error", 500: "server_error"}
+        kinds = {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
         body = {
             "error": {
                 "message": message,

@@ -55,6 +55,9 @@ class Metrics:
         ) -> Histogram:
             return Histogram(f"millpond_{name}", what, labels, buckets=buckets, registry=registry)
 
+        def gauge(name: str, what: str, *labels: str) -> Gauge:
+            return Gauge(f"millpond_{name}", what, ("index", *labels), registry=registry)
+
         self._requests = counter("requests", "Requests that were answered.", "route", "status")
         self._request_seconds = histogram(
             "request_seconds",
@@ -75,6 +78,10 @@ class Metrics:
         self._search_seconds = histogram(
             "search_seconds", "Searching an index, encoding not counted.", "index"
         )
+        self._versions: dict[str, str] = {}
+        self._version = gauge("index_version", "1 for the version that is served.", "version")
+        self._documents = gauge("index_documents", "Documents or passages that can be found.")
+        self._behind = gauge("index_behind", "1 where a newer version could not be opened.")
 
     def watch(self, batcher: Batcher) -> None:
         """Show how much is waiting in a batcher."""
@@ -105,6 +112,18 @@ class Metrics:
     def add_search(self, index: str, seconds: float) -> None:
         """Count a search of an index."""
         self._search_seconds.labels(index).observe(seconds)
+
+    def set_index(self, name: str, version: str, documents: int) -> None:
+        """Say which version of an index is served."""
+        if name in self._versions:
+            self._version.remove(name, self._versions[name])
+        self._versions[name] = version
+        self._version.labels(name, version).set(1)
+        self._documents.labels(name).set(documents)
+
+    def set_behind(self, name: str, behind: bool) -> None:
+        """Say whether an index is served in an earlier version than it has."""
+        self._behind.labels(name).set(behind)
 
     def show(self) -> bytes:
         """Return everything in Prometheus' text format."""

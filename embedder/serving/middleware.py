@@ -21,7 +21,16 @@ from embedder.serving.metrics import Metrics, log_event
 from embedder.serving.settings import ServerSettings
 from retrieval.errors import SourceNotFoundError, StorageError, UsageError
 
-__all__ = ["BodyLimit", "HostGate", "KeyGate", "Recorder", "is_loopback", "parse_keys", "read_keys"]
+__all__ = [
+    "BodyLimit",
+    "HostGate",
+    "KeyGate",
+    "Recorder",
+    "has_key",
+    "is_loopback",
+    "parse_keys",
+    "read_keys",
+]
 
 _LOG = logging.getLogger("millpond.serve")
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
@@ -29,6 +38,7 @@ _ROUTES_OUTSIDE = "other"
 """The label of paths that lead nowhere: clients cannot make up labels."""
 _KEY = re.compile(r"[\x21-\x7e]+")
 _HOST = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<plain>[^:]*))(?::\d+)?\Z")
+_HAS_KEY = "millpond.has_key"
 _CLOSED = ("/v1/", "/api/", "/embed", "/info", "/metrics")
 """What a key opens, with all that is posted. The page, its files, /docs and /health hold nothing
 of the indexes."""
@@ -82,6 +92,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def has_key(scope: Scope) -> bool:
+    """Return whether the client sent one of the keys, or the server has none."""
+    return bool(scope[_HAS_KEY])
+
+
 class _Layer:
     """What stands around the app; anything but HTTP requests passes untouched."""
 
@@ -114,11 +129,11 @@ class KeyGate(_Layer):
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None
-        if self._digests and (
-            scope["method"] not in ("GET", "HEAD") or scope["path"].startswith(_CLOSED)
-        ):
+        if self._digests:
             refusal = self._refusal(Headers(scope=scope).get("authorization"))
-        if refusal is None:
+        scope[_HAS_KEY] = refusal is None
+        is_open = scope["method"] in ("GET", "HEAD") and not scope["path"].startswith(_CLOSED)
+        if refusal is None or is_open:
             await self._app(scope, receive, send)
         else:
             await self._refuse(refusal, scope, receive, send)

@@ -1,27 +1,35 @@
-"""How the application is run: signals, and connections that no client can use up."""
+"""How it is run: signals, connections that no client can use up, indexes that others change."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from embedder.serving.metrics import Metrics, log_event
+from embedder.serving.served import ServedIndex
 from embedder.serving.settings import ServerSettings
+from retrieval.errors import FingerprintError, MillpondError, SourceNotFoundError
 
-__all__ = ["Connection", "make_config", "run_app"]
+__all__ = ["Connection", "IndexWatch", "make_config", "run_app"]
+
+_LOG = logging.getLogger("millpond.serve")
 
 SWITCH_SECONDS = 0.0005
 IDLE_SECONDS = 75  # above the minute after which proxies give up idle connections
 STALLED_SECONDS = 300
 HEAD_BYTES = 65_536
+LOOK_SECONDS = 1.0
 _BACKLOG = 128
 _OTHER_FILES = 2 * _BACKLOG
 """Kept free of connections: files of indexes, and what is accepted in one go."""
@@ -160,3 +168,80 @@ def _most_files() -> int:
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else max(16, soft - _OTHER_FILES)
+
+
+class IndexWatch:
+    """Serves what other processes make of indexes, looking at each once a second at most.
+
+    A request keeps the index that it began with. Where a newer version cannot be taken over, the
+    earlier one is served on, and ``troubles`` says why in a clause, by name.
+
+    Parameters
+    ----------
+    indexes : what is served, by name; the values are replaced.
+    """
+
+    def __init__(self, indexes: dict[str, ServedIndex], metrics: Metrics) -> None:
+        self.troubles: dict[str, str] = {}
+        self._said: dict[str, str] = {}
+        self._indexes = indexes
+        self._metrics = metrics
+        self._looking = {name: threading.Lock() for name in indexes}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="millpond-watch", daemon=True)
+        for name, index in indexes.items():
+            metrics.set_index(name, index.version, len(index.index))
+            metrics.set_behind(name, False)
+
+    def start(self) -> None:
+        """Begin to look."""
+        if any(index.follow is not None for index in self._indexes.values()):
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        pause = LOOK_SECONDS
+        while not self._ended.wait(pause):
+            started = time.monotonic()
+            for name in self._indexes:
+                self.look(name)
+            # What takes long to fail, such as a large index that is damaged, is seldom tried.
+            pause = max(LOOK_SECONDS, 10 * (time.monotonic() - started))
+
+    def look(self, name: str) -> None:
+        """Serve the newer version of an index, if there is one."""
+        with self._looking[name]:
+            follow = self._indexes[name].follow
+            if follow is None:
+                return
+            try:
+                newer = follow()
+            except Exception as error:
+                if not isinstance(error, MillpondError):
+                    _LOG.exception("index_behind", extra={"facts": {"index": name}})
+                self.troubles[name] = _explain(error)
+                if self._said.get(name) != str(error):
+                    log_event("index_behind", index=name, error=str(error))
+                self._said[name] = str(error)
+            else:
+                self.troubles.pop(name, None)
+                self._said.pop(name, None)
+                if newer is not None:
+                    self._metrics.set_index(name, newer.version, len(newer.index))
+                    self._indexes[name] = newer
+                    log_event("index_reopened", index=name, version=newer.version)
+            self._metrics.set_behind(name, name in self.troubles)
+
+
+def _explain(error: Exception) -> str:
+    """Return why a newer version is not served, without naming a place on this machine."""
+    if isinstance(error, FingerprintError):
+        return "another model made its newer version, so the earlier one is served"
+    if isinstance(error, SourceNotFoundError):
+        return "its folder is gone, so what had been opened is served"
+    return "its newer version cannot be opened, so the earlier one is served; the log says why"

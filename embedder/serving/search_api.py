@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from starlette.responses import Response
 
 from embedder.serving.bodies import JsonRoute
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
@@ -120,8 +121,8 @@ class IndexList(BaseModel):
     indexes: list[IndexCard]
 
 
-@ROUTER.post("/search")
-async def search(body: SearchRequest, request: Request, server: ServerDep) -> SearchResponse:
+@ROUTER.post("/search", response_model=SearchResponse)
+async def search(body: SearchRequest, request: Request, server: ServerDep) -> Response:
     """Find the documents that answer a query or a vector best."""
     if isinstance(body.index, list):
         index = server.find_indexes(body.index)
@@ -141,12 +142,17 @@ async def search(body: SearchRequest, request: Request, server: ServerDep) -> Se
         except UsageError as error:  # all else is checked: the filter does not fit
             raise ApiError(400, str(error), "invalid_filter", "filter") from None
     searched = index.name.split(JOINED)
-    return SearchResponse(
-        index=searched[0] if len(searched) == 1 else searched,
-        model=index.model.name,
-        mode=cast(Mode, blend.mode),
-        hits=[_show(hit, searched[0]) for hit in found],
-    )
+
+    def write() -> str:
+        return SearchResponse(
+            index=searched[0] if len(searched) == 1 else searched,
+            model=index.model.name,
+            mode=cast(Mode, blend.mode),
+            hits=[_show(hit, searched[0]) for hit in found],
+        ).model_dump_json()
+
+    content = await in_thread(server.json_thread, write)  # megabytes of text, perhaps
+    return Response(content, media_type="application/json")
 
 
 def _show(hit: Hit, index: str) -> SearchHit:

@@ -161,6 +161,9 @@ class ServedIndex:
     ----------
     name : what clients type in ``index``.
     fields : the metadata fields that a filter can name, with their types in words.
+    version : names the state of the index, which other processes may change.
+    follow : returns this index in a newer version, opened, None where there is none; raises a
+        MillpondError where it cannot be opened. None for an index that stays what it is.
     other_prompt : whether the user gave the model another query prompt than the index's.
 
     Raises
@@ -172,6 +175,8 @@ class ServedIndex:
     index: VectorIndex
     model: ServedModel
     fields: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
+    follow: Callable[[], ServedIndex | None] | None = field(default=None, repr=False)
     other_prompt: bool = False
 
     def __post_init__(self) -> None:

@@ -16,12 +16,13 @@ from fastapi import Depends, Request
 from embedder.engine.text import Side
 from embedder.serving.batching import Batcher, EncoderThread, QueueFullError
 from embedder.serving.errors import ApiError, ClientGoneError
-from embedder.serving.metrics import Metrics
+from embedder.serving.metrics import Metrics, log_event
 from embedder.serving.reranking import PairScorer, Ranked, make_pairs, serve_reranker
+from embedder.serving.running import IndexWatch
 from embedder.serving.served import Role, ServedIndex, ServedModel, Tokens
 from embedder.serving.settings import ServerSettings
 from retrieval.blend import Blend
-from retrieval.errors import UsageError
+from retrieval.errors import FailureError, FingerprintError, SourceNotFoundError, UsageError
 from retrieval.filters import Expression
 from retrieval.protocols import VectorIndex, Vectors
 from retrieval.types import Hit
@@ -37,6 +38,7 @@ Join: TypeAlias = Callable[[Sequence[tuple[str, VectorIndex]]], VectorIndex]
 ROLES: tuple[Role, ...] = get_args(Role)
 JOINED = "\n"
 """Stands between the names of indexes that are searched as one; no name holds it."""
+_UNAVAILABLE = (FailureError, FingerprintError, SourceNotFoundError)
 _SHORT_CHARACTERS = 2000
 """Texts of so many characters together are tokenised in 2 ms, no more than a thread costs."""
 
@@ -118,6 +120,7 @@ class Server:
         # One search an index at a time: not every backend may be searched by two at once.
         self._searching = {name: ThreadPoolExecutor(1, "millpond-search") for name in self.indexes}
         self._locks = {name: Lock() for name in self.indexes}
+        self.watch = IndexWatch(self.indexes, self.metrics)
 
     def warm_up(self) -> None:
         """Encode one text with each model and search each index once, so that no client waits.
@@ -139,10 +142,12 @@ class Server:
     def start(self) -> None:
         """Begin to take work."""
         self.batcher.start()
+        self.watch.start()
 
     def stop(self) -> None:
         """Finish what was accepted, and end the threads."""
         self.batcher.stop()
+        self.watch.stop()
         for threads in (self.tokenizing_thread, self.json_thread, *self._searching.values()):
             threads.shutdown()
 
@@ -187,7 +192,12 @@ class Server:
         if self._join is None:
             raise ApiError(400, "This server searches one index at a time.", None, "index")
         joined = self._join([(one.name, one.index) for one in found])
-        return replace(first, name=JOINED.join(one.name for one in found), index=joined)
+        return replace(
+            first,
+            name=JOINED.join(one.name for one in found),
+            index=joined,
+            version=JOINED.join(one.version for one in found),
+        )
 
     @contextmanager
     def admit(self) -> Iterator[None]:
@@ -238,11 +248,18 @@ class Server:
         k: int,
         where: Expression | None,
     ) -> list[Hit]:
-        """Return the hits of one query, best first."""
+        """Return the hits of one query, best first.
+
+        Raises
+        ------
+        ApiError : the index cannot be searched now (503).
+        UsageError : the filter does not fit the index.
+        ClientGoneError : nobody waits for the answer any more.
+        """
         started = time.monotonic()
         names = index.name.split(JOINED)
 
-        def work() -> list[list[Hit]]:
+        def try_one(index: ServedIndex) -> list[list[Hit]]:
             with ExitStack() as held:
                 for name in sorted(names):  # in one order, so that no two wait for each other
                     held.enter_context(self._locks[name])
@@ -250,7 +267,23 @@ class Server:
                 texts = None if query.text is None else [query.text]
                 return index.search(cast("list[str]", queries), k, where, texts, query.blend)
 
-        found = await _until_gone(request, in_thread(self._searching[names[0]], work))
+        def work() -> list[list[Hit]]:
+            try:
+                return try_one(index)
+            except _UNAVAILABLE:  # perhaps because another process has replaced what it reads
+                for name in names:
+                    self.watch.look(name)
+                newer = self.find_indexes(names)
+                if newer.version == index.version:
+                    raise
+                return try_one(newer)
+
+        try:
+            found = await _until_gone(request, in_thread(self._searching[names[0]], work))
+        except _UNAVAILABLE as error:
+            log_event("search_failed", index=", ".join(names), error=str(error))
+            message = f"{', '.join(names)} cannot be searched now; the server's log says why."
+            raise ApiError(503, message, "index_unavailable", "index") from None
         for name in names:
             self.metrics.add_search(name, time.monotonic() - started)
         return found[0]

@@ -218,6 +218,12 @@ class Manifest:
             "files": {role: asdict(entry) for role, entry in self.files.items()},
         }
 
+    @property
+    def version(self) -> str:
+        """A name for this state of the index: the first 12 digits of the manifest's digest."""
+        digest: str = json.loads(self.encode())[DIGEST]
+        return digest[:12]
+
     def encode(self) -> bytes:
         """Return the content of the file, with its own digest, that ``read_manifest`` reads."""
         return _sign(self.to_json())

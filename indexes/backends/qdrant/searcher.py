@@ -21,6 +21,8 @@ __all__ = ["ServerSearcher"]
 
 OVERSAMPLING = 2.0
 QUERIES_AT_ONCE = 64
+ATTEMPTS = 3
+"""Somebody waits: a server that is down is told within two seconds."""
 
 
 class ServerSearcher:
@@ -83,7 +85,8 @@ class ServerSearcher:
 
     def _ask(self, requests: list[Any]) -> list[Any]:
         return self._connection.run(
-            lambda client: list(client.query_batch_points(self._name, requests=requests))
+            lambda client: list(client.query_batch_points(self._name, requests=requests)),
+            attempts=ATTEMPTS,
         )
 
     def _params(self, wanted: int, exact: bool) -> Any:
