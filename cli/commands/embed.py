@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,7 @@ from cli.options import (
     TrustOption,
 )
 from cli.output import check_output, confirm_replacing
+from cli.parts import Encode, Made, keep_parts
 from cli.reading import warn_cut
 from cli.vectors import ENDINGS, output_files, write_vectors
 
@@ -60,6 +62,13 @@ def embed(
     ] = Role.DOCUMENT,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT without asking.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Keep what is embedded in OUT.parts until OUT is whole, and go on from there.",
+        ),
     ] = False,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
@@ -106,14 +115,19 @@ def embed(
     with progress("Embedding", texts.count_hint, "texts") as advance:
         reporting = ReportingEncoder(encoder, advance)
         as_query = role is Role.QUERY
-        count = write_vectors(
-            coverage.passing(texts),
-            reporting.encode_queries if as_query else reporting.encode_documents,
-            out,
-            dimension=encoder.dimension,
-            fingerprint=encoder.fingerprint,
-            role=role.value,
-        )
+        encode: Encode = reporting.encode_queries if as_query else reporting.encode_documents
+        what = Made(encoder.dimension, encoder.fingerprint, role.value)
+        with ExitStack() as stack:
+            if resume:
+                encode = stack.enter_context(keep_parts(out, encode, what, advance))
+            count = write_vectors(
+                coverage.passing(texts),
+                encode,
+                out,
+                dimension=what.dimension,
+                fingerprint=what.fingerprint,
+                role=what.role,
+            )
     seconds = time.monotonic() - started
     named = " and ".join(map(str, files))
     message(

@@ -1,4 +1,5 @@
 import csv
+import errno
 import io
 import json
 from hashlib import blake2b
@@ -195,3 +196,42 @@ def test_vectors_are_no_file_of_the_folder_that_is_read(millpond, tmp_path):
         out = tmp_path / "notes" / "vectors.parquet"
         made = millpond("embed", tmp_path / "notes", "--out", out, "--overwrite")
         assert made.exit_code == 0
+
+
+def test_an_embedding_that_was_ended_goes_on_from_its_parts(millpond, tmp_path, monkeypatch):
+    path, out = tmp_path / "lines.txt", tmp_path / "vectors.parquet"
+    path.write_text("\n".join(f"text {n}" for n in range(1100)))  # three parts of 512 at most
+    full = OSError(errno.ENOSPC, "No space left on device")
+    parts = []
+
+    def write(part, data):
+        if len(parts) == 2:
+            raise full
+        parts.append(part)
+        part.write_bytes(data)
+
+    with monkeypatch.context() as disk:
+        disk.setattr("retrieval.disk.replace_file", write)
+        result = millpond("embed", path, "--out", out, "--resume")
+    assert result.exit_code != 0
+    assert "No space left on device" in result.stderr
+    assert "run the command again with --resume" in result.stderr
+    kept = sorted((tmp_path / "vectors.parquet.parts").iterdir())
+    assert kept == sorted(parts)
+    kept[0].write_bytes(b"cut short")  # is embedded again
+    assert millpond("embed", path, "--out", out, "--resume").exit_code == 0
+    assert not (tmp_path / "vectors.parquet.parts").exists()
+    whole = tmp_path / "whole.parquet"
+    assert millpond("embed", path, "--out", whole).exit_code == 0
+    assert pq.read_table(out).equals(pq.read_table(whole))
+
+
+def test_parts_of_other_texts_are_not_taken_for_these(millpond, tmp_path, monkeypatch):
+    path, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
+    monkeypatch.setattr(
+        "shutil.rmtree", lambda *_, **__: None
+    )  # as after a kill at the last moment
+    for text in ("one", "two"):
+        path.write_text(text)
+        assert millpond("embed", path, "--out", out, "--resume", "--overwrite").exit_code == 0
+    assert len(list((tmp_path / "vectors.npy.parts").iterdir())) == 2
