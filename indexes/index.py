@@ -16,7 +16,7 @@ from indexes.search.fetching import Fetcher
 from indexes.search.modes import modes_of, search_named
 from indexes.search.selection import Where
 from indexes.snapshot import Snapshot
-from indexes.storage.manifest import Manifest
+from indexes.storage.manifest import BUILDING_NAME, Manifest
 from indexes.storage.staging import has_finished_shards
 from indexes.transaction import Transaction, begin
 from indexes.writing import Engine, IndexConfig, Source, create_index, read_source
@@ -400,7 +400,8 @@ class Index:
         Raises
         ------
         IndexExistsError : ``out`` holds an index and ``overwrite`` is false.
-        UsageError : the factory cannot be built.
+        UsageError : the factory cannot be built, or ``out`` holds an unfinished index and
+            ``overwrite`` is false.
         SourceNotFoundError, IndexCorruptError, StorageError : as ``Index.open``.
         """
         target = Target(backend, factory, store, arms, language)
@@ -411,6 +412,11 @@ class Index:
             with self.transaction() as transaction:
                 rebuild(transaction, target)
             return self
+        if not overwrite and has_finished_shards(folder / BUILDING_NAME):
+            raise UsageError(
+                f"{folder} holds an unfinished index, whose embedded documents would be lost. Type "
+                "its command again first, name another folder, or type --overwrite."
+            )
         with begin(folder, overwrite=overwrite) as transaction:
             manifest = rebuild(transaction, target, self.folder)
         return Index(folder, manifest, self.encoder)

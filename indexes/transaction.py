@@ -192,6 +192,7 @@ def begin(
     missing = [parent for parent in (path, *path.parents) if not parent.exists()]
     try:
         with storage_errors(path):
+            _refuse_dangling(path)
             path.mkdir(parents=True, exist_ok=True)
             _refuse_links(path)  # before the lock, which would be written through a link
         with _locked(path):
@@ -228,6 +229,7 @@ def check_target(path: Path | str, overwrite: bool = False) -> None:
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:
+    _refuse_dangling(folder)
     if not folder.exists():
         parent = next(parent for parent in folder.parents if parent.exists())
         if not parent.is_dir():
@@ -250,8 +252,24 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         raise _foreign(folder)
 
 
+def _refuse_dangling(folder: Path) -> None:
+    """Raise UsageError if the path, or the part of it that exists, is a link to nothing."""
+    for part in (folder, *folder.parents):
+        if part.is_symlink() and not part.exists():
+            raise UsageError(
+                f"{part} is a symbolic link to {part.readlink()}, which is not there. Make that "
+                "folder, or choose another path."
+            )
+
+
 def _refuse_links(folder: Path) -> None:
-    """Raise IndexCorruptError if what a writer writes, renames or deletes is a symbolic link."""
+    """Raise an error if what a writer writes, renames or deletes is a link, or another's lock."""
+    lock = folder / LOCK_NAME
+    if not lock.is_symlink() and (lock.is_dir() or (lock.is_file() and lock.stat().st_size)):
+        raise UsageError(
+            f"{lock} belongs to another program: the lock of an index is an empty file. It is left "
+            "alone; choose another folder, or move it away."
+        )
     fixed = [folder / name for name in (LOCK_NAME, MANIFEST_NAME, BUILDING_NAME)]
     ours = [entry for entry in folder.iterdir() if _generation(entry.name)]
     refuse_links([*fixed, *ours])

@@ -170,10 +170,19 @@ def _read_options(
         kind = factory or (manifest.factory if same else "Flat")
         name = str(theirs[1]) if on_server and in_place else target.resolve().name
         options = read_qdrant_options(backend or manifest.backend, kind, flags, name)
-    place = theirs if options is None else (options.url, options.collection)
-    if same and on_server and not in_place and place == theirs:
+    named = None if options is None else (options.url, options.collection)
+    if same and on_server and not in_place and _is_place(named, theirs):
         raise _taken(theirs)
     return options
+
+
+def _is_place(named: tuple[str, str] | None, theirs: tuple[object, object]) -> bool:
+    """Return whether it is the collection of the index, however its address is spelled."""
+    from indexes.backends.qdrant.options import origin
+
+    if named is None or named == theirs:
+        return True
+    return named[1] == theirs[1] and bool(named[0]) and origin(named[0]) == origin(str(theirs[0]))
 
 
 def _taken(place: tuple[object, object]) -> UsageError:

@@ -200,7 +200,10 @@ def _show_tokens(server: Server, texts: list[str], role: Role) -> list[list[Show
         row, more = model.show(text, role, left)
         left -= len(row)
         if more or left < 0:
-            message = f"inputs has more than {most:,} tokens. Send it in parts."
+            message = (
+                f"inputs has more than the {most:,} tokens that one answer shows. Send fewer or "
+                f"shorter texts, or start the server with a larger --queue-tokens."
+            )
             raise ApiError(413, message, "too_many_tokens", "inputs")
         rows.append(row)
     return rows

@@ -26,6 +26,7 @@ __all__ = [
     "find_fault",
     "reading",
     "refuse_links",
+    "unreadable",
 ]
 
 BLOCK_BYTES = 2**20
@@ -144,10 +145,7 @@ def find_fault(folder: Path, entry: FileEntry, *, checksum: bool, blocks: bool =
     except (FileNotFoundError, NotADirectoryError):
         return "it is missing"
     except PermissionError:
-        raise StorageError(
-            f"{path}: this file of the index may not be read (permission denied). Change its "
-            "permissions, or ask its owner."
-        ) from None
+        raise unreadable(path) from None
     except (OSError, ValueError) as error:  # a name with a null byte is a ValueError
         return f"it cannot be read ({getattr(error, 'strerror', None) or error})"
     return "" if whole else "its checksum is not the one in the manifest"
@@ -170,11 +168,26 @@ def damaged(path: Path, fault: object) -> IndexCorruptError:
     )
 
 
+def unreadable(path: Path) -> StorageError:
+    """Return the error for a file that this user may not read, which says nothing of damage."""
+    return StorageError(
+        f"{path}: this file of the index may not be read (permission denied). Change its "
+        "permissions, or ask its owner."
+    )
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what a damaged Arrow file makes Arrow, UTF-8 or JSON raise into IndexCorruptError."""
+    """Turn what a damaged Arrow file makes Arrow, UTF-8 or JSON raise into IndexCorruptError.
+
+    Raises
+    ------
+    StorageError : this user may not read it.
+    """
     try:
         yield
+    except PermissionError:
+        raise unreadable(path) from None
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, RecursionError) as e:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise damaged(path, reason) from e

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from indexes.storage.files import FileEntry, StoredFile, refuse_links
+from indexes.storage.files import FileEntry, StoredFile, refuse_links, unreadable
 from retrieval import Fingerprint, Scalar
 from retrieval.errors import IndexCorruptError, SourceNotFoundError, UsageError
 from retrieval.filters import Schema
@@ -280,6 +280,8 @@ def read_manifest(path: Path | str) -> Manifest:
         content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise _missing(folder) from None
+    except PermissionError:
+        raise unreadable(file) from None
     except OSError as error:
         raise IndexCorruptError(f"{file} cannot be read: {error.strerror}.") from error
     try:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.storage.blocks import Blocks, from_memory
-from indexes.storage.files import StoredFile
+from indexes.storage.files import StoredFile, unreadable
 from retrieval import Vectors
 from retrieval.errors import IndexCorruptError, VectorError
 from retrieval.protocols import Rows
@@ -221,9 +221,17 @@ class _Shard:
 
 
 def read_array(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
-    """Return the array in a .npy file; raises ValueError for any file that holds none."""
+    """Return the array in a .npy file.
+
+    Raises
+    ------
+    ValueError : the file holds none.
+    StorageError : this user may not read it.
+    """
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None)
+    except PermissionError:
+        raise unreadable(path) from None
     except (OSError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(str(error) or type(error).__name__) from error
     except tokenize.TokenError as error:

@@ -104,11 +104,16 @@ def test_an_index_goes_to_a_server_and_changes_there_in_place(
 
 
 def test_the_collection_of_an_index_is_not_given_to_another(
-    millpond, on_server, qdrant_server, qdrant_place, tmp_path
+    millpond, on_server, qdrant_server, qdrant_place, write_store, tmp_path
 ):
     before = dict(qdrant_server.aliases)
     out = ("--out", tmp_path / "third")
     for args in (out, (*out, *qdrant_place, "--overwrite")):
+        assert_refused(millpond("reindex", on_server, *args), 2, "DIR2 needs one of its own")
+    collection = read_manifest(on_server).settings["collection"]
+    for spelled in (f"{qdrant_server.url}/", qdrant_server.url.replace("http:", "HTTP:")):
+        store = write_store(f'url = "{spelled}"', f'collection = "{collection}"')
+        args = (*out, "--backend", "qdrant", "--store", store, "--overwrite")
         assert_refused(millpond("reindex", on_server, *args), 2, "DIR2 needs one of its own")
     assert qdrant_server.aliases == before
     assert not (tmp_path / "third").exists()

@@ -1,12 +1,18 @@
 """A change starts from what the index is once it is locked, not from what it was before."""
 
+import errno
+import io
+
 import numpy as np
 import pytest
 from filelock import FileLock
 
-from indexes import Index, IndexConfig, build
+from indexes import Index, IndexConfig, build, check_target, read_manifest
+from indexes.storage import staging
+from indexes.storage.staging import read_unfinished
 from retrieval import Document
-from retrieval.errors import StorageError
+from retrieval.errors import StorageError, UsageError
+from tests.indexes import fakes
 
 KEEP = IndexConfig(compact_share=1.0)
 
@@ -136,3 +142,76 @@ def test_a_transaction_locks_the_index(path):
         pytest.raises(StorageError, match="Another process is writing"),
     ):
         Index.open(path).delete(["d1"])
+
+
+def make_unfinished(path, encoder, monkeypatch):
+    """Leave a build of which one shard is finished."""
+    monkeypatch.setattr(staging, "SHARD_SECONDS", 0.0)
+
+    def broken():
+        yield from fakes.make_documents(10)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Index.create(path, encoder, broken(), IndexConfig(batch_documents=4))
+    assert read_unfinished(path).documents
+
+
+def test_reindex_drops_no_unfinished_build_of_the_other_folder(
+    path, encoder, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    make_unfinished(out, encoder, monkeypatch)
+    with pytest.raises(UsageError, match="unfinished index, whose embedded documents would be"):
+        Index.open(path).reindex(out=out)
+    assert read_unfinished(out).documents
+    Index.open(path).reindex(out=out, overwrite=True)
+    assert found_ids(out) == found_ids(path)
+
+
+@pytest.mark.parametrize("write", ["create", "reindex", "delete"])
+def test_a_lock_of_another_program_is_left_alone(path, encoder, tmp_path, write):
+    target = path if write == "delete" else tmp_path / "out"
+    target.mkdir(exist_ok=True)
+    (target / ".lock").write_text("pid 7")
+    with pytest.raises(UsageError, match=r"\.lock belongs to another program"):
+        if write == "create":
+            Index.create(target, encoder, fakes.make_documents(3))
+        elif write == "reindex":
+            Index.open(path).reindex(out=target)
+        else:
+            Index.open(path).delete(["d1"])
+    assert (target / ".lock").read_text() == "pid 7"
+
+
+@pytest.mark.parametrize("inside", ["", "inside"])
+def test_a_link_to_nothing_is_no_place_for_an_index(path, encoder, tmp_path, inside):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    out = tmp_path / "link" / inside
+    with pytest.raises(UsageError, match="is a symbolic link to .*nowhere, which is not there"):
+        check_target(out)
+    with pytest.raises(UsageError, match="is a symbolic link to .*nowhere, which is not there"):
+        Index.create(out, encoder, fakes.make_documents(3))
+    with pytest.raises(UsageError, match="is a symbolic link to .*nowhere, which is not there"):
+        Index.open(path).reindex(out=out)
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("place", ["manifest", "documents", "vectors"])
+def test_what_may_not_be_read_is_not_called_damaged(path, place, monkeypatch):
+    """As root reads everything, the refusal is the system's answer to ``open`` alone."""
+    name = (
+        "manifest.json" if place == "manifest" else read_manifest(path).files[f"{place}/00000"].name
+    )
+    opened = io.open
+
+    def refuse(file, *arguments, **options):
+        if str(file).endswith(name):
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return opened(file, *arguments, **options)
+
+    monkeypatch.setattr(io, "open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(StorageError, match="may not be read") as refused:
+        Index.open(path).search(np.ones((1, 16), dtype=np.float32), 3)
+    assert "damaged" not in str(refused.value)
