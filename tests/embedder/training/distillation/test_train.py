@@ -57,7 +57,7 @@ def test_a_student_comes_to_agree_with_its_teacher(lesson_config, teacher_encode
     texts = some_texts(24)
     before = Embedder.from_spec(lesson_config().model, device="cpu").encode_documents(texts)
     config = lesson_config(
-        teacher__weights=BOTH, steps=40, batch_pairs=12, optimiser={"learning_rate": 1e-2}
+        teacher__weights=BOTH, steps=12, batch_pairs=12, optimiser={"learning_rate": 1e-2}
     )
     after = Embedder.load(str(train(config, tmp_path / "out", device="cpu")))
     taught = teacher_encoder.encode_documents(texts)
@@ -106,7 +106,7 @@ def test_a_kept_projection_gives_vectors_in_the_teachers_space(
     lesson_config, teacher_encoder, tmp_path
 ):
     config = lesson_config(
-        teacher__keep_projection=True, steps=40, batch_pairs=12, optimiser={"learning_rate": 1e-2}
+        teacher__keep_projection=True, steps=12, batch_pairs=12, optimiser={"learning_rate": 1e-2}
     )
     student = Embedder.load(str(train(config, tmp_path / "out", device="cpu")))
     texts = some_texts(24)
