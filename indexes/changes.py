@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -18,7 +18,8 @@ import numpy as np
 
 from indexes.backends.registry import backend_of
 from indexes.build import build_index
-from indexes.search.selection import IdLookup, Where
+from indexes.search.fetching import document_key, look_up
+from indexes.search.selection import Where
 from indexes.snapshot import verify_files
 from indexes.storage.manifest import MANIFEST_NAME, VECTORS_NAME, Manifest
 from indexes.storage.staging import CHANGE, Staging
@@ -28,7 +29,7 @@ from retrieval import Document, Encoder, Progress, Scalar, check_fingerprints
 from retrieval.corpus.reading import IdSet
 from retrieval.errors import DuplicateIdError, UsageError
 from retrieval.filters.schema import write_list
-from retrieval.passages import Splitter, plain_passage_id, read_passages, split_passage_id
+from retrieval.passages import Splitter, plain_passage_id, read_passages
 from retrieval.protocols import Mask, no_progress
 
 __all__ = ["Change", "Merge", "check_fit", "delete_rows", "find_ids"]
@@ -70,7 +71,7 @@ def find_ids(transaction: Transaction, where: Where) -> list[str]:
     selection = snapshot.rows.select(where)
     mask = selection.mask
     rows = np.arange(snapshot.manifest.rows) if mask is None else np.flatnonzero(mask)
-    key = _document_key(snapshot.manifest)
+    key = document_key(snapshot.manifest)
     stored = snapshot.documents.ids(rows.astype(np.int64)).values()
     return list(dict.fromkeys(key(name) if key else name for name in stored))
 
@@ -83,7 +84,7 @@ def delete_rows(
 ) -> Change:
     """List the rows of these documents as deleted; see ``Index.delete``."""
     snapshot = transaction.snapshot
-    lookup = _lookup(transaction)
+    lookup = look_up(transaction.snapshot)
     done = Change(snapshot.manifest)
     dead: set[int] = set()
     missing: list[str] = []
@@ -161,7 +162,7 @@ class Merge:
         )
         if self.delete_missing:
             missing = snapshot.documents.ids(np.flatnonzero(unseen))
-            key = _document_key(manifest)
+            key = document_key(manifest)
             self._done.deleted += len({key(name) if key else name for name in missing.values()})
             self._dead.update(missing)
         self._done.manifest = _publish(self.transaction, self._dead, staging)
@@ -180,7 +181,8 @@ class Merge:
         self, documents: Iterable[Document], unseen: Mask, progress: Progress
     ) -> Iterator[Document]:
         """Yield the rows to be stored; note what they replace, and which rows were named."""
-        stored_documents, lookup = self.transaction.snapshot.documents, _lookup(self.transaction)
+        snapshot = self.transaction.snapshot
+        stored_documents, lookup = snapshot.documents, look_up(snapshot)
         stream, ids = iter(documents), IdSet()
         number = 0
         while batch := list(islice(stream, BATCH)):
@@ -276,17 +278,6 @@ def _publish(transaction: Transaction, dead: set[int], staging: Staging | None) 
         deleted=deleted,
         previous=manifest,
     )
-
-
-def _lookup(transaction: Transaction) -> IdLookup:
-    snapshot = transaction.snapshot
-    key = _document_key(snapshot.manifest)
-    return IdLookup(snapshot.documents, snapshot.rows.everything.mask, key)
-
-
-def _document_key(manifest: Manifest) -> Callable[[str], str] | None:
-    """Return what turns a stored id into its document's; None where they are the same."""
-    return (lambda stored_id: split_passage_id(stored_id)[0]) if manifest.passages else None
 
 
 def _stored_form(document: Document) -> tuple[str, str, str, str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from indexes.search.selection import IdLookup
 from indexes.snapshot import Snapshot
+from indexes.storage.manifest import Manifest
 from retrieval.passages import read_passage, split_passage_id
 from retrieval.types import Document, Passage
 
-__all__ = ["Fetcher"]
+__all__ = ["Fetcher", "document_key", "look_up"]
 
 
 class Fetcher:
@@ -23,8 +24,7 @@ class Fetcher:
     def __init__(self, snapshot: Snapshot) -> None:
         self._documents = snapshot.documents
         self._in_passages = bool(snapshot.manifest.passages)
-        key = (lambda stored: split_passage_id(stored)[0]) if self._in_passages else None
-        self._lookup = IdLookup(snapshot.documents, snapshot.rows.everything.mask, key)
+        self._lookup = look_up(snapshot)
 
     def fetch(self, doc_ids: Iterable[str]) -> dict[str, Document]:
         """Return the documents that there are, by id, passages put together again."""
@@ -34,6 +34,17 @@ class Fetcher:
             stored = list(self._documents.documents(np.array(rows)).values())
             documents[doc_id] = _join(doc_id, stored) if self._in_passages else stored[0]
         return documents
+
+
+def look_up(snapshot: Snapshot) -> IdLookup:
+    """Return what finds the live rows of document ids; reads every id."""
+    key = document_key(snapshot.manifest)
+    return IdLookup(snapshot.documents, snapshot.rows.everything.mask, key)
+
+
+def document_key(manifest: Manifest) -> Callable[[str], str] | None:
+    """Return what turns a stored id into its document's; None where they are the same."""
+    return (lambda stored_id: split_passage_id(stored_id)[0]) if manifest.passages else None
 
 
 def _join(doc_id: str, stored: Sequence[Document]) -> Document:
