@@ -1,26 +1,35 @@
-"""Files of vectors: Parquet, NumPy, CSV and JSON lines, as the ending of a name says."""
+"""Files of vectors: Parquet, NumPy, CSV and JSON lines, as the ending of a name says.
+
+What is embedded can be kept while they are made, so that a long run goes on where it was ended.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cli.output import atomic_output, is_special
 
 if TYPE_CHECKING:
     from retrieval import Fingerprint, Vectors
 
-__all__ = ["ENDINGS", "output_files", "write_vectors"]
+__all__ = ["ENDINGS", "Encode", "Made", "keep_parts", "output_files", "write_vectors"]
 
 Rows = Sequence[tuple[str, str]]
 """Ids and texts."""
 Write = Callable[[Rows, "Vectors"], None]
 """Adds rows with their vectors (N, D) to a file."""
+
+Encode = Callable[[Sequence[str]], "Vectors"]
+"""Texts to their vectors, float32 (N, D)."""
 
 _ROWS_AT_A_TIME = 512
 
@@ -183,3 +192,77 @@ def _numbers(vectors: Vectors) -> Iterator[list[float]]:
 
 _WRITERS = {".parquet": _parquet, ".npy": _npy, ".csv": _csv, ".jsonl": _jsonl}
 ENDINGS = ".parquet, .npy, .csv or .jsonl"
+
+
+class Made(NamedTuple):
+    """What vectors are: their length D, the model that makes them, "query" or "document"."""
+
+    dimension: int
+    fingerprint: Fingerprint
+    role: str
+
+
+@contextmanager
+def keep_parts(
+    out: Path,
+    encode: Encode,
+    made: Made,
+    advance: Callable[[int], None],
+) -> Iterator[Encode]:
+    """Give an ``encode`` that keeps what each call returned in ``OUT.parts``, and reads it there.
+
+    A part is named by model, role and texts, so one of other texts is never taken for these. The
+    folder is deleted when the block succeeds.
+
+    Parameters
+    ----------
+    made : what the vectors are.
+    advance : called with the number of texts that were read instead of embedded.
+
+    Raises
+    ------
+    StorageError : a part cannot be written; those before it are kept.
+    """
+    from retrieval.disk import replace_file
+    from retrieval.errors import StorageError
+    from retrieval.texts import text_digest
+
+    folder = out.with_name(f"{out.name}.parts")
+
+    def encode_or_read(texts: Sequence[str]) -> Vectors:
+        import numpy as np
+
+        name = blake2b(f"{made.fingerprint.digest} {made.role}".encode(), digest_size=16)
+        for text in texts:
+            name.update(text_digest(text))
+        part = folder / f"{name.hexdigest()}.npy"
+        kept = _read_part(part, (len(texts), made.dimension))
+        if kept is not None:
+            advance(len(texts))
+            return kept
+        vectors = encode(texts)
+        stream = io.BytesIO()
+        np.save(stream, vectors, allow_pickle=False)
+        try:
+            folder.mkdir(exist_ok=True)
+            replace_file(part, stream.getvalue())
+        except (OSError, StorageError) as error:
+            raise StorageError(
+                f"{folder}: a part of the vectors cannot be kept ({error}). Free some space, and "
+                f"run the command again with --resume: what was embedded before is there."
+            ) from error
+        return vectors
+
+    yield encode_or_read
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_part(part: Path, shape: tuple[int, int]) -> Vectors | None:
+    """Return the vectors of a part, None where it is not there or not whole."""
+    import numpy as np
+
+    try:
+        vectors: Vectors = np.load(part, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return vectors if vectors.shape == shape and vectors.dtype == np.float32 else None

@@ -29,9 +29,8 @@ from cli.options import (
     TrustOption,
 )
 from cli.output import check_output, confirm_replacing
-from cli.parts import Encode, Made, keep_parts
 from cli.reading import warn_cut
-from cli.vectors import ENDINGS, output_files, write_vectors
+from cli.vectors import ENDINGS, Encode, Made, keep_parts, output_files, write_vectors
 
 __all__ = ["Role", "embed"]
 
