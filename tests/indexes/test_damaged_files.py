@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.lab.attack.flip import DAMAGES
 from indexes import Index, IndexConfig, read_manifest
 from indexes.storage.manifest import MANIFEST_NAME
 from retrieval import Document
@@ -17,33 +18,6 @@ KEEP = IndexConfig(compact_share=1.0)
 KINDS = [("faiss", "Flat"), ("faiss", "HNSW8"), ("faiss", "IVF4,Flat"), ("qdrant", "HNSW")]
 QUERIES = fakes.HashingEncoder().encode_queries(["one", "two", "three"])
 FILTERS = (None, "n >= 7 and n != 12")
-
-
-def flip(content, chosen):
-    content[chosen.randrange(len(content))] ^= 1 << chosen.randrange(8)
-
-
-def zero(content, chosen):
-    start = chosen.randrange(len(content))
-    content[start : start + 4096] = bytes(len(content[start : start + 4096]))
-
-
-def randomise(content, chosen):
-    start = chosen.randrange(len(content))
-    content[start : start + 512] = chosen.randbytes(len(content[start : start + 512]))
-
-
-def truncate(content, chosen):
-    del content[chosen.randrange(len(content)) :]
-
-
-def swap(content, chosen):
-    """Exchange two parts, so that no byte is lost."""
-    half = len(content) // 2
-    content[:half], content[half : 2 * half] = content[half : 2 * half], content[:half]
-
-
-DAMAGES = [flip, zero, randomise, truncate, swap]
 
 
 def make(folder, backend, factory):

@@ -1,0 +1,148 @@
+"""What the attacks share: a model that hashes, documents, a table, and child processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+import numpy as np
+
+from retrieval import Document, Fingerprint, Vectors
+
+__all__ = ["BACKENDS", "Attack", "HashingModel", "Tally", "make_documents", "run_child"]
+
+BACKENDS = ("faiss", "qdrant")
+DIMENSION = 16
+CHILD_SECONDS = 120.0
+MOST_SHOWN = 20
+PRELOADED = (
+    *("faiss", "tantivy", "qdrant_edge", "pyarrow.dataset"),
+    *("indexes", "indexes.backends.qdrant.edge", "indexes.lexical.arm"),
+    *("benchmarks.lab.attack.kill", "benchmarks.lab.attack.flip"),
+)
+"""Imported once and not in each child."""
+
+Role = Literal["query", "document"]
+
+
+class HashingModel:
+    """Unit vectors seeded by a hash of the text, so that every right answer is known."""
+
+    dimension = DIMENSION
+    fingerprint = Fingerprint("hash", {"model": "hash", "dimension": DIMENSION, "normalize": True})
+    max_tokens = 512
+    normalized = True
+    device = "cpu"
+    dtype = "float32"
+
+    def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[list[int], list[bool]]:
+        """Return a token a word, at least one, and what is cut."""
+        counts = [max(1, len(text.split())) for text in texts]
+        return [min(n, self.max_tokens) for n in counts], [n > self.max_tokens for n in counts]
+
+    def encode_documents(self, texts: Sequence[str]) -> Vectors:
+        """Return float32 (N, D), rows of length 1."""
+        rows = np.empty((len(texts), DIMENSION), dtype=np.float32)
+        for row, text in enumerate(texts):
+            digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            vector = np.random.default_rng(int.from_bytes(digest, "little")).standard_normal(
+                DIMENSION
+            )
+            rows[row] = vector / np.linalg.norm(vector)
+        return rows
+
+    encode_queries = encode_documents
+
+
+def make_documents(count: int, prefix: str = "d", version: str = "text") -> list[Document]:
+    """Return documents d0 and up with a number each."""
+    return [
+        Document(f"{prefix}{n}", f"{version} {n} of {prefix}", metadata={"n": n})
+        for n in range(count)
+    ]
+
+
+@dataclass
+class Tally:
+    """How often each test was done, and what failed."""
+
+    done: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, test: str, failure: str = "") -> None:
+        """Count a test; ``failure`` is empty where all was as promised."""
+        self.done[test] += 1
+        if failure:
+            self.failures.append((test, failure))
+
+    def show(self) -> str:
+        """Return a table of test, count and failures, and the failures below it."""
+        failed = Counter(test for test, _ in self.failures)
+        lines = ["| test | count | failures |", "|---|---:|---:|"]
+        lines += [f"| {test} | {n:,} | {failed[test]} |" for test, n in sorted(self.done.items())]
+        lines.append(f"| all | {self.done.total():,} | {len(self.failures)} |")
+        lines += [f"- {test}: {what}" for test, what in self.failures[:MOST_SHOWN]]
+        if len(self.failures) > MOST_SHOWN:
+            lines.append(f"- and {len(self.failures) - MOST_SHOWN} more")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """How long an attack lasts, and from where its chances come.
+
+    Attributes
+    ----------
+    seed : of every choice.
+    count : the most tests.
+    seconds : after which no test begins.
+    """
+
+    seed: int
+    count: int
+    seconds: float
+    started: float = field(default_factory=time.monotonic)
+
+    def goes_on(self, done: int) -> bool:
+        """Return whether another test is to begin."""
+        return done < self.count and time.monotonic() - self.started < self.seconds
+
+
+def run_child(work: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
+    """Return what ``work`` returned in a process of its own, and how it ended otherwise.
+
+    The second is "", "killed by signal N", "hung", or the exception in one line.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(theirs, work, arguments))
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(CHILD_SECONDS):
+            process.kill()
+            return None, "hung"
+        found: tuple[Any, str] = ours.recv()
+    except EOFError:
+        found = (None, "")
+    finally:
+        process.join()
+        ours.close()
+    if process.exitcode and process.exitcode < 0:
+        return None, f"killed by signal {-process.exitcode}"
+    return found
+
+
+def _answer(place: Connection, work: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    try:
+        answer = (work(*arguments), "")
+    except BaseException as error:
+        answer = (None, f"{type(error).__name__}: {' '.join(str(error).split())}")
+    place.send(answer)
