@@ -196,6 +196,19 @@ def test_pauses_double_and_end_in_one_line(server, options):
     assert pauses == pytest.approx([0.001, 0.002, 0.004, 0.008, 0.016])
 
 
+def test_a_search_does_not_ask_a_server_that_is_down_for_long(
+    tmp_path, write_with, server, options, encoder, documents
+):
+    write_with(options, encoder, documents, tmp_path / "i")
+    index = Index.open(tmp_path / "i")
+    server.failures.append(["POST", "/query/batch", 503, 99, {}])
+    with pytest.raises(StorageError, match="not now"):
+        index.search(encoder.encode_queries(["x"]), 3)
+    assert len(server.sent("POST", "/query/batch")) == 3  # two pauses, 1.5 s together
+    server.failures.clear()
+    assert index.search(encoder.encode_queries(["x"]), 3)[0]
+
+
 def test_the_upload_ends_when_the_server_has_indexed(
     tmp_path, write_with, server, options, encoder, documents
 ):
