@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
+import re
 import shutil
 import tempfile
 import warnings
@@ -13,9 +15,10 @@ from typing import Any
 
 from benchmarks.lab.attack.common import Attack, HashingModel, Tally, make_documents
 from benchmarks.lab.attack.flip import DAMAGES
+from embedder.training import example
 from embedder.training.config import load_config
 from embedder.variants import parse_model_name
-from indexes import Index, read_manifest
+from indexes import Index, IndexConfig, read_manifest
 from indexes.storage.manifest import MANIFEST_NAME
 from retrieval.corpus import read_corpus, read_queries
 from retrieval.errors import MillpondError
@@ -23,35 +26,31 @@ from retrieval.filters import parse_filter
 
 __all__ = ["attack_by_input"]
 
+RECORDS = (
+    {"_id": "a", "text": "mills", "title": None, "year": 2020, "tags": ["x", "y"], "open": True},
+    {"_id": "b", "text": "ponds", "year": None, "score": 1e308, "day": "2020-02-29"},
+)
+TABLE = b'id,title,text,year\na,"A ""quoted"" one",mills,2020\nb,,"two\nlines",\n'
 CORPORA = {
-    "c.jsonl": b'{"_id": "a", "text": "mills", "year": 2020, "tags": ["x"]}\n{"_id": "b", '
-    b'"text": "ponds", "year": null, "score": 1e308}\n' * 3,
-    "c.csv": b'id,title,text,year\na,"A ""quoted"" one",mills,2020\nb,,"two\nlines",\n',
+    "c.jsonl": "\n".join(map(json.dumps, RECORDS)).encode(),
+    "c.csv": TABLE,
+    "c.jsonl.gz": gzip.compress("\n".join(map(json.dumps, RECORDS)).encode()),
     "c.tsv": "id\ttext\na\tmills\nb\tÄpfel\n".encode(),
     "c.txt": "# Title\n\nA text with ümläuts.\n".encode(),
 }
 QUERIES = {"q.jsonl": b'{"_id": "1", "text": "who mills?"}\n', "q.tsv": b"1\twho mills?\n"}
 FILTERS = (
     'n >= 3 and (n != 5 or not n in [1, 2.5, "x"])',
-    "n == null or n < -1e400",
-    'lang in ["en", "de"] and has(tags, "x")',
+    "n == null or n < -1e300 or (((n > 2)))",
+    'lang in ["en", "de"] and tags contains "x"',
 )
-CONFIG = b"""base = "smollm2-135m"
-variant = "model1"
-output = "out"
-seed = 1
-[data]
-sources = ["pairs.jsonl"]
-[loss]
-temperature = 0.05
-[optimizer]
-learning_rate = 1e-4
-"""
+CONFIG = Path(example.__file__).with_name("example.toml").read_text(encoding="utf-8")
+ODD_TOML = ("-1", "0", "1e400", "nan", '""', '"x"', "[]", "{}", "[[1]]", "true", "2020-01-01", "")
 NAMES = ("smollm2-135m:mean+causal,max_tokens=64", "org/name@main:eos+causal", "./folder:model1")
 BODIES = {
-    "/v1/embeddings": {"input": ["a", "b"], "model": "hash", "dimensions": 8},
+    "/v1/embeddings": {"input": ["a", "b"], "model": "hash", "encoding_format": "base64"},
     "/v1/search": {"query": "mills", "k": 3, "filter": "n > 2", "mode": "hybrid", "weight": 0.5},
-    "/embed": {"inputs": ["a", "b"], "truncate": True, "normalize": False},
+    "/embed": {"inputs": ["a", "b"], "truncate": True, "normalize": True},
     "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}},
     "/tokenize": {"inputs": "a b", "add_special_tokens": False},
     "/api/embed": {"model": "hash", "input": "a"},
@@ -60,6 +59,9 @@ ODD: tuple[Any, ...] = (
     *(None, True, -1, 0, 10**30, 1e308, float("nan")),
     *("", "\x00", "\ud800", "x" * 999, [], {}, [[]]),
 )
+
+
+_KEY = re.compile(r"(# )?\w+ = ")
 
 
 def damage(content: bytes, draw: random.Random) -> bytes:
@@ -98,11 +100,20 @@ class _Range:
         shutil.copytree(home / "i", self.copy)
 
     def try_corpus(self) -> None:
-        """Read a damaged corpus."""
+        """Read, and sometimes index, a corpus that was damaged, or of odd values."""
         name = self.draw.choice(list(CORPORA))
+        content = damage(CORPORA[name], self.draw)
+        if name == "c.jsonl" and self.draw.random() < 0.7:
+            records = [distort(record, self.draw) for record in RECORDS]
+            content = "\n".join(map(json.dumps, records)).encode()
         place = self.home / name
-        place.write_bytes(damage(CORPORA[name], self.draw))
-        for _ in read_corpus(place, skip_bad=self.draw.random() < 0.5):
+        place.write_bytes(content)
+        corpus = read_corpus(place, skip_bad=self.draw.random() < 0.5)
+        if self.draw.random() < 0.3:
+            config = IndexConfig(overwrite=True, restart=True, language="english")
+            made = Index.create(self.home / "new", HashingModel(), corpus, config)
+            made.search(HashingModel().encode_queries(["x"]), 3)
+        for _ in corpus:
             pass
 
     def try_queries(self) -> None:
@@ -120,9 +131,17 @@ class _Range:
         self.index.count(text)
 
     def try_config(self) -> None:
-        """Read a damaged training config."""
+        """Read a training config that was damaged, or of odd values."""
+        content = damage(CONFIG.encode(), self.draw)
+        if self.draw.random() < 0.7:
+            lines = CONFIG.splitlines()
+            keys = [number for number, line in enumerate(lines) if _KEY.match(line)]
+            number = self.draw.choice(keys)
+            key, _, _ = lines[number].partition("=")
+            lines[number] = f"{key.lstrip('# ')}= {self.draw.choice(ODD_TOML)}"
+            content = "\n".join(lines).encode()
         place = self.home / "train.toml"
-        place.write_bytes(damage(CONFIG, self.draw))
+        place.write_bytes(content)
         load_config(place)
 
     def try_manifest(self) -> None:

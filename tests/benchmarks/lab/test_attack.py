@@ -1,12 +1,18 @@
 """The attacks of the lab: a few of each, and that they notice what they look for."""
 
+import json
 import os
 
 import pytest
 
 from benchmarks.lab.attack import flip, fuzz, kill, serve
-from benchmarks.lab.attack.common import Attack, Tally, run_child
+from benchmarks.lab.attack.common import Attack, HashingModel, Tally, make_documents, run_child
+from embedder.training.config import load_config
+from embedder.variants import parse_model_name
+from indexes import Index
+from retrieval.corpus import read_corpus, read_queries
 from retrieval.errors import UsageError
+from retrieval.filters import parse_filter
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
 
@@ -42,6 +48,26 @@ def test_malformed_input_may_be_refused_in_one_line_alone(raised, failure):
         raise raised
 
     assert fuzz._try(case).startswith(failure) and bool(fuzz._try(case)) == bool(failure)
+
+
+def test_every_input_is_read_before_it_is_damaged(tmp_path):
+    for name, content in {**fuzz.CORPORA, **fuzz.QUERIES}.items():
+        (tmp_path / name).write_bytes(content)
+        read = read_queries if name.startswith("q") else read_corpus
+        assert list(read(tmp_path / name)), name
+    (tmp_path / "train.toml").write_text(fuzz.CONFIG)
+    load_config(tmp_path / "train.toml")
+    for name in fuzz.NAMES:
+        parse_model_name(name, "model1")
+    for text in fuzz.FILTERS:
+        parse_filter(text)
+    refused = {"/tokenize"}  # the model of the attack does not show its tokens
+    index = Index.create(tmp_path / "i", HashingModel(), make_documents(12))
+    with serve.serving(index) as post:
+        answers = {
+            path: post(path, json.dumps(body).encode()) for path, body in fuzz.BODIES.items()
+        }
+    assert {path for path, (status, _) in answers.items() if status != 200} == refused
 
 
 def test_a_damaged_file_has_to_be_named_by_check_and_by_a_wrong_search(tmp_path):
