@@ -67,7 +67,7 @@ class Health(BaseModel):
     )
 
 
-@_HEALTH_ROUTER.get("/health/live")
+@_HEALTH_ROUTER.get("/health/live", response_model_exclude={"indexes"})
 async def show_live() -> Health:
     """Return 200 for as long as the process answers at all."""
     return Health(live=True, ready=True)
