@@ -21,10 +21,10 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from embedder.serving import embeddings_api, ollama_api, rerank_api, search_api, tei_api
 from embedder.serving.errors import install_handlers
 from embedder.serving.metrics import log_event
 from embedder.serving.middleware import BodyLimit, HostGate, KeyGate, Recorder, has_key
+from embedder.serving.routes import ollama, openai, rerank, search, tei
 from embedder.serving.server import Server, ServerDep
 
 __all__ = ["HEADERS", "STATIC", "build_app", "render_docs"]
@@ -235,11 +235,11 @@ def build_app(server: Server) -> FastAPI:
     )
     app.state.server = server
     for router in (
-        embeddings_api.ROUTER,
-        search_api.ROUTER,
-        rerank_api.ROUTER,
-        tei_api.ROUTER,
-        ollama_api.ROUTER,
+        openai.ROUTER,
+        search.ROUTER,
+        rerank.ROUTER,
+        tei.ROUTER,
+        ollama.ROUTER,
         _HEALTH_ROUTER,
         _PAGES_ROUTER,
     ):

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from starlette.responses import Response
 
 from embedder.serving.bodies import JsonRoute, write_rows
-from embedder.serving.embeddings_api import TextList, check_dimension, truncate_vectors
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
+from embedder.serving.routes.openai import TextList, check_dimension, truncate_vectors
 from embedder.serving.server import ServerDep, in_thread
 from retrieval.scores import unit_rows
 

@@ -10,13 +10,13 @@ from starlette.responses import Response
 
 from embedder.engine.text import Side
 from embedder.serving.bodies import JsonRoute, write_rows
-from embedder.serving.embeddings_api import (
+from embedder.serving.errors import ERROR_RESPONSES, ApiError
+from embedder.serving.routes.openai import (
     TextList,
     check_dimension,
     truncate_vectors,
     write_vectors,
 )
-from embedder.serving.errors import ERROR_RESPONSES, ApiError
 from embedder.serving.served import Role, ServedModel, ShownToken
 from embedder.serving.server import Server, ServerDep, in_thread
 from retrieval.protocols import Vectors
