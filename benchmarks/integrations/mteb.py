@@ -254,7 +254,11 @@ class MtebSearch(MtebEncoder):
             self.encoder,
             _read_documents(corpus, task),
             IndexConfig(
-                backend=self._backend, factory=self._factory, overwrite=True, corpus_name=task
+                backend=self._backend,
+                factory=self._factory,
+                arms=["dense"],
+                overwrite=True,
+                corpus_name=task,
             ),
         )
         self._retriever = Retriever(self.encoder, Index.open(folder))

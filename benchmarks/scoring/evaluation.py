@@ -254,13 +254,14 @@ def _index(
 
 def _counted(documents: Corpus, model: LoadedModel) -> Corpus | CountedDocuments:
     """Return the documents, counted as they are read if the model's tokens can be counted."""
-    from embedder import Embedder
+    if not type(model.encoder).__module__.startswith("embedder."):  # torch stays out
+        return documents
     from embedder.coverage import CountedDocuments
-    from embedder.models.sentence_transformers.encoder import SentenceTransformersEncoder
+    from embedder.embedder import Embedder
+    from embedder.models.sentence_transformers import SentenceTransformersEncoder
 
-    if isinstance(model.encoder, Embedder | SentenceTransformersEncoder):
-        return CountedDocuments(documents, model.encoder)
-    return documents
+    assert isinstance(model.encoder, Embedder | SentenceTransformersEncoder)
+    return CountedDocuments(documents, model.encoder)
 
 
 def _describe_cut(cut: Mapping[str, int] | None) -> list[str]:

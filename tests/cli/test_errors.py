@@ -225,7 +225,7 @@ def test_a_disk_that_is_full_while_indexing(millpond, corpus, tmp_path, monkeypa
 def test_an_unexpected_error_is_one_line_and_a_traceback_on_request(
     millpond, index_folder, monkeypatch
 ):
-    def fail(self, text, k, *, where):
+    def fail(self, text, k, **choices):
         raise TypeError("no\nway")
 
     monkeypatch.setattr("retrieval.retriever.Retriever.search", fail)
@@ -239,7 +239,7 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_on_request(
 
 
 def test_ctrl_c_is_one_line_and_130(millpond, index_folder, monkeypatch):
-    def interrupt(self, text, k, *, where):
+    def interrupt(self, text, k, **choices):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("retrieval.retriever.Retriever.search", interrupt)

@@ -46,5 +46,5 @@ def test_a_batch_can_be_of_one_source():
 
 
 def test_weights_that_leave_no_batch_are_refused():
-    with pytest.raises(UsageError, match="the weights leave 1 pairs in an epoch"):
+    with pytest.raises(UsageError, match="the weights leave 1 pair in an epoch"):
         BatchSampler([8], [0.1], 8, seed=0)

@@ -115,4 +115,5 @@ def test_the_manifest_tells_the_place_and_the_type(tmp_path, encoder, documents)
         "hnsw_ef": 128,
     }
     assert QdrantOptions.from_manifest(manifest) == QdrantOptions()
-    assert set(manifest.libraries) == {"python", "numpy", "pyarrow", "qdrant-edge-py"}
+    libraries = {"python", "numpy", "pyarrow", "qdrant-edge-py", "tantivy", "PyStemmer"}
+    assert set(manifest.libraries) == libraries

@@ -55,6 +55,7 @@ def test_an_index_on_a_server_finds_its_documents(folder, server, encoder, docum
     assert sorted(path.name for path in folder.iterdir()) == [
         "documents",
         "fields.arrow",
+        "lexical",
         "manifest.json",
         "qdrant",
         "vectors",
