@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from cli.hits import to_json
 
 if TYPE_CHECKING:
     from indexes import Index
+    from retrieval import Fingerprint
     from retrieval.retriever import Retriever
 
 __all__ = ["MOST_CHARACTERS", "MOST_HITS", "build_server"]
@@ -55,10 +57,19 @@ def build_server(retrievers: Mapping[str, Retriever], version: str = "") -> MCPS
 
 
 class _Tools:
-    """What an assistant can call; one call at a time, since a model computes for one."""
+    """What an assistant can call; one call at a time, since a model computes for one.
+
+    Each call sees what other processes have made of an index since.
+    """
 
     def __init__(self, retrievers: Mapping[str, Retriever]) -> None:
+        from indexes.following import Follower
+
         self._retrievers = retrievers
+        self._followers = {
+            name: Follower(_index_of(retriever), partial(_check_model, retriever))
+            for name, retriever in retrievers.items()
+        }
         self._lock = Lock()
 
     def search(
@@ -80,6 +91,7 @@ class _Tools:
         if not query.strip():
             raise ToolError("The query is blank; send what to look for.")
         with self._lock, _tool_errors():
+            self._renew(name)
             hits = retriever.search(query, k, where=filter, mode=mode)
         return {"index": name, "hits": [_shorten(to_json(hit)) for hit in hits]}
 
@@ -92,6 +104,7 @@ class _Tools:
         """Return a document; a long one in parts, next_start says where the next begins."""
         name, retriever = self._find(index)
         with self._lock, _tool_errors():
+            self._renew(name)
             found = _index_of(retriever).fetch([doc_id])
         if doc_id not in found:
             raise ToolError(f"The index {name} has no document {doc_id!r}. Send a doc_id of a hit.")
@@ -108,6 +121,9 @@ class _Tools:
 
     def list_indexes(self) -> dict[str, Any]:
         """Return the indexes that can be searched, the default one first."""
+        with self._lock, _tool_errors():
+            for name in self._retrievers:
+                self._renew(name)
         return {
             "indexes": [
                 {
@@ -120,6 +136,11 @@ class _Tools:
                 for name, retriever in self._retrievers.items()
             ]
         }
+
+    def _renew(self, name: str) -> None:
+        newer = self._followers[name].look()
+        if newer is not None:
+            self._retrievers[name].index = newer
 
     def _find(self, name: str | None) -> tuple[str, Retriever]:
         if name is None:
@@ -139,6 +160,12 @@ def _tool_errors() -> Iterator[None]:
         yield
     except MillpondError as error:
         raise ToolError(str(error)) from error
+
+
+def _check_model(retriever: Retriever, made: Fingerprint) -> None:
+    from retrieval.types import check_fingerprints
+
+    check_fingerprints(made, retriever.encoder.fingerprint)
 
 
 def _index_of(retriever: Retriever) -> Index:

@@ -100,8 +100,9 @@ class _RunIds:
 def _run_lines(query: Query, hits: Iterable[Hit], ids: _RunIds) -> Iterator[str]:
     """Yield TREC run lines; nine digits keep every float32 score distinct."""
     query_id = ids(query.query_id)
-    for hit in hits:
-        yield f"{query_id} Q0 {ids(hit.doc_id)} {hit.rank} {hit.score:.9g} {RUN_TAG}\n"
+    best = {hit.doc_id: hit for hit in reversed(list(hits))}  # one id in several indexes: the best
+    for rank, hit in enumerate(reversed(best.values()), start=1):
+        yield f"{query_id} Q0 {ids(hit.doc_id)} {rank} {hit.score:.9g} {RUN_TAG}\n"
 
 
 @contextmanager

@@ -82,14 +82,18 @@ class Snapshot:
         """
         manifest = read_manifest(folder)
         while True:
+            # A writer may replace the index after the manifest was read.
             try:
-                return cls._open_checked(folder, manifest, checksums)
+                snapshot = cls._open_checked(folder, manifest, checksums)
             except IndexCorruptError:
-                # A writer may have replaced the index since the manifest was read.
                 newer = read_manifest(folder)
                 if newer == manifest:
                     raise
-                manifest = newer
+            else:
+                newer = read_manifest(folder) if snapshot.lexical_fault else manifest
+                if newer == manifest:
+                    return snapshot
+            manifest = newer
 
     @classmethod
     def _open_checked(cls, folder: Path, manifest: Manifest, checksums: bool) -> Snapshot:
@@ -138,10 +142,8 @@ class Snapshot:
         rows = RowTable(manifest.rows, manifest.schema, fields, deleted, blank)
         found = rows.meaningful.mask
         engine = backend.open(OpenRequest(folder, manifest, stored, documents, found))
-        lexical, fault = open_arm(folder, manifest)
-        if lexical_fault or fault:
-            lexical = None
-        return cls(manifest, engine, stored, documents, rows, lexical, lexical_fault or fault)
+        lexical, fault = (None, lexical_fault) if lexical_fault else open_arm(folder, manifest)
+        return cls(manifest, engine, stored, documents, rows, lexical, fault)
 
     def as_exact(self) -> Snapshot:
         """Return the same index, searched by comparing every vector, to measure recall against."""

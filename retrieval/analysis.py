@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from functools import cache, lru_cache
 from itertools import chain, islice
 
@@ -79,6 +79,7 @@ class Analyser:
         self._is_stop_word = _stop_words(language)
         self._words = lru_cache(REMEMBERED_RUNS)(self._split)
         self._telling = lru_cache(REMEMBERED_RUNS // 16)(self._split_query)
+        self._asked_for = lru_cache(4)(lambda query: frozenset(self.query_tokens(query)))
 
     def tokens(self, text: str) -> list[str]:
         """Return the words of a document, in order, as often as they are there."""
@@ -109,7 +110,7 @@ class Analyser:
 
         Each once, in the order in which they first come.
         """
-        wanted = set(self.query_tokens(query))
+        wanted = self._asked_for(query)
         found: dict[str, None] = {}
         for run, spaced in _runs(text):
             if spaced:
@@ -119,7 +120,7 @@ class Analyser:
             found.update(dict.fromkeys(_covered(run, wanted)))
         return list(found)
 
-    def _written(self, run: str, wanted: set[str]) -> str:
+    def _written(self, run: str, wanted: Set[str]) -> str:
         """Return the run, or the only part of it that is wanted."""
         parts = [part for part in _JOINTS.split(_APOSTROPHES.sub("-", run)) if part]
         hits = [part for part in parts if not wanted.isdisjoint(self._words(part))]

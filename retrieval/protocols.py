@@ -90,7 +90,11 @@ class Reranker(Protocol):
         ...
 
     def score(self, query: str, documents: Sequence[str]) -> Floats:
-        """Return one score per document, float32 (N,), in the order given."""
+        """Return one number per document, float32 (N,), by which they are ordered."""
+        ...
+
+    def activate(self, outputs: Floats) -> Floats:
+        """Return the scores to show for these numbers; higher ones may become equal."""
         ...
 
     def take_cut(self) -> int:

@@ -17,11 +17,13 @@ CANDIDATES = 50
 def rerank(reranker: Reranker, text: str, hits: Sequence[Hit], k: int) -> list[Hit]:
     """Return the k hits that a reranker scores highest, best first.
 
-    A hit's score is the reranker's, and ``first_stage`` what the search gave it. Equal scores stay
-    in the order of the search. The hits need their texts.
+    A hit's score is the reranker's, and ``first_stage`` what the search gave it. They are ordered
+    by the model's output, since an activation rounds large ones to 1; equal outputs stay in the
+    order of the search. The hits need their texts.
     """
-    scores = reranker.score(text, [f"{hit.title} {hit.text}".strip() for hit in hits])
-    order = sorted(range(len(hits)), key=lambda place: (-float(scores[place]), place))[:k]
+    outputs = reranker.score(text, [f"{hit.title} {hit.text}".strip() for hit in hits])
+    scores = reranker.activate(outputs)
+    order = sorted(range(len(hits)), key=lambda place: (-float(outputs[place]), place))[:k]
     return [
         replace(
             hits[place],

@@ -39,7 +39,7 @@ def bm25_fingerprint() -> Fingerprint:
             "b": B,
             "language": "detected",
             "analyser": ANALYSER_VERSION,
-            "bm25_version": 2,
+            "bm25_version": 3,
         },
     )
 

@@ -67,17 +67,26 @@ def mcp(
     from retrieval.retriever import Retriever
 
     retrievers: dict[str, Retriever] = {}
+    loaded: dict[str, Retriever] = {}
     for name, index in open_indexes(places):
         if name in retrievers:
             raise UsageError(f"Two indexes are called {name!r}. Give one a name, as in NAME=DIR.")
-        retrievers[name] = Retriever.open(
+        same = loaded.get(index.fingerprint.digest)
+        if same is not None:  # one model, loaded once
+            retrievers[name] = Retriever(same.encoder, index, reranker=same.reranker)
+            continue
+        first = next(iter(loaded.values()), None)
+        opened = Retriever.open(
             index,
             device=device,
-            reranker=rerank,
+            reranker=rerank if first is None else None,
             trust_remote_code=trust_remote_code,
             notify=message,
         )
-        note_untrained(retrievers[name].encoder)
+        if first is not None:
+            opened.reranker = first.reranker
+        note_untrained(opened.encoder)
+        retrievers[name] = loaded[index.fingerprint.digest] = opened
     server = build_server(retrievers, read_version())
     if http is None:
         server.run()

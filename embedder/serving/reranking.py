@@ -40,18 +40,20 @@ class Ranked:
 
     Attributes
     ----------
+    outputs : of the model, by which documents are ordered.
     tokens : how many the reranker read.
     truncated : how many documents it did not read to their end.
     """
 
     model: str
     scores: Floats
+    outputs: Floats
     tokens: int
     truncated: int
 
     def order(self) -> list[tuple[int, float]]:
         """Return place and score of each document, the best first, equal ones as they came."""
-        best_first = np.argsort(-self.scores, kind="stable")
+        best_first = np.argsort(-self.outputs, kind="stable")
         return [(int(place), float(self.scores[place])) for place in best_first]
 
 

@@ -326,9 +326,10 @@ class Server:
         pairs = await in_thread(self.tokenizing_thread, lambda: make_pairs(reranker, query, texts))
         if not truncate:
             _check_lengths(pairs, served, param)
-        outputs, tokens = await self._compute(request, served, pairs)
-        scores = outputs[:, 0] if raw else reranker.activate(outputs[:, 0])
-        return Ranked(reranker.name, scores, tokens, sum(pairs.truncated))
+        vectors, tokens = await self._compute(request, served, pairs)
+        outputs = vectors[:, 0]
+        scores = outputs if raw else reranker.activate(outputs)
+        return Ranked(reranker.name, scores, outputs, tokens, sum(pairs.truncated))
 
     async def _compute(
         self, request: Request, model: ServedModel, tokens: Tokens

@@ -15,6 +15,7 @@ from indexes.search.ranking import Found
 from indexes.search.selection import Selection
 from indexes.storage.manifest import Manifest
 from retrieval.analysis import ANALYSER_VERSION, Analyser
+from retrieval.errors import IndexCorruptError
 from retrieval.protocols import Floats, Mask, Rows
 
 __all__ = ["LexicalArm", "open_arm"]
@@ -27,7 +28,7 @@ FEW_ROWS = 1024
 
 
 class LexicalArm:
-    """Ranks the rows of an index by BM25, k1 = 1.2 and b = 0.75; opened at the first search.
+    """Ranks the rows of an index by BM25, k1 = 1.2 and b = 0.75.
 
     A score depends on the rows that were stored, deleted ones included until the index is
     compacted, and on nothing else: not on the order or the segments in which they were written.
@@ -36,20 +37,21 @@ class LexicalArm:
     ----------
     files : what ``store.write_rows`` left.
     language : of the analyser that made the words.
+
+    Raises
+    ------
+    IndexCorruptError : a file is missing or damaged.
     """
 
     def __init__(self, files: Sequence[Path], language: str) -> None:
         self._files = files
         self.language = language
+        self._opened = open_searcher(files)  # now: a writer may delete the files of an open index
 
     @cached_property
     def analyser(self) -> Analyser:
         """Turns texts into the words of this arm."""
         return Analyser(self.language)
-
-    @cached_property
-    def _opened(self) -> tuple[Any, Any]:
-        return open_searcher(self._files)
 
     @property
     def holds_words(self) -> bool:
@@ -132,6 +134,8 @@ class LexicalArm:
         _, searcher = self._opened
         hits = searcher.search(query, wanted, count=False).hits
         rows = searcher.fast_field_values(ROW, [place for _, place in hits])
+        if None in rows:
+            raise ValueError("a row number is missing")
         scores = np.fromiter((score for score, _ in hits), np.float32, len(hits))
         return scores / np.float32(K1 + 1), np.array(rows, np.int64)
 
@@ -169,7 +173,10 @@ def open_arm(folder: Path, manifest: Manifest) -> tuple[LexicalArm | None, str]:
             f"the lexical arm was made by version {version} of the analyser, and this millpond "
             f"has {ANALYSER_VERSION}"
         )
-    return LexicalArm([folder / name for name in names], str(language)), ""
+    try:
+        return LexicalArm([folder / name for name in names], str(language)), ""
+    except IndexCorruptError as error:
+        return None, str(error)
 
 
 def _any_of(queries: list[Any]) -> Any:

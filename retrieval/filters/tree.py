@@ -128,8 +128,8 @@ def check_depth(expression: Expression) -> None:
         pending.extend((child, below) for child in _children(node))
     if deepest > MAX_DEPTH:
         raise UsageError(
-            f"The filter nests and, or and not {deepest} levels deep; expected at most {MAX_DEPTH}. "
-            f"Write it flatter, with in [...] for many values of one field."
+            f"The filter nests and, or and not {deepest} levels deep; expected at most "
+            f"{MAX_DEPTH}. Write it flatter, with in [...] for many values of one field."
         )
 
 

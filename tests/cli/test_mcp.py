@@ -199,3 +199,11 @@ def test_over_http_other_hosts_are_refused(retriever, tmp_path):
 def answers(port):
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_changed_index_is_seen_by_the_next_call(call, retriever):
+    assert read(call("search", query="mills grind corn", k=1))["hits"][0]["doc_id"] == "b"
+    Index.open(retriever.index.folder, retriever.encoder).delete(["b"])
+    assert "b" not in [hit["doc_id"] for hit in read(call("search", query="mills"))["hits"]]
+    assert call("fetch", doc_id="b").is_error
+    assert read(call("list_indexes"))["indexes"][0]["documents"] == 2

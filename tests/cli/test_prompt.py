@@ -58,10 +58,17 @@ class Terminal:
         os.write(self._master, keys.encode())
         return self.read(until)
 
-    def read(self, until=PROMPT):
+    def interrupt(self, keys):
+        """Type, and press Ctrl-C until it is heard: a busy process may not be reading yet."""
+        os.write(self._master, keys.encode())
+        return self.read(again=b"\x03")
+
+    def read(self, until=PROMPT, again=b""):
         shown, deadline = "", time.monotonic() + 100
         while until is None or not shown.endswith(until):
             ready, _, _ = select.select([self._master], [], [], 1)
+            if not ready:
+                os.write(self._master, again)
             if ready:
                 try:
                     part = os.read(self._master, 4096)
@@ -164,7 +171,7 @@ def test_an_error_is_said_and_neither_ends_nor_changes_anything(terminal):
 
 def test_ctrl_c_clears_the_line_and_ctrl_d_ends(terminal):
     one = terminal()
-    shown = one.type("half a question\x03")
+    shown = one.interrupt("half a question")
     assert ids(shown) == []
     assert ids(one.type("mills\n"))[0] == "b"
     one.type("\x04", until=None)

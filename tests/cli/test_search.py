@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 
 import pytest
 from sentence_transformers import CrossEncoder
@@ -281,3 +282,14 @@ def test_candidates_without_a_reranker_are_refused(millpond, index_folder):
 
 def test_the_default_of_candidates_is_the_librarys():
     assert CANDIDATES == rerank.CANDIDATES
+
+
+def test_a_run_over_indexes_that_share_an_id_names_a_document_once(
+    millpond, index_folder, write_jsonl, tmp_path
+):
+    other = shutil.copytree(index_folder, tmp_path / "copy")
+    queries = write_jsonl("queries.jsonl", {"_id": "q", "text": "mills grind corn"})
+    run = millpond("search", index_folder, other, "--queries", queries, "--run", "-").stdout
+    rows = [line.split() for line in run.splitlines()]
+    assert len({row[2] for row in rows}) == len(rows)
+    assert [int(row[3]) for row in rows] == list(range(1, len(rows) + 1))

@@ -23,6 +23,9 @@ class FakeReranker:
         self.asked.append((query, list(documents)))
         return np.array([float(text.split()[-1]) for text in documents], dtype=np.float32)
 
+    def activate(self, outputs):
+        return np.minimum(outputs, 9.5)
+
     def take_cut(self):
         return 0
 
@@ -43,6 +46,12 @@ def test_hits_are_ordered_by_the_reranker_and_keep_what_the_search_gave():
     ]
     assert found[0].first_stage == ArmScore(0.25, 4)
     assert reranker.asked == [("q", ["x 2", "T x 7", "x 2", "x 9"])]
+
+
+def test_scores_that_the_activation_makes_equal_do_not_make_ties():
+    hits = [hit(1, "a", "x 10"), hit(2, "b", "x 12"), hit(3, "c", "x 11")]
+    found = rerank(FakeReranker(), "q", hits, 3)
+    assert [(one.doc_id, one.score) for one in found] == [("b", 9.5), ("c", 9.5), ("a", 9.5)]
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ __all__ = [
     "find_model",
     "find_place",
     "import_library",
+    "limit_positions",
     "load_sentence_transformers",
     "needs_sentence_transformers",
     "quiet",
@@ -187,7 +188,7 @@ def load_sentence_transformers(
                 trust_remote_code=trust_remote_code,
                 model_kwargs={"dtype": "float32"} if chosen.type == "cpu" else None,
             )
-            _limit_positions(model)
+            limit_positions(model)
             _apply(asked, model)
             encoder = SentenceTransformersEncoder(asked.name, model)
         except UsageError:
@@ -358,7 +359,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _limit_positions(model: Any) -> None:
+def limit_positions(model: Any) -> None:
     """Shorten the longest input to the positions that a model has; RoBERTa's begin after padding.
 
     sentence-transformers fails on longer texts where no file names the longest input.

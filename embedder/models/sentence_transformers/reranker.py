@@ -14,7 +14,12 @@ import numpy as np
 from embedder.engine.text import check_texts
 from embedder.environment import choose_device
 from embedder.models.sentence_transformers.encoder import check_threads, hash_weights
-from embedder.models.sentence_transformers.load import find_model, import_library, quiet
+from embedder.models.sentence_transformers.load import (
+    find_model,
+    import_library,
+    limit_positions,
+    quiet,
+)
 from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Floats, Notify, silent
 from retrieval.types import Fingerprint
@@ -29,8 +34,8 @@ _CUDA_BATCH_TOKENS = 65_536
 class Reranker:
     """A CrossEncoder of sentence-transformers, which scores each document for a query.
 
-    Scores are what the model's own activation makes of its output, by default a sigmoid: from 0
-    to 1, higher is more relevant. They compare documents of one query.
+    Its outputs order the documents of one query. The model's own activation, by default a sigmoid,
+    makes scores of them, from 0 to 1.
 
     Attributes
     ----------
@@ -67,7 +72,9 @@ class Reranker:
         return str(self._model.device)
 
     def score(self, query: str, documents: Sequence[str]) -> Floats:
-        """Return one score per document, float32 (N,), in the order given.
+        """Return the model's output for each document, float32 (N,), in the order given.
+
+        ``activate`` makes scores of it.
 
         Raises
         ------
@@ -77,7 +84,7 @@ class Reranker:
         lengths = self.count_tokens(query, documents)
         self._cut += sum(length > self.max_tokens for length in lengths)
         pairs = [(query, document) for document in documents]
-        return self.activate(self.score_pairs(pairs, lengths))
+        return self.score_pairs(pairs, lengths)
 
     def take_cut(self) -> int:
         """Return how many documents ``score`` has not read to their end since the last call."""
@@ -188,6 +195,7 @@ def load_reranker(
                 f"sentence-transformers cannot load the reranker {asked.shown!r}: {lines[0]} Name "
                 f"a folder of a CrossEncoder, or OWNER/NAME on the hub."
             ) from error
+    limit_positions(model)
     _check(asked.shown, model)
     return Reranker(asked.shown, model)
 

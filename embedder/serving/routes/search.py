@@ -26,6 +26,8 @@ __all__ = ["ROUTER"]
 ROUTER = APIRouter(prefix="/v1", tags=["Search"], responses=ERROR_RESPONSES, route_class=JsonRoute)
 
 HITS = 10
+_LONGEST_QUERY = 20_000
+"""Each word of a query is looked up, and asked of every hit."""
 _SHORT_FILTER = 1000
 """A filter of so many characters is read in a millisecond or two."""
 
@@ -131,7 +133,7 @@ async def search(body: SearchRequest, request: Request, server: ServerDep) -> Re
     if body.k > server.settings.search_hits:
         message = f"k is {body.k}; expected 1 to {server.settings.search_hits}."
         raise ApiError(400, message, None, "k")
-    blend = _choose(body, index)
+    blend = _choose(body, index, server)
     where = await _read_filter(body.filter, server)
     with server.admit():
         vector = await _find_vector(body, blend, index, request, server)
@@ -172,12 +174,20 @@ def _show(hit: Hit, index: str) -> SearchHit:
     )
 
 
-def _choose(body: SearchRequest, index: ServedIndex) -> Blend:
+def _choose(body: SearchRequest, index: ServedIndex, server: Server) -> Blend:
     """Return mode, fusion and weight, or raise a 400 for what does not fit the query or index."""
     if body.query is None and body.vector is None:
         raise ApiError(400, "A search needs query or vector, and neither arrived.", None, "query")
     if body.query is not None and not body.query.strip():
         raise ApiError(400, "query is empty; send what to look for.", None, "query")
+    if body.query is not None:
+        server.check_texts([body.query], "query")
+        if body.mode != DENSE and len(body.query) > _LONGEST_QUERY:
+            message = (
+                f"query has {len(body.query):,} characters; a search for words takes "
+                f"{_LONGEST_QUERY:,}. Shorten it, or send mode dense."
+            )
+            raise ApiError(413, message, "query_too_long", "query")
     mode = body.mode
     if body.query is None:
         if mode not in (None, DENSE):

@@ -113,6 +113,7 @@ def test_a_reranker_orders_the_hits(bench, tmp_path):
     assert not rest
     reranker = load_reranker(str(folder), "cpu")
     for query in read_hits(tmp_path / "results", result.model, result.task):
-        scores = reranker.score(query.query, [f"{h.title} {h.snippet}".strip() for h in query.hits])
+        texts = [f"{hit.title} {hit.snippet}".strip() for hit in query.hits]
+        scores = reranker.activate(reranker.score(query.query, texts))
         assert [hit.score for hit in query.hits] == pytest.approx(scores.tolist(), abs=1e-5)
         assert list(scores) == sorted(scores, reverse=True)

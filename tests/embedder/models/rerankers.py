@@ -8,8 +8,11 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3ForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
 )
 
+from benchmarks.lab.layouts.encoders import byte_tokenizer
 from tests.embedder.models.published_layouts import _SIZES, TOKENS, _tokenizer, write_json
 from tests.embedder.models.st_layouts import SMALL, word_pieces
 
@@ -34,6 +37,18 @@ def write_bert(folder, *, labels=1, activation=None):
     if activation:
         config.sentence_transformers = {"activation_fn": activation}
     BertForSequenceClassification(config).save_pretrained(folder)
+
+
+def write_roberta(folder):
+    """A head on RoBERTa, whose positions begin after the padding's; no file names its longest."""
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer("<s>", "</s>", "<unk>")
+    tokenizer.model_max_length = 10**30
+    tokenizer.save_pretrained(folder)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=LONGEST + 2, num_labels=1, **SMALL
+    )
+    RobertaForSequenceClassification(config).save_pretrained(folder)
 
 
 def _config(**more):

@@ -36,7 +36,8 @@ def test_scores_are_those_of_the_cross_encoder_whatever_the_batch(write, tmp_pat
     assert len(set(expected.round(5))) > 3  # scores that could not tell texts apart prove nothing
     for tokens in (1, 100, 8192):
         monkeypatch.setattr(module, "_BATCH_TOKENS", tokens)
-        found = load_reranker(str(tmp_path), "cpu").score(QUERY, TEXTS)
+        reranker = load_reranker(str(tmp_path), "cpu")
+        found = reranker.activate(reranker.score(QUERY, TEXTS))
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -44,14 +45,15 @@ def test_scores_are_those_of_the_cross_encoder_whatever_the_batch(write, tmp_pat
 def test_scores_are_what_the_sigmoid_makes_of_the_output(bert):
     reranker = load_reranker(str(bert), "cpu")
     outputs = reranker.score_pairs([(QUERY, text) for text in TEXTS], [9] * len(TEXTS))
-    np.testing.assert_allclose(1 / (1 + np.exp(-outputs)), reranker.score(QUERY, TEXTS), atol=1e-6)
+    np.testing.assert_array_equal(outputs, reranker.score(QUERY, TEXTS))
+    np.testing.assert_allclose(1 / (1 + np.exp(-outputs)), reranker.activate(outputs), atol=1e-6)
 
 
 def test_the_models_own_activation_is_used(tmp_path):
     rerankers.write_bert(tmp_path, activation="torch.nn.modules.linear.Identity")
     reranker = load_reranker(str(tmp_path), "cpu")
     outputs = reranker.score_pairs([(QUERY, text) for text in TEXTS], [9] * len(TEXTS))
-    np.testing.assert_allclose(reranker.score(QUERY, TEXTS), outputs, atol=1e-6)
+    np.testing.assert_array_equal(reranker.activate(outputs), outputs)
 
 
 def test_pairs_are_counted_before_they_are_cut(bert):
@@ -59,6 +61,13 @@ def test_pairs_are_counted_before_they_are_cut(bert):
     assert reranker.max_tokens == rerankers.LONGEST
     # [CLS] the mill pond [SEP] the pond [SEP]; and of twenty times "a mill ."
     assert reranker.count_tokens(QUERY, [TEXTS[0], TEXTS[2]]) == [8, 66]
+
+
+def test_no_pair_is_longer_than_the_positions_that_a_model_has(tmp_path):
+    rerankers.write_roberta(tmp_path)
+    reranker = load_reranker(str(tmp_path), "cpu")
+    assert reranker.max_tokens == rerankers.LONGEST
+    assert np.isfinite(reranker.score(QUERY, TEXTS)).all()
 
 
 def test_no_documents_have_no_scores(bert):

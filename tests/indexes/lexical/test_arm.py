@@ -134,5 +134,6 @@ def test_a_truncated_file_is_an_error_that_says_what_to_type(tmp_path, suffix):
     arm = make_arm(tmp_path / "lexical", make_texts(30))
     [path] = [path for path in (tmp_path / "lexical").iterdir() if path.name.endswith(suffix)]
     path.write_bytes(path.read_bytes()[:10])
-    with pytest.raises(IndexCorruptError, match=r"lexical arm .* is damaged.*--arms dense,lexical"):
-        arm.search("mill", 5, Selection(30))
+    message = r"lexical arm .* is damaged.*--arms dense,lexical"
+    with pytest.raises(IndexCorruptError, match=message):
+        LexicalArm(arm._files, "english").search("mill", 5, Selection(30))
