@@ -204,7 +204,7 @@ def _pairs(run: str) -> list[str]:
     return [run[place : place + 2] for place in range(len(run) - 1)]
 
 
-def _covered(run: str, wanted: set[str]) -> Iterator[str]:
+def _covered(run: str, wanted: Set[str]) -> Iterator[str]:
     """Yield the parts of a run that wanted pairs, or a wanted single character, cover."""
     covered = [False] * len(run)
     for place in range(len(run)):

@@ -1,8 +1,8 @@
 """Hybrid search: the best of the dense and of the lexical arm, fused into one ranking.
 
 The candidates of a query are the union of the best ``max(k, 100)`` of each arm. What one arm did
-not return is scored by it all the same, exactly, so that the fused score of a candidate does not
-depend on where a list was cut. Of several indexes the lists are merged before they are cut, and
+not return is scored by it all the same, exactly. The candidates decide where min-max puts 0, so
+scores of searches with other k above 100 differ a little. Of several indexes the lists are merged before they are cut, and
 scores are normalised over the candidates of all.
 """
 
