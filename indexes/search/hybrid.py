@@ -2,8 +2,8 @@
 
 The candidates of a query are the union of the best ``max(k, 100)`` of each arm. What one arm did
 not return is scored by it all the same, exactly. The candidates decide where min-max puts 0, so
-scores of searches with other k above 100 differ a little. Of several indexes the lists are merged before they are cut, and
-scores are normalised over the candidates of all.
+scores of searches with other k above 100 differ a little. Of several indexes the lists are merged
+before they are cut, and scores are normalised over the candidates of all.
 """
 
 from __future__ import annotations
