@@ -104,26 +104,23 @@ class Fields:
     template: str = ""
     encoding: str = ""
 
-    def or_those_of(self, manifest: Manifest) -> Fields:
-        """Return these; where none is typed, those that an index was made with."""
-        kept = dict(manifest.layout or {})
-        if self != Fields(encoding=self.encoding):
-            kept = {"encoding": kept.get("encoding", "")}
-        encoding = self.encoding or kept.pop("encoding", "")
-        typed = {"id": self.id, "title": self.title, "text": self.text, "template": self.template}
-        return Fields(**{**typed, **kept, "encoding": encoding})
-
     def read(
         self,
         corpus: list[str],
         *,
         skip_bad: bool,
         limit: int | None = None,
-        types: Mapping[str, str] | None = None,
+        manifest: Manifest | None = None,
     ) -> Corpus:
-        """Return the documents of these sources."""
+        """Return the documents of these sources, read as those that an index holds.
+
+        What was typed comes before what the index was made with.
+        """
         from retrieval import read_corpus
 
+        types = None
+        if manifest is not None:
+            types = {name: str(kind) for name, kind in manifest.schema.types.items()}
         return read_corpus(
             corpus[0] if len(corpus) == 1 else corpus,
             skip_bad=skip_bad,
@@ -134,6 +131,7 @@ class Fields:
             text_template=self.template,
             encoding=self.encoding,
             types=types,
+            earlier=None if manifest is None else manifest.layout,
         )
 
 
@@ -146,6 +144,7 @@ class Reading:
     encoder, passages : what the documents are split for, and how.
     documents : the rest of the source, if its beginning was read; by default all of it.
     encoding : of text files, as it was typed.
+    advice : what reads long documents whole; by default --passages.
 
     Attributes
     ----------
@@ -160,8 +159,10 @@ class Reading:
         passages: Mapping[str, int],
         documents: Iterable[Document] | None = None,
         encoding: str = "",
+        advice: str = "",
     ) -> None:
         self.count, self.question = 0, ""
+        self._advice = advice
         self._source = source
         self._documents = source if documents is None else documents
         self._encoder = encoder
@@ -207,7 +208,7 @@ class Reading:
         """Print what is known after the last document."""
         self.tell()
         warn_skipped(self._source)
-        warn_cut(self._coverage)
+        warn_cut(self._coverage, advice=self._advice)
 
     def _check(self, document: Document) -> None:
         """Warn once if title, prompt and passage are more than the model reads."""

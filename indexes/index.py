@@ -478,7 +478,7 @@ class Index:
         missing: bool = False,
     ) -> Change:
         encoder = self._needed_encoder()
-        documents, chosen = read_source(corpus, config)
+        documents, chosen = read_source(corpus, config, self.manifest)
         check_fit(self.folder, self.manifest, encoder, split)
         with self.transaction(restart=chosen.restart) as transaction:
             merge = Merge(transaction, encoder, chosen, split, replaces, missing)

@@ -105,13 +105,20 @@ class IndexConfig:
 
 
 def read_source(
-    corpus: Source, config: IndexConfig | None
+    corpus: Source, config: IndexConfig | None, made: Manifest | None = None
 ) -> tuple[Iterable[Document], IndexConfig]:
-    """Return the documents, and the config with the name of a source that is given by name."""
+    """Return the documents, and the config with the name of a source that is given by name.
+
+    A source that is given by name is read as those of the index that ``made`` describes.
+    """
     chosen = config or IndexConfig()
     if not isinstance(corpus, str | Path):
         return corpus, chosen
-    documents = read_corpus(corpus)
+    if made is None:
+        documents = read_corpus(corpus)
+    else:
+        types = {name: str(kind) for name, kind in made.schema.types.items()}
+        documents = read_corpus(corpus, types=types, earlier=made.layout)
     return documents, replace(chosen, corpus_name=chosen.corpus_name or documents.name)
 
 

@@ -94,9 +94,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
 
     use_stored_server(asked.folder, asked.url, asked.ask_key)
     manifest = read_manifest(asked.folder)
-    fields = asked.fields.or_those_of(manifest)
-    types = {name: str(kind) for name, kind in manifest.schema.types.items()}
-    source = fields.read(asked.corpus, skip_bad=asked.skip_bad, types=types)
+    source = asked.fields.read(asked.corpus, skip_bad=asked.skip_bad, manifest=manifest)
     config = IndexConfig(
         corpus_name=source.name,
         reading={"skip_bad": asked.skip_bad},
@@ -121,7 +119,9 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     noun = "passages" if split else "documents"
     started = time.monotonic()
     with progress("Embedding", None, noun) as advance:
-        reading = Reading(source, encoder, manifest.passages, encoding=fields.encoding)
+        encoding = asked.fields.encoding or (manifest.layout or {}).get("encoding", "")
+        advice = "index the corpus again with --passages N to embed all of each"
+        reading = Reading(source, encoder, manifest.passages, encoding=encoding, advice=advice)
         change = carry(
             Index.open(asked.folder, ReportingEncoder(encoder, advance)),
             reading,
@@ -272,8 +272,8 @@ def delete(
         typer.Option(
             "--ids",
             metavar="FILE",
-            help="A file with one id per line, or a .jsonl file of records with _id, id "
-            "or doc_id; - for lines on stdin.",
+            help="A file with one id per line, or a .jsonl file of records as the index "
+            "was made from; - for lines on stdin.",
         ),
     ] = None,
     where: Annotated[
@@ -315,14 +315,14 @@ def delete(
     use_stored_server(folder, url, ask_key)
     config = IndexConfig(compact_share=compact_at)
     chosen = None if where is None else parse_filter(where)
-    wanted = [*(doc_ids or ()), *(_read_ids(ids) if ids is not None else ())]
+    wanted = [*(doc_ids or ()), *(_read_ids(ids, folder) if ids is not None else ())]
     started = time.monotonic()
     change = Index.open(folder).delete(wanted, config, where=chosen, ignore_missing=ignore_missing)
     report_change(change, folder, time.monotonic() - started)
 
 
-def _read_ids(name: str) -> list[str]:
-    """Return the ids of a file, one or more.
+def _read_ids(name: str, folder: Path) -> list[str]:
+    """Return the ids of a file, one or more; of records, as the index reads them.
 
     Raises
     ------
@@ -342,7 +342,7 @@ def _read_ids(name: str) -> list[str]:
     if path is not None and path.is_dir():
         raise UsageError(f"{name}: this is a folder; expected a file with one id per line.")
     as_json = name.lower().endswith(JSON_SUFFIXES)
-    found = [*(_json_ids(path, source) if as_json else _plain_ids(path, source))]
+    found = [*(_json_ids(path, source, folder) if as_json else _plain_ids(path, source))]
     if not found:
         raise EmptyCorpusError(
             f"{source}: it holds no id; expected one or more, one per line. Check that "
@@ -364,12 +364,28 @@ def _plain_ids(path: Path | None, source: str) -> Iterator[str]:
                 yield text.strip()
 
 
-def _json_ids(path: Path | None, source: str) -> Iterator[str]:
+def _json_ids(path: Path | None, source: str, folder: Path) -> Iterator[str]:
+    from indexes.storage.manifest import read_manifest
     from retrieval.corpus.formats import jsonl_rows
     from retrieval.corpus.records import read_id
-    from retrieval.errors import RecordError
+    from retrieval.corpus.roles import CONTENT, look_up
+    from retrieval.corpus.values import read_identifier
+    from retrieval.errors import RecordError, UsageError
+
+    field = (read_manifest(folder).layout or {}).get("id", "")
+    if field == CONTENT:
+        raise UsageError(
+            f"The ids of {folder} were made from the content of its records. Give a file with one "
+            "id per line, as search --json prints them."
+        )
 
     for row in jsonl_rows(path, source):
         if isinstance(row, RecordError):
             raise row
-        yield read_id(row)
+        if not field:
+            yield read_id(row)
+            continue
+        there, value = look_up(row.values, field)
+        if not there:
+            raise row.error(f"there is no field {field!r}, which holds the ids of {folder}")
+        yield read_identifier(row, field, value)

@@ -100,7 +100,7 @@ def distill(
         raise UsageError("No texts were given. Type --texts FILE, as often as you like.")
     if out is None and not check:
         raise UsageError("No model folder was given. Type --out DIR.")
-    texts = [_as_corpus(path, out) for path in texts]
+    texts = [_as_corpus(path, out, number) for number, path in enumerate(texts)]
     config = plan_distillation(
         DistillOptions(
             teacher=teacher,
@@ -121,7 +121,7 @@ def distill(
     run_training(config, out, resume=resume, finish=finish, skip_bad=skip_bad, device=device)
 
 
-def _as_corpus(path: Path, out: Path | None) -> Path:
+def _as_corpus(path: Path, out: Path | None, number: int = 0) -> Path:
     """Return the path of texts; those of an index are written as JSON lines beside OUT.
 
     Raises
@@ -138,7 +138,7 @@ def _as_corpus(path: Path, out: Path | None) -> Path:
     from indexes import Index
     from retrieval.plurals import count_noun
 
-    target = out.with_name(f"{out.name}.texts") / f"{path.resolve().name}.jsonl"
+    target = out.with_name(f"{out.name}.texts") / f"{number}-{path.resolve().name}.jsonl"
     target.parent.mkdir(parents=True, exist_ok=True)
     with Index.open(path) as index, atomic_output(target) as beside:
         live, row, count = index.snapshot.rows.everything.mask, 0, 0

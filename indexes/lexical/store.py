@@ -16,6 +16,7 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ WORDS = "words"
 ROW = "row"
 K1, B = 1.2, 0.75
 """What tantivy computes BM25 with; it takes no others."""
+REMOVALS = 20
 HEAP_BYTES = 30 * 2**20
 """Of the one writing thread; a segment is written out when it is full."""
 LOCKS = (".tantivy-writer.lock", ".tantivy-meta.lock")
@@ -98,7 +100,11 @@ def open_searcher(files: Sequence[Path]) -> tuple[Any, Any]:
             index = tantivy.Index.open(str(overlay))
             return index.schema, index.searcher()
     finally:
-        shutil.rmtree(overlay, ignore_errors=True)
+        for _ in range(REMOVALS):  # the engine's own thread may be making or removing a lock in it
+            shutil.rmtree(overlay, ignore_errors=True)
+            if not overlay.exists():
+                break
+            time.sleep(0.01)
 
 
 def _refuse_full_disk(folder: Path, error: ValueError) -> None:

@@ -72,6 +72,8 @@ def rank(
     IndexCorruptError : a vector that should have length 1 is longer.
     """
     total = selection.count
+    if not total:
+        return [(np.zeros(0, np.float32), np.zeros(0, np.int64)) for _ in queries]
     found: dict[int, Found] = {}
     pending = list(range(len(queries)))
     wanted = min(k + EXTRA_CANDIDATES, total)

@@ -31,8 +31,9 @@ def check_encoding(name: str) -> str:
     from retrieval.errors import UsageError
 
     try:
-        codecs.lookup(name)
-    except LookupError:
+        # Some names of codecs are no encodings of text: base64, rot13, idna, a name with a NUL.
+        "a\n".encode(name).decode(name, "replace")
+    except (LookupError, ValueError):
         raise UsageError(
             f"{name!r} is no known encoding; expected a name such as utf-8, utf-16 or {WINDOWS}."
         ) from None

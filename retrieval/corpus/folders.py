@@ -141,7 +141,18 @@ def _read_rules(folder: Path) -> Rules:
         lines = (folder / IGNORE_FILE).read_text(errors="replace").splitlines()
     except OSError:
         return []
-    return [(folder, GitIgnoreSpec.from_lines(lines))]
+    return [(folder, GitIgnoreSpec.from_lines(filter(_is_pattern, lines)))]
+
+
+def _is_pattern(line: str) -> bool:
+    """Whether a line of a .gitignore can be read; git passes over the others too."""
+    from pathspec import GitIgnoreSpec
+
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except ValueError:
+        return False
+    return True
 
 
 def _outer_rules(folder: Path) -> Rules:

@@ -112,6 +112,7 @@ def read_corpus(
     text_template: str = "",
     encoding: str = "",
     types: Mapping[str, str] | None = None,
+    earlier: Mapping[str, str] | None = None,
 ) -> Corpus:
     """Return the documents of a source, read anew and checked each time they are iterated.
 
@@ -160,6 +161,8 @@ def read_corpus(
     text_template : the text with fields in braces, instead of ``text``.
     encoding : of text files, as Python names it.
     types : of the fields of an index, by name: a column whose field is a "string" stays text.
+    earlier : ``Corpus.layout`` of the documents that an index holds already: what it names is used
+        again wherever nothing else is named and the records have those fields.
 
     Raises
     ------
@@ -182,7 +185,13 @@ def read_corpus(
             "--id, --title and --text out."
         )
     return Corpus(
-        found, skip_bad=skip_bad, limit=limit, layout=layout, encoding=encoding, types=types or {}
+        found,
+        skip_bad=skip_bad,
+        limit=limit,
+        layout=layout,
+        encoding=encoding or (earlier or {}).get("encoding", ""),
+        types=types or {},
+        earlier=Layout.from_json(earlier or {}),
     )
 
 
@@ -260,12 +269,14 @@ class Corpus(_Reader):
         layout: Layout,
         encoding: str = "",
         types: Mapping[str, str],
+        earlier: Layout,
     ) -> None:
         super().__init__()
         self._source = source
         self._skip_bad = skip_bad
         self._limit = limit
-        self._layout = self._asked = layout
+        self._asked, self._earlier = layout, earlier
+        self._layout = earlier
         self._encoding = encoding
         self._types = types
         self._started = False
@@ -314,7 +325,7 @@ class Corpus(_Reader):
             )
         self._started = True
         self._tally = _Tally()
-        self._layout = self._asked
+        self._layout = self._earlier
         rows = chain.from_iterable(map(self._read, self._source.parts))
         documents = _sieve(self.name, rows, self._tally, skip_bad=self._skip_bad)
         return islice(documents, self._limit)
@@ -330,7 +341,9 @@ class Corpus(_Reader):
         good = [row for row in sample if isinstance(row, Row)]
         roles = Roles()
         if good:
-            roles, self._layout, line = choose_roles(good, self._layout)
+            asked = self._asked.filled(self._layout, good)
+            roles, chosen, line = choose_roles(good, asked)
+            self._layout = chosen or self._layout  # of sources that differ, the last that says
             if line:
                 self._tally.note(line)
         build = DocumentReader(roles)

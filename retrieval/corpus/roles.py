@@ -90,6 +90,21 @@ class Layout:
         text = tuple(name for name in data.get("text", "").split(",") if name)
         return cls(data.get("id", ""), data.get("title", ""), text, data.get("template", ""))
 
+    def filled(self, earlier: Layout, sample: Sequence[Row]) -> Layout:
+        """Return this with what an earlier layout names besides, and these records have."""
+        text: tuple[str, ...] = ()
+        template = ""
+        if not (self.text or self.template):
+            template = earlier.template if _have(sample, template_fields(earlier.template)) else ""
+            text = earlier.text if _have(sample, earlier.text) else ()
+        made = earlier.id == CONTENT
+        return Layout(
+            self.id or (earlier.id if made or _have(sample, [earlier.id]) else ""),
+            self.title or (earlier.title if _have(sample, [earlier.title]) else ""),
+            self.text or text,
+            self.template or template,
+        )
+
     @property
     def named(self) -> Iterator[str]:
         """The fields that are named."""
@@ -149,6 +164,13 @@ def choose_roles(sample: Sequence[Row], layout: Layout) -> tuple[Roles, Layout, 
     if chosen.text:
         roles = replace(roles, texts=chosen.text, joined=True)
     return roles, chosen, _tell(sample[0], layout, chosen)
+
+
+def _have(sample: Sequence[Row], names: Sequence[str]) -> bool:
+    """Whether there are names, and each of them is a field of a record."""
+    return bool(names) and all(
+        any(look_up(row.values, name)[0] for row in sample) for name in names
+    )
 
 
 def _has(sample: Sequence[Row], names: Sequence[str]) -> bool:

@@ -277,3 +277,37 @@ def test_a_filter_deletes_what_it_lets_through(millpond, write_jsonl, tmp_path):
     assert (nothing.exit_code, summary(nothing)[:15]) == (0, "Changed nothing")
     wrong = millpond("delete", tmp_path / "i", "--filter", "yaer < 2001")
     assert "Did you mean 'year'?" in wrong.stderr
+
+
+def test_records_are_deleted_by_the_field_that_holds_the_ids_of_the_index(
+    millpond, write_jsonl, tmp_path
+):
+    red = {"id": "1", "sku": "2", "text": "red kettle"}
+    blue = {"id": "2", "sku": "1", "text": "blue pot"}
+    folder = tmp_path / "by-sku"
+    made = millpond("index", write_jsonl("c.jsonl", red, blue), "--out", folder, "--id", "sku")
+    assert made.exit_code == 0, made.stderr
+    gone = millpond("delete", folder, "--ids", write_jsonl("gone.jsonl", red))
+    assert gone.exit_code == 0, gone.stderr
+    assert list(Index.open(folder).fetch(["1", "2"])) == ["1"]  # the blue pot stays
+    none = millpond("delete", folder, "--ids", write_jsonl("no.jsonl", {"id": "1"}))
+    assert none.exit_code == 2
+    assert "there is no field 'sku', which holds the ids" in none.stderr
+
+
+def test_records_cannot_be_deleted_by_ids_that_their_content_made(millpond, write_jsonl, tmp_path):
+    corpus = write_jsonl("c.jsonl", {"text": "red kettle"}, {"text": "blue pot"})
+    millpond("index", corpus, "--out", tmp_path / "i")
+    refused = millpond("delete", tmp_path / "i", "--ids", corpus)
+    assert refused.exit_code == 2
+    assert "made from the content" in refused.stderr
+
+
+def test_the_same_options_read_the_same_ids_again(millpond, write_jsonl, tmp_path):
+    rows = [{"url": "u", "description": text} for text in ("one", "two", "three")]
+    corpus = write_jsonl("c.jsonl", *rows)
+    millpond("index", corpus, "--out", tmp_path / "i", "--text", "description")
+    one = write_jsonl("one.jsonl", rows[0])
+    again = millpond("update", tmp_path / "i", one, "--text", "description")
+    assert again.exit_code == 0, again.stderr
+    assert len(Index.open(tmp_path / "i")) == 3

@@ -3,6 +3,7 @@
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -95,6 +96,8 @@ def take_terminal():
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # A test run that was started in the background may ignore Ctrl-C, and hand that down.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def plain(text):

@@ -3,7 +3,7 @@
 import pytest
 
 from indexes import Index, IndexConfig
-from retrieval import Document
+from retrieval import Document, read_corpus
 from tests.indexes import fakes
 
 
@@ -70,3 +70,12 @@ def test_passages_of_unknown_places_stand_one_after_another(tmp_path):
         split=lambda text: ["ONE", "TWO"],
     )
     assert index.fetch(["a"])["a"].text == "ONE\n\nTWO"
+
+
+def test_a_source_given_by_name_is_read_as_the_index_was_made(tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"id": "1", "sku": "2", "text": "red"}\n{"id": "2", "sku": "1", "text": "x"}')
+    encoder, corpus = fakes.HashingEncoder(), read_corpus(path, id="sku")
+    index = Index.create(tmp_path / "i", encoder, corpus)
+    change = index.update(path)
+    assert (change.added, change.replaced, change.unchanged) == (0, 0, 2)

@@ -1,5 +1,7 @@
 """Which fields of a record hold id, title and text: usual names, guesses that are told, options."""
 
+import json
+
 import pytest
 
 from retrieval import Document, read_corpus
@@ -155,3 +157,49 @@ def test_in_json_lines_too_nan_is_null_and_infinity_the_largest_number(write, nu
     line = f'{{"id": 1, "text": "t", "n": {number}, "list": [{number}]}}'.encode()
     (document,) = read_corpus(write("c.jsonl", line))
     assert document.metadata == {"n": value, "list": [value]}
+
+
+def write(path, *records):
+    path.write_text("\n".join(map(json.dumps, records)))
+    return path
+
+
+def test_what_an_index_was_made_with_is_used_where_the_records_have_it(tmp_path):
+    mixed = [
+        write(tmp_path / "a.jsonl", {"id": "1", "text": "one"}),
+        write(tmp_path / "b.jsonl", {"url": "u/2", "description": "two"}),
+    ]
+    first = read_corpus(mixed)
+    expected = [(document.doc_id, document.text) for document in first]
+    assert expected == [("1", "one"), ("u/2", "two")]
+    for order in (mixed, mixed[::-1]):
+        again = read_corpus(order, earlier=first.layout)
+        assert sorted((one.doc_id, one.text) for one in again) == expected
+
+
+def test_what_is_typed_comes_before_what_an_index_was_made_with_role_by_role(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"sku": "s", "id": "i", "a": "one", "b": "two"})
+    earlier = {"id": "sku", "text": "a"}
+    (document,) = read_corpus(path, text="b", earlier=earlier)
+    assert (document.doc_id, document.text) == ("s", "two")
+    (document,) = read_corpus(path, text_template="{a} {b}", earlier=earlier)
+    assert (document.doc_id, document.text) == ("s", "one two")
+
+
+def test_files_of_text_need_no_fields_of_an_earlier_layout(tmp_path):
+    (tmp_path / "a.md").write_text("# A\ntext")
+    (document,) = read_corpus(tmp_path / "a.md", earlier={"id": "sku", "text": "a"})
+    assert document.doc_id == "a.md"
+
+
+@pytest.mark.parametrize("name", ["base64", "rot13", "idna", "utf-8\0", "nothing"])
+def test_what_is_no_encoding_of_text_is_refused(name, tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(UsageError, match="no known encoding"):
+        read_corpus(tmp_path / "a.txt", encoding=name)
+
+
+@pytest.mark.parametrize("name", ["utf-8", "UTF-16", "windows-1252", "ascii", "latin1", "cp437"])
+def test_encodings_of_text_are_taken(name, tmp_path):
+    (tmp_path / "a.txt").write_bytes("x".encode(name))
+    assert [one.text for one in read_corpus(tmp_path / "a.txt", encoding=name)] == ["x"]

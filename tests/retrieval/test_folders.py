@@ -112,3 +112,10 @@ class TestSeveral:
     def test_a_source_that_is_named_twice_is_read_once(self, write):
         path = write("a.md", b"x")
         assert ids(read_corpus([path, path])) == ["a.md"]
+
+
+def test_a_line_of_gitignore_that_cannot_be_read_is_passed_over(tmp_path):
+    (tmp_path / ".gitignore").write_text("!\nb.md\n")
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).write_text("text")
+    assert [one.doc_id for one in read_corpus(tmp_path)] == ["a.md"]
