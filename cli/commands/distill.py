@@ -100,7 +100,8 @@ def distill(
         raise UsageError("No texts were given. Type --texts FILE, as often as you like.")
     if out is None and not check:
         raise UsageError("No model folder was given. Type --out DIR.")
-    texts = [_as_corpus(path, out, number) for number, path in enumerate(texts)]
+    taken: set[str] = set()
+    texts = [_as_corpus(path, out, taken) for path in texts]
     config = plan_distillation(
         DistillOptions(
             teacher=teacher,
@@ -121,8 +122,10 @@ def distill(
     run_training(config, out, resume=resume, finish=finish, skip_bad=skip_bad, device=device)
 
 
-def _as_corpus(path: Path, out: Path | None, number: int = 0) -> Path:
+def _as_corpus(path: Path, out: Path | None, taken: set[str]) -> Path:
     """Return the path of texts; those of an index are written as JSON lines beside OUT.
+
+    ``taken`` holds the names of folders so far: the second "ix" of a command is written as "ix-2".
 
     Raises
     ------
@@ -138,7 +141,12 @@ def _as_corpus(path: Path, out: Path | None, number: int = 0) -> Path:
     from indexes import Index
     from retrieval.plurals import count_noun
 
-    target = out.with_name(f"{out.name}.texts") / f"{number}-{path.resolve().name}.jsonl"
+    name = folder = path.resolve().name
+    number = 2
+    while name in taken:
+        name, number = f"{folder}-{number}", number + 1
+    taken.add(name)
+    target = out.with_name(f"{out.name}.texts") / f"{name}.jsonl"
     target.parent.mkdir(parents=True, exist_ok=True)
     with Index.open(path) as index, atomic_output(target) as beside:
         live, row, count = index.snapshot.rows.everything.mask, 0, 0

@@ -82,6 +82,20 @@ def test_a_student_without_lora_is_refused(millpond, texts, tmp_path):
     assert "has no LoRA to train on" in result.stderr
 
 
+def test_two_indexes_of_one_name_are_both_learned_from(millpond, write_jsonl, tmp_path):
+    for place, text in (("x", "first"), ("y", "second")):
+        rows = ({"_id": f"{place}{n}", "text": f"{text} {n}"} for n in range(2))
+        source = write_jsonl(f"{place}.jsonl", *rows)
+        assert millpond("index", source, "--out", tmp_path / place / "ix").exit_code == 0
+    given = [part for place in "xy" for part in ("--texts", tmp_path / place / "ix")]
+    asked = ("--teacher", "st:no-such", "--check", "--batch", 2, "--out", tmp_path / "model")
+    result = millpond("distill", *given, *asked)
+    assert result.exit_code == 0, result.stderr
+    written = tmp_path / "model.texts"
+    texts = [(written / name).read_text() for name in ("ix.jsonl", "ix-2.jsonl")]
+    assert "first 0" in texts[0] and "second 0" in texts[1]
+
+
 def test_the_texts_of_an_index_are_those_that_are_not_deleted(millpond, corpus, tmp_path):
     assert millpond("index", corpus, "--out", tmp_path / "ix").exit_code == 0
     assert millpond("delete", tmp_path / "ix", "b").exit_code == 0
