@@ -131,7 +131,7 @@ class _Tools:
                     "documents": len(_index_of(retriever)),
                     "model": retriever.index.fingerprint.model,
                     "modes": list(retriever.index.modes),
-                    "fields": _describe_fields(_index_of(retriever)),
+                    "fields": _index_of(retriever).manifest.schema.type_names,
                 }
                 for name, retriever in self._retrievers.items()
             ]
@@ -173,10 +173,6 @@ def _index_of(retriever: Retriever) -> Index:
 
     assert isinstance(retriever.index, Index)
     return retriever.index
-
-
-def _describe_fields(index: Index) -> dict[str, str]:
-    return {name: str(kind) for name, kind in index.manifest.schema.types.items()}
 
 
 def _shorten(hit: dict[str, object]) -> dict[str, object]:

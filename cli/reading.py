@@ -118,9 +118,6 @@ class Fields:
         """
         from retrieval import read_corpus
 
-        types = None
-        if manifest is not None:
-            types = {name: str(kind) for name, kind in manifest.schema.types.items()}
         return read_corpus(
             corpus[0] if len(corpus) == 1 else corpus,
             skip_bad=skip_bad,
@@ -130,7 +127,7 @@ class Fields:
             text=self.text,
             text_template=self.template,
             encoding=self.encoding,
-            types=types,
+            types=None if manifest is None else manifest.schema.type_names,
             earlier=None if manifest is None else manifest.layout,
         )
 

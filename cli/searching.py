@@ -21,8 +21,6 @@ __all__ = ["CANDIDATES", "Choices", "Loading", "Search", "open_search"]
 
 CANDIDATES = 50
 """How many hits a reranker reads; a test holds it equal to ``retrieval.rerank.CANDIDATES``."""
-LONG_TEXT = 1000
-"""A text of fewer characters is hardly cut by any model."""
 
 
 @dataclass(frozen=True)
@@ -146,17 +144,17 @@ def open_search(folders: Sequence[Path], choices: Choices, loading: Loading) -> 
     search = Search(retriever, " and ".join(map(str, folders)))
     search.choose(choices)
     if choices.mode is None and search.blend.mode == "dense":
-        _say_what_is_missing(folders)
+        _say_what_is_missing(opened)
     search.load()
     return search
 
 
-def _say_what_is_missing(folders: Sequence[Path]) -> None:
+def _say_what_is_missing(opened: Index | IndexGroup) -> None:
     """Say why a search is by meaning alone, where nobody asked for that."""
     from indexes import Index
 
-    for folder in folders:
-        snapshot = Index.open(folder).snapshot
+    for index in [opened] if isinstance(opened, Index) else opened.indexes.values():
+        folder, snapshot = index.folder, index.snapshot
         if snapshot.lexical is not None:
             continue
         if snapshot.lexical_fault:

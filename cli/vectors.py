@@ -6,7 +6,6 @@ What is embedded can be kept while they are made, so that a long run goes on whe
 from __future__ import annotations
 
 import csv
-import io
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -223,29 +222,25 @@ def keep_parts(
     ------
     StorageError : a part cannot be written; those before it are kept.
     """
-    from retrieval.disk import replace_file
+    from retrieval.disk import keep_vectors, read_kept_vectors
     from retrieval.errors import StorageError
     from retrieval.texts import text_digest
 
     folder = out.with_name(f"{out.name}.parts")
 
     def encode_or_read(texts: Sequence[str]) -> Vectors:
-        import numpy as np
-
         name = blake2b(f"{made.fingerprint.digest} {made.role}".encode(), digest_size=16)
         for text in texts:
             name.update(text_digest(text))
         part = folder / f"{name.hexdigest()}.npy"
-        kept = _read_part(part, (len(texts), made.dimension))
+        kept = read_kept_vectors(part, (len(texts), made.dimension))
         if kept is not None:
             advance(len(texts))
             return kept
         vectors = encode(texts)
-        stream = io.BytesIO()
-        np.save(stream, vectors, allow_pickle=False)
         try:
             folder.mkdir(exist_ok=True)
-            replace_file(part, stream.getvalue())
+            keep_vectors(part, vectors)
         except (OSError, StorageError) as error:
             raise StorageError(
                 f"{folder}: a part of the vectors cannot be kept ({error}). Free some space, and "
@@ -255,14 +250,3 @@ def keep_parts(
 
     yield encode_or_read
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _read_part(part: Path, shape: tuple[int, int]) -> Vectors | None:
-    """Return the vectors of a part, None where it is not there or not whole."""
-    import numpy as np
-
-    try:
-        vectors: Vectors = np.load(part, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return vectors if vectors.shape == shape and vectors.dtype == np.float32 else None

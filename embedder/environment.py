@@ -24,6 +24,7 @@ __all__ = [
     "check_speed",
     "choose_device",
     "choose_dtype",
+    "first_line",
     "keep_freed_memory",
     "quiet_transformers",
 ]
@@ -41,6 +42,11 @@ def check_speed(speed: str) -> Speed:
         if speed == known:
             return known
     raise UsageError(f"speed is {speed!r}; expected {' or '.join(SPEEDS)}.")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error of another library, or its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def choose_device(name: str | None = None) -> torch.device:

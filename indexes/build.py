@@ -5,7 +5,6 @@ Everything here copies or keeps vectors; nothing is embedded.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -43,6 +42,7 @@ from indexes.storage.staging import COMPACTION
 from indexes.storage.vectors import Shards
 from indexes.transaction import Transaction, storage_errors
 from retrieval import Document, Scalar, Vectors
+from retrieval.disk import link_or_copy
 from retrieval.errors import StorageError
 from retrieval.protocols import Rows
 
@@ -335,8 +335,5 @@ def _share(source: Path, change: Transaction, role: str, entry: FileEntry) -> Fi
     name = f"{role}{found.suffix}"
     target = change.staging / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(OSError):
-        os.link(found, target)
-    if not target.exists():
-        shutil.copyfile(found, target)
+    link_or_copy(found, target)
     return replace(entry, name=f"{BUILDING_NAME}/{name}")

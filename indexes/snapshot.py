@@ -166,15 +166,13 @@ class Snapshot:
         checked = check_vectors(vectors, self.manifest.dimension, source="queries")
         if k < 1:
             raise UsageError(f"k is {k}; it must be 1 or more.")
-        selection = self.rows.narrow(self.rows.select(where))
+        selection = self.rows.select(where)
         if not len(checked):
             return []
-        if not selection.count:
-            return [[] for _ in checked]
         queries = np.ascontiguousarray(checked)
         if self.manifest.passages:
             return self._search_passages(queries, k, selection, with_text)
-        found = self.find(queries, min(k, selection.count), selection)
+        found = self.find(queries, k, selection)
         return make_hits(found, self.documents, k, with_text=with_text)
 
     def _search_passages(

@@ -117,8 +117,7 @@ def read_source(
     if made is None:
         documents = read_corpus(corpus)
     else:
-        types = {name: str(kind) for name, kind in made.schema.types.items()}
-        documents = read_corpus(corpus, types=types, earlier=made.layout)
+        documents = read_corpus(corpus, types=made.schema.type_names, earlier=made.layout)
     return documents, replace(chosen, corpus_name=chosen.corpus_name or documents.name)
 
 

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from retrieval.errors import StorageError
+import numpy as np
 
-__all__ = ["FULL_DISK", "make_folder", "replace_file", "sync_path", "sync_tree", "write_synced"]
+from retrieval.errors import StorageError
+from retrieval.protocols import Vectors
+
+__all__ = [
+    "FULL_DISK",
+    "keep_vectors",
+    "link_or_copy",
+    "make_folder",
+    "read_kept_vectors",
+    "replace_file",
+    "sync_path",
+    "sync_tree",
+    "write_synced",
+]
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a file that can grow no further: full disk, quota, the limit of the file itself."""
@@ -27,6 +43,19 @@ def make_folder(folder: Path) -> None:
         raise StorageError(f"{folder}: cannot be made ({error.strerror or error}).") from error
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Show a file that is never changed in another place: by a link where that works, else a copy.
+
+    Raises
+    ------
+    OSError : it cannot be copied either.
+    """
+    with suppress(OSError):
+        os.link(source, target)
+    if not target.exists():
+        shutil.copyfile(source, target)
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Write a whole file or nothing.
 
@@ -42,6 +71,27 @@ def replace_file(path: Path, data: bytes) -> None:
         raise StorageError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def keep_vectors(path: Path, vectors: Vectors) -> None:
+    """Write an .npy file, whole or not at all.
+
+    Raises
+    ------
+    StorageError : as ``replace_file``.
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, vectors, allow_pickle=False)
+    replace_file(path, buffer.getvalue())
+
+
+def read_kept_vectors(path: Path, shape: tuple[int, int]) -> Vectors | None:
+    """Return what ``keep_vectors`` wrote; None if it is not there, damaged, or of another shape."""
+    try:
+        vectors: Vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return vectors if vectors.shape == shape and vectors.dtype == np.float32 else None
 
 
 def write_synced(path: Path, data: bytes) -> None:

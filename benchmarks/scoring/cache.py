@@ -13,7 +13,6 @@ All of it can be deleted; it will be made again when it is needed.
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,7 @@ from indexes import Index, IndexConfig
 from indexes.storage.manifest import MANIFEST_NAME
 from indexes.storage.vectors import check_vectors
 from retrieval import Corpus, Encoder, Fingerprint, Progress, Vectors
-from retrieval.disk import make_folder, replace_file
+from retrieval.disk import keep_vectors, make_folder, read_kept_vectors, replace_file
 from retrieval.errors import IndexCorruptError, SourceNotFoundError
 from retrieval.protocols import no_progress
 from retrieval.typed import load_json, read_stored
@@ -289,22 +288,15 @@ def _read_vectors(path: Path, rows: int, dimension: int) -> tuple[Vectors, Work]
     work = _read_work(path.with_suffix(".json"))
     if work is None:
         return None
-    try:
-        vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    if vectors.shape != (rows, dimension) or vectors.dtype != np.float32:
-        return None
-    return vectors, work
+    vectors = read_kept_vectors(path, (rows, dimension))
+    return None if vectors is None else (vectors, work)
 
 
 def _write_vectors(path: Path, vectors: Vectors, work: Work) -> None:
     """Keep vectors; their cost is written first, so that it is there whenever they are."""
     make_folder(path.parent)
     replace_file(path.with_suffix(".json"), _to_json(work))
-    buffer = io.BytesIO()
-    np.save(buffer, vectors, allow_pickle=False)
-    replace_file(path, buffer.getvalue())
+    keep_vectors(path, vectors)
 
 
 def _read_work(path: Path) -> Work | None:

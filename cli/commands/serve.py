@@ -304,7 +304,7 @@ def _serve_index(
 
     def show(index: Index) -> ServedIndex:
         manifest = index.manifest
-        fields = {field: str(kind) for field, kind in manifest.schema.types.items()}
+        fields = manifest.schema.type_names
         return ServedIndex(
             name, index, model, fields, manifest.version, follow, other_prompt=other_prompt
         )

@@ -15,7 +15,7 @@ from embedder.attention import Attention, attends_both_ways, get_attention, prob
 from embedder.engine.fused import FusedLayer
 from embedder.engine.packing import PackedBatch
 from embedder.engine.probe import choose_packing, packed_states
-from embedder.environment import quiet_transformers
+from embedder.environment import first_line, quiet_transformers
 from embedder.models.foreign import files, nv_embed
 from embedder.models.foreign.adapters import merge_adapters
 from embedder.models.foreign.files import refuse_code
@@ -359,15 +359,14 @@ def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
 
 
 def _load_error(base: str, located: LocatedBase, error: Exception) -> ModelError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     if "use_safetensors" in str(error):
         return ModelError(
             f"The base {base!r} has no safetensors weights; those alone are read, since pickle "
             f"files can run code. Save it with transformers' save_pretrained, or use another base."
         )
     if located.identity:
-        return ModelError(f"The base {base!r} cannot be loaded: {lines[0]}")
+        return ModelError(f"The base {base!r} cannot be loaded: {first_line(error)}")
     return ModelError(
-        f"The base {base!r} cannot be loaded from the model hub: {lines[0]} Check the name and "
-        f"the network, or use a built-in base (millpond models) or a model folder."
+        f"The base {base!r} cannot be loaded from the model hub: {first_line(error)} Check the "
+        f"name and the network, or use a built-in base (millpond models) or a model folder."
     )

@@ -19,6 +19,7 @@ from embedder.engine.fused_int8 import fused_int8_layers
 from embedder.engine.int8 import Int8Linear, cpu_has_vnni, quantize_linears
 from embedder.engine.lean import LeanLayer
 from embedder.engine.probe import layers_agree
+from embedder.environment import first_line
 from embedder.models.lora import has_adapter
 from retrieval.protocols import Notify
 
@@ -126,8 +127,7 @@ class LayerCompiler:
 
     def give_up(self, error: Exception) -> None:
         """Stop compiling, and say why."""
-        cause = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        self._drop(f"The layers cannot be compiled here ({cause[:120]})")
+        self._drop(f"The layers cannot be compiled here ({first_line(error)[:120]})")
 
     def _judge(self) -> None:
         plain, compiled = (statistics.median(self._rates[kind]) for kind in (False, True))

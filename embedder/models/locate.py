@@ -26,7 +26,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from embedder.environment import quiet_transformers
+from embedder.environment import first_line, quiet_transformers
 from embedder.models.bases import BASES, BuiltinBase, WheelMember
 from embedder.models.cache import (
     cache_folder,
@@ -142,10 +142,9 @@ def _locate_adapted(root: str, adapters: Sequence[Adapter], notify: Notify) -> L
             f"The adapter {first.name} is of the base {root!r}, which is not here. {advice}"
         ) from error
     except OSError as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             f"The adapter {first.name} is of the base {root!r}, which cannot be loaded from the "
-            f"model hub: {lines[0]} {advice}"
+            f"model hub: {first_line(error)} {advice}"
         ) from error
     digest = hashlib.sha256((found.identity or str(commit)).encode())
     for adapter in adapters:

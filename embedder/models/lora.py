@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from embedder.engine.backbone import Backbone
+from embedder.environment import first_line
 from retrieval.errors import ModelError, UsageError
 
 __all__ = [
@@ -124,7 +125,7 @@ def add_adapter(backbone: Backbone, options: LoraOptions, *, seed: int = 0) -> N
         except ValueError as error:
             raise UsageError(
                 f"LoRA targets {options.targets!r} do not fit "
-                f"{type(backbone.model).__name__}: {_first_line(error)}"
+                f"{type(backbone.model).__name__}: {first_line(error)}"
             ) from error
 
 
@@ -216,7 +217,7 @@ def load_adapter(backbone: Backbone, folder: Path, tensors: Mapping[str, Tensor]
         with torch.random.fork_rng(devices=[]):
             _inject(backbone, config)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{source}: cannot be used: {_first_line(error)}") from error
+        raise ModelError(f"{source}: cannot be used: {first_line(error)}") from error
     copy_tensors(adapter_parameters(backbone), tensors, folder / "adapter_model.safetensors")
 
 
@@ -274,7 +275,3 @@ def _is_transposed(model: nn.Module) -> bool:
     from transformers.pytorch_utils import Conv1D
 
     return any(isinstance(module, Conv1D) for module in model.modules())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -15,7 +15,7 @@ from embedder.attention import attends_both_ways
 from embedder.engine.backbone import find_commit
 from embedder.engine.limits import count_positions
 from embedder.engine.text import special_tokens
-from embedder.environment import quiet_transformers
+from embedder.environment import first_line, quiet_transformers
 from embedder.models.bases import BASES
 from embedder.models.foreign.adapters import find_chain, read_adapter
 from embedder.models.foreign.files import find_code, read_model_json
@@ -402,8 +402,7 @@ def _load_description(files: _Files, adapter_base: str) -> tuple[Any, Any]:
             config = AutoConfig.from_pretrained(base[0], revision=base[1], **code)
             tokenizer = AutoTokenizer.from_pretrained(words[0], revision=words[1], **code)
         except Exception as error:  # transformers raises its own kinds
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(f"{files.base} cannot be loaded: {lines[0]}") from error
+            raise ModelError(f"{files.base} cannot be loaded: {first_line(error)}") from error
     if not isinstance(getattr(config, "hidden_size", None), int):
         raise files.refuse("config.json has no hidden_size, as a text decoder has")
     if getattr(tokenizer, "backend_tokenizer", None) is None:

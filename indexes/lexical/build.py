@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import chain
@@ -20,6 +18,7 @@ from indexes.storage.files import FileEntry, find_fault
 from indexes.storage.manifest import LEXICAL_NAME, Manifest
 from retrieval import Scalar
 from retrieval.analysis import ANALYSER_VERSION, Analyser, check_language, detect_language
+from retrieval.disk import link_or_copy
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.protocols import Mask
 
@@ -154,11 +153,10 @@ def _share(source: ArmSource, folder: Path) -> bool:
         for entry in source.manifest.lexical_files.values():
             found = source.folder / entry.name
             target = folder / found.name
-            if found.suffix != REPLACED:
-                with suppress(OSError):
-                    os.link(found, target)
-            if not target.exists():
+            if found.suffix == REPLACED:
                 shutil.copyfile(found, target)
+            else:
+                link_or_copy(found, target)
     except FileNotFoundError:
         shutil.rmtree(folder)
         return False

@@ -181,7 +181,7 @@ def collect(
     vectors, texts : float32 (Q, D), and the Q texts that they were made from.
     depth : how many of each arm are candidates.
     """
-    dense = [_find_dense(part, vectors, depth) for part in parts]
+    dense = [part.snapshot.find(vectors, depth, part.selection) for part in parts]
     for query, text in enumerate(texts):
         by_words = [_find_lexical(part, text, depth) for part in parts]
         by_meaning = [found[query] for found in dense]
@@ -212,12 +212,6 @@ def _collect_words(parts: Sequence[Part], text: str, depth: int) -> Pool:
     scores = np.array([score for _, score in best.values()], np.float32)
     ranks = np.arange(1, len(best) + 1)
     return Pool(list(best), [ids[p] for p in best], {LEXICAL: scores}, {LEXICAL: ranks})
-
-
-def _find_dense(part: Part, vectors: Vectors, depth: int) -> list[Found]:
-    if not part.selection.count:
-        return [(np.zeros(0, np.float32), np.zeros(0, np.int64)) for _ in vectors]
-    return part.snapshot.find(vectors, min(depth, part.selection.count), part.selection)
 
 
 def _find_lexical(part: Part, text: str, depth: int) -> Found:

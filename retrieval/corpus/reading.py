@@ -292,7 +292,7 @@ class Corpus(_Reader):
 
         A guess is known once the first document has been read. ``Layout.from_json`` reads it.
         """
-        return self._layout.to_json()
+        return (self._layout or self._asked).to_json()
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -217,6 +217,11 @@ class Schema:
         found = self._resolved.items()
         return {name: kind for name, kind in found if isinstance(kind, FieldType)}
 
+    @property
+    def type_names(self) -> dict[str, str]:
+        """The same with the names of the types, such as "int"."""
+        return {name: str(kind) for name, kind in self.types.items()}
+
     def type_of(self, name: str) -> FieldType | None:
         """Return the type of a field, None for one that is null in every document.
 

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.lab.layouts import decoders, encoders
 from cli.app import app
 from embedder import load_encoder
-from tests.embedder.models import published_layouts, st_layouts
 
 SAID = "Find the miller, please"
 PROMPT = f"Instruct: {SAID}\nQuery:"
@@ -22,8 +22,8 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    layout = published_layouts.LAYOUTS["qwen3-embedding"]
-    return published_layouts.write_layout(tmp_path_factory.mktemp("qwen3"), **layout)
+    layout = decoders.LAYOUTS["qwen3-embedding"]
+    return decoders.write_layout(tmp_path_factory.mktemp("qwen3"), **layout)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_queries_are_embedded_with_it_and_documents_are_not(model, tmp_path):
 
 
 def test_an_encoder_without_a_template_is_refused(corpus, tmp_path):
-    folder = st_layouts.write_layout("bge-small", tmp_path / "bge")
+    folder = encoders.write_layout("bge-small", tmp_path / "bge")
     out = tmp_path / "index"
     refused = run("index", corpus, "--out", out, "--model", folder, "--instruction", SAID)
     assert refused.exit_code == 2

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.lab.layouts import decoders, encoders
 from embedder import load_encoder
 from embedder.instructions import (
     add_instruction,
@@ -14,7 +15,6 @@ from embedder.instructions import (
 )
 from embedder.models.saving import save_model
 from retrieval.errors import UsageError
-from tests.embedder.models import published_layouts, st_layouts
 
 SAID = 'Given a question, find "it", fast'
 TEXTS = ["who grinds the corn", "the pond"]
@@ -55,8 +55,8 @@ def folders(tmp_path_factory):
     def folder(name, **changes):
         key = (name, str(changes))
         if key not in made:
-            layout = {**published_layouts.LAYOUTS[name], **changes}
-            made[key] = published_layouts.write_layout(tmp_path_factory.mktemp(name), **layout)
+            layout = {**decoders.LAYOUTS[name], **changes}
+            made[key] = decoders.write_layout(tmp_path_factory.mktemp(name), **layout)
         return made[key]
 
     return folder
@@ -118,7 +118,7 @@ def test_a_saved_model_keeps_the_template_it_was_trained_with(folders, tmp_path)
 
 def test_an_encoder_gets_it_where_its_files_have_a_template(tmp_path):
     prompts = {"query": "Instruct: Given a query\nQuery: "}
-    folder = st_layouts.write_layout("multilingual-e5", tmp_path / "e5", prompts=prompts)
+    folder = encoders.write_layout("multilingual-e5", tmp_path / "e5", prompts=prompts)
     for name in (str(folder), f"st:{folder}", f"st:{folder},max_tokens=16"):
         encoder = load(add_instruction(name, SAID))
         assert encoder.prompt("query") == f"Instruct: {SAID}\nQuery: "
@@ -127,7 +127,7 @@ def test_an_encoder_gets_it_where_its_files_have_a_template(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["", "st:"])
 def test_an_encoder_without_a_template_is_refused_with_advice(tmp_path, prefix):
-    folder = st_layouts.write_layout("bge-small", tmp_path / "bge")
+    folder = encoders.write_layout("bge-small", tmp_path / "bge")
     with pytest.raises(UsageError, match=r"it is an encoder \(bert\).*name the whole prompt"):
         add_instruction(f"{prefix}{folder}", SAID)
 
@@ -166,7 +166,7 @@ def test_what_is_no_instruction_is_refused(typed, message):
 
 
 def test_odd_prompts_in_the_files_of_an_encoder_are_no_template(tmp_path):
-    folder = st_layouts.write_layout("bge-small", tmp_path / "bge")
+    folder = encoders.write_layout("bge-small", tmp_path / "bge")
     path = folder / "config_sentence_transformers.json"
     path.write_text(json.dumps({"prompts": {"query": 3, "other": None}}))
     with pytest.raises(UsageError, match="has no template for instructions"):

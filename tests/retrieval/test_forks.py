@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.lab.layouts import encoders
 from embedder import Embedder, load_encoder
 from indexes import Index, IndexConfig
 from retrieval import Document, forks
 from retrieval.errors import UsageError
 from retrieval.retriever import Retriever
 from tests.embedder import stand_ins
-from tests.embedder.models import st_layouts
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 SAFETY_SECONDS = 60
@@ -116,7 +116,7 @@ def test_a_pool_of_forked_workers_is_told_to_spawn(embedder):
 
 
 def test_an_encoder_of_sentence_transformers_is_told_too(tmp_path):
-    folder = st_layouts.write_layout("bge-small", tmp_path / "bge")
+    folder = encoders.write_layout("bge-small", tmp_path / "bge")
     encoder = load_encoder(str(folder), device="cpu")
     assert refuses(in_fork(lambda: encoder.encode_documents(TEXTS)))
     assert refuses(in_fork(lambda: load_encoder(str(folder), device="cpu")))

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from benchmarks.lab.layouts import decoders
 from embedder import load_encoder
 from embedder.serving.served import ServedIndex, serve_embedder
 from indexes import Index, IndexConfig
 from retrieval import Document, Fingerprint, check_fingerprints
 from retrieval.errors import FingerprintError, UsageError
 from retrieval.retriever import Retriever
-from tests.embedder.models import published_layouts
 
 TEXTS = ["the mill grinds corn", "the pond holds water", "a miller takes his share"]
 
@@ -18,8 +18,8 @@ TEXTS = ["the mill grinds corn", "the pond holds water", "a miller takes his sha
 def made(tmp_path_factory):
     """Return the folder of a model with instructions, and of an index that it made."""
     root = tmp_path_factory.mktemp("instructed")
-    layout = published_layouts.LAYOUTS["qwen3-embedding"]
-    model = published_layouts.write_layout(root / "model", **layout)
+    layout = decoders.LAYOUTS["qwen3-embedding"]
+    model = decoders.write_layout(root / "model", **layout)
     encoder = load_encoder(str(model), device="cpu")
     documents = [Document(str(number), text) for number, text in enumerate(TEXTS)]
     Index.create(root / "index", encoder, documents, IndexConfig()).close()

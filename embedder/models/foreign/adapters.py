@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from embedder.environment import quiet_transformers
+from embedder.environment import first_line, quiet_transformers
 from embedder.models.foreign.files import read_model_json
 from embedder.models.names import find_path, is_hub_id
 from retrieval.errors import ModelError, UsageError
@@ -101,8 +101,7 @@ def _fetch(name: str, place: str, revision: str | None) -> Path:
                 for file in (CONFIG, WEIGHTS)
             ]
     except OSError as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"The adapter {name} cannot be loaded: {lines[0]}") from error
+        raise ModelError(f"The adapter {name} cannot be loaded: {first_line(error)}") from error
     if files[1] is None:
         pickled = (Path(place) / WEIGHTS).with_suffix(".bin")
         note = (

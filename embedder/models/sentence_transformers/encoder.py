@@ -17,7 +17,13 @@ from retrieval.forks import check_fork
 from retrieval.protocols import Progress, Vectors, no_progress
 from retrieval.types import Fingerprint
 
-__all__ = ["PROMPT_NAMES", "SentenceTransformersEncoder", "check_threads", "hash_weights"]
+__all__ = [
+    "PROMPT_NAMES",
+    "SentenceTransformersEncoder",
+    "check_threads",
+    "hash_tokens",
+    "hash_weights",
+]
 
 PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """What models call the prompt of a side; the first that is there and not empty counts."""
@@ -56,7 +62,7 @@ class SentenceTransformersEncoder:
                 "weights": hash_weights(model),
                 "modules": ", ".join(_name_module(part) for part in model),
                 "module_settings": _hash_settings(model),
-                "tokens": _hash_tokens(model),
+                "tokens": hash_tokens(model, _PROBE),
                 "max_tokens": self.max_tokens,
                 "similarity": model.similarity_fn_name,
                 "dimension": self.dimension,
@@ -237,10 +243,9 @@ def _changed_settings(module: Any) -> dict[str, Any]:
     return changed
 
 
-def _hash_tokens(model: Any) -> str:
-    """Return the SHA-256 of the token ids of a fixed text."""
-    features = model.preprocess([_PROBE])
-    ids = features.get("input_ids")
+def hash_tokens(model: Any, probe: str | tuple[str, str]) -> str:
+    """Return the SHA-256 of the token ids of a text, or of a pair; "" for a model without any."""
+    ids = model.preprocess([probe]).get("input_ids")
     return "" if ids is None else hashlib.sha256(str(ids.flatten().tolist()).encode()).hexdigest()
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from embedder.environment import choose_device, quiet_transformers
+from embedder.environment import choose_device, first_line, quiet_transformers
 from embedder.models.foreign.files import find_code, read_model_json
 from embedder.models.names import (
     PREFIX,
@@ -29,6 +29,9 @@ from embedder.models.sentence_transformers.encoder import (
 from retrieval.errors import MissingDependencyError, ModelError, SourceNotFoundError, UsageError
 from retrieval.protocols import Notify
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = [
     "Asked",
     "find_folder",
@@ -36,9 +39,10 @@ __all__ = [
     "find_place",
     "import_library",
     "limit_positions",
+    "load_options",
     "load_sentence_transformers",
+    "loading",
     "needs_sentence_transformers",
-    "quiet",
 ]
 
 _OURS = "sentence_transformers."
@@ -178,27 +182,12 @@ def load_sentence_transformers(
     check_threads()
     chosen = choose_device(device)
     asked = find_model(name, notify, reason, trust_remote_code=trust_remote_code)
-    shown = asked.shown
-    with quiet():
-        try:
-            model = library.SentenceTransformer(
-                asked.place,
-                device=str(chosen),
-                revision=asked.revision,
-                trust_remote_code=trust_remote_code,
-                model_kwargs={"dtype": "float32"} if chosen.type == "cpu" else None,
-            )
-            limit_positions(model)
-            _apply(asked, model)
-            encoder = SentenceTransformersEncoder(asked.name, model)
-        except UsageError:
-            raise
-        except Exception as error:  # every library below raises its own kinds
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(
-                f"sentence-transformers cannot load {shown!r}: {lines[0]} Name a folder that it "
-                f"saved, or OWNER/NAME on the hub."
-            ) from error
+    with loading(repr(asked.shown), "that it saved"):
+        how = load_options(asked, chosen, trust_remote_code=trust_remote_code)
+        model = library.SentenceTransformer(asked.place, **how)
+        limit_positions(model)
+        _apply(asked, model)
+        encoder = SentenceTransformersEncoder(asked.name, model)
     _say_what_differs(asked, model, notify)
     return encoder
 
@@ -298,7 +287,7 @@ def _find_commit(asked: Asked) -> str | None:
                 return Path(found).parent.name  # .../snapshots/COMMIT/config.json
         problem = "it has no config.json and no modules.json"
     except OSError as error:
-        problem = str(error).strip().splitlines()[0]
+        problem = first_line(error)
     raise ModelError(
         f"{asked.place} cannot be loaded from the model hub: {problem}. Check the name and the "
         f"network, or name a folder."
@@ -346,15 +335,37 @@ def _refuse_code(asked: Asked) -> None:
         )
 
 
+def load_options(asked: Asked, device: torch.device, *, trust_remote_code: bool) -> dict[str, Any]:
+    """Return how a model of sentence-transformers is loaded, on a CPU in float32."""
+    return {
+        "device": str(device),
+        "revision": asked.revision,
+        "trust_remote_code": trust_remote_code,
+        "model_kwargs": {"dtype": "float32"} if device.type == "cpu" else None,
+    }
+
+
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what the libraries log below an error."""
+def loading(what: str, folder: str) -> Iterator[None]:
+    """Silence what the libraries log below an error, and turn what they raise into ModelError.
+
+    Parameters
+    ----------
+    what, folder : how the message names the model, and which folder it asks for instead.
+    """
     logger = logging.getLogger("sentence_transformers")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with quiet_transformers():
             yield
+    except UsageError:
+        raise
+    except Exception as error:  # every library below raises its own kinds
+        raise ModelError(
+            f"sentence-transformers cannot load {what}: {first_line(error)} Name a folder "
+            f"{folder}, or OWNER/NAME on the hub."
+        ) from error
     finally:
         logger.setLevel(level)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,13 +11,18 @@ from typing import Any
 import numpy as np
 
 from embedder.engine.text import check_texts
-from embedder.environment import choose_device
-from embedder.models.sentence_transformers.encoder import check_threads, hash_weights
+from embedder.environment import choose_device, first_line
+from embedder.models.sentence_transformers.encoder import (
+    check_threads,
+    hash_tokens,
+    hash_weights,
+)
 from embedder.models.sentence_transformers.load import (
     find_model,
     import_library,
     limit_positions,
-    quiet,
+    load_options,
+    loading,
 )
 from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Floats, Notify, silent
@@ -29,6 +33,8 @@ __all__ = ["Reranker", "load_reranker"]
 _BATCH_TOKENS = 8192
 """Tokens of one forward pass on a CPU, padding included."""
 _CUDA_BATCH_TOKENS = 65_536
+_PROBE = ("The mill GRINDS corn.", "naïve 水车 (1,234)")
+"""Its token ids stand for the tokenizer and the template in a fingerprint."""
 
 
 class Reranker:
@@ -60,7 +66,7 @@ class Reranker:
             {
                 "library": "sentence-transformers",
                 "weights": hash_weights(self._model),
-                "tokens": _hash_pair(self._model),
+                "tokens": hash_tokens(self._model, _PROBE),
                 "max_tokens": self.max_tokens,
                 "activation": str(self._model.activation_fn),
             },
@@ -180,21 +186,9 @@ def load_reranker(
     asked = find_model(name, notify, "a reranker", trust_remote_code=trust_remote_code)
     if asked.options:
         raise UsageError(f"{name!r} has options; a reranker takes none. Type {asked.place}.")
-    with quiet():
-        try:
-            model = library.CrossEncoder(
-                asked.place,
-                device=str(chosen),
-                revision=asked.revision,
-                trust_remote_code=trust_remote_code,
-                model_kwargs={"dtype": "float32"} if chosen.type == "cpu" else None,
-            )
-        except Exception as error:  # every library below raises its own kinds
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(
-                f"sentence-transformers cannot load the reranker {asked.shown!r}: {lines[0]} Name "
-                f"a folder of a CrossEncoder, or OWNER/NAME on the hub."
-            ) from error
+    with loading(f"the reranker {asked.shown!r}", "of a CrossEncoder"):
+        how = load_options(asked, chosen, trust_remote_code=trust_remote_code)
+        model = library.CrossEncoder(asked.place, **how)
     limit_positions(model)
     _check(asked.shown, model)
     return Reranker(asked.shown, model)
@@ -219,12 +213,13 @@ def _check(name: str, model: Any) -> None:
             raise ValueError("it has none")
         model.predict([("query", "document")], show_progress_bar=False)
     except Exception as error:  # such as a template without places for query and document
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         if not kind:
-            raise ModelError(f"The reranker {name} cannot score a pair: {lines[0]}") from error
+            raise ModelError(
+                f"The reranker {name} cannot score a pair: {first_line(error)}"
+            ) from error
         raise ModelError(
             f"{name} is a causal language model ({kind}) without a prompt template for reranking, "
-            f"and its scores would be near random: {lines[0]}. Expected a folder whose "
+            f"and its scores would be near random: {first_line(error)}. Expected a folder whose "
             f"modules.json and chat template put a query and a document into one prompt; or name "
             f"a CrossEncoder."
         ) from error
@@ -236,9 +231,3 @@ def _name_language_model(model: Any) -> str:
         return ""
     kinds = getattr(model.config, "architectures", None) or [type(model[0]).__name__]
     return str(kinds[0])
-
-
-def _hash_pair(model: Any) -> str:
-    """Return the SHA-256 of the token ids of a fixed pair, template included."""
-    ids = model.preprocess([("The mill GRINDS corn.", "naïve 水车 (1,234)")])["input_ids"]
-    return hashlib.sha256(str(ids.flatten().tolist()).encode()).hexdigest()

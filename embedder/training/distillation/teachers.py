@@ -27,8 +27,6 @@ _ROLES = {True: "query", False: "document"}
 _SHOWN = 60
 _LOOKED_UP = 4_096
 _LOOKED_UP = 4_096
-_ANY_TOKENS = 64
-"""Of passages that are never cut: a splitter is what counts the tokens of any model."""
 
 
 class Teacher:

@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.lab.layouts import decoders, encoders
 from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.results import read_results
 from benchmarks.scoring.runner import run_benchmark
@@ -12,7 +13,6 @@ from benchmarks.tasks.instructions import Instructions
 from cli.app import app
 from retrieval.errors import UsageError
 from tests.benchmarks import fakes
-from tests.embedder.models import published_layouts, st_layouts
 
 for module in ("sklearn", "scipy", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
@@ -25,10 +25,10 @@ SAID = Instructions(
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
-    layout = published_layouts.LAYOUTS["qwen3-embedding"]
-    decoder = published_layouts.write_layout(root / "qwen3", **layout)
+    layout = decoders.LAYOUTS["qwen3-embedding"]
+    decoder = decoders.write_layout(root / "qwen3", **layout)
     prompts = {"query": "Instruct: find\nQuery: "}
-    encoder = st_layouts.write_layout("multilingual-e5", root / "e5", prompts=prompts)
+    encoder = encoders.write_layout("multilingual-e5", root / "e5", prompts=prompts)
     return str(decoder), str(encoder)
 
 
@@ -91,7 +91,7 @@ def test_bm25_takes_none_and_a_model_without_a_template_is_refused(models, data,
     results, _ = bench([models[0], "bm25"], data / "beir", tmp_path / "out", SAID)
     assert [result.model for result in results] == [f"{models[0]} with instructions", "bm25"]
     assert "instruction" not in results[1].settings
-    plain = st_layouts.write_layout("bge-small", tmp_path / "bge")
+    plain = encoders.write_layout("bge-small", tmp_path / "bge")
     with pytest.raises(UsageError, match="has no template for instructions"):
         bench([str(plain)], data / "beir", tmp_path / "other", SAID)
     with pytest.raises(UsageError, match="no instruction for the classification task"):

@@ -9,6 +9,7 @@ pytest.importorskip("sentence_transformers", reason="sentence-transformers is op
 
 from sentence_transformers.sentence_transformer.modules import Pooling
 
+from benchmarks.lab.layouts.decoders import LAYOUTS, write_layout
 from embedder import Embedder
 from embedder.conform.endpoint import open_endpoint
 from embedder.conform.examine import conform
@@ -17,7 +18,6 @@ from embedder.conform.local import EmbedderModel, LoadedModel, take_apart
 from embedder.loading import load_encoder
 from retrieval.errors import UsageError
 from tests.embedder.conform.conftest import unit
-from tests.embedder.models.published_layouts import LAYOUTS, write_layout
 
 TEXTS = ["", "the corn", "é </s> 水", "the corn " * 200]
 

@@ -12,9 +12,8 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from benchmarks.lab.layouts.encoders import byte_tokenizer
-from tests.embedder.models.published_layouts import _SIZES, TOKENS, _tokenizer, write_json
-from tests.embedder.models.st_layouts import SMALL, word_pieces
+from benchmarks.lab.layouts.decoders import SIZES, TOKENS, make_tokenizer, write_json
+from benchmarks.lab.layouts.encoders import SMALL, byte_tokenizer, word_pieces
 
 LONGEST = 24
 TEMPLATE = (
@@ -52,14 +51,14 @@ def write_roberta(folder):
 
 
 def _config(**more):
-    return Qwen3Config(**{**_SIZES, "vocab_size": len(TOKENS) + 2}, initializer_range=0.3, **more)
+    return Qwen3Config(**{**SIZES, "vocab_size": len(TOKENS) + 2}, initializer_range=0.3, **more)
 
 
 def write_causal(folder, *, template=TEMPLATE, modules=True):
     """Qwen3-Reranker as sentence-transformers reads it: a language model and a template."""
     torch.manual_seed(0)
     Qwen3ForCausalLM(_config()).save_pretrained(folder)
-    tokenizer = _tokenizer(single="$A", eos="<|im_end|>", length=96)
+    tokenizer = make_tokenizer(single="$A", eos="<|im_end|>", length=96)
     tokenizer.add_tokens(["yes", "no"])
     tokenizer.padding_side = "left"
     tokenizer.chat_template = template
@@ -105,5 +104,5 @@ def write_scored_decoder(folder):
     """Qwen3 with a head of one number."""
     torch.manual_seed(0)
     Qwen3ForSequenceClassification(_config(num_labels=1)).save_pretrained(folder)
-    tokenizer = _tokenizer(single="$A", eos="<|im_end|>", length=96)
+    tokenizer = make_tokenizer(single="$A", eos="<|im_end|>", length=96)
     tokenizer.save_pretrained(folder)

@@ -13,12 +13,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.lab.layouts.decoders import write_json
 from embedder import Embedder, load_encoder
 from embedder.models.names import write_value
 from embedder.models.saving import save_model
 from embedder.models.sentence_transformers import needs_sentence_transformers
 from retrieval.errors import ModelError, UsageError
-from tests.embedder.models.published_layouts import write_json
 
 TEXTS = ["a", "the quick brown fox", "mills grind slowly, ponds fill slower"]
 WEIGHTS = "adapter_model.safetensors"

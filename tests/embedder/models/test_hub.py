@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
+from benchmarks.lab.layouts.encoders import write_layout
 from embedder import load_encoder
 from tests.embedder import stand_ins
-from tests.embedder.models.st_layouts import write_layout
 
 FIRST, SECOND, PICKLED, ENCODER = (letter * 40 for letter in "abcd")
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.lab.layouts import decoders
+from benchmarks.lab.layouts.decoders import LAYOUTS, write_json, write_layout
 from embedder import Embedder
 from embedder.engine.backbone import name_encoder
 from embedder.models.published import read_published
 from embedder.models.saving import save_model
 from retrieval.errors import MillpondError, ModelError, UsageError
-from tests.embedder.models import published_layouts
-from tests.embedder.models.published_layouts import LAYOUTS, write_json, write_layout
 
 TEXTS = [
     "who grinds the corn",
@@ -279,7 +279,7 @@ def test_a_typed_prompt_is_read_as_sentence_transformers_reads_it(folders, promp
 def test_a_model_that_names_no_longest_input_is_cut_at_512_and_says_so(tmp_path):
     from transformers import BloomConfig
 
-    config = BloomConfig(vocab_size=len(published_layouts.TOKENS), hidden_size=32, n_layer=2)
+    config = BloomConfig(vocab_size=len(decoders.TOKENS), hidden_size=32, n_layer=2)
     layout = {**LAYOUTS["max"], "config": config, "max_seq_length": None, "length": 10**30}
     folder, lines = write_layout(tmp_path / "bloom", **layout), []
     assert read_published(str(folder), None, lines.append).spec.max_tokens == 512
@@ -362,9 +362,9 @@ def test_a_base_is_never_read_beyond_the_positions_it_has(tmp_path, case):
     import transformers
 
     name, sizes = POSITIONS[case]
-    config = getattr(transformers, name)(vocab_size=len(published_layouts.TOKENS), **sizes)
+    config = getattr(transformers, name)(vocab_size=len(decoders.TOKENS), **sizes)
     transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
-    published_layouts._tokenizer(single="$A", eos="</s>").save_pretrained(tmp_path)
+    decoders.make_tokenizer(single="$A", eos="</s>").save_pretrained(tmp_path)
     lines = []
     embedder = Embedder.load(f"{tmp_path}:mean+causal", device="cpu", notify=lines.append)
     assert embedder.spec.max_tokens == embedder.fingerprint.settings["max_tokens"] == 64

@@ -13,6 +13,8 @@ pytest.importorskip("sentence_transformers", reason="sentence-transformers is op
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
+from benchmarks.lab.layouts import encoders
+from benchmarks.lab.layouts.encoders import LAYOUTS, change_json, write_json, write_layout
 from embedder import Embedder, load_encoder
 from embedder.models.sentence_transformers import (
     SentenceTransformersEncoder,
@@ -21,8 +23,6 @@ from embedder.models.sentence_transformers import (
 from embedder.splitting import make_splitter, tokens_beside, tokens_read
 from retrieval.errors import MissingDependencyError, ModelError, UnknownNameError, UsageError
 from tests.embedder import stand_ins
-from tests.embedder.models import st_layouts
-from tests.embedder.models.st_layouts import LAYOUTS, change_json, write_json, write_layout
 
 TEXTS = ["mill", "the pond: a MILL.", "", "  two  blanks ", "é 水车", "abc def ghi " * 9]
 
@@ -74,7 +74,7 @@ def test_vectors_are_those_of_sentence_transformers(write, layout):
     assert same == (not prompts)
     asked = [prompts.get("query", "") + text for text in TEXTS]
     lengths = [len(ids) for ids in reference.tokenizer(asked)["input_ids"]]
-    longest = st_layouts.LONGEST
+    longest = encoders.LONGEST
     assert lengths[-1] > encoder.max_tokens == longest
     counts = ([min(n, longest) for n in lengths], [n > longest for n in lengths])
     assert encoder.count_tokens(TEXTS, "query") == counts
@@ -167,7 +167,7 @@ def test_roberta_without_a_longest_input_is_cut_before_its_positions_end(copy):
         (folder / name).unlink()
     change_json(folder / "tokenizer_config.json", model_max_length=10**30)
     encoder, _ = load(folder)
-    assert encoder.max_tokens == st_layouts.LONGEST
+    assert encoder.max_tokens == encoders.LONGEST
     assert np.isfinite(encoder.encode_documents(TEXTS)).all()
 
 
@@ -230,7 +230,7 @@ def test_progress_and_order_hold_for_many_texts(write):
 
 def test_passages_are_counted_in_the_tokens_of_the_model(write):
     encoder, _ = load(write("bge-small"))
-    assert tokens_read(encoder) == st_layouts.LONGEST
+    assert tokens_read(encoder) == encoders.LONGEST
     assert tokens_beside(encoder) == 2  # [CLS] and [SEP]
     split = make_splitter(encoder, 4, 0)
     assert split("mill pond mill pond the mill") == ["mill pond mill pond", " the mill"]

@@ -8,21 +8,21 @@ from sentence_transformers.sentence_transformer.modules import Pooling as STPool
 from sentence_transformers.sentence_transformer.modules import Router, StaticEmbedding, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from benchmarks.lab.layouts import encoders
 from embedder import load_encoder
 from retrieval.errors import UsageError
-from tests.embedder.models import st_layouts
 
 
 def static_embedding():
     words = {"[UNK]": 0, "mill": 1, "pond": 2, "the": 3}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    return StaticEmbedding(tokenizer, embedding_dim=st_layouts.WIDTH)
+    return StaticEmbedding(tokenizer, embedding_dim=encoders.WIDTH)
 
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    return st_layouts.write_layout("bge-small", tmp_path_factory.mktemp("bge"))
+    return encoders.write_layout("bge-small", tmp_path_factory.mktemp("bge"))
 
 
 def load(folder, options=""):
@@ -31,7 +31,7 @@ def load(folder, options=""):
 
 def test_a_model_that_reads_every_token_takes_no_longest_input(tmp_path):
     SentenceTransformer(modules=[static_embedding()]).save(str(tmp_path))
-    assert load(tmp_path).encode_queries(["mill pond"]).shape == (1, st_layouts.WIDTH)
+    assert load(tmp_path).encode_queries(["mill pond"]).shape == (1, encoders.WIDTH)
     with pytest.raises(UsageError, match=r"\(StaticEmbedding\) reads every token.*max_tokens out"):
         load(tmp_path, ",max_tokens=8")
 
@@ -39,7 +39,7 @@ def test_a_model_that_reads_every_token_takes_no_longest_input(tmp_path):
 def test_of_a_router_each_side_that_has_a_longest_input_gets_it(bert, tmp_path):
     sides = {
         "query": [static_embedding()],
-        "document": [Transformer(str(bert)), STPooling(st_layouts.WIDTH, "mean")],
+        "document": [Transformer(str(bert)), STPooling(encoders.WIDTH, "mean")],
     }
     SentenceTransformer(modules=[Router.for_query_document(**_named(sides))]).save(str(tmp_path))
     assert json.loads((tmp_path / "modules.json").read_text())[0]["type"].endswith("Router")
