@@ -12,12 +12,14 @@ import numpy as np
 
 from embedder.engine.text import check_texts
 from embedder.environment import choose_device, first_line
+from embedder.models.foreign.files import read_model_json
 from embedder.models.sentence_transformers.encoder import (
     check_threads,
     hash_tokens,
     hash_weights,
 )
 from embedder.models.sentence_transformers.load import (
+    Asked,
     find_model,
     import_library,
     limit_positions,
@@ -178,7 +180,8 @@ def load_reranker(
     SourceNotFoundError : there is no such folder.
     UsageError : an option was named; a reranker takes none.
     ModelError : it comes with code and is not trusted, cannot be loaded, gives more than one score
-        for a pair, or is a language model without a prompt template for reranking.
+        for a pair, is a language model without a prompt template for reranking, or has no weights
+        that score a pair.
     """
     library = import_library(name, "a reranker")
     check_threads()
@@ -190,8 +193,23 @@ def load_reranker(
         how = load_options(asked, chosen, trust_remote_code=trust_remote_code)
         model = library.CrossEncoder(asked.place, **how)
     limit_positions(model)
+    _check_head(asked, model)
     _check(asked.shown, model)
     return Reranker(asked.shown, model)
+
+
+def _check_head(asked: Asked, model: Any) -> None:
+    """Raise ModelError for an encoder of texts, whose head would be drawn at random."""
+    if getattr(model[0], "transformer_task", "") != "sequence-classification":
+        return
+    config = read_model_json(asked.place, "config.json", asked.revision)
+    kinds = config.get("architectures") if isinstance(config, dict) else None
+    if not isinstance(kinds, list) or not any("SequenceClassification" in str(k) for k in kinds):
+        raise ModelError(
+            f"{asked.shown} has no weights that score a pair (its config.json names "
+            f"{', '.join(map(str, kinds or ['no architecture']))}), and random ones would take "
+            f"their place. Name a CrossEncoder, such as cross-encoder/ms-marco-MiniLM-L6-v2."
+        )
 
 
 def _check(name: str, model: Any) -> None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.lab.layouts import encoders
 from embedder.models.sentence_transformers import load_reranker
 from embedder.models.sentence_transformers import reranker as module
 from retrieval.errors import ModelError, SourceNotFoundError, UsageError
@@ -102,6 +103,10 @@ def _code(folder):
     (folder / "own.py").write_text("raise SystemExit('run')")
 
 
+def _encoder_of_texts(folder):
+    encoders.write_layout("bge-small", folder)
+
+
 def _activation_of_its_own(folder):
     rerankers.write_bert(folder, activation="own.Activation")
 
@@ -114,6 +119,7 @@ def _activation_of_its_own(folder):
         (_chat_alone, "without a prompt template for reranking"),
         (_chat_with_modules, "without a prompt template for reranking"),
         (_modules_without_template, "without a prompt template for reranking"),
+        (_encoder_of_texts, "no weights that score a pair"),
         (_code, "comes with Python code of its own"),
         (_activation_of_its_own, "own.Activation"),
         (lambda folder: None, "cannot load the reranker"),
