@@ -16,19 +16,31 @@ const MODE_NAMES = { hybrid: "meaning and words", dense: "meaning", lexical: "wo
 const field = Object.fromEntries(["query", "index", "other", "k", "mode", "filter"].map((id) => [id, byId(id)]));
 const place = byId("results");
 const queryVectors = new Map();
-let indexes = [];
+let indexes = null; // until the server has said what it has
+let asking = null;
+let submitted = false; // before that: searched for as soon as it is known
+let read = null; // what was typed, when it was last read
 let running = null;
 
-async function start() {
+/** Ask what the server has, once at a time; true where it was said. */
+const start = () => (asking ??= readIndexes().finally(() => (asking = null)));
+
+async function readIndexes() {
   hideProblems();
   say("Asking the server what it has …");
   try {
     indexes = await listIndexes();
   } catch (error) {
     showFailure(error, start);
-    return;
+    return false;
   }
   say("");
+  showIndexes();
+  return true;
+}
+
+/** Offer the indexes, and search for what was submitted meanwhile, or for what the address asks. */
+function showIndexes() {
   byId("search").hidden = !indexes.length;
   if (!indexes.length) {
     byId("problem").hidden = false;
@@ -36,28 +48,48 @@ async function start() {
       el("code", {}, "--index DIR"), " to search; ", el("a", { href: "docs" }, "its API"), " embeds texts without one."));
     return;
   }
-  readAddress();
+  if (!readChoices()) return;
+  if (submitted) run();
+  else if (typed() !== read) showStart(); // somebody is typing
+  else run(false);
+  submitted = false;
+}
+
+/** Search for what the form says, now or when the server has said what it has. */
+function submit() {
+  submitted = !indexes;
+  if (indexes) run();
+  else start();
 }
 
 /** Fill the form from the address and search for what it asks. */
 function readAddress() {
   const asked = new URLSearchParams(location.search);
-  hideProblems();
-  fillSelect(field.index, indexes.map(({ name }) => name), asked.get("index") ?? indexes[0].name);
-  fillOthers(asked.get("with") ?? "");
+  submitted = false;
   field.query.value = asked.get("q") ?? "";
   field.k.value = asked.get("k") ?? HITS;
   field.filter.value = asked.get("filter") ?? "";
+  read = typed();
+  if (!indexes?.length) return;
+  stopRunning();
+  hideProblems();
+  if (readChoices()) run(false);
+}
+
+/** Choose the indexes and the mode that the address names; false, and said, where one is not there. */
+function readChoices() {
+  const asked = new URLSearchParams(location.search);
+  fillSelect(field.index, indexes.map(({ name }) => name), asked.get("index") ?? indexes[0].name);
+  fillOthers(asked.get("with") ?? "");
   fillModes(asked.get("mode") ?? "");
   showFields(chosenCards());
   const unknown = ["index", "with"].map((name) => asked.get(name)).filter((name) => name && !cardOf(name));
-  if (unknown.length) {
-    const listing = indexes.map(({ name }) => name).join(", ");
-    showFailure(new Error(`The address asks for the index ${unknown[0]}, which is not served here. Served: ${listing}.`));
-    showStart();
-    return;
-  }
-  run(false);
+  if (!unknown.length) return true;
+  submitted = false;
+  const listing = indexes.map(({ name }) => name).join(", ");
+  showFailure(new Error(`The address asks for the index ${unknown[0]}, which is not served here. Served: ${listing}.`));
+  showStart();
+  return false;
 }
 
 function writeAddress({ query, card, other, k, mode, filter }) {
@@ -72,9 +104,12 @@ function writeAddress({ query, card, other, k, mode, filter }) {
   if (text !== (location.search || location.pathname)) history.pushState(null, "", text);
 }
 
+const typed = () => JSON.stringify([field.query.value, field.k.value, field.filter.value]);
+
 function readForm() {
   const k = Math.round(Number(field.k.value));
   field.k.value = k >= 1 ? Math.min(k, MOST_HITS) : HITS;
+  read = typed();
   return {
     query: field.query.value.trim(),
     card: cardOf(field.index.value),
@@ -85,14 +120,17 @@ function readForm() {
   };
 }
 
-/** Search for what the form says. `kept` puts it into the history of the browser. */
-async function run(kept = true, retries = 0) {
-  const asked = readForm();
-  if (running?.key === JSON.stringify(asked) && running.busy && !retries) return;
+function stopRunning() {
   running?.stop();
-  const control = new AbortController();
-  const mine = { key: JSON.stringify(asked), busy: true, signal: control.signal, stop: () => control.abort() };
-  running = mine;
+  running = null;
+  place.removeAttribute("aria-busy");
+}
+
+/** Search for what the form says, or said. `kept` puts it into the history of the browser. */
+async function run(kept = true, retries = 0, asked = readForm()) {
+  const key = JSON.stringify(asked);
+  if (running?.key === key && running.busy && !retries) return;
+  stopRunning();
   hideProblems();
   if (kept) writeAddress(asked);
   document.title = asked.query ? `${asked.query} · millpond` : "millpond";
@@ -100,6 +138,9 @@ async function run(kept = true, retries = 0) {
     showStart();
     return;
   }
+  const control = new AbortController();
+  const mine = { key, busy: true, signal: control.signal, stop: () => control.abort() };
+  running = mine;
   say("Searching …");
   place.setAttribute("aria-busy", "true");
   try {
@@ -114,7 +155,7 @@ async function run(kept = true, retries = 0) {
   } catch (error) {
     control.abort(); // the other index of a pair need not go on
     if (running !== mine || error.name === "AbortError") return;
-    showFailure(error, () => run(false), retries);
+    showFailure(error, (again = 0) => run(false, again, asked), retries);
   } finally {
     mine.busy = false;
     if (running === mine) place.removeAttribute("aria-busy");
@@ -205,9 +246,9 @@ function showFailure(error, again = null, retries = 0) {
   box.replaceChildren(el("p", {}, error.message));
   if (!again) return;
   const clock = el("span", { class: "clock", "aria-hidden": "true" });
-  const retry = button("Try again", again);
+  const retry = button("Try again", () => again());
   box.append(el("p", {}, retry, " ", clock));
-  if (error.retrySeconds && retries < MOST_RETRIES) countDown(error.retrySeconds, clock, () => run(false, retries + 1));
+  if (error.retrySeconds && retries < MOST_RETRIES) countDown(error.retrySeconds, clock, () => again(retries + 1));
 }
 
 /** Wait, saying how long still, unless another search begins. */
@@ -261,7 +302,7 @@ const say = (text) => (byId("status").textContent = text);
 
 byId("search").addEventListener("submit", (event) => {
   event.preventDefault();
-  run();
+  submit();
 });
 for (const select of [field.index, field.other]) {
   select.addEventListener("change", () => {
@@ -281,7 +322,7 @@ byId("key-form").addEventListener("submit", (event) => {
     return;
   }
   byId("key").value = "";
-  start().then(() => field.query.focus());
+  start().then((known) => known && field.query.focus());
 });
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, textarea, select");
@@ -291,5 +332,6 @@ document.addEventListener("keydown", (event) => {
     field.query.select();
   } else if (event.key === "ArrowDown" && event.target === field.query && focusFirst(place)) event.preventDefault();
 });
-addEventListener("popstate", () => indexes.length && readAddress());
+addEventListener("popstate", readAddress);
+readAddress();
 start();
