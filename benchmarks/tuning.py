@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.significance.bootstrap import bootstrap_means, percentile_interval
 from indexes import Index
 from indexes.search.hybrid import CANDIDATES, Part, best_documents, collect, fuse
+from indexes.search.modes import describe_lacking
 from retrieval import Encoder, Query
 from retrieval.blend import DEFAULT_WEIGHT, Blend
 from retrieval.errors import UsageError
@@ -81,7 +82,8 @@ def tune_weight(
     ------
     UsageError : fewer than two queries have a relevant document, or the index has one arm.
     """
-    Blend("hybrid").choose(index.modes, None, str(index.folder))
+    lacking = describe_lacking([(index.folder, index.snapshot)])
+    Blend("hybrid").choose(index.modes, None, str(index.folder), lacking)
     asked = [
         query for query in queries if any(s > 0 for s in judged.get(query.query_id, {}).values())
     ]

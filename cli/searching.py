@@ -13,11 +13,12 @@ from cli.models import note_untrained
 if TYPE_CHECKING:
     from indexes import Index
     from indexes.group import IndexGroup
+    from indexes.snapshot import Snapshot
     from retrieval import Hit
     from retrieval.filters import Expression
     from retrieval.retriever import Retriever
 
-__all__ = ["CANDIDATES", "Choices", "Loading", "Search", "open_search"]
+__all__ = ["CANDIDATES", "Choices", "Loading", "Search", "open_search", "warn_of_missing_words"]
 
 CANDIDATES = 50
 """How many hits a reranker reads; a test holds it equal to ``retrieval.rerank.CANDIDATES``."""
@@ -66,13 +67,15 @@ class Search:
         """
         from indexes.group import IndexGroup
         from indexes.index import Index
+        from indexes.search.modes import describe_lacking
         from retrieval.blend import Blend
         from retrieval.filters import parse_filter
 
         index = self.retriever.index
         assert isinstance(index, Index | IndexGroup)
         blend = Blend(choices.mode, choices.fusion, choices.weight)
-        self.blend = blend.choose(index.modes, None, self.label)
+        lacking = describe_lacking(_opened(index))
+        self.blend = blend.choose(index.modes, None, self.label, lacking)
         where = None if choices.where is None else parse_filter(choices.where)
         if not index.count(where):
             warn("No document matches the filter.")
@@ -144,26 +147,24 @@ def open_search(folders: Sequence[Path], choices: Choices, loading: Loading) -> 
     search = Search(retriever, " and ".join(map(str, folders)))
     search.choose(choices)
     if choices.mode is None and search.blend.mode == "dense":
-        _say_what_is_missing(opened)
+        warn_of_missing_words(opened)
     search.load()
     return search
 
 
-def _say_what_is_missing(opened: Index | IndexGroup) -> None:
-    """Say why a search is by meaning alone, where nobody asked for that."""
+def warn_of_missing_words(opened: Index | IndexGroup) -> None:
+    """Say of which indexes the words cannot be searched, where nobody asked for that."""
+    from indexes.search.modes import describe_lacking
+
+    for folder, snapshot in _opened(opened):
+        tell = warn if snapshot.lexical_fault else message
+        if snapshot.lexical is None:
+            why = describe_lacking([(folder, snapshot)])
+            tell(f"The search is by meaning alone. {why}")
+
+
+def _opened(opened: Index | IndexGroup) -> list[tuple[Path, Snapshot]]:
     from indexes import Index
 
-    for index in [opened] if isinstance(opened, Index) else opened.indexes.values():
-        folder, snapshot = index.folder, index.snapshot
-        if snapshot.lexical is not None:
-            continue
-        if snapshot.lexical_fault:
-            warn(
-                f"The search is by meaning alone: {snapshot.lexical_fault}. Make the lexical arm "
-                f"again with: millpond reindex {folder} --arms dense,lexical"
-            )
-        else:
-            message(
-                f"{folder} has no lexical arm, so the search is by meaning alone. Add it with: "
-                f"millpond reindex {folder} --arms dense,lexical"
-            )
+    every = [opened] if isinstance(opened, Index) else list(opened.indexes.values())
+    return [(index.folder, index.snapshot) for index in every]

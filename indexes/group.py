@@ -39,11 +39,14 @@ class IndexGroup:
             raise UsageError("No index arrived; name at least one.")
         self.indexes = dict(named)
         names = Counter(name for name, _ in named)
-        folders = Counter(str(index.folder.resolve()) for _, index in named)
-        for arrived in (folders, names):
-            twice, count = arrived.most_common(1)[0]
-            if count > 1:
-                raise UsageError(f"{twice} arrived {count} times; name every index once.")
+        twice, count = names.most_common(1)[0]
+        if count > 1:
+            raise UsageError(f"{twice} arrived {count} times; name every index once.")
+        folders: dict[Path, str] = {}
+        for name, index in named:  # by their names: a client of a server may not know the folders
+            same = folders.setdefault(index.folder.resolve(), name)
+            if same != name:
+                raise UsageError(f"{same} and {name} are the same index; name every index once.")
         first, *others = named
         for name, index in others:
             _check_same_model(first, (name, index))
@@ -102,7 +105,7 @@ class IndexGroup:
             with_text=with_text,
             where=where,
             texts=texts,
-            label=", ".join(self.indexes),
+            folders=[index.folder for index in self.indexes.values()],
         )
 
     @property

@@ -272,7 +272,7 @@ class Index:
             with_text=with_text,
             where=where,
             texts=texts,
-            label=str(self.folder),
+            folders=[self.folder],
         )
 
     def fetch(self, doc_ids: Iterable[str]) -> dict[str, Document]:

@@ -62,7 +62,9 @@ class Blend:
         if unused:
             raise UsageError(f"A weight goes with mode hybrid and fusion convex; {unused}.")
 
-    def choose(self, modes: Sequence[str], weight: float | None, where: str) -> Blend:
+    def choose(
+        self, modes: Sequence[str], weight: float | None, where: str, lacking: str = ""
+    ) -> Blend:
         """Return the blend with every choice made.
 
         Parameters
@@ -70,6 +72,7 @@ class Blend:
         modes : those that the index offers, its default first.
         weight : the one that the index keeps, if any.
         where : how a message names the index.
+        lacking : why its words cannot be searched, and what to type; "" where nobody knows.
 
         Raises
         ------
@@ -77,15 +80,14 @@ class Blend:
         """
         mode = self.mode or modes[0]
         if mode not in modes:
-            lacks = LEXICAL if LEXICAL not in modes else DENSE
             raise UsageError(
-                f"{where} has no {lacks} arm, which mode {mode} needs. Add it with: millpond "
-                f"reindex {where} --arms dense,lexical; or search with mode {modes[0]}."
+                f"{where} cannot be searched with mode {mode}, but with mode {modes[0]}. "
+                f"{lacking or 'There is no lexical arm that works.'}"
             )
         if mode != "hybrid" and self.weight is not None:
             raise UsageError(
-                f"A weight goes with mode hybrid, and {where} has the {modes[0]} arm alone. "
-                "Leave the weight out."
+                f"A weight goes with mode hybrid, and {where} can be searched with mode {mode} "
+                f"alone: leave the weight out. {lacking}".rstrip()
             )
         if mode != "hybrid" or self.fusion == "rrf":
             return replace(self, mode=mode)

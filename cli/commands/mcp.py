@@ -11,6 +11,7 @@ from cli.console import message
 from cli.models import note_untrained
 from cli.options import DeviceOption, TrustOption
 from cli.output import read_version
+from cli.searching import warn_of_missing_words
 
 __all__ = ["mcp"]
 
@@ -71,6 +72,7 @@ def mcp(
     for name, index in open_indexes(places):
         if name in retrievers:
             raise UsageError(f"Two indexes are called {name!r}. Give one a name, as in NAME=DIR.")
+        warn_of_missing_words(index)
         same = loaded.get(index.fingerprint.digest)
         if same is not None:  # one model, loaded once
             retrievers[name] = Retriever(same.encoder, index, reranker=same.reranker)

@@ -18,6 +18,7 @@ from cli.console import message, warn
 from cli.models import instruct, note_untrained, say_once
 from cli.options import DeviceOption, IndexSpeedOption, InstructionOption, TrustOption
 from cli.output import read_version
+from cli.searching import warn_of_missing_words
 
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
@@ -138,6 +139,8 @@ def serve(
     with _bind(host, port) as listener:
         thread = EncoderThread()
         opened = open_indexes(index or ())
+        for _, one in opened:
+            warn_of_missing_words(one)
         models, served = thread.call(
             lambda: _load(model, instruction, opened, device, speed, trust=trust_remote_code)
         )

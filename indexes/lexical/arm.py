@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from indexes.lexical.store import K1, ROW, WORDS, open_searcher, reading_arm
+from indexes.lexical.store import K1, ROW, WORDS, describe_damage, open_searcher, reading_arm
 from indexes.search.ranking import Found
 from indexes.search.selection import Selection
-from indexes.storage.manifest import Manifest
+from indexes.storage.manifest import LEXICAL_NAME, Manifest
 from retrieval.analysis import ANALYSER_VERSION, Analyser
 from retrieval.errors import IndexCorruptError
 from retrieval.protocols import Floats, Mask, Rows
@@ -170,13 +170,13 @@ def open_arm(folder: Path, manifest: Manifest) -> tuple[LexicalArm | None, str]:
     names = [entry.name for entry in manifest.lexical_files.values()]
     if version != ANALYSER_VERSION or not names:
         return None, (
-            f"the lexical arm was made by version {version} of the analyser, and this millpond "
-            f"has {ANALYSER_VERSION}"
+            f"The lexical arm of {folder} was made by version {version} of the analyser, and this "
+            f"millpond has {ANALYSER_VERSION}"
         )
     try:
         return LexicalArm([folder / name for name in names], str(language)), ""
     except IndexCorruptError as error:
-        return None, str(error)
+        return None, describe_damage(folder / LEXICAL_NAME, error.__cause__ or error)
 
 
 def _any_of(queries: list[Any]) -> Any:

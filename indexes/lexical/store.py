@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -26,7 +27,16 @@ from retrieval.analysis import Analyser
 from retrieval.disk import FULL_DISK
 from retrieval.errors import IndexCorruptError, StorageError
 
-__all__ = ["K1", "ROW", "WORDS", "B", "open_searcher", "reading_arm", "write_rows"]
+__all__ = [
+    "K1",
+    "ROW",
+    "WORDS",
+    "B",
+    "describe_damage",
+    "open_searcher",
+    "reading_arm",
+    "write_rows",
+]
 
 WORDS = "words"
 ROW = "row"
@@ -122,11 +132,15 @@ def reading_arm(folder: Path) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, ValueError) and type(error).__name__ != "PanicException":
             raise
-        reason = " ".join(str(error).split())
         raise IndexCorruptError(
-            f"The lexical arm {folder} is damaged: {reason}. Make it again with: "
-            f"millpond reindex {folder.parent} --arms dense,lexical"
+            f"{describe_damage(folder, error)}. Make it again with: "
+            f"millpond reindex {shlex.quote(str(folder.parent))} --arms dense,lexical"
         ) from error
+
+
+def describe_damage(folder: Path, error: BaseException) -> str:
+    """Return what a damaged arm made the engine say, as a clause."""
+    return f"The lexical arm {folder} is damaged: {' '.join(str(error).split())}"
 
 
 def _schema() -> Any:

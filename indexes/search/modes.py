@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -16,7 +18,7 @@ from retrieval import Hit, Vectors
 from retrieval.blend import DENSE, LEXICAL, Blend, Mode
 from retrieval.errors import UsageError
 
-__all__ = ["Named", "kept_weight", "modes_of", "search_named"]
+__all__ = ["Named", "describe_lacking", "kept_weight", "modes_of", "search_named"]
 
 Named: TypeAlias = Sequence[tuple[str, Snapshot]]
 """Indexes with the names that their hits carry; "" where there is one."""
@@ -26,6 +28,19 @@ def modes_of(snapshots: Sequence[Snapshot]) -> tuple[Mode, ...]:
     """Return the modes that all of the indexes offer, the default one first."""
     both = all(snapshot.lexical is not None for snapshot in snapshots)
     return ("hybrid", DENSE, LEXICAL) if both else (DENSE,)
+
+
+def describe_lacking(opened: Iterable[tuple[Path, Snapshot]]) -> str:
+    """Return why words cannot be searched and what to type, a line for each such index."""
+    lacking = []
+    for folder, snapshot in opened:
+        if snapshot.lexical is not None:
+            continue
+        fault = snapshot.lexical_fault
+        why = f"{fault}. Make" if fault else f"{folder} has no lexical arm. Make"
+        command = f"millpond reindex {shlex.quote(str(folder))} --arms dense,lexical"
+        lacking.append(f"{why} it{' again' if fault else ''} with: {command}")
+    return "\n".join(lacking)
 
 
 def kept_weight(snapshots: Sequence[Snapshot]) -> float | None:
@@ -44,7 +59,7 @@ def search_named(
     with_text: bool = True,
     where: Where = None,
     texts: Sequence[str] | None = None,
-    label: str = "The index",
+    folders: Sequence[Path],
 ) -> list[list[Hit]]:
     """Return at most k hits per query from all of the indexes, merged by score.
 
@@ -52,7 +67,7 @@ def search_named(
     ----------
     named : one index or several of one fingerprint, each with the name that its hits carry.
     encode : turns texts into vectors, where texts arrive and the mode needs vectors.
-    label : how a message names the indexes.
+    folders : where the indexes are, as a message names them.
     queries, with_text, where, texts : as in ``Index.search``.
 
     Raises
@@ -68,7 +83,9 @@ def search_named(
         if blend.weight is None:  # nothing is left to be chosen
             return _search_dense(named, queries, k, with_text, where)
         blend = replace(blend, mode=DENSE)
-    chosen = blend.choose(modes_of(snapshots), kept_weight(snapshots), label)
+    label = " and ".join(name for name, _ in named) or str(folders[0])
+    lacking = describe_lacking(zip(folders, snapshots, strict=True))
+    chosen = blend.choose(modes_of(snapshots), kept_weight(snapshots), label, lacking)
     if chosen.mode == DENSE:
         vectors = queries if asked is None else encode(asked)
         return _search_dense(named, vectors, k, with_text, where)

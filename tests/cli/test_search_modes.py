@@ -47,9 +47,34 @@ def test_a_mode_that_the_index_lacks_is_refused_before_the_model_is_loaded(
         assert "--arms dense,lexical" in result.stderr
     plain = millpond("search", tmp_path / "one", "water", "--json")
     assert [hit["doc_id"] for hit in objects(plain)] == ["a", "b"]
-    assert "so the search is by meaning alone" in plain.stderr
+    assert "The search is by meaning alone" in plain.stderr
     asked = millpond("search", tmp_path / "one", "water", "--mode", "dense")
-    assert "by meaning alone" not in asked.stderr
+    assert "meaning alone" not in asked.stderr
+
+
+def test_of_several_indexes_each_that_cannot_be_searched_by_words_is_named_with_what_to_type(
+    millpond, tmp_path, loaded
+):
+    documents = [Document("a", "water"), Document("b", "mills")]
+    whole, dense, damaged = folders = [tmp_path / name for name in ("whole", "no words", "flipped")]
+    for folder in folders:
+        arms = ("dense",) if folder == dense else ("dense", "lexical")
+        Index.create(folder, WordEncoder("fake"), documents, IndexConfig(arms=arms))
+    [words] = (damaged / "lexical").glob("*.idx")
+    words.write_bytes(b"short")
+    for places, named in ((folders, 2), ([damaged], 1)):
+        for choice in (("--mode", "lexical"), ("--mode", "hybrid"), ("--weight", "0.3")):
+            result = millpond("search", *places, "water", *choice)
+            assert (result.exit_code, loaded) == (2, [])
+            assert f"{words} is damaged: it has" in result.stderr
+            assert f"Make it again with: millpond reindex {damaged} --arms" in result.stderr
+            assert result.stderr.count("millpond reindex") == named
+            assert f"reindex {whole}" not in result.stderr
+            typed = f"{dense} has no lexical arm. Make it with: millpond reindex '{dense}' --arms"
+            assert (typed in result.stderr) == (named == 2)
+    lines = millpond("search", *folders, "water").stderr.splitlines()
+    starts = ("The search is by meaning alone. ", "Warning: The search is by meaning alone. ")
+    assert all(line.startswith(start) for line, start in zip(lines, starts, strict=False))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from embedder.serving import ServedIndex, Server, ServerSettings
-from indexes import Index
+from indexes import Index, IndexConfig
 from indexes.group import IndexGroup
 from retrieval import Document
 from retrieval.errors import FingerprintError, UsageError
@@ -227,3 +227,30 @@ def test_warming_up_uses_every_model_and_every_index(encoder, searchable):
     server.warm_up()
     assert other.batches == [("query", ["millpond"])]
     assert searched == [((1, 16), 1)]
+
+
+def test_what_a_server_refuses_names_indexes_and_no_folder(serve, two_armed, tmp_path, encoder):
+    model = two_armed[0].model
+    again = ServedIndex("again", Index.open(tmp_path / "all"), model)
+    dense = IndexConfig(arms=("dense",))
+    deaf = Index.create(tmp_path / "deaf", encoder, [Document("a", "x")], dense)
+    [words] = (tmp_path / "odd" / "lexical").glob("*.idx")
+    words.write_bytes(b"short")
+    damaged = ServedIndex("damaged", Index.open(tmp_path / "odd"), model)
+    client = serve(
+        [model], [*two_armed, again, ServedIndex("deaf", deaf, model), damaged], join=IndexGroup
+    )
+    for body, says in [
+        ({"index": ["all", "again"]}, "all and again are the same index"),
+        ({"index": "deaf", "mode": "lexical"}, "deaf cannot be searched with mode lexical"),
+        ({"index": "damaged", "mode": "hybrid"}, "damaged cannot be searched with mode hybrid"),
+        ({"index": ["all", "deaf"], "mode": "lexical"}, "all, deaf cannot be searched"),
+        ({"index": "damaged", "weight": 0.5}, "leave the weight out"),
+    ]:
+        answer = client.post("/v1/search", json={"query": "x", **body})
+        assert answer.status_code == 400
+        assert says in answer.text
+        assert str(tmp_path) not in answer.text
+    assert (
+        client.post("/v1/search", json={"query": "x", "index": ["all", "all"]}).status_code == 200
+    )
