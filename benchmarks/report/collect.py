@@ -17,6 +17,7 @@ from benchmarks.significance.comparison import Comparison
 __all__ = ["COSTS", "Report", "collect", "describe_tests", "page_data", "rounded", "sentence"]
 
 DECIMALS = 4
+_NO_CHANCE = "no difference, however large, could have been significant"
 COSTS = (
     "tokens_per_second",
     "query_p50_seconds",
@@ -36,7 +37,7 @@ _TESTS = {
     "t": "a paired t test of the differences per item",
 }
 _CORRECTIONS = {
-    "holm": "Holm's method, which bounds the chance of one false difference in the whole table",
+    "holm": "Holm's method, which bounds the chance of one false difference in the {family}",
     "benjamini-hochberg": "the method of Benjamini and Hochberg, which bounds the expected share "
     "of false differences among those called significant",
 }
@@ -187,13 +188,15 @@ def _pairs(
         row: dict[str, Any] = {"first": number[one.first], "second": number[one.second]}
         row["difference"] = rounded(one.difference)
         for name, decimals in (("low", 4), ("high", 4), ("effect_size", 2), ("smallest_p", 4)):
-            if hasattr(one, name):
+            if getattr(one, name, 0) != 0:
                 row[name] = rounded(getattr(one, name), decimals)
         row["p"] = _significant_digits(one.p)
         row["p_corrected"] = _significant_digits(one.p_corrected)
         row["significant"] = one.significant
         row["items"] = one.items if hasattr(one, "items") else len(one.tasks)
         row["note"] = one.note
+        if not getattr(one, "had_a_chance", True):
+            row["note"] = sentence(f"{one.note}; {_NO_CHANCE}" if one.note else _NO_CHANCE)
         rows.append({name: value for name, value in row.items() if value not in (None, "")})
     return rows
 
@@ -241,13 +244,18 @@ def describe_tests(comparison: Comparison) -> list[str]:
     )
     test = _TESTS[config.test].format(resamples=config.resamples)
     resamples = f"with {config.bootstrap_resamples:,} resamples"
+    of_a_type = config.family == "task-type"
+    together = "a task type" if of_a_type else "all tasks and task types"
+    family = "task type" if of_a_type else "whole table"
     return [
         f"{pairs} on every task that both have, by {test}.",
         "Spearman's correlation has no value for one pair of sentences, so STS tasks have a "
         f"paired bootstrap of the difference, {resamples}.",
+        "Classification has a test over the test texts and the draws of training examples at "
+        "once, both as random factors (Clark 1973), and an interval of the same kind.",
         "The mean over the tasks of a type has a Wilcoxon signed-rank test of the task scores.",
-        f"The p-values of all tasks and task types are corrected together by "
-        f"{_CORRECTIONS[config.correction]}.",
+        f"The p-values of {together} are corrected together by "
+        f"{_CORRECTIONS[config.correction].format(family=family)}.",
         f"A difference is significant where the corrected p is below {config.alpha:g}. "
         f"Intervals are bootstrap intervals of the difference at {100 * (1 - config.alpha):g}%, "
         f"not corrected, {resamples}. The seed is {config.seed}.",

@@ -226,8 +226,16 @@ def _mark(
     tested: Sequence[Difference] | Sequence[TaskTypeDifference],
     baseline: str | None,
 ) -> dict[str, Cell]:
-    """Return a cell for each score, marked with what the tests of one column found."""
-    real = [one for one in tested if not math.isnan(one.p_corrected)]
+    """Return a cell for each score, marked with what the tests of one column found.
+
+    A test that could not have found any difference marks nothing: a shared letter would read as
+    equality.
+    """
+    real = [
+        one
+        for one in tested
+        if not math.isnan(one.p_corrected) and getattr(one, "had_a_chance", True)
+    ]
     with_a_test = {name for one in real for name in (one.first, one.second)}
     order = [name for name in sorted(scores, key=lambda name: -scores[name]) if name in with_a_test]
     different = {(one.first, one.second) for one in real if one.significant}

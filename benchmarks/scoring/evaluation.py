@@ -96,6 +96,7 @@ class Run:
             metrics=scores.metrics,
             item_ids=scores.item_ids,
             items=scores.items,
+            draws=scores.draws,
             fingerprint=self.fingerprint,
             data={"sha256": self.data_sha256, **data.counts},
             settings=self.settings,

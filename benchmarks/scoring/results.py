@@ -52,9 +52,12 @@ class Result:
     task_type : one of ``TASK_TYPES``.
     main_metric : the key of ``metrics`` that is reported first.
     metrics : over the whole task; NaN where a score is undefined (see ``notes``).
-    item_ids : what was scored one by one: query ids, pair numbers from 0, draws or splits from 0.
+    item_ids : what was scored one by one: query ids, or numbers from 0 of pairs, texts or splits.
     items : metric to one value per item, in the order of ``item_ids``. An STS task has
         "cosine" and "gold" instead, since Spearman's correlation has no value for one pair.
+    draws : of classification, metric to one value per draw of training examples, each the mean over
+        all test texts; the items are means over the draws. Empty in results of millpond 0.1, whose
+        items are the draws.
     fingerprint : of the model; equal digests are the same model under any name.
     data : what was scored on: "sha256" of everything that decides the scores, and counts.
     settings : how: backend, factory, k, protocol version, ...
@@ -81,6 +84,7 @@ class Result:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     created: str = ""
+    draws: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError if the parts do not belong together."""

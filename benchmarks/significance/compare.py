@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from statistics import fmean
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from benchmarks.scoring.results import TASK_TYPES, Result
 from benchmarks.significance.comparison import (
@@ -19,7 +19,6 @@ from benchmarks.significance.comparison import (
 from benchmarks.significance.correction import CORRECTIONS
 from benchmarks.significance.paired import (
     EXACT_ITEMS,
-    SIGN_TESTS,
     smallest_wilcoxon_p,
     wilcoxon_test,
 )
@@ -45,7 +44,7 @@ def compare(
 ) -> Comparison:
     """Return which differences between models are significant, per task and per task type.
 
-    Items are matched by their ids. The correction runs over all tests of the comparison.
+    Items are matched by their ids. A correction runs over all tests of a task type.
 
     Parameters
     ----------
@@ -129,7 +128,7 @@ def _testable(result: Result) -> list[str]:
     """Return the metrics whose items a result keeps."""
     if result.task_type == "sts":
         return ["spearman"] if "spearman" in result.metrics else []
-    return [name for name in result.metrics if name in result.items]
+    return [name for name in result.metrics if name in result.items or name in result.draws]
 
 
 def _compare_task(
@@ -196,26 +195,37 @@ def _correct(
     task_types: Sequence[TaskTypeDifference],
     config: CompareConfig,
 ) -> tuple[list[Difference], list[TaskTypeDifference]]:
-    """Return both with corrected p-values; the correction runs over both together.
+    """Return both with corrected p-values; a correction runs over all tests of a family.
 
     A test over a task type that cannot reach alpha, whatever the scores are, is no chance of a
     false alarm, so it does not make the others harder to pass (Tarone 1990, doi 10.2307/2531456).
     """
-    able = (one.p if one.smallest_p < config.alpha else math.nan for one in task_types)
-    p_values = [*(one.p for one in differences), *able]
-    adjusted = CORRECTIONS[config.correction](p_values)
-    values = [float(value) for value in adjusted]
-    split = len(differences)
+    rows: list[Difference | TaskTypeDifference] = [*differences, *task_types]
+    families: dict[str, list[int]] = {}
+    for place, one in enumerate(rows):
+        families.setdefault(one.task_type if config.family == "task-type" else "", []).append(place)
+    for places in families.values():
+        own = [rows[place] for place in places]
+        adjusted = CORRECTIONS[config.correction]([_able(one, one.p, config) for one in own])
+        best = CORRECTIONS[config.correction]([_able(one, one.smallest_p, config) for one in own])
+        for place, one, p, least in zip(places, own, adjusted, best, strict=True):
+            changes: dict[str, Any] = {
+                "p_corrected": float(p),
+                "significant": bool(p < config.alpha),
+            }
+            if isinstance(one, Difference):
+                changes["had_a_chance"] = math.isnan(least) or bool(least < config.alpha)
+            rows[place] = replace(one, **changes)
     return (
-        [
-            replace(one, p_corrected=p, significant=p < config.alpha)
-            for one, p in zip(differences, values[:split], strict=True)
-        ],
-        [
-            replace(one, p_corrected=p, significant=p < config.alpha)
-            for one, p in zip(task_types, values[split:], strict=True)
-        ],
+        [one for one in rows if isinstance(one, Difference)],
+        [one for one in rows if isinstance(one, TaskTypeDifference)],
     )
+
+
+def _able(one: Difference | TaskTypeDifference, p: float, config: CompareConfig) -> float:
+    """Return a p-value, NaN for a test that does not count in the correction."""
+    out = isinstance(one, TaskTypeDifference) and one.smallest_p >= config.alpha
+    return math.nan if out or math.isnan(one.p) else p
 
 
 def _note_gaps(
@@ -260,56 +270,38 @@ def _note_limits(
 ) -> list[str]:
     """Return what a reader must not conclude, and what keeps p-values from being low enough."""
     tested = [one for one in differences if not math.isnan(one.p)]
-    count = len(tested) + sum(not math.isnan(one.p) for one in task_types)
     notes = [
         f"{task_type.capitalize()} is tested over {items} of one data set, so a significant "
         f"difference holds for that data set only"
         for task_type, items in _ITEMS_OF_ONE_SET.items()
-        if any(one.task_type == task_type for one in tested)
+        if any(one.task_type == task_type and one.items <= EXACT_ITEMS for one in tested)
     ]
-    if config.correction == "holm":
-        notes += _note_few_items(tested, count, config)
-        notes += _note_few_resamples(tested, count, config)
-    return notes
-
-
-def _note_few_items(
-    tested: Sequence[Difference], count: int, config: CompareConfig
-) -> Iterator[str]:
-    """Yield a note on tasks with too few items for a difference to survive Holm's correction."""
-    if config.test not in SIGN_TESTS:
-        return
-    few: dict[int, list[str]] = {}
+    hopeless: dict[tuple[float, int], list[Difference]] = {}
     for one in tested:
-        least = smallest_wilcoxon_p(one.items)
-        if one.task_type != "sts" and least < config.alpha <= least * count:
-            few.setdefault(one.items, []).append(one.task)
-    for items, tasks in sorted(few.items()):
-        yield (
-            f"{count_noun(items, 'item gives', 'items give')} no p below "
-            f"{smallest_wilcoxon_p(items):.2g}, and Holm's correction of "
-            f"{count_noun(count, 'test')} can leave that above {config.alpha:g} however large "
-            f"the difference ({', '.join(dict.fromkeys(tasks))}). --test t has no such bound"
-        )
-
-
-def _note_few_resamples(
-    tested: Sequence[Difference], count: int, config: CompareConfig
-) -> Iterator[str]:
-    """Yield a note if there are too few resamples for Holm's correction of so many tests."""
-    used = {
-        "resamples": config.test == "randomisation"
-        and any(one.task_type != "sts" and one.items > EXACT_ITEMS for one in tested),
-        "bootstrap_resamples": any(one.task_type == "sts" for one in tested),
-    }
-    for name in [name for name, is_used in used.items() if is_used]:
-        resamples: int = getattr(config, name)
-        least = count / (resamples + 1)
-        if least >= config.alpha:
-            enough = 10 ** math.ceil(math.log10(count / config.alpha + 1))
-            yield (
-                f"With {resamples:,} {name.replace('_', ' ')} and "
-                f"{count_noun(count, 'test')} the smallest corrected p can stay at "
-                f"{min(1.0, least):.2g} for want of resamples. Type: "
-                f"--{name.replace('_', '-')} {enough}"
+        if not one.had_a_chance and one.smallest_p < config.alpha:
+            family = one.task_type if config.family == "task-type" else ""
+            count = sum(
+                not math.isnan(other.p_corrected) and family in ("", other.task_type)
+                for other in [*differences, *task_types]
             )
+            hopeless.setdefault((one.smallest_p, count), []).append(one)
+    return notes + [
+        _describe_no_chance(least, count, rows, config) for (least, count), rows in hopeless.items()
+    ]
+
+
+def _describe_no_chance(
+    least: float, count: int, rows: Sequence[Difference], config: CompareConfig
+) -> str:
+    """Return why no difference of some tasks, however large, could be significant."""
+    tasks = ", ".join(dict.fromkeys(one.task for one in rows))
+    why = (
+        f"No difference could be significant on {tasks}, however large: no p is below "
+        f"{least:.2g}, and {count_noun(count, 'test')} are corrected together"
+    )
+    enough = 10 ** math.ceil(math.log10(count / config.alpha + 1))
+    if rows[0].task_type == "sts":
+        return f"{why}. Type: --bootstrap-resamples {enough}"
+    if config.test == "randomisation" and rows[0].items > EXACT_ITEMS:
+        return f"{why}. Type: --resamples {enough}"
+    return f"{why}. Fewer comparisons (--baseline) have a chance; --test t has no such bound"

@@ -10,9 +10,12 @@ from benchmarks.significance.correction import CORRECTIONS
 from benchmarks.significance.paired import RESAMPLES, TESTS
 from retrieval.errors import UnknownNameError, UsageError
 
-__all__ = ["CompareConfig", "Comparison", "Difference", "TaskTypeDifference"]
+__all__ = ["FAMILIES", "CompareConfig", "Comparison", "Difference", "TaskTypeDifference"]
 
 _FEWEST_RESAMPLES = 100
+
+FAMILIES = ("task-type", "all")
+"""What one correction covers: the tests of a task type, or all tests."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,10 @@ class CompareConfig:
     metric : None for each task's main metric; else tasks without it are left out.
     alpha : level of significance after correction; intervals have confidence ``1 - alpha``.
     baseline : None for all pairs of models; else the model that all others are compared with.
-    test : "randomisation", "wilcoxon" or "t"; an STS task always has a paired bootstrap.
+    test : "randomisation", "wilcoxon" or "t"; an STS task always has a paired bootstrap, and
+        classification a test over test texts and draws (``crossed_test``).
     correction : "holm" or "benjamini-hochberg".
+    family : one of ``FAMILIES``, what one correction covers.
     resamples : random assignments of signs of the randomisation test.
     bootstrap_resamples : of the intervals and of the STS test.
     seed : of both.
@@ -36,6 +41,7 @@ class CompareConfig:
     baseline: str | None = None
     test: str = "randomisation"
     correction: str = "holm"
+    family: str = "task-type"
     resamples: int = RESAMPLES
     bootstrap_resamples: int = BOOTSTRAP_RESAMPLES
     seed: int = 0
@@ -46,6 +52,8 @@ class CompareConfig:
             raise UnknownNameError("test", self.test, TESTS)
         if self.correction not in CORRECTIONS:
             raise UnknownNameError("correction", self.correction, CORRECTIONS)
+        if self.family not in FAMILIES:
+            raise UnknownNameError("family", self.family, FAMILIES)
         if not 0 < self.alpha < 1:
             raise UsageError(f"alpha is {self.alpha:g}; it must be between 0 and 1, such as 0.05.")
         for name in ("resamples", "bootstrap_resamples"):
@@ -70,10 +78,13 @@ class Difference:
     low, high : bootstrap interval of the difference, at confidence ``1 - alpha``.
     effect_size : mean difference per item over its standard deviation (Cohen's d for pairs);
         NaN where it has no meaning, such as for Spearman's correlation.
-    items : how many queries, pairs, draws or splits the test saw.
-    p, p_corrected : raw, and after correction over the whole table; NaN where no test is possible.
+    items : how many queries, pairs, texts or splits the test saw.
+    p, p_corrected : raw, and after correction over the family; NaN where no test is possible.
     significant : ``p_corrected < alpha``.
     note : why there is no test, or what limits it; "" for nothing.
+    smallest_p : no p of so many items or resamples can be lower.
+    had_a_chance : whether ``smallest_p`` would be significant after the correction. Where it is
+        False, no difference, however large, could have been.
     """
 
     task: str
@@ -92,6 +103,8 @@ class Difference:
     p_corrected: float
     significant: bool
     note: str = ""
+    smallest_p: float = 0.0
+    had_a_chance: bool = True
 
 
 @dataclass(frozen=True)
@@ -127,7 +140,7 @@ class Comparison:
     ----------
     config : what was compared, and by which test.
     models, tasks : in the order of first appearance; a model may lack a task.
-    differences, task_types : the corrected table; the correction runs over both together.
+    differences, task_types : the corrected table; a correction runs over both of a family.
     notes : what a reader has to know about the whole, such as a task that a model lacks.
     """
 

@@ -17,7 +17,14 @@ from benchmarks.significance.bootstrap import (
     shifted_bootstrap_p,
 )
 from benchmarks.significance.comparison import CompareConfig, Difference
-from benchmarks.significance.paired import SIGN_TESTS, TESTS, effect_size, smallest_wilcoxon_p
+from benchmarks.significance.crossed import crossed_test
+from benchmarks.significance.paired import (
+    EXACT_ITEMS,
+    SIGN_TESTS,
+    TESTS,
+    effect_size,
+    smallest_wilcoxon_p,
+)
 from retrieval.errors import UsageError
 from retrieval.plurals import count_noun
 from retrieval.scores import Doubles, spearman
@@ -58,6 +65,8 @@ class TaskPairs:
         if reason:
             return replace(found, note=reason)
         ids = _common_ids(self._results[first], self._results[second])
+        if self._results[first].draws:
+            return self._test_draws(found, ids)
         left, right = (self._take(model, ids) for model in (first, second))
         found = replace(found, items=len(ids))
         if not (np.isfinite(left).all() and np.isfinite(right).all()):
@@ -94,6 +103,14 @@ class TaskPairs:
             return "on STS tasks only 'spearman' is tested"
         if any(not math.isfinite(result.metrics[self._metric]) for result in (first, second)):
             return "a score is undefined, so there is no test"
+        if bool(first.draws) != bool(second.draws):
+            return (
+                "one was scored by text and the other, earlier, by draw, so there is no test; run "
+                "'millpond bench' again for both"
+            )
+        if first.draws:
+            kept = all(len(one.draws.get(self._metric, ())) > 1 for one in (first, second))
+            return "" if kept else "no scores of single draws were kept, so there is no test"
         needed = ("cosine", "gold") if self._sts else (self._metric,)
         if any(not result.items.get(name) for name in needed for result in (first, second)):
             return "no scores of single items were kept, so there is no test"
@@ -112,11 +129,45 @@ class TaskPairs:
         found = self._with_interval(replace(found, p=p, effect_size=effect_size(values)), ids)
         if math.isnan(p):
             return _add_note(found, "all differences are equal, so t is undefined")
+        if self._config.test not in SIGN_TESTS:
+            return found
         least = smallest_wilcoxon_p(len(ids))
-        if self._config.test in SIGN_TESTS and least >= self._config.alpha:
+        if self._config.test == "randomisation" and len(ids) > EXACT_ITEMS:
+            least = max(least, 1 / (self._config.resamples + 1))
+        found = replace(found, smallest_p=least)
+        if least >= self._config.alpha:
             items = count_noun(len(ids), "item")
             found = _add_note(found, f"{items}: p cannot be below {least:.3g}")
         return found
+
+    def _test_draws(self, found: Difference, ids: Ids) -> Difference:
+        """Return the difference with a test over test texts and draws of training examples."""
+        one, other = (self._results[model] for model in (found.first, found.second))
+        sizes = [len(result.draws[self._metric]) for result in (one, other)]
+        if sizes[0] != sizes[1]:
+            return replace(found, note=f"{sizes[0]} and {sizes[1]} draws, so there is no test")
+        by_draw = np.subtract(one.draws[self._metric], other.draws[self._metric])
+        by_item = np.empty(0)
+        if all(self._metric in result.items for result in (one, other)):
+            by_item = self._take(found.first, ids) - self._take(found.second, ids)
+            found = self._restrict(
+                found, *(self._take(m, ids).mean() for m in (one.model, other.model))
+            )
+        else:
+            found = _add_note(found, "tested over draws of training examples alone")
+        if not (np.isfinite(by_item).all() and np.isfinite(by_draw).all()):
+            return replace(found, note="the score of an item is undefined, so there is no test")
+        test = crossed_test(by_item, by_draw, alpha=self._config.alpha)
+        if math.isnan(test.p):
+            return _add_note(found, "all differences are equal, so t is undefined")
+        return replace(
+            found,
+            items=len(ids) if by_item.size else len(by_draw),
+            p=test.p,
+            low=found.difference - test.half_width,
+            high=found.difference + test.half_width,
+            effect_size=effect_size(by_item if by_item.size else by_draw),
+        )
 
     def _test_sts(self, found: Difference, ids: Ids, left: Doubles, right: Doubles) -> Difference:
         """Return the difference with a bootstrap test of two correlations."""
@@ -128,7 +179,8 @@ class TaskPairs:
             return _add_note(found, f"{reason}, so there is no test")
         samples = self._resample(ids)
         p = shifted_bootstrap_p(one - other, samples[found.first] - samples[found.second])
-        return self._with_interval(replace(found, p=p), ids)
+        least = 1 / (self._config.bootstrap_resamples + 1)
+        return self._with_interval(replace(found, p=p, smallest_p=least), ids)
 
     def _gold(self, found: Difference, ids: Ids) -> Doubles:
         """Return the gold scores, which two models must share."""

@@ -227,8 +227,10 @@ class BaseScores:
         }
 
     def _item_means(self, task: str, variant: str) -> Doubles:
-        """Return the main score of each item, the mean over seeds."""
-        rows = [one.items[one.main_metric] for one in self._table[task][variant].values()]
+        """Return the main score of each item, the mean over seeds; of classification each draw."""
+        rows = [
+            (one.draws or one.items)[one.main_metric] for one in self._table[task][variant].values()
+        ]
         return np.asarray(np.mean(np.asarray(rows, dtype=np.float64), axis=0), dtype=np.float64)
 
     def _is_whole(self, task: str, variant: str) -> bool:

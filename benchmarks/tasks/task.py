@@ -42,6 +42,7 @@ class Scores:
     item_ids: Sequence[str]
     items: Mapping[str, Sequence[float]]
     notes: Sequence[str] = field(default=())
+    draws: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class TaskData(Protocol):

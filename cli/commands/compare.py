@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +32,7 @@ _CORRECTIONS = {"holm": "Holm", "benjamini-hochberg": "BH"}
 _ITEMS = {
     "retrieval": ("query", "queries"),
     "sts": ("pair of texts", "pairs of texts"),
-    "classification": ("draw",),
+    "classification": ("text",),
     "clustering": ("split",),
 }
 
@@ -61,6 +62,9 @@ def compare(
     correction: Annotated[
         str, typer.Option(metavar="NAME", help="holm or benjamini-hochberg.")
     ] = "holm",
+    family: Annotated[
+        str, typer.Option(metavar="NAME", help="Correct over task-type or all tests together.")
+    ] = "task-type",
     resamples: Annotated[
         int, typer.Option(metavar="N", help="Random sign flips of the randomisation test.")
     ] = 100_000,
@@ -89,6 +93,7 @@ def compare(
         baseline=baseline,
         test=test,
         correction=correction,
+        family=family,
         resamples=resamples,
         bootstrap_resamples=bootstrap_resamples,
         seed=seed,
@@ -213,19 +218,25 @@ def _pair(one: Difference | TaskTypeDifference, letters: Mapping[str, str]) -> s
 def _explain(found: Comparison) -> str:
     from retrieval.plurals import count_noun
 
-    corrected = [one.p_corrected for one in found.differences]
-    corrected += [one.p_corrected for one in found.task_types]
-    tests = sum(not math.isnan(p) for p in corrected)
+    rows = [*found.differences, *found.task_types]
+    tests = Counter(one.task_type for one in rows if not math.isnan(one.p_corrected))
+    together = (
+        ", ".join(f"{count:,} of {task_type}" for task_type, count in tests.items())
+        if found.config.family == "task-type" and len(tests) > 1
+        else count_noun(tests.total(), "test")
+    )
     parts = [f"p: {_TESTS[found.config.test].format(resamples=found.config.resamples)}, two-sided"]
     if any(one.task_type == "sts" for one in found.differences):
         parts.append(
             f"for STS a paired bootstrap with {found.config.bootstrap_resamples:,} resamples"
         )
+    if any(one.task_type == "classification" for one in found.differences):
+        parts.append("for classification a t-test over texts and draws")
     if found.task_types:
         parts.append("for all tasks Wilcoxon's signed-rank test")
     return (
         f"{'; '.join(parts)}. {_CORRECTIONS[found.config.correction]} p: corrected for "
-        f"{count_noun(tests, 'test')}; * is below {found.config.alpha:g}. Difference: first "
+        f"{together}; * is below {found.config.alpha:g}. Difference: first "
         f"minus second, with a paired bootstrap interval that is not corrected. Effect: Cohen's d "
         f"for pairs."
     )

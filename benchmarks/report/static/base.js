@@ -6,8 +6,8 @@ const data = readJson("report-data");
 const SVG = "http://www.w3.org/2000/svg";
 const DASH = "–";
 const MINUS = "−";
-const PLURALS = { retrieval: "queries", sts: "pairs", classification: "draws", clustering: "splits" };
-const SINGULARS = { retrieval: "query", sts: "pair", classification: "draw", clustering: "split" };
+const PLURALS = { retrieval: "queries", sts: "pairs", classification: "texts", clustering: "splits" };
+const SINGULARS = { retrieval: "query", sts: "pair", classification: "text", clustering: "split" };
 const TITLES = {
   retrieval: "Retrieval",
   sts: "Semantic similarity (STS)",

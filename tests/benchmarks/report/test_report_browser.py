@@ -128,7 +128,7 @@ def test_the_heatmap_goes_by_arrow_keys_and_enter_chooses_the_pair(open_page, pa
     )
     shown = page.locator("#pairs .readout").inner_text()
     assert f"+{abs(one.difference):.3f}" in shown
-    assert "10 draws" in shown
+    assert "10 texts" in shown
 
 
 def test_cells_say_sign_and_significance_without_colour(open_page, page_file):

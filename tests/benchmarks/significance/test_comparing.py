@@ -287,6 +287,53 @@ def test_task_types_are_kept_apart_in_their_usual_order():
     ]
 
 
+def test_a_correction_covers_a_task_type_or_all_tests():
+    others = [
+        make(m, "news", plus(STEPS, x), task_type="clustering") for m, x in (("a", 1), ("b", 0))
+    ]
+    results = [*make_tasks(1), *others]
+    assert [one.p_corrected for one in run(results).differences] == [0.03125] * 2
+    assert [one.p_corrected for one in run(results, family="all").differences] == [0.0625] * 2
+
+
+def make_draws(model, by_item, by_draw, **changes):
+    """A classification result; ``by_draw`` is None for one of the time before texts were items."""
+    draws = {} if by_draw is None else {"accuracy": by_draw, "macro_f1": by_draw}
+    parts = {"task_type": "classification", "metric": "accuracy", "draws": draws}
+    return make(model, "banking", by_item, **(parts | changes))
+
+
+def test_classification_is_tested_over_texts_and_draws_and_survives_many_models():
+    # 18 models make 153 pairs: signs of 10 draws end at 2 / 2**10 x 153 = 0.3, texts do not.
+    chance = np.random.default_rng(3)
+    right = chance.random((18, 200, 10)) < np.linspace(0.3, 0.9, 18)[:, None, None]
+    results = [
+        make_draws(f"m{n:02}", one.mean(axis=1), one.mean(axis=0).tolist())
+        for n, one in enumerate(right)
+    ]
+    found = run(results)
+    best_and_worst = found.differences[16]
+    assert (best_and_worst.first, best_and_worst.second) == ("m00", "m17")
+    assert best_and_worst.significant and best_and_worst.items == 200
+    assert best_and_worst.low < -0.6 < best_and_worst.high < 0
+    assert found.notes == []
+
+
+def test_macro_f1_has_no_value_for_one_text_and_is_tested_over_draws():
+    results = [
+        make_draws(m, STEPS, plus([0.1, 0.2, 0.4], gap), metrics={"accuracy": 0.5, "macro_f1": gap})
+        for m, gap in (("a", 0.25), ("b", 0.0))
+    ]
+    [one] = run(results, metric="macro_f1").differences
+    assert math.isnan(one.p) and one.note.startswith("tested over draws of training examples alone")
+
+
+def test_results_by_draw_and_by_text_are_not_tested_against_each_other():
+    [one] = run([make_draws("a", STEPS, [0.1, 0.2]), make_draws("b", STEPS, None)]).differences
+    assert math.isnan(one.p)
+    assert one.note.startswith("one was scored by text and the other, earlier, by draw")
+
+
 def test_the_correction_runs_over_differences_and_task_types_together_without_nan():
     found = run([*make_tasks(6), make("a", "one", [0.1]), make("b", "one", [0.2])])
     rows = [*found.differences, *found.task_types]
@@ -381,11 +428,16 @@ def test_draws_of_one_test_set_are_noted():
 
 
 def test_too_few_items_for_the_correction_are_noted():
-    # 6 items: no p below 0.03125; two tasks and their task type make 3 tests, 0.09375.
-    [note] = run(make_tasks(2)).notes
-    assert note.startswith("6 items give no p below 0.031, and Holm's correction of 3 tests can")
-    assert "(task1, task2)" in note
-    assert run(make_tasks(1)).notes == []
+    # 6 items: no p below 0.03125; with two tasks 0.0625. Their task type can never count.
+    found = run(make_tasks(2))
+    [note] = found.notes
+    assert note.startswith(
+        "No difference could be significant on task1, task2, however large: no p is below 0.031, "
+        "and 2 tests are corrected together. Fewer comparisons (--baseline) have a chance"
+    )
+    assert not any(one.had_a_chance for one in found.differences)
+    alone = run(make_tasks(1))
+    assert (alone.notes, alone.differences[0].had_a_chance) == ([], True)
     assert run(make_tasks(2), correction="benjamini-hochberg").notes == []
 
 
