@@ -49,7 +49,7 @@ def find_kernels(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
     """Return the kernels to try on this device in this dtype, the best one first."""
     if device.type == "cuda":
         return cuda_kernels(dtype)
-    return [GROUPS] if device.type == "cpu" and dtype == torch.float32 else []
+    return [GROUPS] if device.type == "cpu" else []
 
 
 def packed_states(

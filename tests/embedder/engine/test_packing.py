@@ -8,13 +8,14 @@ import weakref
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, LlamaConfig
 
 from embedder import Embedder, VariantSpec, list_variants
 from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone
-from embedder.engine.batches import packed_batches
+from embedder.engine.batches import packed_batches, pad_batch
 from embedder.engine.packing import Group, PackedBatch, PackingError, packed, packed_attention
 from embedder.engine.run import AHEAD, tokenized_ahead
 
@@ -145,10 +146,32 @@ def test_a_base_that_mixes_neighbouring_tokens_is_padded():
         assert Backbone(model, None, attention, "id", "tiny").longest_packed == expected
 
 
-def test_half_precision_is_padded():
-    model = tiny_llama().to(torch.bfloat16)
-    backbone = Backbone(model, None, get_attention("causal"), "id", "tiny")
-    assert backbone.longest_packed == 0
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_half_precision_is_packed_and_attends_in_float32(monkeypatch, dtype, attention):
+    """torch's gradient of attention takes ten times as long in bfloat16 on a CPU."""
+    attended, attention_of_torch = [], F.scaled_dot_product_attention
+
+    def attend(query, key, value, **settings):
+        attended.append(query.dtype)
+        return attention_of_torch(query, key, value, **settings)
+
+    model = tiny_llama().to(dtype)
+    chosen = get_attention(attention)
+    model.config.is_causal = chosen.is_causal
+    backbone = Backbone(model, None, chosen, "id", "tiny")
+    assert backbone.longest_packed == sys.maxsize
+    rows = [[5, 6, 7, 8], [9, 3], [4, 2]]
+    ids, mask = pad_batch(rows, 0)
+    padded = backbone.token_states(ids, mask)[mask.bool()].float()
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found = backbone.packed_states(PackedBatch.of(rows, CPU))
+    assert set(attended) == {torch.float32}
+    assert found.dtype == dtype
+    assert (found.float() - padded).norm() <= 0.02 * padded.norm()
+    found.float().square().sum().backward()
+    assert all(weights.grad is not None for weights in backbone.blocks().parameters())
 
 
 @pytest.mark.parametrize(
