@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,7 @@ __all__ = [
     "UrlOption",
     "read_qdrant_options",
     "use_stored_server",
+    "use_stored_servers",
 ]
 
 PANEL = "Qdrant, with --backend qdrant"
@@ -283,6 +285,20 @@ def use_stored_server(folder: Path, url: str | None, asks_key: bool) -> None:
             if os.environ.pop(variable, None):
                 warn(f"The key in {variable} belongs to {owner} and is not sent to {stored}.")
     os.environ[URL_VARIABLE] = stored
+
+
+def use_stored_servers(folders: Sequence[Path], url: str | None, asks_key: bool) -> None:
+    """Let this process use the one server that holds some of the indexes, at least one.
+
+    The key is asked for once. Raises as ``use_stored_server``.
+    """
+    from indexes import read_manifest
+
+    if url is None and not asks_key:
+        return
+    held = [one for one in folders if read_manifest(one).settings.get("mode") == "server"]
+    for number, folder in enumerate(held or folders[:1]):
+        use_stored_server(folder, url, asks_key and not number)
 
 
 def ask_key(url: str) -> str:

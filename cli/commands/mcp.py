@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Annotated
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.commands.serve import open_indexes
 from cli.console import message
+from cli.listening import bind, format_url
 from cli.models import note_untrained
 from cli.options import DeviceOption, TrustOption
 from cli.output import read_version
 from cli.searching import warn_of_missing_words
+from cli.store import StoredKeyOption, StoredUrlOption
+
+if TYPE_CHECKING:
+    from indexes import Index
+    from retrieval.retriever import Retriever
 
 __all__ = ["mcp"]
 
@@ -30,9 +39,10 @@ def mcp(
         typer.Option(
             "--http",
             metavar="PORT",
-            min=1,
+            min=0,
             max=65535,
-            help=f"Serve streamable HTTP at http://{HOST}:PORT/mcp in place of stdin and stdout.",
+            help=f"Serve streamable HTTP at http://{HOST}:PORT/mcp in place of stdin and stdout; "
+            "0 for any free port.",
         ),
     ] = None,
     rerank: Annotated[
@@ -44,6 +54,8 @@ def mcp(
         ),
     ] = None,
     device: DeviceOption = None,
+    url: StoredUrlOption = None,
+    ask_key: StoredKeyOption = False,
     trust_remote_code: TrustOption = False,
 ) -> None:
     """Serve indexes to assistants over MCP.
@@ -62,19 +74,37 @@ def mcp(
 
     if importlib.util.find_spec("mcp") is None:
         raise MissingDependencyError("mcp", "millpond mcp", 'pip install "millpond[mcp]"')
-    from cli.commands.serve import open_indexes
     from cli.mcp_server import build_server
+
+    with bind(HOST, http) if http is not None else nullcontext() as listener:
+        retrievers = _open(open_indexes(places, url, ask_key), rerank, device, trust_remote_code)
+        server = build_server(retrievers, read_version())
+        if listener is None:
+            server.run()
+            return
+        import uvicorn
+
+        message(f"Serving {', '.join(retrievers)} at {format_url(listener)}/mcp")
+        config = uvicorn.Config(server.streamable_http_app(host=HOST), log_level="warning")
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def _open(
+    indexes: Sequence[tuple[str, Index]], rerank: str | None, device: str | None, trust: bool
+) -> dict[str, Retriever]:
+    """Return what searches each index, by name; every model is loaded once."""
     from retrieval.errors import UsageError
     from retrieval.retriever import Retriever
 
     retrievers: dict[str, Retriever] = {}
     loaded: dict[str, Retriever] = {}
-    for name, index in open_indexes(places):
+    for name, index in indexes:
         if name in retrievers:
             raise UsageError(f"Two indexes are called {name!r}. Give one a name, as in NAME=DIR.")
         warn_of_missing_words(index)
         same = loaded.get(index.fingerprint.digest)
-        if same is not None:  # one model, loaded once
+        if same is not None:
             retrievers[name] = Retriever(same.encoder, index, reranker=same.reranker)
             continue
         first = next(iter(loaded.values()), None)
@@ -82,16 +112,11 @@ def mcp(
             index,
             device=device,
             reranker=rerank if first is None else None,
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=trust,
             notify=message,
         )
         if first is not None:
             opened.reranker = first.reranker
         note_untrained(opened.encoder)
         retrievers[name] = loaded[index.fingerprint.digest] = opened
-    server = build_server(retrievers, read_version())
-    if http is None:
-        server.run()
-    else:
-        message(f"Serving {', '.join(retrievers)} at http://{HOST}:{http}/mcp")
-        server.run("streamable-http", host=HOST, port=http)
+    return retrievers

@@ -21,7 +21,7 @@ from cli.options import (
 )
 from cli.output import check_output, print_line
 from cli.searching import CANDIDATES, Choices, Loading, open_search
-from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
+from cli.store import StoredKeyOption, StoredUrlOption, use_stored_servers
 
 if TYPE_CHECKING:
     from cli.searching import Search
@@ -159,8 +159,7 @@ def search(
       millpond search my-index --queries queries.jsonl --run run.trec
     """
     request = _read_request(places, queries, run, json)
-    for folder in request.folders:
-        use_stored_server(folder, url, ask_key)
+    use_stored_servers(request.folders, url, ask_key)
     total = None
     if queries is not None:
         from cli.runs import check_queries

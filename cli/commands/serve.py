@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import os
 import re
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +14,12 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from cli.console import message, warn
+from cli.listening import bind, format_url
 from cli.models import instruct, note_untrained, say_once
 from cli.options import DeviceOption, IndexSpeedOption, InstructionOption, TrustOption
 from cli.output import read_version
 from cli.searching import warn_of_missing_words
+from cli.store import StoredKeyOption, StoredUrlOption, use_stored_servers
 
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from embedder.serving import ServedIndex, ServedModel
     from indexes import Index
     from retrieval import Fingerprint
-    from retrieval.errors import UsageError
     from retrieval.protocols import VectorIndex
 
 __all__ = ["KEYS_VARIABLE", "open_indexes", "serve"]
@@ -111,6 +111,8 @@ def serve(
     ] = False,
     device: DeviceOption = None,
     speed: IndexSpeedOption = None,
+    url: StoredUrlOption = None,
+    ask_key: StoredKeyOption = False,
     trust_remote_code: TrustOption = False,
 ) -> None:
     """Serve embeddings and search over HTTP.
@@ -136,9 +138,9 @@ def serve(
     )
 
     accepted_keys = _find_keys(keys)
-    with _bind(host, port) as listener:
+    with bind(host, port) as listener:
         thread = EncoderThread()
-        opened = open_indexes(index or ())
+        opened = open_indexes(index or (), url, ask_key)
         for _, one in opened:
             warn_of_missing_words(one)
         models, served = thread.call(
@@ -163,7 +165,7 @@ def serve(
         server.warm_up()
         _warn_if_open(host, accepted_keys)
         _log_as_json()
-        message(f"Serving {', '.join(one.name for one in models)} at {_format_url(listener)}")
+        message(f"Serving {', '.join(one.name for one in models)} at {format_url(listener)}")
         run_app(build_app(server), listener)
     message("Stopped; all accepted requests are answered.")
 
@@ -187,49 +189,18 @@ def _find_keys(file: Path | None) -> tuple[str, ...]:
     return () if given is None else parse_keys(given.split(), f"The variable {KEYS_VARIABLE}")
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to the address but does not listen yet."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise _cannot_listen(host, port, error) from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise _cannot_listen(host, port, error) from None
-    return listener
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> UsageError:
-    from retrieval.errors import UsageError
-
-    return UsageError(
-        f"The server cannot listen at {host}, port {port} ({error.strerror}). Name an address of "
-        f"this machine and a free port, or --port 0 for any free one."
-    )
-
-
-def _format_url(listener: socket.socket) -> str:
-    place, port = listener.getsockname()[:2]
-    return f"http://[{place}]:{port}" if ":" in place else f"http://{place}:{port}"
-
-
-def open_indexes(places: Sequence[str]) -> list[tuple[str, Index]]:
-    """Return name and index for each ``DIR`` or ``NAME=DIR``."""
+def open_indexes(places: Sequence[str], url: str | None, asks_key: bool) -> list[tuple[str, Index]]:
+    """Return name and index for each ``DIR`` or ``NAME=DIR``; see ``use_stored_servers``."""
     from indexes import Index
 
-    opened: list[tuple[str, Index]] = []
+    found: list[tuple[str, Path]] = []
     for place in places:
         named = None if Path(place).exists() else _NAMED.fullmatch(place)
         folder = Path(named["folder"] if named else place)
         name = named["name"] if named else folder.resolve().name
-        opened.append((name, Index.open(folder)))
-    return opened
+        found.append((name, folder))
+    use_stored_servers([folder for _, folder in found], url, asks_key)
+    return [(name, Index.open(folder)) for name, folder in found]
 
 
 def _join(named: Sequence[tuple[str, VectorIndex]]) -> VectorIndex:

@@ -22,7 +22,14 @@ from embedder.serving.running import IndexWatch
 from embedder.serving.served import Role, ServedIndex, ServedModel, Tokens
 from embedder.serving.settings import ServerSettings
 from retrieval.blend import Blend
-from retrieval.errors import FailureError, FingerprintError, SourceNotFoundError, UsageError
+from retrieval.errors import (
+    FailureError,
+    FingerprintError,
+    IndexCorruptError,
+    MillpondError,
+    SourceNotFoundError,
+    UsageError,
+)
 from retrieval.filters import Expression
 from retrieval.protocols import VectorIndex, Vectors
 from retrieval.types import Hit
@@ -282,7 +289,10 @@ class Server:
             found = await _until_gone(request, in_thread(self._searching[names[0]], work))
         except _UNAVAILABLE as error:
             log_event("search_failed", index=", ".join(names), error=str(error))
-            message = f"{', '.join(names)} cannot be searched now; the server's log says why."
+            message = (
+                f"{', '.join(names)} cannot be searched now: {_describe_failure(error)}. The "
+                "server's log says more."
+            )
             raise ApiError(503, message, "index_unavailable", "index") from None
         for name in names:
             self.metrics.add_search(name, time.monotonic() - started)
@@ -405,6 +415,17 @@ def _find(kind: str, served: Mapping[str, T], name: str | None) -> T:
         message = f"The {kind} {name!r} is not served here. Served: {', '.join(served)}."
         raise ApiError(404, message, f"{kind}_not_found", kind)
     return served[name]
+
+
+def _describe_failure(error: MillpondError) -> str:
+    """Return why an index cannot be searched, without naming a place on this machine."""
+    if isinstance(error, IndexCorruptError):
+        return "it is damaged"
+    if isinstance(error, SourceNotFoundError):
+        return "its folder is gone"
+    if isinstance(error, FingerprintError):
+        return "another model has made it anew"
+    return "what stores it does not answer, or cannot be read"
 
 
 def _check_lengths(tokens: Tokens, model: ServedModel, param: str) -> None:

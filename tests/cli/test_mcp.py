@@ -196,6 +196,18 @@ def test_over_http_other_hosts_are_refused(retriever, tmp_path):
         server.wait(60)
 
 
+def test_a_port_in_use_is_an_error_before_any_model_loads(millpond, index_folder, loaded):
+    loaded.clear()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = millpond("mcp", index_folder, "--http", port)
+    assert refused.exit_code == 2
+    assert f"cannot listen at 127.0.0.1, port {port}" in refused.stderr
+    assert (loaded, "Serving" in refused.output) == ([], False)
+
+
 def answers(port):
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0

@@ -204,8 +204,23 @@ def test_a_port_in_use_is_an_error_before_any_model_loads(millpond, apps):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused = millpond("serve", "--port", taken.getsockname()[1])
     assert refused.exit_code == 2
-    assert "--port 0 for any free one" in refused.stderr
+    assert "or 0 for any free one" in refused.stderr
     assert apps[1] == []
+
+
+def test_an_index_on_a_qdrant_server_is_served_with_the_key_that_url_allows(
+    millpond, apps, build, tmp_path, qdrant_server, qdrant_place, monkeypatch
+):
+    here = build("here", "fake")
+    there = build("there", "fake", *qdrant_place)
+    monkeypatch.setenv("QDRANT_API_KEY", "secret")
+    named = ("--url", qdrant_server.url)
+    for places, keys in (((), {None}), (named, {"secret"})):
+        qdrant_server.requests.clear()
+        start(millpond, apps, "--index", here, "--index", there, *places)
+        assert {one.headers.get("api-key") for one in qdrant_server.requests} == keys
+    refused = millpond("serve", "--port", 0, "--index", here, *named)
+    assert (refused.exit_code, "Only a Qdrant server has a use" in refused.stderr) == (2, True)
 
 
 def test_a_missing_extra_names_what_to_type(millpond, apps, monkeypatch):

@@ -34,9 +34,9 @@ API_KEY_VARIABLES = ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY")
 URL_VARIABLE = "MILLPOND_QDRANT_URL"
 """Names the one server that an index may use besides those of this machine, and the key with it."""
 
-_WITHOUT_PROXY = {"trust_env": False, "grpc_options": {"grpc.enable_http_proxy": 0}}
-"""For a server on this machine: a proxy would get key and documents in clear text."""
 ATTEMPTS = 6
+CONNECT_SECONDS = 5.0
+"""A host that swallows packets is told from one that answers slowly."""
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 
@@ -111,7 +111,7 @@ def _refuse_unnamed(options: QdrantOptions) -> None:
     raise UsageError(
         f"The index names the Qdrant server {options.url}, and you have not; nothing was sent to "
         f"it. If you trust it, set the environment variable {URL_VARIABLE}={options.url}, or type "
-        f"--url {options.url} with add, check, delete, search or update."
+        f"--url {options.url} with the command."
     )
 
 
@@ -124,6 +124,7 @@ class Connection:
     ----------
     options : of a server, or with ``memory``.
     pause : waits the given seconds between two attempts.
+    clock : returns seconds that pass.
 
     Raises
     ------
@@ -131,11 +132,17 @@ class Connection:
     """
 
     def __init__(
-        self, options: QdrantOptions, *, pause: Callable[[float], None] = time.sleep
+        self,
+        options: QdrantOptions,
+        *,
+        pause: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.place = options.url or "memory"
         self.in_memory = options.memory
-        self._pause = pause
+        self._pause, self._clock = pause, clock
+        self._timeout_seconds = options.timeout_seconds
+        self._down: tuple[float, str] | None = None
         self._named = True
         key, self._key_variable = "", ""
         if options.mode == SERVER:
@@ -157,7 +164,7 @@ class Connection:
                 prefer_grpc=options.grpc,
                 timeout=options.timeout_seconds,
                 check_compatibility=False,
-                **(_WITHOUT_PROXY if is_loopback(options.url) else {}),
+                **_client_settings(options.url),
             )
 
     def __enter__(self) -> Self:
@@ -179,35 +186,55 @@ class Connection:
     def run(self, request: Callable[[Any], T], *, attempts: int = ATTEMPTS) -> T:
         """Return ``request(client)``, tried again after errors that may pass.
 
+        With fewer than ``ATTEMPTS`` somebody waits: no longer than for one request that times out,
+        and after a server was found to be down, the next call asks it once, or not at all for as
+        long as finding that out took.
+
         Raises
         ------
         StorageError : the server is down, refuses the key, or refuses the request.
         """
+        waited_for = attempts < ATTEMPTS
+        started = self._clock()
+        if waited_for and self._down is not None:
+            until, message = self._down
+            if started < until:
+                raise StorageError(message)
+            attempts = 1
         wait = FIRST_PAUSE_SECONDS
-        for left in reversed(range(attempts)):
+        for number in range(1, attempts + 1):
             try:
-                return request(self.client)
+                answer = request(self.client)
             except MillpondError:
                 raise
             except Exception as error:
-                if not left or not _is_transient(error):
-                    raise self._explain(error) from None
+                took = self._clock() - started
+                too_long = waited_for and took >= self._timeout_seconds
+                if number == attempts or too_long or not _is_transient(error):
+                    explained = self._explain(error, number)
+                    if _is_silent(error):
+                        self._down = (started + 2 * took, str(explained))
+                    raise explained from None
                 asked = getattr(error, "retry_after_s", 0)
                 self._pause(min(max(wait, asked), LONGEST_PAUSE_SECONDS))
                 wait *= 2
+            else:
+                self._down = None
+                return answer
         raise AssertionError("attempts is below 1")
 
-    def _explain(self, error: Exception) -> Exception:
+    def _explain(self, error: Exception, attempts: int) -> Exception:
         """Return an error of ours, or the same error if it does not come from a server."""
         status = getattr(error, "status_code", None)
         code = _grpc_code(error)
         if status in REFUSED_STATUS or code in REFUSED_GRPC:
             return StorageError(self._explain_refusal(str(status or code)))
         source = getattr(error, "source", None)
-        if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") or _is_unreachable(source):
-            reason = _first_line(source) if source is not None else code
+        if _is_silent(error):
+            reason = str(code) if source is None else self._describe_silence(source)
+            tried = f", asked {attempts} times" if attempts > 1 else ""
             return StorageError(
-                f"No Qdrant server answers at {self.place} ({reason}). Start it, or correct "
+                f"No Qdrant server answers at {self.place} ({reason}{tried}). Start it, or correct "
                 "--url (Qdrant listens at port 6333, gRPC at 6334)."
             )
         if source is not None or isinstance(error, ValueError):
@@ -220,6 +247,15 @@ class Connection:
         return StorageError(
             f"The Qdrant server {self.place} cannot do this: {_reason(error, status or code)}."
         )
+
+    def _describe_silence(self, source: object) -> str:
+        import httpx
+
+        if isinstance(source, httpx.ConnectTimeout):
+            return f"no connection within {CONNECT_SECONDS:g} s"
+        if isinstance(source, httpx.TimeoutException):
+            return f"no answer within {self._timeout_seconds} s"
+        return _first_line(source)
 
     def _explain_refusal(self, code: str) -> str:
         """Return the message that names the refused key and the place for the right one."""
@@ -239,21 +275,42 @@ class Connection:
         )
 
 
+def _client_settings(url: str) -> dict[str, Any]:
+    """Return how the client's libraries connect.
+
+    To a server on this machine not through a proxy, which would get key and documents in clear
+    text.
+    """
+
+    def limit(request: Any) -> None:
+        limits = request.extensions["timeout"]
+        limits["connect"] = min(limits["connect"], CONNECT_SECONDS)
+
+    grpc_options = {"grpc.min_reconnect_backoff_ms": int(1000 * CONNECT_SECONDS)}
+    settings: dict[str, Any] = {"event_hooks": {"request": [limit]}, "grpc_options": grpc_options}
+    if is_loopback(url):
+        grpc_options["grpc.enable_http_proxy"] = 0
+        settings["trust_env"] = False
+    return settings
+
+
 def _is_transient(error: Exception) -> bool:
     status = getattr(error, "status_code", None)
     return (
         hasattr(error, "retry_after_s")
         or status in TRANSIENT_STATUS
         or _grpc_code(error) in TRANSIENT_GRPC
-        or _is_unreachable(getattr(error, "source", None))
+        or _is_silent(error)
     )
 
 
-def _is_unreachable(source: object) -> bool:
-    """Return whether httpx got no answer (as opposed to one that cannot be read)."""
+def _is_silent(error: Exception) -> bool:
+    """Return whether no answer came (as opposed to one that cannot be read)."""
     import httpx
 
-    return isinstance(source, httpx.TransportError)
+    if _grpc_code(error) in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+        return True
+    return isinstance(getattr(error, "source", None), httpx.TransportError)
 
 
 def _grpc_code(error: Exception) -> str | None:

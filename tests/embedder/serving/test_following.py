@@ -166,6 +166,7 @@ def test_a_search_that_fails_looks_for_a_newer_version_at_once(serve, folder, en
     answer = client.post("/v1/search", json={"query": "x"})
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "index_unavailable"
+    assert "what stores it does not answer" in answer.json()["error"]["message"]
     assert "10.0.0.7" not in answer.text  # where it lies is said in the log alone
     update(folder, encoder, "second")
     assert ask(client, "second text 3")["text"] == "second text 3"

@@ -2,12 +2,15 @@
 
 import json
 import socket
+from contextlib import ExitStack
 
+import httpx
 import numpy as np
 import pytest
+from qdrant_client.http.exceptions import ResponseHandlingException
 
 from indexes import Index, read_manifest
-from indexes.backends.qdrant import QdrantOptions, configured_backend
+from indexes.backends.qdrant import QdrantOptions, configured_backend, connection
 from indexes.backends.qdrant import points as points_module
 from indexes.backends.qdrant.connection import Connection, find_api_key
 from indexes.backends.qdrant.points import point_id
@@ -208,6 +211,59 @@ def test_a_search_does_not_ask_a_server_that_is_down_for_long(
     assert len(server.sent("POST", "/query/batch")) == 3  # two pauses, 1.5 s together
     server.failures.clear()
     assert index.search(encoder.encode_queries(["x"]), 3)[0]
+
+
+@pytest.fixture
+def silent_url():
+    """A server that swallows what is sent to it, as a firewall may do."""
+    with socket.socket() as listener, ExitStack() as held:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):  # the queue is full, and whoever comes later is not heard
+            one = held.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_host_that_swallows_packets_is_told_soon_and_the_next_search_at_once(
+    silent_url, grpc, monkeypatch
+):
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.1)
+    options = QdrantOptions(url=silent_url, collection="docs", grpc=grpc)
+    calls = []
+
+    def ask(client):
+        calls.append(client)
+        return client.count("docs")
+
+    says = "UNAVAILABLE, asked 3 times" if grpc else r"no connection within 0.1 s, asked 3 times"
+    clock = iter([0, 5, 10, 15, 29, 31, 32])
+    with Connection(options, pause=lambda seconds: None, clock=lambda: next(clock)) as opened:
+        for _ in range(2):
+            with pytest.raises(StorageError, match=says):
+                opened.run(ask, attempts=3)
+        assert len(calls) == 3  # 15 s after it took 15 s to find out, the second one did not ask
+        with pytest.raises(StorageError, match="No Qdrant server answers"):
+            opened.run(ask, attempts=3)
+        assert len(calls) == 4
+
+
+def test_a_search_waits_for_one_answer_that_does_not_come_and_not_for_three(options):
+    clock = iter([0, 60])
+    calls = []
+
+    def ask(client):
+        calls.append(client)
+        raise ResponseHandlingException(httpx.ReadTimeout("timed out"))
+
+    with (
+        Connection(options, clock=lambda: next(clock)) as opened,
+        pytest.raises(StorageError, match=r"no answer within 60 s\)"),
+    ):
+        opened.run(ask, attempts=3)
+    assert len(calls) == 1
 
 
 def test_the_upload_ends_when_the_server_has_indexed(
