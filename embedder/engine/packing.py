@@ -123,8 +123,9 @@ class PackedBatch:
         if states.device.type == "cuda":
             return self.reduce_buckets(states, function)
         found = []
-        for group in self.groups:
-            own = states[group.start : group.stop].view(group.texts, group.tokens, -1)
+        sizes = [group.stop - group.start for group in self.groups]
+        for group, part in zip(self.groups, states.split(sizes), strict=True):
+            own = part.unflatten(0, (group.texts, group.tokens))
             found.append(function(own, own.new_ones(own.shape[:2], dtype=torch.bool)))
         return torch.cat(found)
 
@@ -358,42 +359,40 @@ def _attend_groups(
     On a CPU it attends in float32 whatever the layers compute in: torch's gradient of attention
     takes ten times as long there in bfloat16, and products of one text are small.
     """
-    heads, total = query.shape[1:3]
-    mixed = query.new_empty(1, total, heads, value.shape[3])
-    if query.device.type == "cpu" and query.dtype != torch.float32:
+    dtype = query.dtype
+    if query.device.type == "cpu" and dtype != torch.float32:
         query, key, value = query.float(), key.float(), value.float()
-        with torch.autocast("cpu", enabled=False):
-            return _attend_each(query, key, value, batch, pattern, mixed)
-    return _attend_each(query, key, value, batch, pattern, mixed)
+    with torch.autocast(query.device.type, enabled=False):
+        return _attend_each(query, key, value, batch.groups, pattern).to(dtype)
 
 
 def _attend_each(
-    query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, pattern: Pattern, mixed: Tensor
+    query: Tensor, key: Tensor, value: Tensor, groups: Sequence[Group], pattern: Pattern
 ) -> Tensor:
-    """Write each group's attention into ``mixed`` (1, total, heads, d), and return it."""
-    heads = query.shape[1]
-    for group in batch.groups:
-        found = F.scaled_dot_product_attention(
-            _split(query, group),
-            _split(key, group),
-            _split(value, group),
+    """Return (1, total, heads, d) of queries, keys and values as in ``Kernel.run``.
+
+    Tensors are split and joined once: the gradient of each slice would be as long as all texts.
+    """
+    heads, sizes = query.shape[1], [group.stop - group.start for group in groups]
+    split = (each.squeeze(0).split(sizes, 1) for each in (query, key, value))
+    found = []
+    for group, *parts in zip(groups, *split, strict=True):
+        queries, keys, values = (
+            part.unflatten(1, (group.texts, group.tokens)).transpose(0, 1) for part in parts
+        )
+        mixed = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
             is_causal=pattern.is_causal,
             scale=pattern.scaling,
             enable_gqa=key.shape[1] != heads,
         )
-        shape = (group.texts, group.tokens, heads, -1)
-        mixed[0, group.start : group.stop].view(shape).copy_(found.transpose(1, 2))
-    return mixed
+        found.append(mixed.transpose(1, 2).flatten(0, 1))
+    return torch.cat(found)[None]
 
 
 GROUPS = Kernel("one call per group of equal lengths", _attend_groups)
-
-
-def _split(states: Tensor, group: Group) -> Tensor:
-    """Return the group's (texts, heads, tokens, d) of (1, heads, total, d)."""
-    own = states[0, :, group.start : group.stop]
-    heads, _, width = own.shape
-    return own.reshape(heads, group.texts, group.tokens, width).transpose(0, 1)
 
 
 def _current() -> _Boundaries:

@@ -27,6 +27,7 @@ __all__ = [
     "add_adapter",
     "copy_tensors",
     "has_adapter",
+    "leave_casts_to_autocast",
     "load_adapter",
     "merge_adapter",
 ]
@@ -127,6 +128,12 @@ def add_adapter(backbone: Backbone, options: LoraOptions, *, seed: int = 0) -> N
                 f"LoRA targets {options.targets!r} do not fit "
                 f"{type(backbone.model).__name__}: {first_line(error)}"
             ) from error
+
+
+def leave_casts_to_autocast(backbone: Backbone, leave: bool = True) -> None:
+    """Let peft cast no input of a LoRA layer, which autocast would cast back; or let it again."""
+    for _, layer in _layers(backbone.model):
+        layer.cast_input_dtype_enabled = not leave
 
 
 def has_adapter(backbone: Backbone) -> bool:

@@ -25,6 +25,7 @@ from embedder.models.lora import (
     add_adapter,
     copy_tensors,
     has_adapter,
+    leave_casts_to_autocast,
 )
 from embedder.models.manifest import (
     ADAPTER_CONFIG,
@@ -214,6 +215,7 @@ def build_model(
         # Around the backbone alone: poolings compute in float32.
         model = backbone.model
         model.forward = torch.autocast(device.type, torch.bfloat16)(model.forward)
+        leave_casts_to_autocast(embedder.backbone)
     return embedder
 
 
@@ -221,6 +223,7 @@ def unwrap_model(embedder: Embedder) -> None:
     """Undo what ``build_model`` put around forward passes for training."""
     for module in (embedder.backbone.model, *embedder.backbone.blocks()):
         vars(module).pop("forward", None)
+    leave_casts_to_autocast(embedder.backbone, False)
 
 
 def _dtype(config: TrainConfig, device: torch.device) -> torch.dtype:

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -258,6 +259,37 @@ def test_many_windows_of_texts_come_out_in_input_order(base_folder, monkeypatch)
     expected = embedder.encode_documents(TEXTS)
     monkeypatch.setattr("embedder.engine.run._LEAST_WINDOW_TEXTS", 2)
     np.testing.assert_allclose(embedder.encode_documents(TEXTS), expected, atol=1e-5)
+
+
+class Operations(TorchDispatchMode):
+    """How often each operation runs, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_gradient_of_one_text_is_as_long_as_the_batch():
+    """A slice per text would have one each, which took a fifth of a training step."""
+    backbone = Backbone(tiny_llama(), None, get_attention("causal"), "id", "tiny")
+
+    def gradient(*rows):
+        batch = PackedBatch.of(rows, CPU)
+        states = backbone.packed_states(batch)
+        loss = batch.reduce(states, lambda own, real: own.mean(1)).sum()
+        with Operations() as seen:
+            loss.backward()
+        return seen.counts
+
+    one, four = gradient([5, 6, 7]), gradient([5, 6, 7], [8, 9], [3], [2, 4, 5, 6])
+    attended = "_scaled_dot_product_flash_attention_for_cpu_backward"
+    assert four[attended] == 4 * one[attended] > 0
+    for whole in ("slice_backward", "select_backward", "new_zeros", "zeros"):
+        assert four[whole] == one[whole]
 
 
 class LiveBytes(TorchDispatchMode):

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 
 from embedder.engine.packing import PackedBatch
 from embedder.pooling import POOLINGS
 from embedder.training import check_data
 from embedder.training.batch import SourceTokenizer, draw_pairs
 from embedder.training.processes import Processes
-from embedder.training.setup import build_model
+from embedder.training.setup import build_model, unwrap_model
 from tests.embedder.training.stepping import step_gradients
 
 ALONE = Processes(torch.device("cpu"))
@@ -28,6 +29,25 @@ def test_gradients_are_those_of_padded_texts(variant_config, assert_same, poolin
     packed, _ = step_gradients(variant, ALONE, cached=False)
     assert_same(padded, packed, 1e-5)
     assert any(gradient.any() for name, gradient in packed.items() if name != "loss")
+
+
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_bfloat16_gradients_are_near_those_of_float32_and_cast_by_autocast_alone(
+    variant_config, attention
+):
+    exact = variant_config("mean", attention, adapter__dropout=0.0)
+    rough = variant_config("mean", attention, adapter__dropout=0.0, dtype="bfloat16")
+    expected, found = (step_gradients(each, ALONE, cached=False)[0] for each in (exact, rough))
+    for name in expected.keys() - {"loss"}:
+        apart = (found[name] - expected[name]).norm()
+        assert apart <= 0.05 * expected[name].norm() + 1e-6, name
+
+    built = build_model(rough, ALONE.device, lambda _: None)
+    layers = [each for each in built.modules() if isinstance(each, LoraLayer)]
+    assert layers
+    assert not any(layer.cast_input_dtype_enabled for layer in layers)
+    unwrap_model(built)
+    assert all(layer.cast_input_dtype_enabled for layer in layers)
 
 
 @pytest.mark.parametrize("cached", [False, True])
