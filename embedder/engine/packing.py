@@ -124,7 +124,7 @@ class PackedBatch:
             return self.reduce_buckets(states, function)
         found = []
         sizes = [group.stop - group.start for group in self.groups]
-        for group, part in zip(self.groups, states.split(sizes), strict=True):
+        for group, part in zip(self.groups, torch.split(states, sizes), strict=True):
             own = part.unflatten(0, (group.texts, group.tokens))
             found.append(function(own, own.new_ones(own.shape[:2], dtype=torch.bool)))
         return torch.cat(found)
@@ -374,7 +374,7 @@ def _attend_each(
     Tensors are split and joined once: the gradient of each slice would be as long as all texts.
     """
     heads, sizes = query.shape[1], [group.stop - group.start for group in groups]
-    split = (each.squeeze(0).split(sizes, 1) for each in (query, key, value))
+    split = (torch.split(each.squeeze(0), sizes, 1) for each in (query, key, value))
     found = []
     for group, *parts in zip(groups, *split, strict=True):
         queries, keys, values = (
