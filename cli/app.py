@@ -14,6 +14,7 @@ from cli.commands.conform import conform
 from cli.commands.distill import distill
 from cli.commands.doctor import doctor
 from cli.commands.embed import embed
+from cli.commands.exchange import export_results, import_results
 from cli.commands.importing import import_
 from cli.commands.index import index
 from cli.commands.inspect import info, models, variants
@@ -66,6 +67,8 @@ COMMANDS = (
     bench,
     compare,
     report,
+    export_results,
+    import_results,
     study,
     variants,
     models,
@@ -73,7 +76,7 @@ COMMANDS = (
     conform,
 )
 for command in COMMANDS:
-    app.command(command.__name__.removesuffix("_"), cls=PanelCommand)(command)
+    app.command(command.__name__.removesuffix("_").replace("_", "-"), cls=PanelCommand)(command)
 
 
 def _show_version(wanted: bool) -> None:

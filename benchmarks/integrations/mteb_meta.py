@@ -11,10 +11,17 @@ from benchmarks.optional import import_optional
 from benchmarks.scoring.models import LoadedModel
 from embedder.models.names import PREFIX, find_path
 from embedder.models.sentence_transformers import SentenceTransformersEncoder
-from retrieval import Encoder
+from retrieval import Encoder, Fingerprint
 from retrieval.errors import MissingDependencyError
 
-__all__ = ["ModelFacts", "describe_model", "find_facts", "import_mteb"]
+__all__ = [
+    "ModelFacts",
+    "describe_fingerprint",
+    "describe_model",
+    "find_facts",
+    "import_mteb",
+    "mteb_model_name",
+]
 
 OWNER = "millpond"
 
@@ -76,18 +83,30 @@ def find_facts(model: str, loaded: LoadedModel) -> ModelFacts:
 
 def describe_model(encoder: Encoder, facts: ModelFacts) -> Any:
     """Return a ``mteb.models.ModelMeta`` in which None stands for unknown."""
-    settings = encoder.fingerprint.settings
+    return describe_fingerprint(encoder.fingerprint, facts, encoder.dimension)
+
+
+def describe_fingerprint(
+    fingerprint: Fingerprint, facts: ModelFacts, dimension: int | None, name: str | None = None
+) -> Any:
+    """Return a ``mteb.models.ModelMeta`` of a model that is known by its fingerprint alone.
+
+    Parameters
+    ----------
+    name : OWNER/NAME, where it is not made from the fingerprint's.
+    """
+    settings = fingerprint.settings
     prompts = [settings.get(f"{side}_prompt") for side in ("query", "document")]
     return import_mteb("mteb.models.model_meta").ModelMeta(
         loader=None,
-        name=_mteb_name(encoder.fingerprint.model),
-        revision=encoder.fingerprint.digest[:_DIGITS],
+        name=name or mteb_model_name(fingerprint.model),
+        revision=fingerprint.digest[:_DIGITS],
         release_date=None,
         languages=None,
         n_parameters=facts.parameters,
         memory_usage_mb=None,
         max_tokens=settings.get("max_tokens"),
-        embed_dim=encoder.dimension,
+        embed_dim=dimension,
         license=facts.licence,
         open_weights=facts.open_weights,
         public_training_code=None,
@@ -99,7 +118,7 @@ def describe_model(encoder: Encoder, facts: ModelFacts) -> Any:
     )
 
 
-def _mteb_name(model: str) -> str:
+def mteb_model_name(model: str) -> str:
     """Return OWNER/NAME in characters that a file name can hold; of a path only the last part."""
     prefix = "st-" if model.startswith(PREFIX) else ""
     model = model.removeprefix(PREFIX)

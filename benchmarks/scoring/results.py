@@ -30,6 +30,7 @@ __all__ = [
     "QueryHits",
     "Result",
     "TopHit",
+    "file_name",
     "read_hits",
     "read_results",
     "result_path",
@@ -38,7 +39,19 @@ __all__ = [
 
 FORMAT = 1
 
-TASK_TYPES = ("retrieval", "sts", "classification", "clustering")
+TASK_TYPES = (
+    "retrieval",
+    "reranking",
+    "sts",
+    "pair_classification",
+    "classification",
+    "multilabel_classification",
+    "clustering",
+    "bitext_mining",
+    "summarization",
+    "other",
+)
+"""``bench`` scores retrieval, sts, classification and clustering; the others are imported."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,8 @@ class Result:
     versions : of the libraries that took part.
     notes : one sentence each on what a reader has to know, such as queries left out.
     created : UTC, ISO 8601.
+    source : where an imported result comes from: "format", "file", "model_revision",
+        "dataset_revision", "split", what of these is known; empty for one that ``bench`` made.
     """
 
     model: str
@@ -85,6 +100,7 @@ class Result:
     notes: Sequence[str] = ()
     created: str = ""
     draws: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    source: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError if the parts do not belong together."""
@@ -153,11 +169,20 @@ class TopHit:
 
 @dataclass(frozen=True)
 class QueryHits:
-    """The best documents that a model found for one judged query, best first."""
+    """The best documents that a model found for one judged query, best first.
+
+    Attributes
+    ----------
+    hits : the first ten, to be shown.
+    scores : document id to score of all that were scored; empty in files that kept ten only.
+    judged : document id to judgement, of the query's qrels.
+    """
 
     query_id: str
     query: str
     hits: Sequence[TopHit]
+    scores: Mapping[str, float] = field(default_factory=dict)
+    judged: Mapping[str, int] = field(default_factory=dict)
 
 
 def result_path(folder: Path, model: str, task: str) -> Path:
@@ -166,7 +191,7 @@ def result_path(folder: Path, model: str, task: str) -> Path:
     Names that differ get files that differ, also where only characters differ that no file name
     can hold.
     """
-    return folder / _file_name(model) / f"{_file_name(task)}.json"
+    return folder / file_name(model) / f"{file_name(task)}.json"
 
 
 def write_result(folder: Path, result: Result, hits: Iterable[QueryHits] | None = None) -> Path:
@@ -239,7 +264,7 @@ def _hits_path(path: Path) -> Path:
     return path.with_suffix(".hits.jsonl")
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """Return a readable file name, different for every name."""
     plain = re.sub(r"[^A-Za-z0-9.+=_-]+", "_", name).strip("._")[:80]
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

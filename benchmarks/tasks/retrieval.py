@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +136,8 @@ def score_retrieval(
         hits = [hit for hit in found if not _is_query(hit, query)]
         itself += len(found) - len(hits)
         run[query.query_id] = {hit.doc_id: hit.score for hit in hits[:depth]}
-        shown.append(_keep_hits(query, hits[:HITS_KEPT], data.qrels[query.query_id]))
+        kept = _keep_hits(query, hits[:HITS_KEPT], data.qrels[query.query_id])
+        shown.append(replace(kept, scores=run[query.query_id], judged=data.qrels[query.query_id]))
     scores = score_run(data.qrels, run, k)
     ids = [query.query_id for query in data.queries]
     metrics = retrieval_metrics(k)

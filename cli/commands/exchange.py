@@ -1,0 +1,96 @@
+"""``millpond export-results`` and ``import-results``: scores in the field's own files."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.console import message, warn
+
+__all__ = ["export_results", "import_results"]
+
+
+def export_results(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="The folder that 'millpond bench' wrote.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the files go.")],
+    form: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="mteb, trec, model-index or csv.")
+    ] = "mteb",
+    task_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task-name",
+            metavar="OURS=THEIRS",
+            help="What mteb calls a task, where it cannot be told; may be repeated.",
+        ),
+    ] = None,
+) -> None:
+    """Write results as mteb's folder, TREC runs, model-card metadata or CSV.
+
+    \b
+    Examples:
+      millpond export-results results --format mteb --out mteb-cache
+      millpond export-results results --format trec --out runs
+    """
+    from benchmarks.exchange import export_results as export
+    from retrieval.errors import UsageError
+    from retrieval.plurals import count_noun
+
+    names = {}
+    for pair in task_name or ():
+        ours, sign, theirs = pair.partition("=")
+        if not (ours and sign and theirs):
+            raise UsageError(
+                f"--task-name is {pair!r}; expected OURS=THEIRS, such as my-scifact=SciFact."
+            )
+        names[ours] = theirs
+    written = export(results, out, form, names=names, notify=warn)
+    message(f"Wrote {count_noun(len(written), 'file')} to {out}")
+    if form == "mteb":
+        message(f'Next: python -c "import mteb; print(mteb.ResultCache({str(out)!r})'
+                f'.load_results().to_dataframe())"')  # fmt: skip
+
+
+def import_results(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Looked through for results, at any depth.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="RESULTS", help="The results folder to add to.")
+    ],
+    qrels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Judgements of TREC runs.",
+            show_default="the qrels file beside each run",
+        ),
+    ] = None,
+) -> None:
+    """Read results of mteb, TREC runs with qrels, and beir's JSON.
+
+    mteb's are RESULTS/MODEL/REVISION/TASK.json, of any mteb from version 1 on. A run (.run, .trec)
+    is scored with the qrels file beside it, and its folder names the task. Imported results carry
+    where they came from, and compare and report mark them.
+
+    \b
+    Examples:
+      millpond import-results ~/.cache/mteb --out results
+      millpond import-results runs --out results --qrels qrels.txt
+    """
+    from benchmarks.exchange import import_results as read
+    from retrieval.plurals import count_noun
+
+    found = read(folder, out, qrels=qrels, notify=warn)
+    models = count_noun(len({one.model for one in found.results}), "model")
+    tasks = count_noun(len({one.task for one in found.results}), "task")
+    message(
+        f"Imported {count_noun(len(found.results), 'result')} of {models} on {tasks} into {out}"
+        + (f"; {found.left_out:,} not imported" if found.left_out else "")
+    )
+    message(f"Next: millpond compare {shlex.quote(str(out))}")
