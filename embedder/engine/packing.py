@@ -125,7 +125,7 @@ class PackedBatch:
         found = []
         sizes = [group.stop - group.start for group in self.groups]
         for group, part in zip(self.groups, torch.split(states, sizes), strict=True):
-            own = part.unflatten(0, (group.texts, group.tokens))
+            own = part.view(group.texts, group.tokens, -1)
             found.append(function(own, own.new_ones(own.shape[:2], dtype=torch.bool)))
         return torch.cat(found)
 
