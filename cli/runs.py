@@ -51,8 +51,9 @@ def write_run(search: Search, source: str, run: str, skip_bad: bool, total: int 
             count += 1
     if ids.first is not None:
         warn(
-            f"The columns of a TREC run are separated by blanks, so blanks in ids are written as "
-            f"in a URL; the first is {ids.first}."
+            f"The columns of a TREC run are separated by blanks, so ids with blanks are written as "
+            f"in a URL, and so is an id that would be taken for one of them; the first is "
+            f"{ids.first}."
         )
     search.note_cut_pairs()
     message(f"Answered {count_noun(count, 'query', 'queries')}: {run}")
@@ -83,16 +84,23 @@ def _answer_all(
 
 
 class _RunIds:
-    """Writes ids without blanks; ``first`` is the first that was not written as it is."""
+    """Writes ids without blanks, no two alike; ``first`` is the first not written as it is."""
 
     def __init__(self) -> None:
         self.first: str | None = None
+        self._ids: dict[str, str] = {}
+        """Those with a percent sign, as they are written, which another id may already be."""
 
     def __call__(self, identifier: str) -> str:
-        if identifier.split() == [identifier]:
+        blank = identifier.split() != [identifier]
+        if not blank and "%" not in identifier:
             return identifier
-        written = "".join(quote(c) if c.isspace() or c == "%" else c for c in identifier)
-        if self.first is None:
+        written = identifier
+        if blank:
+            written = "".join(quote(c) if c.isspace() or c == "%" else c for c in identifier)
+        while self._ids.setdefault(written, identifier) != identifier:
+            written = written.replace("%", "%25")
+        if self.first is None and written != identifier:
             self.first = written
         return written
 

@@ -7,6 +7,7 @@ from sentence_transformers import CrossEncoder
 
 from cli.console import clean
 from cli.hits import lay_out as _layout
+from cli.runs import _RunIds
 from cli.searching import CANDIDATES
 from indexes import Index
 from retrieval import Hit, rerank
@@ -85,6 +86,24 @@ def test_blanks_of_ids_in_a_run_are_written_as_in_a_url_and_told(
     assert row[0 if kind == "query" else 2] == "5%25%20of%20it"
     assert "Warning: The columns of a TREC run" in result.stderr
     assert "5%25%20of%20it" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["a b", "a%20b", "a%2520b"],
+        ["a%2520b", "a%20b", "a b"],
+        ["a\u3000b", "a%E3%80%80b", "a b"],
+        ["50%", "50 %", "50%20%25"],
+    ],
+)
+def test_ids_in_a_run_stay_apart_and_those_without_blanks_as_they_are(ids):
+    write = _RunIds()
+    written = [write(one) for one in ids]
+    assert [write(one) for one in ids] == written
+    assert len(set(written)) == 3
+    assert all(one.split() == [one] for one in written)
+    assert write("x%20y") == "x%20y"
 
 
 @pytest.mark.parametrize(
