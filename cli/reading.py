@@ -44,8 +44,9 @@ CorpusArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="CORPUS",
-        help="A .jsonl, .csv, .tsv or .parquet file, a BEIR folder, .txt, .md and .rst files or "
-        "a folder of them, - for JSON lines on stdin, or python-stdlib (built in).",
+        help="A .jsonl, .csv, .tsv or .parquet file, a BEIR folder, files of text, Markdown, HTML, "
+        "PDF, DOCX, EPUB, e-mail, notebooks or code, a folder of them, - for JSON lines on stdin, "
+        "or python-stdlib (built in).",
     ),
 ]
 IdOption = Annotated[
@@ -128,7 +129,7 @@ class Fields:
             text_template=self.template,
             encoding=self.encoding,
             types=None if manifest is None else manifest.schema.type_names,
-            earlier=None if manifest is None else manifest.layout,
+            earlier=None if manifest is None else manifest.layout or {},
         )
 
 

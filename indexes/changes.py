@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -165,7 +165,8 @@ class Merge:
             key = document_key(manifest)
             self._done.deleted += len({key(name) if key else name for name in missing.values()})
             self._dead.update(missing)
-        self._done.manifest = _publish(self.transaction, self._dead, staging)
+        layout = {**(manifest.layout or {}), **(getattr(documents, "layout", None) or {})}
+        self._done.manifest = _publish(self.transaction, self._dead, staging, layout or None)
         return self._done
 
     def _plan(self) -> dict[str, Scalar]:
@@ -256,7 +257,12 @@ def check_fit(folder: Path, manifest: Manifest, encoder: Encoder, split: Splitte
         )
 
 
-def _publish(transaction: Transaction, dead: set[int], staging: Staging | None) -> Manifest:
+def _publish(
+    transaction: Transaction,
+    dead: set[int],
+    staging: Staging | None,
+    layout: Mapping[str, str] | None = None,
+) -> Manifest:
     """Make the staged rows and the deletions the index; return the manifest that holds then."""
     snapshot = transaction.snapshot
     manifest = snapshot.manifest
@@ -274,7 +280,11 @@ def _publish(transaction: Transaction, dead: set[int], staging: Staging | None) 
     return build_index(
         transaction,
         backend_of(manifest),
-        replace(manifest, files={**manifest.shard_files, **new}),
+        replace(
+            manifest,
+            files={**manifest.shard_files, **new},
+            layout=manifest.layout if layout is None else layout,
+        ),
         deleted=deleted,
         previous=manifest,
     )

@@ -117,7 +117,7 @@ def read_source(
     if made is None:
         documents = read_corpus(corpus)
     else:
-        documents = read_corpus(corpus, types=made.schema.type_names, earlier=made.layout)
+        documents = read_corpus(corpus, types=made.schema.type_names, earlier=made.layout or {})
     return documents, replace(chosen, corpus_name=chosen.corpus_name or documents.name)
 
 

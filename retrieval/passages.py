@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-from retrieval.types import Document, Passage
+from retrieval.types import Document, MetadataValue, Passage
 
 __all__ = [
     "Splitter",
@@ -67,12 +68,48 @@ def split_passage_id(stored_id: str) -> tuple[str, int]:
 def read_passages(documents: Iterable[Document], split: Splitter) -> Iterator[Document]:
     """Yield every passage of every document as a document of its own.
 
-    Passages have the title and metadata of their document and are embedded with the title.
+    Passages have the title and metadata of their document and are embedded with the title. None
+    goes on beyond a heading; the headings above it and its page are in ``heading`` and ``page``.
     """
     for document in documents:
-        for number, (start, text) in enumerate(_places(document.text, split)):
-            name = passage_id(document.doc_id, number, start)
-            yield Document(name, text, document.title, document.metadata)
+        number = 0
+        for first, stop, heading in _blocks(document):
+            for start, text in _places(document.text[first:stop], split):
+                place = None if start is None else first + start
+                name = passage_id(document.doc_id, number, place)
+                own = _where(document, heading, first if place is None else place)
+                metadata = {**document.metadata, **own} if own else document.metadata
+                yield Document(name, text, document.title, metadata)
+                number += 1
+
+
+_SHORT = 200
+"""What stands above a deeper heading in fewer characters, such as a heading alone, joins it."""
+
+
+def _blocks(document: Document) -> Iterator[tuple[int, int, str]]:
+    """Yield where the parts of a text start and stop that have the same headings, and those."""
+    text, start, heading = document.text, 0, ""
+    for section in document.sections:
+        if section.heading == heading:
+            continue
+        before = text[start : section.start]
+        deeper = not heading or section.heading.startswith(f"{heading} > ")
+        joins = not before.strip() or (deeper and len(before) < _SHORT)
+        if not joins:
+            yield start, section.start, heading
+            start = section.start
+        if text[section.start :].strip():
+            heading = section.heading
+    yield start, len(text), heading
+
+
+def _where(document: Document, heading: str, place: int) -> dict[str, MetadataValue]:
+    """Return the headings of a passage and the page of its beginning, as far as there are any."""
+    found: dict[str, MetadataValue] = {"heading": heading} if heading else {}
+    after = bisect_right(document.sections, place, key=lambda section: section.start)
+    page = document.sections[after - 1].page if after else None
+    return found if page is None else {**found, "page": page}
 
 
 def _places(text: str, split: Splitter) -> Iterator[tuple[int | None, str]]:

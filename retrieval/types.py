@@ -19,6 +19,7 @@ __all__ = [
     "Passage",
     "Query",
     "Scalar",
+    "Section",
     "check_fingerprints",
 ]
 
@@ -27,6 +28,22 @@ Scalar = str | int | float | bool | None
 
 MetadataValue = Scalar | list[Any]
 """The type of one metadata value; a list holds values that JSON can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Where a part of a text begins.
+
+    Attributes
+    ----------
+    start : in characters.
+    heading : the headings above the part, as in "Guide > Install"; "" before the first.
+    page : the number of its page; None where there are none.
+    """
+
+    start: int
+    heading: str = ""
+    page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +56,15 @@ class Document:
     text : the body; may be empty.
     title : may be empty.
     metadata : every further column of the source, by name.
+    sections : where headings and pages begin, in order; read where passages are cut, and not
+        stored.
     """
 
     doc_id: str
     text: str
     title: str = ""
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    sections: tuple[Section, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def content(self) -> str:

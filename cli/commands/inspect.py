@@ -138,11 +138,24 @@ def _describe(manifest: Manifest) -> list[tuple[str, str]]:
         ("created", f"{manifest.created} by millpond {manifest.millpond}"),
         ("fields", f"{len(manifest.fields)}" if manifest.fields else "(none)"),
         *((f"  {name}", kind) for name, kind in _describe_fields(manifest)),
-        *((f"{role} from", field) for role, field in (manifest.layout or {}).items()),
+        *_describe_layout(manifest.layout or {}),
         ("model", manifest.fingerprint.model),
         *((f"  {name}", _show(value)) for name, value in manifest.fingerprint.settings.items()),
         *((f"{name} version", version) for name, version in manifest.libraries.items()),
         *((name, _show(value)) for name, value in others.items()),
+    ]
+
+
+def _describe_layout(layout: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return which field each role is read from, and the folders that ids begin with."""
+    from retrieval.corpus.reading import FOLDERS
+    from retrieval.corpus.roles import NO_TITLE
+    from retrieval.corpus.roots import Roots
+
+    fields = [(f"{role} from", name) for role, name in layout.items() if role != FOLDERS]
+    folders = [(one.label, str(one.path)) for one in Roots.from_json(layout.get(FOLDERS, "[]"))]
+    return [(role, "(none)" if name == NO_TITLE else name) for role, name in fields] + [
+        (f"files {label}/", path) for label, path in dict(folders).items()
     ]
 
 

@@ -7,7 +7,15 @@ import io
 from collections.abc import Iterable
 from typing import IO
 
-__all__ = ["MARKS", "Transcoded", "check_encoding", "guess_encoding", "read_mark"]
+__all__ = [
+    "MARKS",
+    "UNDECODED",
+    "Transcoded",
+    "check_encoding",
+    "decode_text",
+    "guess_encoding",
+    "read_mark",
+]
 
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 WINDOWS = "windows-1252"
@@ -19,6 +27,23 @@ _SURE_CHAOS = 0.2
 _SIGNS = bytes([0x80, *range(0x82, 0x8A), *range(0x91, 0x9A), *range(0xA0, 0xC0), 0xD7])
 _TYPOGRAPHIC = frozenset(_SIGNS.decode(WINDOWS))
 """Quotes, dashes, currencies and signs."""
+
+
+UNDECODED = "\udcff"
+"""What stands for bytes that an encoding does not have; UTF-8 has no form for it."""
+_MARKED = "millpond-mark"
+codecs.register_error(_MARKED, lambda error: (UNDECODED, error.end))  # type: ignore[attr-defined]
+
+
+def decode_text(data: bytes, encoding: str) -> tuple[str, str]:
+    """Return a text, and what is wrong with it or ""."""
+    text = data.decode(encoding, errors=_MARKED).removeprefix("\ufeff")
+    for sign, problem in ((UNDECODED, f"bytes that {encoding} does not have"), ("\0", "a NUL")):
+        place = text.find(sign)
+        if place >= 0:
+            line = text.count("\n", 0, place) + 1
+            return text, f"{problem} on line {line}; name the right encoding: --encoding NAME"
+    return text, ""
 
 
 def check_encoding(name: str) -> str:
@@ -99,11 +124,14 @@ def _is_western(data: bytes) -> bool:
 
 
 class Transcoded(io.RawIOBase):
-    """A stream of bytes in some encoding, read as UTF-8; bytes that do not decode become U+FFFD."""
+    """A stream of bytes in some encoding, read as UTF-8.
+
+    Bytes that do not decode are ``UNDECODED``.
+    """
 
     def __init__(self, stream: IO[bytes], encoding: str) -> None:
         self._stream = stream
-        self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors=_MARKED)
         self._ready = b""
 
     def readable(self) -> bool:
@@ -115,7 +143,9 @@ class Transcoded(io.RawIOBase):
         view = memoryview(buffer)  # type: ignore[arg-type]
         while not self._ready:
             block = self._stream.read(_BLOCK_BYTES)
-            self._ready = self._decoder.decode(block, final=not block).encode(errors="replace")
+            self._ready = self._decoder.decode(block, final=not block).encode(
+                errors="surrogatepass"
+            )
             if not block:
                 break
         count = min(len(view), len(self._ready))

@@ -1,44 +1,24 @@
-"""Folders of files: which are read, which are passed over, and text files as records."""
+"""Folders of files: which are read, and which are passed over."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval.corpus.encodings import guess_encoding, read_mark
-from retrieval.corpus.formats import MAX_RECORD_BYTES, decode, open_bytes
-from retrieval.corpus.values import Reading, Row
-from retrieval.errors import RecordError, StorageError
+from retrieval.corpus.documents import available, find_format, lacking
+from retrieval.errors import StorageError
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-__all__ = ["TEXT_SUFFIXES", "Listing", "TextFile", "find_title", "list_folder", "text_rows"]
+__all__ = ["Listing", "list_folder"]
 
-TEXT_SUFFIXES = (".txt", ".md", ".rst")
 LEFT_OUT = ("node_modules", "__pycache__")
 IGNORE_FILE = ".gitignore"
-
-_TITLE_CHARACTERS = 1 << 16
-_ATX = re.compile(r" {0,3}#{1,6}[ \t]+(?P<title>.*?)(?:[ \t]+#+)?[ \t]*")
-_SETEXT = re.compile(r" {0,3}(?:=+|-{2,})[ \t]*")
-_FENCE = re.compile(r" {0,3}(```|~~~)")
-_ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1{2,}[ \t]*")
-
-
-@dataclass(frozen=True, slots=True)
-class TextFile:
-    """A file that is one document; ``name`` is its path as messages show it."""
-
-    path: Path
-    name: str
-    doc_id: str
 
 
 @dataclass(slots=True)
@@ -47,17 +27,21 @@ class Listing:
 
     Attributes
     ----------
-    texts : text files.
+    files : files that are documents.
     tables : files of records, by ending (``.jsonl``, ``.csv.gz``).
     others : how many other files there are, by ending; "" for names without one.
+    lacking : how many there are of formats whose reader is not installed.
     ignored : how many files and folders a .gitignore lists.
+    outside : links to files that do not lie in the folder.
     loops : links that lead to themselves.
     """
 
-    texts: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     tables: dict[str, list[str]] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
+    lacking: Counter[str] = field(default_factory=Counter)
     ignored: int = 0
+    outside: int = 0
     loops: list[str] = field(default_factory=list)
 
 
@@ -65,7 +49,8 @@ def list_folder(folder: Path, tables: Sequence[str]) -> Listing:
     """Return what a folder holds, with the folders in it.
 
     Names beginning with a dot, ``node_modules``, ``__pycache__`` and what a .gitignore lists are
-    left out, and links to folders are not followed. ``tables`` are the endings of files of records.
+    left out, and links to folders or to files outside are not followed. ``tables`` are the endings
+    of files of records.
 
     Raises
     ------
@@ -100,11 +85,12 @@ def _list(root: Path, prefix: str, tables: tuple[str, ...], rules: Rules, found:
             if name[:-1] not in LEFT_OUT:
                 _list(root, prefix + name, tables, own, found)
         else:
-            _sort(path, prefix + name, tables, found)
+            _sort(root, path, prefix + name, tables, found)
 
 
-def _sort(path: Path, name: str, tables: tuple[str, ...], found: Listing) -> None:
+def _sort(root: Path, path: Path, name: str, tables: tuple[str, ...], found: Listing) -> None:
     lower = name.lower()
+    suffix = find_format(name)
     ending = next((suffix for suffix in tables if lower.endswith(suffix)), "")
     try:
         is_file = path.is_file()
@@ -115,8 +101,12 @@ def _sort(path: Path, name: str, tables: tuple[str, ...], found: Listing) -> Non
             found.loops.append(name)
         elif not path.is_dir():
             found.others["(broken link)" if path.is_symlink() else "(no file)"] += 1
-    elif lower.endswith(TEXT_SUFFIXES):
-        found.texts.append(name)
+    elif path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        found.outside += 1
+    elif available(suffix):
+        found.files.append(name)
+    elif lacking(suffix):
+        found.lacking[suffix] += 1
     elif ending:
         found.tables.setdefault(ending, []).append(name)
     else:
@@ -177,63 +167,3 @@ def _is_ignored(path: Path, is_folder: bool, rules: Rules) -> bool:
         if verdict is not None:
             return verdict
     return False
-
-
-def text_rows(files: Sequence[TextFile], reading: Reading) -> Iterator[Row | RecordError]:
-    """Yield one record per text file, with the first heading as its title."""
-    for file in files:
-        with open_bytes(file.path, file.name) as stream:
-            data = stream.read(MAX_RECORD_BYTES + 1)
-        if len(data) > MAX_RECORD_BYTES:
-            limit = MAX_RECORD_BYTES >> 20
-            yield RecordError(file.name, None, f"longer than {limit} MiB, which is the limit")
-            continue
-        encoding = reading.encoding or read_mark(data[:4]) or guess_encoding(data.splitlines())
-        if encoding != "utf-8":
-            data = data.decode(encoding, errors="replace").encode(errors="replace")
-            if not reading.encoding:
-                reading.note(f"{file.name}: read as {encoding}. Another one: --encoding NAME")
-        text, problem = decode(data, first=True)
-        if problem:
-            yield RecordError(file.name, None, problem)
-            continue
-        title = find_title(text, file.name)
-        yield Row(file.name, None, {"_id": file.doc_id, "title": title, "text": text})
-
-
-def find_title(text: str, name: str) -> str:
-    """Return the first Markdown or reStructuredText heading, "" where there is none."""
-    lines = text[:_TITLE_CHARACTERS].splitlines()
-    if name.lower().endswith(".md"):
-        return _markdown_title(lines)
-    if name.lower().endswith(".rst"):
-        return _rst_title(lines)
-    return ""
-
-
-def _markdown_title(lines: list[str]) -> str:
-    start = 0
-    if lines and lines[0].rstrip() == "---" and "---" in (line.rstrip() for line in lines[1:]):
-        start = next(i for i, line in enumerate(lines) if i and line.rstrip() == "---") + 1
-    fenced = False
-    previous = ""
-    for line in lines[start:]:
-        if _FENCE.match(line):
-            fenced = not fenced
-            previous = ""
-        elif not fenced:
-            heading = _ATX.fullmatch(line)
-            if heading and heading["title"]:
-                return heading["title"]
-            if previous and _SETEXT.fullmatch(line):
-                return previous
-            previous = line.strip()
-    return ""
-
-
-def _rst_title(lines: list[str]) -> str:
-    for title, line in pairwise(lines):
-        wide = len(line.rstrip()) >= len(title.strip()) > 0
-        if wide and _ADORNMENT.fullmatch(line) and not _ADORNMENT.fullmatch(title):
-            return title.strip()
-    return ""

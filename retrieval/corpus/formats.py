@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, cast
 
-from retrieval.corpus.encodings import Transcoded, read_mark
+from retrieval.corpus.encodings import UNDECODED, Transcoded, read_mark
 from retrieval.corpus.records import Fields, Row, check_columns, check_distinct, type_name
 from retrieval.errors import FailureError, RecordError, StorageError
 
@@ -36,6 +36,9 @@ __all__ = [
 
 MAX_RECORD_BYTES = 64 << 20
 """The longest line or text file that is read; bounds memory where line ends are missing."""
+
+
+_UNDECODED = UNDECODED.encode(errors="surrogatepass")
 
 
 class Line(NamedTuple):
@@ -121,6 +124,12 @@ def decode(data: bytes, *, first: bool) -> tuple[str, str]:
     try:
         return body.decode(), problem
     except UnicodeDecodeError as error:
+        if body.startswith(_UNDECODED, error.start):
+            problem = (
+                f"bytes that its encoding does not have {_place(body, error.start, offset)}; name "
+                f"the right one: --encoding NAME"
+            )
+            return body.decode(errors="replace"), problem
         problem = (
             f"not UTF-8: byte 0x{body[error.start]:02x} {_place(body, error.start, offset)}; "
             f"expected UTF-8 (iconv -t UTF-8 converts)"

@@ -15,12 +15,16 @@ import numpy as np
 from retrieval.corpus.encodings import check_encoding
 from retrieval.corpus.records import DocumentReader, shorten, to_query
 from retrieval.corpus.roles import Layout, Roles, choose_roles
+from retrieval.corpus.roots import Roots
 from retrieval.corpus.sources import Part, Source, Sources, find_documents, find_queries
 from retrieval.corpus.values import Reading, Row
 from retrieval.errors import DuplicateIdError, EmptyCorpusError, RecordError, UsageError
 from retrieval.types import Document, Query
 
 __all__ = ["IdSet", "Corpus", "Queries", "read_corpus", "read_queries"]
+
+FOLDERS = "folders"
+"""The entry of a layout that ``Roots`` reads."""
 
 _TABLES = 256
 _FIRST_SLOTS = 24
@@ -124,18 +128,22 @@ def read_corpus(
       quote is text, a record is a line), both with a header row, or without one if they hold ids
       and texts; all of these also with ``.gz``;
     - a ``.parquet`` file;
-    - a ``.txt``, ``.md`` or ``.rst`` file, which is one document, or a folder of them, searched
-      recursively: the id is the path within the folder, the title the first Markdown or
-      reStructuredText heading, the text the whole file. Left out are hidden names,
-      ``node_modules``, and what a .gitignore lists;
-    - a folder without text files that holds files of records of one format;
+    - a file of text, Markdown, reStructuredText, HTML, PDF, DOCX, EPUB, e-mail, a Jupyter notebook
+      or source code (``retrieval.corpus.documents.FORMATS``), or a folder of them, searched
+      recursively. Left out are hidden names, ``node_modules``, links that lead out of the folder,
+      and what a .gitignore lists. The title is the first heading; ``path`` and ``modified`` are
+      metadata, and so is the front matter of Markdown;
+    - a folder without such files that holds files of records of one format;
     - ``"-"``: JSON lines from stdin, which can be iterated once;
     - ``"python-stdlib"``: the docstrings of this Python's standard library;
     - several of these, or a pattern such as ``"docs/*.md"``.
 
     "-" and "python-stdlib" are meant where ``source`` is that very string; a ``Path`` always names
-    a file or folder, and so does ``"./python-stdlib"``. Where text files of several sources have
-    the same id, the name of their folder comes before it.
+    a file or folder, and so does ``"./python-stdlib"``.
+
+    The id of a file is the name of the folder that was named, and the path in it: ``docs/a.md``
+    for "docs", "./docs/" or "/home/me/docs", and for "docs/a.md" by itself; see ``Roots``. A
+    message of an .mbox has its Message-ID besides.
 
     The id is the first of the fields ``_id``, ``id``, ``doc_id``, ``docid``, in any case: a string
     of 1 to 1024 bytes (blanks allowed, control characters not) or an integer, which becomes a
@@ -178,7 +186,9 @@ def read_corpus(
     layout = Layout(id, title, tuple(name for name in fields if name), text_template)
     if encoding:
         check_encoding(encoding)
-    found = find_documents(source)
+    roots = _read_roots(earlier)
+    found = find_documents(source, roots)
+    _check_ids(found, earlier)
     if layout and all(part.plain for part in found.parts):
         raise UsageError(
             f"{found.name} holds no fields to name: each of its files is one document. Leave "
@@ -192,7 +202,28 @@ def read_corpus(
         encoding=encoding or (earlier or {}).get("encoding", ""),
         types=types or {},
         earlier=Layout.from_json(earlier or {}),
+        folders=roots.to_json(),
     )
+
+
+def _read_roots(earlier: Mapping[str, str] | None) -> Roots:
+    try:
+        return Roots.from_json((earlier or {}).get(FOLDERS, "[]"))
+    except ValueError as error:
+        raise UsageError(f"The manifest is not as millpond writes it: {error}.") from None
+
+
+def _check_ids(source: Source, earlier: Mapping[str, str] | None) -> None:
+    """Raise UsageError if files of an index of an earlier version had ids of another kind."""
+    if earlier is None or FOLDERS in earlier:
+        return
+    file = next((file for part in source.parts for file in part.files), None)
+    if file is not None:
+        raise UsageError(
+            f"{file.name} would get the id {file.doc_id!r}, but this index does not say how ids of "
+            f"its files were made: an earlier version, which left out the folder's name, or a "
+            f"program made it. Index the corpus again: millpond index {source.name} --out DIR"
+        )
 
 
 def read_queries(path: str | Path, *, skip_bad: bool = False) -> Queries:
@@ -270,6 +301,7 @@ class Corpus(_Reader):
         encoding: str = "",
         types: Mapping[str, str],
         earlier: Layout,
+        folders: str = "[]",
     ) -> None:
         super().__init__()
         self._source = source
@@ -278,6 +310,7 @@ class Corpus(_Reader):
         self._asked, self._earlier = layout, earlier
         self._layout = earlier
         self._encoding = encoding
+        self._folders = folders
         self._types = types
         self._started = False
 
@@ -288,11 +321,13 @@ class Corpus(_Reader):
 
     @property
     def layout(self) -> Mapping[str, str]:
-        """The fields that were named or guessed ("id", "title", "text", "template"), by role.
+        """How the next corpus of the same index is read alike: ``earlier`` of ``read_corpus``.
 
-        A guess is known once the first document has been read. ``Layout.from_json`` reads it.
+        The fields that were named or guessed ("id", "title", "text", "template"), by role, and
+        the "folders" whose names begin the ids of files. A guess is known once the first document
+        has been read.
         """
-        return (self._layout or self._asked).to_json()
+        return {**(self._layout or self._asked).to_json(), FOLDERS: self._folders}
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -97,7 +97,8 @@ class DocumentReader:
         title = row.values[found.title] if found.title else self._inside(row, self._roles.titles)
         title = "" if title is None else read_text(row, found.title or "title", title)
         rest = {name: row.values[name] for name in found.rest}
-        return Document(doc_id, text, title, read_metadata(row, rest) if rest else {})
+        metadata = read_metadata(row, rest) if rest else {}
+        return Document(doc_id, text, title, metadata, row.sections)
 
     def _find(self, values: Mapping[str, Any]) -> _Found:
         key = tuple(values)

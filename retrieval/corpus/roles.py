@@ -14,6 +14,7 @@ from retrieval.errors import RecordError, UsageError
 
 __all__ = [
     "CONTENT",
+    "NO_TITLE",
     "Layout",
     "Roles",
     "choose_roles",
@@ -24,6 +25,9 @@ __all__ = [
 
 CONTENT = "@content"
 """Named as the id: it is made from the content of the record."""
+
+NO_TITLE = "@none"
+"""Kept as the title where none was found, so that none is looked for later."""
 
 IDS = ("_id", "id", "doc_id", "docid")
 TEXTS = ("text", "contents", "content", "body")
@@ -49,7 +53,8 @@ class Layout:
     Attributes
     ----------
     id, title : a field, in any case. A dotted path (``meta.source``) leads into an object. The id
-        ``@content`` is made from the content of each record.
+        ``@content`` is made from the content of each record; with the title ``@none`` none
+        is looked for, except in a field of that name.
     text : the fields that make the text, a line end between them.
     template : the text with fields in braces, ``"{headline}: {body}"``; instead of ``text``.
 
@@ -97,10 +102,10 @@ class Layout:
         if not (self.text or self.template):
             template = earlier.template if _have(sample, template_fields(earlier.template)) else ""
             text = earlier.text if _have(sample, earlier.text) else ()
-        made = earlier.id == CONTENT
+        made, none = earlier.id == CONTENT, earlier.title == NO_TITLE
         return Layout(
             self.id or (earlier.id if made or _have(sample, [earlier.id]) else ""),
-            self.title or (earlier.title if _have(sample, [earlier.title]) else ""),
+            self.title or (earlier.title if none or _have(sample, [earlier.title]) else ""),
             self.text or text,
             self.template or template,
         )
@@ -108,7 +113,8 @@ class Layout:
     @property
     def named(self) -> Iterator[str]:
         """The fields that are named."""
-        yield from (name for name in (self.id, self.title) if name and name != CONTENT)
+        found = (name for name in (self.id, self.title) if name)
+        yield from (name for name in found if name not in (CONTENT, NO_TITLE))
         yield from self.text
         yield from template_fields(self.template)
 
@@ -155,11 +161,11 @@ def choose_roles(sample: Sequence[Row], layout: Layout) -> tuple[Roles, Layout, 
         chosen = replace(chosen, id=_guess_id(sample, set(chosen.named)))
     if not (layout.title or _has(sample, (TITLE,))):
         names = OTHER_TITLES if chosen == layout else GUESSED_TITLES
-        chosen = replace(chosen, title=_guess_title(sample, names, chosen))
+        chosen = replace(chosen, title=_guess_title(sample, names, chosen) or NO_TITLE)
     roles = Roles(template=chosen.template)
     if chosen.id:
         roles = replace(roles, ids=() if chosen.id == CONTENT else (chosen.id,))
-    if chosen.title:
+    if chosen.title not in ("", NO_TITLE):
         roles = replace(roles, titles=(chosen.title,))
     if chosen.text:
         roles = replace(roles, texts=chosen.text, joined=True)
@@ -302,7 +308,7 @@ def _tell(first: Row, asked: Layout, chosen: Layout) -> str:
     parts = []
     for what in ("id", "title"):
         name = getattr(chosen, what)
-        if name and not getattr(asked, what):
+        if name not in ("", NO_TITLE) and not getattr(asked, what):
             parts.append(f"the {what} from " + ("the content" if name == CONTENT else repr(name)))
     if chosen.text and not asked.text:
         parts.append(f"the text from {chosen.text[0]!r}")

@@ -6,7 +6,6 @@ import difflib
 import glob
 import os
 import shlex
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,9 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from retrieval.corpus.folders import TEXT_SUFFIXES, Listing, TextFile, list_folder, text_rows
+from retrieval.corpus.documents import FORMATS, available, find_format, lacking
+from retrieval.corpus.documents.registry import EXTRA
+from retrieval.corpus.documents.rows import DocumentFile, file_rows
+from retrieval.corpus.folders import Listing, list_folder
 from retrieval.corpus.formats import count_parquet, jsonl_rows, parquet_rows
 from retrieval.corpus.records import QUERY_FIELDS
+from retrieval.corpus.roots import Roots, Wanted
 from retrieval.corpus.stdlib import STDLIB_NAME, stdlib_rows
 from retrieval.corpus.tables import document_rows, query_rows
 from retrieval.corpus.values import Reading, Row
@@ -27,6 +30,7 @@ from retrieval.errors import (
     StorageError,
     UsageError,
 )
+from retrieval.plurals import count_noun
 
 __all__ = ["Part", "Source", "Sources", "find_documents", "find_queries"]
 
@@ -73,10 +77,11 @@ _TABLE_ENDINGS = (
     *(f"{suffix}.gz" for suffix in _DOCUMENT_READERS if suffix != ".parquet"),
     *_DOCUMENT_READERS,
 )
+_SHOWN_FORMATS = (".txt", ".md", ".rst", ".html", ".pdf", ".docx", ".py")
 _DOCUMENTS_ACCEPTED = (
     "a .jsonl, .ndjson, .csv or .tsv file (also with .gz), a .parquet file, a BEIR folder "
-    f"(with corpus.jsonl), {', '.join(TEXT_SUFFIXES)} files or a folder of them, - for JSON lines "
-    f"on stdin, or {STDLIB_NAME}"
+    f"(with corpus.jsonl), {', '.join(_SHOWN_FORMATS)} files and others or a folder of them, - for "
+    f"JSON lines on stdin, or {STDLIB_NAME}"
 )
 _QUERIES_ACCEPTED = (
     "a .jsonl, .ndjson or .tsv file (also with .gz), a BEIR folder (with queries.jsonl), or - "
@@ -90,21 +95,23 @@ def _unknown_count() -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A file of records, or text files.
+    """A file of records, or files that are documents.
 
     Attributes
     ----------
     rows : starts reading from the beginning.
     count : the number of records where that is cheap to know, else None.
     once : the records can be read only once.
-    files : the text files that ``rows`` reads, if that is what they are.
+    files : the documents, if that is what it is; ``rows`` reads them.
+    loops : links that lead to themselves beside them.
     plain : the fields have their usual names, since we gave them.
     """
 
     rows: Callable[[Reading], Rows]
     count: Callable[[], int | None] = _unknown_count
     once: bool = False
-    files: tuple[TextFile, ...] = ()
+    files: tuple[DocumentFile, ...] = ()
+    loops: tuple[str, ...] = ()
     plain: bool = False
 
 
@@ -142,8 +149,28 @@ _STDIN = Part(partial(_read_jsonl, None, "stdin"), once=True)
 _STDLIB = Part(lambda _: iter(stdlib_rows()), lambda: len(stdlib_rows()), plain=True)
 
 
-def find_documents(source: Sources) -> Source:
-    """Return where the documents of one or more sources come from; see ``read_corpus``."""
+def find_documents(source: Sources, roots: Roots) -> Source:
+    """Return where the documents of one or more sources come from; see ``read_corpus``.
+
+    ``roots`` gets the folders that hold files, and decides their ids.
+    """
+    found = _find(source)
+    notes = list(found.notes)
+    files = [file for part in found.parts for file in part.files]
+    roots.add({file.root: None for file in files}, notes.append)
+    seen: set[Path] = set()
+    parts = []
+    for part in found.parts:
+        named = []
+        for file in part.files:
+            if file.identity not in seen:
+                seen.add(file.identity)
+                named.append(replace(file, doc_id=_printable(roots.doc_id(file.identity))))
+        parts.append(_file_part(named, part.loops) if part.files else part)
+    return Source(found.name, tuple(parts), tuple(notes))
+
+
+def _find(source: Sources) -> Source:
     if isinstance(source, str | Path):
         return _find_one(source)
     found = [_find_one(each) for each in _expand(source)]
@@ -156,7 +183,7 @@ def find_documents(source: Sources) -> Source:
     name = f"{name} and {more} more" if more > 0 else name
     parts = tuple(part for each in found for part in each.parts)
     notes = tuple(note for each in found for note in each.notes)
-    return Source(name, _tell_apart(parts), notes)
+    return Source(name, parts, notes)
 
 
 def _expand(sources: Sequence[str | Path]) -> Iterator[str | Path]:
@@ -185,12 +212,16 @@ def _find_one(source: str | Path) -> Source:
     name = str(source)
     matches = _matches(source)
     if matches:
-        return replace(find_documents(matches), name=name)
+        return replace(_find(matches), name=name)
     path = _existing(name, _DOCUMENTS_ACCEPTED, builtins=(STDLIB_NAME,))
     if path.is_dir():
         return _folder_source(path, name)
-    if path.name.lower().endswith(TEXT_SUFFIXES):
-        return Source(name, (_text_part([TextFile(path, name, path.name)]),))
+    suffix = find_format(path.name)
+    if lacking(suffix):
+        raise UsageError(f"{name}: what reads {suffix} is not installed. Type: {EXTRA}")
+    if available(suffix):
+        file = DocumentFile(Wanted(path.parent, deep=False), path.name, name)
+        return Source(name, (_file_part([file]),))
     return Source(name, (_table_part(path, name),))
 
 
@@ -200,40 +231,15 @@ def _table_part(path: Path, name: str) -> Part:
     return Part(rows, partial(count_parquet, path, name)) if reader is _read_parquet else Part(rows)
 
 
-def _text_part(files: Sequence[TextFile], loops: Sequence[str] = ()) -> Part:
+def _file_part(files: Sequence[DocumentFile], loops: Sequence[str] = ()) -> Part:
     def rows(reading: Reading) -> Rows:
-        yield from text_rows(files, reading)
+        yield from file_rows(files, reading)
         yield from (RecordError(loop, None, "a link that leads to itself") for loop in loops)
 
-    return Part(rows, lambda: len(files), files=tuple(files), plain=True)
+    def count() -> int | None:
+        return None if any(file.inside.lower().endswith(".mbox") for file in files) else len(files)
 
-
-def _tell_apart(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """Return the parts with the folder's name before every id that two text files would share."""
-    counts = Counter(file.doc_id for part in parts for file in part.files)
-    if not counts or max(counts.values()) == 1:
-        return parts
-    told = []
-    for part in parts:
-        files = tuple(
-            replace(file, doc_id=_with_folder(file)) if counts[file.doc_id] > 1 else file
-            for file in part.files
-        )
-        told.append(_text_part(files) if files else part)
-    longer = Counter(file.doc_id for part in told for file in part.files)
-    if max(longer.values()) == 1:
-        return tuple(told)
-    return tuple(
-        _text_part([replace(file, doc_id=file.name) for file in part.files]) if part.files else part
-        for part in parts
-    )
-
-
-def _with_folder(file: TextFile) -> str:
-    """Return an id with the name of the folder that was read before it."""
-    depth = file.doc_id.count("/") + 1
-    folder = file.path.resolve().parents[depth - 1].name
-    return f"{folder}/{file.doc_id}" if folder else file.name
+    return Part(rows, count, files=tuple(files), loops=tuple(loops), plain=True)
 
 
 def find_queries(source: str | Path) -> Source:
@@ -258,14 +264,15 @@ def _folder_source(path: Path, name: str) -> Source:
     if beir is not None:
         return Source(name, (Part(partial(_read_jsonl, beir, _inside(name, beir.name))),))
     listing = list_folder(path, _TABLE_ENDINGS)
-    if not listing.texts:
+    if not listing.files:
         return _folder_of_tables(path, name, listing)
     if listing.tables:
         _refuse_descriptions(path, name, listing)
-    files = [TextFile(path / each, _printable(_inside(name, each)), each) for each in listing.texts]
+    root = Wanted(path, deep=True)
+    files = [DocumentFile(root, each, _printable(_inside(name, each))) for each in listing.files]
     loops = [_printable(_inside(name, each)) for each in listing.loops]
     passed = _passed_over(path, name, listing, tables=True)
-    return Source(name, (_text_part(files, loops),), (passed,) if passed else ())
+    return Source(name, (_file_part(files, loops),), (passed,) if passed else ())
 
 
 def _printable(name: str) -> str:
@@ -293,17 +300,19 @@ def _folder_of_tables(path: Path, name: str, listing: Listing) -> Source:
 
 
 def _refuse_descriptions(path: Path, name: str, listing: Listing) -> None:
-    """Raise UsageError where the texts of a folder only describe its files of records."""
-    if not all(Path(each).stem.lower().startswith(_ABOUT_DATA) for each in listing.texts):
+    """Raise UsageError where the files of a folder only describe its files of records."""
+    texts = [each for each in listing.files if not FORMATS[find_format(each)].is_code]
+    if not all(Path(each).stem.lower().startswith(_ABOUT_DATA) for each in texts):
         return
     kinds = ", ".join(f"{len(found)} {suffix}" for suffix, found in listing.tables.items())
-    texts = f"{len(listing.texts)} text {'file' if len(listing.texts) == 1 else 'files'}"
     largest = max(listing.tables.items(), key=lambda item: _size(path, item[1]))
-    first = shlex.quote(_inside(name, listing.texts[0]))
+    few = listing.files
+    what = count_noun(len(few), "file") + " of text or code"
+    first = shlex.quote(_inside(name, few[0]))
     raise UsageError(
-        f"{name}: the folder holds {texts} and files of records ({kinds}). "
+        f"{name}: the folder holds {what} and files of records ({kinds}). "
         f"Type which are the documents: millpond index {_pattern(path, largest)} ... or: millpond "
-        f"index {first if len(listing.texts) == 1 else first + ' ...'}"
+        f"index {first if len(few) == 1 else first + ' ...'}"
     )
 
 
@@ -328,8 +337,13 @@ def _passed_over(path: Path, name: str, listing: Listing, *, tables: bool) -> st
         f"{count} {suffix or 'without an ending'}"
         for suffix, count in sorted(listing.others.items())
     ]
+    if listing.outside:
+        kinds.append(f"{count_noun(listing.outside, 'link')} to files outside")
     if listing.ignored:
         kinds.append(f"{listing.ignored} that .gitignore lists")
+    missing = ", ".join(f"{count} {suffix}" for suffix, count in sorted(listing.lacking.items()))
+    if missing:
+        kinds.append(f"{missing}, whose readers are not installed ({EXTRA})")
     if not kinds:
         return ""
     line = f"{name}: passed over {', '.join(kinds)}."

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from retrieval.errors import RecordError
 from retrieval.filters.schema import INT64, read_bounded_float
-from retrieval.types import MetadataValue
+from retrieval.types import MetadataValue, Section
 
 __all__ = [
     "MAX_ID_BYTES",
@@ -52,12 +52,13 @@ class Row(NamedTuple):
     """One record as it was read.
 
     ``source`` is the file as the user named it. ``line`` is the 1-based line or row, None where
-    the whole file is one record.
+    the whole file is one record. ``sections`` are those of its text.
     """
 
     source: str
     line: int | None
     values: Mapping[str, Any]
+    sections: tuple[Section, ...] = ()
 
     def error(self, problem: str) -> RecordError:
         """Return the RecordError that names this record."""

@@ -85,7 +85,8 @@ class TestFields:
         first = write_jsonl("a.jsonl", {"url": "u", "headline": "Mills", "body": "grind corn"})
         result = millpond("index", first, "--out", tmp_path / "i")
         assert "took the id from 'url' and the title from 'headline'." in result.stderr
-        assert read_manifest(tmp_path / "i").layout == {"id": "url", "title": "headline"}
+        layout = read_manifest(tmp_path / "i").layout
+        assert layout == {"id": "url", "title": "headline", "folders": "[]"}
         more = {"key": "k", "url": "v", "headline": "Ponds", "body": "hold water"}
         assert millpond("add", tmp_path / "i", write_jsonl("b.jsonl", more)).exit_code == 0
         lines = millpond("search", tmp_path / "i", "Ponds", "--json").stdout.splitlines()
