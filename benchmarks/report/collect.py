@@ -14,7 +14,16 @@ from benchmarks.report.leaderboard import TaskTypeTable, build_leaderboard
 from benchmarks.scoring.results import Result
 from benchmarks.significance.comparison import Comparison
 
-__all__ = ["COSTS", "Report", "collect", "describe_tests", "page_data", "rounded", "sentence"]
+__all__ = [
+    "COSTS",
+    "Report",
+    "collect",
+    "describe_ranking",
+    "describe_tests",
+    "page_data",
+    "rounded",
+    "sentence",
+]
 
 DECIMALS = 4
 _NO_CHANCE = "no difference, however large, could have been significant"
@@ -103,7 +112,8 @@ def page_data(report: Report) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "alpha": report.comparison.config.alpha,
         "baseline": report.comparison.config.baseline or "",
         "tested": bool(report.comparison.differences),
-        "models": [_model(name, report.results) for name in models],
+        "models": _models(models, report.results),
+        "ranking": _ranking(report.comparison, models),
         "tasks": tasks,
         "task_types": [_task_type(table, report, models) for table in report.tables],
         "tests": describe_tests(report.comparison),
@@ -127,6 +137,7 @@ def _task(
         "task_type": task_type,
         "metric": column.metric,
         "items": column.items,
+        "with_items": sum(bool(one.item_ids) for one in results),
         "data": data,
         "settings": [f"{name} {value}" for name, value in settings.items()],
         "sha256": str(results[0].data.get("sha256", ""))[:12],
@@ -143,15 +154,63 @@ def _shared(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def _model(name: str, results: Sequence[Result]) -> dict[str, Any]:
-    own = [result for result in results if result.model == name]
-    digests = dict.fromkeys(one.fingerprint.digest[:12] for one in own)
-    return {"name": name, "fingerprints": list(digests)}
+def _models(names: Sequence[str], results: Sequence[Result]) -> list[dict[str, Any]]:
+    own: dict[str, list[Result]] = {}
+    for result in results:
+        own.setdefault(result.model, []).append(result)
+    return [
+        {
+            "name": name,
+            "fingerprints": list(dict.fromkeys(one.fingerprint.digest[:12] for one in own[name])),
+            "imported": any(one.source for one in own[name]),
+        }
+        for name in names
+    ]
+
+
+def _ranking(comparison: Comparison, models: Sequence[str]) -> dict[str, Any] | None:
+    """Return the ranking over all tasks; rows are model, ends of its rank, group and mean."""
+    ranking = comparison.ranking
+    if ranking is None or not ranking.is_telling:
+        return None
+    number = {name: index for index, name in enumerate(models)}
+    return {
+        "tasks": len(ranking.tasks),
+        "level": f"{100 * (1 - comparison.config.alpha):g}%",
+        "rows": [
+            [number[row.model], row.low, row.high, row.group, rounded(row.mean)]
+            for row in ranking.rows
+        ],
+        "text": describe_ranking(comparison),
+        "notes": [sentence(note) for note in ranking.notes],
+    }
+
+
+def describe_ranking(comparison: Comparison) -> list[str]:
+    """Return sentences on what the groups and the intervals of the ranks are."""
+    ranking, config = comparison.ranking, comparison.config
+    if ranking is None:
+        return []
+    stage = "tasks, and of the items within them" if ranking.hierarchical else "tasks"
+    groups = (
+        "The order is that of the mean, but a place is no finding: models of one group can't be "
+        "told apart from the group's first by Wilcoxon's signed-rank test over tasks, corrected "
+        f"for all pairs of models at {config.alpha:g}. A new group begins at the first that can."
+    )
+    return [
+        *([groups] if ranking.grouped else []),
+        f"The interval of a rank is where the model comes in {100 * (1 - config.alpha):g}% of "
+        f"bootstraps of the {stage}. Over {len(ranking.tasks)} tasks no p is below "
+        f"{ranking.smallest_p:.2g}.",
+    ]
 
 
 def _task_type(table: TaskTypeTable, report: Report, models: Sequence[str]) -> dict[str, Any]:
     number = {name: index for index, name in enumerate(models)}
-    own = [result for result in report.results if result.task_type == table.task_type]
+    own: dict[str, list[Result]] = {}
+    for result in report.results:
+        if result.task_type == table.task_type:
+            own.setdefault(result.model, []).append(result)
     return {
         "name": table.task_type,
         "models": [number[name] for name in table.models],
@@ -167,7 +226,7 @@ def _task_type(table: TaskTypeTable, report: Report, models: Sequence[str]) -> d
         ],
         "means": {number[name]: _cell(cell) for name, cell in table.means.items()},
         "pairs": _pairs(report.comparison.task_types, number, task_type=table.task_type),
-        "costs": {number[name]: _costs(own, name) for name in table.models},
+        "costs": {number[name]: _costs(own.get(name, ())) for name in table.models},
     }
 
 
@@ -205,9 +264,9 @@ def _significant_digits(value: float) -> float | None:
     return float(f"{value:.3g}") if math.isfinite(value) else None
 
 
-def _costs(results: Sequence[Result], model: str) -> dict[str, float]:
+def _costs(results: Sequence[Result]) -> dict[str, float]:
     """Return the median of each cost of a model over the tasks of a task type."""
-    own = [result.costs for result in results if result.model == model]
+    own = [result.costs for result in results]
     rows = {
         name: [costs[name] for costs in own if math.isfinite(costs.get(name, math.nan))]
         for name in COSTS

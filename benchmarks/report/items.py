@@ -97,7 +97,8 @@ def _collect_hits(
     """
     most: dict[str, tuple[list[int], list[int]]] = {}
     wanted: list[set[int]] = [set() for _ in models]
-    for one, other in combinations(range(len(models)), 2):
+    present = [number for number, row in enumerate(rows) if row is not None]
+    for one, other in combinations(present, 2):
         first, second = rows[one], rows[other]
         if first is not None and second is not None:
             chosen = most_different(first, second, QUERIES_EACH_WAY)

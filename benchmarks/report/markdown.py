@@ -8,7 +8,13 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarks.report.collect import COSTS, Report, describe_tests, sentence
+from benchmarks.report.collect import (
+    COSTS,
+    Report,
+    describe_ranking,
+    describe_tests,
+    sentence,
+)
 from benchmarks.report.leaderboard import Cell, TaskTypeTable
 from benchmarks.scoring.results import Result
 from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
@@ -30,7 +36,7 @@ NOTHING = "\N{EN DASH}"
 
 def render_markdown(report: Report) -> str:
     """Return leaderboards by task type, significant differences, notes and how it was tested."""
-    lines = ["# Embedding models compared", ""]
+    lines = ["# Embedding models compared", "", *_ranking(report.comparison)]
     for table in report.tables:
         lines += [*_leaderboard(table, report.comparison), ""]
     notes = list(_notes(report))
@@ -74,8 +80,31 @@ def table_lines(
         yield "| " + " | ".join(cells) + " |"
 
 
+def _ranking(comparison: Comparison) -> Iterator[str]:
+    ranking = comparison.ranking
+    if ranking is None or not ranking.is_telling:
+        return
+    yield f"## Over all {len(ranking.tasks)} tasks"
+    yield ""
+    level = f"{100 * (1 - comparison.config.alpha):g}% of rank"
+    rows = [
+        [
+            code(row.model) + (" (imported)" if row.imported else ""),
+            str(row.group or NOTHING),
+            str(row.rank),
+            f"{row.low} to {row.high}",
+            format_score(row.mean),
+        ]
+        for row in ranking.rows
+    ]
+    yield from table_lines(["model", "group", "rank", level, "mean"], rows)
+    yield ""
+    yield from map(plain, (*describe_ranking(comparison), *map(sentence, ranking.notes)))
+    yield ""
+
+
 def _leaderboard(table: TaskTypeTable, comparison: Comparison) -> Iterator[str]:
-    title = "STS" if table.task_type == "sts" else table.task_type.capitalize()
+    title = "STS" if table.task_type == "sts" else table.task_type.capitalize().replace("_", " ")
     yield f"## {title}"
     yield ""
     heads = [f"{plain(column.task)} ({plain(column.metric)})" for column in table.columns]

@@ -20,7 +20,16 @@ __all__ = [
     "render_page",
 ]
 
-SCRIPTS = ("base.js", "charts.js", "leaderboard.js", "heatmap.js", "pair.js", "cost.js", "start.js")
+SCRIPTS = (
+    "base.js",
+    "charts.js",
+    "ranking.js",
+    "leaderboard.js",
+    "heatmap.js",
+    "pair.js",
+    "cost.js",
+    "start.js",
+)
 """Concatenated in this order into one function."""
 
 _ESCAPES = {

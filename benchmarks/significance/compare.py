@@ -23,6 +23,7 @@ from benchmarks.significance.paired import (
     wilcoxon_test,
 )
 from benchmarks.significance.pairs import TaskPairs
+from benchmarks.significance.ranking import rank_models
 from retrieval import Progress
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.plurals import count_noun
@@ -30,6 +31,7 @@ from retrieval.protocols import no_progress
 
 __all__ = ["compare", "compare_nothing"]
 
+_GAPS_SHOWN = 10
 _ITEMS_OF_ONE_SET = {"classification": "draws", "clustering": "splits"}
 
 _Table: TypeAlias = Mapping[str, Mapping[str, Result]]
@@ -71,14 +73,15 @@ def compare(
         for difference in _compare_task(row, chosen, config, notes):
             raw.append(difference)
             progress(1)
-    if not raw:
+    ranking = rank_models(_by_metric(results, config.metric), config)
+    if not raw and ranking is None:
         raise UsageError(
             "No task has comparable results of two models. Type: millpond bench --model M "
             "--task T --out RESULTS, with a task that another model has."
         )
     differences, task_types = _correct(raw, list(_compare_task_types(raw, config)), config)
     notes += _note_limits(differences, task_types, config)
-    return Comparison(config, models, list(table), differences, task_types, notes)
+    return Comparison(config, models, list(table), differences, task_types, notes, ranking)
 
 
 def compare_nothing(results: Sequence[Result], config: CompareConfig) -> Comparison:
@@ -99,6 +102,13 @@ def _arrange(results: Sequence[Result]) -> _Table:
             )
         row[result.model] = result
     return table
+
+
+def _by_metric(results: Sequence[Result], metric: str | None) -> list[Result]:
+    """Return the results that have a metric, as their main one; all of them for None."""
+    if metric is None:
+        return list(results)
+    return [replace(one, main_metric=metric) for one in results if metric in one.metrics]
 
 
 def _check_models(models: Sequence[str], config: CompareConfig) -> None:
@@ -142,7 +152,8 @@ def _compare_task(
         metric: TaskPairs({m: row[m] for m in metrics if metrics[m] == metric}, metric, config)
         for metric in dict.fromkeys(metrics.values())
     }
-    for first, second in _pairs(list(metrics), config.baseline):
+    single = [model for model in metrics if row[model].item_ids or not row[model].source]
+    for first, second in _pairs(single, config.baseline):
         if metrics[first] == metrics[second]:
             yield groups[metrics[first]].compare(first, second)
         else:
@@ -246,10 +257,15 @@ def _note_gaps(
     if left_out:
         notes.append(f"Left out, since {metric!r} is not among their scores: {', '.join(left_out)}")
     what = "result" if metric is None else f"{metric!r}"
+    gaps: list[str] = []
     for model in dict.fromkeys(result.model for result in results):
         missing = [task for task in compared if (task, model) not in metrics]
         if missing:
-            notes.append(f"{model} has no {what} on {', '.join(missing)}")
+            gaps.append(f"{model} has no {what} on {', '.join(missing)}")
+    if len(gaps) <= _GAPS_SHOWN:
+        notes += gaps
+    else:
+        notes.append(f"{len(gaps):,} models have no {what} on one task or more")
     return notes + _note_equal(results)
 
 

@@ -10,7 +10,16 @@ from benchmarks.significance.correction import CORRECTIONS
 from benchmarks.significance.paired import RESAMPLES, TESTS
 from retrieval.errors import UnknownNameError, UsageError
 
-__all__ = ["FAMILIES", "CompareConfig", "Comparison", "Difference", "TaskTypeDifference"]
+__all__ = [
+    "FAMILIES",
+    "CompareConfig",
+    "Comparison",
+    "Difference",
+    "Ranked",
+    "Ranking",
+    "TaskTest",
+    "TaskTypeDifference",
+]
 
 _FEWEST_RESAMPLES = 100
 
@@ -27,6 +36,7 @@ class CompareConfig:
     metric : None for each task's main metric; else tasks without it are left out.
     alpha : level of significance after correction; intervals have confidence ``1 - alpha``.
     baseline : None for all pairs of models; else the model that all others are compared with.
+    adjacent : whether the tests over all tasks are of each model and the next in the ranking.
     test : "randomisation", "wilcoxon" or "t"; an STS task always has a paired bootstrap, and
         classification a test over test texts and draws (``crossed_test``).
     correction : "holm" or "benjamini-hochberg".
@@ -39,6 +49,7 @@ class CompareConfig:
     metric: str | None = None
     alpha: float = 0.05
     baseline: str | None = None
+    adjacent: bool = False
     test: str = "randomisation"
     correction: str = "holm"
     family: str = "task-type"
@@ -52,6 +63,11 @@ class CompareConfig:
             raise UnknownNameError("test", self.test, TESTS)
         if self.correction not in CORRECTIONS:
             raise UnknownNameError("correction", self.correction, CORRECTIONS)
+        if self.adjacent and self.baseline is not None:
+            raise UsageError(
+                f"adjacent compares neighbours, baseline all models with {self.baseline!r}; "
+                f"choose one."
+            )
         if self.family not in FAMILIES:
             raise UnknownNameError("family", self.family, FAMILIES)
         if not 0 < self.alpha < 1:
@@ -133,6 +149,85 @@ class TaskTypeDifference:
 
 
 @dataclass(frozen=True)
+class Ranked:
+    """A model in the ranking over tasks.
+
+    Attributes
+    ----------
+    rank : from 1, by the mean.
+    low, high : bootstrap interval of the rank, at confidence ``1 - alpha``.
+    group : from 1; models of a group can't be told apart from its first. 0 where so few tasks
+        could tell no two models apart.
+    mean : over all tasks, each weighing the same.
+    imported : whether a score of it is not of ``bench``.
+    """
+
+    model: str
+    rank: int
+    low: int
+    high: int
+    group: int
+    mean: float
+    imported: bool
+
+
+@dataclass(frozen=True)
+class TaskTest:
+    """Two models over all tasks, the better one first.
+
+    Attributes
+    ----------
+    low, high : bootstrap interval of the mean difference, at confidence ``1 - alpha``.
+    deviation : standard deviation of the task differences (n - 1).
+    p, p_corrected : of Wilcoxon's signed-rank test, raw and over the tests that are listed.
+    p_permutation, p_permutation_corrected : of the paired permutation test of the mean.
+    significant : ``p_corrected < alpha``.
+    """
+
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    deviation: float
+    p: float
+    p_corrected: float
+    p_permutation: float
+    p_permutation_corrected: float
+    significant: bool
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All models that have every task, ranked by the mean over tasks.
+
+    Attributes
+    ----------
+    tasks : by name.
+    rows : best first.
+    tests : of ``listed``: "pairs", "neighbours" or "baseline".
+    smallest_p : no p of Wilcoxon's test over so many tasks can be lower.
+    grouped : whether there are groups.
+    hierarchical : whether the intervals resample items within tasks, or tasks alone.
+    notes : what is not ranked, and what so few tasks can't show.
+    """
+
+    tasks: Sequence[str]
+    rows: Sequence[Ranked]
+    tests: Sequence[TaskTest]
+    listed: str
+    smallest_p: float
+    grouped: bool
+    hierarchical: bool
+    notes: Sequence[str]
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether it says more than the tests on each task: it has groups, or imported models."""
+        return self.grouped or any(row.imported for row in self.rows)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All pairs of models on every task and over every task type.
 
@@ -142,6 +237,7 @@ class Comparison:
     models, tasks : in the order of first appearance; a model may lack a task.
     differences, task_types : the corrected table; a correction runs over both of a family.
     notes : what a reader has to know about the whole, such as a task that a model lacks.
+    ranking : over all tasks, None where there are not two tasks and two models that have both.
     """
 
     config: CompareConfig
@@ -150,3 +246,4 @@ class Comparison:
     differences: Sequence[Difference]
     task_types: Sequence[TaskTypeDifference]
     notes: Sequence[str] = ()
+    ranking: Ranking | None = None

@@ -16,7 +16,13 @@ from cli.options import JsonOption
 from cli.output import format_table, print_json, print_line, stdout_width, wrap
 
 if TYPE_CHECKING:
-    from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
+    from benchmarks.significance.comparison import (
+        Comparison,
+        Difference,
+        Ranking,
+        TaskTypeDifference,
+    )
+    from benchmarks.significance.power import PowerRow
 
 __all__ = ["compare"]
 
@@ -56,6 +62,10 @@ def compare(
             metavar="MODEL", help="Compare the others with this one.", show_default="all pairs"
         ),
     ] = None,
+    adjacent: Annotated[
+        bool,
+        typer.Option("--adjacent", help="Over all tasks, test each model against the next one."),
+    ] = False,
     test: Annotated[
         str, typer.Option(metavar="NAME", help="randomisation, wilcoxon or t.")
     ] = "randomisation",
@@ -72,25 +82,38 @@ def compare(
         int, typer.Option(metavar="N", help="Resamples for the intervals, and for STS tasks.")
     ] = 10_000,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
+    power: Annotated[
+        bool,
+        typer.Option("--power", help="Say how many queries or tasks --difference would need."),
+    ] = False,
+    difference: Annotated[
+        float, typer.Option(metavar="D", help="The difference that --power plans for.")
+    ] = 0.01,
     json: JsonOption = False,
 ) -> None:
     """Test which differences between models are significant.
 
-    Compares every pair of models on every task, and over each task type.
+    Compares every pair of models on every task, over each task type, and over all tasks, where the
+    models are ranked in groups that cannot be told apart. Imported scores without items are
+    compared over all tasks alone.
 
     \b
     Examples:
       millpond compare results
       millpond compare results --baseline bm25 --metric recall@100 --json
+      millpond compare leaderboard --adjacent
     """
     from benchmarks.scoring.results import read_results
     from benchmarks.significance.compare import compare as compare_results
     from benchmarks.significance.comparison import CompareConfig
+    from benchmarks.significance.power import plan_power
+    from retrieval.errors import UsageError
 
     config = CompareConfig(
         metric=metric,
         alpha=alpha,
         baseline=baseline,
+        adjacent=adjacent,
         test=test,
         correction=correction,
         family=family,
@@ -98,21 +121,39 @@ def compare(
         bootstrap_resamples=bootstrap_resamples,
         seed=seed,
     )
+    if power and not 0 < difference < 1:
+        raise UsageError(f"--difference is {difference:g}; expected one between 0 and 1, as 0.01.")
     with progress("Comparing", None, "pairs") as advance:
         found = compare_results(read_results(results), config, progress=advance)
     if json:
-        for kind, rows in (("difference", found.differences), ("task_type", found.task_types)):
+        ranking = found.ranking
+        for kind, rows in (
+            ("difference", found.differences),
+            ("task_type", found.task_types),
+            ("ranked", ranking.rows if ranking else ()),
+            ("over_tasks", ranking.tests if ranking else ()),
+            ("power", plan_power(found, difference) if power else ()),
+        ):
             for row in rows:
                 print_json({"type": kind, **_null_for_nan(asdict(row))})
     else:
         _print_report(found)
-    for note in found.notes:
+        if power:
+            _print_power(plan_power(found, difference), difference, found.config.alpha)
+    notes = [*found.notes, *(found.ranking.notes if _is_shown(found) and found.ranking else ())]
+    for note in notes:
         warn(f"{note}.")
     for line in _summarise(found):
         (message if json else print_line)(line)
 
 
 def _print_report(found: Comparison) -> None:
+    if found.ranking is not None and _is_shown(found):
+        _print_ranking(found.ranking, found)
+    if not found.differences:
+        return
+    if found.ranking is not None and _is_shown(found):
+        print_line()
     letters = {model: _letter(number) for number, model in enumerate(found.models)}
     print_line("Models")
     for line in format_table([(f"  {letter}", clean(m)) for m, letter in letters.items()], None):
@@ -128,6 +169,78 @@ def _print_report(found: Comparison) -> None:
     print_line()
     _print_prose(_explain(found))
     print_line()
+
+
+def _is_shown(found: Comparison) -> bool:
+    """Whether the ranking over all tasks is shown: it says something, or was asked for."""
+    ranking = found.ranking
+    return ranking is not None and (ranking.is_telling or found.config.adjacent)
+
+
+def _print_ranking(ranking: Ranking, found: Comparison) -> None:
+    """Print the models in groups, and under them the tests over all tasks."""
+    from retrieval.plurals import count_noun
+
+    level = f"{100 * (1 - found.config.alpha):g}%"
+    print_line(f"Ranking over {count_noun(len(ranking.tasks), 'task')}, mean of the main scores")
+    table = [("  group", "rank", f"{level} of rank", "mean", "model")]
+    for row in ranking.rows:
+        group = str(row.group) if ranking.grouped else "-"
+        ends = f"{row.low} to {row.high}"
+        name = clean(row.model) + (" (imported)" if row.imported else "")
+        table.append((f"  {group}", str(row.rank), ends, _score(row.mean), name))
+    for line in format_table(table, None):
+        print_line(line)
+    print_line()
+    stage = "tasks, and items within them" if ranking.hierarchical else "tasks"
+    correction = _CORRECTIONS[found.config.correction]
+    grouping = (
+        f"A group starts with its best model and ends before the first model that Wilcoxon's "
+        f"signed-rank test over tasks, corrected by {correction} for all pairs, tells apart from "
+        f"it. "
+        if ranking.grouped
+        else ""
+    )
+    _print_prose(
+        f"{grouping}Intervals: bootstrap of the {stage}. The smallest possible p of Wilcoxon's "
+        f"test over {len(ranking.tasks)} tasks is {ranking.smallest_p:.2g}."
+    )
+    if ranking.listed != "pairs" or not found.differences:
+        _print_task_tests(ranking, found)
+
+
+def _print_task_tests(ranking: Ranking, found: Comparison) -> None:
+    from retrieval.plurals import count_noun
+
+    correction = _CORRECTIONS[found.config.correction]
+    what = {"pairs": "all pairs", "neighbours": "each model and the next", "baseline": "baseline"}
+    print_line()
+    print_line(f"Tests over all tasks: {what[ranking.listed]}, by rank")
+    rank = {row.model: row.rank for row in ranking.rows}
+    level = f"{100 * (1 - found.config.alpha):g}% interval"
+    head = ("  ranks", "difference", level, "p", f"{correction} p", "perm. p", f"{correction} p")
+    table = [head]
+    for one in ranking.tests:
+        table.append(
+            (
+                f"  {rank[one.first]}-{rank[one.second]}",
+                _score(one.difference, "+"),
+                f"{_score(one.low, '+')} {_score(one.high, '+')}",
+                _p_value(one.p),
+                _p_value(one.p_corrected) + (" *" if one.significant else ""),
+                _p_value(one.p_permutation),
+                _p_value(one.p_permutation_corrected),
+            )
+        )
+    for line in format_table(table, None):
+        print_line(line)
+    print_line()
+    real = sum(one.significant for one in ranking.tests)
+    print_line(
+        f"{real:,} of {count_noun(len(ranking.tests), 'difference')} over all tasks "
+        f"{'is' if real == 1 else 'are'} significant at {found.config.alpha:g}. "
+        f"p: Wilcoxon; perm.: permutation of the mean."
+    )
 
 
 def _print_task(rows: Sequence[Difference], letters: Mapping[str, str], found: Comparison) -> None:
@@ -206,6 +319,35 @@ def _print_table(
         _print_prose(f"{'All pairs' if of_all else ', '.join(pairs)}: {note}.", "  ")
 
 
+def _print_power(rows: Sequence[PowerRow], difference: float, alpha: float) -> None:
+    """Print what can be found now, and how much it takes to find the wanted difference."""
+    print_line()
+    print_line(f"Power: to find a difference of {difference:g} four times in five at {alpha:g}")
+    head = ("  task", "items", "spread", "found now", "needed", "corrected for")
+    table = [head]
+    for row in rows:
+        table.append(
+            (
+                f"  {clean(row.where) or 'over all tasks'}",
+                f"{row.items:,}",
+                _score(row.deviation),
+                _score(row.detectable),
+                f"{row.needed:,}",
+                f"{row.tests:,}: {row.needed_corrected:,}",
+            )
+        )
+    for line in format_table(table, None):
+        print_line(line)
+    print_line()
+    if not rows:
+        _print_prose("No two models differ on a task, so no spread is known.")
+    _print_prose(
+        "Spread: standard deviation of the paired differences, median over the pairs. Found now: "
+        "the smallest difference that so many items find four times in five, after correction. "
+        "Needed: items for one test alone, and after correction for so many tests."
+    )
+
+
 def _magnitude(difference: float) -> float:
     """Return how large a difference is; an undefined one is below all others."""
     return -1.0 if math.isnan(difference) else abs(difference)
@@ -249,6 +391,8 @@ def _summarise(found: Comparison) -> list[str]:
     name = "Holm" if found.config.correction == "holm" else "Benjamini-Hochberg"
     real = sum(one.significant for one in found.differences)
     total = len(found.differences)
+    if not total:
+        return []
     untested = total - len(_tested(found.differences))
     lines = [
         f"{real:,} of {count_noun(total, 'difference')} "

@@ -13,7 +13,14 @@ const TITLES = {
   sts: "Semantic similarity (STS)",
   classification: "Classification",
   clustering: "Clustering",
+  reranking: "Reranking",
+  pair_classification: "Pair classification",
+  multilabel_classification: "Multilabel classification",
+  bitext_mining: "Bitext mining",
+  summarization: "Summarization",
+  other: "Other",
 };
+const MANY_NAMES = 20;
 
 const blocks = new Map();
 
@@ -46,7 +53,8 @@ function modelName(number) {
     place <= base ? el("span", { class: "base" }, piece) : piece,
     el("wbr"),
   ]);
-  return el("span", { class: "model" }, parts);
+  const mark = data.models[number].imported ? el("span", { class: "imported", title: "scores made by another program" }, " imported") : null;
+  return el("span", { class: "model" }, parts, mark);
 }
 
 /** Names for tight places: without the base where all that is left still differs. */

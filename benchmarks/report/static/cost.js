@@ -87,6 +87,10 @@ function costTable(taskType) {
 function drawCost() {
   const host = byId("cost-body");
   const usable = COSTS.filter(([key]) => data.task_types.some((taskType) => taskType.models.some((model) => taskType.costs[model][key] > 0)));
+  if (!usable.length) {
+    host.append(el("p", { class: "notice" }, "No result has a cost."));
+    return;
+  }
   const state = { task_type: 0, cost: 0 };
   const box = el("div", { class: "costs" });
   const legend = el("ol", { class: "legend" });
@@ -105,7 +109,7 @@ function drawCost() {
     const left = taskType.models.filter((model) => !drawn.includes(model));
     below.replaceChildren(
       el("p", { class: "muted measure" }, "Filled: no other model is at least as good at no higher cost. Costs are medians over the tasks of the type, as measured on the machine of the run.",
-        left.length ? [" Not drawn, for want of a mean or of this cost: ", left.flatMap((model, place) => [place ? ", " : "", modelName(model)]), "."] : []),
+        left.length > MANY_NAMES ? ` Not drawn, for want of a mean or of this cost: ${left.length.toLocaleString("en")} models.` : left.length ? [" Not drawn, for want of a mean or of this cost: ", left.flatMap((model, place) => [place ? ", " : "", modelName(model)]), "."] : []),
       el("details", {}, el("summary", {}, "The numbers"), scroller("Costs", costTable(taskType))));
   };
   const set = (key) => (value) => {

@@ -44,7 +44,7 @@ function sorted(taskType, column, direction) {
 
 function taskTypeTable(taskType) {
   const body = el("tbody");
-  const state = { column: "mean", direction: -1 };
+  const state = { column: "mean", direction: -1, text: "" };
   const columns = [
     ["model", "Model", ""],
     ["mean", "Mean", ""],
@@ -78,25 +78,31 @@ function taskTypeTable(taskType) {
       else head.removeAttribute("aria-sort");
     });
     const isBest = (key, model) => sortValue(taskType, key, model) === bests.get(key);
-    body.replaceChildren(
-      ...sorted(taskType, state.column, state.direction).map((model) =>
-        el(
-          "tr",
-          {},
-          el("th", { scope: "row", class: "name" }, modelName(model)),
-          meanCell(taskType, model, isBest("mean", model)),
-          taskType.tasks.map((task, place) => scoreCell(task.cells[model], isBest(place, model))),
-        ),
-      ),
-    );
+    makeRow = (model) =>
+      el(
+        "tr",
+        {},
+        el("th", { scope: "row", class: "name" }, modelName(model)),
+        meanCell(taskType, model, isBest("mean", model)),
+        taskType.tasks.map((task, place) => scoreCell(task.cells[model], isBest(place, model))),
+      );
+    const left = sorted(taskType, state.column, state.direction).filter((model) => hasText(model, state.text));
+    show(left);
+    return left.length;
   };
-  draw();
+  let makeRow = null;
   const table = el("table", { class: "leaderboard" }, el("thead", {}, el("tr", {}, heads)), body);
   const longest = [...taskType.tasks.map((task) => task.cells), taskType.means]
     .flatMap((cells) => Object.values(cells))
     .reduce((most, cell) => Math.max(most, (cell.marks || "").length), 0);
   table.style.setProperty("--letters", `${longest}ch`);
-  return table;
+  const { box, node } = manyRows(`Scores: ${TITLES[taskType.name]}`, table, taskType.models.length, (text) => {
+    state.text = text;
+    return draw();
+  });
+  const show = rowsInSight(box, body, columns.length, (model) => makeRow(model));
+  draw();
+  return node;
 }
 
 function taskTypeNotes(taskType) {
@@ -111,10 +117,14 @@ function taskTypeNotes(taskType) {
   const missing = taskType.tasks.flatMap((task) =>
     taskType.models.filter((model) => !task.cells[model]).map((model) => [task.name, model]),
   );
-  missing.forEach(([task, model]) =>
+  if (missing.length > MANY_NAMES) {
+    lines.push(el("p", {}, `${DASH} ${missing.length.toLocaleString("en")} scores are missing: the model was not run on the task.`));
+  } else missing.forEach(([task, model]) =>
     lines.push(el("p", {}, `${DASH} `, modelName(model), " was not run on ", el("em", {}, task), ".")),
   );
-  if (taskType.absent.length) {
+  if (taskType.absent.length > MANY_NAMES) {
+    lines.push(el("p", {}, `Not run on this task type: ${taskType.absent.length.toLocaleString("en")} models.`));
+  } else if (taskType.absent.length) {
     const names = taskType.absent.flatMap((model, place) => [place ? ", " : "", modelName(model)]);
     lines.push(el("p", {}, "Not run on this task type: ", names, "."));
   }
@@ -134,7 +144,7 @@ function drawLeaderboard() {
   byId("leaderboard-tables").append(
     ...data.task_types.flatMap((taskType) => [
       el("h3", {}, TITLES[taskType.name]),
-      scroller(`Scores: ${TITLES[taskType.name]}`, taskTypeTable(taskType)),
+      taskTypeTable(taskType),
       taskTypeNotes(taskType) || "",
     ]),
   );

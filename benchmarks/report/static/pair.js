@@ -177,10 +177,10 @@ function fitting(task) {
 function drawPair() {
   const host = byId("two-body");
   const inTask = (task) => Object.keys(tableOf(task).cells).map(Number);
-  const shared = (task) => inTask(task).length > 1;
+  const shared = (task) => inTask(task).length > 1 && data.tasks[task].with_items > 1;
   const start = shared(richestTask()) ? richestTask() : data.tasks.findIndex((task, number) => shared(number));
   if (start < 0) {
-    host.append(el("p", { class: "notice" }, "No two models share a task."));
+    host.append(el("p", { class: "notice" }, "No two models have scores of single items on one task."));
     return;
   }
   const ranked = taskTypeOf(start).models.filter((model) => inTask(start).includes(model));
@@ -225,7 +225,7 @@ function drawPair() {
     redraw();
     const lacking = [first, second].filter((model) => !itemsOf(task).values[model]);
     facts.replaceChildren(...(first === second ? [el("p", { class: "notice" }, "A and B are the same model; choose another one.")] : []),
-      ...lacking.map((model) => el("p", { class: "notice" }, modelName(model), " was not run on this task.")),
+      ...lacking.map((model) => el("p", { class: "notice" }, modelName(model), " has no scores of single items on this task.")),
       ...pairFacts(task, first, second));
     const hint = taskType === "sts" ? "Each point is a pair of sentences: the cosine that A gives across, B’s up."
       : `Each point is one ${SINGULARS[taskType]}, a larger one several with the same two scores. Below the line A is better, above it B.`;

@@ -52,6 +52,7 @@ function drawMethod() {
 }
 
 drawSummary();
+drawRanking();
 drawLeaderboard();
 drawPair();
 drawHeatmaps();
