@@ -138,7 +138,9 @@ class Analyser:
         """Return the words of a run without blanks, and which of them are stop words."""
         found: list[tuple[str, bool]] = []
         composed = run if run.isascii() else _compose(run)
-        for piece in _drop_elided(_APOSTROPHES.split(composed)):
+        words = composed.split()  # one sign may be several words in NFKC, such as U+FDFA
+        pieces = chain.from_iterable(_drop_elided(_APOSTROPHES.split(word)) for word in words)
+        for piece in pieces:
             parts = [part for part in _JOINTS.split(piece) if part]
             if len(parts) > 1 or piece.endswith(("++", "#")):
                 found.append((self._fold(piece.strip("._:/@\\-")), False))
@@ -192,7 +194,8 @@ def _unicode_run() -> re.Pattern[str]:
 
 
 def _compose(run: str) -> str:
-    return unicodedata.normalize("NFKC", _UNWRITTEN_ONE.sub("", run))
+    # Presentation forms of Hebrew and Arabic hold vowel points, which NFKC sets free.
+    return _UNWRITTEN_ONE.sub("", unicodedata.normalize("NFKC", _UNWRITTEN_ONE.sub("", run)))
 
 
 def _plain(run: str) -> str:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["System", "parse_system"]
 
 _HYBRID = re.compile(r"hybrid(?:=(?P<how>[^:]*))?:(?P<model>.+)", re.DOTALL)
+_BEGUN = re.compile(r"hybrid(?:[=:].*)?", re.DOTALL)
+_EXPECTED = "expected hybrid:MODEL, hybrid=0.4:MODEL or hybrid=rrf:MODEL"
 _READS_AGAIN = ">"
 
 
@@ -73,13 +75,16 @@ def parse_system(name: str) -> System:
 
     Raises
     ------
-    UsageError : a weight is no number from 0 to 1, or bm25 is to be fused or read again.
+    UsageError : a weight is no number from 0 to 1, bm25 is to be fused or read again, or there is
+        no model, or more than one blend or reranker.
     """
     if is_folder(name):
         return System(name)
     searched, sign, reranker = name.partition(_READS_AGAIN)
-    if sign and not (searched and reranker):
-        raise UsageError(f"{name!r} arrived; expected MODEL{_READS_AGAIN}RERANKER.")
+    if sign and (not (searched and reranker) or _READS_AGAIN in reranker):
+        raise UsageError(
+            f"{name!r} arrived; expected MODEL{_READS_AGAIN}RERANKER, with one reranker."
+        )
     found = _HYBRID.fullmatch(searched)
     model = found["model"] if found else searched
     blend = _parse_blend(name, found["how"]) if found else None
@@ -88,6 +93,8 @@ def parse_system(name: str) -> System:
             f"{name!r} arrived, and bm25 is one of the two arms already. Name a model in its "
             f"place: hybrid:MODEL; hybrid=0:MODEL ranks by BM25."
         )
+    if _BEGUN.fullmatch(model) and not is_folder(model):
+        raise UsageError(f"{name!r} arrived; {_EXPECTED}, with the name of one model.")
     return System(model, blend, reranker or None)
 
 
@@ -97,7 +104,5 @@ def _parse_blend(name: str, how: str | None) -> Blend:
     try:
         weight = DEFAULT_WEIGHT if how is None else float(how)
     except ValueError:
-        raise UsageError(
-            f"{name!r} arrived; expected hybrid:MODEL, hybrid=0.4:MODEL or hybrid=rrf:MODEL."
-        ) from None
+        raise UsageError(f"{name!r} arrived; {_EXPECTED}.") from None
     return Blend("hybrid", "convex", weight)

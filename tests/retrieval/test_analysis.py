@@ -1,5 +1,7 @@
 """Text as words: every script, identifiers, stems and stop words, and the language they are in."""
 
+import unicodedata
+
 import pytest
 
 from retrieval.analysis import Analyser, detect_language, list_languages
@@ -43,11 +45,24 @@ def test_english_text_becomes_these_words(text, words):
         ("كِتَاب", "كتاب"),
         ("می\u200cروم", "میروم"),
         ("ｶﾞ", "ガ"),
+        ("\ufdfa", "صلى الله عليه وسلم"),
+        ("\ufdfb", "جل جلاله"),
+        ("\ufb31\u05d0", "בא"),
+        ("mill\ufe70", "mill"),
     ],
 )
 def test_the_same_word_is_the_same_however_it_is_written(one, other):
     analyser = Analyser()
     assert analyser.tokens(one) == analyser.tokens(other) != []
+
+
+@pytest.mark.parametrize("language", ["none", "english", "arabic"])
+def test_no_sign_becomes_a_word_with_a_blank(language):
+    composed = ((sign, unicodedata.normalize("NFKC", sign)) for sign in map(chr, range(0x20000)))
+    spaced = "x".join(sign for sign, written in composed if written.split() != [sign])
+    words = Analyser(language).tokens(spaced)
+    assert len(words) > 1000
+    assert [word for word in words if word.split() != [word]] == []
 
 
 def test_vowel_signs_do_not_end_a_word():

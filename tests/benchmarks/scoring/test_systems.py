@@ -39,6 +39,8 @@ def test_a_folder_is_itself_whatever_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a>b").mkdir()
     assert parse_system("a>b") == System("a>b")
+    (tmp_path / "hybrid").mkdir()
+    assert parse_system("hybrid:hybrid") == System("hybrid", Blend("hybrid", "convex", 0.4))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,14 @@ def test_a_folder_is_itself_whatever_its_name(tmp_path, monkeypatch):
     [
         ("hybrid=2:a", "between 0"),
         ("hybrid=half:a", "hybrid=0.4:MODEL"),
+        ("hybrid:hybrid:a", "the name of one model"),
+        ("hybrid=0.4:hybrid=rrf:a", "the name of one model"),
+        ("hybrid:hybrid", "the name of one model"),
+        ("hybrid:", "the name of one model"),
+        ("hybrid=0.4", "the name of one model"),
+        ("hybrid", "the name of one model"),
+        ("hybrid:hybrid:a>b", "the name of one model"),
+        ("a>b>c", "one reranker"),
         ("hybrid=nan:a", "between 0"),
         ("hybrid:bm25", "one of the two arms"),
         ("bm25>r", "one of the two arms"),
