@@ -64,6 +64,7 @@ def to_json(hit: Hit) -> dict[str, object]:
 def lay_out(hit: Hit, width: int | None) -> Iterator[str]:
     """Yield the lines of one hit: rank, score, id and title, then at most two of its text.
 
+    Between them stands where in its document a passage is, if that is known.
     On a terminal, another line says why it is one. Piped (``width`` None), the text is one line
     that is cut but never wrapped.
     """
@@ -73,6 +74,9 @@ def lay_out(hit: Hit, width: int | None) -> Iterator[str]:
     if title and title != hit.doc_id:
         head += "  " + title if width is None else _fit("  " + title, width - cell_len(head))
     yield head.rstrip()
+    place = name_place(hit)
+    if place:
+        yield _INDENT + (place if width is None else truncate(place, width - len(_INDENT)))
     room = (width or _PIPED_SNIPPET_CELLS + len(_INDENT)) - len(_INDENT)
     start = collapse(hit.text[: 8 * room])
     for line in wrap(start, room, _SNIPPET_LINES if width else 1):
@@ -80,6 +84,15 @@ def lay_out(hit: Hit, width: int | None) -> Iterator[str]:
     why = explain(hit)
     if width is not None and why:
         yield _INDENT + truncate(why, room)
+
+
+def name_place(hit: Hit) -> str:
+    """Return where in its document a passage is, as "Guide > Install, page 12"; "" if unknown."""
+    if hit.passage is None:
+        return ""
+    heading, page = hit.metadata.get("heading"), hit.metadata.get("page")
+    parts = [collapse(str(heading))] if heading else []
+    return ", ".join(parts + ([f"page {page}"] if page is not None else []))
 
 
 def explain(hit: Hit) -> str:

@@ -83,25 +83,34 @@ def read_passages(documents: Iterable[Document], split: Splitter) -> Iterator[Do
                 number += 1
 
 
-_SHORT = 200
-"""What stands above a deeper heading in fewer characters, such as a heading alone, joins it."""
+_LONGEST_HEADINGS = 1000
 
 
 def _blocks(document: Document) -> Iterator[tuple[int, int, str]]:
-    """Yield where the parts of a text start and stop that have the same headings, and those."""
-    text, start, heading = document.text, 0, ""
+    """Yield where the parts of a text start and stop that have the same headings, and those.
+
+    A heading without a text of its own stands with what follows.
+    """
+    text, start, heading, titles = document.text, 0, "", ""
     for section in document.sections:
         if section.heading == heading:
             continue
-        before = text[start : section.start]
-        deeper = not heading or section.heading.startswith(f"{heading} > ")
-        joins = not before.strip() or (deeper and len(before) < _SHORT)
-        if not joins:
+        if not text[section.start :].strip():
+            break
+        deeper = section.heading.startswith(f"{heading} > " if heading else "")
+        before = _letters(text[start : section.start])
+        if not before:
+            titles = ""
+        elif before != titles or not deeper:
             yield start, section.start, heading
-            start = section.start
-        if text[section.start :].strip():
-            heading = section.heading
+            start, titles = section.start, ""
+        heading = section.heading
+        titles += _letters(heading.rpartition(" > ")[2])
     yield start, len(text), heading
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text[:_LONGEST_HEADINGS]))
 
 
 def _where(document: Document, heading: str, place: int) -> dict[str, MetadataValue]:

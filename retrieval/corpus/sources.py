@@ -20,6 +20,7 @@ from retrieval.corpus.folders import Listing, list_folder
 from retrieval.corpus.formats import count_parquet, jsonl_rows, parquet_rows
 from retrieval.corpus.records import QUERY_FIELDS
 from retrieval.corpus.roots import Roots, Wanted
+from retrieval.corpus.sheets import sheet_rows
 from retrieval.corpus.stdlib import STDLIB_NAME, stdlib_rows
 from retrieval.corpus.tables import document_rows, query_rows
 from retrieval.corpus.values import Reading, Row
@@ -67,21 +68,25 @@ _DOCUMENT_READERS: dict[str, Reader] = {
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".parquet": _read_parquet,
+    ".xlsx": sheet_rows,
+    ".ods": sheet_rows,
 }
+_UNZIPPED = (".parquet", ".xlsx", ".ods")
+"""Files of these endings are read only as they are, not with .gz."""
 _QUERY_READERS: dict[str, Reader] = {
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".tsv": _read_queries,
 }
 _TABLE_ENDINGS = (
-    *(f"{suffix}.gz" for suffix in _DOCUMENT_READERS if suffix != ".parquet"),
+    *(f"{suffix}.gz" for suffix in _DOCUMENT_READERS if suffix not in _UNZIPPED),
     *_DOCUMENT_READERS,
 )
 _SHOWN_FORMATS = (".txt", ".md", ".rst", ".html", ".pdf", ".docx", ".py")
 _DOCUMENTS_ACCEPTED = (
-    "a .jsonl, .ndjson, .csv or .tsv file (also with .gz), a .parquet file, a BEIR folder "
-    f"(with corpus.jsonl), {', '.join(_SHOWN_FORMATS)} files and others or a folder of them, - for "
-    f"JSON lines on stdin, or {STDLIB_NAME}"
+    "a .jsonl, .ndjson, .csv or .tsv file (also with .gz), a .parquet, .xlsx or .ods file, a BEIR "
+    f"folder (with corpus.jsonl), {', '.join(_SHOWN_FORMATS)} and other files or a folder of them, "
+    f"- for JSON lines on stdin, or {STDLIB_NAME}"
 )
 _QUERIES_ACCEPTED = (
     "a .jsonl, .ndjson or .tsv file (also with .gz), a BEIR folder (with queries.jsonl), or - "
@@ -369,7 +374,7 @@ def _file_reader(path: Path, name: str, readers: dict[str, Reader], accepted: st
     zipped = lower.endswith(".gz")
     suffix = Path(lower.removesuffix(".gz")).suffix
     reader = readers.get(suffix)
-    if reader is None or (zipped and suffix == ".parquet"):
+    if reader is None or (zipped and suffix in _UNZIPPED):
         shown = suffix + (".gz" if zipped else "")
         arrived = f"ends in {shown!r}" if shown else "has no extension"
         raise UsageError(f"{name}: the name {arrived}. Expected {accepted}.")

@@ -26,6 +26,7 @@ _BLOCKS = words(
     "ul"
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_CELLS = ("td", "th")
 _BREAKS = {"br": "\n", "td": " ", "th": " ", "wbr": "", "img": " "}
 
 
@@ -70,6 +71,7 @@ class _Walk:
         self._builder = builder
         self._pieces: list[str] = []
         self._level = 0
+        self._cells = 0
         self._kept = 0
         """How many elements around here keep their blanks."""
 
@@ -91,20 +93,27 @@ class _Walk:
         self._flush()
 
     def _enter(self, tag: str) -> None:
-        if tag in _BLOCKS or tag in _HEADINGS:
-            self._flush()
+        self._break(tag)
         self._level = _HEADINGS.get(tag, self._level)
         if tag == "li":
             self._pieces.append("- ")
         self._kept += tag == "pre"
+        self._cells += tag in _CELLS
 
     def _leave(self, tag: str) -> None:
         self._pieces.append(_BREAKS.get(tag, ""))
-        if tag in _BLOCKS or tag in _HEADINGS:
-            self._flush()
+        self._cells -= tag in _CELLS
+        self._break(tag)
         if tag in _HEADINGS:
             self._level = 0
         self._kept -= tag == "pre"
+
+    def _break(self, tag: str) -> None:
+        """End a block; the blocks in a cell of a table stay on its line."""
+        if self._cells and tag in _BLOCKS:
+            self._pieces.append(" ")
+        elif tag in _BLOCKS or tag in _HEADINGS:
+            self._flush()
 
     def _flush(self) -> None:
         text = "".join(self._pieces)

@@ -1,0 +1,153 @@
+"""One file in each format, made by the libraries' own writers; each holds one answer."""
+
+import json
+import mailbox
+import zipfile
+from email.message import EmailMessage
+
+import docx
+import fpdf
+
+MAIL = {"From": "Ada <ada@mill.example>", "To": "bob@mill.example"}
+
+MARKDOWN = """---
+title: The pond guide
+tags: [water, sluice]
+written: 2024-05-01
+---
+# Guide
+
+What every miller knows.
+
+## Install
+
+### Windows
+
+The sluice gate opens with a brass key.
+
+### Linux
+
+The sluice gate opens with a wooden lever.
+"""
+RST = """=====
+Bread
+=====
+
+Ovens
+-----
+
+Rye loaves need a stone oven of two hundred degrees.
+"""
+HTML = """<!doctype html><html><head><meta charset="windows-1252"><title>Site - Herons</title>
+<script>var trap = "never";</script></head><body><nav>Home About</nav><main><h1>Herons</h1>
+<p>A heron waits \u2013 for an hour \u2013 beside the weir.</p><h2>Nests</h2>
+<p>Herons nest<br>in alder trees.</p></main><footer>Imprint</footer></body></html>"""
+PYTHON = '''"""Grinding."""
+
+import math
+
+
+class Mill:
+    """A mill."""
+
+    def grind(self, corn):
+        """Return flour from corn between two granite stones."""
+        return corn
+
+
+def area(radius):
+    """Return how much ground a millstone covers."""
+    return math.pi * radius**2
+'''
+GO = """package tolls
+
+// Toll returns what a barge pays at the lock.
+func Toll(tons int) int { return tons * 3 }
+"""
+
+
+def write_text_files(folder):
+    (folder / "notes.txt").write_text("Otters play in the tail race at dawn.")
+    (folder / "guide.md").write_text(MARKDOWN)
+    (folder / "bread.rst").write_text(RST)
+    (folder / "herons.html").write_bytes(HTML.encode("windows-1252"))
+    (folder / "mill.py").write_text(PYTHON)
+    (folder / "toll.go").write_text(GO)
+    cells = [
+        {"cell_type": "markdown", "source": ["# Rainfall\n", "\n", "March was the wettest month."]},
+        {"cell_type": "code", "source": "rain.plot()", "outputs": [{"text": "secret"}]},
+    ]
+    (folder / "rain.ipynb").write_text(json.dumps({"cells": cells, "nbformat": 4}))
+
+
+def write_pdf(path, *pages, outline=True):
+    pdf = fpdf.FPDF()
+    pdf.set_font("helvetica", size=12)
+    for number, text in enumerate(pages, start=1):
+        pdf.add_page()
+        if outline:
+            pdf.start_section(f"Chapter {number}")
+        pdf.multi_cell(0, text=text)
+    pdf.output(path)
+
+
+def write_docx(path):
+    document = docx.Document()
+    document.add_heading("Ledger", 0)
+    document.add_heading("Wages", 1)
+    document.add_paragraph("The miller's boy earns four shillings.")
+    table = document.add_table(1, 2)
+    table.rows[0].cells[0].text = "Carter"
+    table.rows[0].cells[1].text = "six shillings"
+    document.save(path)
+
+
+def write_epub(path):
+    package = """<package xmlns="http://www.idpf.org/2007/opf" xmlns:dc="http://purl.org/dc/elements/1.1/">
+    <metadata><dc:title>River tales</dc:title></metadata><manifest>
+    <item id="n" href="nav.xhtml" media-type="application/xhtml+xml" properties="nav"/>
+    <item id="a" href="one%20two.xhtml" media-type="application/xhtml+xml"/></manifest>
+    <spine><itemref idref="n"/><itemref idref="a"/></spine></package>"""
+    container = """<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>
+    <rootfile full-path="OEBPS/book.opf"/></rootfiles></container>"""
+    page = "<html><body><h1>The ferry</h1><p>The ferryman sang of eels.</p></body></html>"
+    with zipfile.ZipFile(path, "w") as book:
+        book.writestr("META-INF/container.xml", container)
+        book.writestr("OEBPS/book.opf", package)
+        book.writestr("OEBPS/nav.xhtml", "<html><body><p>Contents</p></body></html>")
+        book.writestr("OEBPS/one two.xhtml", page)
+
+
+def message(subject, text, identifier="", html=False):
+    made = EmailMessage()
+    for name, value in {
+        **MAIL,
+        "Subject": subject,
+        "Date": "Wed, 01 May 2024 10:00:00 +0200",
+    }.items():
+        made[name] = value
+    if identifier:
+        made["Message-ID"] = identifier
+    made.set_content(text, subtype="html" if html else "plain")
+    return made
+
+
+def write_mail(folder):
+    letter = message("Repairs", "The wheel's paddles are made of larch.")
+    letter.add_attachment(b"bytes", maintype="image", subtype="png", filename="wheel.png")
+    (folder / "letter.eml").write_bytes(letter.as_bytes())
+    box = mailbox.mbox(folder / "inbox.mbox")
+    box.add(message("Flood", "<p>The <b>flood</b> stood at nine feet.</p>", "<f1@x>", html=True))
+    box.add(message("Mice", "Cats keep the granary free of mice.", "<m2@x>"))
+    box.close()
+
+
+def write_folder(folder):
+    """Write one file in each of twelve formats."""
+    folder.mkdir()
+    write_text_files(folder)
+    write_pdf(folder / "weir.pdf", "The weir was built of oak piles.", "Ducks return in April.")
+    write_docx(folder / "ledger.docx")
+    write_epub(folder / "tales.epub")
+    write_mail(folder)
+    return folder
