@@ -264,6 +264,7 @@ def decide_passages(
     if whole:
         return {}, source
     from embedder.coverage import Coverage
+    from retrieval.plurals import count_noun
 
     documents = iter(source)
     sample: list[Document] = []
@@ -279,9 +280,10 @@ def decide_passages(
         return {}, everything
     tokens = found.passage_tokens
     first = "the" if len(sample) < SAMPLE else "the first"
+    texts = count_noun(found.texts, "document") + (" is" if found.cut == 1 else " are")
     message(
         f"Passages of at most {tokens} tokens are embedded, since {found.cut:,} of {first} "
-        f"{found.texts:,} documents are longer than the model reads. Type --whole to embed only "
+        f"{texts} longer than the model reads. Type --whole to embed only "
         f"the beginning of each."
     )
     return {TOKENS: tokens, OVERLAP: tokens // OVERLAP_SHARE}, everything

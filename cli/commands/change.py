@@ -91,6 +91,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     """
     from embedder.loading import load_for_index
     from indexes import Index, IndexConfig, read_manifest
+    from retrieval.plurals import count_noun
 
     use_stored_server(asked.folder, asked.url, asked.ask_key)
     manifest = read_manifest(asked.folder)
@@ -116,9 +117,9 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     )
     _check_model(asked, manifest, encoder)
     split = load_splitter(encoder, manifest.passages)
-    noun = "passages" if split else "documents"
+    noun = "passage" if split else "document"
     started = time.monotonic()
-    with progress("Embedding", None, noun) as advance:
+    with progress("Embedding", None, f"{noun}s") as advance:
         encoding = asked.fields.encoding or (manifest.layout or {}).get("encoding", "")
         advice = "index the corpus again with --passages N to embed all of each"
         reading = Reading(source, encoder, manifest.passages, encoding=encoding, advice=advice)
@@ -127,7 +128,9 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
             reading,
             config,
             split=split,
-            resumed=lambda rows: message(f"Continuing: {rows:,} {noun} were stored before."),
+            resumed=lambda rows: message(
+                f"Continuing: {count_noun(rows, f'{noun} was', f'{noun}s were')} stored before."
+            ),
         )
     report_change(change, asked.folder, time.monotonic() - started)
     reading.report()

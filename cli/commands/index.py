@@ -137,6 +137,7 @@ def index(
     """
     from indexes import Index, IndexConfig, check_target
     from indexes.backends.qdrant import configured_backend
+    from retrieval.plurals import count_noun
     from retrieval.protocols import no_progress
 
     flags = QdrantFlags(url, store, ask_key)
@@ -173,12 +174,13 @@ def index(
         config = replace(config, passages=found)
     split = load_splitter(encoder, config.passages)
     reading = Reading(source, encoder, config.passages, documents, encoding)
-    total, noun = (None, "passages") if split else (source.count_hint, "documents")
+    total, noun = (None, "passage") if split else (source.count_hint, "document")
     started = time.monotonic()
-    with progress("Indexing", total, noun) as advance:
+    with progress("Indexing", total, f"{noun}s") as advance:
 
         def going_on(documents: int) -> None:
-            message(f"Continuing: {documents:,} {noun} were embedded before.")
+            done = count_noun(documents, f"{noun} was", f"{noun}s were")
+            message(f"Continuing: {done} embedded before.")
             if chosen is None:
                 advance(documents)
 

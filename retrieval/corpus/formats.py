@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, cast
 
@@ -203,12 +204,14 @@ class _LineFeed:
     def __init__(self, lines: Iterator[Line]) -> None:
         self._lines = lines
         self._bad: Line | None = None
+        self.count = 0
 
     def __iter__(self) -> _LineFeed:
         return self
 
     def __next__(self) -> str:
         line = next(self._lines)
+        self.count += 1
         if line.problem and self._bad is None:
             self._bad = line
         return line.text
@@ -226,24 +229,42 @@ def split_cells(
     # The limit belongs to the whole process, so it is raised and never lowered.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_BYTES))
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if dialect.quotes else csv.QUOTE_NONE
-    with open_bytes(path, source, dialect.encoding) as stream:
-        feed = _LineFeed(read_lines(stream))
-        reader = csv.reader(feed, delimiter=dialect.delimiter, quoting=quoting, strict=True)
-        while True:
-            line = reader.line_num + 1
-            cells: list[str] | RecordError
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                kind = "CSV" if dialect.quotes else "TSV"
-                cells = RecordError(source, line, f"not valid {kind} ({error})")
-            bad = feed.take_bad()
-            if bad is not None:
-                cells = RecordError(source, bad.number, bad.problem)
-            if cells:
+    done, unclosed = 0, True
+    while unclosed:
+        unclosed = False
+        with open_bytes(path, source, dialect.encoding) as stream:
+            feed = _LineFeed(islice(read_lines(stream), done, None))
+            reader = csv.reader(feed, delimiter=dialect.delimiter, quoting=quoting, strict=True)
+            for line, cells in _split(feed, reader, source, done):
+                if isinstance(cells, RecordError) and cells.problem == _UNCLOSED:
+                    unclosed, done = True, line
                 yield line, cells
+
+
+_UNCLOSED = "not valid CSV (a quote that opens in this record is never closed)"
+"""It takes the rest of the file with it, so that reading goes on with the next line."""
+
+
+def _split(
+    feed: _LineFeed, reader: Iterator[list[str]], source: str, done: int
+) -> Iterator[tuple[int, list[str] | RecordError]]:
+    """Yield each row's first line and its cells or error; ``done`` lines come before."""
+    while True:
+        line = done + feed.count + 1
+        cells: list[str] | RecordError
+        ended = False
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            ended = str(error) == "unexpected end of data"
+            cells = RecordError(source, line, _UNCLOSED if ended else f"not valid CSV ({error})")
+        bad = feed.take_bad()
+        if bad is not None and not ended:
+            cells = RecordError(source, bad.number, bad.problem)
+        if cells:
+            yield line, cells
 
 
 def table_cells(

@@ -207,7 +207,10 @@ class _Column:
 def _find_kinds(
     path: Path, source: str, dialect: Dialect, known: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the type of every column; one that an index ``known`` as text stays text."""
+    """Return the type of every column; ``known`` are those that an index has.
+
+    What is text there stays text.
+    """
     names: list[str] = [] if dialect.header else ["id", "text"]
     columns = [_Column() for _ in names]
     for _, cells in split_cells(path, source, dialect):
@@ -231,6 +234,8 @@ def _find_kinds(
         kinds[name] = usable[0] if usable else TEXT if column.filled else EMPTY
         if known.get(name) in ("string", "date"):
             kinds[name] = TEXT
+        elif name in known and len(column.possible) == len(_TESTS):
+            kinds[name] = EMPTY  # nothing but signs for null, which are none of the index's values
     return kinds
 
 

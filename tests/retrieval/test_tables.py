@@ -155,3 +155,26 @@ class TestDialects:
     def test_an_unknown_header_is_no_record(self, write):
         with pytest.raises(RecordError, match="no field is known to hold the text"):
             list(read_corpus(write("c.tsv", b"pk\twords\n1\tfirst text\n")))
+
+
+class TestUnclosedQuotes:
+    ROWS = 'id,text\n1,good\n2,"bad\n3,"fine"\n4,good\n5,"bad\n6,good\n'
+
+    def test_each_is_one_bad_record_and_the_rest_is_read(self, write):
+        corpus = read_corpus(write("a.csv", self.ROWS.encode()), skip_bad=True)
+        # The quote of row 2 is closed by the first one of row 3: both are one broken record.
+        assert [one.doc_id for one in corpus] == ["1", "4", "6"]
+        assert corpus.skipped == 2
+        assert (
+            "a.csv:6: not valid CSV (a quote that opens in this record is never closed)"
+            in (corpus.first_skipped[1])
+        )
+
+
+@pytest.mark.parametrize("sign", ["-", "NaN", "N/A"])
+def test_a_column_of_nothing_but_signs_for_null_is_null_where_the_index_holds_numbers(write, sign):
+    path = write("a.csv", f"id,text,year\n1,x,{sign}\n".encode())
+    (document,) = read_corpus(path, types={"year": "int"})
+    assert document.metadata == {"year": None}
+    (document,) = read_corpus(path, types={"year": "string"})
+    assert document.metadata == {"year": sign}
