@@ -23,6 +23,7 @@ from cli.commands.merge import merge, soup
 from cli.commands.mine import mine
 from cli.commands.reindex import reindex
 from cli.commands.report import report
+from cli.commands.reproduce import reproduce
 from cli.commands.search import search
 from cli.commands.serve import serve
 from cli.commands.study import study
@@ -67,6 +68,7 @@ COMMANDS = (
     bench,
     compare,
     report,
+    reproduce,
     export_results,
     import_results,
     study,

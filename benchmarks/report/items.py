@@ -57,8 +57,9 @@ def collect_items(
     block: dict[str, Any] = {"scale": SCALE, "values": rows}
     if ids != [str(number) for number in range(len(ids))]:
         block["ids"] = ids
-    if task_type == "sts" and results:
-        block["gold"] = _align(next(iter(results.values())), "gold", ids)
+    judged = [one for one in results.values() if "gold" in one.items]
+    if task_type == "sts" and judged:
+        block["gold"] = _align(judged[0], "gold", ids)
     if task_type == "retrieval":
         block |= _collect_hits(folder, models, next(iter(results.values())).task, rows, ids)
     return block

@@ -12,12 +12,15 @@ from benchmarks.scoring.bm25 import BM25_NAME, Bm25Retriever
 from benchmarks.scoring.cache import Cache, IndexRequest, Work
 from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.costs import PeakMemory, measure_latency
+from benchmarks.scoring.instructed import unlabel_model
 from benchmarks.scoring.models import Bm25Model, LoadedModel
 from benchmarks.scoring.remembered import digest
 from benchmarks.scoring.results import QueryHits, Result
 from benchmarks.tasks import TEXT_TASK_TYPES, RetrievalData, Scores, Task, TaskData
+from benchmarks.tasks.datasets import BEIR_PREFIX
 from benchmarks.tasks.retrieval import PROTOCOL, score_retrieval
 from benchmarks.tasks.task import Embed
+from embedder import cache_folder
 from indexes.storage.manifest import millpond_version, now_utc
 from retrieval import Corpus, Fingerprint, Vectors
 from retrieval.blend import Blend
@@ -70,6 +73,25 @@ class Run:
         return settings | {"backend": self.config.backend, "factory": self.config.factory}
 
     @property
+    def recipe(self) -> dict[str, Any]:
+        """What makes the result again, as ``bench`` was asked for it."""
+        config, path = self.config, self.task.path.absolute()
+        in_cache = path.parent == cache_folder() / "beir"
+        return {
+            "model": unlabel_model(config, self.model),
+            "task": f"{BEIR_PREFIX}{path.name}" if in_cache else str(path),
+            "split": self.task.split,
+            "k": config.k,
+            "backend": config.backend,
+            "factory": config.factory,
+            "speed": config.speed,
+            "device": config.device,
+            "skip_bad": config.skip_bad,
+            "trust_remote_code": config.trust_remote_code,
+            "instruction": self.instruction,
+        }
+
+    @property
     def data_sha256(self) -> str:
         """The checksum of the data, which decides the scores along with model and settings."""
         return digest(dict(self.hashes))
@@ -107,6 +129,7 @@ class Run:
             | dict(versions),
             notes=[*data.notes, *scores.notes, *notes],
             created=now_utc(),
+            recipe=self.recipe,
         )
 
 

@@ -12,7 +12,7 @@ from embedder.models.names import write_value
 from retrieval import Fingerprint
 from retrieval.protocols import Notify
 
-__all__ = ["Instructed", "label_model"]
+__all__ = ["Instructed", "label_model", "unlabel_model"]
 
 _INSTRUCTED = " with instructions"
 
@@ -21,6 +21,11 @@ def label_model(config: BenchConfig, model: str) -> str:
     """Return how results name a model: with instructions it is another than without."""
     instructed = config.instructions is not None and model != BM25_NAME
     return f"{model}{_INSTRUCTED}" if instructed else model
+
+
+def unlabel_model(config: BenchConfig, label: str) -> str:
+    """Return the name that was typed, from how results name the model."""
+    return label if config.instructions is None else label.removesuffix(_INSTRUCTED)
 
 
 class Instructed:

@@ -80,6 +80,9 @@ class Result:
     versions : of the libraries that took part.
     notes : one sentence each on what a reader has to know, such as queries left out.
     created : UTC, ISO 8601.
+    recipe : what ``bench`` was asked for: "model", "task", "split", "k", "backend", "factory",
+        "speed", "device", "skip_bad", "trust_remote_code", "instruction". Prompts, longest input,
+        normalisation and the like are in ``fingerprint.settings``.
     source : where an imported result comes from: "format", "file", "model_revision",
         "dataset_revision", "split", what of these is known; empty for one that ``bench`` made.
     """
@@ -101,6 +104,7 @@ class Result:
     created: str = ""
     draws: Mapping[str, Sequence[float]] = field(default_factory=dict)
     source: Mapping[str, str] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError if the parts do not belong together."""

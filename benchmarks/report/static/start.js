@@ -6,7 +6,7 @@ function drawSummary() {
   const items = data.tasks.reduce((sum, task) => sum + task.items, 0);
   byId("summary").append(
     `${models} ${models === 1 ? "model" : "models"} on ${tasks} ${tasks === 1 ? "task" : "tasks"}, `,
-    `${items.toLocaleString("en")} items scored${data.tested ? `, every difference tested at ${data.alpha} after correction` : ""}. `,
+    `${items ? `${items.toLocaleString("en")} items scored` : "scores without items"}${data.tested ? `, every difference tested at ${data.alpha} after correction` : ""}. `,
     el("time", { datetime: data.created }, data.created.slice(0, 10)),
   );
   byId("footer").append(`Made by millpond ${data.version} from ${data.folder}, ${data.created.replace("T", " ").slice(0, 16)} UTC. `,
