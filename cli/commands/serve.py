@@ -117,9 +117,10 @@ def serve(
 ) -> None:
     """Serve embeddings and search over HTTP.
 
-    Offers OpenAI's /v1/embeddings and /v1/models, TEI's /embed, /similarity, /tokenize and /info,
-    Ollama's /api/embed, /v1/search, and with --rerank /v1/rerank and TEI's /rerank. Ctrl-C or
-    SIGTERM stops it once all accepted requests are answered. Logs are JSON lines on stderr.
+    Offers OpenAI's /v1/embeddings and /v1/models, TEI's /embed, /embed_all, /similarity, /tokenize,
+    /decode and /info, Ollama's /api/embed, /v1/search, and with --rerank /v1/rerank and TEI's
+    /rerank. Ctrl-C or SIGTERM stops it once all accepted requests are answered. Logs are JSON lines
+    on stderr.
 
     \b
     Examples:

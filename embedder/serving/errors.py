@@ -24,7 +24,18 @@ __all__ = [
     "install_handlers",
 ]
 
-TEI_PATHS = ("/", "/embed", "/info", "/rerank", "/similarity", "/tokenize")
+TEI_PATHS = (
+    "/",
+    "/decode",
+    "/embed",
+    "/embed_all",
+    "/embed_sparse",
+    "/info",
+    "/predict",
+    "/rerank",
+    "/similarity",
+    "/tokenize",
+)
 _FORMS = {
     "input": "a text, a list of texts, a list of token ids, or a list of such lists, none empty",
     "inputs": "a text, or a list of texts that is not empty",
@@ -42,6 +53,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     408: {"description": "The body took too long to arrive."},
     413: {"description": "The body or a text is too long."},
     422: {"description": "The request cannot be carried out as sent (TEI's paths)."},
+    424: {"description": "The model gives nothing of this kind (TEI's paths)."},
     429: {"description": "The queue is full; Retry-After says in how many seconds to come back."},
     500: {"description": "The model failed on this request."},
     503: {"description": "The index cannot be searched now, as where its server is down."},
@@ -76,7 +88,7 @@ def error_response(path: str, error: ApiError) -> Response:
     body: dict[str, Any]
     if path in TEI_PATHS:
         status = 422 if status == 400 else status
-        kinds = {429: "Overloaded", 500: "Backend", 401: "Unauthorized"}
+        kinds = {424: "Backend", 429: "Overloaded", 500: "Backend", 401: "Unauthorized"}
         body = {"error": message, "error_type": kinds.get(status, "Validation")}
     elif path.startswith("/api/"):  # Ollama's
         body = {"error": message}

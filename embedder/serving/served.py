@@ -27,6 +27,7 @@ __all__ = [
     "ServedIndex",
     "ServedModel",
     "ShownToken",
+    "StateRow",
     "TextEncoder",
     "TextRow",
     "TokenEncoder",
@@ -134,7 +135,11 @@ class ServedModel:
     show : returns the tokens of one text as the model reads it, at most as many as are asked for,
         and whether there are more; None where the model does not say.
     unnormalized : the same model, whose vectors keep their length; None where it has no other.
-    decode : turns token ids of the model into text; None where the model takes text only.
+    states : the same base without the pooling: its rows are ``StateRow``, which it fills; None
+        where it does not show the vectors of tokens.
+    width : how many numbers a token's vector has; 0 where they are not shown.
+    decode : turns token ids of the model into text, special tokens left out unless a second
+        argument is true; None where the model takes text only.
     dimensions : shorter lengths that the model was trained for (Matryoshka, arXiv 2205.13147).
     normalized : whether vectors have length 1.
     details : further facts for ``/info``.
@@ -147,7 +152,9 @@ class ServedModel:
     tokenize_left: Callable[[Sequence[str], Role], Tokens] | None = None
     show: Callable[[str, Role, int], tuple[list[ShownToken], bool]] | None = None
     unnormalized: ServedModel | None = None
-    decode: Callable[[Sequence[int]], str] | None = None
+    states: ServedModel | None = None
+    width: int = 0
+    decode: Callable[..., str] | None = None
     dimensions: tuple[int, ...] = ()
     normalized: bool = True
     details: Mapping[str, str] = field(default_factory=dict)
@@ -242,6 +249,8 @@ def serve_embedder(encoder: Embedder | TextEncoder) -> ServedModel:
         max_tokens=spec.max_tokens,
         tokenize_left=partial(tokenize, side="left") if as_ids else None,
         show=show,
+        states=_serve_states(encoder, tokenize) if as_ids else None,
+        width=encoder.backbone.width if as_ids else 0,
         decode=partial(_decode, encoder.backbone.tokenizer),
         dimensions=_trained_dimensions(encoder),
         normalized=spec.normalize,
@@ -272,6 +281,51 @@ class TextRow:
     def __len__(self) -> int:
         """Return the number of tokens."""
         return self.tokens
+
+
+@dataclass(eq=False)
+class StateRow:
+    """A text on its way through the queue, which leaves with the vectors of its tokens.
+
+    Attributes
+    ----------
+    states : float32 (T, W), of the last layer after the final norm; None before.
+    """
+
+    ids: Sequence[int]
+    states: Vectors | None = None
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return len(self.ids)
+
+
+class _StateEncoder:
+    """Fills rows with the vectors of their tokens; its own vectors, of one number, say nothing."""
+
+    dimension = 1
+
+    def __init__(self, encoder: Embedder) -> None:
+        self._backbone = encoder.backbone
+        self.fingerprint = encoder.fingerprint
+
+    def encode_tokens(self, rows: Sequence[StateRow]) -> Vectors:
+        """Return float32 (N, 1)."""
+        import torch
+
+        with torch.inference_mode():
+            for row in rows:
+                ids = torch.tensor([list(row.ids)], device=self._backbone.device)
+                states = self._backbone.token_states(ids, torch.ones_like(ids))
+                row.states = states[0].float().cpu().numpy()
+        return np.zeros((len(rows), 1), dtype=np.float32)
+
+
+def _serve_states(
+    encoder: Embedder, tokenize: Callable[[Sequence[str], Role], Tokens]
+) -> ServedModel:
+    name, most = encoder.fingerprint.model, encoder.spec.max_tokens
+    return ServedModel(name, _StateEncoder(encoder), tokenize, max_tokens=most, normalized=False)
 
 
 class _RowEncoder:
@@ -319,8 +373,8 @@ def _show_tokens(tokenizer: Any, row: Sequence[int]) -> list[ShownToken]:
     return [ShownToken(one, str(tokenizer.decode([one])), one in special) for one in row]
 
 
-def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Return the text of token ids, special tokens left out.
+def _decode(tokenizer: Any, ids: Sequence[int], special: bool = False) -> str:
+    """Return the text of token ids, special tokens left out unless ``special``.
 
     Raises
     ------
@@ -334,7 +388,9 @@ def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
             f"of this model's own tokenizer, or send text."
         )
     return str(
-        tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        tokenizer.decode(
+            list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False
+        )
     )
 
 

@@ -19,7 +19,7 @@ from embedder.serving.errors import ApiError, ClientGoneError
 from embedder.serving.metrics import Metrics, log_event
 from embedder.serving.reranking import PairScorer, Ranked, make_pairs, serve_reranker
 from embedder.serving.running import IndexWatch
-from embedder.serving.served import Role, ServedIndex, ServedModel, Tokens
+from embedder.serving.served import Role, ServedIndex, ServedModel, StateRow, Tokens
 from embedder.serving.settings import ServerSettings
 from retrieval.blend import Blend
 from retrieval.errors import (
@@ -46,6 +46,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 JOINED = "\n"
 """Stands between the names of indexes that are searched as one; no name holds it."""
 _UNAVAILABLE = (FailureError, FingerprintError, SourceNotFoundError)
+TOKEN_NUMBERS = 2_000_000
+"""In one answer with the vectors of tokens: some 40 MB of JSON."""
 _SHORT_CHARACTERS = 2000
 """Texts of so many characters together are tokenised in 2 ms, no more than a thread costs."""
 
@@ -246,6 +248,35 @@ class Server:
         if not truncate:
             _check_lengths(tokens, model, param)
         return Embedded(*await self._compute(request, model, tokens), sum(tokens.truncated))
+
+    async def embed_tokens(
+        self,
+        request: Request,
+        model: ServedModel,
+        texts: Sequence[str],
+        role: Role,
+        *,
+        truncate: bool,
+        side: Side,
+    ) -> list[Vectors]:
+        """Return the vectors of every token of each text, float32 (T, W); raises as ``embed``.
+
+        Refused (424) where the model does not show them, and (413) where they are too many.
+        """
+        if model.states is None:
+            message = f"{model.name} does not show the vectors of its tokens."
+            raise ApiError(424, message, None, "inputs")
+        self.check_texts(texts, "inputs")
+        tokens = await self._tokenize(model, texts, role, side)
+        if not truncate:
+            _check_lengths(tokens, model, "inputs")
+        most = TOKEN_NUMBERS // model.width
+        if (count := sum(map(len, tokens.rows))) > most:
+            message = f"inputs has {count:,} tokens; expected {most:,} at most. Send fewer texts."
+            raise ApiError(413, message, "too_many_tokens", "inputs")
+        rows = [StateRow(ids) for ids in tokens.rows]
+        await self._compute(request, model.states, Tokens(rows, tokens.truncated))
+        return [row.states for row in rows if row.states is not None]
 
     async def search(
         self,

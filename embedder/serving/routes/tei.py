@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
@@ -26,6 +28,7 @@ __all__ = ["ROUTER"]
 
 ROUTER = APIRouter(tags=["TEI"], responses=ERROR_RESPONSES, route_class=JsonRoute)
 
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(fail_fast=True)]
 Direction = Literal["right", "Right", "left", "Left"]
 
 
@@ -59,6 +62,21 @@ class EmbedRequest(_Reading):
         None, description="Whether vectors have length 1; by default as the model has them"
     )
     dimensions: int | None = Field(None, ge=1, description="As in /v1/embeddings")
+
+
+class EmbedAllRequest(_Reading):
+    """What to embed with the default model, token by token."""
+
+    inputs: StrictStr | TextList
+
+
+class DecodeRequest(BaseModel):
+    """Token ids of one text or of several."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: TokenIds | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
+    skip_special_tokens: bool = Field(True, description="Leave BOS, EOS and the like out")
 
 
 class SimilarityInputs(BaseModel):
@@ -112,6 +130,53 @@ async def embed(body: EmbedRequest, request: Request, server: ServerDep) -> Resp
         vectors = unit_rows(vectors)
     answer = await in_thread(server.json_thread, lambda: write_vectors(vectors))
     return Response(answer, media_type="application/json")
+
+
+@ROUTER.post("/embed_all", response_model=list[list[list[float]]])
+async def embed_all(body: EmbedAllRequest, request: Request, server: ServerDep) -> Response:
+    """Turn texts into vectors of their tokens, prompt and ending included, before any pooling."""
+    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    model = server.default_model
+    with server.admit():
+        found = await server.embed_tokens(
+            request, model, texts, body.role, truncate=body.truncate, side=body.side
+        )
+        answer = await in_thread(
+            server.json_thread, lambda: b"[" + b", ".join(map(write_vectors, found)) + b"]"
+        )
+    return Response(answer, media_type="application/json")
+
+
+@ROUTER.post("/embed_sparse")
+async def embed_sparse(server: ServerDep) -> None:
+    """Refuse: no model that is served here gives sparse vectors."""
+    message = f"{server.default_model.name} gives dense vectors alone; POST /embed returns them."
+    raise ApiError(424, message)
+
+
+@ROUTER.post("/predict")
+async def predict(server: ServerDep) -> None:
+    """Refuse: no model that is served here classifies."""
+    message = f"{server.default_model.name} is no classifier; POST /embed returns its vectors."
+    raise ApiError(424, message)
+
+
+@ROUTER.post("/decode")
+async def decode(body: DecodeRequest, server: ServerDep) -> list[str]:
+    """Turn token ids back into texts."""
+    model = server.default_model
+    if model.decode is None:
+        raise ApiError(424, f"{model.name} takes text alone, and has no token ids.", None, "ids")
+    rows = [row for row in body.ids if isinstance(row, list)] or [body.ids]
+    server.check_count(len(rows), "ids")
+    if (count := sum(map(len, rows))) > server.settings.queue_tokens:
+        most = server.settings.queue_tokens
+        message = f"ids holds {count:,} tokens; expected {most:,} at most. Send them in parts."
+        raise ApiError(413, message, "too_many_tokens", "ids")
+    special = not body.skip_special_tokens
+    write = partial(_decode, model.decode, rows, special)
+    with server.admit():
+        return await in_thread(server.tokenizing_thread, write)
 
 
 @ROUTER.post("/similarity")
@@ -187,6 +252,10 @@ async def _embed(
             param="inputs",
         )
     return found.vectors
+
+
+def _decode(decode: Callable[..., str], rows: Sequence[Any], special: bool) -> list[str]:
+    return [decode(row, special) for row in rows]
 
 
 def _show_tokens(server: Server, texts: list[str], role: Role) -> list[list[ShownToken]]:

@@ -11,6 +11,7 @@ import pytest
 
 from embedder import Embedder
 from embedder.engine.text import TextTokenizer
+from embedder.serving import server as server_module
 from embedder.serving.served import serve_embedder
 from retrieval.errors import UsageError
 
@@ -181,3 +182,50 @@ def test_only_lengths_that_a_saved_model_was_trained_for_are_offered(load, tmp_p
 def test_the_package_is_imported_without_torch():
     code = "import sys, embedder.serving; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_embed_all_gives_the_states_that_the_pooling_reads(load, serve):
+    encoder = load(",query_prompt=query: ,max_tokens=30")
+    client = serve([serve_embedder(encoder)])
+    texts = ["a pond", "", "the mill by the pond"]
+    found = client.post("/embed_all", json={"inputs": texts, "prompt_name": "query"}).json()
+    shown = client.post("/tokenize", json={"inputs": texts, "prompt_name": "query"}).json()
+    assert [len(states) for states in found] == [len(tokens) for tokens in shown]
+    means = np.array([np.mean(states, axis=0) for states in found])
+    expected = means / np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(encoder.encode_queries(texts), expected, atol=1e-5)
+    one = client.post("/embed_all", json={"inputs": texts[0], "prompt_name": "query"}).json()
+    np.testing.assert_allclose(one, found[:1], atol=1e-6)
+    long = {"inputs": "x" * 100}
+    assert client.post("/embed_all", json=long).status_code == 413
+    cut = client.post("/embed_all", json={**long, "truncate": True}).json()
+    assert np.shape(cut) == (1, 30, encoder.backbone.width)
+
+
+def test_more_vectors_of_tokens_than_an_answer_holds_are_refused(load, serve, monkeypatch):
+    encoder = load()
+    monkeypatch.setattr(server_module, "TOKEN_NUMBERS", 8 * encoder.backbone.width + 1)
+    client = serve([serve_embedder(encoder)])
+    assert client.post("/embed_all", json={"inputs": "x" * 7}).status_code == 200  # and EOS
+    refused = client.post("/embed_all", json={"inputs": ["x" * 7, ""]})
+    assert refused.status_code == 413
+    assert "inputs has 9 tokens; expected 8 at most" in refused.json()["error"]
+
+
+def test_a_model_that_leaves_its_prompt_out_of_the_pooling_shows_no_states(load, serve):
+    client = serve([serve_embedder(load(",query_prompt=q: ,pool_prompt=false"))])
+    assert client.post("/embed_all", json={"inputs": "x"}).status_code == 424
+
+
+def test_token_ids_become_the_text_again(load, serve):
+    client = serve([serve_embedder(load())])
+    texts = ["a pond", "mühle 水"]
+    tokens = client.post("/tokenize", json={"inputs": texts}).json()
+    ids = [[token["id"] for token in row] for row in tokens]
+    assert client.post("/decode", json={"ids": ids}).json() == texts
+    assert client.post("/decode", json={"ids": ids[0]}).json() == texts[:1]
+    [whole] = client.post("/decode", json={"ids": ids[0], "skip_special_tokens": False}).json()
+    assert whole.startswith("a pond") and whole != "a pond"
+    wrong = client.post("/decode", json={"ids": [10**9]})
+    assert wrong.status_code == 422
+    assert "is not in the model's vocabulary" in wrong.json()["error"]

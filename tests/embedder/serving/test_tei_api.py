@@ -86,3 +86,25 @@ def test_info_says_what_is_served_and_its_limits(serve):
     info = serve(batch_tokens=99, queue_requests=7).get("/info").json()
     assert (info["model_id"], info["max_input_length"], info["version"]) == ("hash", 20, "1.2.3")
     assert (info["max_batch_tokens"], info["max_concurrent_requests"]) == (99, 7)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/embed_all", {"inputs": "x"}, "does not show the vectors of its tokens"),
+        ("/embed_sparse", {"inputs": "x"}, "dense vectors alone"),
+        ("/predict", {"inputs": "x"}, "no classifier"),
+    ],
+)
+def test_what_a_model_of_another_kind_would_give_is_a_failed_dependency(serve, path, body, says):
+    answer = serve().post(path, json=body)
+    assert (answer.status_code, answer.json()["error_type"]) == (424, "Backend")
+    assert says in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"ids": "x"}, {"ids": [-1]}, {"ids": [True]}, {"ids": [[]], "x": 1}]
+)
+def test_token_ids_that_are_none_are_refused(serve, body):
+    answer = serve().post("/decode", json=body)
+    assert (answer.status_code, answer.json()["error_type"]) == (422, "Validation")
