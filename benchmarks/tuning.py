@@ -14,6 +14,7 @@ from indexes.search.modes import describe_lacking
 from retrieval import Encoder, Query
 from retrieval.blend import DEFAULT_WEIGHT, Blend
 from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 from retrieval.protocols import Progress, no_progress
 from retrieval.scores import Doubles, ndcg
 
@@ -89,8 +90,9 @@ def tune_weight(
     ]
     if len(asked) < 2:
         raise UsageError(
-            f"{len(asked)} of {len(queries)} queries have a document judged above 0; a weight "
-            "needs two at least, and 50 or more to be worth much. The weight stays as it is."
+            f"{len(asked)} of {count_noun(len(queries), 'query', 'queries')} "
+            f"{'has' if len(asked) == 1 else 'have'} a document judged above 0; a weight needs two "
+            "at least, and 50 or more to be worth much. The weight stays as it is."
         )
     scores = score_weights(index, encoder, asked, judged, progress)
     default = WEIGHTS.index(DEFAULT_WEIGHT)

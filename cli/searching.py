@@ -108,11 +108,14 @@ class Search:
 
     def note_cut_pairs(self) -> None:
         """Say how many documents the reranker did not read to their end since this was asked."""
+        from retrieval.plurals import count_noun
+
         reranker = self.retriever.reranker
         if reranker is not None and (cut := reranker.take_cut()):
             warn(
-                f"{reranker.name} read {cut:,} of the candidates to token {reranker.max_tokens} "
-                f"and no further. Passages are short enough: index with --passages."
+                f"{reranker.name} read {count_noun(cut, 'candidate')} to token "
+                f"{reranker.max_tokens} and no further. Passages are short enough: index with "
+                f"--passages."
             )
 
 

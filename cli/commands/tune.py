@@ -108,6 +108,7 @@ def _read_judged(
 ) -> tuple[list[Query], dict[str, dict[str, int]]]:
     from retrieval import read_queries
     from retrieval.corpus.qrels import read_qrels
+    from retrieval.plurals import count_noun
 
     read = read_qrels(qrels, skip_bad=skip_bad)
     for note in read.notes:
@@ -119,7 +120,9 @@ def _read_judged(
     asked = [query for query in source if query.query_id in judged]
     missing = len(judged) - len({query.query_id for query in asked})
     if missing:
-        warn(f"{missing:,} of the {len(judged):,} judged queries are not in {queries}.")
+        verb = "is" if missing == 1 else "are"
+        asked_for = count_noun(len(judged), "judged query", "judged queries")
+        warn(f"{missing:,} of {asked_for} {verb} not in {queries}.")
     return asked, judged
 
 
@@ -153,6 +156,7 @@ def _to_json(tuning: Tuning, kept: bool) -> dict[str, object]:
 
 def _report(tuning: Tuning, folder: Path, kept: bool, index: Index) -> None:
     from retrieval.blend import DEFAULT_WEIGHT
+    from retrieval.plurals import count_noun
 
     rows = []
     for weight, score in tuning.curve.items():
@@ -161,10 +165,11 @@ def _report(tuning: Tuning, folder: Path, kept: bool, index: Index) -> None:
         note += ["best"] if weight == tuning.weight else []
         rows.append((f"{weight:.2f}", f"{score:.4f}", ", ".join(note)))
     print_table(rows, ("WEIGHT", "NDCG@10", ""))
+    asked = count_noun(tuning.queries, "query", "queries")
     message(
         f"Chosen on other queries, weights score {tuning.held_out:.4f} and the default "
         f"{tuning.before:.4f}: {tuning.held_out - tuning.before:+.4f}, 95% interval "
-        f"{tuning.low:+.4f} to {tuning.high:+.4f}, {tuning.queries:,} queries."
+        f"{tuning.low:+.4f} to {tuning.high:+.4f}, {asked}."
     )
     if kept:
         message(

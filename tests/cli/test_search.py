@@ -289,7 +289,7 @@ def test_rerank_reads_the_hits_again_and_says_what_it_did_not_read(
     )
     assert [hit["score"] for hit in hits] == pytest.approx(sorted(expected, reverse=True), abs=1e-5)
     assert sorted(hit["first_stage"]["rank"] for hit in hits) == [1, 2, 3]
-    assert "read 1 of the candidates to token 24 and no further" in result.stderr
+    assert "read 1 candidate to token 24 and no further" in result.stderr
     assert len(millpond(*asked, "-k", 1, "--candidates", 2).stdout.splitlines()) == 1
 
 

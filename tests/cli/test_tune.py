@@ -102,8 +102,8 @@ def test_judgements_of_no_document_at_all_are_refused(millpond, make_index, writ
     qrels.write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td2\t0\nq9\td2\t1\n")
     result = millpond("tune", folder, "--queries", queries, "--qrels", qrels)
     assert result.exit_code == 2
-    assert "1 of the 3 judged queries are not in" in result.stderr
-    assert "1 of 2 queries have a document judged above 0" in result.stderr
+    assert "1 of 3 judged queries is not in" in result.stderr
+    assert "1 of 2 queries has a document judged above 0" in result.stderr
 
 
 def test_an_index_of_one_arm_is_told_how_to_get_the_other(millpond, tmp_path, judge, loaded):

@@ -275,3 +275,17 @@ def test_a_field_that_one_of_several_lacks_is_an_error_that_names_the_index(tmp_
     other = Index.create(tmp_path / "other", one.encoder, [Document("x", "0")])
     with pytest.raises(UsageError, match="In other: .*'n'"):
         IndexGroup([("one", one), ("other", other)]).search(QUERY, 1, where="n == 0")
+
+
+@pytest.mark.parametrize("language", ["english", "none"])
+def test_the_document_of_a_code_is_first_among_all_that_differ_in_it_alone(language, tmp_path):
+    forms = ("E-{}", "HTTP_{}", "ora.{}", "v{}", "CVE-2024-{}")
+    codes = [form.format(4000 + 37 * number) for form in forms for number in range(30)]
+    documents = [Document(code, f"Error code {code}: the pump has stopped.") for code in codes]
+    config = IndexConfig(language=language)
+    index = Index.create(tmp_path / "index", HashingEncoder(), documents, config)
+    wanted = codes[::13]
+    for mode in ("hybrid", "lexical"):
+        for ask in ("{}", "what does error {} mean", "error code {}?"):
+            found = index.search([ask.format(code) for code in wanted], 3, mode=mode)
+            assert [hits[0].doc_id for hits in found] == wanted
