@@ -143,6 +143,7 @@ class Reading:
     documents : the rest of the source, if its beginning was read; by default all of it.
     encoding : of text files, as it was typed.
     advice : what reads long documents whole; by default --passages.
+    changes : whether only documents that ``count_embedded`` is told of are embedded.
 
     Attributes
     ----------
@@ -158,7 +159,9 @@ class Reading:
         documents: Iterable[Document] | None = None,
         encoding: str = "",
         advice: str = "",
+        changes: bool = False,
     ) -> None:
+        self._changes = changes
         self.count, self.question = 0, ""
         self._advice = advice
         self._source = source
@@ -177,8 +180,8 @@ class Reading:
                 self.tell()
             self.count += 1
             self.question = self.question or find_question(document.title, document.text)
-            if self._coverage is not None:
-                self._coverage.add(document.content)
+            if not self._changes:
+                self.count_embedded(document)
             if not self._warned and len(document.title) > self._longest_title:
                 self._longest_title = len(document.title)
                 self._check(document)
@@ -194,6 +197,11 @@ class Reading:
     def cut(self) -> Mapping[str, int]:
         """How many documents the model reads in part; empty where passages are embedded."""
         return self._coverage.to_json() if self._coverage else {}
+
+    def count_embedded(self, document: Document) -> None:
+        """Count a document as one that is embedded, whole or in part."""
+        if self._coverage is not None:
+            self._coverage.add(document.content)
 
     def tell(self) -> None:
         """Print what is known of the source and was not printed before."""
@@ -244,11 +252,13 @@ def warn_cut(
     """Warn of texts whose end the model does not read, if there are any."""
     if coverage is None or not coverage.cut:
         return
+    from retrieval.plurals import count_noun
+
     advice = advice or f"--passages {coverage.passage_tokens} embeds all of each"
-    are = f"{noun}s is" if coverage.cut == 1 else f"{noun}s are"
+    are = count_noun(coverage.texts, noun) + (" is" if coverage.cut == 1 else " are")
     share = f"{coverage.unread_share:.0%}" if coverage.unread_share >= 0.01 else "less than 1%"
     warn(
-        f"{coverage.cut:,} of {coverage.texts:,} {are} longer than the model reads, and {share} "
+        f"{coverage.cut:,} of {are} longer than the model reads, and {share} "
         f"of all tokens were not read: {advice}."
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -143,6 +143,7 @@ class Merge:
         manifest = snapshot.manifest
         check_fit(self.transaction.folder, manifest, self.encoder, self.split)
         self._done = Change(manifest)
+        self._embedded = getattr(documents, "count_embedded", None)
         live = snapshot.rows.everything.mask
         unseen = np.ones(manifest.rows, np.bool_) if live is None else live.copy()
         staging = self.transaction.stage(
@@ -165,8 +166,9 @@ class Merge:
             key = document_key(manifest)
             self._done.deleted += len({key(name) if key else name for name in missing.values()})
             self._dead.update(missing)
-        layout = {**(manifest.layout or {}), **(getattr(documents, "layout", None) or {})}
-        self._done.manifest = _publish(self.transaction, self._dead, staging, layout or None)
+        self._done.manifest = _publish(
+            self.transaction, self._dead, staging, _describe(manifest, documents)
+        )
         return self._done
 
     def _plan(self) -> dict[str, Scalar]:
@@ -217,10 +219,11 @@ class Merge:
         if [old.content for _, old in held] == [row.content for row in rows]:
             self._done.relabelled += 1
             self._kept.update(zip((r.doc_id for r in rows), (r for r, _ in held), strict=True))
-        elif held:
-            self._done.replaced += 1
         else:
-            self._done.added += 1
+            self._done.replaced += bool(held)
+            self._done.added += not held
+            if self._embedded is not None:
+                self._embedded(document)
         yield from rows
 
     def _encode(self, chunks: Iterator[list[Document]]) -> Encoded:
@@ -257,11 +260,20 @@ def check_fit(folder: Path, manifest: Manifest, encoder: Encoder, split: Splitte
         )
 
 
+def _describe(manifest: Manifest, documents: Iterable[Document]) -> Manifest:
+    """Return the manifest with what a corpus adds to how it was read, and to what was not read."""
+    layout = {**(manifest.layout or {}), **(getattr(documents, "layout", None) or {})}
+    cut, more = manifest.cut, getattr(documents, "cut", None) or {}
+    if cut is not None:
+        cut = {name: count + more.get(name, 0) for name, count in cut.items()}
+    return replace(manifest, layout=layout or None, cut=cut)
+
+
 def _publish(
     transaction: Transaction,
     dead: set[int],
     staging: Staging | None,
-    layout: Mapping[str, str] | None = None,
+    described: Manifest | None = None,
 ) -> Manifest:
     """Make the staged rows and the deletions the index; return the manifest that holds then."""
     snapshot = transaction.snapshot
@@ -281,9 +293,8 @@ def _publish(
         transaction,
         backend_of(manifest),
         replace(
-            manifest,
+            described or manifest,
             files={**manifest.shard_files, **new},
-            layout=manifest.layout if layout is None else layout,
         ),
         deleted=deleted,
         previous=manifest,

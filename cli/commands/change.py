@@ -122,7 +122,9 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     with progress("Embedding", None, f"{noun}s") as advance:
         encoding = asked.fields.encoding or (manifest.layout or {}).get("encoding", "")
         advice = "index the corpus again with --passages N to embed all of each"
-        reading = Reading(source, encoder, manifest.passages, encoding=encoding, advice=advice)
+        reading = Reading(
+            source, encoder, manifest.passages, encoding=encoding, advice=advice, changes=True
+        )
         change = carry(
             Index.open(asked.folder, ReportingEncoder(encoder, advance)),
             reading,

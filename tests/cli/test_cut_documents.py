@@ -74,9 +74,9 @@ def test_whole_documents_can_be_asked_for(millpond, write_mixed, tmp_path):
 def test_add_and_embed_tell_it_too(millpond, write_mixed, tmp_path):
     millpond("index", write_mixed("c.jsonl", 0, 3), "--out", tmp_path / "i")
     more = write_mixed("more.jsonl", 1, 0)
-    assert "1 of 1 documents is longer" in warning(millpond("add", tmp_path / "i", more))[0]
+    assert "1 of 1 document is longer" in warning(millpond("add", tmp_path / "i", more))[0]
     result = millpond("embed", more, "--out", tmp_path / "v.parquet")
-    assert "1 of 1 texts is longer" in warning(result)[0]
+    assert "1 of 1 text is longer" in warning(result)[0]
     assert "cut those into shorter ones" in warning(result)[0]
 
 
@@ -119,3 +119,15 @@ def write(tmp_path):
         return tmp_path / name
 
     return write_text
+
+
+def test_what_add_and_update_cut_is_counted_too_and_what_stays_is_not(
+    millpond, write_mixed, write_jsonl, tmp_path
+):
+    millpond("index", write_mixed("c.jsonl", 1, 10), "--out", tmp_path / "i")
+    assert warning(millpond("update", tmp_path / "i", write_mixed("c.jsonl", 1, 10))) == []
+    more = write_jsonl("more.jsonl", {"_id": "n", "text": LONG}, {"_id": "l0", "text": LONG})
+    told = warning(millpond("add", tmp_path / "i", more))
+    assert told[0].startswith("Warning: 1 of 1 document is longer")
+    # 54 words, 9 of them not read, and 24 and 9 more.
+    assert read_manifest(tmp_path / "i").cut == {"texts": 12, "cut": 2, "tokens": 78, "unread": 18}
