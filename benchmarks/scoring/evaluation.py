@@ -17,7 +17,7 @@ from benchmarks.scoring.models import Bm25Model, LoadedModel
 from benchmarks.scoring.remembered import digest
 from benchmarks.scoring.results import QueryHits, Result
 from benchmarks.tasks import TEXT_TASK_TYPES, RetrievalData, Scores, Task, TaskData
-from benchmarks.tasks.datasets import BEIR_PREFIX
+from benchmarks.tasks.datasets import BEIR_OWN_IDS, BEIR_PREFIX
 from benchmarks.tasks.retrieval import PROTOCOL, score_retrieval
 from benchmarks.tasks.task import Embed
 from embedder import cache_folder
@@ -67,7 +67,10 @@ class Run:
     def _protocol(self) -> dict[str, Any]:
         if self.task.task_type != "retrieval":
             return dict(TEXT_TASK_TYPES[self.task.task_type].settings)
-        settings = {"protocol": PROTOCOL, "k": self.config.k, "depth": self.config.depth}
+        settings: dict[str, Any] = {"protocol": PROTOCOL, "k": self.config.k}
+        settings["depth"] = self.config.depth
+        if self.task.path.resolve().name in BEIR_OWN_IDS:
+            settings["own_ids"] = "dropped"
         if self.model == BM25_NAME:
             return settings
         return settings | {"backend": self.config.backend, "factory": self.config.factory}

@@ -179,13 +179,7 @@ def _describe_ties(hits: Sequence[QueryHits], after: Result, metric: str) -> Ite
     k = int(after.settings.get("k", 10))
     ends = []
     for sign in (1, -1):
-        run = {}
-        for one in hits:
-            order = sorted(
-                one.scores,
-                key=lambda doc, one=one: (-one.scores[doc], -sign * one.judged.get(doc, 0)),  # type: ignore[misc]
-            )
-            run[one.query_id] = {doc: float(-rank) for rank, doc in enumerate(order)}
+        run = {one.query_id: _break_ties(one, sign) for one in hits}
         rows = score_run({one.query_id: one.judged for one in hits}, run, k)
         if metric not in rows:
             return
@@ -195,6 +189,15 @@ def _describe_ties(hits: Sequence[QueryHits], after: Result, metric: str) -> Ite
             f"{count_noun(len(tied), 'query has', 'queries have')} documents with equal scores: by "
             f"their order alone {metric} can be {ends[1]:.4f} to {ends[0]:.4f}."
         )
+
+
+def _break_ties(one: QueryHits, sign: int) -> dict[str, float]:
+    """Return falling scores in the same order, equal ones by relevance, times ``sign``."""
+
+    def place(document: str) -> tuple[float, int]:
+        return -one.scores[document], -sign * one.judged.get(document, 0)
+
+    return {document: -float(rank) for rank, document in enumerate(sorted(one.scores, key=place))}
 
 
 def _count(before: Result, after: Result) -> int | None:

@@ -26,6 +26,7 @@ from retrieval.errors import RecordError, SourceNotFoundError, StorageError, Usa
 from retrieval.typed import load_json, read_stored
 
 __all__ = [
+    "BEIR_PARTS",
     "TASK_TYPES",
     "QueryHits",
     "Result",
@@ -38,6 +39,9 @@ __all__ = [
 ]
 
 FORMAT = 1
+
+BEIR_PARTS = ("cqadupstack",)
+"""Sets of several parts, scored one by one and averaged, each weighing the same."""
 
 TASK_TYPES = (
     "retrieval",
@@ -192,10 +196,13 @@ class QueryHits:
 def result_path(folder: Path, model: str, task: str) -> Path:
     """Return where the result of a model and a task is kept.
 
+    That of a part, SET/PART, lies in a folder of its set, where ``read_results`` does not look.
+
     Names that differ get files that differ, also where only characters differ that no file name
     can hold.
     """
-    return folder / file_name(model) / f"{file_name(task)}.json"
+    *whole, part = task.split("/", 1) if task.partition("/")[0] in BEIR_PARTS else (task,)
+    return Path(folder / file_name(model), *map(file_name, whole), f"{file_name(part)}.json")
 
 
 def write_result(folder: Path, result: Result, hits: Iterable[QueryHits] | None = None) -> Path:

@@ -22,6 +22,7 @@ from benchmarks.scoring.models import (
     check_model_name,
     load_model,
 )
+from benchmarks.scoring.parts import combine_parts
 from benchmarks.scoring.remembered import Remembered
 from benchmarks.scoring.results import Result, read_result, result_path, write_result
 from benchmarks.scoring.sharing import find_sharers, load_sharer
@@ -139,7 +140,13 @@ class _Benchmark:
                     self._read(task)
         results: list[Result] = []
         for model, fingerprint in known.items():
-            results += self._score(model, fingerprint, self._fitting(model, tasks))
+            own = list(self._score(model, fingerprint, self._fitting(model, tasks)))
+            names = [task.name for task in self._fitting(model, tasks)]
+            whole = list(combine_parts(own, names))
+            for result in whole:
+                if result not in own:
+                    write_result(self._config.out, result)
+            results += whole
         return results
 
     def _known(self, model: str) -> Fingerprint | None:

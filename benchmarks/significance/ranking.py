@@ -242,15 +242,15 @@ def _resample_items(results: Sequence[Result], seed: int) -> Doubles | None:
     main, sts = results[0].main_metric, results[0].task_type == "sts"
     name = "cosine" if sts else main
     ids = list(results[0].item_ids)
-    rows = [one.items.get(name) for one in results]
+    rows = [row for one in results if (row := one.items.get(name))]
     if not ids or any(list(one.item_ids) != ids or one.main_metric != main for one in results):
         return None
-    if not all(rows) or not np.isfinite(np.array(rows, dtype=np.float64)).all():
+    if len(rows) < len(results) or not np.isfinite(np.array(rows, dtype=np.float64)).all():
         return None
     if sts:
         gold = results[0].items["gold"]
         found = bootstrap_spearman(rows, gold, resamples=_ITEM_RESAMPLES, seed=seed)
-        return np.nan_to_num(found, nan=0.0)
+        return np.asarray(np.nan_to_num(found, nan=0.0), dtype=np.float64)
     return bootstrap_means(rows, resamples=_ITEM_RESAMPLES, seed=seed)
 
 

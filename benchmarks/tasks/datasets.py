@@ -21,7 +21,15 @@ from embedder import cache_folder
 from retrieval.errors import DownloadError, StorageError, UnknownNameError
 from retrieval.protocols import Notify
 
-__all__ = ["BEIR_NAMES", "BEIR_PREFIX", "BEIR_URL", "fetch_beir"]
+__all__ = [
+    "BEIR_CLOSED",
+    "BEIR_DEV",
+    "BEIR_NAMES",
+    "BEIR_OWN_IDS",
+    "BEIR_PREFIX",
+    "BEIR_URL",
+    "fetch_beir",
+]
 
 BEIR_PREFIX = "beir:"
 BEIR_URL = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets/{name}.zip"
@@ -44,6 +52,15 @@ BEIR_NAMES = (
 )
 """The public sets of arXiv 2104.08663 and of its repository."""
 
+BEIR_CLOSED = ("bioasq", "robust04", "signal1m", "trec-news")
+"""Those that their owners do not let anyone pass on; BEIR's repository says how to make them."""
+
+BEIR_DEV = ("msmarco",)
+"""Sets that BEIR scores on their dev split."""
+
+BEIR_OWN_IDS = ("arguana", "quora")
+"""Sets whose queries are documents too: a hit with the query's id is the query itself."""
+
 _TIMEOUT_SECONDS = 30
 _INSTEAD = "Check the network and type the same command again, or name a local BEIR folder instead."
 
@@ -53,16 +70,24 @@ def fetch_beir(name: str, notify: Notify) -> Path:
 
     Raises
     ------
-    UnknownNameError : the public host has no set of this name.
-    DownloadError : the host cannot be reached, or what it sent is not whole.
+    UnknownNameError : BEIR has no set of this name.
+    DownloadError : the host cannot be reached, what it sent is not whole, or the set is one that
+        has to be made.
     StorageError : the cache folder is full or not writable.
     """
-    if name not in BEIR_NAMES:
-        raise UnknownNameError("BEIR set", name, BEIR_NAMES, "Or name a local folder.")
     parent = cache_folder() / "beir"
     target = parent / name
+    if name not in (*BEIR_NAMES, *BEIR_CLOSED):
+        known = [*BEIR_NAMES, *BEIR_CLOSED]
+        raise UnknownNameError("BEIR set", name, known, "Or name a local folder.")
     if target.is_dir():
         return target
+    if name in BEIR_CLOSED:
+        raise DownloadError(
+            f"{name} is one of BEIR's sets that only their owners may pass on. Make it as BEIR's "
+            f"repository describes, and put corpus.jsonl, queries.jsonl and qrels/test.tsv into "
+            f"{target}."
+        )
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent, prefix=".fetch-") as scratch:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.scoring.results import BEIR_PARTS
 from benchmarks.tasks.classification import COLUMNS as LABEL_COLUMNS
-from benchmarks.tasks.datasets import BEIR_PREFIX, fetch_beir
+from benchmarks.tasks.datasets import BEIR_DEV, BEIR_PREFIX, fetch_beir
 from benchmarks.tasks.task import Task
 from retrieval.corpus.labelled import STS_COLUMNS, read_header
 from retrieval.corpus.qrels import find_splits
@@ -34,7 +36,8 @@ def find_tasks(
     """Return the tasks in the order of ``sources``, those of a folder by name.
 
     A source is ``beir:NAME``, the file or folder of one task, or a folder of several, which are
-    looked for two levels deep; what is no task is passed over with a message.
+    looked for two levels deep; what is no task is passed over with a message. The parts of a set
+    in ``BEIR_PARTS`` are named SET/PART.
 
     Parameters
     ----------
@@ -65,6 +68,9 @@ def _find(
 ) -> Iterator[Task]:
     if source.startswith(BEIR_PREFIX):
         path = fetch(source.removeprefix(BEIR_PREFIX), notify)
+        if source.removeprefix(BEIR_PREFIX) in BEIR_DEV and split == "test":
+            notify(f"{source}: BEIR scores its dev split, so that is taken in place of test.")
+            split = "dev"
     else:
         path = Path(source).expanduser()
         if not path.exists():
@@ -80,6 +86,8 @@ def _find(
     tasks = list(_expand(path, split, notify, _DEPTH))
     if not tasks:
         raise SourceNotFoundError(f"{source}: the folder holds no task. Expected {_EXPECTED}.")
+    if path.resolve().name in BEIR_PARTS:
+        tasks = [replace(one, name=f"{path.resolve().name}/{one.name}") for one in tasks]
     yield from tasks
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.scoring.metrics import retrieval_metrics, score_run
 from benchmarks.scoring.results import QueryHits, TopHit
+from benchmarks.tasks.datasets import BEIR_OWN_IDS
 from benchmarks.tasks.task import Scores, Task
 from retrieval import Corpus, Hit, Query, read_corpus, read_queries
 from retrieval.corpus.qrels import find_beir, match_judgements, read_qrels
@@ -120,8 +121,8 @@ def score_retrieval(
 ) -> tuple[Scores, list[QueryHits]]:
     """Return the scores of rankings, and the best ten hits of each query.
 
-    A document is dropped from a ranking where it is the query itself, as in ArguAna: the same id
-    and the same text.
+    A document is dropped from a ranking where it is the query itself: the same id and the same
+    text, or in the sets of ``BEIR_OWN_IDS`` the same id, as BEIR does.
 
     Parameters
     ----------
@@ -132,8 +133,9 @@ def score_retrieval(
     run: dict[str, dict[str, float]] = {}
     shown: list[QueryHits] = []
     itself = 0
+    by_id = data.folder.resolve().name in BEIR_OWN_IDS
     for query, found in rankings:
-        hits = [hit for hit in found if not _is_query(hit, query)]
+        hits = [hit for hit in found if not _is_query(hit, query, by_id)]
         itself += len(found) - len(hits)
         run[query.query_id] = {hit.doc_id: hit.score for hit in hits[:depth]}
         kept = _keep_hits(query, hits[:HITS_KEPT], data.qrels[query.query_id])
@@ -150,8 +152,9 @@ def score_retrieval(
     return Scores(metrics[0], means, ids, items, notes), shown
 
 
-def _is_query(hit: Hit, query: Query) -> bool:
-    return hit.doc_id == query.query_id and hit.text.split() == query.text.split()
+def _is_query(hit: Hit, query: Query, by_id: bool) -> bool:
+    same = hit.doc_id == query.query_id
+    return same and (by_id or hit.text.split() == query.text.split())
 
 
 def _keep_hits(query: Query, hits: Sequence[Hit], judged: Mapping[str, int]) -> QueryHits:

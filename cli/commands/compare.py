@@ -127,13 +127,14 @@ def compare(
         found = compare_results(read_results(results), config, progress=advance)
     if json:
         ranking = found.ranking
-        for kind, rows in (
+        tables: tuple[tuple[str, Sequence[Any]], ...] = (
             ("difference", found.differences),
             ("task_type", found.task_types),
             ("ranked", ranking.rows if ranking else ()),
             ("over_tasks", ranking.tests if ranking else ()),
             ("power", plan_power(found, difference) if power else ()),
-        ):
+        )
+        for kind, rows in tables:
             for row in rows:
                 print_json({"type": kind, **_null_for_nan(asdict(row))})
     else:
@@ -236,7 +237,7 @@ def _print_task_tests(ranking: Ranking, found: Comparison) -> None:
         print_line(line)
     print_line()
     real = sum(one.significant for one in ranking.tests)
-    print_line(
+    _print_prose(
         f"{real:,} of {count_noun(len(ranking.tests), 'difference')} over all tasks "
         f"{'is' if real == 1 else 'are'} significant at {found.config.alpha:g}. "
         f"p: Wilcoxon; perm.: permutation of the mean."
