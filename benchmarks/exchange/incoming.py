@@ -257,7 +257,8 @@ def _result_of_split(
 ) -> Result:
     """Return the result of a split: the mean over its subsets, as mteb has it."""
     task = get_mteb_task(read.task_name)
-    names = sorted(one["hf_subset"] for one in subsets)
+    subsets = sorted(subsets, key=lambda one: str(one["hf_subset"]))
+    names = [str(one["hf_subset"]) for one in subsets]
     if len(set(names)) < len(names):
         raise _LeftOutError("a subset is there twice")
     main = task.metadata.main_score if task else _guess_main(subsets[0])
@@ -266,7 +267,7 @@ def _result_of_split(
         _check_scores({main if len(names) == 1 else f"{main} of {name}": score})
     shared = set.intersection(*(_numbers(one) for one in subsets))
     metrics = {name: fmean(one[name] for one in subsets) for name in sorted(shared)}
-    metrics[main] = fmean(scores)
+    metrics[main] = fmean(float(score) for score in scores if score is not None)
     splits = list(task.metadata.eval_splits) if task else [split]
     return _make(
         model,

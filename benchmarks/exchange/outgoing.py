@@ -139,8 +139,9 @@ def _describe(result: Result) -> Any:
     parameters = result.costs.get("parameters")
     facts = ModelFacts(None if parameters is None else int(parameters))
     dimension = result.fingerprint.settings.get("dimension")
+    width = dimension if isinstance(dimension, int) else None
     name = result.model if result.source else mteb_model_name(result.model)
-    return describe_fingerprint(result.fingerprint, facts, dimension, name)
+    return describe_fingerprint(result.fingerprint, facts, width, name)
 
 
 def _mteb_scores(export: _Export, result: Result) -> dict[str, Any]:

@@ -157,10 +157,10 @@ def _compare_records(before: Result, after: Result) -> Iterator[str]:
             for key, old, new in find_differences(dict(one), dict(other)):
                 yield f"{what}: {key} was {_short(old)} and is {_short(new)}."
         if before.data.get("sha256") != after.data.get("sha256"):
-            sizes = [f"{key} {_short(old)} and now {_short(new)}"
+            changes = [f"{key} {_short(old)} and now {_short(new)}"
                      for key, old, new in find_differences(dict(before.data), dict(after.data))
                      if key != "sha256"]  # fmt: skip
-            yield f"The data are others: {', '.join(sizes) or 'of the same sizes'}."
+            yield f"The data are others: {', '.join(changes) or 'of the same sizes'}."
         for key, old, new in find_differences(dict(before.versions), dict(after.versions)):
             yield f"{key} was {old or 'absent'} and is {new or 'absent'}."
         for note in before.notes:

@@ -292,13 +292,14 @@ def _note_limits(
         for task_type, items in _ITEMS_OF_ONE_SET.items()
         if any(one.task_type == task_type and one.items <= EXACT_ITEMS for one in tested)
     ]
+    every: list[Difference | TaskTypeDifference] = [*differences, *task_types]
     hopeless: dict[tuple[float, int], list[Difference]] = {}
     for one in tested:
         if not one.had_a_chance and one.smallest_p < config.alpha:
             family = one.task_type if config.family == "task-type" else ""
             count = sum(
                 not math.isnan(other.p_corrected) and family in ("", other.task_type)
-                for other in [*differences, *task_types]
+                for other in every
             )
             hopeless.setdefault((one.smallest_p, count), []).append(one)
     return notes + [

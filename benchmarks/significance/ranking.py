@@ -169,7 +169,9 @@ def _rank(
 def _group(scores: Doubles, config: CompareConfig) -> list[int]:
     """Return the group of each model, the best first, from 1."""
     first, second = np.triu_indices(len(scores), 1)
-    adjusted = CORRECTIONS[config.correction](wilcoxon_tests(scores[first] - scores[second]))
+    adjusted = CORRECTIONS[config.correction](
+        wilcoxon_tests(scores[first] - scores[second]).tolist()
+    )
     apart = np.zeros((len(scores), len(scores)), dtype=bool)
     apart[first, second] = adjusted < config.alpha
     groups, leader = [1], 0
@@ -194,7 +196,7 @@ def _test(
         wilcoxon_tests(differences),
         permutation_tests(differences, config.resamples, config.seed),
     )
-    adjusted, adjusted_flips = correct(p), correct(flips)
+    adjusted, adjusted_flips = correct(p.tolist()), correct(flips.tolist())
     quantiles = [config.alpha / 2, 1 - config.alpha / 2]
     return [
         TaskTest(

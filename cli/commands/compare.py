@@ -361,7 +361,7 @@ def _pair(one: Difference | TaskTypeDifference, letters: Mapping[str, str]) -> s
 def _explain(found: Comparison) -> str:
     from retrieval.plurals import count_noun
 
-    rows = [*found.differences, *found.task_types]
+    rows: list[Difference | TaskTypeDifference] = [*found.differences, *found.task_types]
     tests = Counter(one.task_type for one in rows if not math.isnan(one.p_corrected))
     together = (
         ", ".join(f"{count:,} of {task_type}" for task_type, count in tests.items())
