@@ -167,7 +167,8 @@ async def decode(body: DecodeRequest, server: ServerDep) -> list[str]:
     model = server.default_model
     if model.decode is None:
         raise ApiError(424, f"{model.name} takes text alone, and has no token ids.", None, "ids")
-    rows = [row for row in body.ids if isinstance(row, list)] or [body.ids]
+    rows: list[Sequence[Any]] = [row for row in body.ids if isinstance(row, list)]
+    rows = rows or [body.ids]
     server.check_count(len(rows), "ids")
     if (count := sum(map(len, rows))) > server.settings.queue_tokens:
         most = server.settings.queue_tokens
