@@ -92,9 +92,7 @@ def same_data(result: Result, task: Any, split: str) -> bool:
 @cache
 def _tasks() -> dict[str, Any]:
     """Return all tasks by plain name, those too that mteb has replaced by newer ones."""
-    found = import_mteb("mteb").get_tasks(
-        exclude_superseded=False, exclude_private=False, exclude_beta=False
-    )
+    found = import_mteb("mteb").get_tasks(exclude_superseded=False, exclude_private=False)
     return {_plain(task.metadata.name): task for task in found}
 
 

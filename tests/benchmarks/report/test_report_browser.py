@@ -3,6 +3,9 @@
 import pytest
 
 from benchmarks.report import collect, render_page
+from benchmarks.significance.compare import compare as compare_results
+from benchmarks.significance.comparison import CompareConfig
+from tests.benchmarks.significance.test_ranking import make_board
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -214,7 +217,7 @@ def test_the_page_of_one_model_says_that_there_is_no_pair(
     path.write_text(render_page(report), encoding="utf-8")
     page = open_page(path, PHONE)
     assert "no pair to compare" in page.locator("#pairs").inner_text()
-    assert "No two models share a task" in page.locator("#two").inner_text()
+    assert "No two models have scores of single items" in page.locator("#two").inner_text()
 
 
 def test_the_printed_page_holds_the_pairs_of_every_task(open_page, page_file):
@@ -224,3 +227,24 @@ def test_the_printed_page_holds_the_pairs_of_every_task(open_page, page_file):
     titles = page.locator("#pairs .printed h3").all_inner_texts()
     assert len([title for title in titles if "(" in title and "mean" not in title]) == 10
     assert not page.locator("#pairs .controls").is_visible()
+
+
+def test_many_imported_models_are_in_groups_and_only_those_in_sight_are_on_the_page(
+    open_page, tmp_path
+):
+    board = make_board([0.1 + 0.005 * number for number in range(150)], tasks=24)
+    comparison = compare_results(board, CompareConfig(resamples=1_000))
+    path = tmp_path / "many.html"
+    path.write_text(render_page(collect(tmp_path, board, comparison, "0.1.0", "2026-11-30")))
+    page = open_page(path)
+    ranking = page.locator("#ranking")
+    assert ranking.locator("tbody tr").count() < 60
+    assert ranking.locator("tbody th").first.inner_text() == "m149 imported"
+    groups = ranking.locator("tbody tr:not(.spacer) td:first-child").all_inner_texts()
+    assert groups[0] == "1" and groups == sorted(groups, key=int) and groups[-1] != "1"
+    ranking.locator(".scroller").evaluate("box => { box.scrollTop = box.scrollHeight; }")
+    ranking.locator("tbody tr", has_text="m0 imported").wait_for()
+    page.locator("input[type=search]").last.fill("m14")
+    rows = page.locator("#leaderboard-tables tbody tr")
+    rows.nth(10).wait_for()
+    assert rows.count() == 11  # m14, and m140 to m149
