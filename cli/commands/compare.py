@@ -368,20 +368,22 @@ def _explain(found: Comparison) -> str:
         if found.config.family == "task-type" and len(tests) > 1
         else count_noun(tests.total(), "test")
     )
-    parts = [f"p: {_TESTS[found.config.test].format(resamples=found.config.resamples)}, two-sided"]
-    if any(one.task_type == "sts" for one in found.differences):
+    kinds = {one.task_type for one in found.differences}
+    usual = _TESTS[found.config.test].format(resamples=found.config.resamples)
+    parts = [usual] if kinds - {"sts", "classification"} else []
+    if "sts" in kinds:
         parts.append(
             f"for STS a paired bootstrap with {found.config.bootstrap_resamples:,} resamples"
         )
-    if any(one.task_type == "classification" for one in found.differences):
+    if "classification" in kinds:
         parts.append("for classification a t-test over texts and draws")
     if found.task_types:
         parts.append("for all tasks Wilcoxon's signed-rank test")
     return (
-        f"{'; '.join(parts)}. {_CORRECTIONS[found.config.correction]} p: corrected for "
-        f"{together}; * is below {found.config.alpha:g}. Difference: first "
-        f"minus second, with a paired bootstrap interval that is not corrected. Effect: Cohen's d "
-        f"for pairs."
+        f"p, two-sided: {'; '.join(parts)}. "
+        f"{_CORRECTIONS[found.config.correction]} p: corrected for {together}; "
+        f"* is below {found.config.alpha:g}. Difference: first minus second, "
+        f"with a paired bootstrap interval that is not corrected. Effect: Cohen's d for pairs."
     )
 
 

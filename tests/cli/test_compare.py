@@ -93,11 +93,11 @@ def test_prints_a_legend_tables_an_explanation_and_a_summary(results):
 
 def test_the_explanation_names_test_correction_and_level(results):
     shown = " ".join(run(results, *QUICK).stdout.split())
-    assert "p: Fisher's randomisation test with 999 random signs, two-sided" in shown
+    assert "p, two-sided: Fisher's randomisation test with 999 random signs" in shown
     assert "Holm p: corrected for 6 tests; * is below 0.05." in shown
     other = run(results, *QUICK, "--test", "t", "--correction", "benjamini-hochberg")
     shown = " ".join(other.stdout.split())
-    assert "p: Student's t-test of pairs, two-sided" in shown
+    assert "p, two-sided: Student's t-test of pairs" in shown
     assert "BH p: corrected" in shown
     assert "after Benjamini-Hochberg" in shown
 
