@@ -152,10 +152,11 @@ def _describe_layout(layout: Mapping[str, str]) -> list[tuple[str, str]]:
     from retrieval.corpus.roles import NO_TITLE
     from retrieval.corpus.roots import Roots
 
-    fields = [(f"{role} from", name) for role, name in layout.items() if role != FOLDERS]
+    named = {role: name for role, name in layout.items() if role != FOLDERS and name != NO_TITLE}
     folders = [(one.label, str(one.path)) for one in Roots.from_json(layout.get(FOLDERS, "[]"))]
-    return [(role, "(none)" if name == NO_TITLE else name) for role, name in fields] + [
-        (f"files {label}/", path) for label, path in dict(folders).items()
+    return [
+        *((f"{role} from", name) for role, name in named.items()),
+        *((f"files {label}/", path) for label, path in dict(folders).items()),
     ]
 
 
