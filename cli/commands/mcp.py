@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.commands.serve import open_indexes
+from cli.commands.serve import bind, format_url, open_indexes
 from cli.console import message
-from cli.listening import bind, format_url
 from cli.models import note_untrained
 from cli.options import DeviceOption, TrustOption
 from cli.output import read_version

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import re
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from cli.console import message, warn
-from cli.listening import bind, format_url
 from cli.models import instruct, note_untrained, say_once
 from cli.options import DeviceOption, IndexSpeedOption, InstructionOption, TrustOption
 from cli.output import read_version
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from embedder.serving import ServedIndex, ServedModel
     from indexes import Index
     from retrieval import Fingerprint
+    from retrieval.errors import UsageError
     from retrieval.protocols import VectorIndex
 
-__all__ = ["KEYS_VARIABLE", "open_indexes", "serve"]
+__all__ = ["KEYS_VARIABLE", "bind", "format_url", "open_indexes", "serve"]
 
 KEYS_VARIABLE = "MILLPOND_KEYS"
 
@@ -329,3 +330,41 @@ def _log_as_json() -> None:
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to the address but does not listen yet.
+
+    Raises
+    ------
+    UsageError : the address is not one of this machine, or its port is taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise _cannot_listen(host, port, error) from None
+    return listener
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> UsageError:
+    from retrieval.errors import UsageError
+
+    return UsageError(
+        f"The server cannot listen at {host}, port {port} ({error.strerror}). Name an address of "
+        f"this machine and a free port, or 0 for any free one."
+    )
+
+
+def format_url(listener: socket.socket) -> str:
+    """Return the address at which a client finds the socket."""
+    place, port = listener.getsockname()[:2]
+    return f"http://[{place}]:{port}" if ":" in place else f"http://{place}:{port}"
