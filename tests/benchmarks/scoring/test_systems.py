@@ -28,7 +28,6 @@ DEFAULT = Blend("hybrid", "convex", DEFAULT_WEIGHT)
         ("hybrid=rrf:a", System("a", Blend("hybrid", "rrf"))),
         ("a>org/reranker", System("a", None, "org/reranker")),
         ("hybrid:a>org/reranker", System("a", DEFAULT, "org/reranker")),
-        ("hybrid", System("hybrid")),
     ],
 )
 def test_names(name, system):
