@@ -201,9 +201,16 @@ def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _restore_moments(optimiser: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+    """Put moments back; raises ValueError where one does not fit its parameter."""
+    parameters = [each for group in optimiser.param_groups for each in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in moments.items():
         index, name = key.split(".", 1)
+        if not 0 <= int(index) < len(parameters):
+            raise ValueError(f"optimiser.safetensors has {key}, of {len(parameters)} parameters")
+        expected = tuple(parameters[int(index)].shape)
+        if value.dim() and tuple(value.shape) != expected:
+            raise ValueError(f"{key} has the shape {tuple(value.shape)}; expected {expected}")
         state.setdefault(int(index), {})[name] = value
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import nn
 
 from embedder.training.checkpoint import (
@@ -60,6 +61,29 @@ def test_tensors_that_are_cut_short_are_refused(trained, tmp_path, name):
         (path / name).write_bytes(data)
         with pytest.raises(MillpondError, match="the checkpoint cannot be read"):
             read_checkpoint(path, optimiser)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"0.exp_avg": torch.zeros(2, 1)},
+        {"1.exp_avg_sq": torch.zeros(3)},
+        {"2.exp_avg": torch.zeros(1)},
+        {"-1.exp_avg": torch.zeros(1)},
+        {"weight.exp_avg": torch.zeros(1, 2)},
+        {"exp_avg": torch.zeros(1, 2)},
+    ],
+)
+def test_moments_of_other_parameters_are_refused(trained, tmp_path, change):
+    module, optimiser, schedule = trained
+    state = RunState(1, 2.0, "base", schedule.state_dict())
+    write_checkpoint(tmp_path, state, trained_weights(module), optimiser)
+    path = checkpoint_path(tmp_path, 1)
+    read_checkpoint(path, optimiser)
+    moments = path / "optimiser.safetensors"
+    moments.write_bytes(save({**load(moments.read_bytes()), **change}))
+    with pytest.raises(MillpondError, match="the checkpoint cannot be read"):
+        read_checkpoint(path, optimiser)
 
 
 def test_the_record_of_a_run_is_read_or_refused(config, tmp_path):
