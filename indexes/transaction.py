@@ -54,6 +54,7 @@ from retrieval.errors import (
     StorageError,
     UsageError,
 )
+from retrieval.plurals import count_noun
 
 __all__ = ["LOCK_NAME", "Transaction", "begin", "check_target", "storage_errors"]
 
@@ -406,7 +407,8 @@ def _read_if_whole(folder: Path) -> Manifest | None:
 def _describe_existing(folder: Path, manifest: Manifest | None) -> str:
     what = "a damaged index"
     if manifest is not None:
-        what = f"an index of {manifest.documents} documents by {manifest.fingerprint.model!r}"
+        counted = count_noun(manifest.documents, "document")
+        what = f"an index of {counted} by {manifest.fingerprint.model!r}"
     return f"{folder} already holds {what}. Type --overwrite to replace it, or another folder."
 
 

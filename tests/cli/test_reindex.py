@@ -50,7 +50,7 @@ def test_a_folder_that_holds_an_index_needs_overwrite(millpond, index_folder, co
     other = tmp_path / "other"
     millpond("index", corpus, "--out", other, "--limit", 1)
     result = millpond("reindex", index_folder, "--out", other)
-    assert_refused(result, 2, "already holds an index of 1 documents", "--overwrite")
+    assert_refused(result, 2, "already holds an index of 1 document by", "--overwrite")
     assert len(Index.open(other)) == 1
     assert millpond("reindex", index_folder, "--out", other, "--overwrite").exit_code == 0
     assert len(Index.open(other)) == 3
