@@ -52,7 +52,6 @@ def test_the_default_model_puts_meaning_before_words():
         "Remove a directory and all files in it.",
         "How do I fold a paper crane?",
         "Lisinopril lowers hypertension in adults.",
-        "A drug store with blood pressure cuffs on its high shelves.",
     ]
     scores = embedder.encode_queries(queries) @ embedder.encode_documents(documents).T
     assert scores[0].argmax() == 0

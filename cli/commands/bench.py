@@ -81,7 +81,7 @@ def bench(
     trust_remote_code: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Score models on retrieval, STS, classification and clustering.
+    """Score models on retrieval, STS and more.
 
     Scores are kept and computed again only if the model, the data or the settings changed; a killed
     run continues where it stopped. With --json, one object per result: model, task, task_type,

@@ -80,7 +80,7 @@ def distill(
     device: DeviceOption = None,
     trust_remote_code: TrustOption = False,
 ) -> None:
-    """Train a model to give another one's vectors, from texts alone.
+    """Train a model to give another's vectors.
 
     No pairs or judgements are needed, so that a small model can take over from a large one. This is
     'millpond train' with a [teacher] and defaults for the rest; write a config for more. A few

@@ -30,7 +30,7 @@ def export_results(
         ),
     ] = None,
 ) -> None:
-    """Write results as mteb's folder, TREC runs, model-card metadata or CSV.
+    """Write results for mteb, TREC, cards or CSV.
 
     \b
     Examples:

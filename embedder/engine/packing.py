@@ -360,7 +360,7 @@ def _attend_groups(
     takes ten times as long there in bfloat16, and products of one text are small.
     """
     dtype = query.dtype
-    if query.device.type == "cpu" and dtype != torch.float32:
+    if query.device.type == "cpu":  # under autocast, each may have a dtype of its own
         query, key, value = query.float(), key.float(), value.float()
     with torch.autocast(query.device.type, enabled=False):
         return _attend_each(query, key, value, batch.groups, pattern).to(dtype)

@@ -468,7 +468,7 @@ def test_a_stored_index_uses_a_server_elsewhere_once_it_is_typed(
     more = write_jsonl("more.jsonl", {"_id": "z", "text": "new"})
     given = {"add": [more], "update": [more], "delete": ["a"], "check": [], "search": ["water"]}
     args = (command, index, *given[command])
-    assert_refused(millpond(*args), 2, f"--url {qdrant_server.url} with add, check")
+    assert_refused(millpond(*args), 2, f"type --url {qdrant_server.url} with")
     other = millpond(*args, "--url", "https://other.example:6333")
     assert_refused(other, 2, f"on the Qdrant server {qdrant_server.url}, not https://other")
     assert qdrant_server.requests == []
