@@ -17,6 +17,7 @@ from benchmarks.integrations.mteb_meta import import_mteb
 from benchmarks.scoring.metrics import retrieval_metrics, score_run
 from benchmarks.scoring.remembered import digest
 from benchmarks.scoring.results import Result, read_results, write_result
+from embedder.environment import first_line
 from indexes.storage.manifest import now_utc
 from retrieval import Fingerprint
 from retrieval.errors import MillpondError, SourceNotFoundError, UsageError
@@ -138,9 +139,10 @@ class _Reader:
         try:
             read = reader.from_disk(path)
         except Exception as error:  # whatever mteb's reader stumbles over
-            text = (str(error).splitlines() or [type(error).__name__])[0]
             version = import_mteb("mteb").__version__
-            raise _LeftOutError(f"mteb {version} cannot read its layout ({text})") from error
+            raise _LeftOutError(
+                f"mteb {version} cannot read its layout ({first_line(error)})"
+            ) from error
         if not read.scores:
             raise _LeftOutError("it has no scores")
         model, revision = self._find_model(path)

@@ -19,6 +19,8 @@ __all__ = [
     "RESAMPLES",
     "SIGN_TESTS",
     "TESTS",
+    "TIE_DECIMALS",
+    "TOLERANCE",
     "effect_size",
     "paired_t_test",
     "randomisation_test",
@@ -33,11 +35,11 @@ RESAMPLES = 100_000
 EXACT_ITEMS = 16
 """Up to here all 2**16 = 65,536 assignments of signs are looked at, in place of random ones."""
 
-_TOLERANCE = 1e-9
+TOLERANCE = 1e-9
 """Of the sum of absolute differences: sums that differ by less are one and the same number added
 up in another order. Counting too many as extreme can only make p larger."""
 
-_TIE_DECIMALS = 12
+TIE_DECIMALS = 12
 """Differences are rounded to this before they are ranked, so that 0.3 - 0.2 ties with 0.1."""
 
 _BLOCK = 1 << 14
@@ -101,7 +103,7 @@ def wilcoxon_test(differences: npt.ArrayLike) -> float:
     Source: Wilcoxon 1945, Biometrics Bulletin 1, 80-83; Pratt 1959, "Remarks on zeros and ties
     in the Wilcoxon signed rank procedures", JASA 54, 655-667.
     """
-    values = np.round(_as_differences(differences), _TIE_DECIMALS)
+    values = np.round(_as_differences(differences), TIE_DECIMALS)
     untied = int(np.count_nonzero(values))
     if untied <= EXACT_ITEMS:
         return _flip_signs(np.sign(values) * average_ranks(np.abs(values)), 1, 0)
@@ -188,7 +190,7 @@ def _flip_signs(values: Doubles, resamples: int, seed: int) -> float:
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; it must be 1 or more")
     moving = values[values != 0]  # the sign of a zero changes nothing
-    least = abs(moving.sum()) - _TOLERANCE * np.abs(moving).sum()
+    least = abs(moving.sum()) - TOLERANCE * np.abs(moving).sum()
     if len(moving) <= EXACT_ITEMS or 1 << len(moving) <= resamples:
         sums = np.zeros(1)
         for value in moving:

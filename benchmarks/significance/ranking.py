@@ -17,7 +17,13 @@ from benchmarks.scoring.results import Result
 from benchmarks.significance.bootstrap import bootstrap_means, bootstrap_spearman
 from benchmarks.significance.comparison import CompareConfig, Ranked, Ranking, TaskTest
 from benchmarks.significance.correction import CORRECTIONS
-from benchmarks.significance.paired import EXACT_ITEMS, smallest_wilcoxon_p, wilcoxon_test
+from benchmarks.significance.paired import (
+    EXACT_ITEMS,
+    TIE_DECIMALS,
+    TOLERANCE,
+    smallest_wilcoxon_p,
+    wilcoxon_test,
+)
 from retrieval.plurals import count_noun
 from retrieval.scores import Doubles
 
@@ -29,7 +35,6 @@ ALL_PAIRS_OF = 40
 RESAMPLES = 2_000
 _ITEM_RESAMPLES = 1_000
 _BLOCK = 1 << 12
-_DECIMALS = 12
 
 
 def rank_models(results: Sequence[Result], config: CompareConfig) -> Ranking | None:
@@ -87,7 +92,7 @@ def wilcoxon_tests(differences: Doubles) -> Doubles:
     Rows of more than ``EXACT_ITEMS`` differences without ties or zeros are exact up to 50, the
     others have SciPy's normal approximation with the correction for ties.
     """
-    rows = np.round(np.atleast_2d(np.asarray(differences, dtype=np.float64)), _DECIMALS)
+    rows = np.round(np.atleast_2d(np.asarray(differences, dtype=np.float64)), TIE_DECIMALS)
     if rows.shape[1] <= EXACT_ITEMS:
         return np.array([wilcoxon_test(row) for row in rows])
     found = np.ones(len(rows))
@@ -111,7 +116,7 @@ def permutation_tests(differences: Doubles, resamples: int, seed: int) -> Double
     """
     rows = np.atleast_2d(np.asarray(differences, dtype=np.float64))
     items = rows.shape[1]
-    least = np.abs(rows.sum(axis=1)) - 1e-9 * np.abs(rows).sum(axis=1)
+    least = np.abs(rows.sum(axis=1)) - TOLERANCE * np.abs(rows).sum(axis=1)
     exact = items <= EXACT_ITEMS
     count = 1 << items if exact else resamples
     generator = np.random.default_rng(seed)
@@ -192,19 +197,20 @@ def _test(
     first, second = np.array(pairs).T
     differences = scores[first] - scores[second]
     correct = CORRECTIONS[config.correction]
-    p, flips = (
-        wilcoxon_tests(differences),
-        permutation_tests(differences, config.resamples, config.seed),
-    )
+    p = wilcoxon_tests(differences)
+    flips = permutation_tests(differences, config.resamples, config.seed)
     adjusted, adjusted_flips = correct(p.tolist()), correct(flips.tolist())
-    quantiles = [config.alpha / 2, 1 - config.alpha / 2]
+    ends = [
+        np.quantile(samples[one] - samples[other], [config.alpha / 2, 1 - config.alpha / 2])
+        for one, other in pairs
+    ]
     return [
         TaskTest(
             first=models[one],
             second=models[other],
             difference=float(differences[place].mean()),
-            low=float(np.quantile(samples[one] - samples[other], quantiles[0])),
-            high=float(np.quantile(samples[one] - samples[other], quantiles[1])),
+            low=float(ends[place][0]),
+            high=float(ends[place][1]),
             deviation=float(differences[place].std(ddof=1)),
             p=float(p[place]),
             p_corrected=float(adjusted[place]),

@@ -103,6 +103,11 @@ class PackedBatch:
         starts = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
         return to_device(torch.from_numpy(starts), self.ids.device)
 
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The number of tokens of each group."""
+        return [group.texts * group.tokens for group in self.groups]
+
     @property
     def longest(self) -> int:
         """The number of tokens of the longest text."""
@@ -123,8 +128,7 @@ class PackedBatch:
         if states.device.type == "cuda":
             return self.reduce_buckets(states, function)
         found = []
-        sizes = [group.stop - group.start for group in self.groups]
-        for group, part in zip(self.groups, torch.split(states, sizes), strict=True):
+        for group, part in zip(self.groups, torch.split(states, self.sizes), strict=True):
             own = part.view(group.texts, group.tokens, -1)
             found.append(function(own, own.new_ones(own.shape[:2], dtype=torch.bool)))
         return torch.cat(found)
@@ -363,20 +367,19 @@ def _attend_groups(
     if query.device.type == "cpu":  # under autocast, each may have a dtype of its own
         query, key, value = query.float(), key.float(), value.float()
     with torch.autocast(query.device.type, enabled=False):
-        return _attend_each(query, key, value, batch.groups, pattern).to(dtype)
+        return _attend_each(query, key, value, batch, pattern).to(dtype)
 
 
 def _attend_each(
-    query: Tensor, key: Tensor, value: Tensor, groups: Sequence[Group], pattern: Pattern
+    query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, pattern: Pattern
 ) -> Tensor:
     """Return (1, total, heads, d) of queries, keys and values as in ``Kernel.run``.
 
     Tensors are split and joined once: the gradient of each slice would be as long as all texts.
     """
-    heads, sizes = query.shape[1], [group.stop - group.start for group in groups]
-    split = (torch.split(each.squeeze(0), sizes, 1) for each in (query, key, value))
+    split = (torch.split(each.squeeze(0), batch.sizes, 1) for each in (query, key, value))
     found = []
-    for group, *parts in zip(groups, *split, strict=True):
+    for group, *parts in zip(batch.groups, *split, strict=True):
         queries, keys, values = (
             part.unflatten(1, (group.texts, group.tokens)).transpose(0, 1) for part in parts
         )
@@ -386,7 +389,7 @@ def _attend_each(
             values,
             is_causal=pattern.is_causal,
             scale=pattern.scaling,
-            enable_gqa=key.shape[1] != heads,
+            enable_gqa=key.shape[1] != query.shape[1],
         )
         found.append(mixed.transpose(1, 2).flatten(0, 1))
     return torch.cat(found)[None]

@@ -14,6 +14,7 @@ __all__ = [
     "check_encoding",
     "decode_text",
     "guess_encoding",
+    "is_utf8",
     "read_mark",
 ]
 
@@ -33,6 +34,11 @@ UNDECODED = "\udcff"
 """What stands for bytes that an encoding does not have; UTF-8 has no form for it."""
 _MARKED = "millpond-mark"
 codecs.register_error(_MARKED, lambda error: (UNDECODED, error.end))  # type: ignore[attr-defined]
+
+
+def is_utf8(encoding: str) -> bool:
+    """Whether an encoding is UTF-8, with or without a mark, or none is named."""
+    return encoding.lower().replace("_", "-") in ("", "utf-8", "utf8", "utf-8-sig")
 
 
 def decode_text(data: bytes, encoding: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, cast
 
-from retrieval.corpus.encodings import UNDECODED, Transcoded, read_mark
+from retrieval.corpus.encodings import UNDECODED, Transcoded, is_utf8, read_mark
 from retrieval.corpus.records import Fields, Row, check_columns, check_distinct, type_name
 from retrieval.errors import FailureError, RecordError, StorageError
 
@@ -83,7 +83,7 @@ def open_bytes(path: Path | None, source: str, encoding: str = "") -> Iterator[I
 
 
 def _recode(stream: IO[bytes], encoding: str) -> IO[bytes]:
-    if encoding.lower().replace("_", "-") in ("", "utf-8", "utf8", "utf-8-sig"):
+    if is_utf8(encoding):
         return stream
     return io.BufferedReader(Transcoded(stream, encoding))
 

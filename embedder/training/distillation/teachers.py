@@ -26,7 +26,6 @@ TeacherText = tuple[bool, str]
 _ROLES = {True: "query", False: "document"}
 _SHOWN = 60
 _LOOKED_UP = 4_096
-_LOOKED_UP = 4_096
 
 
 class Teacher:

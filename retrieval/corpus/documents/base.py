@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from retrieval.corpus.encodings import decode_text, guess_encoding, read_mark
+from retrieval.corpus.encodings import decode_text, guess_encoding, is_utf8, read_mark
 from retrieval.corpus.formats import MAX_RECORD_BYTES, decode
 from retrieval.corpus.values import Reading
 from retrieval.types import Section
@@ -74,10 +74,13 @@ class Opened:
     Parameters
     ----------
     name : as messages show it.
-    left_out : counts what is not read of files, by what it is called.
+    left_out : counts what is not read of files, by what one and several are called with their
+        verb, as for ``count_noun``.
     """
 
-    def __init__(self, path: Path, name: str, reading: Reading, left_out: Counter[str]) -> None:
+    def __init__(
+        self, path: Path, name: str, reading: Reading, left_out: Counter[tuple[str, str]]
+    ) -> None:
         self.path, self.name, self.left_out = path, name, left_out
         self._reading = reading
 
@@ -121,8 +124,9 @@ class Opened:
             encoding = guess_encoding(data.splitlines())
             if encoding != "utf-8":
                 self.note(f"{self.name}: read as {encoding}. Another one: --encoding NAME")
-        text, problem = decode(data, first=True)
-        if encoding.lower() not in ("utf-8", "utf8", "utf-8-sig"):
+        if is_utf8(encoding):
+            text, problem = decode(data, first=True)
+        else:
             text, problem = decode_text(data, encoding)
         if problem:
             raise UnreadableError(problem)

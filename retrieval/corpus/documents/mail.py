@@ -13,7 +13,7 @@ from retrieval.corpus.documents.html import add_html
 
 __all__ = ["read_eml", "read_mbox"]
 
-_ATTACHMENT = "attachment of an e-mail"
+_ATTACHMENT = ("attachment of an e-mail is", "attachments of e-mails are")
 
 
 def read_eml(file: Opened) -> Iterator[FileText]:

@@ -13,6 +13,7 @@ from retrieval.corpus.documents.registry import FORMATS, find_format
 from retrieval.corpus.roots import Wanted
 from retrieval.corpus.values import Reading, Row
 from retrieval.errors import MillpondError, RecordError
+from retrieval.plurals import count_noun
 
 __all__ = ["DocumentFile", "file_rows"]
 
@@ -49,7 +50,7 @@ class DocumentFile:
 
 def file_rows(files: Sequence[DocumentFile], reading: Reading) -> Iterator[Row | RecordError]:
     """Yield the documents of files, and what cannot be read of them."""
-    left_out: Counter[str] = Counter()
+    left_out: Counter[tuple[str, str]] = Counter()
     for file in files:
         try:
             modified = datetime.fromtimestamp(int(file.path.stat().st_mtime), UTC).isoformat()
@@ -69,9 +70,9 @@ def file_rows(files: Sequence[DocumentFile], reading: Reading) -> Iterator[Row |
             kind = FORMATS[find_format(file.inside)].name
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             yield RecordError(file.name, None, f"cannot be read as {kind} ({reason})")
-    for what, count in left_out.items():
+    for (one, several), count in left_out.items():
         if count:
-            reading.note(f"{count:,} {what}{'s are' if count > 1 else ' is'} not read.")
+            reading.note(f"{count_noun(count, one, several)} not read.")
 
 
 def _to_row(file: DocumentFile, found: FileText, modified: str) -> Row:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import zipfile
+from email.message import EmailMessage
 
 import fpdf
 import openpyxl
@@ -76,6 +77,18 @@ def test_nothing_else_is_read(documents):
     everything = " ".join(document.text for document in found.values())
     for left_out in ("trap", "About", "Imprint", "secret", "Contents", "tags:"):
         assert left_out not in everything
+
+
+def test_several_attachments_are_counted_as_several(tmp_path):
+    letter = EmailMessage()
+    letter["subject"] = "Wheels"
+    letter.set_content("See both pictures.")
+    for name in ("one.png", "two.png"):
+        letter.add_attachment(b"bytes", maintype="image", subtype="png", filename=name)
+    (tmp_path / "letter.eml").write_bytes(letter.as_bytes())
+    corpus = read_corpus(tmp_path / "letter.eml")
+    assert [document.title for document in corpus] == ["Wheels"]
+    assert corpus.notes == ("2 attachments of e-mails are not read.",)
 
 
 def test_what_files_say_of_themselves_is_metadata(documents):
