@@ -13,6 +13,7 @@ from cli.commands.compare import compare
 from cli.commands.conform import conform
 from cli.commands.distill import distill
 from cli.commands.doctor import doctor
+from cli.commands.duplicates import duplicates
 from cli.commands.embed import embed
 from cli.commands.exchange import export_results, import_results
 from cli.commands.importing import import_
@@ -54,6 +55,7 @@ COMMANDS = (
     reindex,
     tune,
     info,
+    duplicates,
     check,
     serve,
     mcp,

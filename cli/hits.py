@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ _SNIPPET_LINES = 2
 _PIPED_SNIPPET_CELLS = 160
 _INDENT = "    "
 _NARROWEST_TITLE = 10
+_SENTENCE = re.compile(r"[.!?\u2026]\s+|[\u3002\uff01\uff1f]|\n\s*")
+_BEFORE_SNIPPET = 10
+_PLACES_COMPARED = 200
 
 
 def print_hits(
@@ -78,12 +82,31 @@ def lay_out(hit: Hit, width: int | None) -> Iterator[str]:
     if place:
         yield _INDENT + (place if width is None else truncate(place, width - len(_INDENT)))
     room = (width or _PIPED_SNIPPET_CELLS + len(_INDENT)) - len(_INDENT)
-    start = collapse(hit.text[: 8 * room])
-    for line in wrap(start, room, _SNIPPET_LINES if width else 1):
+    lines = _SNIPPET_LINES if width else 1
+    start = _find_snippet(hit.text, hit.matched, lines * room)
+    shown = ("… " if start else "") + collapse(hit.text[start : start + 8 * room])
+    for line in wrap(shown, room, lines):
         yield _INDENT + line
     why = explain(hit)
     if width is not None and why:
         yield _INDENT + truncate(why, room)
+
+
+def _find_snippet(text: str, matched: Sequence[str], room: int) -> int:
+    """Return where to begin: at the start, or at the sentence that shows more of these words."""
+    words = "|".join(re.escape(word) for word in sorted(matched, key=len, reverse=True))
+    places = [(found.start(), found[0]) for found in re.finditer(words, text)] if words else []
+
+    def count(start: int) -> int:
+        last = start + room - _BEFORE_SNIPPET
+        return len({word.casefold() for place, word in places if start <= place < last})
+
+    starts = [0]
+    for place, _ in places[:_PLACES_COMPARED]:
+        before = text[max(0, place - room // 2) : place]
+        sentence = max((end.end() for end in _SENTENCE.finditer(before)), default=None)
+        starts.append(place - len(before) + sentence if sentence is not None else 0)
+    return max(starts, key=count)  # the first of equals
 
 
 def name_place(hit: Hit) -> str:

@@ -339,8 +339,8 @@ def report_recall(manifest: Manifest, folder: Path) -> None:
     )
 
 
-def report_change(change: Change, folder: Path, seconds: float) -> None:
-    """Report in one line what a change did, and the recall now."""
+def report_change(change: Change, folder: Path, seconds: float, label: str = "") -> None:
+    """Report in one line, which begins with ``label``, what a change did, and the recall now."""
     counts = {
         "added": change.added,
         "replaced": change.replaced,
@@ -353,14 +353,12 @@ def report_change(change: Change, folder: Path, seconds: float) -> None:
     if change.compacted:
         done.append("compacted")
     text = ", ".join(done)
-    message(
-        f"{text[0].upper()}{text[1:]} in {format_seconds(seconds)}: {folder} holds "
-        f"{count_rows(change.manifest)}."
-    )
+    text = label + text if label else text[0].upper() + text[1:]
+    message(f"{text} in {format_seconds(seconds)}: {folder} holds {count_rows(change.manifest)}.")
     if change.postponed:
         warn(f"The deleted rows stay on disk for now, since compaction failed: {change.postponed}")
     blank = describe_blank(change.manifest)
     if blank and (change.added or change.replaced):
         message(f"{blank}.")
-    if change.added or change.replaced or change.relabelled or change.deleted:
+    if change.count:
         report_recall(change.manifest, folder)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
     from indexes import Change, Manifest
     from retrieval import Corpus, Document
+    from retrieval.corpus.values import StoredFiles
 
 __all__ = [
     "CorpusArgument",
@@ -27,6 +28,7 @@ __all__ = [
     "Fields",
     "IdOption",
     "Reading",
+    "SqlOption",
     "TemplateOption",
     "TextOption",
     "TitleOption",
@@ -45,8 +47,9 @@ CorpusArgument = Annotated[
     typer.Argument(
         metavar="CORPUS",
         help="A .jsonl, .csv, .tsv or .parquet file, a BEIR folder, files of text, Markdown, HTML, "
-        "PDF, DOCX, EPUB, e-mail, notebooks or code, a folder of them, - for JSON lines on stdin, "
-        "or python-stdlib (built in).",
+        "PDF, DOCX, EPUB, e-mail, notebooks or code, a folder of them, an address (https://, "
+        "s3://, gs://, hf://datasets/OWNER/NAME), - for JSON lines on stdin, or python-stdlib "
+        "(built in).",
     ),
 ]
 IdOption = Annotated[
@@ -94,6 +97,17 @@ EncodingOption = Annotated[
     ),
 ]
 
+SqlOption = Annotated[
+    str,
+    typer.Option(
+        "--sql",
+        metavar="QUERY",
+        help="CORPUS is a database: a file of SQLite or DuckDB, or postgresql://USER@HOST/DB. Its "
+        "documents are what this SELECT finds.",
+        show_default=False,
+    ),
+]
+
 
 @dataclass(frozen=True)
 class Fields:
@@ -104,6 +118,7 @@ class Fields:
     text: str = ""
     template: str = ""
     encoding: str = ""
+    sql: str = ""
 
     def read(
         self,
@@ -128,6 +143,7 @@ class Fields:
             text=self.text,
             text_template=self.template,
             encoding=self.encoding,
+            sql=self.sql,
             types=None if manifest is None else manifest.schema.type_names,
             earlier=None if manifest is None else manifest.layout or {},
         )
@@ -144,6 +160,7 @@ class Reading:
     encoding : of text files, as it was typed.
     advice : what reads long documents whole; by default --passages.
     changes : whether only documents that ``count_embedded`` is told of are embedded.
+    told : lines that need not be printed; afterwards those of this corpus.
 
     Attributes
     ----------
@@ -160,6 +177,7 @@ class Reading:
         encoding: str = "",
         advice: str = "",
         changes: bool = False,
+        told: set[str] | None = None,
     ) -> None:
         self._changes = changes
         self.count, self.question = 0, ""
@@ -171,11 +189,18 @@ class Reading:
         self._tokens = passages.get(TOKENS, 0)
         self._longest_title = -1  # an empty one is looked at too
         self._warned = not passages
-        self._told: set[str] = set()
+        self._told = set() if told is None else told
         self._coverage = _count_nothing(encoder, passages)
 
     def __iter__(self) -> Iterator[Document]:
-        for document in self._documents:
+        return self._look_at(self._documents)
+
+    def since(self, files: StoredFiles) -> Iterator[Document]:
+        """Iterate without the files that an index holds as they are now; see ``Corpus.since``."""
+        return self._look_at(self._source.since(files))
+
+    def _look_at(self, documents: Iterable[Document]) -> Iterator[Document]:
+        for document in documents:
             if self.count == 0:
                 self.tell()
             self.count += 1
@@ -210,10 +235,20 @@ class Reading:
                 self._told.add(note)
                 message(note)
 
-    def report(self) -> None:
-        """Print what is known after the last document."""
+    def report(self, *, each_bad: bool = False) -> None:
+        """Print what is known after the last document; ``each_bad`` for a line for a bad file."""
         self.tell()
-        warn_skipped(self._source)
+        if each_bad:
+            for line in self._source.first_skipped:
+                if line not in self._told:
+                    warn(f"{line}. What the index holds of it stays.")
+            more = self._source.skipped - len(self._source.first_skipped)
+            if more:
+                warn(f"{more:,} more could not be read.")
+        else:
+            warn_skipped(self._source)
+        self._told.clear()
+        self._told.update(self._source.notes, self._source.first_skipped)
         warn_cut(self._coverage, advice=self._advice)
 
     def _check(self, document: Document) -> None:

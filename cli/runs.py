@@ -80,6 +80,7 @@ def _answer_all(
         mode=asked.mode,
         fusion=asked.fusion,
         weight=asked.weight,
+        distinct=asked.distinct,
     )
 
 

@@ -33,6 +33,7 @@ class Choices:
     mode: str | None = None
     fusion: str = "convex"
     weight: float | None = None
+    distinct: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Search:
             mode=asked.mode,
             fusion=asked.fusion,
             weight=asked.weight,
+            distinct=asked.distinct,
         )
         if not hits and self.blend.mode == "lexical":
             message("No document has a word of the text. Another mode looks for its meaning.")

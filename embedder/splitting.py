@@ -22,9 +22,11 @@ SENTENCE_END = re.compile(
 )
 """Stops before a blank, those of Chinese and Japanese anywhere, quotes and brackets after them,
 and the end of a line."""
+PARAGRAPH_END = re.compile(r"\S(?=[^\S\n]*\n[^\S\n]*\n)")
 BLANK = re.compile(r"(?<=\S)(?=\s)")
-LATE_SHARE = 5
-"""A passage may end early, at a sentence or a blank, within its last fifth."""
+ENDS = ((PARAGRAPH_END, 2), (SENTENCE_END, 3), (BLANK, 5))
+"""Where a passage may end early, and within which of its shares: a paragraph within its last half,
+a sentence within its last third, a word within its last fifth. The first that is found counts."""
 CHARACTERS_PER_TOKEN = 8
 """Text tokenised at first to find the end of a passage, per token of it; twice the usual."""
 JOINER = "\u200d"
@@ -34,8 +36,9 @@ class PassageSplitter:
     """Cuts a text into passages of at most ``tokens`` tokens; is a ``Splitter``.
 
     A passage begins ``overlap`` tokens before the last one ended, or a little later, at the next
-    blank. It ends after a sentence or before a blank if one lies in its last fifth, never between
-    a letter and its accents or within joined emoji. Reads a text of any length in memory that
+    blank. It ends after a paragraph if one ends in its last half, else after a sentence in its last
+    third, else before a blank in its last fifth, and never between a letter and its accents or
+    within joined emoji. Reads a text of any length in memory that
     depends on ``tokens`` alone.
 
     Parameters
@@ -117,8 +120,8 @@ class PassageSplitter:
 
     def _settle(self, text: str, start: int, least: int, stop: int) -> int:
         """Return where a reader would end the passage, beyond ``least`` and not beyond ``stop``."""
-        early = max(least, stop - (stop - start) // LATE_SHARE)
-        for pattern in (SENTENCE_END, BLANK):
+        for pattern, share in ENDS:
+            early = max(least, stop - (stop - start) // share)
             ends = [found.end() for found in pattern.finditer(text, early, stop + 1)]
             place = max((end for end in ends if early < end <= stop), default=None)
             if place is not None and self.count(text[start:place]) <= self.tokens:

@@ -18,7 +18,7 @@ import numpy as np
 
 from indexes.backends.registry import backend_of
 from indexes.build import build_index
-from indexes.search.fetching import document_key, look_up
+from indexes.search.fetching import document_key, look_up, rows_of_files, stored_files
 from indexes.search.selection import Where
 from indexes.snapshot import verify_files
 from indexes.storage.manifest import MANIFEST_NAME, VECTORS_NAME, Manifest
@@ -27,10 +27,11 @@ from indexes.transaction import Transaction
 from indexes.writing import Encoded, IndexConfig, check_encoded, plan_of, stage_rows
 from retrieval import Document, Encoder, Progress, Scalar, check_fingerprints
 from retrieval.corpus.reading import IdSet
+from retrieval.corpus.values import StoredFiles
 from retrieval.errors import DuplicateIdError, UsageError
 from retrieval.filters.schema import write_list
 from retrieval.passages import Splitter, plain_passage_id, read_passages
-from retrieval.protocols import Mask, no_progress
+from retrieval.protocols import Mask, Rows, no_progress
 
 __all__ = ["Change", "Merge", "check_fit", "delete_rows", "find_ids"]
 
@@ -63,6 +64,11 @@ class Change:
     missing: int = 0
     compacted: bool = False
     postponed: str = ""
+
+    @property
+    def count(self) -> int:
+        """How many documents are not as they were."""
+        return self.added + self.replaced + self.relabelled + self.deleted
 
 
 def find_ids(transaction: Transaction, where: Where) -> list[str]:
@@ -118,7 +124,8 @@ class Merge:
     config : see ``IndexConfig``.
     split : what cut the documents of this index into passages, if it was cut.
     replaces : whether a document that is stored with other content is replaced, or refused.
-    delete_missing : whether documents that the corpus does not hold are deleted.
+    delete_missing : whether documents that the corpus does not hold are deleted; those of files
+        that cannot be read stay.
     """
 
     transaction: Transaction
@@ -146,6 +153,9 @@ class Merge:
         self._embedded = getattr(documents, "count_embedded", None)
         live = snapshot.rows.everything.mask
         unseen = np.ones(manifest.rows, np.bool_) if live is None else live.copy()
+        files = StoredFiles(stored_files(snapshot))
+        since = getattr(documents, "since", None)
+        stream = iter(documents) if since is None else since(files)
         staging = self.transaction.stage(
             self._plan(),
             source=self.config.source,
@@ -155,21 +165,28 @@ class Merge:
         stage_rows(
             self.transaction,
             staging,
-            self._new_rows(documents, unseen, progress),
+            self._new_rows(stream, unseen, progress),
             self._encode,
             self.config,
             progress=no_progress,
             resumed=resumed,
         )
+        unread = rows_of_files(snapshot, files.unread)
+        self._done.unchanged += len(self._document_ids(np.flatnonzero(unread)))
         if self.delete_missing:
-            missing = snapshot.documents.ids(np.flatnonzero(unseen))
-            key = document_key(manifest)
-            self._done.deleted += len({key(name) if key else name for name in missing.values()})
-            self._dead.update(missing)
+            unseen &= ~(unread | rows_of_files(snapshot, files.failed))
+            missing = np.flatnonzero(unseen)
+            self._done.deleted += len(self._document_ids(missing))
+            self._dead.update(missing.tolist())
         self._done.manifest = _publish(
             self.transaction, self._dead, staging, _describe(manifest, documents)
         )
         return self._done
+
+    def _document_ids(self, rows: Rows) -> set[str]:
+        key = document_key(self.transaction.snapshot.manifest)
+        stored = self.transaction.snapshot.documents.ids(rows).values()
+        return {key(name) if key else name for name in stored}
 
     def _plan(self) -> dict[str, Scalar]:
         state = (self.transaction.folder / MANIFEST_NAME).read_bytes()
@@ -181,12 +198,12 @@ class Merge:
         }
 
     def _new_rows(
-        self, documents: Iterable[Document], unseen: Mask, progress: Progress
+        self, stream: Iterator[Document], unseen: Mask, progress: Progress
     ) -> Iterator[Document]:
         """Yield the rows to be stored; note what they replace, and which rows were named."""
         snapshot = self.transaction.snapshot
         stored_documents, lookup = snapshot.documents, look_up(snapshot)
-        stream, ids = iter(documents), IdSet()
+        ids = IdSet()
         number = 0
         while batch := list(islice(stream, BATCH)):
             found = lookup.find([document.doc_id for document in batch])

@@ -90,6 +90,7 @@ class IndexGroup:
         mode: str | None = None,
         fusion: str = "convex",
         weight: float | None = None,
+        distinct: bool = False,
     ) -> list[list[Hit]]:
         """Return at most k hits per query, best first; as ``Index.search``, without an encoder.
 
@@ -100,7 +101,7 @@ class IndexGroup:
             self._named,
             queries,
             k,
-            Blend(mode, fusion, weight),
+            Blend(mode, fusion, weight, distinct),
             encode=self._cannot_encode,
             with_text=with_text,
             where=where,

@@ -198,6 +198,7 @@ class Index:
         mode: str | None = None,
         fusion: str = "convex",
         weight: float | None = None,
+        distinct: bool = False,
     ) -> list[Hit]: ...
 
     @overload
@@ -212,6 +213,7 @@ class Index:
         mode: str | None = None,
         fusion: str = "convex",
         weight: float | None = None,
+        distinct: bool = False,
     ) -> list[list[Hit]]: ...
 
     def search(
@@ -225,6 +227,7 @@ class Index:
         mode: str | None = None,
         fusion: str = "convex",
         weight: float | None = None,
+        distinct: bool = False,
     ) -> list[Hit] | list[list[Hit]]:
         """Return at most k hits per query, best first; one list of hits for a single text.
 
@@ -243,6 +246,8 @@ class Index:
         fusion : "convex" or "rrf"; see ``indexes.search.hybrid.fuse``.
         weight : of the dense arm in a convex fusion, 0 to 1; by default the one that ``tune`` has
             kept in the index, else ``retrieval.blend.DEFAULT_WEIGHT``.
+        distinct : whether of documents whose vectors have a cosine of
+            ``indexes.search.duplicates.ALIKE`` or more only the best is a hit.
 
         Raises
         ------
@@ -262,12 +267,13 @@ class Index:
                 mode=mode,
                 fusion=fusion,
                 weight=weight,
+                distinct=distinct,
             )[0]
         return search_named(
             [("", self.snapshot)],
             queries,
             k,
-            Blend(mode, fusion, weight),
+            Blend(mode, fusion, weight, distinct),
             encode=lambda texts: self._needed_encoder().encode_queries(texts),
             with_text=with_text,
             where=where,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from indexes.storage.staging import Staging
 from indexes.storage.vectors import VECTOR_TYPES, find_bad_row
 from indexes.transaction import Transaction, begin, check_target, storage_errors
 from retrieval import Document, Encoder, Progress, Scalar, Vectors, read_corpus
+from retrieval.corpus.records import read_documents
 from retrieval.errors import EmptyCorpusError, UnknownNameError, UsageError, VectorError
 from retrieval.passages import Splitter, read_passages
 from retrieval.protocols import no_progress
@@ -38,8 +39,9 @@ __all__ = [
 
 CHUNK_CHARACTERS = 16 * 2**20
 
-Source: TypeAlias = Iterable[Document] | str | Path
-"""Documents, read once in bounded memory; or what ``read_corpus`` reads, by name."""
+Source: TypeAlias = Iterable[Document] | Iterable[Mapping[str, Any]] | str | Path
+"""Documents, or dicts with ``id``, ``text`` and ``title``, read once in bounded memory; or what
+``read_corpus`` reads, by name."""
 
 Encoded: TypeAlias = Iterator[tuple[Sequence[Document], Vectors]]
 """Chunks of documents, in order, each with its vectors float32 (N, D)."""
@@ -113,7 +115,9 @@ def read_source(
     """
     chosen = config or IndexConfig()
     if not isinstance(corpus, str | Path):
-        return corpus, chosen
+        if hasattr(corpus, "layout"):  # a Corpus, or what counts its documents
+            return cast("Iterable[Document]", corpus), chosen
+        return read_documents(chosen.source, corpus), chosen
     if made is None:
         documents = read_corpus(corpus)
     else:

@@ -33,6 +33,7 @@ class Blend:
     fusion : "convex", a weighted mean of scores; or "rrf", a sum of reciprocal ranks.
     weight : the dense arm's share in a convex fusion, 0 to 1; None for the one that the index
         keeps, else ``DEFAULT_WEIGHT``.
+    distinct : whether of documents that are nearly the same only the best is a hit.
 
     Raises
     ------
@@ -43,6 +44,7 @@ class Blend:
     mode: str | None = None
     fusion: str = "convex"
     weight: float | None = None
+    distinct: bool = False
 
     def __post_init__(self) -> None:
         """Check names and range, and that they go together."""

@@ -136,12 +136,13 @@ class VectorIndex(Protocol):
         mode: str | None = None,
         fusion: str = "convex",
         weight: float | None = None,
+        distinct: bool = False,
     ) -> list[list[Hit]]:
         """Return, for each query, at most k hits, best first.
 
         Equal scores are ordered by document id. With ``with_text=False`` hits carry ids and
         scores only. ``where`` is a filter on metadata, as text or as ``parse_filter`` reads it.
         ``queries`` are vectors (Q, D), and ``texts`` what they were made from; or, in mode
-        "lexical", texts. ``mode``, ``fusion`` and ``weight`` are those of ``Blend``.
+        "lexical", texts. ``mode``, ``fusion``, ``weight`` and ``distinct`` are those of ``Blend``.
         """
         ...

@@ -172,11 +172,12 @@ class Retriever:
         mode: str | None = None,
         fusion: str = "convex",
         weight: float | None = None,
+        distinct: bool = False,
     ) -> list[Hit]:
         """Return the k best hits for one text, best first, among documents that ``where`` lets in.
 
-        ``mode`` ("hybrid", "dense" or "lexical"), ``fusion`` ("convex" or "rrf") and ``weight``
-        are those of ``Index.search``.
+        ``mode`` ("hybrid", "dense" or "lexical"), ``fusion`` ("convex" or "rrf"), ``weight`` and
+        ``distinct`` are those of ``Index.search``.
 
         Raises
         ------
@@ -184,7 +185,7 @@ class Retriever:
             the mode needs, or the weight is outside 0 to 1.
         """
         _check_k(k)
-        ask = self._prepare([text], Blend(mode, fusion, weight))
+        ask = self._prepare([text], Blend(mode, fusion, weight, distinct))
         if self.reranker is None:
             return ask(k, where=where)[0]
         return rerank(self.reranker, text, ask(max(k, self.candidates), where=where)[0], k)
@@ -199,6 +200,7 @@ class Retriever:
         mode: str | None = None,
         fusion: str = "convex",
         weight: float | None = None,
+        distinct: bool = False,
         batch: int = 256,
     ) -> Iterator[tuple[Query, list[Hit]]]:
         """Yield each query with its k best hits, holding two batches of queries in memory.
@@ -207,7 +209,7 @@ class Retriever:
         options are those of ``search``.
         """
         _check_k(k)
-        reranker, blend = self.reranker, Blend(mode, fusion, weight)
+        reranker, blend = self.reranker, Blend(mode, fusion, weight, distinct)
         wanted, with_text = (k, with_text) if reranker is None else (max(k, self.candidates), True)
         stream = iter(queries)
         with ThreadPoolExecutor(1, thread_name_prefix="millpond-search") as pool:
@@ -236,6 +238,7 @@ class Retriever:
             "mode": blend.mode,
             "fusion": blend.fusion,
             "weight": blend.weight,
+            **({"distinct": True} if blend.distinct else {}),
         }
         if (blend.mode or self.index.modes[0]) == LEXICAL:
             return partial(self.index.search, texts, **choices)

@@ -130,6 +130,7 @@ class Hit:
     passage : which part of the document ``text`` is; None where documents are whole, or if texts
         were not requested.
     first_stage : score and rank of the search, where a reranker has given ``score`` and ``rank``.
+    row : of the index, where it is known, else -1; another state of the index may differ.
     """
 
     rank: int
@@ -143,6 +144,7 @@ class Hit:
     index: str = ""
     first_stage: ArmScore | None = None
     passage: Passage | None = None
+    row: int = field(default=-1, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -27,6 +27,7 @@ from cli.reading import (
     Fields,
     IdOption,
     Reading,
+    SqlOption,
     TemplateOption,
     TextOption,
     TitleOption,
@@ -37,6 +38,7 @@ from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
     from indexes import Change, Manifest
+    from retrieval import Corpus
 
 __all__ = ["COMPACT_SHARE", "FolderArgument", "add", "delete", "update"]
 
@@ -82,6 +84,32 @@ class Embedding:
     url: str | None
     ask_key: bool
     trust: bool
+    delete_missing: bool = False
+    watch: bool = False
+
+    def read(self, manifest: Manifest) -> Corpus:
+        """Return the corpus, read as the one that the index was made of.
+
+        Raises
+        ------
+        UsageError : documents whose records are skipped would be deleted, or what is to be watched
+            is no folder of documents.
+        """
+        from retrieval.errors import UsageError
+
+        skip_bad = self.skip_bad or self.watch
+        found = self.fields.read(self.corpus, skip_bad=skip_bad, manifest=manifest)
+        if self.watch and not (found.only_files and all(Path(c).is_dir() for c in self.corpus)):
+            raise UsageError(
+                f"--watch follows folders of documents, and {found.name} is something else. Leave "
+                "it out, or name a folder."
+            )
+        if self.delete_missing and self.skip_bad and not found.only_files:
+            raise UsageError(
+                "--delete-missing would delete the documents whose records --skip-bad skips. Leave "
+                "one of them out."
+            )
+        return found
 
 
 def embed_change(asked: Embedding, carry: Carry) -> None:
@@ -89,19 +117,15 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
 
     Everything that can be checked without the model is checked before it is loaded.
     """
+    from cli.watching import check_watching, watch
     from embedder.loading import load_for_index
-    from indexes import Index, IndexConfig, read_manifest
-    from retrieval.plurals import count_noun
+    from indexes import read_manifest
 
+    if asked.watch:
+        check_watching()
     use_stored_server(asked.folder, asked.url, asked.ask_key)
     manifest = read_manifest(asked.folder)
-    source = asked.fields.read(asked.corpus, skip_bad=asked.skip_bad, manifest=manifest)
-    config = IndexConfig(
-        corpus_name=source.name,
-        reading={"skip_bad": asked.skip_bad},
-        restart=asked.restart,
-        compact_share=asked.compact_at,
-    )
+    source = asked.read(manifest)
     if "-" not in asked.corpus:
         next(iter(source), None)  # an empty or wholly unreadable corpus shows here
     made = manifest.fingerprint
@@ -116,6 +140,45 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
         trust_remote_code=asked.trust,
     )
     _check_model(asked, manifest, encoder)
+    told: set[str] = set()
+    _carry_out(asked, carry, source, encoder, told)
+    note_untrained(encoder)
+    if not asked.watch:
+        return
+    if not asked.delete_missing:
+        message("Documents of files that go away stay in the index; --delete-missing deletes them.")
+    rounds = replace(asked, restart=True)  # what an earlier round left is of other files
+
+    def again(label: str) -> None:
+        source = rounds.read(read_manifest(asked.folder))
+        _carry_out(rounds, carry, source, encoder, told, label)
+
+    watch(asked.folder, asked.corpus, again)
+
+
+def _carry_out(
+    asked: Embedding,
+    carry: Carry,
+    source: Corpus,
+    encoder: LoadedEncoder,
+    told: set[str],
+    label: str | None = None,
+) -> None:
+    """Change the index and report what was done, in one line that begins with ``label``.
+
+    With a label, a round that changed nothing is not reported. ``told`` are lines that were printed
+    in the round before, and need not be again.
+    """
+    from indexes import Index, IndexConfig, read_manifest
+    from retrieval.plurals import count_noun
+
+    manifest = read_manifest(asked.folder)
+    config = IndexConfig(
+        corpus_name=source.name,
+        reading={"skip_bad": asked.skip_bad or asked.watch},
+        restart=asked.restart,
+        compact_share=asked.compact_at,
+    )
     split = load_splitter(encoder, manifest.passages)
     noun = "passage" if split else "document"
     started = time.monotonic()
@@ -123,7 +186,13 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
         encoding = asked.fields.encoding or (manifest.layout or {}).get("encoding", "")
         advice = "index the corpus again with --passages N to embed all of each"
         reading = Reading(
-            source, encoder, manifest.passages, encoding=encoding, advice=advice, changes=True
+            source,
+            encoder,
+            manifest.passages,
+            encoding=encoding,
+            advice=advice,
+            changes=True,
+            told=told,
         )
         change = carry(
             Index.open(asked.folder, ReportingEncoder(encoder, advance)),
@@ -134,10 +203,10 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
                 f"Continuing: {count_noun(rows, f'{noun} was', f'{noun}s were')} stored before."
             ),
         )
-    report_change(change, asked.folder, time.monotonic() - started)
-    reading.report()
+    if label is None or change.count:
+        report_change(change, asked.folder, time.monotonic() - started, label or "")
+    reading.report(each_bad=asked.watch)
     warn_changed_types(manifest, change, asked.folder)
-    note_untrained(encoder)
 
 
 def _check_model(asked: Embedding, manifest: Manifest, encoder: LoadedEncoder) -> None:
@@ -166,6 +235,7 @@ def add(
     text: TextOption = "",
     text_template: TemplateOption = "",
     encoding: EncodingOption = "",
+    sql: SqlOption = "",
     restart: RestartOption = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
@@ -191,7 +261,7 @@ def add(
     asked = Embedding(
         folder,
         corpus,
-        Fields(doc_id, title, text, text_template, encoding),
+        Fields(doc_id, title, text, text_template, encoding, sql),
         model,
         device,
         speed,
@@ -212,6 +282,14 @@ def update(
         bool,
         typer.Option("--delete-missing", help="Also delete every document that is not in CORPUS."),
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Stay, and do it again whenever files of the folder change, until Ctrl-C. Files "
+            "that cannot be read are named and skipped.",
+        ),
+    ] = False,
     model: IndexModelOption = None,
     skip_bad: SkipBadOption = False,
     doc_id: IdOption = "",
@@ -219,6 +297,7 @@ def update(
     text: TextOption = "",
     text_template: TemplateOption = "",
     encoding: EncodingOption = "",
+    sql: SqlOption = "",
     restart: RestartOption = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
     device: DeviceOption = None,
@@ -230,27 +309,22 @@ def update(
     """Add new documents and replace changed ones.
 
     Documents are identified by id. One whose text is unchanged is not embedded again; if only its
-    metadata changed, it is relabelled and keeps its vector. Readers see the whole change or none of
-    it. If a run is killed, the same command continues from what it had embedded.
+    metadata changed, it is relabelled and keeps its vector. Files whose time and size are those of
+    the index are not even read. Readers see the whole change or none of it. If a run is killed, the
+    same command continues from what it had embedded.
 
     \b
     Examples:
       millpond update my-index changed.jsonl
       millpond update my-index corpus.jsonl --delete-missing
+      millpond update my-index notes --watch --delete-missing
     """
     from indexes import Index
-    from retrieval.errors import UsageError
-
-    if delete_missing and skip_bad:
-        raise UsageError(
-            "--delete-missing would delete the documents whose records --skip-bad skips. Leave "
-            "one of them out."
-        )
 
     asked = Embedding(
         folder,
         corpus,
-        Fields(doc_id, title, text, text_template, encoding),
+        Fields(doc_id, title, text, text_template, encoding, sql),
         model,
         device,
         speed,
@@ -260,6 +334,8 @@ def update(
         url,
         ask_key,
         trust_remote_code,
+        delete_missing,
+        watch,
     )
     embed_change(asked, partial(Index.update, delete_missing=delete_missing))
 

@@ -47,6 +47,7 @@ from cli.reading import (
     Fields,
     IdOption,
     Reading,
+    SqlOption,
     TemplateOption,
     TextOption,
     TitleOption,
@@ -104,6 +105,7 @@ def index(
     text: TextOption = "",
     text_template: TemplateOption = "",
     encoding: EncodingOption = "",
+    sql: SqlOption = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the index that DIR holds.")
     ] = False,
@@ -143,7 +145,7 @@ def index(
     flags = QdrantFlags(url, store, ask_key)
     options = read_qdrant_options(backend, factory, flags, out.resolve().name)
     described = configured_backend(replace(options, overwrite=overwrite)) if options else None
-    fields = Fields(doc_id, title, text, text_template, encoding)
+    fields = Fields(doc_id, title, text, text_template, encoding, sql)
     source = fields.read(corpus, skip_bad=skip_bad, limit=limit)
     config = IndexConfig(
         backend=backend,

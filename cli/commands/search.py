@@ -88,6 +88,14 @@ def search(
             show_default="what 'millpond tune' found, else the default of docs/hybrid.md",
         ),
     ] = None,
+    distinct: Annotated[
+        bool,
+        typer.Option(
+            "--distinct",
+            help="Of documents that are nearly the same ('millpond duplicates' lists them), show "
+            "only the best.",
+        ),
+    ] = False,
     json: JsonOption = False,
     queries: Annotated[
         str | None,
@@ -173,6 +181,7 @@ def search(
         mode.value if mode else None,
         fusion.value,
         weight,
+        distinct,
     )
     if candidates is not None and rerank is None:
         from retrieval.errors import UsageError

@@ -210,6 +210,7 @@ class ServedIndex:
             mode=blend.mode,
             fusion=blend.fusion,
             weight=blend.weight,
+            **({"distinct": True} if blend.distinct else {}),
         )
 
 

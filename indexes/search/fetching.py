@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from indexes.search.selection import IdLookup
 from indexes.snapshot import Snapshot
-from indexes.storage.manifest import Manifest
+from indexes.storage.manifest import Manifest, millpond_version
 from retrieval.passages import read_passage, split_passage_id
+from retrieval.protocols import Mask
 from retrieval.types import Document, Passage
 
-__all__ = ["Fetcher", "document_key", "look_up"]
+__all__ = ["Fetcher", "document_key", "look_up", "rows_of_files", "stored_files"]
+
+FILE_FIELDS = ("path", "modified", "size_bytes")
 
 
 class Fetcher:
@@ -45,6 +50,33 @@ def look_up(snapshot: Snapshot) -> IdLookup:
 def document_key(manifest: Manifest) -> Callable[[str], str] | None:
     """Return what turns a stored id into its document's; None where they are the same."""
     return (lambda stored_id: split_passage_id(stored_id)[0]) if manifest.passages else None
+
+
+def stored_files(snapshot: Snapshot) -> dict[str, tuple[int, int]]:
+    """Return when each file was modified, in microseconds since 1970, and its size, by its id.
+
+    None of an index that another millpond wrote, whose readers may give other texts.
+    """
+    fields = snapshot.rows.columns(FILE_FIELDS)
+    if fields is None or snapshot.manifest.millpond != millpond_version():
+        return {}
+    found: dict[str, tuple[int, int]] = {}
+    mixed = set()
+    for row in fields.group_by(list(FILE_FIELDS)).aggregate([]).to_pylist():
+        path, modified, size = (row[name] for name in FILE_FIELDS)
+        mixed.update({path} & found.keys())  # since a part of it could not be read again
+        found[path] = modified, size
+    return {path: found[path] for path in found.keys() - mixed - {None}}
+
+
+def rows_of_files(snapshot: Snapshot, paths: Sequence[str]) -> Mask:
+    """Return bool (N,), True for the live rows that were read from one of these files."""
+    fields = snapshot.rows.columns(FILE_FIELDS[:1]) if paths else None
+    if fields is None or not pa.types.is_large_string(fields["path"].type):
+        return np.zeros(snapshot.rows.rows, np.bool_)
+    wanted = pa.array(paths, pa.large_string())
+    found: Mask = pc.is_in(fields["path"], value_set=wanted).to_numpy()
+    return found
 
 
 def _join(doc_id: str, stored: Sequence[Document]) -> Document:

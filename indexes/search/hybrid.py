@@ -318,6 +318,7 @@ def _make_hits(
                 tuple(matched),
                 part.name,
                 passage=_find_passage(part, document),
+                row=place[1],
             )
         )
     return hits

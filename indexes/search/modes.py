@@ -10,6 +10,7 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
+from indexes.search.duplicates import first_of_alike
 from indexes.search.hybrid import Part, hybrid_search, lexical_search
 from indexes.search.selection import Where
 from indexes.snapshot import Snapshot
@@ -50,6 +51,66 @@ def kept_weight(snapshots: Sequence[Snapshot]) -> float | None:
 
 
 def search_named(
+    named: Named,
+    queries: Vectors | Sequence[str],
+    k: int,
+    blend: Blend,
+    *,
+    encode: Callable[[Sequence[str]], Vectors],
+    with_text: bool = True,
+    where: Where = None,
+    texts: Sequence[str] | None = None,
+    folders: Sequence[Path],
+) -> list[list[Hit]]:
+    """Return at most k hits per query; see ``_search_named``.
+
+    Where they are to be distinct, more are asked for until k are left, or there are no more.
+    """
+    encoded: list[Vectors] = []
+
+    def encode_once(asked: Sequence[str]) -> Vectors:
+        if not encoded:
+            encoded.append(encode(asked))
+        return encoded[0]
+
+    wanted = k
+    while True:
+        found = _search_named(
+            named,
+            queries,
+            wanted,
+            blend,
+            encode=encode_once,
+            with_text=with_text,
+            where=where,
+            texts=texts,
+            folders=folders,
+        )
+        if not blend.distinct:
+            return found
+        kept = [_first_of_alike(named, hits) for hits in found]
+        if all(
+            len(some) >= k or len(every) < wanted for some, every in zip(kept, found, strict=True)
+        ):
+            return [
+                [replace(hit, rank=rank) for rank, hit in enumerate(hits[:k], start=1)]
+                for hits in kept
+            ]
+        wanted *= 2
+
+
+def _first_of_alike(named: Named, hits: Sequence[Hit]) -> list[Hit]:
+    """Return the hits whose vectors are not nearly that of a better one."""
+    if not hits:
+        return []
+    snapshots = dict(named)
+    vectors = np.empty((len(hits), named[0][1].manifest.dimension), np.float32)
+    for place, hit in enumerate(hits):
+        vectors[place] = snapshots[hit.index].stored.rows(np.array([hit.row], np.int64))[0]
+    return [hits[place] for place in first_of_alike(vectors)]
+
+
+def _search_named(
     named: Named,
     queries: Vectors | Sequence[str],
     k: int,

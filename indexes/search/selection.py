@@ -137,6 +137,11 @@ class RowTable:
         mask[self._blank] = False
         return Selection(int(np.count_nonzero(mask)), mask, selection.plan)
 
+    def columns(self, names: Sequence[str]) -> pa.Table | None:
+        """Return these fields of all rows, null for deleted ones; None where one has no column."""
+        known = self._path is not None and set(names) <= self.schema.types.keys()
+        return self._table.select(list(names)) if known else None
+
     @cached_property
     def _table(self) -> pa.Table:
         assert self._path is not None

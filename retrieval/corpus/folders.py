@@ -30,7 +30,7 @@ class Listing:
     files : files that are documents.
     tables : files of records, by ending (``.jsonl``, ``.csv.gz``).
     others : how many other files there are, by ending; "" for names without one.
-    lacking : how many there are of formats whose reader is not installed.
+    lacking : files of formats whose reader is not installed, by ending.
     ignored : how many files and folders a .gitignore lists.
     outside : links to files that do not lie in the folder.
     loops : links that lead to themselves.
@@ -39,7 +39,7 @@ class Listing:
     files: list[str] = field(default_factory=list)
     tables: dict[str, list[str]] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
-    lacking: Counter[str] = field(default_factory=Counter)
+    lacking: dict[str, list[str]] = field(default_factory=dict)
     ignored: int = 0
     outside: int = 0
     loops: list[str] = field(default_factory=list)
@@ -106,7 +106,7 @@ def _sort(root: Path, path: Path, name: str, tables: tuple[str, ...], found: Lis
     elif available(suffix):
         found.files.append(name)
     elif lacking(suffix):
-        found.lacking[suffix] += 1
+        found.lacking.setdefault(suffix, []).append(name)
     elif ending:
         found.tables.setdefault(ending, []).append(name)
     else:

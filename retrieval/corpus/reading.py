@@ -17,7 +17,7 @@ from retrieval.corpus.records import DocumentReader, shorten, to_query
 from retrieval.corpus.roles import Layout, Roles, choose_roles
 from retrieval.corpus.roots import Roots
 from retrieval.corpus.sources import Part, Source, Sources, find_documents, find_queries
-from retrieval.corpus.values import Reading, Row
+from retrieval.corpus.values import Reading, Row, StoredFiles
 from retrieval.errors import DuplicateIdError, EmptyCorpusError, RecordError, UsageError
 from retrieval.types import Document, Query
 
@@ -115,6 +115,7 @@ def read_corpus(
     text: str | Sequence[str] = (),
     text_template: str = "",
     encoding: str = "",
+    sql: str = "",
     types: Mapping[str, str] | None = None,
     earlier: Mapping[str, str] | None = None,
 ) -> Corpus:
@@ -136,6 +137,10 @@ def read_corpus(
     - a folder without such files that holds files of records of one format;
     - ``"-"``: JSON lines from stdin, which can be iterated once;
     - ``"python-stdlib"``: the docstrings of this Python's standard library;
+    - ``https://``, ``s3://`` or ``gs://``: a file, and of a store also a folder or a pattern, read
+      as one of this machine; the id of a document is its address;
+    - ``hf://datasets/OWNER/NAME``, or a file in one: a data set of a model hub, streamed;
+    - with ``sql``: a file of SQLite or DuckDB, or ``postgresql://USER@HOST/DATABASE``;
     - several of these, or a pattern such as ``"docs/*.md"``.
 
     "-" and "python-stdlib" are meant where ``source`` is that very string; a ``Path`` always names
@@ -168,6 +173,7 @@ def read_corpus(
         are joined by line ends.
     text_template : the text with fields in braces, instead of ``text``.
     encoding : of text files, as Python names it.
+    sql : a query whose records are the documents; the source is then the database.
     types : of the fields of an index, by name: a column whose field is a "string" stays text.
     earlier : ``Corpus.layout`` of the documents that an index holds already: what it names is used
         again wherever nothing else is named and the records have those fields.
@@ -187,7 +193,7 @@ def read_corpus(
     if encoding:
         check_encoding(encoding)
     roots = _read_roots(earlier)
-    found = find_documents(source, roots)
+    found = find_documents(source, roots, sql)
     _check_ids(found, earlier)
     if layout and all(part.plain for part in found.parts):
         raise UsageError(
@@ -203,6 +209,7 @@ def read_corpus(
         types=types or {},
         earlier=Layout.from_json(earlier or {}),
         folders=roots.to_json(),
+        reread=bool(encoding) and encoding != (earlier or {}).get("encoding"),
     )
 
 
@@ -302,6 +309,7 @@ class Corpus(_Reader):
         types: Mapping[str, str],
         earlier: Layout,
         folders: str = "[]",
+        reread: bool = False,
     ) -> None:
         super().__init__()
         self._source = source
@@ -312,6 +320,7 @@ class Corpus(_Reader):
         self._encoding = encoding
         self._folders = folders
         self._types = types
+        self._reread = reread
         self._started = False
 
     @property
@@ -352,7 +361,16 @@ class Corpus(_Reader):
         count = self._source.count()
         return count if count is None or self._limit is None else min(count, self._limit)
 
+    @property
+    def only_files(self) -> bool:
+        """Whether all documents are files, or parts of files."""
+        return all(part.files for part in self._source.parts)
+
     def __iter__(self) -> Iterator[Document]:
+        return self.since(StoredFiles())
+
+    def since(self, files: StoredFiles) -> Iterator[Document]:
+        """Iterate without the files that an index holds as they are now; ``files`` lists them."""
         if self._source.once and self._started:
             raise UsageError(
                 f"{self.name} was read already and cannot be read again. "
@@ -361,13 +379,15 @@ class Corpus(_Reader):
         self._started = True
         self._tally = _Tally()
         self._layout = self._earlier
-        rows = chain.from_iterable(map(self._read, self._source.parts))
-        documents = _sieve(self.name, rows, self._tally, skip_bad=self._skip_bad)
+        if self._reread:
+            files.known = {}
+        rows = chain.from_iterable(self._read(part, files) for part in self._source.parts)
+        documents = _sieve(self.name, rows, self._tally, files, skip_bad=self._skip_bad)
         return islice(documents, self._limit)
 
-    def _read(self, part: Part) -> Iterator[_Built]:
+    def _read(self, part: Part, files: StoredFiles) -> Iterator[_Built]:
         """Yield the rows of a part, each with what makes a document of it."""
-        rows = part.rows(Reading(self._tally.note, self._encoding, self._types))
+        rows = part.rows(Reading(self._tally.note, self._encoding, self._types, files))
         if part.plain:
             build = DocumentReader(Roles())
             yield from ((row, build) for row in rows)
@@ -411,7 +431,7 @@ class Queries(_Reader, Iterator[Query]):
         super().__init__()
         reading = Reading(self._tally.note)
         rows = ((row, to_query) for part in source.parts for row in part.rows(reading))
-        self._queries = _sieve(source.name, rows, self._tally, skip_bad=skip_bad)
+        self._queries = _sieve(source.name, rows, self._tally, reading.files, skip_bad=skip_bad)
 
     def __next__(self) -> Query:
         return next(self._queries)
@@ -421,6 +441,7 @@ def _sieve(
     name: str,
     rows: Iterator[tuple[Row | RecordError, Callable[[Row], Record]]],
     tally: _Tally,
+    files: StoredFiles,
     *,
     skip_bad: bool,
 ) -> Iterator[Record]:
@@ -436,7 +457,7 @@ def _sieve(
             tally.bad(record)
         else:
             raise _with_advice(record)
-    if len(seen) == 0:
+    if len(seen) == 0 and not files.unread:
         raise _empty(name, tally)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from retrieval.corpus.values import (
     shorten,
     type_name,
 )
-from retrieval.errors import RecordError
+from retrieval.errors import RecordError, UsageError
 from retrieval.types import Document, Query
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "check_columns",
     "check_distinct",
     "find_unwritable",
+    "read_documents",
     "read_id",
     "shorten",
     "to_query",
@@ -181,6 +182,28 @@ def _fill(template: str, parts: Mapping[str, str]) -> str:
 
     pieces = Formatter().parse(template)
     return "".join(before + (parts[name] if name else "") for before, name, _, _ in pieces)
+
+
+def read_documents(source: str, items: Iterable[object]) -> Iterator[Document]:
+    """Yield documents as they are, and objects with the usual fields as documents.
+
+    Raises
+    ------
+    RecordError : an object lacks the id or the text.
+    UsageError : something is neither.
+    """
+    build = DocumentReader(Roles())
+    for number, item in enumerate(items, start=1):
+        if isinstance(item, Document):
+            yield item
+        elif isinstance(item, Mapping):
+            yield build(Row(source, number, item))
+        else:
+            raise UsageError(
+                f"Number {number} of {source} is of type {type(item).__name__}; expected a "
+                "Document(doc_id, text), or a dict with id and text. The name of a file or folder "
+                "goes alone: Index.create(path, encoder, 'docs')."
+            )
 
 
 def read_id(row: Row, fields: Fields = DOCUMENT_FIELDS) -> str:

@@ -6,6 +6,7 @@ import difflib
 import glob
 import os
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,16 @@ from retrieval.corpus.documents.rows import DocumentFile, file_rows
 from retrieval.corpus.folders import Listing, list_folder
 from retrieval.corpus.formats import count_parquet, jsonl_rows, parquet_rows
 from retrieval.corpus.records import QUERY_FIELDS
+from retrieval.corpus.remote import (
+    RemoteFile,
+    dataset_name,
+    dataset_rows,
+    describe_database,
+    find_remote,
+    hide_password,
+    is_address,
+    sql_rows,
+)
 from retrieval.corpus.roots import Roots, Wanted
 from retrieval.corpus.sheets import sheet_rows
 from retrieval.corpus.stdlib import STDLIB_NAME, stdlib_rows
@@ -86,7 +97,8 @@ _SHOWN_FORMATS = (".txt", ".md", ".rst", ".html", ".pdf", ".docx", ".py")
 _DOCUMENTS_ACCEPTED = (
     "a .jsonl, .ndjson, .csv or .tsv file (also with .gz), a .parquet, .xlsx or .ods file, a BEIR "
     f"folder (with corpus.jsonl), {', '.join(_SHOWN_FORMATS)} and other files or a folder of them, "
-    f"- for JSON lines on stdin, or {STDLIB_NAME}"
+    f"an address (https://, s3://, gs://, hf://datasets/OWNER/NAME), - for JSON lines on stdin, "
+    f"or {STDLIB_NAME}"
 )
 _QUERIES_ACCEPTED = (
     "a .jsonl, .ndjson or .tsv file (also with .gz), a BEIR folder (with queries.jsonl), or - "
@@ -109,6 +121,7 @@ class Part:
     once : the records can be read only once.
     files : the documents, if that is what it is; ``rows`` reads them.
     loops : links that lead to themselves beside them.
+    lacking : files beside them whose readers are not installed.
     plain : the fields have their usual names, since we gave them.
     """
 
@@ -117,6 +130,7 @@ class Part:
     once: bool = False
     files: tuple[DocumentFile, ...] = ()
     loops: tuple[str, ...] = ()
+    lacking: tuple[DocumentFile, ...] = ()
     plain: bool = False
 
 
@@ -154,11 +168,13 @@ _STDIN = Part(partial(_read_jsonl, None, "stdin"), once=True)
 _STDLIB = Part(lambda _: iter(stdlib_rows()), lambda: len(stdlib_rows()), plain=True)
 
 
-def find_documents(source: Sources, roots: Roots) -> Source:
+def find_documents(source: Sources, roots: Roots, sql: str = "") -> Source:
     """Return where the documents of one or more sources come from; see ``read_corpus``.
 
     ``roots`` gets the folders that hold files, and decides their ids.
     """
+    if sql:
+        return _database(source, sql)
     found = _find(source)
     notes = list(found.notes)
     files = [file for part in found.parts for file in part.files]
@@ -170,9 +186,14 @@ def find_documents(source: Sources, roots: Roots) -> Source:
         for file in part.files:
             if file.identity not in seen:
                 seen.add(file.identity)
-                named.append(replace(file, doc_id=_printable(roots.doc_id(file.identity))))
-        parts.append(_file_part(named, part.loops) if part.files else part)
+                named.append(_with_id(file, roots))
+        lacking = [_with_id(file, roots) for file in part.lacking]
+        parts.append(_file_part(named, part.loops, lacking) if part.files else part)
     return Source(found.name, tuple(parts), tuple(notes))
+
+
+def _with_id(file: DocumentFile, roots: Roots) -> DocumentFile:
+    return replace(file, doc_id=_printable(roots.doc_id(file.identity)))
 
 
 def _find(source: Sources) -> Source:
@@ -189,6 +210,14 @@ def _find(source: Sources) -> Source:
     parts = tuple(part for each in found for part in each.parts)
     notes = tuple(note for each in found for note in each.notes)
     return Source(name, parts, notes)
+
+
+def _database(source: Sources, sql: str) -> Source:
+    names = [str(source)] if isinstance(source, str | Path) else [str(each) for each in source]
+    if len(names) != 1:
+        raise UsageError(f"--sql asks one database, and {len(names)} sources were given.")
+    rows = partial(sql_rows, names[0], sql)
+    return Source(hide_password(names[0]), (Part(lambda _: rows()),))
 
 
 def _expand(sources: Sequence[str | Path]) -> Iterator[str | Path]:
@@ -215,12 +244,20 @@ def _find_one(source: str | Path) -> Source:
     if source == STDLIB_NAME:
         return Source(STDLIB_NAME, (_STDLIB,))
     name = str(source)
+    if isinstance(source, str) and is_address(name):
+        return _remote(name)
     matches = _matches(source)
     if matches:
         return replace(_find(matches), name=name)
     path = _existing(name, _DOCUMENTS_ACCEPTED, builtins=(STDLIB_NAME,))
     if path.is_dir():
         return _folder_source(path, name)
+    database = describe_database(path)
+    if database:
+        raise UsageError(
+            f"{name}: this is a {database} database. Type which records are the documents: --sql "
+            "'SELECT id, title, text FROM TABLE'"
+        )
     suffix = find_format(path.name)
     if lacking(suffix):
         raise UsageError(f"{name}: what reads {suffix} is not installed. Type: {EXTRA}")
@@ -230,21 +267,64 @@ def _find_one(source: str | Path) -> Source:
     return Source(name, (_table_part(path, name),))
 
 
+def _remote(name: str) -> Source:
+    """Return what an address names: a data set, or files."""
+    if dataset_name(name):
+        return Source(name, (Part(lambda reading: dataset_rows(name, reading.note)),))
+    if name.lower().startswith("hf://datasets/") and name.rstrip("/").count("/") < 4:
+        raise UsageError(f"{name}: expected hf://datasets/OWNER/NAME.")
+    parts, passed = [], Counter[str]()
+    found = find_remote(name)
+    for file in found:
+        suffix = find_format(file.inside)
+        if lacking(suffix):
+            raise UsageError(f"{file.name}: what reads {suffix} is not installed. Type: {EXTRA}")
+        if available(suffix) or file.inside.lower().endswith(_TABLE_ENDINGS) or len(found) == 1:
+            parts.append(_remote_part(file))
+        else:
+            passed[Path(file.inside).suffix or "without an ending"] += 1
+    if not parts:
+        raise EmptyCorpusError(f"{hide_password(name)}: there is no file that can be read.")
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(passed.items()))
+    notes = (f"{hide_password(name)}: passed over {kinds}.",) if kinds else ()
+    return Source(hide_password(name), tuple(parts), notes)
+
+
+def _remote_part(file: RemoteFile) -> Part:
+    """Return a file at an address, whose id is the address if it is a document."""
+    if not available(find_format(file.inside)):
+        table = _file_reader(Path(file.inside), file.name, _DOCUMENT_READERS, _DOCUMENTS_ACCEPTED)
+        return Part(lambda reading: table(file.fetch(), file.name, reading))
+
+    def rows(reading: Reading) -> Rows:
+        place = file.fetch()
+        copy = DocumentFile(Wanted(place.parent, False), place.name, file.name, file.name)
+        yield from file_rows([copy], reading)
+
+    return Part(rows, plain=True)
+
+
 def _table_part(path: Path, name: str) -> Part:
     reader = _file_reader(path, name, _DOCUMENT_READERS, _DOCUMENTS_ACCEPTED)
     rows = partial(reader, path, name)
     return Part(rows, partial(count_parquet, path, name)) if reader is _read_parquet else Part(rows)
 
 
-def _file_part(files: Sequence[DocumentFile], loops: Sequence[str] = ()) -> Part:
+def _file_part(
+    files: Sequence[DocumentFile],
+    loops: Sequence[str] = (),
+    lacking: Sequence[DocumentFile] = (),
+) -> Part:
     def rows(reading: Reading) -> Rows:
+        reading.files.failed.extend(file.doc_id for file in lacking)
         yield from file_rows(files, reading)
         yield from (RecordError(loop, None, "a link that leads to itself") for loop in loops)
 
     def count() -> int | None:
         return None if any(file.inside.lower().endswith(".mbox") for file in files) else len(files)
 
-    return Part(rows, count, files=tuple(files), loops=tuple(loops), plain=True)
+    parts = tuple(files), tuple(loops), tuple(lacking)
+    return Part(rows, count, False, *parts, plain=True)
 
 
 def find_queries(source: str | Path) -> Source:
@@ -274,10 +354,14 @@ def _folder_source(path: Path, name: str) -> Source:
     if listing.tables:
         _refuse_descriptions(path, name, listing)
     root = Wanted(path, deep=True)
-    files = [DocumentFile(root, each, _printable(_inside(name, each))) for each in listing.files]
+    absent = [each for found in listing.lacking.values() for each in found]
+    files, lacking = (
+        [DocumentFile(root, each, _printable(_inside(name, each))) for each in found]
+        for found in (listing.files, absent)
+    )
     loops = [_printable(_inside(name, each)) for each in listing.loops]
     passed = _passed_over(path, name, listing, tables=True)
-    return Source(name, (_file_part(files, loops),), (passed,) if passed else ())
+    return Source(name, (_file_part(files, loops, lacking),), (passed,) if passed else ())
 
 
 def _printable(name: str) -> str:
@@ -346,7 +430,7 @@ def _passed_over(path: Path, name: str, listing: Listing, *, tables: bool) -> st
         kinds.append(f"{count_noun(listing.outside, 'link')} to files outside")
     if listing.ignored:
         kinds.append(f"{listing.ignored} that .gitignore lists")
-    missing = ", ".join(f"{count} {suffix}" for suffix, count in sorted(listing.lacking.items()))
+    missing = ", ".join(f"{len(each)} {kind}" for kind, each in sorted(listing.lacking.items()))
     if missing:
         kinds.append(f"{missing}, whose readers are not installed ({EXTRA})")
     if not kinds:

@@ -20,6 +20,7 @@ __all__ = [
     "Cell",
     "Reading",
     "Row",
+    "StoredFiles",
     "find_unwritable",
     "read_identifier",
     "read_metadata",
@@ -32,6 +33,22 @@ MAX_ID_BYTES = 1024
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+@dataclass(slots=True)
+class StoredFiles:
+    """What an index holds of files, and what became of those when they were read again.
+
+    Attributes
+    ----------
+    known : by the ids of files, when each was modified (microseconds since 1970) and its size.
+    unread : files that are as they are stored, and so were not read.
+    failed : files that could not be read, or only in part.
+    """
+
+    known: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What a reader is told, and whom it tells.
@@ -41,11 +58,13 @@ class Reading:
     note : receives a line on what the reader found out and the user should know.
     encoding : of text files, as the user named it; "" to find it.
     types : of the fields of the index that is read for, by name.
+    files : of that index.
     """
 
     note: Callable[[str], None]
     encoding: str = ""
     types: Mapping[str, str] = field(default_factory=dict)
+    files: StoredFiles = field(default_factory=StoredFiles)
 
 
 class Row(NamedTuple):

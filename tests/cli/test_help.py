@@ -41,6 +41,7 @@ def test_the_commands_are_those_of_the_contract():
         "reindex",
         "tune",
         "info",
+        "duplicates",
         "check",
         "serve",
         "mcp",

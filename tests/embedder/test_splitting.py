@@ -101,7 +101,14 @@ def test_a_short_or_empty_text_is_one_passage(text):
 @pytest.mark.parametrize(
     ("text", "first"),
     [
-        # 20 bytes a passage, the last fifth is what ends at 17 to 20.
+        # 20 bytes a passage: its last half is what ends at 11 to 20, its last third at 15 to 20,
+        # its last fifth at 17 to 20.
+        ("aaaaaaaaaaa\n\nbb. cc dd", "aaaaaaaaaaa"),  # the paragraph, not the sentence
+        ("aaaaaaaaa\n\nbbbbbb. cc dd", "aaaaaaaaa\n\nbbbbbb."),  # the paragraph ends too early
+        ("aaaaaaaaaaa\n \t\r\nbb. cc dd", "aaaaaaaaaaa"),  # blanks on an empty line
+        ("aaaaaaaaaaaa b. ccc dd ee", "aaaaaaaaaaaa b."),
+        ("aaaaaaaaaaa b. cccc dd ee", "aaaaaaaaaaa b. cccc"),  # the sentence ends too early
+        ("if a:\n    return b\nelse", "if a:\n    return b"),
         ("aaaaaaaaaaaaaaa bb. cc dd", "aaaaaaaaaaaaaaa bb."),  # the sentence, not the blank
         ("aaaaaaaaaaaaaaaa bbb cc dd", "aaaaaaaaaaaaaaaa bbb"),  # the last blank
         ("aaaaaaaaaaaa bbbbbbbbbbbb", "aaaaaaaaaaaa bbbbbbb"),  # the blank comes too early
@@ -112,8 +119,14 @@ def test_a_short_or_empty_text_is_one_passage(text):
         ("水水水水水。水水", "水水水水水。"),  # 3 bytes each: 6 make 18
     ],
 )
-def test_a_passage_ends_at_a_sentence_else_at_a_blank_in_its_last_fifth(text, first):
+def test_a_passage_ends_at_a_paragraph_else_at_a_sentence_else_at_a_blank(text, first):
     assert PassageSplitter(BYTES, 20)(text)[0] == first
+
+
+def test_thai_ends_at_the_blank_between_its_phrases():
+    # 3 bytes each: 17 letters, the blank and 2 more are 58 bytes, and the last fifth begins at 16.
+    phrase = "ไทยไทยไทยไทยไทยไท"
+    assert PassageSplitter(BYTES, 60)(f"{phrase} ไทยไทย") == [phrase, " ไทยไทย"]
 
 
 def test_no_character_is_divided():

@@ -61,6 +61,9 @@ class SearchRequest(BaseModel):
     filter: StrictStr | None = Field(
         None, description='Such as: year >= 2020 and lang in ["en", "de"]'
     )
+    distinct: bool = Field(
+        False, description="Of documents that are nearly the same, only the best is a hit"
+    )
     input_type: Role = Field("query", description="Which of the model's prompts goes with query")
     truncate: bool = Field(False, description="Cut an over-long query at the end; else it is 413")
 
@@ -195,7 +198,7 @@ def _choose(body: SearchRequest, index: ServedIndex, server: Server) -> Blend:
             raise ApiError(400, message, None, "query")
         mode = DENSE
     try:
-        blend = Blend(mode, body.fusion, body.weight)
+        blend = Blend(mode, body.fusion, body.weight, body.distinct)
         chosen = blend.choose(index.index.modes, None, index.name.replace(JOINED, ", "))
     except UsageError as error:
         param = "weight" if body.weight is not None else "mode"

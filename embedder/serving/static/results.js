@@ -9,6 +9,7 @@ const BEFORE = 90;
 const READ_FOR_MARKS = 20000;
 const SHORT_VALUE = 60;
 const FIRST_FIELDS = 4;
+const PLACE_FIELDS = ["heading", "page"];
 const SIDES = ["first", "second"];
 const MOST_WORDS = 50;
 const ARM_NAMES = { dense: "meaning", lexical: "words" };
@@ -86,7 +87,7 @@ function makeHit(hit, side, ranks, query, best) {
       el("span", { class: "score", title: SCORE_NAMES[hit.arms && Object.keys(hit.arms).length ? "hybrid" : "one"] },
         el("span", { class: "label" }, "score "), showScore(hit.score)),
       change ? changeLabel(change) : null),
-    el("div", { id: `${id}-body` }, makeArms(hit, best), text, makeFields(hit)));
+    el("div", { id: `${id}-body` }, makeArms(hit, best), makePlace(hit), text, makeFields(hit)));
   const read = hit.text.slice(0, READ_FOR_MARKS);
   node.hit = hit;
   node.mark = { place: bestByWords(query, read, splitSentences(read)), by: "words" };
@@ -95,14 +96,22 @@ function makeHit(hit, side, ranks, query, best) {
   return node;
 }
 
+/** Where in its document a passage is, as "Guide > Install, page 12". */
+function makePlace({ passage, metadata: { heading, page } }) {
+  const parts = passage ? [heading, page == null ? null : `page ${page}`].filter(Boolean) : [];
+  return parts.length ? el("p", { class: "place soft" }, parts.join(", ")) : null;
+}
+
 function makeFields(hit) {
   const fields = [["id", hit.doc_id, "late"]];
   Object.entries(hit.metadata).forEach(([name, value], place) => {
-    if (value !== null) fields.push([name, Array.isArray(value) ? value.join(", ") : String(value), place < FIRST_FIELDS ? "" : "late"]);
+    if (value !== null && !(hit.passage && PLACE_FIELDS.includes(name))) fields.push([name, Array.isArray(value) ? value.join(", ") : String(value), place < FIRST_FIELDS ? "" : "late"]);
   });
   return el("dl", { class: "fields" }, fields.map(([name, value, late]) =>
     el("div", { class: late }, el("dt", {}, name),
-      value.length > SHORT_VALUE
+      /^https?:\/\/\S+$/.test(value)
+        ? el("dd", {}, el("a", { href: value, rel: "noopener noreferrer" }, value.length > SHORT_VALUE ? `${cut(value, 0, SHORT_VALUE)[0]}…` : value))
+        : value.length > SHORT_VALUE
         ? [el("dd", { class: "short" }, `${cut(value, 0, SHORT_VALUE)[0]}…`), el("dd", { class: "whole" }, value)]
         : el("dd", {}, value))));
 }

@@ -1,0 +1,99 @@
+"""``update --watch``: a change of the index whenever files of its folders have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cli.console import message, write_error
+
+__all__ = ["check_watching", "watch"]
+
+QUIET_MS = 1000
+"""Files are read once nothing has changed for so long, so that none is read half written ..."""
+LONGEST_WAIT_MS = 60_000
+"""... but no later than this, where something changes all the time."""
+RETRY_MS = 2000
+SHOWN_FILES = 3
+
+
+def check_watching() -> None:
+    """Raise MissingDependencyError unless folders can be watched here."""
+    try:
+        import watchfiles  # noqa: F401
+    except ImportError as error:
+        from retrieval.corpus.documents.registry import EXTRA
+        from retrieval.errors import MissingDependencyError
+
+        raise MissingDependencyError("watchfiles", "--watch", EXTRA) from error
+
+
+def watch(index: Path, folders: Sequence[str], again: Callable[[str], None]) -> None:
+    """Call ``again`` with what has changed in the folders, whenever it does, until Ctrl-C.
+
+    What happened before it began to watch is seen too. An error of ``again`` is one line; one that
+    may pass, as while another process changes the index, makes it try again.
+    """
+    from watchfiles import watch
+
+    from retrieval.errors import MillpondError, StorageError
+
+    roots = [Path(folder).resolve() for folder in folders]
+    own = index.resolve()
+
+    def counts(_: object, path: str) -> bool:
+        return _counts(Path(path), roots, own)
+
+    message(f"Watching {', '.join(folders)}. Ctrl-C ends it.")
+    pending, told, changed = True, "", dict[str, None]()
+    try:
+        for found in watch(
+            *roots,
+            watch_filter=counts,
+            step=QUIET_MS,
+            debounce=LONGEST_WAIT_MS,
+            rust_timeout=RETRY_MS,
+            yield_on_timeout=True,
+        ):
+            changed |= dict.fromkeys(_name(Path(path), roots) for _, path in sorted(found))
+            pending = pending or bool(found)
+            if not pending:
+                continue
+            try:
+                again(_label([*changed]))
+                pending, told = False, ""
+            except MillpondError as error:
+                if str(error) != told:
+                    write_error(str(error))
+                pending, told = isinstance(error, StorageError), str(error)
+            if not pending:
+                changed.clear()
+    except KeyboardInterrupt:
+        message("Stopped.")
+
+
+def _counts(path: Path, roots: Sequence[Path], index: Path) -> bool:
+    """Whether a change of a path can change what is read; that of the index itself does not."""
+    from retrieval.corpus.folders import IGNORE_FILE, LEFT_OUT
+
+    root = _root_of(path, roots)
+    if root is None or path.is_relative_to(index):
+        return False
+    parts = path.relative_to(root).parts
+    return not any(p in LEFT_OUT or (p[:1] == "." and p != IGNORE_FILE) for p in parts)
+
+
+def _root_of(path: Path, roots: Sequence[Path]) -> Path | None:
+    return next((root for root in roots if path.is_relative_to(root)), None)
+
+
+def _name(path: Path, roots: Sequence[Path]) -> str:
+    """Return what messages call a file: its path from the folder that is watched."""
+    root = _root_of(path, roots)
+    return str(path.relative_to(root.parent)) if root is not None else str(path)
+
+
+def _label(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_FILES
+    shown = ", ".join(names[:SHOWN_FILES]) + (f" and {more} more" if more > 0 else "")
+    return f"{shown}: " if shown else ""
