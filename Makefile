@@ -4,6 +4,7 @@
 # make fuzz   run the tests that find new cases with a random seed; SEED=N repeats one
 # make check  ruff, mypy, tests: what a change has to pass
 # make bench-speed  speed against others, in about 10 minutes on 2 idle cores (docs/speed.md)
+# make regressions  the scores that the docs quote, made again on DATA=FOLDER; UPDATE=1 writes them
 # make clean  remove the environment, the demo index and the caches in this folder
 #
 # Needs Python 3.11 or newer (choose one with PYTHON=python3.12) and make, nothing else.
@@ -12,7 +13,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
-REQUIREMENTS := pyproject.toml constraints.txt
+REQUIREMENTS := pyproject.toml constraints.txt hatch_build.py $(wildcard embedder/engine/*.[ch])
 # Two processes; a file's tests stay in one, with what they share.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations=30
 SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
@@ -22,10 +23,11 @@ MODEL := embedder/models/builtin_models/millpond-135m/millpond.json
 DEMO_MODEL := millpond-135m,max_tokens=48
 SPEED_MODEL := millpond-135m,max_tokens=128
 
-# A folder of your own data with beir/scifact/corpus.jsonl and sts/STSB-train.tsv, for bench-speed.
+# A folder of your own data with beir/scifact/corpus.jsonl and sts/STSB-train.tsv, for bench-speed;
+# for regressions with the sets that benchmarks/lab/regressions.toml names.
 DATA ?= ../shared/data
 
-.PHONY: help demo test test-all test-slow fuzz check bench-speed clean
+.PHONY: help demo test test-all test-slow fuzz check bench-speed regressions clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -78,6 +80,11 @@ bench-speed: $(VENV)/.installed-test
 	@$(BIN)/python -m benchmarks.lab.speed.indexing overhead --rounds 3 --seconds 30
 	@echo
 	@$(BIN)/python -m benchmarks.lab.speed.indexing throughput --documents 20000 --rounds 2 --seconds 40
+
+# ONLY=NAME for one model of the table alone.
+regressions: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.lab.regressions "$(DATA)" $(if $(UPDATE),--update) \
+	  $(if $(ONLY),--model "$(ONLY)")
 
 $(VENV)/.created:
 	@command -v "$(PYTHON)" >/dev/null || { \

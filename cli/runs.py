@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
-from urllib.parse import quote
 
 from cli.console import message, progress, warn, write_utf8
 from cli.hits import print_hits
@@ -17,6 +16,7 @@ from cli.output import atomic_output
 if TYPE_CHECKING:
     from cli.searching import Search
     from retrieval import Hit, Query
+    from retrieval.runs import RunIds
 
 __all__ = ["RUN_TAG", "check_queries", "print_answers", "write_run"]
 
@@ -41,8 +41,9 @@ def check_queries(source: str, skip_bad: bool) -> int | None:
 def write_run(search: Search, source: str, run: str, skip_bad: bool, total: int | None) -> None:
     """Write a TREC run, holding one batch of queries in memory."""
     from retrieval.plurals import count_noun
+    from retrieval.runs import RunIds
 
-    ids = _RunIds()
+    ids = RunIds()
     with _open_run(run) as stream, progress("Searching", total, "queries") as advance:
         count = 0
         for query, hits in _answer_all(search, source, skip_bad, with_text=False):
@@ -50,11 +51,7 @@ def write_run(search: Search, source: str, run: str, skip_bad: bool, total: int 
             advance(1)
             count += 1
     if ids.first is not None:
-        warn(
-            f"The columns of a TREC run are separated by blanks, so ids with blanks are written as "
-            f"in a URL, and so is an id that would be taken for one of them; the first is "
-            f"{ids.first}."
-        )
+        warn(ids.describe())
     search.note_cut_pairs()
     message(f"Answered {count_noun(count, 'query', 'queries')}: {run}")
 
@@ -84,29 +81,7 @@ def _answer_all(
     )
 
 
-class _RunIds:
-    """Writes ids without blanks, no two alike; ``first`` is the first not written as it is."""
-
-    def __init__(self) -> None:
-        self.first: str | None = None
-        self._ids: dict[str, str] = {}
-        """Those with a percent sign, as they are written, which another id may already be."""
-
-    def __call__(self, identifier: str) -> str:
-        blank = identifier.split() != [identifier]
-        if not blank and "%" not in identifier:
-            return identifier
-        written = identifier
-        if blank:
-            written = "".join(quote(c) if c.isspace() or c == "%" else c for c in identifier)
-        while self._ids.setdefault(written, identifier) != identifier:
-            written = written.replace("%", "%25")
-        if self.first is None and written != identifier:
-            self.first = written
-        return written
-
-
-def _run_lines(query: Query, hits: Iterable[Hit], ids: _RunIds) -> Iterator[str]:
+def _run_lines(query: Query, hits: Iterable[Hit], ids: RunIds) -> Iterator[str]:
     """Yield TREC run lines; nine digits keep every float32 score distinct."""
     query_id = ids(query.query_id)
     best = {hit.doc_id: hit for hit in reversed(list(hits))}  # one id in several indexes: the best

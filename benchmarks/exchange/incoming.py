@@ -11,15 +11,23 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.exchange.mteb_tasks import TASK_TYPE_OF, get_mteb_task
-from benchmarks.exchange.trec import read_qrels_file, read_run
+from benchmarks.exchange.trec import read_run
 from benchmarks.integrations.mteb_meta import import_mteb
+from benchmarks.integrations.mteb_tasks import (
+    TASK_TYPE_OF,
+    average_subsets,
+    describe_data,
+    get_mteb_task,
+    name_split,
+    numbers_of,
+)
 from benchmarks.scoring.metrics import retrieval_metrics, score_run
 from benchmarks.scoring.remembered import digest
 from benchmarks.scoring.results import Result, read_results, write_result
 from embedder.environment import first_line
 from indexes.storage.manifest import now_utc
 from retrieval import Fingerprint
+from retrieval.corpus.qrels import read_qrels
 from retrieval.errors import MillpondError, SourceNotFoundError, UsageError
 from retrieval.plurals import count_noun
 from retrieval.protocols import Notify, silent
@@ -199,11 +207,10 @@ class _Reader:
         """Return the result of a run by the qrels beside it; the folder names the task."""
         qrels_file = self._qrels or _find_qrels(path)
         run, tags = read_run(path)
-        relevant = {
-            query: {one: max(score, 0) for one, score in judged.items()}
-            for query, judged in read_qrels_file(qrels_file).items()
-            if any(score > 0 for score in judged.values())
-        }
+        judged: dict[str, dict[str, int]] = {}
+        for row in read_qrels(qrels_file).judgements:
+            judged.setdefault(row.query_id, {})[row.doc_id] = max(row.score, 0)
+        relevant = {query: row for query, row in judged.items() if any(row.values())}
         unknown = [query for query in run if query not in relevant]
         if len(unknown) == len(run):
             raise _LeftOutError(f"none of its {len(run)} queries is in {qrels_file.name}")
@@ -267,16 +274,13 @@ def _result_of_split(
     scores = [one.get("main_score") for one in subsets]
     for name, score in zip(names, scores, strict=True):
         _check_scores({main if len(names) == 1 else f"{main} of {name}": score})
-    shared = set.intersection(*(_numbers(one) for one in subsets))
-    metrics = {name: fmean(one[name] for one in subsets) for name in sorted(shared)}
-    metrics[main] = fmean(float(score) for score in scores if score is not None)
     splits = list(task.metadata.eval_splits) if task else [split]
     return _make(
         model,
-        read.task_name if splits == [split] else f"{read.task_name}-{split}",
+        name_split(read.task_name, split, splits),
         TASK_TYPE_OF.get(task.metadata.type, "other") if task else "other",
         main,
-        {name: metrics[name] for name in (main, *(one for one in metrics if one != main))},
+        average_subsets(main, subsets),
         {
             "format": "mteb",
             "file": file,
@@ -287,12 +291,7 @@ def _result_of_split(
             "subsets": ", ".join(names),
             "mteb_version": str(read.mteb_version),
         },
-        {
-            "task": read.task_name,
-            "revision": read.dataset_revision,
-            "split": split,
-            "subsets": names,
-        },
+        describe_data(read.task_name, read.dataset_revision, split, names),
     )
 
 
@@ -338,20 +337,9 @@ def _check_scores(scores: Mapping[str, Any]) -> None:
 def _guess_main(scores: Mapping[str, Any]) -> str:
     """Return the name of the metric that equals the main score, for a task that mteb lacks."""
     main = scores.get("main_score")
-    same = sorted(name for name in _numbers(scores) if scores[name] == main)
+    same = sorted(name for name in numbers_of(scores) if scores[name] == main)
     lower = [name for name in same if _LOWER_IS_BETTER.search(name)]
     return (lower or same or ["main_score"])[0]
-
-
-def _numbers(scores: Mapping[str, Any]) -> set[str]:
-    return {
-        name
-        for name, score in scores.items()
-        if isinstance(score, (int, float))
-        and not isinstance(score, bool)
-        and math.isfinite(score)
-        and name != "main_score"
-    }
 
 
 def _name_apart(found: Sequence[Result], present: Sequence[Result], notify: Notify) -> list[Result]:

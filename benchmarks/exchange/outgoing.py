@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.exchange.mteb_tasks import find_mteb_task, same_data
+from benchmarks.exchange.cards import render_metadata
 from benchmarks.exchange.trec import format_qrels, format_run
 from benchmarks.integrations.mteb_meta import (
     ModelFacts,
@@ -21,12 +20,13 @@ from benchmarks.integrations.mteb_meta import (
     import_mteb,
     mteb_model_name,
 )
-from benchmarks.optional import import_optional
+from benchmarks.integrations.mteb_tasks import find_mteb_task, same_data
 from benchmarks.report.markdown import render_csv
 from benchmarks.scoring.results import QueryHits, Result, file_name, read_hits, read_results
 from retrieval.disk import make_folder, replace_file
 from retrieval.errors import StorageError, UnknownNameError, UsageError
 from retrieval.protocols import Notify, silent
+from retrieval.runs import RunIds
 
 __all__ = ["FORMATS", "export_results"]
 
@@ -64,7 +64,7 @@ def export_results(
     Raises
     ------
     UnknownNameError : no such format, or a name that is no task of mteb.
-    UsageError : nothing could be written, or an id has a blank in it and the format is "trec".
+    UsageError : nothing could be written.
     MissingDependencyError : mteb 2 is not installed and the format is "mteb".
     RecordError, SourceNotFoundError, StorageError : as ``read_results``; a full disk.
     """
@@ -129,7 +129,9 @@ def _write_mteb(export: _Export) -> Iterator[Path]:
 
 
 def _find_split(result: Result, splits: Sequence[str]) -> str:
-    """Return mteb's name of what was scored: the split in the task's name, or the usual one."""
+    """Return mteb's name of what was scored: as the result says, or its name, or the usual one."""
+    if "split" in result.data:
+        return str(result.data["split"])
     named = [split for split in splits if result.task.endswith(f"-{split}")]
     return (named or ["test"] * ("test" in splits) or list(splits))[0]
 
@@ -146,13 +148,13 @@ def _describe(result: Result) -> Any:
 
 def _mteb_scores(export: _Export, result: Result) -> dict[str, Any]:
     """Return the scores under mteb's names; those of a run by mteb's own function."""
-    if result.source:
-        return {name.replace("@", "_at_"): score for name, score in result.metrics.items()}
+    if result.source or "revision" in result.data:  # mteb's own
+        return _rename(result.metrics)
     found: dict[str, Any] = {}
     if result.task_type == "retrieval":
         found = _rescore(result, list(read_hits(export.folder, result.model, result.task)), export)
         depth = int(result.settings.get("depth", 0))
-        own = {name.replace("@", "_at_"): score for name, score in result.metrics.items()}
+        own = _rename(result.metrics)
         own[f"map_at_{depth}"] = own.pop("map", math.nan)
     elif result.task_type == "sts":
         own = {name: result.metrics[name] for name in ("spearman", "pearson")}
@@ -167,6 +169,11 @@ def _mteb_scores(export: _Export, result: Result) -> dict[str, Any]:
         own["v_measure_std"] = float(np.std(result.items["v_measure"]))
     known = {name: score for name, score in own.items() if math.isfinite(score)}
     return {**found, **known}
+
+
+def _rename(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return scores under the names that mteb and model cards give cuts."""
+    return {name.replace("@", "_at_"): score for name, score in metrics.items()}
 
 
 def _rescore(result: Result, hits: Sequence[QueryHits], export: _Export) -> dict[str, Any]:
@@ -201,6 +208,7 @@ def _rescore(result: Result, hits: Sequence[QueryHits], export: _Export) -> dict
 
 def _write_trec(export: _Export) -> Iterator[Path]:
     """Write TASK/qrels.txt and TASK/MODEL.run for every retrieval result that kept its run."""
+    ids = RunIds()
     for result in export.results:
         where = f"{result.model} on {result.task}"
         if result.task_type != "retrieval" or result.source:
@@ -215,36 +223,22 @@ def _write_trec(export: _Export) -> Iterator[Path]:
             )
             continue
         folder = export.out / file_name(result.task)
-        lines = format_run({one.query_id: one.scores for one in hits}, result.model)
+        lines = format_run({one.query_id: one.scores for one in hits}, result.model, ids)
         yield _write(folder / f"{file_name(result.model)}.run", "".join(lines))
-        qrels = "".join(format_qrels({one.query_id: one.judged for one in hits}))
+        qrels = "".join(format_qrels({one.query_id: one.judged for one in hits}, ids))
         if not (folder / "qrels.txt").is_file():
             yield _write(folder / "qrels.txt", qrels)
         elif (folder / "qrels.txt").read_text(encoding="utf-8") != qrels:
             _write(folder / "qrels.txt", qrels)
+    if ids.first is not None:
+        export.notify(ids.describe())
 
 
 def _write_model_index(export: _Export) -> Iterator[Path]:
     """Write MODEL.md: the metadata of a model card, which a hub reads at the top of README.md."""
-    cards = import_optional("huggingface_hub.repocard_data", "Writing a model card")
     for model in dict.fromkeys(result.model for result in export.results):
         own = [result for result in export.results if result.model == model]
-        rows = [
-            cards.EvalResult(
-                task_type=result.task_type.replace("_", "-"),
-                dataset_type=result.source.get("task", result.task),
-                dataset_name=result.task,
-                dataset_revision=result.source.get("dataset_revision"),
-                metric_type=name.replace("@", "_at_"),
-                metric_value=score,
-            )
-            for result in own
-            for name, score in result.metrics.items()
-            if math.isfinite(score)
-        ]
-        name = re.split(r"[/\\]", model.rstrip("/\\"))[-1] or model
-        data = cards.ModelCardData(model_name=name, eval_results=rows)
-        yield _write(export.out / f"{file_name(model)}.md", f"---\n{data.to_yaml()}\n---\n")
+        yield _write(export.out / f"{file_name(model)}.md", render_metadata(model, own))
 
 
 def _write_csv(export: _Export) -> Iterator[Path]:

@@ -23,12 +23,19 @@ from benchmarks.scoring.bm25 import BM25_NAME
 from benchmarks.scoring.models import Load, load_model
 from indexes import Index, IndexConfig
 from indexes.storage.vectors import check_vectors
-from retrieval import Document, Encoder, Query, Vectors
+from retrieval import Document, Encoder, Hit, Query, Vectors
 from retrieval.errors import StorageError, UsageError
 from retrieval.protocols import Notify, silent
 from retrieval.retriever import Retriever
 
-__all__ = ["MtebEncoder", "MtebSearch", "ModelFacts", "load_for_mteb"]
+__all__ = [
+    "ModelFacts",
+    "MtebEncoder",
+    "MtebSearch",
+    "MtebSearcher",
+    "load_for_mteb",
+    "read_documents",
+]
 
 BATCH_TEXTS = 1024
 
@@ -83,12 +90,16 @@ class MtebEncoder:
         """
         _check_precision(kwargs)
         is_document = prompt_type == "document"
-        encode = self.encoder.encode_documents if is_document else self.encoder.encode_queries
         texts = _read_texts(inputs, is_document, task_metadata.name)
+        return self._encode(texts, is_document, task_metadata.name)
+
+    def _encode(self, texts: Iterator[str], is_document: bool, task: str) -> Vectors:
+        """Return float32 (N, D) of texts, which are read in batches."""
+        encode = self.encoder.encode_documents if is_document else self.encoder.encode_queries
         parts: list[Vectors] = []
         done = 0
         while chunk := list(islice(texts, BATCH_TEXTS)):
-            source = f"{task_metadata.name}, texts {done} to {done + len(chunk) - 1}"
+            source = f"{task}, texts {done} to {done + len(chunk) - 1}"
             parts.append(check_vectors(encode(chunk), self.encoder.dimension, source=source))
             done += len(chunk)
         return np.concatenate(parts or [np.empty((0, self.encoder.dimension), dtype=np.float32)])
@@ -110,12 +121,104 @@ class MtebEncoder:
         )
 
 
-class MtebSearch(MtebEncoder):
+class MtebSearcher(MtebEncoder):
+    """A model for mteb that retrieves by itself; a class that says how has ``_find``.
+
+    Tasks other than retrieval go as with ``MtebEncoder``; so does ranking candidates anew, where
+    there is nothing to find.
+    """
+
+    _corpus: Any = None
+    _place: Mapping[str, Any] | None = None
+
+    def index(
+        self,
+        corpus: Iterable[Mapping[str, Any]],
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        encode_kwargs: Mapping[str, Any],
+        num_proc: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take a corpus, which is indexed when it is searched.
+
+        Parameters
+        ----------
+        corpus : rows with "id", "text" and perhaps "title".
+
+        Raises
+        ------
+        UsageError : a precision other than "float32".
+        """
+        _check_precision(encode_kwargs)
+        self._corpus = corpus
+        self._place = {
+            "task_metadata": task_metadata,
+            "hf_split": hf_split,
+            "hf_subset": hf_subset,
+        }
+
+    def search(
+        self,
+        queries: Any,
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        top_k: int,
+        encode_kwargs: Mapping[str, Any],
+        top_ranked: Mapping[str, list[str]] | None = None,
+        num_proc: int | None = None,
+        **kwargs: Any,
+    ) -> dict[str, dict[str, float]]:
+        """Return the best ``top_k`` documents of each query: query id to document id to score.
+
+        Parameters
+        ----------
+        queries : a ``datasets.Dataset`` with "id" and "text".
+        top_ranked : query id to the only documents to rank, which mteb then does itself.
+
+        Raises
+        ------
+        UsageError : ``index`` was not called, ``top_k`` is below 1, another precision, or a
+            document without text.
+        MillpondError : as the encoder and the index.
+        """
+        _check_precision(encode_kwargs)
+        if self._place is None:
+            raise UsageError("There is no corpus to search. Call index(corpus, ...) first.")
+        if top_ranked is not None:
+            settings = {"encode_kwargs": encode_kwargs, "num_proc": num_proc}
+            wrapper = import_mteb("mteb.models").SearchEncoderWrapper(self)
+            wrapper.index(self._corpus, **self._place, **settings)
+            ranked: dict[str, dict[str, float]] = wrapper.search(
+                queries, top_k=top_k, top_ranked=top_ranked, **self._place, **settings
+            )
+            return ranked
+        # mteb hands over raw rows; this is where its own models get their texts, so that
+        # instructions and conversations read the same.
+        loader = import_mteb("mteb._create_dataloaders").create_dataloader(
+            queries, task_metadata=task_metadata, prompt_type=_query_type(), num_proc=num_proc
+        )
+        texts = _read_texts(loader, False, task_metadata.name)
+        asked = (Query(str(key), text) for key, text in zip(queries["id"], texts, strict=True))
+        return {
+            query.query_id: {hit.doc_id: hit.score for hit in hits}
+            for query, hits in self._find(asked, top_k)
+        }
+
+    def _find(self, queries: Iterable[Query], top_k: int) -> Iterable[tuple[Query, list[Hit]]]:
+        """Return each query with its best documents of the corpus."""
+        raise NotImplementedError
+
+
+class MtebSearch(MtebSearcher):
     """A model for ``mteb.evaluate`` that retrieves through an index of ours.
 
     The corpus is read as a stream, so that memory does not grow with it beyond what the index
-    needs. Tasks other than retrieval go as with ``MtebEncoder``; so does ranking candidates anew,
-    where there is nothing to find.
+    needs.
 
     Parameters
     ----------
@@ -147,89 +250,27 @@ class MtebSearch(MtebEncoder):
         self._meta = self._meta.model_copy(
             update={"experiment_kwargs": {"backend": backend, "factory": factory}}
         )
-        self._corpus: tuple[Any, Path] | None = None
         self._retriever: Retriever | None = None
         self._forget: weakref.finalize[Any, Any] | None = None
 
-    def index(
-        self,
-        corpus: Iterable[Mapping[str, Any]],
-        *,
-        task_metadata: Any,
-        hf_split: str,
-        hf_subset: str,
-        encode_kwargs: Mapping[str, Any],
-        num_proc: int | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def index(self, corpus: Iterable[Mapping[str, Any]], **settings: Any) -> None:
         """Write a corpus into an index; a corpus to be reranked waits until it is searched.
 
-        Parameters
-        ----------
-        corpus : rows with "id", "text" and perhaps "title".
-
         Raises
         ------
-        UsageError : a precision other than "float32", or a document without text.
+        UsageError : as ``MtebSearcher``, or a document without text.
         MillpondError : as ``indexes.Index.create``.
         """
-        _check_precision(encode_kwargs)
-        self._corpus = (corpus, self._place(task_metadata.name, hf_subset, hf_split))
+        super().index(corpus, **settings)
         self._retriever = None
-        if "reranking" not in task_metadata.type.lower():
-            self._write(task_metadata.name)
+        if "reranking" not in settings["task_metadata"].type.lower():
+            self._retriever = self._write()
 
-    def search(
-        self,
-        queries: Any,
-        *,
-        task_metadata: Any,
-        hf_split: str,
-        hf_subset: str,
-        top_k: int,
-        encode_kwargs: Mapping[str, Any],
-        top_ranked: Mapping[str, list[str]] | None = None,
-        num_proc: int | None = None,
-        **kwargs: Any,
-    ) -> dict[str, dict[str, float]]:
-        """Return the best ``top_k`` documents of each query: query id to document id to score.
+    def _find(self, queries: Iterable[Query], top_k: int) -> Iterable[tuple[Query, list[Hit]]]:
+        self._retriever = self._retriever or self._write()
+        return self._retriever.search_many(queries, top_k)
 
-        Parameters
-        ----------
-        queries : a ``datasets.Dataset`` with "id" and "text".
-        top_ranked : query id to the only documents to rank, which mteb then does itself.
-
-        Raises
-        ------
-        UsageError : ``index`` was not called, ``top_k`` is below 1, or another precision.
-        MillpondError : as the encoder and the index.
-        """
-        _check_precision(encode_kwargs)
-        if self._corpus is None:
-            raise UsageError("There is no corpus to search. Call index(corpus, ...) first.")
-        place = {"task_metadata": task_metadata, "hf_split": hf_split, "hf_subset": hf_subset}
-        settings = {"encode_kwargs": encode_kwargs, "num_proc": num_proc}
-        if top_ranked is not None:
-            wrapper = import_mteb("mteb.models").SearchEncoderWrapper(self)
-            wrapper.index(self._corpus[0], **place, **settings)
-            ranked: dict[str, dict[str, float]] = wrapper.search(
-                queries, top_k=top_k, top_ranked=top_ranked, **place, **settings
-            )
-            return ranked
-        retriever = self._retriever or self._write(task_metadata.name)
-        # mteb hands over raw rows; this is where its own models get their texts, so that
-        # instructions and conversations read the same.
-        loader = import_mteb("mteb._create_dataloaders").create_dataloader(
-            queries, task_metadata=task_metadata, prompt_type=_query_type(), num_proc=num_proc
-        )
-        texts = _read_texts(loader, False, task_metadata.name)
-        asked = (Query(str(key), text) for key, text in zip(queries["id"], texts, strict=True))
-        return {
-            query.query_id: {hit.doc_id: hit.score for hit in hits}
-            for query, hits in retriever.search_many(asked, top_k)
-        }
-
-    def _place(self, *parts: str) -> Path:
+    def _choose_folder(self, *parts: str) -> Path:
         """Return the folder of the next index, after deleting the last one if it was temporary."""
         if self._forget is not None:
             self._forget()
@@ -245,14 +286,15 @@ class MtebSearch(MtebEncoder):
         self._forget = weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
         return scratch / name
 
-    def _write(self, task: str) -> Retriever:
+    def _write(self) -> Retriever:
         """Index the waiting corpus and return a retriever over it."""
-        assert self._corpus is not None
-        corpus, folder = self._corpus
+        assert self._place is not None
+        task = self._place["task_metadata"].name
+        folder = self._choose_folder(task, self._place["hf_subset"], self._place["hf_split"])
         Index.create(
             folder,
             self.encoder,
-            _read_documents(corpus, task),
+            read_documents(self._corpus, task),
             IndexConfig(
                 backend=self._backend,
                 factory=self._factory,
@@ -261,8 +303,7 @@ class MtebSearch(MtebEncoder):
                 corpus_name=task,
             ),
         )
-        self._retriever = Retriever(self.encoder, Index.open(folder))
-        return self._retriever
+        return Retriever(self.encoder, Index.open(folder))
 
 
 def load_for_mteb(
@@ -332,7 +373,7 @@ def _read_texts(inputs: Iterable[Mapping[str, Any]], is_document: bool, task: st
             yield from batch["text"]
 
 
-def _read_documents(corpus: Iterable[Mapping[str, Any]], task: str) -> Iterator[Document]:
+def read_documents(corpus: Iterable[Mapping[str, Any]], task: str) -> Iterator[Document]:
     """Yield the documents of mteb's rows."""
     for row in corpus:
         text = row.get("text")

@@ -116,8 +116,10 @@ class Cache:
         self.progress = progress
         self._shared = SharedVectors(folder / "shared")
 
-    def embed(self, model: LoadedModel, texts: Sequence[str]) -> tuple[Vectors, Work, bool]:
-        """Return float32 (N, D) with the query prompt, what it cost, and whether it is new.
+    def embed(
+        self, model: LoadedModel, texts: Sequence[str], side: str = "query"
+    ) -> tuple[Vectors, Work, bool]:
+        """Return float32 (N, D) with the prompt of a side, what it cost, and whether it is new.
 
         Raises
         ------
@@ -125,12 +127,13 @@ class Cache:
         StorageError : the vectors cannot be kept.
         """
         encoder = model.encoder
-        key = digest([encoder.fingerprint.digest, "query", digest(list(texts))])[:32]
+        key = digest([encoder.fingerprint.digest, side, digest(list(texts))])[:32]
         path = self._folder / "vectors" / f"{key}.npy"
         kept = _read_vectors(path, len(texts), encoder.dimension)
         if kept is not None:
             return *kept, False
-        meter = _Meter(model, "query", self._shared)
+        meter = _Meter(model, side, self._shared)
+        encode = meter.encode_queries if side == "query" else meter.encode_documents
         vectors = np.empty((len(texts), encoder.dimension), dtype=np.float32)
         started = time.perf_counter()
         with (
@@ -140,7 +143,7 @@ class Cache:
             for start in range(0, len(texts), BATCH_TEXTS):
                 batch = texts[start : start + BATCH_TEXTS]
                 found = check_vectors(
-                    meter.encode_queries(batch),
+                    encode(batch),
                     encoder.dimension,
                     source=f"Texts {start} to {start + len(batch) - 1}",
                 )

@@ -21,11 +21,11 @@ class BenchConfig:
     Attributes
     ----------
     models : names as ``load_encoder`` takes them, or "bm25".
-    tasks : "beir:NAME", a task's file or folder, or a folder of several; see
+    tasks : "beir:NAME", "mteb:NAME", a task's file or folder, or a folder of several; see
         ``benchmarks.tasks.find_tasks``.
     out : the results folder.
-    k : the cut of nDCG and of the first recall.
-    split : of the qrels of a BEIR folder.
+    k : the cut of nDCG and of the first recall; mteb's tasks have their own.
+    split : of the qrels of a BEIR folder, and of mteb's tasks.
     backend, factory : of the indexes; see ``indexes.Index.create``.
     skip_bad : leave bad records out and say so, instead of stopping at one.
     device : see ``Embedder.load``.

@@ -40,7 +40,7 @@ __all__ = [
 
 FORMAT = 1
 
-BEIR_PARTS = ("cqadupstack",)
+BEIR_PARTS = ("cqadupstack", "CQADupstackRetrieval")
 """Sets of several parts, scored one by one and averaged, each weighing the same."""
 
 TASK_TYPES = (

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.scoring.bm25 import BM25_NAME, bm25_fingerprint
 from benchmarks.scoring.cache import Cache, ShowProgress, show_nothing
@@ -27,7 +28,7 @@ from benchmarks.scoring.remembered import Remembered
 from benchmarks.scoring.results import Result, read_result, result_path, write_result
 from benchmarks.scoring.sharing import find_sharers, load_sharer
 from benchmarks.scoring.systems import System, parse_system
-from benchmarks.tasks import Task, TaskData, find_tasks, load_task, task_files
+from benchmarks.tasks import Task, TaskData, find_tasks, identify_task, load_task
 from retrieval import Fingerprint
 from retrieval.errors import FailureError, MillpondError, StorageError, UsageError
 from retrieval.protocols import Notify, silent
@@ -110,7 +111,7 @@ class _Benchmark:
         self._fail = fail
         self._cache = Cache(config.out / CACHE_NAME, progress)
         self._remembered = Remembered(config.out / CACHE_NAME / "known")
-        self._hashes: dict[str, Mapping[str, str]] = {}
+        self._hashes: dict[str, Mapping[str, Any]] = {}
         self._data: dict[str, TaskData] = {}
         self._ready: dict[str, LoadedModel] = {}
         self._instructed = Instructed(config, notify)
@@ -130,7 +131,7 @@ class _Benchmark:
         self._instructed.check(tasks)
         _make_folder(self._config.out)
         for task in tasks:
-            self._hashes[task.name] = self._remembered.hash_files(task_files(task))
+            self._hashes[task.name] = identify_task(task, self._remembered.hash_files)
         known = {model: self._known(model) for model in self._config.models}
         for model, fingerprint in known.items():
             if fingerprint is None and self._is_ours:

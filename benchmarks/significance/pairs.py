@@ -103,6 +103,8 @@ class TaskPairs:
             return "on STS tasks only 'spearman' is tested"
         if any(not math.isfinite(result.metrics[self._metric]) for result in (first, second)):
             return "a score is undefined, so there is no test"
+        if any(not (result.items or result.draws) for result in (first, second)):
+            return "no scores of single items were kept, so there is no test"
         if bool(first.draws) != bool(second.draws):
             return (
                 "one was scored by text and the other, earlier, by draw, so there is no test; run "

@@ -1,10 +1,13 @@
-"""Tasks of four types: how they are found, read and scored."""
+"""Tasks: how they are found, read and scored."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.tasks.classification import CLASSIFICATION
 from benchmarks.tasks.clustering import CLUSTERING
 from benchmarks.tasks.finding import find_tasks
+from benchmarks.tasks.mteb import MtebTask, load_mteb
 from benchmarks.tasks.retrieval import RetrievalData, load_retrieval, retrieval_files
 from benchmarks.tasks.sts import STS
 from benchmarks.tasks.task import Scores, Task, TaskData, TextTaskType
@@ -17,8 +20,8 @@ __all__ = [
     "TaskData",
     "TextTaskType",
     "find_tasks",
+    "identify_task",
     "load_task",
-    "task_files",
 ]
 
 TEXT_TASK_TYPES: dict[str, TextTaskType] = {
@@ -28,15 +31,21 @@ TEXT_TASK_TYPES: dict[str, TextTaskType] = {
 }
 
 
-def task_files(task: Task) -> dict[str, Path]:
-    """Return the files that decide a task's scores, by role."""
+def identify_task(
+    task: Task, hash_files: Callable[[Mapping[str, Path]], Mapping[str, str]]
+) -> Mapping[str, Any]:
+    """Return what stands for a task's data: the hash of each file by role, or what mteb names."""
+    if isinstance(task, MtebTask):
+        return task.identity
     if task.task_type == "retrieval":
-        return dict(retrieval_files(task))
-    return dict(TEXT_TASK_TYPES[task.task_type].files(task))
+        return hash_files(retrieval_files(task))
+    return hash_files(TEXT_TASK_TYPES[task.task_type].files(task))
 
 
 def load_task(task: Task, skip_bad: bool) -> TaskData:
     """Return a task's data, read and checked; raises as the ``load`` of its type."""
+    if isinstance(task, MtebTask):
+        return load_mteb(task)
     if task.task_type == "retrieval":
         return load_retrieval(task, skip_bad)
     return TEXT_TASK_TYPES[task.task_type].load(task, skip_bad)

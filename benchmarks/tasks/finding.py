@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.scoring.results import BEIR_PARTS
 from benchmarks.tasks.classification import COLUMNS as LABEL_COLUMNS
 from benchmarks.tasks.datasets import BEIR_DEV, BEIR_PREFIX, fetch_beir
+from benchmarks.tasks.mteb import MTEB_PREFIX, find_mteb
 from benchmarks.tasks.task import Task
 from retrieval.corpus.labelled import STS_COLUMNS, read_header
 from retrieval.corpus.qrels import find_splits
@@ -23,7 +24,7 @@ _DEPTH = 2
 _EXPECTED = (
     "a BEIR folder (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv), a .tsv file with the columns "
     "score, sentence1, sentence2 or label, text, a folder with train.tsv and test.tsv (label, "
-    "text), a folder of such tasks, or beir:NAME"
+    "text), a folder of such tasks, beir:NAME, or mteb:TASK"
 )
 
 
@@ -35,13 +36,13 @@ def find_tasks(
 ) -> list[Task]:
     """Return the tasks in the order of ``sources``, those of a folder by name.
 
-    A source is ``beir:NAME``, the file or folder of one task, or a folder of several, which are
-    looked for two levels deep; what is no task is passed over with a message. The parts of a set
-    in ``BEIR_PARTS`` are named SET/PART.
+    A source is ``beir:NAME``, ``mteb:NAME``, the file or folder of one task, or a folder of
+    several, which are looked for two levels deep; what is no task is passed over with a message.
+    The parts of a set in ``BEIR_PARTS`` are named SET/PART.
 
     Parameters
     ----------
-    split : of the qrels of BEIR folders.
+    split : of the qrels of BEIR folders, and of mteb's tasks.
     notify : receives one line per thing passed over.
     fetch : returns the folder of a BEIR set by name.
 
@@ -49,7 +50,7 @@ def find_tasks(
     ------
     SourceNotFoundError : there is no such file or folder, or it holds no task.
     UsageError : what was named is no task, or two tasks have one name.
-    DownloadError, UnknownNameError : as ``fetch``.
+    DownloadError, UnknownNameError : as ``fetch`` and ``find_mteb``.
     """
     found: dict[str, Task] = {}
     for source in sources:
@@ -66,6 +67,9 @@ def find_tasks(
 def _find(
     source: str, split: str, notify: Notify, fetch: Callable[[str, Notify], Path]
 ) -> Iterator[Task]:
+    if source.startswith(MTEB_PREFIX):
+        yield from find_mteb(source, split, notify)
+        return
     if source.startswith(BEIR_PREFIX):
         path = fetch(source.removeprefix(BEIR_PREFIX), notify)
         if source.removeprefix(BEIR_PREFIX) in BEIR_DEV and split == "test":

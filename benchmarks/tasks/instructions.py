@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.scoring.results import TASK_TYPES
 from benchmarks.tasks.task import Task
 from retrieval.errors import SourceNotFoundError, UnknownNameError, UsageError
 
@@ -17,7 +18,6 @@ PUBLISHED = "published"
 """What names the table that comes with millpond."""
 
 _TABLE = Path(__file__).with_name("instructions.toml")
-_TYPES = ("retrieval", "sts", "classification", "clustering")
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,17 @@ class Instructions:
     ----------
     types : by task type.
     tasks : by task name in lower case; these go first.
+    published : whether that of a task's publisher goes before that of its type.
     """
 
     types: Mapping[str, str] = field(default_factory=dict)
     tasks: Mapping[str, str] = field(default_factory=dict)
+    published: bool = False
 
     @classmethod
     def of_all(cls, instruction: str) -> Instructions:
         """Return the same instruction for every task."""
-        return cls(dict.fromkeys(_TYPES, instruction))
+        return cls(dict.fromkeys(TASK_TYPES, instruction))
 
     def find(self, task: Task) -> str | None:
         """Return the instruction of a task, None where there is none for it.
@@ -47,6 +49,8 @@ class Instructions:
         for known in (name, name.removesuffix(f"-{task.split.lower()}")):
             if known in self.tasks:
                 return self.tasks[known]
+        if self.published and task.instruction:
+            return task.instruction
         return self.types.get(task.task_type)
 
     def check(self, tasks: Sequence[Task]) -> None:
@@ -63,8 +67,7 @@ class Instructions:
 def read_instructions(source: str) -> Instructions:
     """Return the instructions of a TOML file, or the published ones.
 
-    The file has a table ``[types]`` (retrieval, sts, classification, clustering) and a table
-    ``[tasks]`` by name, each to a text.
+    The file has a table ``[types]`` by task type and a table ``[tasks]`` by name, each to a text.
 
     Parameters
     ----------
@@ -92,9 +95,11 @@ def read_instructions(source: str) -> Instructions:
             raise UnknownNameError(f"table of {source}", name, ("types", "tasks"))
     types, tasks = (_read_table(source, name, data.get(name, {})) for name in ("types", "tasks"))
     for name in types:
-        if name not in _TYPES:
-            raise UnknownNameError(f"task type of {source}", name, _TYPES)
-    return Instructions(types, {name.lower(): said for name, said in tasks.items()})
+        if name not in TASK_TYPES:
+            raise UnknownNameError(f"task type of {source}", name, TASK_TYPES)
+    return Instructions(
+        types, {name.lower(): said for name, said in tasks.items()}, source == PUBLISHED
+    )
 
 
 def _read_table(source: str, name: str, table: Any) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,9 @@ from retrieval.plurals import count_noun
 
 __all__ = [
     "PROTOCOL",
+    "HITS_KEPT",
     "RetrievalData",
+    "keep_hits",
     "load_retrieval",
     "retrieval_files",
     "score_retrieval",
@@ -138,8 +140,7 @@ def score_retrieval(
         hits = [hit for hit in found if not _is_query(hit, query, by_id)]
         itself += len(found) - len(hits)
         run[query.query_id] = {hit.doc_id: hit.score for hit in hits[:depth]}
-        kept = _keep_hits(query, hits[:HITS_KEPT], data.qrels[query.query_id])
-        shown.append(replace(kept, scores=run[query.query_id], judged=data.qrels[query.query_id]))
+        shown.append(keep_hits(query, hits, run[query.query_id], data.qrels[query.query_id]))
     scores = score_run(data.qrels, run, k)
     ids = [query.query_id for query in data.queries]
     metrics = retrieval_metrics(k)
@@ -157,21 +158,21 @@ def _is_query(hit: Hit, query: Query, by_id: bool) -> bool:
     return same and (by_id or hit.text.split() == query.text.split())
 
 
-def _keep_hits(query: Query, hits: Sequence[Hit], judged: Mapping[str, int]) -> QueryHits:
-    return QueryHits(
-        query.query_id,
-        query.text,
-        [
-            TopHit(
-                hit.doc_id,
-                hit.score,
-                judged.get(hit.doc_id, 0),
-                " ".join(hit.title.split()),
-                _shorten(hit.text),
-            )
-            for hit in hits
-        ],
-    )
+def keep_hits(
+    query: Query, hits: Sequence[Hit], scores: Mapping[str, float], judged: Mapping[str, int]
+) -> QueryHits:
+    """Return what a result keeps of a ranking: all scores, and title and text of the best ten."""
+    best = [
+        TopHit(
+            hit.doc_id,
+            hit.score,
+            judged.get(hit.doc_id, 0),
+            " ".join(hit.title.split()),
+            _shorten(hit.text),
+        )
+        for hit in hits[:HITS_KEPT]
+    ]
+    return QueryHits(query.query_id, query.text, best, scores, judged)
 
 
 def _shorten(text: str) -> str:

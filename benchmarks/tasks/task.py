@@ -25,12 +25,14 @@ class Task:
     task_type : one of ``benchmarks.scoring.results.TASK_TYPES``.
     path : its file or folder.
     split : of the qrels, where it is retrieval.
+    instruction : that its publisher names for models that take one; "" for none.
     """
 
     name: str
     task_type: str
     path: Path
     split: str = "test"
+    instruction: str = ""
 
 
 @dataclass(frozen=True)

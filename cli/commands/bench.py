@@ -50,15 +50,16 @@ def bench(
             "--task",
             "-t",
             metavar="TASK",
-            help="beir:NAME, a BEIR folder, a .tsv file (score, sentence1, sentence2, or label, "
-            "text), a folder with train.tsv and test.tsv, or a folder of such tasks; repeatable.",
+            help="beir:NAME, mteb:TASK, a BEIR folder, a .tsv file (score, sentence1, sentence2, "
+            "or label, text), a folder with train.tsv and test.tsv, or a folder of such tasks; "
+            "repeatable.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The results folder.")],
     k: Annotated[int, typer.Option("-k", "--k", metavar="K", help="The cutoff of nDCG@K.")] = 10,
-    split: Annotated[str, typer.Option(metavar="NAME", help="Which qrels of a BEIR folder.")] = (
-        "test"
-    ),
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="Of a BEIR folder's qrels or a task of mteb.")
+    ] = "test",
     backend: Annotated[str, typer.Option(metavar="NAME", help="What stores the vectors.")] = (
         "faiss"
     ),
@@ -71,8 +72,8 @@ def bench(
         typer.Option(
             "--instructions",
             metavar="published|FILE",
-            help="An instruction for each task, from a TOML file or as e5-mistral's authors gave "
-            "them.",
+            help="An instruction for each task, from a TOML file or as e5-mistral's authors and "
+            "mteb gave them.",
         ),
     ] = None,
     skip_bad: SkipBadOption = False,
@@ -91,6 +92,7 @@ def bench(
     Examples:
       millpond bench --model bm25 --model smollm2-135m --task beir:scifact --out results
       millpond bench -m smollm2-135m:model1 -t my-beir-folder -t pairs.tsv -o results
+      millpond bench -m my-model -t mteb:STS22.v2[en,de] -t "mteb:MTEB(eng, v2)" -o results
     """
     from benchmarks import BenchConfig, run_benchmark
     from benchmarks.scoring.instructed import label_model

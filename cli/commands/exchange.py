@@ -17,7 +17,9 @@ def export_results(
     results: Annotated[
         Path, typer.Argument(metavar="RESULTS", help="The folder that 'millpond bench' wrote.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the files go.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where the files go.")
+    ] = None,
     form: Annotated[
         str, typer.Option("--format", metavar="NAME", help="mteb, trec, model-index or csv.")
     ] = "mteb",
@@ -29,6 +31,12 @@ def export_results(
             help="What mteb calls a task, where it cannot be told; may be repeated.",
         ),
     ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL_DIR", help="Put this model's scores into the card in its folder instead."
+        ),
+    ] = None,
 ) -> None:
     """Write results for mteb, TREC, cards or CSV.
 
@@ -36,11 +44,20 @@ def export_results(
     Examples:
       millpond export-results results --format mteb --out mteb-cache
       millpond export-results results --format trec --out runs
+      millpond export-results results --card my-model
     """
     from benchmarks.exchange import export_results as export
+    from benchmarks.exchange import write_card
     from retrieval.errors import UsageError
     from retrieval.plurals import count_noun
 
+    if (out is None) == (card is None):
+        raise UsageError("Expected one of --out DIR and --card MODEL_DIR.")
+    if card is not None:
+        path, tasks = write_card(results, card)
+        message(f"Wrote the scores of {count_noun(tasks, 'task')} into {path}")
+        return
+    assert out is not None
     names = {}
     for pair in task_name or ():
         ours, sign, theirs = pair.partition("=")

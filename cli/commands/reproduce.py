@@ -41,7 +41,7 @@ def reproduce(
       millpond reproduce results/bm25/scifact.json
       millpond reproduce imported/intfloat_e5-small-1a2b3c4d/SciFact.json --task beir:scifact
     """
-    from benchmarks.scoring.reproduce import reproduce as run
+    from benchmarks.exchange.reproduce import reproduce as run
 
     found = run(score, task=task, device=device, notify=message, progress=progress)
     if json:

@@ -70,6 +70,7 @@ def read_table(
     *,
     skip_bad: bool | None = None,
     find: Find | None = None,
+    blanks: bool = False,
 ) -> Table:
     """Return the named columns of every row. A quote is text, a row is a line.
 
@@ -81,6 +82,7 @@ def read_table(
         without it, for commands that lack the flag.
     find : finds the columns where the names may be others, or where a file without a header has
         the columns in this order.
+    blanks : columns are separated by blanks, not by tabs.
 
     Raises
     ------
@@ -93,7 +95,7 @@ def read_table(
     width, rows, lines, problems = 0, [], [], []
     with open_bytes(path, source) as stream:
         for line in read_lines(stream):
-            cells = _split(line.text)
+            cells = tuple(line.text.split()) if blanks else _split(line.text)
             if places is None:
                 if line.problem:
                     raise RecordError(source, line.number, line.problem)
@@ -104,7 +106,7 @@ def read_table(
                     continue
             if not line.text.strip() and not line.problem:
                 continue
-            row, problem = _pick(cells, places, width)
+            row, problem = _pick(cells, places, width, "blanks" if blanks else "tabs")
             problem = line.problem or problem or check(row)
             if not problem:
                 rows.append(row)
@@ -160,10 +162,12 @@ def _by_name(source: str, columns: Sequence[str]) -> Find:
     return find
 
 
-def _pick(cells: Sequence[str], places: Sequence[int], width: int) -> tuple[tuple[str, ...], str]:
+def _pick(
+    cells: Sequence[str], places: Sequence[int], width: int, apart: str
+) -> tuple[tuple[str, ...], str]:
     if len(cells) != width:
         found = count_noun(len(cells), "column")
-        return (), f"the row has {found}; expected {width}, separated by tabs"
+        return (), f"the row has {found}; expected {width}, separated by {apart}"
     return tuple(cells[place] for place in places), ""
 
 

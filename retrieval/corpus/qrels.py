@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from retrieval.corpus.formats import open_bytes, read_lines
 from retrieval.corpus.headers import match_columns
 from retrieval.corpus.labelled import read_table
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 _COLUMNS = ("query-id", "corpus-id", "score")
+_TREC_COLUMNS = ("query-id", "0", "corpus-id", "score")
 _NAMES = (
     {"queryid", "qid", "query", "topic", "topicid"},
     {"corpusid", "docid", "documentid", "did", "doc", "document", "pid", "passageid", "docno"},
@@ -99,10 +101,12 @@ def find_beir(folder: Path, split: str, advice: str = "") -> BeirFiles:
 
 
 def read_qrels(path: Path, *, skip_bad: bool | None = None) -> Qrels:
-    """Return the judgements of a file: query-id, corpus-id and score, tab-separated.
+    """Return the judgements of a file, BEIR's or TREC's; .gz or plain.
 
-    A first line that names the columns may name them in any order, with others between them; one
-    whose third cell is a number is a judgement.
+    BEIR's columns are query-id, corpus-id and score, separated by tabs, or by blanks where the
+    first line has no tab. A first line that names the columns may name them in any order, with
+    others between them; one whose third cell is a number is a judgement. TREC's are query id, 0,
+    document id and judgement, without names.
 
     Parameters
     ----------
@@ -110,27 +114,50 @@ def read_qrels(path: Path, *, skip_bad: bool | None = None) -> Qrels:
 
     Raises
     ------
-    RecordError : a row without three columns, a score that is no whole number, two scores for the
+    RecordError : a row without these columns, a score that is no whole number, two scores for the
         same query and document, or a first line that is neither a judgement nor a known header.
     UsageError : no row is left.
     StorageError : the file cannot be read.
     """
     seen: dict[tuple[str, str], str] = {}
+    is_trec, blanks = _recognise(path)
 
     def check(row: Sequence[str]) -> str:
-        query_id, doc_id, score = row
+        query_id, doc_id, score = row[0], row[-2], row[-1]
         if not _is_whole(score):
             return f"the score is {score[:40]!r}; expected a whole number"
         if seen.setdefault((query_id, doc_id), score) != score:
             return f"query {query_id!r} and document {doc_id!r} have another score further up"
         return ""
 
-    table = read_table(path, _COLUMNS, check, skip_bad=skip_bad, find=partial(_find, str(path)))
+    table = read_table(
+        path,
+        _TREC_COLUMNS if is_trec else _COLUMNS,
+        check,
+        skip_bad=skip_bad,
+        find=_find_nothing if is_trec else partial(_find, str(path)),
+        blanks=blanks,
+    )
     judgements = [
-        Judgement(query_id, doc_id, int(score), line)
-        for (query_id, doc_id, score), line in zip(table.rows, table.lines, strict=True)
+        Judgement(row[0], row[-2], int(row[-1]), line)
+        for row, line in zip(table.rows, table.lines, strict=True)
     ]
     return Qrels(judgements, table.notes)
+
+
+def _recognise(path: Path) -> tuple[bool, bool]:
+    """Return whether the first line is of TREC's columns, and whether blanks separate them."""
+    with open_bytes(path, str(path)) as stream:
+        line = next(read_lines(stream), None)
+    text = "" if line is None else line.text.rstrip("\r\n")
+    words = text.split()
+    blanks = "\t" not in text and len(words) in (3, 4)
+    cells = words if blanks else text.split("\t")
+    return len(cells) == len(_TREC_COLUMNS) and _is_whole(cells[-1]), blanks
+
+
+def _find_nothing(number: int, cells: Sequence[str]) -> None:
+    """Say that the first line names no columns."""
 
 
 def match_judgements(

@@ -7,10 +7,10 @@ from sentence_transformers import CrossEncoder
 
 from cli.console import clean
 from cli.hits import lay_out as _layout
-from cli.runs import _RunIds
 from cli.searching import CANDIDATES
 from indexes import Index
 from retrieval import Hit, rerank
+from retrieval.runs import RunIds
 from tests.embedder.models import rerankers
 
 
@@ -98,7 +98,7 @@ def test_blanks_of_ids_in_a_run_are_written_as_in_a_url_and_told(
     ],
 )
 def test_ids_in_a_run_stay_apart_and_those_without_blanks_as_they_are(ids):
-    write = _RunIds()
+    write = RunIds()
     written = [write(one) for one in ids]
     assert [write(one) for one in ids] == written
     assert len(set(written)) == 3

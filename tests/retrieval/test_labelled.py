@@ -84,6 +84,25 @@ def test_named_columns_of_judgements_may_stand_in_any_order_among_others(write):
     assert judgement == Judgement("q1", "d1", 2, 2)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "q1 0 d1 2\nq 0 d2 0\n",
+        "q1\t0\td1\t2\nq\t0\td2\t0\n",
+        "q1 d1 2\nq d2 0\n",
+        "qid docno rel\nq1 d1 2\nq d2 0\n",
+    ],
+)
+def test_judgements_may_be_trecs_or_separated_by_blanks(tmp_path, text):
+    path = tmp_path / "qrels.txt"
+    path.write_text(text)
+    found = [(one.query_id, one.doc_id, one.score) for one in read_qrels(path).judgements]
+    assert found == [("q1", "d1", 2), ("q", "d2", 0)]
+    path.write_text(text + "q3 0\n")
+    with pytest.raises(RecordError, match="the row has"):
+        read_qrels(path)
+
+
 @pytest.mark.parametrize("header", [("a", "b", "c"), ("frage", "antwort", "score")])
 @pytest.mark.parametrize("skip_bad", [None, True])
 def test_a_header_of_judgements_that_is_not_known_is_refused(write, header, skip_bad):

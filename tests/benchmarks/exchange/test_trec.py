@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 
-from benchmarks.exchange import export_results, import_results
-from benchmarks.exchange.trec import format_run, read_qrels_file, read_run
+from benchmarks.exchange import export_results, import_results, write_card
+from benchmarks.exchange.trec import format_run, read_run
 from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.results import read_results
 from benchmarks.scoring.runner import run_benchmark
@@ -13,6 +14,7 @@ from retrieval.errors import (
     UnknownNameError,
     UsageError,
 )
+from retrieval.runs import RunIds
 from tests.benchmarks import fakes
 
 
@@ -52,10 +54,22 @@ def test_runs_and_qrels_go_out_and_come_back_with_the_same_scores_query_by_query
 
 
 def test_a_run_is_written_best_first_with_ranks_from_one():
-    lines = list(format_run({"q": {"low": 0.25, "high": 0.5}}, "a model"))
+    lines = list(format_run({"q": {"low": 0.25, "high": 0.5}}, "a model", RunIds()))
     assert lines == ["q Q0 high 1 0.5 a_model\n", "q Q0 low 2 0.25 a_model\n"]
-    with pytest.raises(UsageError, match="'d 1' has a blank in it"):
-        list(format_run({"q": {"d 1": 1.0}}, "m"))
+
+
+def test_ids_with_blanks_are_written_as_in_a_url_in_run_and_qrels_alike(tmp_path):
+    fakes.write_beir(
+        tmp_path / "ponds", {"d 1": "grind corn"}, {"q 1": "grind corn"}, [("q 1", "d 1", 1)]
+    )
+    out, lines = tmp_path / "results", []
+    run_benchmark(BenchConfig(models=["bm25"], tasks=[str(tmp_path / "ponds")], out=out))
+    run, qrels = export_results(out, tmp_path / "runs", "trec", notify=lines.append)
+    assert run.read_text().startswith("q%201 Q0 d%201 1 ")
+    assert qrels.read_text() == "q%201 0 d%201 1\n"
+    assert len(lines) == 1 and lines[0].endswith("the first is q%201.")
+    [back] = import_results(tmp_path / "runs", tmp_path / "back").results
+    assert back.main_score == 1
 
 
 def test_unknown_and_missing_queries_are_counted_and_named(tmp_path):
@@ -74,8 +88,8 @@ def test_unknown_and_missing_queries_are_counted_and_named(tmp_path):
         ("q9 Q0 b 1 9 m", ("q1 0 b 1",), "none of its 1 queries is in qrels.txt"),
         ("q1 b 9", ("q1 0 b 1",), "one.run:1: 3 columns; a run has 6"),
         ("q1 Q0 b 1 nan m", ("q1 0 b 1",), "'nan' is no finite number"),
-        ("q1 Q0 b 1 9 m", ("q1 0 b x",), "'x' is no finite number"),
-        ("q1 Q0 b 1 9 m", ("q1 b",), "2 columns; qrels have 4, BEIR's 3"),
+        ("q1 Q0 b 1 9 m", ("q1 0 b 1", "q1 0 c x"), "the score is 'x'; expected a whole"),
+        ("q1 Q0 b 1 9 m", ("q1 b",), "the row has 1 column; expected 3"),
         ("q1 Q0 b 1 9 m", (), "0 qrels files beside it (none)"),
     ],
 )
@@ -106,7 +120,6 @@ def test_beirs_json_names_neither_model_nor_task_so_the_path_does(tmp_path):
 def test_qrels_may_be_beirs_and_of_one_file_for_all_runs(tmp_path):
     write_runs(tmp_path / "in" / "ponds", "q1 Q0 b 1 9 m", qrels=())
     path = fakes.write_tsv(tmp_path / "test.tsv", "query-id\tcorpus-id\tscore", ("q1", "b", 1))
-    assert read_qrels_file(path) == {"q1": {"b": 1}}
     [found] = import_results(tmp_path / "in", tmp_path / "out", qrels=path).results
     assert found.main_score == 1
 
@@ -133,9 +146,41 @@ def test_csv_and_model_cards_hold_every_score(results, tmp_path):
     _, rows = repocard.model_index_to_eval_results(data["model-index"])
     own = [one for one in read_results(results) if one.model == "words"]
     expected = {
-        (one.task, m.replace("@", "_at_")): s for one in own for m, s in one.metrics.items()
+        (one.task, name.replace("@", "_at_")): pytest.approx(100 * score, abs=1e-4)
+        for one in own
+        for name, score in one.metrics.items()
     }
     assert {(row.dataset_name, row.metric_type): row.metric_value for row in rows} == expected
+    assert {row.task_type for row in rows} == {"Retrieval", "STS"}
+
+
+def test_the_card_of_a_models_folder_gets_its_scores_and_keeps_the_others(tmp_path):
+    repocard = pytest.importorskip("huggingface_hub.repocard")
+    fakes.write_ponds(tmp_path / "ponds")
+    model, out = tmp_path / "my-model", tmp_path / "results"
+    model.mkdir()
+    with pytest.raises(SourceNotFoundError, match="my-model holds no README.md"):
+        write_card(out, model)
+    (model / "README.md").write_text(
+        "---\ntags:\n- millpond\nmodel-index:\n- name: mine\n  results:\n  - task:\n"
+        "      type: STS\n    dataset:\n      type: dev\n      name: dev\n    metrics:\n"
+        "    - type: cosine_spearman\n      value: 80.5\n---\n# My model\n"
+    )
+    config = BenchConfig(models=["other"], tasks=[str(tmp_path / "ponds")], out=out)
+    run_benchmark(config, load=fakes.Models())
+    with pytest.raises(UsageError, match="is of .*my-model; there are those of other"):
+        write_card(out, model)
+    run_benchmark(replace(config, models=[str(model)]), load=fakes.Models())
+    for _ in range(2):  # the second time replaces the first
+        assert write_card(out, model) == (model / "README.md", 1)
+        card = repocard.ModelCard.load(model / "README.md")
+        found = {(row.dataset_name, row.metric_type): row.metric_value
+                 for row in card.data.eval_results}  # fmt: skip
+        assert found["dev", "cosine_spearman"] == 80.5
+        [own] = [one for one in read_results(out) if one.model == str(model)]
+        assert found["ponds", "ndcg_at_10"] == pytest.approx(100 * own.main_score, abs=1e-4)
+        assert len(found) == len(card.data.eval_results) == 6
+    assert card.text.strip() == "# My model" and card.data.tags == ["millpond"]
 
 
 def test_what_cannot_be_done_is_refused(results, tmp_path):

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from benchmarks.exchange.reproduce import reproduce
 from benchmarks.scoring.config import BenchConfig
-from benchmarks.scoring.reproduce import reproduce
 from benchmarks.scoring.results import result_path
 from benchmarks.scoring.runner import run_benchmark
 from retrieval.errors import UsageError

@@ -1,17 +1,30 @@
-"""Which task of mteb a task of ours is, and what mteb knows about it."""
+"""Which task of mteb a name means, what mteb knows about it, and how its scores are read."""
 
 from __future__ import annotations
 
+import difflib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from statistics import fmean
 from typing import Any
 
 from benchmarks.integrations.mteb_meta import import_mteb
 from benchmarks.scoring.results import Result
 from retrieval.errors import UnknownNameError
 
-__all__ = ["TASK_TYPE_OF", "find_mteb_task", "get_mteb_task", "same_data"]
+__all__ = [
+    "TASK_TYPE_OF",
+    "average_subsets",
+    "describe_data",
+    "find_mteb_task",
+    "get_mteb_task",
+    "name_split",
+    "numbers_of",
+    "same_data",
+    "unknown_task",
+]
 
 TASK_TYPE_OF = {
     "Retrieval": "retrieval",
@@ -59,7 +72,7 @@ def find_mteb_task(name: str, names: Mapping[str, str]) -> Any | None:
     if name in names:
         found = tasks.get(_plain(names[name]))
         if found is None:
-            raise UnknownNameError("task of mteb", names[name], [])
+            raise unknown_task(names[name])
         return found
     plain = _plain(name)
     if plain in _OTHER_NAMES:
@@ -78,8 +91,53 @@ def get_mteb_task(name: str) -> Any | None:
     return found if found is not None and found.metadata.name == name else None
 
 
+def unknown_task(name: str, *more: str) -> UnknownNameError:
+    """Return the error for a name that is no task of mteb, with those like it.
+
+    Parameters
+    ----------
+    more : further names that would have been right.
+    """
+    found = find_mteb_task(name, {})
+    names = [*(task.metadata.name for task in _tasks().values()), *more]
+    near = [found.metadata.name] if found else difflib.get_close_matches(name, names, 5, 0.4)
+    return UnknownNameError("task of mteb", name, near, "See mteb.get_tasks() for all of them.")
+
+
+def describe_data(name: str, revision: str, split: str, subsets: Sequence[str]) -> dict[str, Any]:
+    """Return what stands for the data of a split: equal where scores may be compared."""
+    return {"task": name, "revision": revision, "split": split, "subsets": sorted(subsets)}
+
+
+def name_split(name: str, split: str, splits: Sequence[str]) -> str:
+    """Return how one split of a task is called: as the task where it is the only one."""
+    return name if list(splits) == [split] else f"{name}-{split}"
+
+
+def average_subsets(main: str, subsets: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the mean over subsets of each metric that all of them have, the main one first."""
+    shared = set.intersection(*(numbers_of(one) for one in subsets)) - {main}
+    scores = [one["main_score"] for one in subsets]
+    means = {name: fmean(one[name] for one in subsets) for name in sorted(shared)}
+    return {main: math.nan if None in scores else fmean(map(float, scores)), **means}
+
+
+def numbers_of(scores: Mapping[str, Any]) -> set[str]:
+    """Return the names of the metrics that are finite numbers."""
+    return {
+        name
+        for name, score in scores.items()
+        if isinstance(score, (int, float))
+        and not isinstance(score, bool)
+        and math.isfinite(score)
+        and name != "main_score"
+    }
+
+
 def same_data(result: Result, task: Any, split: str) -> bool:
-    """Whether the sizes of what was scored are those that mteb's statistics of a task name."""
+    """Whether it is mteb's data that were scored: its revision, or data of the sizes it names."""
+    if "revision" in result.data:
+        return bool(result.data["revision"] == task.metadata.revision)
     known = (task.metadata.descriptive_stats or {}).get(split) or {}
     data = result.data
     if result.task_type == "retrieval":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.integrations.mteb_meta import import_mteb
 from benchmarks.scoring.cache import ShowProgress, show_nothing
 from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.metrics import score_run
@@ -17,7 +19,8 @@ from benchmarks.scoring.results import QueryHits, Result, read_hits, read_result
 from benchmarks.scoring.runner import run_benchmark
 from benchmarks.tasks.datasets import BEIR_NAMES, BEIR_PREFIX
 from benchmarks.tasks.instructions import Instructions
-from retrieval.errors import UsageError
+from benchmarks.tasks.mteb import MTEB_PREFIX
+from retrieval.errors import MissingDependencyError, UsageError
 from retrieval.plurals import count_noun
 from retrieval.protocols import Notify, silent
 from retrieval.typed import find_differences
@@ -86,13 +89,13 @@ def reproduce(
     """
     before = read_result(path)
     recipe = _find_recipe(before, path, task)
-    metric = before.main_metric
-    if before.source:
-        metric = _OUR_METRICS.get(metric, metric.replace("_at_", "@"))
     with tempfile.TemporaryDirectory(prefix="millpond-reproduce-") as scratch:
         config = _configure(recipe, Path(scratch), task, device)
         [after] = run_benchmark(config, notify=notify, progress=progress, load=load)
         hits = list(read_hits(Path(scratch), after.model, after.task))
+    metric = before.main_metric
+    if before.source and metric not in after.metrics:
+        metric = _OUR_METRICS.get(metric, metric.replace("_at_", "@"))
     if metric not in after.metrics:
         raise UsageError(
             f"{path} has {before.main_metric}, which is not computed here for a "
@@ -114,15 +117,27 @@ def _find_recipe(before: Result, path: Path, task: str | None) -> Mapping[str, A
             f"more, with another --out, and compare the two."
         )
     if task is None:
-        plain = re.sub("[^a-z0-9]", "", before.source.get("task", before.task).lower())
-        same = [name for name in BEIR_NAMES if re.sub("[^a-z0-9]", "", name) == plain]
-        if not same:
-            raise UsageError(
-                f"Where are the data of {before.task!r}? An imported score does not say. Type: "
-                f"millpond reproduce {path} --task FOLDER"
-            )
-        task = f"{BEIR_PREFIX}{same[0]}"
+        task = _find_source(before.source)
+    if task is None:
+        raise UsageError(
+            f"Where are the data of {before.task!r}? An imported score does not say. Type: "
+            f"millpond reproduce {path} --task FOLDER"
+        )
     return {"model": before.model, "task": task, "split": before.source.get("split", "test")}
+
+
+def _find_source(source: Mapping[str, str]) -> str | None:
+    """Return what names the data of an imported score, of mteb or of BEIR; None for neither."""
+    name = source.get("task", "")
+    if source.get("format") == "mteb":
+        with suppress(KeyError, MissingDependencyError):
+            known = import_mteb("mteb").get_task(name).metadata.hf_subsets
+            scored = source.get("subsets", "").split(", ")
+            some = "" if set(scored) == set(known) else f"[{','.join(scored)}]"
+            return f"{MTEB_PREFIX}{name}{some}"
+    plain = re.sub("[^a-z0-9]", "", name.lower())
+    same = [one for one in BEIR_NAMES if re.sub("[^a-z0-9]", "", one) == plain]
+    return f"{BEIR_PREFIX}{same[0]}" if same else None
 
 
 def _configure(
