@@ -9,6 +9,7 @@ import re
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from embedder.models.sentence_transformers import Reranker
     from embedder.serving import ServedIndex, ServedModel
     from indexes import Index
-    from retrieval import Fingerprint
+    from retrieval import Encoder, Fingerprint
     from retrieval.errors import UsageError
     from retrieval.protocols import VectorIndex
 
@@ -110,6 +111,13 @@ def serve(
             help="Take token ids of the model's own tokenizer in place of text.",
         ),
     ] = False,
+    accept_documents: Annotated[
+        bool,
+        typer.Option(
+            "--accept-documents",
+            help="Let clients with a key add and delete documents of the indexes.",
+        ),
+    ] = False,
     device: DeviceOption = None,
     speed: IndexSpeedOption = None,
     url: StoredUrlOption = None,
@@ -140,13 +148,23 @@ def serve(
     )
 
     accepted_keys = _find_keys(keys)
+    if accept_documents and not accepted_keys:
+        raise _needs_keys()
     with bind(host, port) as listener:
         thread = EncoderThread()
         opened = open_indexes(index or (), url, ask_key)
         for _, one in opened:
             warn_of_missing_words(one)
         models, served = thread.call(
-            lambda: _load(model, instruction, opened, device, speed, trust=trust_remote_code)
+            lambda: _load(
+                model,
+                instruction,
+                opened,
+                device,
+                speed,
+                trust=trust_remote_code,
+                editable=accept_documents,
+            )
         )
         on_cuda = models[0].details.get("device", "").startswith("cuda")
         settings = ServerSettings(
@@ -220,6 +238,7 @@ def _load(
     asked_speed: str | None,
     *,
     trust: bool,
+    editable: bool,
 ) -> tuple[list[ServedModel], list[ServedIndex]]:
     """Return the models, each loaded once, and the indexes with theirs.
 
@@ -241,25 +260,26 @@ def _load(
         loaded = load_encoder(name, device, speed, notify, trust_remote_code=trust)
         return [_serve_model(loaded)], []
     models: dict[str, ServedModel] = {}
+    encoders: dict[str, LoadedEncoder] = {}
     served = []
     for name, index in indexes:
         made = index.fingerprint
         key = made.digest if model is None else model
         if key not in models:
-            models[key] = _serve_model(
-                load_for_index(
-                    made,
-                    model,
-                    asked_speed,
-                    device,
-                    where=name,
-                    notify=notify,
-                    trust_remote_code=trust,
-                    instruction=instruction,
-                )
+            encoders[key] = load_for_index(
+                made,
+                model,
+                asked_speed,
+                device,
+                where=name,
+                notify=notify,
+                trust_remote_code=trust,
+                instruction=instruction,
             )
+            models[key] = _serve_model(encoders[key])
         other_prompt = instruction is not None
-        served.append(_serve_index(name, index, models[key], asked_speed, other_prompt))
+        one = _serve_index(name, index, models[key], asked_speed, other_prompt)
+        served.append(_make_editable(one, index.folder, encoders[key]) if editable else one)
     return list(models.values()), served
 
 
@@ -294,6 +314,31 @@ def _serve_index(
     return show(index)
 
 
+def _make_editable(served: ServedIndex, folder: Path, model: LoadedEncoder) -> ServedIndex:
+    """Return the index as one that clients may change, in its later versions too."""
+    from cli.editing import IndexEdit
+
+    name, follow = served.name, served.follow
+
+    def edit(encoder: Encoder) -> IndexEdit:
+        return IndexEdit(folder, name, model, encoder)
+
+    def follow_editable() -> ServedIndex | None:
+        newer = follow() if follow is not None else None
+        return None if newer is None else replace(newer, edit=edit, follow=follow_editable)
+
+    return replace(served, edit=edit, follow=follow_editable)
+
+
+def _needs_keys() -> UsageError:
+    from retrieval.errors import UsageError
+
+    return UsageError(
+        "--accept-documents lets clients change the indexes, and everyone could. Name the keys of "
+        "those who may: --keys FILE; make one with: openssl rand -hex 32"
+    )
+
+
 def _load_reranker(name: str, device: str | None, *, trust: bool) -> Reranker:
     from embedder.models.sentence_transformers import load_reranker
 
@@ -301,10 +346,8 @@ def _load_reranker(name: str, device: str | None, *, trust: bool) -> Reranker:
 
 
 def _serve_model(encoder: LoadedEncoder) -> ServedModel:
-    from embedder.serving.served import TextEncoder, serve_embedder
+    from embedder.serving.served import serve_embedder
 
-    if not isinstance(encoder, TextEncoder):
-        encoder.compiler = None  # nobody is answered while layers compile, a minute or more
     note_untrained(encoder)
     return serve_embedder(encoder)
 

@@ -24,7 +24,7 @@ from starlette.types import Scope
 from embedder.serving.errors import install_handlers
 from embedder.serving.metrics import log_event
 from embedder.serving.middleware import BodyLimit, HostGate, KeyGate, Recorder, has_key
-from embedder.serving.routes import ollama, openai, rerank, search, tei
+from embedder.serving.routes import documents, ollama, openai, rerank, search, tei
 from embedder.serving.server import Server, ServerDep
 
 __all__ = ["HEADERS", "STATIC", "build_app", "render_docs"]
@@ -237,6 +237,7 @@ def build_app(server: Server) -> FastAPI:
     for router in (
         openai.ROUTER,
         search.ROUTER,
+        documents.ROUTER,
         rerank.ROUTER,
         tei.ROUTER,
         ollama.ROUTER,

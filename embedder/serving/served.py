@@ -17,7 +17,7 @@ from retrieval.blend import Blend
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
 from retrieval.protocols import Encoder, VectorIndex, Vectors
-from retrieval.types import Fingerprint, Hit, check_fingerprints
+from retrieval.types import Document, Fingerprint, Hit, check_fingerprints
 
 if TYPE_CHECKING:
     from embedder.embedder import Embedder
@@ -160,6 +160,18 @@ class ServedModel:
     details: Mapping[str, str] = field(default_factory=dict)
 
 
+class Edit(Protocol):
+    """Changes one index and publishes it at once; counts what was done by the names of Change."""
+
+    def put(self, documents: Sequence[Document]) -> Mapping[str, int]:
+        """Add documents, or replace those with their ids."""
+        ...
+
+    def delete(self, doc_ids: Sequence[str], ignore_missing: bool) -> Mapping[str, int]:
+        """Delete documents."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class ServedIndex:
     """An index and the model that its queries go through.
@@ -172,6 +184,8 @@ class ServedIndex:
     follow : returns this index in a newer version, opened, None where there is none; raises a
         MillpondError where it cannot be opened. None for an index that stays what it is.
     other_prompt : whether the user gave the model another query prompt than the index's.
+    edit : returns what changes the index, given what embeds its documents; None where clients may
+        not.
 
     Raises
     ------
@@ -185,6 +199,7 @@ class ServedIndex:
     version: str = ""
     follow: Callable[[], ServedIndex | None] | None = field(default=None, repr=False)
     other_prompt: bool = False
+    edit: Callable[[Encoder], Edit] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse an index whose vectors the model cannot be compared with."""

@@ -15,11 +15,12 @@ from fastapi import Depends, Request
 
 from embedder.engine.text import Side
 from embedder.serving.batching import Batcher, EncoderThread, QueueFullError
+from embedder.serving.changing import QueuedEncoder
 from embedder.serving.errors import ApiError, ClientGoneError
 from embedder.serving.metrics import Metrics, log_event
 from embedder.serving.reranking import PairScorer, Ranked, make_pairs, serve_reranker
 from embedder.serving.running import IndexWatch
-from embedder.serving.served import Role, ServedIndex, ServedModel, StateRow, Tokens
+from embedder.serving.served import Edit, Role, ServedIndex, ServedModel, StateRow, Tokens
 from embedder.serving.settings import ServerSettings
 from retrieval.blend import Blend
 from retrieval.errors import (
@@ -128,6 +129,7 @@ class Server:
         self.json_thread = ThreadPoolExecutor(1, "millpond-json")
         # One search an index at a time: not every backend may be searched by two at once.
         self._searching = {name: ThreadPoolExecutor(1, "millpond-search") for name in self.indexes}
+        self._changing = ThreadPoolExecutor(1, "millpond-change")
         self._locks = {name: Lock() for name in self.indexes}
         self.watch = IndexWatch(self.indexes, self.metrics)
 
@@ -155,6 +157,7 @@ class Server:
 
     def stop(self) -> None:
         """Finish what was accepted, and end the threads."""
+        self._changing.shutdown()
         self.batcher.stop()
         self.watch.stop()
         for threads in (self.tokenizing_thread, self.json_thread, *self._searching.values()):
@@ -328,6 +331,41 @@ class Server:
         for name in names:
             self.metrics.add_search(name, time.monotonic() - started)
         return found[0]
+
+    async def change(
+        self, name: str, work: Callable[[Edit], Mapping[str, int]]
+    ) -> Mapping[str, int]:
+        """Return what ``work`` did to an index, which is served as it is then.
+
+        Changes wait for each other, and are finished even where the client has gone.
+
+        Raises
+        ------
+        ApiError : clients may not change it (403), it cannot be done as asked (400), or not now
+            (503), as where another process changes the index.
+        """
+        index = self.find_index(name)
+        if index.edit is None:
+            message = "This server changes no index. Start it with --accept-documents."
+            raise ApiError(403, message, "documents_not_accepted", None)
+        edit = index.edit(QueuedEncoder(index.model, self.batcher))
+
+        def run() -> Mapping[str, int]:
+            done = work(edit)
+            self.watch.look(name)
+            return done
+
+        try:
+            return await in_thread(self._changing, run)
+        except _UNAVAILABLE as error:
+            log_event("change_failed", index=name, error=str(error))
+            message = (
+                f"{name} cannot be changed now: {_describe_failure(error)}, or another process "
+                "changes it. The server's log says more."
+            )
+            raise ApiError(503, message, "index_unavailable", "index") from None
+        except MillpondError as error:
+            raise ApiError(400, str(error), "invalid_change", None) from None
 
     async def rank(
         self,

@@ -133,7 +133,7 @@ def decode(data: bytes, *, first: bool) -> tuple[str, str]:
             return body.decode(errors="replace"), problem
         problem = (
             f"not UTF-8: byte 0x{body[error.start]:02x} {_place(body, error.start, offset)}; "
-            f"expected UTF-8 (iconv -t UTF-8 converts)"
+            f"expected UTF-8, or name what it is: --encoding NAME"
         )
     return body.decode(errors="replace"), problem
 

@@ -13,7 +13,7 @@ from retrieval.corpus.documents.registry import EXTRA
 from retrieval.corpus.formats import open_bytes
 from retrieval.corpus.records import check_distinct
 from retrieval.corpus.values import Cell, Reading, Row
-from retrieval.errors import FailureError, MissingDependencyError, RecordError
+from retrieval.errors import MissingDependencyError, RecordError
 
 __all__ = ["sheet_rows"]
 
@@ -21,10 +21,11 @@ __all__ = ["sheet_rows"]
 def sheet_rows(path: Path, source: str, reading: Reading) -> Iterator[Row | RecordError]:
     """Yield the rows below the header of a file's first sheet, an empty cell as null.
 
+    A file that is damaged, encrypted or too large is one bad record.
+
     Raises
     ------
     RecordError : two columns have the same name.
-    FailureError : the file is damaged, encrypted or too large.
     MissingDependencyError : python-calamine is not installed.
     """
     try:
@@ -42,9 +43,11 @@ def sheet_rows(path: Path, source: str, reading: Reading) -> Iterator[Row | Reco
         book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
         rows = book.get_sheet_by_index(0).to_python(skip_empty_area=False)
     except UnreadableError as error:
-        raise FailureError(f"{source}: {error}.") from None
+        yield RecordError(source, None, str(error))
+        return
     except python_calamine.CalamineError as error:
-        raise FailureError(f"{source}: cannot be read as a sheet ({error}).") from error
+        yield RecordError(source, None, f"cannot be read as a sheet ({error})")
+        return
     if len(book.sheet_names) > 1:
         others = ", ".join(map(repr, book.sheet_names[1:4]))
         more = " and others" if len(book.sheet_names) > 4 else ""

@@ -461,7 +461,8 @@ def _file_reader(path: Path, name: str, readers: dict[str, Reader], accepted: st
     if reader is None or (zipped and suffix in _UNZIPPED):
         shown = suffix + (".gz" if zipped else "")
         arrived = f"ends in {shown!r}" if shown else "has no extension"
-        raise UsageError(f"{name}: the name {arrived}. Expected {accepted}.")
+        lines = f" Type: jq -c .[] {shlex.quote(name)} | millpond index -" * (shown == ".json")
+        raise UsageError(f"{name}: the name {arrived}. Expected {accepted}.{lines}")
     return reader
 
 

@@ -13,6 +13,7 @@ def folder(tmp_path_factory):
 QUESTIONS = {
     "bread.rst": ("rye loaves oven", "Bread > Ovens"),
     "guide.md": ("sluice gate brass key", "Guide > Install > Windows"),
+    "hedges.odt": ("hazel cut february", "Hedges > Care"),
     "herons.html": ("herons nest alder", "Herons > Nests"),
     "inbox.mbox/<m2@x>": ("cats granary mice", ""),
     "ledger.docx": ("boy earns shillings", "Wages"),
@@ -21,6 +22,7 @@ QUESTIONS = {
     "notes.txt": ("otters tail race", ""),
     "rain.ipynb": ("wettest month", "Rainfall"),
     "tales.epub": ("ferryman eels", "The ferry"),
+    "toads.pptx": ("newts stay", "Newts, page 2"),
     "toll.go": ("barge pays lock", "Toll"),
     "weir.pdf": ("ducks return april", "Chapter 2, page 2"),
 }

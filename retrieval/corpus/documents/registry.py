@@ -12,7 +12,7 @@ from retrieval.corpus.documents.code import code_reader
 from retrieval.corpus.documents.html import read_html
 from retrieval.corpus.documents.mail import read_eml, read_mbox
 from retrieval.corpus.documents.notebook import read_notebook
-from retrieval.corpus.documents.office import read_docx, read_epub
+from retrieval.corpus.documents.office import read_docx, read_epub, read_odt, read_pptx
 from retrieval.corpus.documents.pdf import read_pdf
 from retrieval.corpus.documents.plain import read_markdown, read_rst, read_text
 
@@ -58,6 +58,8 @@ FORMATS: Mapping[str, FileFormat] = {
     ".xhtml": _HTML,
     ".pdf": FileFormat("PDF", read_pdf, ("pypdf",)),
     ".docx": FileFormat("DOCX", read_docx, ("mammoth", "selectolax")),
+    ".pptx": FileFormat("PPTX", read_pptx),
+    ".odt": FileFormat("ODT", read_odt),
     ".epub": FileFormat("EPUB", read_epub, ("selectolax",)),
     ".eml": FileFormat("e-mail", read_eml, ("selectolax",)),
     ".mbox": FileFormat("mbox", read_mbox, ("selectolax",)),

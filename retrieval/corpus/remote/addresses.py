@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -56,6 +55,7 @@ class RemoteFile:
     inside: str
     _system: Any
     _path: str
+    _copies: Path
 
     def fetch(self) -> Path:
         """Return a copy, which is made once and is gone when the program ends.
@@ -67,11 +67,9 @@ class RemoteFile:
         StorageError : it cannot be fetched.
         SourceNotFoundError : it is not there.
         """
-        folder = _copies() / blake2b(self.name.encode(), digest_size=8).hexdigest()
-        place = folder / self.inside
+        place = self._copies / self.inside
         if not place.exists():
-            folder.mkdir(exist_ok=True)
-            part = folder / "part"
+            part = Path(tempfile.mkdtemp(dir=self._copies)) / "part"
             with _refusals(self.name):
                 self._system.get_file(self._path, str(part))
             with suppress(NotImplementedError, KeyError, TypeError, AttributeError, OSError):
@@ -82,12 +80,12 @@ class RemoteFile:
 
 
 @cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
+def _copies() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="millpond-")
 
 
-def _copies() -> Path:
-    return Path(_folder().name)
+def _new_folder() -> Path:
+    return Path(tempfile.mkdtemp(dir=_copies().name))
 
 
 def find_remote(name: str) -> list[RemoteFile]:
@@ -116,7 +114,7 @@ def find_remote(name: str) -> list[RemoteFile]:
         if name.lower().startswith(_WEB):
             inside = PurePosixPath(urlsplit(name).path).name or "index"
             inside = inside if "." in inside else inside + ".html"
-            return [RemoteFile(shown, inside, system, path)]
+            return [RemoteFile(shown, inside, system, path, _new_folder())]
         if glob.has_magic(path):
             found = [one for one in system.glob(path) if system.isfile(one)]
         else:
@@ -125,7 +123,7 @@ def find_remote(name: str) -> list[RemoteFile]:
         raise EmptyCorpusError(f"{shown}: there is no file. Check the address.")
     start = hide_password(name).partition("://")[0] + "://"
     return [
-        RemoteFile(start + one.lstrip("/"), PurePosixPath(one).name, system, one)
+        RemoteFile(start + one.lstrip("/"), PurePosixPath(one).name, system, one, _new_folder())
         for one in sorted(found)
     ]
 

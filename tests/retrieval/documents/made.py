@@ -118,6 +118,55 @@ def write_epub(path):
         book.writestr("OEBPS/one two.xhtml", page)
 
 
+def write_pptx(path, *slides):
+    """Write slides of a title and a text; they are stored in the other order."""
+    main = "http://schemas.openxmlformats.org/drawingml/2006/main"
+    made = "http://schemas.openxmlformats.org/presentationml/2006/main"
+    links = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    stored = range(len(slides), 0, -1)
+    ids = "".join(f'<p:sldId id="{n}" r:id="r{n}"/>' for n in stored)
+    targets = "".join(
+        f'<Relationship Id="r{n}" Target="slides/slide{n}.xml"/>' for n in range(1, len(slides) + 1)
+    )
+    with zipfile.ZipFile(path, "w") as deck:
+        deck.writestr(
+            "ppt/presentation.xml",
+            f'<p:presentation xmlns:p="{made}" xmlns:r="{links}"><p:sldIdLst>{ids}</p:sldIdLst>'
+            "</p:presentation>",
+        )
+        deck.writestr(
+            "ppt/_rels/presentation.xml.rels",
+            f'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
+            f"{targets}</Relationships>",
+        )
+        for number, (title, text) in zip(stored, slides, strict=True):
+            shapes = "".join(
+                f'<p:sp><p:nvSpPr><p:nvPr><p:ph type="{kind}"/></p:nvPr></p:nvSpPr><p:txBody><a:p>'
+                f"<a:r><a:t>{words}</a:t></a:r></a:p></p:txBody></p:sp>"
+                for kind, words in (("title", title), ("body", text), ("sldNum", "trap"))
+            )
+            deck.writestr(
+                f"ppt/slides/slide{number}.xml",
+                f'<p:sld xmlns:p="{made}" xmlns:a="{main}"><p:cSld><p:spTree>{shapes}</p:spTree>'
+                "</p:cSld></p:sld>",
+            )
+
+
+def write_odt(path):
+    office = "urn:oasis:names:tc:opendocument:xmlns:office:1.0"
+    text = "urn:oasis:names:tc:opendocument:xmlns:text:1.0"
+    with zipfile.ZipFile(path, "w") as book:
+        book.writestr(
+            "content.xml",
+            f'<office:document-content xmlns:office="{office}" xmlns:text="{text}"><office:body>'
+            "<office:text><text:tracked-changes><text:p>trap</text:p></text:tracked-changes>"
+            '<text:h text:outline-level="1">Hedges</text:h><text:h text:outline-level="2">Care'
+            "</text:h><text:p>Hazel<text:s/>is <text:span>cut</text:span> in<text:line-break/>"
+            "February<text:note><text:note-body><text:p>(or March)</text:p></text:note-body>"
+            "</text:note>.</text:p></office:text></office:body></office:document-content>",
+        )
+
+
 def message(subject, text, identifier="", html=False):
     made = EmailMessage()
     for name, value in {
@@ -143,11 +192,13 @@ def write_mail(folder):
 
 
 def write_folder(folder):
-    """Write one file in each of twelve formats."""
+    """Write one file in each of fourteen formats."""
     folder.mkdir()
     write_text_files(folder)
     write_pdf(folder / "weir.pdf", "The weir was built of oak piles.", "Ducks return in April.")
     write_docx(folder / "ledger.docx")
     write_epub(folder / "tales.epub")
+    write_pptx(folder / "toads.pptx", ("Toads", "Toads cross in March."), ("Newts", "Newts stay."))
+    write_odt(folder / "hedges.odt")
     write_mail(folder)
     return folder

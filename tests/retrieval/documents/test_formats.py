@@ -12,7 +12,7 @@ import pytest
 
 from retrieval import Document, read_corpus
 from retrieval.corpus.documents import base, registry
-from retrieval.errors import FailureError, RecordError, UsageError
+from retrieval.errors import RecordError, UsageError
 from retrieval.passages import read_passages
 from tests.retrieval.documents import made
 
@@ -43,6 +43,7 @@ def places(document):
                 ("lever.", "Guide > Install > Linux"),
             ],
         ),
+        ("hedges.odt", "Hedges", [("March).", "Hedges > Care")]),
         ("herons.html", "Herons", [("weir.", "Herons"), ("trees.", "Herons > Nests")]),
         ("inbox.mbox/<f1@x>", "Flood", [("feet.", None)]),
         ("ledger.docx", "Ledger", [("Ledger", "Ledger"), ("shillings", "Wages")]),
@@ -60,6 +61,7 @@ def places(document):
         ("notes.txt", "", [("dawn.", None)]),
         ("rain.ipynb", "Rainfall", [("rain.plot()", "Rainfall")]),
         ("tales.epub", "River tales", [("eels.", "The ferry")]),
+        ("toads.pptx", "Toads", [("March.", "Toads"), ("stay.", "Newts")]),
         ("toll.go", "toll.go", [("tolls", None), ("}", "Toll")]),
         ("weir.pdf", "Chapter 1", [("piles.", "Chapter 1"), ("April.", "Chapter 2")]),
     ],
@@ -72,7 +74,7 @@ def test_passages_of_every_format_have_their_headings(documents, name, title, en
 
 def test_nothing_else_is_read(documents):
     found, corpus = documents
-    assert len(found) == 13
+    assert len(found) == 15
     assert corpus.notes == ("1 attachment of an e-mail is not read.",)
     everything = " ".join(document.text for document in found.values())
     for left_out in ("trap", "About", "Imprint", "secret", "Contents", "tags:"):
@@ -130,7 +132,8 @@ def test_passages_add_up_to_the_text_and_say_where_they_begin(documents):
 )
 def test_front_matter(write, front, metadata, left):
     (document,) = read_corpus(write("docs/a.md", front.encode()))
-    rest = {k: v for k, v in document.metadata.items() if k not in ("path", "modified", "size_bytes")}
+    own = ("path", "modified", "size_bytes")
+    rest = {k: v for k, v in document.metadata.items() if k not in own}
     assert (rest, document.text) == (metadata, left)
     assert document.metadata["path"] == "docs/a.md"
 
@@ -274,10 +277,13 @@ class TestSheets:
 
     def test_one_that_is_damaged_or_unpacks_too_far_is_refused(self, book, low_limits, tmp_path):
         bomb(tmp_path / "bomb.xlsx")
-        with pytest.raises(FailureError, match="it unpacks to 3 MiB"):
+        with pytest.raises(RecordError, match="it unpacks to 3 MiB"):
             list(read_corpus(tmp_path / "bomb.xlsx"))
+        both = read_corpus([tmp_path / "bomb.xlsx", book], id="article", skip_bad=True)
+        assert [document.doc_id for document in both] == ["17", "18"]
+        assert both.skipped == 1
         book.write_bytes(book.read_bytes()[:500])
-        with pytest.raises(FailureError, match=r"shop\.xlsx: it is damaged"):
+        with pytest.raises(RecordError, match=r"shop\.xlsx: it is damaged"):
             list(read_corpus(book))
 
 

@@ -4,8 +4,8 @@ import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 
-import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -33,7 +33,7 @@ class Store(MemoryFileSystem):
 
 @pytest.fixture
 def s3(monkeypatch):
-    monkeypatch.setattr("fsspec.registry._registry", {**fsspec.registry, "s3": Store})
+    monkeypatch.setitem(import_module("fsspec.registry")._registry, "s3", Store)
     Store.store.clear()
     store = Store()
     yield store
@@ -50,6 +50,11 @@ class TestStores:
         corpus = read_corpus("s3://bucket/c.jsonl")
         assert corpus.name == "s3://bucket/c.jsonl"
         assert ids(corpus) == ids(corpus) == ["1"]  # twice, from one copy
+
+    def test_what_has_changed_is_fetched_again(self, s3):
+        for text in ("one", "two"):
+            s3.pipe("/bucket/a.txt", text.encode())
+            assert [document.text for document in read_corpus("s3://bucket/a.txt")] == [text]
 
     def test_a_folder_and_a_pattern(self, s3):
         s3.pipe("/bucket/docs/a.md", b"# Mills\ngrind corn")

@@ -44,7 +44,7 @@ def test_sqlite(pages):
 
 def test_fields_are_named_as_those_of_a_file(pages):
     found = read(pages, "SELECT title, body FROM pages", id="title", text="title,body")
-    assert found[0] == ("Mills", "", "Mills\ngrind corn", {})
+    assert found[0] == ("Mills", "Mills", "Mills\ngrind corn", {})
 
 
 def test_duckdb(tmp_path):
