@@ -93,7 +93,7 @@ def lay_out(hit: Hit, width: int | None) -> Iterator[str]:
 
 
 def _find_snippet(text: str, matched: Sequence[str], room: int) -> int:
-    """Return where to begin: at the start, or at the sentence that shows more of these words."""
+    """Return where to begin: at the start, or if that shows none of these words, where most do."""
     words = "|".join(re.escape(word) for word in sorted(matched, key=len, reverse=True))
     places = [(found.start(), found[0]) for found in re.finditer(words, text)] if words else []
 
@@ -101,11 +101,13 @@ def _find_snippet(text: str, matched: Sequence[str], room: int) -> int:
         last = start + room - _BEFORE_SNIPPET
         return len({word.casefold() for place, word in places if start <= place < last})
 
-    starts = [0]
+    if not places or count(0):
+        return 0
+    starts = []
     for place, _ in places[:_PLACES_COMPARED]:
         before = text[max(0, place - room // 2) : place]
-        sentence = max((end.end() for end in _SENTENCE.finditer(before)), default=None)
-        starts.append(place - len(before) + sentence if sentence is not None else 0)
+        ends = [end.end() for end in _SENTENCE.finditer(before)]
+        starts.append(place - len(before) + (ends[-1] if ends else before.find(" ") + 1))
     return max(starts, key=count)  # the first of equals
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from indexes import Index, IndexConfig
 from retrieval import Document, VectorIndex
-from retrieval.errors import FingerprintError, UsageError, VectorError
+from retrieval.errors import FingerprintError, RecordError, UsageError, VectorError
 from tests.indexes import fakes
 
 
@@ -55,6 +55,18 @@ def test_a_corpus_can_be_named(tmp_path, encoder):
     index = Index.create(tmp_path / "i", encoder, corpus)
     assert (len(index), index.manifest.corpus_name) == (3, str(corpus))
     assert index.add(str(corpus)).unchanged == 3
+
+
+def test_dicts_are_documents_and_what_is_neither_is_named(tmp_path, encoder):
+    rows = [{"id": 1, "title": "Mills", "text": "grind"}, {"_id": "b", "text": "sing", "n": 2}]
+    index = Index.create(tmp_path / "dicts", encoder, rows)
+    found = index.fetch(["1", "b"])
+    assert found["1"] == Document("1", "grind", "Mills")
+    assert found["b"].metadata == {"n": 2}
+    with pytest.raises(UsageError, match=r"Number 2 of corpus is of type str; expected a Document"):
+        index.update([rows[0], "a text"])
+    with pytest.raises(RecordError, match=r"corpus:1: no text among id"):
+        index.add([{"id": 3}])
 
 
 def test_the_object_shows_what_its_changes_made_of_it(index, encoder, documents):
