@@ -65,7 +65,7 @@ def test_dicts_are_documents_and_what_is_neither_is_named(tmp_path, encoder):
     assert found["b"].metadata == {"n": 2}
     with pytest.raises(UsageError, match=r"Number 2 of corpus is of type str; expected a Document"):
         index.update([rows[0], "a text"])
-    with pytest.raises(RecordError, match=r"corpus:1: no text among id"):
+    with pytest.raises(RecordError, match=r"corpus:1: no text among 'id'"):
         index.add([{"id": 3}])
 
 
