@@ -204,7 +204,7 @@ def load_mteb(task: MtebTask) -> MtebData:
     except Exception as error:  # of datasets, of its host, of a task's own code
         raise DownloadError(
             f"The data of mteb:{metadata.name} ({metadata.dataset['path']}) could not be loaded: "
-            f"{first_line(error)} On a machine that reaches their host, type "
+            f"{first_line(error).rstrip('.')}. On a machine that reaches their host, type "
             f"'python -c \"import mteb; mteb.get_task({metadata.name!r}).load_data()\"', and copy "
             f"the cache of Hugging Face's datasets from there (HF_HOME)."
         ) from error

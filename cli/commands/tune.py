@@ -32,7 +32,7 @@ def tune(
         typer.Option(
             "--qrels",
             metavar="FILE",
-            help="Judgements: query-id, corpus-id and score, tab-separated, as in BEIR.",
+            help="Judgements: BEIR's three columns or TREC's four.",
         ),
     ] = None,
     dry_run: Annotated[
