@@ -1,10 +1,9 @@
-"""DOCX and EPUB by way of HTML; PPTX and ODT from their XML."""
+"""DOCX, PPTX and ODT from their XML; EPUB by way of HTML."""
 
 from __future__ import annotations
 
-import io
 import posixpath
-import warnings
+import re
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -23,28 +22,76 @@ from retrieval.corpus.documents.html import add_html
 
 __all__ = ["read_docx", "read_epub", "read_odt", "read_pptx"]
 
-_STYLES = """
-p[style-name='Title'] => h1:fresh
-p[style-name='Subtitle'] => p:fresh
-"""
 _CONTAINER = "META-INF/container.xml"
+_WORD_PARTS = ("word/document.xml", "word/footnotes.xml", "word/endnotes.xml")
+_WORD_STYLES = "word/styles.xml"
+_WORD_BLOCKS = {"body", "sdt", "sdtContent", "customXml", "ins", "moveTo", "footnote", "endnote"}
 
 
 def read_docx(file: Opened) -> Iterator[FileText]:
-    """Yield a Word file; pictures are left out."""
-    import mammoth
-
-    with open_zip(file.data) as archive:
-        if "word/document.xml" not in archive.namelist():
-            raise UnreadableError("it holds no word/document.xml, so it is no Word file")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = mammoth.convert_to_html(
-            io.BytesIO(file.data), style_map=_STYLES, convert_image=lambda _: []
-        )
+    """Yield a Word file with its headings and notes; pictures and deleted text are left out."""
     builder = TextBuilder()
-    add_html(builder, found.value)
+    with open_zip(file.data) as archive:
+        names = archive.namelist()
+        if _WORD_PARTS[0] not in names:
+            raise UnreadableError(f"it holds no {_WORD_PARTS[0]}, so it is no Word file")
+        levels = _heading_levels(archive) if _WORD_STYLES in names else {}
+        for part in _WORD_PARTS:
+            if part in names:
+                _add_blocks(builder, ElementTree.fromstring(archive.read(part)), levels)
     yield builder.finish()
+
+
+def _heading_levels(archive: zipfile.ZipFile) -> dict[str, int]:
+    """Return the level of the styles that are headings, by id, and 0 for those of lists.
+
+    "heading 2" is what Word calls it in any language.
+    """
+    levels: dict[str, int] = {}
+    for style in ElementTree.fromstring(archive.read(_WORD_STYLES)).iterfind("{*}style"):
+        name = _value(style.find("{*}name")).lower()
+        found = re.fullmatch(r"heading (\d)", name)
+        level = 1 if name == "title" else int(found[1]) if found else 0
+        based = levels.get(_value(style.find("{*}basedOn")))
+        if level or based is not None:
+            levels[_value(style, "styleId")] = level or based or 0
+        elif style.find("{*}pPr/{*}numPr") is not None:
+            levels[_value(style, "styleId")] = 0
+    return levels
+
+
+def _add_blocks(builder: TextBuilder, parent: Any, levels: dict[str, int]) -> None:
+    for one in parent:
+        tag = _tag(one)
+        if tag == "p":
+            _add_paragraph(builder, one, levels)
+        elif tag == "tbl":
+            for row in one.iterfind(".//{*}tr"):
+                builder.block(" ".join(map(_text_of, row.iterfind("{*}tc"))))
+        elif tag in _WORD_BLOCKS:
+            _add_blocks(builder, one, levels)
+
+
+def _add_paragraph(builder: TextBuilder, paragraph: Any, levels: dict[str, int]) -> None:
+    outline = _value(paragraph.find("{*}pPr/{*}outlineLvl"))
+    styled = levels.get(_value(paragraph.find("{*}pPr/{*}pStyle")))
+    level = int(outline) + 1 if outline.isdecimal() else styled or 0
+    text = _text_of(paragraph)
+    if 0 < level < 10:
+        builder.heading(level, text)
+    else:
+        item = styled == 0 or paragraph.find("{*}pPr/{*}numPr") is not None
+        builder.block(f"- {text}" if item and text else text)
+
+
+def _value(element: Any, name: str = "val") -> str:
+    """Return an attribute of Word's, whatever its namespace is called; "" where there is none."""
+    attributes = {} if element is None else element.attrib
+    return next((text for key, text in attributes.items() if key.endswith("}" + name)), "")
+
+
+def _tag(element: Any) -> str:
+    return str(element.tag).rpartition("}")[2]
 
 
 def read_epub(file: Opened) -> Iterator[FileText | Problem]:
@@ -123,7 +170,7 @@ def read_odt(file: Opened) -> Iterator[FileText]:
         body.remove(changes)
     read: set[Any] = set()
     for one in body.iter():
-        tag = one.tag.rpartition("}")[2]
+        tag = _tag(one)
         if tag not in ("h", "p") or one in read:  # a footnote stands in its paragraph
             continue
         read.update(one.iter())
@@ -135,15 +182,30 @@ def read_odt(file: Opened) -> Iterator[FileText]:
     yield builder.finish()
 
 
-_BLANKS = ("br", "line-break", "tab", "s")
+_BLANKS = {"br", "cr", "tab", "ptab", "line-break", "s"}
+_REPEATED = {"Fallback", "moveFrom", "delText", "instrText", "pPr"}
+"""What stands in a Word file a second time, or is no text that is shown."""
 
 
 def _text_of(element: Any) -> str:
-    """Return the text in an element of PPTX or ODT on one line."""
-    for one in element.iter():
-        if one.tag.rpartition("}")[2] in _BLANKS:
-            one.text = " "
-    return " ".join("".join(element.itertext()).split())
+    """Return the text in an element of DOCX, PPTX or ODT on one line."""
+    parts: list[str] = []
+    work = [(element, "")]
+    while work:
+        one, tail = work.pop()
+        if one is None:
+            parts.append(tail)
+            continue
+        tag = _tag(one)
+        work.append((None, tail))
+        if tag in _BLANKS:
+            parts.append(" ")
+        elif tag == "noBreakHyphen":
+            parts.append("-")
+        elif tag not in _REPEATED:
+            parts.append(one.text or "")
+            work.extend((child, child.tail or "") for child in reversed(one))
+    return " ".join("".join(parts).split())
 
 
 def _package_name(archive: zipfile.ZipFile) -> str:

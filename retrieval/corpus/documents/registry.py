@@ -57,7 +57,7 @@ FORMATS: Mapping[str, FileFormat] = {
     ".htm": _HTML,
     ".xhtml": _HTML,
     ".pdf": FileFormat("PDF", read_pdf, ("pypdf",)),
-    ".docx": FileFormat("DOCX", read_docx, ("mammoth", "selectolax")),
+    ".docx": FileFormat("DOCX", read_docx),
     ".pptx": FileFormat("PPTX", read_pptx),
     ".odt": FileFormat("ODT", read_odt),
     ".epub": FileFormat("EPUB", read_epub, ("selectolax",)),
