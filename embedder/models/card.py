@@ -39,7 +39,7 @@ vectors = model.encode_documents(["a text", "another"])
 ```"""
 
 _PLAIN = """\
-With sentence-transformers alone, which gives the same vectors:
+With {libraries} alone, which gives the same vectors:
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -78,7 +78,12 @@ def write_card(manifest: Manifest, *, needs_millpond: str = NOT_WHOLE) -> str:
     needs_millpond : why sentence-transformers needs millpond for this model, "" where it does not.
     """
     spec = manifest.spec
-    library = _WITH_US.format(reason=needs_millpond) if needs_millpond else _PLAIN
+    libraries = "sentence-transformers" + (" and peft" if manifest.has_adapter else "")
+    library = (
+        _WITH_US.format(reason=needs_millpond)
+        if needs_millpond
+        else _PLAIN.format(libraries=libraries)
+    )
     return "\n".join(
         [
             *_front_matter(manifest),

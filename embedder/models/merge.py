@@ -28,6 +28,7 @@ from embedder.models.saving import (
     save_model,
     write_model,
 )
+from embedder.models.st_layout import read_decoder
 from embedder.variants import spec_to_json
 from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Notify, silent
@@ -121,7 +122,7 @@ def soup_models(
         out,
         manifests[0].spec,
         manifests[0].base,
-        SavedWeights(adapter, config, pooling),
+        SavedWeights(adapter, config, pooling, read_decoder(folders[0])),
         record=_soup_record(folders, manifests, shares, exact),
         weights_dtype=weights_dtype,
     )

@@ -36,7 +36,7 @@ from embedder.models.manifest import (
     Manifest,
 )
 from embedder.models.names import find_path
-from embedder.models.st_layout import write_layout
+from embedder.models.st_layout import Decoder, write_layout
 from embedder.variants import VariantSpec
 from retrieval.disk import FULL_DISK, sync_path, sync_tree
 from retrieval.errors import StorageError, UsageError
@@ -65,12 +65,14 @@ class SavedWeights:
     adapter : of adapter_model.safetensors; empty where there is no LoRA.
     adapter_config : of adapter_config.json.
     pooling : of pooling.safetensors; empty where the pooling has no weights.
+    decoder : of a model with LoRA or saved whole, if it is known.
     whole : the backbone, where all of it is to be written.
     """
 
     adapter: Mapping[str, Tensor]
     adapter_config: Mapping[str, Any]
     pooling: Mapping[str, Tensor]
+    decoder: Decoder | None = None
     whole: Backbone | None = None
 
 
@@ -115,10 +117,12 @@ def save_model(
     base = base or BaseRecord(spec.base, spec.revision, backbone.identity, backbone.width)
     adapted = has_adapter(backbone)
     whole = not adapted and any(p.requires_grad for p in backbone.parameters())
+    decoder = Decoder(backbone.model.config, backbone.tokenizer) if adapted or whole else None
     weights = SavedWeights(
         adapter_tensors(backbone) if adapted else {},
         adapter_config(backbone, spec.base) if adapted else {},
         {name: p.detach().cpu() for name, p in embedder.pooling.named_parameters()},
+        decoder,
         backbone if whole else None,
     )
     write_model(folder, spec, base, weights, record=record, weights_dtype=weights_dtype)
@@ -157,7 +161,7 @@ def write_model(
         needs_us = write_layout(
             beside,
             manifest.spec,
-            weights.whole.tokenizer if weights.whole else None,
+            weights.decoder,
             base.width,
             {name: tensor.to(dtype) for name, tensor in weights.pooling.items()},
         )

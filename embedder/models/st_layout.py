@@ -1,14 +1,15 @@
 """How sentence-transformers finds a MODEL_DIR: its own modules where they give the same vectors.
 
-A folder that holds all weights, with a pooling that sentence-transformers has, is written as
-Transformer, Pooling, Dense and Normalize, and needs neither millpond nor ``trust_remote_code``.
-Every other one names ``MillpondModule``.
+A folder that holds all weights, or an adapter on a base that transformers finds, with a pooling
+that sentence-transformers has, is written as Transformer, Pooling, Dense and Normalize, and needs
+neither millpond nor ``trust_remote_code``. Every other one names ``MillpondModule``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,20 @@ from torch import Tensor
 
 from embedder.engine.text import PromptTemplate, TextTokenizer
 from embedder.environment import quiet_transformers
+from embedder.models.bases import BASES
+from embedder.models.foreign.adapters import read_adapter
+from embedder.models.foreign.files import find_code
+from embedder.models.names import ADAPTER_CONFIG, find_path
 from embedder.pooling import HeadLayer
 from embedder.variants import VariantSpec
 
-__all__ = ["NOT_WHOLE", "write_layout"]
+__all__ = ["NOT_WHOLE", "Decoder", "read_decoder", "write_layout"]
 
 NOT_WHOLE = "the base's weights are not in the folder"
+
+_ADAPTER = str(Path(ADAPTER_CONFIG).parent)
+_DECODER_CONFIG = f"{_ADAPTER}/decoder_config.json"
+"""The configuration of an adapter's decoder: its base's, with the attention and depth trained."""
 
 _OURS = "embedder.models.sentence_transformers_module.MillpondModule"
 _THEIRS = "sentence_transformers.models."
@@ -39,29 +48,62 @@ _ACTIVATIONS = {"Identity": "torch.nn.modules.linear.Identity"}
 _PROBE = ["", "The mill GRINDS corn.\n", " Un été: naïve 水车 🙂 (1,234)  end"]
 
 
+@dataclass(frozen=True)
+class Decoder:
+    """A model's decoder, as transformers describes it: its configuration and its tokenizer."""
+
+    config: Any
+    tokenizer: Any
+
+
+def read_decoder(folder: Path) -> Decoder | None:
+    """Return what an adapter's folder says of its decoder; None where it names our module."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    if not (folder / _DECODER_CONFIG).is_file():
+        return None
+    with quiet_transformers():
+        config = AutoConfig.from_pretrained(
+            str(folder), _configuration_file=_DECODER_CONFIG, trust_remote_code=False
+        )
+        return Decoder(config, AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False))
+
+
 def write_layout(
-    folder: Path, spec: VariantSpec, tokenizer: Any, width: int, pooling: Mapping[str, Tensor]
+    folder: Path,
+    spec: VariantSpec,
+    decoder: Decoder | None,
+    width: int,
+    pooling: Mapping[str, Tensor],
 ) -> str:
     """Write modules.json and what it names; return why it names our module, "" where it does not.
 
     Parameters
     ----------
     folder : holds the whole model and its tokenizer as transformers writes them, which is changed
-        so that it frames texts as the spec does; or neither.
-    tokenizer : of the backbone; None where the folder does not hold the whole model.
+        so that it frames texts as the spec does; or an adapter; or neither.
+    decoder : None where the folder holds neither.
     width : of the backbone's states.
     pooling : the weights after the pooling, by name, as they are saved.
     """
-    reason = _find_obstacle(spec, whole=tokenizer is not None)
-    if not reason and not _frame_texts(folder, spec, tokenizer):
-        reason = "the tokenizer reads a text differently once it is saved with its ending"
-    if reason:
+    adapted = (folder / ADAPTER_CONFIG).is_file()
+    reason = NOT_WHOLE
+    if decoder is not None:
+        reason = _find_obstacle(spec) or (_find_base_obstacle(spec) if adapted else "")
+    if decoder is not None and not reason:
+        if adapted:
+            decoder.tokenizer.save_pretrained(folder)
+        if not _frame_texts(folder, spec, decoder.tokenizer):
+            reason = "the tokenizer reads a text differently once it is saved with its ending"
+    if decoder is None or reason:
         _write_modules(folder, [("", _OURS)])
         return reason
-    _write_json(
-        folder / "sentence_bert_config.json",
-        {"max_seq_length": spec.max_tokens, "do_lower_case": spec.lowercase},
-    )
+    settings: dict[str, Any] = {"max_seq_length": spec.max_tokens, "do_lower_case": spec.lowercase}
+    if adapted:
+        (folder / _DECODER_CONFIG).write_text(decoder.config.to_json_string(), encoding="utf-8")
+        settings["config_kwargs"] = {"_configuration_file": _DECODER_CONFIG}
+        settings["model_kwargs"] = {"adapter_kwargs": {"subfolder": _ADAPTER}}
+    _write_json(folder / "sentence_bert_config.json", settings)
     modules = [("", f"{_THEIRS}Transformer"), ("1_Pooling", f"{_THEIRS}Pooling")]
     modes = {f"pooling_mode_{mode}": name == spec.pooling for name, mode in _POOLINGS.items()}
     _write_json(
@@ -76,11 +118,9 @@ def write_layout(
     return ""
 
 
-def _find_obstacle(spec: VariantSpec, *, whole: bool) -> str:
+def _find_obstacle(spec: VariantSpec) -> str:
     """Return what of a model sentence-transformers' own modules do not have, "" for nothing."""
     prompts = (spec.query_prompt, spec.document_prompt)
-    if not whole:
-        return NOT_WHOLE
     if spec.pooling not in _POOLINGS:
         return f"the pooling {spec.pooling}"
     if spec.chat_template:
@@ -93,6 +133,22 @@ def _find_obstacle(spec: VariantSpec, *, whole: bool) -> str:
         return "special tokens that are read out of prompts alone"
     if spec.lowercase and any(prompt != prompt.lower() for prompt in prompts):
         return "lower case for texts and not for prompts"
+    return ""
+
+
+def _find_base_obstacle(spec: VariantSpec) -> str:
+    """Return why transformers would not find the base that an adapter was trained on, or ""."""
+    path = find_path(spec.base)
+    if spec.base in BASES:
+        return f"the base {spec.base}, which has no folder or hub id of its own"
+    if path is not None and not path.is_dir():
+        return "a base in a GGUF file"
+    if spec.revision:
+        return f"the revision {spec.revision} of its base, which an adapter's files do not name"
+    if spec.adapter_base or read_adapter(spec.base):
+        return "a base that is an adapter itself"
+    if find_code(str(path or spec.base)):
+        return "a base that names code of its own"
     return ""
 
 

@@ -27,10 +27,10 @@ RECORD = {"seed": 3}
 
 @pytest.fixture
 def saved(trained, tmp_path):
-    """Save a trained model; return its folder."""
+    """Save a trained model, by default one that only our module computes; return its folder."""
 
-    def save(*args, **settings):
-        save_model(trained(*args, **settings), tmp_path / "model", record=RECORD)
+    def save(pooling="multi_layer", attention="causal", **settings):
+        save_model(trained(pooling, attention, **settings), tmp_path / "model", record=RECORD)
         return tmp_path / "model"
 
     return save

@@ -1,6 +1,7 @@
-"""A folder with all weights is written with sentence-transformers' own modules."""
+"""A folder is written with sentence-transformers' own modules where they give its vectors."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,10 +10,11 @@ import pytest
 import torch
 
 from embedder import Embedder
-from embedder.models.merge import merge_model
+from embedder.models.merge import merge_model, soup_models
 from embedder.models.saving import save_model
 from embedder.models.whiten import whiten_model
 from embedder.pooling import PoolingOptions
+from tests.embedder import stand_ins
 
 pytest.importorskip(
     "sentence_transformers", minversion="6.0", reason="sentence-transformers is optional"
@@ -45,6 +47,17 @@ def whole(trained, tmp_path):
     return save
 
 
+@pytest.fixture
+def adapted(trained, tmp_path):
+    """Save a model whose LoRA is in its folder and whose base is not; return its folder."""
+
+    def save(*args, **settings):
+        save_model(trained(*args, **settings), tmp_path / "model", record={})
+        return tmp_path / "model"
+
+    return save
+
+
 def modules(folder):
     listed = json.loads((folder / "modules.json").read_text())
     return [module["type"].rpartition(".")[2] for module in listed]
@@ -66,10 +79,44 @@ def assert_same_without_us(folder, atol=1e-5):
 
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
 @pytest.mark.parametrize("pooling", NATIVE)
-def test_sentence_transformers_alone_gives_our_vectors(whole, pooling, attention):
-    folder = whole(pooling, attention, query_prompt="query: ", max_tokens=48)
+@pytest.mark.parametrize("kind", ["whole", "adapted"])
+def test_sentence_transformers_alone_gives_our_vectors(request, kind, pooling, attention):
+    save = request.getfixturevalue(kind)
+    folder = save(pooling, attention, query_prompt="query: ", max_tokens=48)
     assert modules(folder) == ["Transformer", "Pooling", "Normalize"]
     assert_same_without_us(folder)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings"),
+    [
+        ("qwen3", {"base_layers": 2}),
+        ("mistral", {"dimension": 8}),
+        ("gemma3", {"pooling_options": PoolingOptions(whiten=True)}),
+        ("gemma3", {"base_layers": 3, "lowercase": True}),
+    ],
+)
+def test_an_adapter_says_its_attention_and_depth(adapted, base_folder, architecture, settings):
+    folder = adapted("mean", "bidirectional", base=base_folder[architecture], **settings)
+    assert "MillpondModule" not in modules(folder)
+    assert_same_without_us(folder)
+
+
+def test_a_soup_of_adapters_is_read_without_us_too(adapted, tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        adapted("mean", "bidirectional", seed=seed).rename(tmp_path / name)
+    soup_models([tmp_path / "a", tmp_path / "b"], tmp_path / "soup")
+    assert_same_without_us(tmp_path / "soup")
+
+
+def test_an_adapter_on_what_transformers_does_not_find_keeps_our_module(adapted, tmp_path):
+    first = adapted("mean").rename(tmp_path / "first")
+    assert modules(adapted("mean", base=first / "adapter")) == ["MillpondModule"]
+    shutil.rmtree(tmp_path / "model")
+    stand_ins.write_gguf(tmp_path / "tiny.gguf")
+    folder = adapted("mean", base=tmp_path / "tiny.gguf")
+    assert modules(folder) == ["MillpondModule"]
+    assert "(a base in a GGUF file)" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "mistral", "gemma3"])
