@@ -176,9 +176,9 @@ def read_odt(file: Opened) -> Iterator[FileText]:
         read.update(one.iter())
         if tag == "h":
             level = next((v for k, v in one.attrib.items() if k.endswith("}outline-level")), "1")
-            builder.heading(int(level), _text_of(one))
+            builder.heading(int(level), _text_of(one, mixed=True))
         else:
-            builder.block(_text_of(one))
+            builder.block(_text_of(one, mixed=True))
     yield builder.finish()
 
 
@@ -187,8 +187,11 @@ _REPEATED = {"Fallback", "moveFrom", "delText", "instrText", "pPr"}
 """What stands in a Word file a second time, or is no text that is shown."""
 
 
-def _text_of(element: Any) -> str:
-    """Return the text in an element of DOCX, PPTX or ODT on one line."""
+def _text_of(element: Any, *, mixed: bool = False) -> str:
+    """Return the text in an element of DOCX or PPTX on one line, or of ODT where it is ``mixed``.
+
+    The former keep what is shown in elements called t alone.
+    """
     parts: list[str] = []
     work = [(element, "")]
     while work:
@@ -197,13 +200,13 @@ def _text_of(element: Any) -> str:
             parts.append(tail)
             continue
         tag = _tag(one)
-        work.append((None, tail))
+        work.append((None, tail if mixed else ""))
         if tag in _BLANKS:
             parts.append(" ")
         elif tag == "noBreakHyphen":
             parts.append("-")
         elif tag not in _REPEATED:
-            parts.append(one.text or "")
+            parts.append((one.text or "") if mixed or tag == "t" else "")
             work.extend((child, child.tail or "") for child in reversed(one))
     return " ".join("".join(parts).split())
 

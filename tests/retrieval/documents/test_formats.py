@@ -287,6 +287,32 @@ class TestSheets:
             list(read_corpus(book))
 
 
+def test_what_word_stores_twice_or_has_deleted_is_read_once_or_not(tmp_path):
+    main = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    body = """<w:p><w:pPr><w:pStyle w:val="berschrift1"/></w:pPr><w:r><w:t>Weirs</w:t></w:r></w:p>
+    <w:p><w:r><w:t>Oa</w:t></w:r>
+    <w:r><w:t>k </w:t></w:r><w:del><w:r><w:delText>trap</w:delText></w:r></w:del>
+    <w:ins><w:r><w:t>piles</w:t><w:tab/><w:t>last</w:t></w:r></w:ins>
+    <w:moveFrom><w:r><w:t>trap</w:t></w:r></w:moveFrom>
+    <w:r><w:instrText>trap</w:instrText></w:r></w:p>
+    <w:sdt><w:sdtContent><w:p><w:pPr><w:outlineLvl w:val="1"/></w:pPr><w:r><w:t>Repair</w:t></w:r>
+    </w:p></w:sdtContent></w:sdt>
+    <w:p><w:pPr><w:pStyle w:val="points"/></w:pPr><w:r><w:t>tar</w:t></w:r></w:p>"""
+    styles = """<w:style w:styleId="berschrift1"><w:name w:val="heading 1"/></w:style>
+    <w:style w:styleId="points"><w:name w:val="Points"/><w:pPr><w:numPr/></w:pPr></w:style>"""
+    parts = {
+        "document": f"<w:body>{body}</w:body>",
+        "styles": styles,
+        "footnotes": "<w:footnote><w:p><w:r><w:t>A note.</w:t></w:r></w:p></w:footnote>",
+    }
+    with zipfile.ZipFile(tmp_path / "a.docx", "w") as book:
+        for name, inner in parts.items():
+            book.writestr(f"word/{name}.xml", f'<w:{name} xmlns:w="{main}">{inner}</w:{name}>')
+    (document,) = read_corpus(tmp_path / "a.docx")
+    assert document.text == "Weirs\n\nOak piles last\n\nRepair\n\n- tar\n\nA note."
+    assert [section.heading for section in document.sections] == ["Weirs", "Weirs > Repair"]
+
+
 def test_json_of_a_notebook_of_format_3_is_read(write):
     cells = [{"cell_type": "markdown", "source": "# Old"}, {"cell_type": "code", "input": "x = 1"}]
     path = write("a.ipynb", json.dumps({"worksheets": [{"cells": cells}]}).encode())
