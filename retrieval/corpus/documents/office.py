@@ -206,7 +206,7 @@ def _text_of(element: Any, *, mixed: bool = False) -> str:
         elif tag == "noBreakHyphen":
             parts.append("-")
         elif tag not in _REPEATED:
-            parts.append((one.text or "") if mixed or tag == "t" else "")
+            parts.append(" " * (tag == "p") + ((one.text or "") if mixed or tag == "t" else ""))
             work.extend((child, child.tail or "") for child in reversed(one))
     return " ".join("".join(parts).split())
 

@@ -297,7 +297,9 @@ def test_what_word_stores_twice_or_has_deleted_is_read_once_or_not(tmp_path):
     <w:r><w:instrText>trap</w:instrText></w:r></w:p>
     <w:sdt><w:sdtContent><w:p><w:pPr><w:outlineLvl w:val="1"/></w:pPr><w:r><w:t>Repair</w:t></w:r>
     </w:p></w:sdtContent></w:sdt>
-    <w:p><w:pPr><w:pStyle w:val="points"/></w:pPr><w:r><w:t>tar</w:t></w:r></w:p>"""
+    <w:p><w:pPr><w:pStyle w:val="points"/></w:pPr><w:r><w:t>tar</w:t></w:r></w:p>
+    <w:tbl><w:tr><w:tc><w:p><w:r><w:t>wood</w:t></w:r></w:p><w:p><w:r><w:t>oak</w:t></w:r></w:p>
+    </w:tc><w:tc><w:p><w:r><w:t>9 ft</w:t></w:r></w:p></w:tc></w:tr></w:tbl>"""
     styles = """<w:style w:styleId="berschrift1"><w:name w:val="heading 1"/></w:style>
     <w:style w:styleId="points"><w:name w:val="Points"/><w:pPr><w:numPr/></w:pPr></w:style>"""
     parts = {
@@ -309,7 +311,7 @@ def test_what_word_stores_twice_or_has_deleted_is_read_once_or_not(tmp_path):
         for name, inner in parts.items():
             book.writestr(f"word/{name}.xml", f'<w:{name} xmlns:w="{main}">{inner}</w:{name}>')
     (document,) = read_corpus(tmp_path / "a.docx")
-    assert document.text == "Weirs\n\nOak piles last\n\nRepair\n\n- tar\n\nA note."
+    assert document.text == "Weirs\n\nOak piles last\n\nRepair\n\n- tar\n\nwood oak 9 ft\n\nA note."
     assert [section.heading for section in document.sections] == ["Weirs", "Weirs > Repair"]
 
 
