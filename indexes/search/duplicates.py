@@ -10,7 +10,7 @@ import numpy as np
 from indexes.search.selection import Where
 from indexes.snapshot import Snapshot
 from retrieval.errors import UsageError
-from retrieval.protocols import Floats, Progress, Rows, Vectors, no_progress
+from retrieval.protocols import Floats, Mask, Progress, Rows, Vectors, no_progress
 from retrieval.scores import unit_rows
 
 __all__ = ["ALIKE", "AlikeGroup", "find_alike", "first_of_alike"]
@@ -61,12 +61,13 @@ def find_alike(
         raise UsageError(f"above is {above:g}; expected a cosine above 0 and at most 1.")
     selection = snapshot.rows.narrow(snapshot.rows.select(where))
     mask = selection.mask
-    rows = np.arange(len(snapshot.stored)) if mask is None else np.flatnonzero(mask)
+    every = np.arange(len(snapshot.stored), dtype=np.int64)
+    rows = every if mask is None else every[mask]
     groups: dict[int, AlikeGroup] = {}
     kept = np.zeros(0, np.int64)
     for block in _blocks(rows):
         vectors = unit_rows(snapshot.stored.rows(block))
-        best, nearest = np.full(len(block), -1.0, np.float32), np.full(len(block), -1)
+        best, nearest = _nothing(len(block))
         for others in _blocks(kept):
             cosines = vectors @ unit_rows(snapshot.stored.rows(others)).T
             _improve(best, nearest, cosines, others)
@@ -78,6 +79,10 @@ def find_alike(
             group.others.append((int(block[place]), min(1.0, float(best[place]))))
         progress(len(block))
     return [groups[row] for row in sorted(groups)]
+
+
+def _nothing(count: int) -> tuple[Floats, Rows]:
+    return np.full(count, -1, np.float32), np.full(count, -1, np.int64)
 
 
 def _blocks(rows: Rows) -> Iterator[Rows]:
@@ -93,9 +98,7 @@ def _improve(best: Floats, nearest: Rows, cosines: Vectors, others: Rows) -> Non
     best[better], nearest[better] = found[better], others[place[better]]
 
 
-def _keep(
-    vectors: Vectors, block: Rows, best: Floats, nearest: Rows, least: float
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _keep(vectors: Vectors, block: Rows, best: Floats, nearest: Rows, least: float) -> Mask:
     """Return which rows of a block are like none that is kept before them, bool (n,).
 
     Completes ``best`` and ``nearest`` by the kept rows of the block itself.
@@ -116,6 +119,7 @@ def first_of_alike(vectors: Vectors, above: float = ALIKE) -> list[int]:
     if not len(vectors):
         return []
     unit = unit_rows(vectors)
-    places = np.arange(len(unit))
-    best, nearest = np.full(len(unit), -1.0, np.float32), np.full(len(unit), -1)
-    return np.flatnonzero(_keep(unit, places, best, nearest, above - _ROUNDING)).tolist()
+    places = np.arange(len(unit), dtype=np.int64)
+    best, nearest = _nothing(len(unit))
+    kept: list[int] = places[_keep(unit, places, best, nearest, above - _ROUNDING)].tolist()
+    return kept
