@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli.console import message, write_error
 
-__all__ = ["check_watching", "watch"]
+if TYPE_CHECKING:
+    from indexes import Manifest
+
+__all__ = ["check_folders", "check_watching", "watch"]
 
 QUIET_MS = 1000
 """Files are read once nothing has changed for so long, so that none is read half written ..."""
@@ -26,6 +30,26 @@ def check_watching() -> None:
         from retrieval.errors import MissingDependencyError
 
         raise MissingDependencyError("watchfiles", "--watch", EXTRA) from error
+
+
+def check_folders(manifest: Manifest, folders: Sequence[str]) -> None:
+    """Raise UsageError if the index holds files of other folders, which would be deleted."""
+    from retrieval.corpus.roots import Roots
+    from retrieval.errors import UsageError
+
+    watched = [Path(folder).resolve() for folder in folders]
+    known = Roots.from_json((manifest.layout or {}).get("folders", "[]"))
+    others = [
+        str(root.path)
+        for root in known
+        if root.path.exists() and not any(root.path.is_relative_to(one) for one in watched)
+    ]
+    if others:
+        raise UsageError(
+            "--watch with --delete-missing would delete the documents of "
+            f"{', '.join(dict.fromkeys(others))}, which the index holds too. Name that as well, or "
+            "leave --delete-missing out."
+        )
 
 
 def watch(index: Path, folders: Sequence[str], again: Callable[[str], None]) -> None:

@@ -117,7 +117,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
 
     Everything that can be checked without the model is checked before it is loaded.
     """
-    from cli.watching import check_watching, watch
+    from cli.watching import check_folders, check_watching, watch
     from embedder.loading import load_for_index
     from indexes import read_manifest
 
@@ -126,6 +126,8 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     use_stored_server(asked.folder, asked.url, asked.ask_key)
     manifest = read_manifest(asked.folder)
     source = asked.read(manifest)
+    if asked.watch and asked.delete_missing:
+        check_folders(manifest, asked.corpus)
     if "-" not in asked.corpus:
         next(iter(source), None)  # an empty or wholly unreadable corpus shows here
     made = manifest.fingerprint

@@ -196,6 +196,17 @@ class TestWatching:
         assert "--watch follows folders of documents" in result.stderr
 
 
+def test_the_documents_of_another_folder_are_not_deleted_as_missing(
+    millpond, notes, stored, tmp_path
+):
+    write(tmp_path / "more/d.md", "ducks dive")
+    update(millpond, stored, tmp_path / "more")
+    result = millpond("update", stored, notes, "--watch", "--delete-missing")
+    assert result.exit_code == 2
+    assert f"would delete the documents of {tmp_path / 'more'}" in result.stderr
+    assert len(texts(stored)) == 3
+
+
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
