@@ -148,8 +148,8 @@ def serve(
     )
 
     accepted_keys = _find_keys(keys)
-    if accept_documents and not accepted_keys:
-        raise _needs_keys()
+    if accept_documents:
+        _check_accepting(accepted_keys, instruction)
     with bind(host, port) as listener:
         thread = EncoderThread()
         opened = open_indexes(index or (), url, ask_key)
@@ -330,13 +330,20 @@ def _make_editable(served: ServedIndex, folder: Path, model: LoadedEncoder) -> S
     return replace(served, edit=edit, follow=follow_editable)
 
 
-def _needs_keys() -> UsageError:
+def _check_accepting(keys: Sequence[str], instruction: str | None) -> None:
+    """Raise UsageError unless clients may change indexes, and the model is the one of the index."""
     from retrieval.errors import UsageError
 
-    return UsageError(
-        "--accept-documents lets clients change the indexes, and everyone could. Name the keys of "
-        "those who may: --keys FILE; make one with: openssl rand -hex 32"
-    )
+    if not keys:
+        raise UsageError(
+            "--accept-documents lets clients change the indexes, and everyone could. Name the keys "
+            "of those who may: --keys FILE; make one with: openssl rand -hex 32"
+        )
+    if instruction is not None:
+        raise UsageError(
+            "With --instruction the model is not quite the one that made the indexes, and adds "
+            "nothing to them. Leave it or --accept-documents out."
+        )
 
 
 def _load_reranker(name: str, device: str | None, *, trust: bool) -> Reranker:
