@@ -18,8 +18,8 @@ _SUMMED = ("seconds", "index_bytes")
 def combine_parts(results: Sequence[Result], parts: Sequence[str]) -> Iterator[Result]:
     """Yield the results, those of a set's parts replaced by the mean of the parts.
 
-    Each part weighs the same, as BEIR averages CQADupStack's twelve, and the parts are the items:
-    a test of the mean is one over parts. A set of which a part failed is left out.
+    Each part weighs the same, as BEIR and mteb average CQADupStack's twelve, and the parts are the
+    items: a test of the mean is one over parts. A set of which a part failed is left out.
 
     Parameters
     ----------
@@ -39,7 +39,8 @@ def combine_parts(results: Sequence[Result], parts: Sequence[str]) -> Iterator[R
 def _mean(name: str, found: Sequence[Result]) -> Result:
     first = found[0]
     labels = [one.task.partition("/")[2] for one in found]
-    items = {metric: [one.metrics[metric] for one in found] for metric in first.metrics}
+    shared = [name for name in first.metrics if all(name in one.metrics for one in found)]
+    items = {metric: [one.metrics[metric] for one in found] for metric in shared}
     counts = {
         key: sum(one.data[key] for one in found)
         for key, value in first.data.items()

@@ -55,7 +55,7 @@ TASK_TYPES = (
     "summarization",
     "other",
 )
-"""``bench`` scores retrieval, sts, classification and clustering; the others are imported."""
+"""Files are retrieval, sts, classification or clustering; the others are mteb's or imported."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Result:
         all test texts; the items are means over the draws. Empty in results of millpond 0.1, whose
         items are the draws.
     fingerprint : of the model; equal digests are the same model under any name.
-    data : what was scored on: "sha256" of everything that decides the scores, and counts.
+    data : what was scored on: "sha256" of everything that decides the scores, and counts; of mteb's
+        tasks also "revision", "split" and "subsets".
     settings : how: backend, factory, k, protocol version, ...
     run_digest : digest of fingerprint, data and settings; a result is up to date while it is equal.
     costs : "seconds", "tokens_per_second", "query_p50_seconds", "query_p95_seconds",

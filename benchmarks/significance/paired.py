@@ -20,7 +20,6 @@ __all__ = [
     "SIGN_TESTS",
     "TESTS",
     "TIE_DECIMALS",
-    "TOLERANCE",
     "effect_size",
     "paired_t_test",
     "randomisation_test",
@@ -35,7 +34,7 @@ RESAMPLES = 100_000
 EXACT_ITEMS = 16
 """Up to here all 2**16 = 65,536 assignments of signs are looked at, in place of random ones."""
 
-TOLERANCE = 1e-9
+_TOLERANCE = 1e-9
 """Of the sum of absolute differences: sums that differ by less are one and the same number added
 up in another order. Counting too many as extreme can only make p larger."""
 
@@ -190,7 +189,7 @@ def _flip_signs(values: Doubles, resamples: int, seed: int) -> float:
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; it must be 1 or more")
     moving = values[values != 0]  # the sign of a zero changes nothing
-    least = abs(moving.sum()) - TOLERANCE * np.abs(moving).sum()
+    least = abs(moving.sum()) - _TOLERANCE * np.abs(moving).sum()
     if len(moving) <= EXACT_ITEMS or 1 << len(moving) <= resamples:
         sums = np.zeros(1)
         for value in moving:

@@ -20,21 +20,20 @@ from benchmarks.significance.correction import CORRECTIONS
 from benchmarks.significance.paired import (
     EXACT_ITEMS,
     TIE_DECIMALS,
-    TOLERANCE,
+    randomisation_test,
     smallest_wilcoxon_p,
     wilcoxon_test,
 )
 from retrieval.plurals import count_noun
 from retrieval.scores import Doubles
 
-__all__ = ["permutation_tests", "rank_models", "wilcoxon_tests"]
+__all__ = ["rank_models", "wilcoxon_tests"]
 
 ALL_PAIRS_OF = 40
 """Up to so many models all pairs are listed, beyond the neighbours in the ranking."""
 
 RESAMPLES = 2_000
 _ITEM_RESAMPLES = 1_000
-_BLOCK = 1 << 12
 
 
 def rank_models(results: Sequence[Result], config: CompareConfig) -> Ranking | None:
@@ -108,29 +107,6 @@ def wilcoxon_tests(differences: Doubles) -> Doubles:
     return found
 
 
-def permutation_tests(differences: Doubles, resamples: int, seed: int) -> Doubles:
-    """Return p of Fisher's randomisation test of many rows, (P,), from (P, n) differences.
-
-    As ``randomisation_test``, with the same random signs for all rows; exact, over all 2**n
-    assignments, up to ``EXACT_ITEMS`` differences a row.
-    """
-    rows = np.atleast_2d(np.asarray(differences, dtype=np.float64))
-    items = rows.shape[1]
-    least = np.abs(rows.sum(axis=1)) - TOLERANCE * np.abs(rows).sum(axis=1)
-    exact = items <= EXACT_ITEMS
-    count = 1 << items if exact else resamples
-    generator = np.random.default_rng(seed)
-    extreme = np.zeros(len(rows))
-    for start in range(0, count, _BLOCK):
-        size = min(_BLOCK, count - start)
-        if exact:
-            bits = (np.arange(start, start + size)[:, None] >> np.arange(items)) & 1
-        else:
-            bits = generator.integers(0, 2, (size, items), dtype=np.int8)
-        extreme += (np.abs((1.0 - 2.0 * bits) @ rows.T) >= least).sum(axis=0)
-    return extreme / count if exact else (extreme + 1) / (count + 1)
-
-
 def _choose_pairs(
     models: Sequence[str], config: CompareConfig
 ) -> tuple[list[tuple[int, int]], str]:
@@ -198,8 +174,10 @@ def _test(
     differences = scores[first] - scores[second]
     correct = CORRECTIONS[config.correction]
     p = wilcoxon_tests(differences)
-    flips = permutation_tests(differences, config.resamples, config.seed)
-    adjusted, adjusted_flips = correct(p.tolist()), correct(flips.tolist())
+    flips = [
+        randomisation_test(row, resamples=config.resamples, seed=config.seed) for row in differences
+    ]
+    adjusted, adjusted_flips = correct(p.tolist()), correct(flips)
     ends = [
         np.quantile(samples[one] - samples[other], [config.alpha / 2, 1 - config.alpha / 2])
         for one, other in pairs

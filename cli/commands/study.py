@@ -17,7 +17,8 @@ from cli.options import ConfigArgument, DeviceOption
 from cli.output import format_size, print_line, stdout_width, truncate, wrap
 
 if TYPE_CHECKING:
-    from benchmarks.study import Plan, StudyConfig
+    from benchmarks.study.config import StudyConfig
+    from benchmarks.study.plan import Plan
 
 __all__ = ["study"]
 
@@ -60,7 +61,7 @@ def study(
     from retrieval.errors import UsageError
 
     if example:
-        from benchmarks.study import example_study
+        from benchmarks.study.example import example_study
 
         print_line(example_study().rstrip("\n"))
         return
@@ -69,7 +70,7 @@ def study(
             "No config was given. Type: millpond study CONFIG --out STUDY; 'millpond study "
             "--example' prints a config."
         )
-    from benchmarks.study import load_study
+    from benchmarks.study.config import load_study
 
     loaded = load_study(config)
     for caution in loaded.cautions:
@@ -83,7 +84,7 @@ def study(
 
 
 def _plan(config: StudyConfig, out: Path | None, calibrate: bool, device: str | None) -> None:
-    from benchmarks.study import plan_study
+    from benchmarks.study.plan import plan_study
 
     plan = plan_study(config, out, calibrate=calibrate, device=device, notify=message)
     for line in _layout(plan):
@@ -152,7 +153,8 @@ def _time(seconds: float) -> str:
 
 
 def _run(config: StudyConfig, out: Path, device: str | None) -> None:
-    from benchmarks.study import run_study, write_study_report
+    from benchmarks.study.markdown import write_study_report
+    from benchmarks.study.runner import run_study
     from retrieval.plurals import count_noun
 
     keep_memory()

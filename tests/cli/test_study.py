@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.study import load_study
+from benchmarks.study.config import load_study
 from benchmarks.study.plan import Plan, PlanRow
 from cli.commands.study import _layout, _time, _tokens
 
@@ -91,7 +91,7 @@ def test_what_is_missing_is_said(millpond, plan, monkeypatch, args, message):
 def test_verdicts_go_to_stdout_and_failed_runs_are_exit_code_1(
     millpond, plan, tmp_path, monkeypatch
 ):
-    from benchmarks.study import StudyOutcome
+    from benchmarks.study.runner import StudyOutcome
 
     claim = {
         "number": 3,
@@ -105,9 +105,9 @@ def test_verdicts_go_to_stdout_and_failed_runs_are_exit_code_1(
         asked.append((config, out, rest["device"]))
         return StudyOutcome(["a"], {"tiny: model5, seed 0": "training: no memory"})
 
-    monkeypatch.setattr("benchmarks.study.run_study", run)
+    monkeypatch.setattr("benchmarks.study.runner.run_study", run)
     monkeypatch.setattr(
-        "benchmarks.study.write_study_report",
+        "benchmarks.study.markdown.write_study_report",
         lambda config, out: {"bases": [{"name": "tiny", "claims": [claim]}]},
     )
     result = millpond("study", plan, "--out", tmp_path / "out", "--device", "cpu")

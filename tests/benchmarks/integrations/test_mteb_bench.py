@@ -175,6 +175,22 @@ def test_a_score_meets_those_of_mteb_on_the_same_data(register, bench, library, 
     assert (again.gap, again.changed_items, list(again.differences)) == (0, 0, [])
 
 
+def test_a_mean_of_tasks_is_the_mean_of_its_parts_and_tested_by_parts(register, bench, library):
+    names = ["CQADupstackAndroidRetrieval", "CQADupstackTexRetrieval"]
+    parts = [type(retrieval_task(library)) for _ in names]
+    for part, name in zip(parts, names, strict=True):
+        part.metadata = part.metadata.model_copy(update={"name": name})
+    update = {"name": "CQADupstackRetrieval", "type": "Retrieval"}
+    update["tasks"] = [part() for part in parts]
+    metadata = mocks.MockAggregatedTask.metadata.model_copy(update=update)
+    register(type("Both", (mocks.MockAggregatedTask,), {"metadata": metadata}))
+    [found] = bench("CQADupstackRetrieval")
+    assert "is the mean of 2 tasks" in bench.lines[0]
+    assert found.item_ids == names
+    assert found.main_score == pytest.approx(fmean(found.items["ndcg_at_10"]))
+    assert found.recipe["task"] == "mteb:CQADupstackRetrieval"
+
+
 def find(*sources, split="test", lines=None):
     return find_tasks(sources, split, (lines if lines is not None else []).append)
 

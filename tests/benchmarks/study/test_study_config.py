@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.study import example_study, list_runs, load_study
-from benchmarks.study.config import StudyConfig, choose_layers, read_study
+from benchmarks.study.config import StudyConfig, choose_layers, load_study, read_study
+from benchmarks.study.example import example_study
+from benchmarks.study.runs import list_runs
 from benchmarks.study.summary import late_gain
 from benchmarks.study.tasks import embedded_texts, load_tasks
 from benchmarks.study.words import describe_method, list_departures

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from benchmarks.study import list_runs, plan_study, run_study, write_study_report
+from benchmarks.study.markdown import write_study_report
 from benchmarks.study.page import render_study_page
-from benchmarks.study.runs import StudyFolder
+from benchmarks.study.plan import plan_study
+from benchmarks.study.runner import run_study
+from benchmarks.study.runs import StudyFolder, list_runs
 from embedder.training import trainer
 from retrieval.errors import UsageError
 from retrieval.typed import plain_data
