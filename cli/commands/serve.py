@@ -316,7 +316,7 @@ def _serve_index(
 
 def _make_editable(served: ServedIndex, folder: Path, model: LoadedEncoder) -> ServedIndex:
     """Return the index as one that clients may change, in its later versions too."""
-    from cli.editing import IndexEdit
+    from cli.changing.editing import IndexEdit
 
     name, follow = served.name, served.follow
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cli import watching
+from cli.changing import watching
 from indexes import Index
 from indexes.changes import find_ids
 from retrieval.corpus.documents import registry

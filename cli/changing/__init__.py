@@ -1,0 +1,1 @@
+"""Indexes that change as files do, and as clients of a server ask."""
