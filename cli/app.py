@@ -16,6 +16,7 @@ from cli.commands.doctor import doctor
 from cli.commands.duplicates import duplicates
 from cli.commands.embed import embed
 from cli.commands.exchange import export_results, import_results
+from cli.commands.export import export
 from cli.commands.importing import import_
 from cli.commands.index import index
 from cli.commands.inspect import info, models, variants
@@ -67,6 +68,7 @@ COMMANDS = (
     soup,
     whiten,
     import_,
+    export,
     bench,
     compare,
     report,

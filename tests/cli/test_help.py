@@ -53,6 +53,7 @@ def test_the_commands_are_those_of_the_contract():
         "soup",
         "whiten",
         "import",
+        "export",
         "bench",
         "compare",
         "report",

@@ -1,0 +1,93 @@
+"""What of a model stands around a text, as a tokenizer's file and a prompt before the text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from embedder.embedder import Embedder
+from embedder.engine.text import PromptTemplate, TextTokenizer
+from embedder.pooling import get_pooling
+from retrieval.errors import UsageError
+
+__all__ = ["Framing", "Prompts", "frame_texts", "refuse"]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a client puts before a text of each side."""
+
+    query_prompt: str
+    document_prompt: str
+
+
+@dataclass(frozen=True)
+class Framing:
+    """What stands around a text.
+
+    Attributes
+    ----------
+    head, tail : token ids before the prompt, and after the text; the tail is never cut off.
+    pad_id : fills rows of a batch.
+    """
+
+    prompts: Prompts
+    head: tuple[int, ...]
+    tail: tuple[int, ...]
+    pad_id: int
+
+
+def refuse(embedder: Embedder, what: str, advice: str) -> UsageError:
+    """Return the error for what an exported model cannot say."""
+    return UsageError(f"{embedder.name} cannot be exported so: {what}. {advice}")
+
+
+def frame_texts(embedder: Embedder) -> Framing:
+    """Return what stands around this model's texts.
+
+    Raises
+    ------
+    UsageError : a tokenizer's file and a prompt cannot say it.
+    """
+    spec = embedder.spec
+    if not spec.pool_prompt:
+        raise refuse(
+            embedder,
+            "its pooling leaves the prompt out, and token ids do not say where that ends",
+            "Name it with pool_prompt=true, if other vectors will do.",
+        )
+    if spec.prompt_specials:
+        raise refuse(
+            embedder,
+            "its prompts hold special tokens that its texts may not",
+            "Name it with query_prompt and document_prompt without them, if other vectors will do.",
+        )
+    outer = PromptTemplate.parse(get_pooling(spec.pooling).template)
+    query, document = (
+        PromptTemplate.parse(prompt).inside(outer)
+        for prompt in (spec.query_prompt, spec.document_prompt)
+    )
+    if query.suffix != document.suffix:
+        raise refuse(
+            embedder,
+            f"its prompts end differently after the text ({query.suffix!r}, {document.suffix!r})",
+            "Name it with prompts that end before the text or alike.",
+        )
+    prompts = Prompts(query.prefix, document.prefix)
+    if spec.lowercase and any(text != text.lower() for text in vars(prompts).values()):
+        raise refuse(
+            embedder,
+            "its texts are read in lower case and its prompts are not",
+            "Name it with prompts in lower case.",
+        )
+    tokenizer = embedder.backbone.tokenizer
+    ours = TextTokenizer.of_spec(spec, tokenizer)
+    head, tail = ours.frame
+    suffix = ids_of(tokenizer.backend_tokenizer, query.suffix)
+    return Framing(prompts, tuple(head), (*suffix, *tail), ours.pad_id)
+
+
+def ids_of(backend: Any, text: str) -> list[int]:
+    """Return the ids of a text in which no special token is read."""
+    backend.encode_special_tokens = True
+    return list(backend.encode(text, add_special_tokens=False).ids)
