@@ -111,4 +111,7 @@ def start(
 
 def main() -> None:
     """Run the command line and exit."""
+    from embedder.environment import share_cores
+
+    share_cores()
     app(prog_name="millpond")

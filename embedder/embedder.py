@@ -20,12 +20,7 @@ from embedder.engine.batches import CUDA_TOKENS
 from embedder.engine.limits import cap_tokens, count_positions
 from embedder.engine.packing import PackedBatch
 from embedder.engine.run import encode_rows, encode_texts
-from embedder.engine.speed import (
-    INT8_REPAID_SECONDS,
-    REPAID_SECONDS,
-    LayerCompiler,
-    quantize_backbone,
-)
+from embedder.engine.speed import quantize_backbone
 from embedder.engine.text import PromptTemplate, TextTokenizer, check_finite
 from embedder.environment import Speed, check_speed, choose_device, choose_dtype
 from embedder.models.lora import copy_tensors
@@ -66,10 +61,11 @@ class Embedder(nn.Module):
     batch_tokens : most tokens in one forward pass, padding included; a longer text goes alone.
     padding_side : of texts that cannot be packed.
     speed : "exact", or "fast", which puts int8 layers into ``backbone`` on CPUs where that is a
-        gain, so that it can no longer be trained or saved, and compiles layers when work is long.
+        gain, so that it can no longer be trained or saved.
 
     Attributes
     ----------
+    int8_limit : the largest weight where linear layers are int8; else None.
     width : how many numbers the pooling gives, of which ``dimension`` are kept.
     packs : whether texts are encoded without padding wherever the base allows; True. Vectors are
         the same to 1e-5 either way.
@@ -123,16 +119,7 @@ class Embedder(nn.Module):
         self._template = PromptTemplate.parse(entry.template)
         self._tokenize = TextTokenizer.of_spec(spec, backbone.tokenizer)
         self.speed = check_speed(speed)
-        self.is_int8 = False
-        self.compiler: LayerCompiler | None = None
-        if speed == "fast":
-            self.is_int8 = quantize_backbone(backbone, notify)
-            if not backbone.is_fused:
-                self.compiler = LayerCompiler(
-                    backbone.packed_layers,
-                    notify,
-                    repaid_seconds=INT8_REPAID_SECONDS if self.is_int8 else REPAID_SECONDS,
-                )
+        self.int8_limit = quantize_backbone(backbone, notify) if speed == "fast" else None
         self.eval()
 
     @classmethod
@@ -284,7 +271,7 @@ class Embedder(nn.Module):
             weights=_join_identity(self.backbone),
             dimension=self.dimension,
             trained_sha256=self.trained_sha256,
-            is_int8=self.is_int8,
+            int8_limit=self.int8_limit,
         )
 
     def encode_queries(self, texts: Sequence[str], *, progress: Progress = no_progress) -> Vectors:
@@ -430,7 +417,6 @@ class _AfterPrompt:
         self.device = embedder.device
         self.longest_packed = embedder.longest_packed
         self.pad_id = embedder.pad_id
-        self.compiler = embedder.compiler
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         one = self._embedder

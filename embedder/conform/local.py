@@ -62,7 +62,7 @@ class EmbedderModel(LocalModel):
             name for name in _TOKEN_POOLINGS if name in POOLINGS and name != spec.pooling
         ]
         self.attentions = [name for name in ATTENTIONS if name != embedder.backbone.attention.name]
-        self.precisions = [] if embedder.is_int8 else list(PRECISIONS)
+        self.precisions = [] if embedder.int8_limit else list(PRECISIONS)
         head, ending = self._around(spec.chat_template)
         template = PromptTemplate.parse(get_pooling(spec.pooling).template)
         prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
@@ -110,15 +110,8 @@ class EmbedderModel(LocalModel):
     def _around(self, chat_template: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the token ids that the tokenizer puts before and after a text."""
         spec = replace(self._embedder.spec, chat_template=chat_template)
-        tokenizer = TextTokenizer.of_spec(spec, self.tokenizer)
-        (row,) = tokenizer(["a"], PromptTemplate())
-        plain = build_rows(self.tokenizer, ["a"], Recipe())[0]
-        for start in range(len(row) - len(plain) + 1):
-            if row[start : start + len(plain)] == plain:
-                return tuple(row[:start]), tuple(row[start + len(plain) :])
-        raise ModelError(
-            f"{self.name}: its tokenizer does not keep a text apart from what is around."
-        )
+        head, ending = TextTokenizer.of_spec(spec, self.tokenizer).frame
+        return tuple(head), tuple(ending)
 
     def _around_chat(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from embedder.attention import Attention, attends_both_ways, get_attention, probe_attention
-from embedder.engine.fused import FusedLayer
-from embedder.engine.packing import PackedBatch
-from embedder.engine.probe import choose_packing, packed_states
+from embedder.engine.packing import PackedBatch, packed_states, use_packed_attention
+from embedder.engine.probe import choose_packing
 from embedder.environment import first_line, quiet_transformers
 from embedder.models.foreign import files, nv_embed
 from embedder.models.foreign.adapters import merge_adapters
@@ -93,6 +92,7 @@ class Backbone(nn.Module):
         self.layer_count = int(config.num_hidden_layers)
         was_training = model.training
         model.eval()
+        use_packed_attention(model)
         probe_attention(
             self.token_states,
             attention,
@@ -124,10 +124,7 @@ class Backbone(nn.Module):
 
     def packed_states(self, batch: PackedBatch) -> Tensor:
         """Return the states (total, D) of packed texts, as ``token_states`` does."""
-        packing = self.packing
-        lean = () if self.training or torch.is_grad_enabled() else packing.layers
-        is_causal = self.attention.is_causal
-        return packed_states(self.model, batch, is_causal, packing.kernel, lean)[0]
+        return packed_states(self.model, batch, self.attention.is_causal, self.packing.kernel)[0]
 
     def layer_states(self, ids: Tensor, mask: Tensor, layers: Sequence[int]) -> Tensor:
         """Return one vector per layer and text, (B, len(layers), D) float32.
@@ -188,15 +185,6 @@ class Backbone(nn.Module):
         if self.layer_count in layers:
             kept[self.layer_count] = reduce(last)
         return States(last, kept)
-
-    @property
-    def is_fused(self) -> bool:
-        """Whether packed texts are computed by fused layers, which torch.compile cannot take."""
-        return any(isinstance(layer, FusedLayer) for layer in self.packing.layers)
-
-    def packed_layers(self) -> Iterable[Any]:
-        """What computes each decoder layer of packed texts and has a ``forward`` to compile."""
-        return () if self.is_fused else self.packing.layers or self.blocks()
 
     def blocks(self) -> nn.ModuleList:
         """The decoder layers: the one module list as long as the model is deep."""

@@ -1,195 +1,280 @@
-/* What a decoder layer does between its matrix products, in one pass over memory each.
+/* What an int8 decoder layer does between its matrix products, in one pass over memory each.
  *
- * fused.py compiles this file for the CPU at hand; it and fused_int8.py call it. Rows
- * are tokens, arrays are contiguous, and `sums` are the int32 results of a product of int8 rows
- * with int8 weights: an output is sum * row_scale * column_scale + bias, where bias may be NULL.
- * Loops that may sum in any order say so, so that the compiler need not be allowed to for all.
+ * Each function of fused.h hands its rows to torch's own OpenMP threads, by the calls that GCC
+ * makes for a parallel loop: so any compiler will do, and no second OpenMP library is loaded.
+ * Threads take rows as they come; one that has to wait for its core holds up no other. What is
+ * done to a row is compiled for three kinds of CPU, and the loader takes the best.
  */
 
-#include <stdint.h>
+#include "fused.h"
+#include "rows.h"
 
-#include "fused_rows.h"
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#define VARIANTS __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#else
+#define VARIANTS
+#endif
 
-/* states (n, width) normed. */
-void millpond_norm_float(const float *states, const float *gains, float epsilon, long n, long width,
-                         float *normed, int threads)
+/* Of libgomp, which torch has loaded. */
+void GOMP_parallel(void (*run)(void *), void *work, unsigned threads, unsigned flags);
+int omp_get_thread_num(void);
+
+#ifndef SOURCES
+#define SOURCES "unknown"
+#endif
+
+const char *millpond_sources(void)
 {
-#pragma omp parallel for num_threads(threads)
-    for (long t = 0; t < n; t++)
-        norm_row(states + t * width, gains, epsilon, normed + t * width, width);
+    return SOURCES;
 }
 
-/* values (n, heads, width) in place: QK-norm where gains are not NULL, then RoPE with cos and sin
- * (n, width). */
-void millpond_norm_rope(float *values, const float *gains, float epsilon, const float *cos,
-                    const float *sin, long n, long heads, long width, int threads)
-{
-#pragma omp parallel for num_threads(threads)
-    for (long t = 0; t < n; t++)
-        for (long h = 0; h < heads; h++)
-            norm_rope_head(values + (t * heads + h) * width, gains, epsilon, cos + t * width,
-                       sin + t * width, width);
-}
+/* Does one row, or what counts as one, with its thread's own part of the scratch. */
+typedef void (*do_row)(const void *given, int64_t row, float *scratch);
 
-/* SwiGLU: gates (n, width) = silu(gates) * ups. */
-void millpond_swiglu_float(float *gates, const float *ups, long n, long width, int threads)
-{
-#pragma omp parallel for num_threads(threads)
-    for (long t = 0; t < n; t++)
-        swiglu_row(gates + t * width, ups + t * width, gates + t * width, width);
-}
+struct work {
+    do_row run;
+    const void *given;
+    int64_t rows, taken, chunk, stride;
+    float *scratch;
+};
 
-/* states (n, width) to int8 rows (n, width) and scales (n): normed, rotated, rounded. */
-void millpond_norm(const float *states, const float *gains, float epsilon, long block, long n,
-                   long width, int8_t *rows, float *scales, int threads)
+static void take_rows(void *shared)
 {
-#pragma omp parallel for num_threads(threads)
-    for (long t = 0; t < n; t++) {
-        float row[width];
-        norm_row(states + t * width, gains, epsilon, row, width);
-        rotate_blocks(row, width, block);
-        scales[t] = round_row(row, rows + t * width, width);
+    struct work *work = shared;
+    float *own = work->scratch ? work->scratch + omp_get_thread_num() * work->stride : 0;
+    for (;;) {
+        const int64_t start = __atomic_fetch_add(&work->taken, work->chunk, __ATOMIC_RELAXED);
+        const int64_t end = start + work->chunk < work->rows ? start + work->chunk : work->rows;
+        if (start >= work->rows)
+            return;
+        for (int64_t row = start; row < end; row++)
+            work->run(work->given, row, own);
     }
 }
 
-/* after (n, width) = states + outputs of sums (n, width). */
-void millpond_add(const float *states, const int32_t *sums, const float *row_scales,
-                  const float *column_scales, const float *bias, long n, long width, float *after,
-                  int threads)
+static void for_rows(do_row run, const void *given, int64_t rows, int64_t chunk, float *scratch,
+                     int64_t stride, int64_t threads)
 {
-#pragma omp parallel for num_threads(threads)
-    for (long t = 0; t < n; t++)
-        add_row(states + t * width, sums + t * width, row_scales[t], column_scales, bias,
-                after + t * width, width);
+    struct work work = {run, given, rows, 0, chunk, stride, scratch};
+    GOMP_parallel(take_rows, &work, (unsigned)threads, 0);
 }
 
-/* millpond_add, and millpond_norm of what it gives. */
+/* Rows of one token each: in chunks that leave every thread several. */
+static int64_t chunk_of(int64_t rows, int64_t threads)
+{
+    const int64_t chunk = rows / (8 * threads);
+    return chunk < 1 ? 1 : chunk > 32 ? 32 : chunk;
+}
+
+#define FOR_TOKENS(run, given, n, scratch, stride, threads)                                    \
+    for_rows(run, &given, n, chunk_of(n, threads), scratch, stride, threads)
+
+struct rounding {
+    const float *states, *gains;
+    const int32_t *sums;
+    const float *row_scales, *column_scales, *bias;
+    float epsilon;
+    int64_t block, width;
+    float *after;
+    int8_t *rows;
+    float *scales;
+};
+
+VARIANTS static void norm_token(const void *given, int64_t t, float *scratch)
+{
+    const struct rounding *g = given;
+    const int64_t at = t * g->width;
+    const float *states = g->states + at;
+    if (g->sums) {
+        add_row(states, g->sums + at, g->row_scales[t], g->column_scales, g->bias, g->after + at,
+                g->width);
+        states = g->after + at;
+    }
+    if (g->gains) {
+        norm_row(states, g->gains, g->epsilon, scratch, g->width);
+        rotate_blocks(scratch, g->width, g->block);
+        states = scratch;
+    }
+    if (g->rows)
+        g->scales[t] = round_row(states, g->rows + at, g->width);
+}
+
+void millpond_norm(const float *states, const float *gains, float epsilon, int64_t block,
+                   int64_t n, int64_t width, int8_t *rows, float *scales, float *scratch,
+                   int64_t stride, int64_t threads)
+{
+    const struct rounding given = {states, gains, 0,     0, 0,    0,
+                                   epsilon, block, width, 0, rows, scales};
+    FOR_TOKENS(norm_token, given, n, scratch, stride, threads);
+}
+
+void millpond_add(const float *states, const int32_t *sums, const float *row_scales,
+                  const float *column_scales, const float *bias, int64_t n, int64_t width,
+                  float *after, int64_t threads)
+{
+    const struct rounding given = {states, 0, sums,  row_scales, column_scales, bias,
+                                   0,      0, width, after,      0,             0};
+    FOR_TOKENS(norm_token, given, n, 0, 0, threads);
+}
+
 void millpond_add_norm(const float *states, const int32_t *sums, const float *row_scales,
                        const float *column_scales, const float *bias, const float *gains,
-                       float epsilon, long block, long n, long width, float *after, int8_t *rows,
-                       float *scales, int threads)
+                       float epsilon, int64_t block, int64_t n, int64_t width, float *after,
+                       int8_t *rows, float *scales, float *scratch, int64_t stride,
+                       int64_t threads)
 {
-#pragma omp parallel for num_threads(threads)
-    for (long t = 0; t < n; t++) {
-        float row[width], *own = after + t * width;
-        add_row(states + t * width, sums + t * width, row_scales[t], column_scales, bias, own,
-                width);
-        norm_row(own, gains, epsilon, row, width);
-        rotate_blocks(row, width, block);
-        scales[t] = round_row(row, rows + t * width, width);
+    const struct rounding given = {states,  gains, sums,  row_scales, column_scales, bias,
+                                   epsilon, block, width, after,      rows,          scales};
+    FOR_TOKENS(norm_token, given, n, scratch, stride, threads);
+}
+
+void millpond_round(const float *values, int64_t n, int64_t width, int8_t *rows, float *scales,
+                    int64_t threads)
+{
+    const struct rounding given = {values, 0, 0, 0, 0, 0, 0, 0, width, 0, rows, scales};
+    FOR_TOKENS(norm_token, given, n, 0, 0, threads);
+}
+
+struct projection {
+    const int32_t *sums;
+    const float *row_scales, *column_scales, *bias, *query_gains, *key_gains;
+    float epsilon;
+    const float *cos, *sin;
+    int64_t heads, key_heads, width;
+    float *queries, *keys, *values;
+};
+
+VARIANTS static void project_token(const void *given, int64_t t, float *scratch)
+{
+    const struct projection *g = given;
+    const int64_t width = g->width, all = g->heads + 2 * g->key_heads;
+    (void)scratch;
+    for (int64_t h = 0; h < all; h++) {
+        const int64_t key = h - g->heads, value = key - g->key_heads;
+        float *own = key < 0     ? g->queries + (t * g->heads + h) * width
+                     : value < 0 ? g->keys + (t * g->key_heads + key) * width
+                                 : g->values + (t * g->key_heads + value) * width;
+        scale_row(g->sums + (t * all + h) * width, g->row_scales[t],
+                  g->column_scales + h * width, g->bias ? g->bias + h * width : 0, own, width);
+        if (value < 0)
+            norm_rope_head(own, key < 0 ? g->query_gains : g->key_gains, g->epsilon,
+                           g->cos + t * width, g->sin + t * width, width);
     }
 }
 
-/* sums (n, heads + 2 * key_heads, width) of queries, keys and values side by side to float32:
- * queries (n, heads, width), keys and values (n, key_heads, width). Queries and keys get QK-norm where
- * gains are not NULL, and RoPE with cos and sin (n, width). */
 void millpond_heads(const int32_t *sums, const float *row_scales, const float *column_scales,
                     const float *bias, const float *query_gains, const float *key_gains,
-                    float epsilon, const float *cos, const float *sin, long n, long heads,
-                    long key_heads, long width, float *queries, float *keys, float *values,
-                    int threads)
+                    float epsilon, const float *cos, const float *sin, int64_t n, int64_t heads,
+                    int64_t key_heads, int64_t width, float *queries, float *keys, float *values,
+                    int64_t threads)
 {
-    const long all = heads + 2 * key_heads;
-#pragma omp parallel for num_threads(threads)
-    for (long t = 0; t < n; t++)
-        for (long h = 0; h < all; h++) {
-            const int is_query = h < heads, is_key = !is_query && h < heads + key_heads;
-            float *own = is_query ? queries + (t * heads + h) * width
-                         : is_key ? keys + (t * key_heads + h - heads) * width
-                                  : values + (t * key_heads + h - heads - key_heads) * width;
-            scale_row(sums + (t * all + h) * width, row_scales[t], column_scales + h * width,
-                      bias ? bias + h * width : 0, own, width);
-            if (is_query || is_key)
-                norm_rope_head(own, is_query ? query_gains : key_gains, epsilon, cos + t * width,
-                           sin + t * width, width);
-        }
+    const struct projection given = {
+        sums, row_scales, column_scales, bias,  query_gains, key_gains, epsilon, cos,
+        sin,  heads,      key_heads,     width, queries,     keys,      values};
+    FOR_TOKENS(project_token, given, n, 0, 0, threads);
 }
 
-/* values (n, width) to int8 rows and scales, as they are. */
-void millpond_round(const float *values, long n, long width, int8_t *rows, float *scales,
-                    int threads)
-{
-#pragma omp parallel for num_threads(threads)
-    for (long t = 0; t < n; t++)
-        scales[t] = round_row(values + t * width, rows + t * width, width);
-}
+struct gating {
+    const int32_t *sums;
+    const float *row_scales, *column_scales, *bias;
+    int64_t block, width;
+    int8_t *rows;
+    float *scales;
+};
 
-/* sums (n, 2 * width) of gates and ups side by side to int8 rows (n, width) and scales (n) of
- * silu(gate) * up, rotated. */
-void millpond_swiglu(const int32_t *sums, const float *row_scales, const float *column_scales,
-                   const float *bias, long block, long n, long width, int8_t *rows, float *scales,
-                   int threads)
+VARIANTS static void gate_token(const void *given, int64_t t, float *row)
 {
-#pragma omp parallel for num_threads(threads)
-    for (long t = 0; t < n; t++) {
-        const int32_t *gates = sums + 2 * t * width, *ups = gates + width;
-        const float scale = row_scales[t], *up_scales = column_scales + width;
-        float row[width];
-        if (bias) {
-            float gate[width];
-            scale_row(gates, scale, column_scales, bias, gate, width);
-            scale_row(ups, scale, up_scales, bias + width, row, width);
-            swiglu_row(gate, row, row, width);
-        } else { /* the usual case in one loop, which saves a tenth of this function's time */
+    const struct gating *g = given;
+    const int64_t width = g->width;
+    const int32_t *gates = g->sums + 2 * t * width, *ups = gates + width;
+    const float scale = g->row_scales[t], *gate_scales = g->column_scales;
+    const float *up_scales = gate_scales + width;
+    if (g->bias) {
+        float *gate = row + width;
+        scale_row(gates, scale, gate_scales, g->bias, gate, width);
+        scale_row(ups, scale, up_scales, g->bias + width, row, width);
+        swiglu_row(gate, row, row, width);
+    } else { /* the usual case in one loop, which saves a tenth of this function's time */
 #pragma omp simd
-            for (long i = 0; i < width; i++) {
-                const float gate = (float)gates[i] * scale * column_scales[i];
-                row[i] = (float)ups[i] * scale * up_scales[i] * gate / (1.0f + exponential(-gate));
-            }
+        for (int64_t i = 0; i < width; i++) {
+            const float gate = (float)gates[i] * scale * gate_scales[i];
+            row[i] = (float)ups[i] * scale * up_scales[i] * gate / (1.0f + exponential(-gate));
         }
-        rotate_blocks(row, width, block);
-        scales[t] = round_row(row, rows + t * width, width);
     }
+    rotate_blocks(row, width, g->block);
+    g->scales[t] = round_row(row, g->rows + t * width, width);
 }
 
-/* Attention within each text. Queries (n, heads, width), keys and values (n, key_heads, width), of
- * which each serves heads / key_heads neighbouring heads; text b has the rows offsets[b] to
- * offsets[b + 1]. To mixed (n, heads, width). The width is a multiple of 16. */
-void millpond_attend(const float *queries, const float *keys, const float *values,
-                     const int32_t *offsets, long texts, long heads, long key_heads, long width,
-                     float scaling, int is_causal, float *mixed, int threads)
+void millpond_swiglu(const int32_t *sums, const float *row_scales, const float *column_scales,
+                     const float *bias, int64_t block, int64_t n, int64_t width, int8_t *rows,
+                     float *scales, float *scratch, int64_t stride, int64_t threads)
 {
-    const long shared = heads / key_heads, step = heads * width, key_step = key_heads * width;
-#pragma omp parallel for num_threads(threads) schedule(dynamic)
-    for (long task = 0; task < texts * key_heads; task++) {
-        const long start = offsets[task / key_heads], group = task % key_heads;
-        const long length = offsets[task / key_heads + 1] - start;
-        const long columns = (length + LANES - 1) / LANES * LANES;
-        const float *own_keys = keys + start * key_step + group * width;
-        const float *own_values = values + start * key_step + group * width;
-        float key_columns[width * columns], scores[8 * columns];
-        for (long j = 0; j < length; j++)
-            for (long d = 0; d < width; d++)
-                key_columns[d * columns + j] = own_keys[j * key_step + d] * scaling;
-        for (long d = 0; d < width; d++)
-            for (long j = length; j < columns; j++)
-                key_columns[d * columns + j] = 0.0f;
-        for (long head = group * shared; head < (group + 1) * shared; head++)
-            for (long first = 0; first < length; first += 8) {
-                const long found = length - first < 8 ? length - first : 8;
-                const long seen = is_causal ? first + found : length;
-                const float *rows[8];
-                float sums[8];
-                lanes tile[8];
-                for (int q = 0; q < 8; q++) /* the last one again where there are fewer */
-                    rows[q] = queries + head * width +
-                              (start + first + (q < found ? q : found - 1)) * step;
-                for (long j = 0; j < seen; j += LANES) {
-                    multiply_tile(rows, key_columns + j, columns, width, tile);
-                    for (int q = 0; q < 8; q++)
-                        *(lanes *)(scores + q * columns + j) = tile[q];
-                }
-                for (int q = 0; q < 8; q++) {
-                    rows[q] = scores + q * columns;
-                    sums[q] = weigh(scores + q * columns,
-                                    is_causal && first + q < seen ? first + q + 1 : seen, seen);
-                }
-                for (long d = 0; d < width; d += LANES) {
-                    multiply_tile(rows, own_values + d, key_step, seen, tile);
-                    for (long q = 0; q < found; q++)
-                        *(lanes *)(mixed + (start + first + q) * step + head * width + d) =
-                            tile[q] / sums[q];
-                }
+    const struct gating given = {sums, row_scales, column_scales, bias, block, width, rows, scales};
+    FOR_TOKENS(gate_token, given, n, scratch, stride, threads);
+}
+
+struct attention {
+    const float *queries, *keys, *values;
+    const int32_t *offsets;
+    int64_t heads, key_heads, width;
+    float scaling;
+    int64_t is_causal;
+    float *mixed;
+};
+
+/* The heads of one text that share a key head. */
+VARIANTS static void attend_group(const void *given, int64_t task, float *scratch)
+{
+    const struct attention *g = given;
+    const int64_t width = g->width, step = g->heads * width, key_step = g->key_heads * width;
+    const int64_t shared = g->heads / g->key_heads, group = task % g->key_heads;
+    const int64_t start = g->offsets[task / g->key_heads];
+    const int64_t length = g->offsets[task / g->key_heads + 1] - start;
+    const int64_t columns = (length + LANES - 1) / LANES * LANES;
+    const float *own_keys = g->keys + start * key_step + group * width;
+    const float *own_values = g->values + start * key_step + group * width;
+    float *key_columns = scratch, *scores = scratch + width * columns;
+    for (int64_t j = 0; j < length; j++)
+        for (int64_t d = 0; d < width; d++)
+            key_columns[d * columns + j] = own_keys[j * key_step + d] * g->scaling;
+    for (int64_t d = 0; d < width; d++)
+        for (int64_t j = length; j < columns; j++)
+            key_columns[d * columns + j] = 0.0f;
+    for (int64_t head = group * shared; head < (group + 1) * shared; head++)
+        for (int64_t first = 0; first < length; first += 8) {
+            const int64_t found = length - first < 8 ? length - first : 8;
+            const int64_t seen = g->is_causal ? first + found : length;
+            const float *rows[8];
+            float sums[8];
+            lanes tile[8];
+            for (int q = 0; q < 8; q++) /* the last one again where there are fewer */
+                rows[q] = g->queries + head * width +
+                          (start + first + (q < found ? q : found - 1)) * step;
+            for (int64_t j = 0; j < seen; j += LANES) {
+                multiply_tile(rows, key_columns + j, columns, width, tile);
+                for (int q = 0; q < 8; q++)
+                    *(lanes *)(scores + q * columns + j) = tile[q];
             }
-    }
+            for (int q = 0; q < 8; q++) {
+                rows[q] = scores + q * columns;
+                sums[q] = weigh(scores + q * columns,
+                                g->is_causal && first + q < seen ? first + q + 1 : seen, seen);
+            }
+            for (int64_t d = 0; d < width; d += LANES) {
+                multiply_tile(rows, own_values + d, key_step, seen, tile);
+                for (int64_t q = 0; q < found; q++)
+                    *(lanes *)(g->mixed + (start + first + q) * step + head * width + d) =
+                        tile[q] / sums[q];
+            }
+        }
+}
+
+void millpond_attend(const float *queries, const float *keys, const float *values,
+                     const int32_t *offsets, int64_t texts, int64_t heads, int64_t key_heads,
+                     int64_t width, float scaling, int64_t is_causal, float *mixed,
+                     float *scratch, int64_t stride, int64_t threads)
+{
+    const struct attention given = {queries,   keys,  values,  offsets,   heads,
+                                    key_heads, width, scaling, is_causal, mixed};
+    for_rows(attend_group, &given, texts * key_heads, 1, scratch, stride, threads);
 }

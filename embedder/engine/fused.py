@@ -1,181 +1,198 @@
-"""Decoder layers by the C functions of ``fused.c``, compiled for this machine on first use."""
+"""Decoder layers in int8, by one pass over memory between two products: what ``fused.c`` does.
+
+Products of int8 rows are so fast that norms, RoPE, SwiGLU and sums, each a row of tensors that go
+to memory and back, would take longer. The library was compiled when millpond was installed.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
+import re
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from embedder.engine.lean import LeanLayer, add_linear, project
+from embedder.engine.int8 import Int8Linear, join_linears
 from embedder.engine.packing import attending_to, packed_attention
-from embedder.models.cache import cache_folder, keep
 
-__all__ = ["BuildError", "FusedLayer", "address", "fused_layers", "is_silu", "load_functions"]
+__all__ = ["FusedLayer", "UnavailableError", "can_be_fused", "load_functions"]
 
-SOURCE = Path(__file__).with_name("fused.c")
-HEADER = Path(__file__).with_name("fused_rows.h")
-
-_FLAGS = (
-    "-O3",
-    "-march=native",
-    "-mprefer-vector-width=512",
-    "-fopenmp",
-    "-ffp-contract=fast",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fPIC",
-)
-_SECONDS = 60
+LIBRARY = Path(__file__).with_name("libfused.so")
+SOURCES = ("fused.c", "fused.h", "rows.h")
 
 _LONGEST_ATTENDED = 512
 """The text length, in tokens, from which torch's attention is as fast as ours."""
 
-_POINTER, _FLOAT, _LONG, _INT = ctypes.c_void_p, ctypes.c_float, ctypes.c_long, ctypes.c_int
-_SCALED = [_POINTER] * 4  # sums, row scales, column scales, bias
-_ROUNDED = [_POINTER] * 2  # rows, scales
-_NORM = [_POINTER, _FLOAT]  # gains, epsilon
-_ARGUMENTS = {
-    "millpond_norm_float": [_POINTER, *_NORM, *[_LONG] * 2, _POINTER, _INT],
-    "millpond_norm_rope": [_POINTER, *_NORM, *[_POINTER] * 2, *[_LONG] * 3, _INT],
-    "millpond_swiglu_float": [*[_POINTER] * 2, *[_LONG] * 2, _INT],
-    "millpond_attend": [*[_POINTER] * 4, *[_LONG] * 4, _FLOAT, _INT, _POINTER, _INT],
-    "millpond_norm": [_POINTER, *_NORM, *[_LONG] * 3, *_ROUNDED, _INT],
-    "millpond_add": [_POINTER, *_SCALED, *[_LONG] * 2, _POINTER, _INT],
-    "millpond_add_norm": [_POINTER, *_SCALED, *_NORM, *[_LONG] * 3, _POINTER, *_ROUNDED, _INT],
-    "millpond_heads": [
-        *[*_SCALED, _POINTER, *_NORM, *[_POINTER] * 2],
-        *[*[_LONG] * 4, *[_POINTER] * 3, _INT],
-    ],
-    "millpond_round": [_POINTER, *[_LONG] * 2, *_ROUNDED, _INT],
-    "millpond_swiglu": [*_SCALED, *[_LONG] * 3, *_ROUNDED, _INT],
-}
+_LANES = 16
+_DECLARATION = re.compile(r"^(?:void|const char \*) ?(millpond_\w+)\(([^)]*)\);", re.MULTILINE)
+_KINDS = {"float": ctypes.c_float, "int64_t": ctypes.c_int64}
 
 
-class BuildError(Exception):
-    """The functions cannot be compiled here; the message says why in a few words."""
+class UnavailableError(Exception):
+    """The library cannot be used here; the message says why in a few words."""
 
 
 @cache
 def load_functions() -> ctypes.CDLL:
-    """Return the functions, compiled by ``$CC`` or ``cc`` unless the cache folder has them.
+    """Return the library, each function with the arguments that ``fused.h`` declares.
 
-    What is cached is for this source, compiler and CPU; a folder that cannot be written costs a
-    second for each process. They run on torch's own OpenMP threads, so they are not linked with
-    another OpenMP library, and torch has to be imported before.
+    It runs on torch's own OpenMP threads, so torch has to be imported before.
 
     Raises
     ------
-    BuildError : not Linux on x86-64, no compiler, or one that fails.
+    UnavailableError : it was not compiled, is another version's, or cannot be loaded.
     """
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise BuildError(f"only for Linux on x86-64, not {sys.platform} on {platform.machine()}")
-    compiler = shlex.split(os.environ.get("CC") or "cc")
-    if shutil.which(compiler[0]) is None:
-        raise BuildError(f"no C compiler {compiler[0]!r}")
-    key = hashlib.sha256("\n".join([*_FLAGS, _run([*compiler, "--version"]), _cpu()]).encode())
-    key.update(SOURCE.read_bytes() + HEADER.read_bytes())
-    kept = cache_folder() / "compiled" / f"fused-{key.hexdigest()[:16]}.so"
+    sources = [LIBRARY.with_name(name).read_bytes() for name in SOURCES]
     try:
-        return _load(kept)
-    except OSError:  # not there yet, or damaged
-        pass
-    with TemporaryDirectory(prefix="millpond-compile-") as folder:
-        unit, library = Path(folder) / "fused.o", Path(folder) / "fused.so"
-        _run([*compiler, *_FLAGS, "-c", str(SOURCE), "-o", str(unit)])
-        # Without -fopenmp: what the unit needs of OpenMP is torch's, which is there already.
-        _run([*compiler, "-shared", str(unit), "-o", str(library)])
-        try:
-            loaded = _load(library)
-        except OSError as error:
-            raise BuildError(f"what was compiled cannot be loaded: {error}") from error
-        keep(kept, library.read_bytes())
+        loaded = ctypes.CDLL(str(LIBRARY))
+        loaded.millpond_sources.restype = ctypes.c_char_p
+        made_of = loaded.millpond_sources().decode()
+    except (OSError, AttributeError) as error:
+        if not LIBRARY.exists():
+            raise UnavailableError("millpond was installed without a C compiler") from error
+        raise UnavailableError(f"{LIBRARY.name} cannot be loaded: {error}") from error
+    if made_of != hashlib.sha256(b"".join(sources)).hexdigest():
+        raise UnavailableError(f"{LIBRARY.name} is of another version; install millpond again")
+    for name, arguments in _DECLARATION.findall(sources[1].decode()):
+        function = getattr(loaded, name)
+        kinds = [each.split() for each in arguments.split(",") if each != "void"]
+        function.argtypes = [
+            ctypes.c_void_p if words[-1].startswith("*") else _KINDS[words[0]] for words in kinds
+        ]
     return loaded
 
 
-def _load(library: Path) -> ctypes.CDLL:
-    loaded = ctypes.CDLL(str(library))
-    for name, arguments in _ARGUMENTS.items():
-        try:
-            function = getattr(loaded, name)
-        except AttributeError as error:
-            raise OSError(f"it has no {name}") from error
-        function.argtypes, function.restype = arguments, None
-    return loaded
+class FusedLayer(nn.Module):
+    """One decoder layer whose linear layers are int8; in the place of the block it was made of.
 
-
-def _run(command: list[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildError(f"{command[0]}: {error}") from error
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise BuildError(f"{command[0]} ended with {done.returncode}: {lines[0]}")
-    return done.stdout
-
-
-def _cpu() -> str:
-    """Return the CPU's model and instruction sets."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(
-        next((line for line in lines if line.startswith(name)), "")
-        for name in ("model name", "flags")
-    )
-
-
-class FusedLayer(LeanLayer):
-    """One decoder layer for packed texts, on a CPU in float32 and for inference only.
+    Packed texts are computed by ``fused.c``, all else by the block itself.
 
     Parameters
     ----------
-    functions : of ``fused.c``.
+    block : of transformers, of the Llama kind (``can_be_fused``).
     """
 
     def __init__(self, block: Any, functions: ctypes.CDLL) -> None:
-        super().__init__(block)
+        super().__init__()
+        self.block = block
         self.functions = functions
+        attention, feed = block.self_attn, block.mlp
+        self.into_heads = join_linears((attention.q_proj, attention.k_proj, attention.v_proj))
+        self.into_gates = join_linears((feed.gate_proj, feed.up_proj))
+        if hasattr(block, "attention_type"):  # the model asks its layers for it
+            self.attention_type = block.attention_type
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Return the layer's states (B, T, D) of those before it, packed (1, total, D)."""
+        packed = attending_to() is not None and position_embeddings is not None
+        if not packed or torch.is_autocast_enabled(hidden_states.device.type):
+            settings |= {"position_embeddings": position_embeddings}
+            found: Tensor = self.block(hidden_states, attention_mask, **settings)
+            return found
+        assert position_embeddings is not None
+        return self.compute(hidden_states[0], position_embeddings)[None]
 
     def compute(self, states: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the layer's states (total, D) of those before it."""
-        attention, feed = self.block.self_attn, self.block.mlp
-        normed = self._norm(states.contiguous(), self.block.input_layernorm)
-        queries, keys, values = (
-            each.reshape(len(normed), -1, attention.head_dim).contiguous()
-            for each in project(normed, (attention.q_proj, attention.k_proj, attention.v_proj))
-        )
-        cos, sin = (each[0].contiguous() for each in cos_sin)
-        for heads, norm in ((queries, "q_norm"), (keys, "k_norm")):
-            self._norm_rope(heads, getattr(attention, norm, None), cos, sin)
-        states = add_linear(states, self.attend(queries, keys, values), attention.o_proj)
-        normed = self._norm(states, self.block.post_attention_layernorm)
-        gate, up = (each.contiguous() for each in project(normed, (feed.gate_proj, feed.up_proj)))
-        self.functions.millpond_swiglu_float(
-            address(gate), address(up), *gate.shape, torch.get_num_threads()
-        )
-        return add_linear(states, gate, feed.down_proj)
+        """Return the layer's states (total, D) of those before it.
 
-    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Return attention's output, (total, heads x width), for (total, heads, width)."""
+        ``cos_sin`` are those of RoPE, (1, total, head width) each.
+        """
+        attention, feed = self.block.self_attn, self.block.mlp
+        before, after = self.block.input_layernorm, self.block.post_attention_layernorm
+        states = states.contiguous()
+        n, width = states.shape
+
+        rows, scales = _rounded(n, width)
+        self._call(
+            "norm",
+            *(_address(states), _address(before.weight), before.variance_epsilon),
+            *(len(self.into_heads.rotation), n, width, _address(rows), _address(scales)),
+            scratch=width,
+        )
+        mixed = self._attend(*self._project_heads(rows, scales, cos_sin))
+
+        inner = mixed.shape[1]
+        rows, mixed_scales = _rounded(n, inner)
+        self._call("round", _address(mixed), n, inner, _address(rows), _address(mixed_scales))
+        sums, out = _multiply(rows, attention.o_proj), torch.empty_like(states)
+        rows, scales = _rounded(n, width)
+        self._call(
+            "add_norm",
+            *(_address(states), *_scaled(sums, mixed_scales, attention.o_proj)),
+            *(_address(after.weight), after.variance_epsilon, len(self.into_gates.rotation)),
+            *(n, width, _address(out), _address(rows), _address(scales)),
+            scratch=width,
+        )
+
+        sums = _multiply(rows, self.into_gates)
+        inner = sums.shape[1] // 2
+        rows, gate_scales = _rounded(n, inner)
+        self._call(
+            "swiglu",
+            *(*_scaled(sums, scales, self.into_gates), len(feed.down_proj.rotation)),
+            *(n, inner, _address(rows), _address(gate_scales)),
+            scratch=2 * inner,
+        )
+        sums = _multiply(rows, feed.down_proj)
+        self._call(
+            "add",
+            *(_address(out), *_scaled(sums, gate_scales, feed.down_proj)),
+            *(n, width, _address(out)),
+        )
+        return out
+
+    def _call(self, name: str, *given: Any, scratch: int = 0) -> None:
+        """Call a function of the library, which needs that many floats for each thread."""
+        threads = torch.get_num_threads()
+        memory = torch.empty(threads, scratch)  # held until the function has returned
+        own = (_address(memory), scratch) if scratch else ()
+        getattr(self.functions, f"millpond_{name}")(*given, *own, threads)
+
+    def _project_heads(
+        self, rows: Tensor, scales: Tensor, cos_sin: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, (total, heads, width), of rounded rows (total, D).
+
+        Values come rotated (``rotate_values``), and so does what attention makes of them.
+        """
         attention = self.block.self_attn
-        batch, is_causal = attending_to()
+        n, width = len(rows), attention.head_dim
+        heads, key_heads = (
+            part.out_features // width for part in (attention.q_proj, attention.k_proj)
+        )
+        queries, keys, values = (
+            torch.empty(n, count, width) for count in (heads, key_heads, key_heads)
+        )
+        norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+        cos, sin = (each[0].contiguous() for each in cos_sin)
+        sums = _multiply(rows, self.into_heads)
+        self._call(
+            "heads",
+            *_scaled(sums, scales, self.into_heads),
+            *(_address(None if norm is None else norm.weight) for norm in norms),
+            0.0 if norms[0] is None else norms[0].variance_epsilon,
+            *(_address(cos), _address(sin), n, heads, key_heads, width),
+            *(_address(queries), _address(keys), _address(values)),
+        )
+        return queries, keys, values
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return attention's output, (total, heads x width), for (total, heads, width)."""
+        attention, now = self.block.self_attn, attending_to()
+        assert now is not None
+        batch, is_causal = now
         n, heads, width = queries.shape
-        if batch.longest > _LONGEST_ATTENDED or width % 16:
+        if batch.longest > _LONGEST_ATTENDED or width % _LANES:
             mixed, _ = packed_attention(
                 attention,
                 queries.transpose(0, 1)[None],
@@ -185,49 +202,69 @@ class FusedLayer(LeanLayer):
             )
             return mixed.reshape(n, -1).contiguous()
         mixed = torch.empty(n, heads * width)
-        self.functions.millpond_attend(
-            *(address(queries), address(keys), address(values)),
-            *(address(batch.offsets), len(batch.offsets) - 1, heads, keys.shape[1], width),
-            *(attention.scaling, is_causal, address(mixed), torch.get_num_threads()),
+        columns = -(-batch.longest // _LANES) * _LANES
+        self._call(
+            "attend",
+            *(_address(queries), _address(keys), _address(values)),
+            *(_address(batch.offsets), len(batch.offsets) - 1, heads, keys.shape[1], width),
+            *(attention.scaling, is_causal, _address(mixed)),
+            scratch=(width + 8) * columns,
         )
         return mixed
 
-    def _norm(self, states: Tensor, norm: Any) -> Tensor:
-        normed = torch.empty_like(states)
-        self.functions.millpond_norm_float(
-            *(address(states), address(norm.weight), norm.variance_epsilon),
-            *(*states.shape, address(normed), torch.get_num_threads()),
-        )
-        return normed
 
-    def _norm_rope(self, heads: Tensor, norm: Any | None, cos: Tensor, sin: Tensor) -> None:
-        """Apply QK-norm, where there is one, and RoPE to heads (total, count, width), in place."""
-        self.functions.millpond_norm_rope(
-            *(address(heads), address(None if norm is None else norm.weight)),
-            *(0.0 if norm is None else norm.variance_epsilon, address(cos), address(sin)),
-            *(*heads.shape, torch.get_num_threads()),
-        )
+_BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+_HEAD_NORMS = {"q_norm", "k_norm"}
+_FEED_FORWARD = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 
 
-def fused_layers(layers: Sequence[LeanLayer]) -> tuple[FusedLayer, ...]:
-    """Return each layer fused; none where one has another activation than SiLU.
+def can_be_fused(block: Any) -> bool:
+    """Whether a decoder layer has the parts of Llama's, maybe with QK-norm, and SiLU.
 
-    Raises
-    ------
-    BuildError : the functions cannot be compiled here.
+    Whether it computes the same with them is found out by comparing.
     """
-    if not layers or not all(is_silu(layer.block.mlp.act_fn) for layer in layers):
-        return ()
-    functions = load_functions()
-    return tuple(FusedLayer(layer.block, functions) for layer in layers)
+    if _parts(block) != _BLOCK:
+        return False
+    attention, feed = block.self_attn, block.mlp
+    norms = (block.input_layernorm, block.post_attention_layernorm)
+    return (
+        _parts(attention) in (_ATTENTION, _ATTENTION | _HEAD_NORMS)
+        and _parts(feed) == _FEED_FORWARD
+        and all(hasattr(norm, "variance_epsilon") for norm in norms)
+        and all(hasattr(attention, name) for name in ("head_dim", "scaling"))
+        and _shares_biases(attention.q_proj, attention.k_proj, attention.v_proj)
+        and _shares_biases(feed.gate_proj, feed.up_proj)
+        and _is_silu(feed.act_fn)
+    )
 
 
-def is_silu(activation: Any) -> bool:
-    """Whether a function of numbers is x / (1 + e ** -x)."""
+def _parts(module: nn.Module) -> set[str]:
+    return {name for name, _ in module.named_children()}
+
+
+def _shares_biases(*linears: Any) -> bool:
+    return len({linear.bias is None for linear in linears}) == 1
+
+
+def _is_silu(activation: Any) -> bool:
     samples = torch.linspace(-4, 4, 9)
-    return torch.allclose(activation(samples), torch.nn.functional.silu(samples))
+    return torch.allclose(activation(samples), nn.functional.silu(samples))
 
 
-def address(tensor: Tensor | None) -> int | None:
+def _multiply(rows: Tensor, linear: Int8Linear) -> Tensor:
+    return torch._int_mm(rows, linear.weight.T)
+
+
+def _rounded(n: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return empty int8 rows and their scales."""
+    return torch.empty(n, width, dtype=torch.int8), torch.empty(n, 1)
+
+
+def _scaled(sums: Tensor, scales: Tensor, linear: Int8Linear) -> tuple[int | None, ...]:
+    return _address(sums), _address(scales), _address(linear.scale), _address(linear.bias)
+
+
+def _address(tensor: Tensor | None) -> int | None:
     """Return the address of a tensor's numbers for C; None for its null pointer."""
     return None if tensor is None else tensor.data_ptr()

@@ -3,8 +3,9 @@
 Linear layers, norms and rotary positions treat every token alone, so they may see all texts of a
 batch as one row (1, total). Attention alone must know where a text ends, so it is done by a kernel
 that does. The one here runs once per group of texts of equal length, without padding or a mask;
-``kernels`` has those for a GPU. The boundaries reach it through the current thread, not through
-arguments, which would compile a layer anew for every batch.
+``kernels`` has those for a GPU. A base whose attention is transformers' usual one is given
+``ATTENTION_NAME`` for it when it is loaded: that is packed where this thread runs a packed batch,
+and the usual one everywhere else.
 """
 
 from __future__ import annotations
@@ -34,13 +35,17 @@ __all__ = [
     "PackingError",
     "Pattern",
     "attending_to",
-    "packed",
+    "can_pack",
     "packed_attention",
+    "packed_states",
     "recompute_contexts",
+    "use_packed_attention",
 ]
 
 ATTENTION_NAME = "millpond_packed"
-"""The packed attention's name in transformers."""
+"""Our attention's name in transformers."""
+
+_USUAL = "sdpa"
 
 _HARMLESS = frozenset(
     {"cache_position", "is_causal", "output_attentions", "position_ids", "sliding_window"}
@@ -239,7 +244,6 @@ class Kernel:
 class _Boundaries:
     """What this thread's attention works on now, and the windows that layers named."""
 
-    config: Any
     batch: PackedBatch
     is_causal: bool
     kernel: Kernel
@@ -249,23 +253,42 @@ class _Boundaries:
 _thread = threading.local()
 
 
-@contextmanager
-def packed(
+def use_packed_attention(model: Any) -> None:
+    """Let a base attend by ``ATTENTION_NAME``, if its attention is the usual one and it can."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, _attend)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, _mask)
+    settable = getattr(model, "_can_set_attn_implementation", bool)
+    if model.config._attn_implementation == _USUAL and settable():
+        model.set_attn_implementation(ATTENTION_NAME)
+
+
+def can_pack(model: Any) -> bool:
+    """Whether ``use_packed_attention`` has changed this model's attention."""
+    return bool(model.config._attn_implementation == ATTENTION_NAME)
+
+
+def packed_states(
     model: Any, batch: PackedBatch, is_causal: bool, kernel: Kernel | None = None
-) -> Iterator[set[int]]:
-    """Run ``model`` on a packed batch inside the block, with ``GROUPS`` or another kernel.
+) -> tuple[Tensor, set[int]]:
+    """Return the last layer's states (total, D), and the sliding windows that layers named.
 
-    Gives the set of sliding windows that the model's layers name while it runs.
+    ``kernel`` attends; by default ``GROUPS``.
     """
-    _register()
-    with _attending(_Boundaries(model.config, batch, is_causal, kernel or GROUPS)) as boundaries:
-        yield boundaries.windows
+    with _attending(_Boundaries(batch, is_causal, kernel or GROUPS)) as boundaries:
+        out = model(input_ids=batch.ids, position_ids=batch.positions, use_cache=False)
+    return out.last_hidden_state[0], boundaries.windows
 
 
-def attending_to() -> tuple[PackedBatch, bool]:
-    """Return the batch that this thread runs inside ``packed``, and whether attention is causal."""
-    now = _current()
-    return now.batch, now.is_causal
+def attending_to() -> tuple[PackedBatch, bool] | None:
+    """Return the packed batch that this thread runs, and whether attention is causal.
+
+    None where it runs none.
+    """
+    now: _Boundaries | None = getattr(_thread, "boundaries", None)
+    return None if now is None else (now.batch, now.is_causal)
 
 
 def recompute_contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
@@ -279,25 +302,29 @@ def recompute_contexts() -> tuple[AbstractContextManager[Any], AbstractContextMa
 
 @contextmanager
 def _attending(boundaries: _Boundaries) -> Iterator[_Boundaries]:
-    config, outer = boundaries.config, getattr(_thread, "boundaries", None)
-    before = config._attn_implementation
-    config._attn_implementation = ATTENTION_NAME
+    outer = getattr(_thread, "boundaries", None)
     _thread.boundaries = boundaries
     try:
         yield boundaries
     finally:
         _thread.boundaries = outer
-        config._attn_implementation = before
 
 
-def _register() -> None:
-    """Register the packed attention in transformers; repeating it does no harm.
+def _attend(module: Any, *states: Tensor, **settings: Any) -> tuple[Tensor, Any]:
+    """Attend as transformers asks for it: packed where this thread is, else as usual."""
+    if attending_to() is not None:
+        return packed_attention(module, *states, **settings)
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    No mask function is registered beside it, so transformers builds no mask at all.
-    """
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    found: tuple[Tensor, Any] = sdpa_attention_forward(module, *states, **settings)
+    return found
 
-    ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, packed_attention)
+
+def _mask(*shape: Any, **settings: Any) -> Any:
+    """Return the usual mask; None, which is no mask, for packed texts."""
+    from transformers.masking_utils import sdpa_mask
+
+    return None if attending_to() is not None else sdpa_mask(*shape, **settings)
 
 
 def packed_attention(
@@ -327,32 +354,9 @@ def packed_attention(
     )
     if attention_mask is not None or dropout or foreign:
         raise PackingError(f"the packed attention knows no mask, dropout or {foreign}")
-    if torch.compiler.is_compiling():
-        return _attend(query, key, value, scaling, window), None
-    return _run_kernel(query, key, value, scaling, window), None
-
-
-def _run_kernel(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
-) -> Tensor:
     now = _current()
     pattern = Pattern(now.is_causal, scaling, window if now.is_causal else None)
-    return now.kernel.run(query, key, value, now.batch, pattern)
-
-
-@torch.library.custom_op("millpond::packed_attention", mutates_args=())
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
-) -> Tensor:
-    """Attend within each text; opaque to torch.compile, which need not see the boundaries."""
-    return _run_kernel(query, key, value, scaling, window)
-
-
-@_attend.register_fake
-def _attend_shape(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
-) -> Tensor:
-    return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+    return now.kernel.run(query, key, value, now.batch, pattern), None
 
 
 def _attend_groups(
@@ -401,5 +405,5 @@ GROUPS = Kernel("one call per group of equal lengths", _attend_groups)
 def _current() -> _Boundaries:
     boundaries: _Boundaries | None = getattr(_thread, "boundaries", None)
     if boundaries is None:
-        raise PackingError("the packed attention runs inside packed() only")
+        raise PackingError("this thread runs no packed batch")
     return boundaries

@@ -5,21 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from embedder.engine.fused import BuildError, fused_layers
 from embedder.engine.kernels import HALF_TOLERANCE, checked, cuda_kernels
-from embedder.engine.lean import LeanLayer, lean_in_place, lean_layers
-from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, packed
+from embedder.engine.packing import (
+    GROUPS,
+    Kernel,
+    PackedBatch,
+    PackingError,
+    can_pack,
+    packed_states,
+)
 
-__all__ = ["Packing", "choose_packing", "find_kernels", "layers_agree", "packed_states"]
+__all__ = ["Packing", "choose_packing", "find_kernels", "random_rows"]
 
 PROBE_LENGTHS = (7, 5, 5, 2, 1)
-_LAYER_LENGTHS = (19, 7, 1)
 _TOLERANCE = 1e-4
 _LONGEST_PROBED_WINDOW = 4096
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "local_attention")
@@ -37,12 +41,10 @@ class Packing:
     ----------
     longest : the longest text, in tokens, that may be packed; 0 for none.
     kernel : what attends within each text.
-    layers : what computes each decoder layer meanwhile; none where the base's own do.
     """
 
     longest: int = 0
     kernel: Kernel = GROUPS
-    layers: tuple[LeanLayer, ...] = field(default=(), compare=False)
 
 
 def find_kernels(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
@@ -50,22 +52,6 @@ def find_kernels(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
     if device.type == "cuda":
         return cuda_kernels(dtype)
     return [GROUPS] if device.type == "cpu" else []
-
-
-def packed_states(
-    model: Any,
-    batch: PackedBatch,
-    is_causal: bool,
-    kernel: Kernel = GROUPS,
-    layers: Sequence[LeanLayer] = (),
-) -> tuple[Tensor, set[int]]:
-    """Return the last layer's states (total, D), and the sliding windows that layers named.
-
-    ``layers`` compute in the place of the base's own; those name no windows.
-    """
-    with packed(model, batch, is_causal, kernel) as windows, lean_in_place(layers):
-        out = model(input_ids=batch.ids, position_ids=batch.positions, use_cache=False)
-    return out.last_hidden_state[0], windows
 
 
 @dataclass(frozen=True)
@@ -114,7 +100,7 @@ def choose_packing(
     weights = next(model.parameters())
     if kernels is None:
         kernels = find_kernels(weights.device, weights.dtype)
-    if not kernels:
+    if not kernels or not can_pack(model):
         return Packing()
     try:
         layers = list(blocks()) if weights.dtype in HALF_TOLERANCE else []
@@ -131,69 +117,8 @@ def choose_packing(
             more = _padded(model, padded_states, layers, (named + named // 2, 3))
             heeds = _compare(model, kernel, is_causal, layers, more) is not None
         limits = [window for window in _configured_windows(model.config) if window not in windows]
-        lean = _find_lean(model, kernel, is_causal, blocks, reference)
-        return Packing(min([sys.maxsize, *limits, *(() if heeds else windows)]), kernel, lean)
+        return Packing(min([sys.maxsize, *limits, *(() if heeds else windows)]), kernel)
     return Packing()
-
-
-def _find_lean(
-    model: Any, kernel: Kernel, is_causal: bool, blocks: Blocks, reference: _Reference
-) -> tuple[LeanLayer, ...]:
-    """Return fused or else lean layers that give the same states; none on other devices.
-
-    They know of no windows, so they are for the kernel that is given no text longer than one.
-    """
-    where = (reference.states.device.type, reference.states.dtype)
-    if where != ("cpu", torch.float32) or kernel is not GROUPS:
-        return ()
-    try:
-        lean = lean_layers(blocks())
-    except Exception:  # a base without a list of layers
-        return ()
-    if not lean or _compare(model, kernel, is_causal, (), reference, lean) is None:
-        return ()
-    try:
-        fused = fused_layers(lean)
-    except BuildError:  # "doctor" says why
-        fused = ()
-    return fused if fused and layers_agree(model, is_causal, lean, fused, _TOLERANCE) else lean
-
-
-@torch.no_grad()
-def layers_agree(
-    model: Any,
-    is_causal: bool,
-    layers: Sequence[LeanLayer],
-    others: Sequence[LeanLayer],
-    tolerance: float,
-) -> bool:
-    """Whether each layer gives the same output as its counterpart for the same states.
-
-    ``tolerance`` is for the largest difference, over the largest change that the layer makes.
-    """
-    pairs = [_Pair(*pair) for pair in zip(layers, others, strict=True)]
-    rows = [row.tolist() for row in _random_rows(model, _LAYER_LENGTHS)]
-    batch = PackedBatch.of(rows, next(model.parameters()).device)
-    try:
-        packed_states(model, batch, is_causal, GROUPS, pairs)
-    except Exception:  # such as a shape that the others were not made for
-        return False
-    return all(pair.apart <= tolerance for pair in pairs)
-
-
-class _Pair(LeanLayer):
-    """A layer that measures how far another one is from it."""
-
-    def __init__(self, first: LeanLayer, second: LeanLayer) -> None:
-        super().__init__(first.block)
-        self._first, self._second = first, second
-        self.apart = 0.0
-
-    def compute(self, states: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
-        expected = self._first.compute(states, cos_sin)
-        apart = (self._second.compute(states, cos_sin) - expected).abs().max()
-        self.apart = float(apart / (expected - states).abs().max())
-        return expected
 
 
 def _padded(
@@ -204,7 +129,7 @@ def _padded(
 ) -> _Reference:
     """Return random texts of these lengths, and their states on the padded path."""
     device = next(model.parameters()).device
-    rows = _random_rows(model, lengths)
+    rows = random_rows(model, lengths)
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
     real = (torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]).to(device)
     inputs: list[Tensor] = []
@@ -218,7 +143,7 @@ def _padded(
     return _Reference([row.tolist() for row in rows], states, inputs)
 
 
-def _random_rows(model: Any, lengths: Sequence[int]) -> list[Tensor]:
+def random_rows(model: Any, lengths: Sequence[int]) -> list[Tensor]:
     """Return token ids (length,) int64 for each length, the same ones every time."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = int(model.config.vocab_size)
@@ -231,7 +156,6 @@ def _compare(
     is_causal: bool,
     layers: Sequence[nn.Module],
     reference: _Reference,
-    lean: Sequence[LeanLayer] = (),
 ) -> set[int] | None:
     """Return the windows that layers named; None where the packed states are others."""
     batch = PackedBatch.of(reference.rows, reference.states.device)
@@ -244,7 +168,7 @@ def _compare(
 
     try:
         with _at_inputs(layers, force):
-            found, windows = packed_states(model, batch, is_causal, tested, lean)
+            found, windows = packed_states(model, batch, is_causal, tested)
     except Exception:  # whatever an unknown architecture raises, the padded path is right
         return None
     return windows if _are_the_same(found, reference.states) else None

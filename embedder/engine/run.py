@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -23,7 +23,6 @@ from embedder.engine.batches import (
     to_device,
 )
 from embedder.engine.packing import PackedBatch
-from embedder.engine.speed import LayerCompiler
 from embedder.engine.text import check_texts
 from retrieval.errors import ModelError
 from retrieval.forks import check_fork
@@ -39,9 +38,6 @@ AHEAD = 2
 TokenRows = Sequence[Sequence[int]]
 
 Found = Iterator[tuple[list[int], Tensor]]
-
-# A model attends either packed or padded at any one time, and one forward fills all cores.
-_one_at_a_time = threading.Lock()
 
 
 class EngineSettings(Protocol):
@@ -63,10 +59,6 @@ class EngineSettings(Protocol):
     @property
     def pad_id(self) -> int:
         """The id that fills padded rows."""
-
-    @property
-    def compiler(self) -> LayerCompiler | None:
-        """Compiles layers in long work; None where nothing does."""
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return vectors of padded ids and mask, both (B, T) int64."""
@@ -97,7 +89,7 @@ def encode_texts(
     window = max(_LEAST_WINDOW_TEXTS, model.batch_tokens // 4)
     for first, rows in tokenized_ahead(tokenize, texts, window):
         last = first + len(rows)
-        _encode_window(model, rows, vectors[first:last], len(texts) - last, progress)
+        _encode_window(model, rows, vectors[first:last], progress)
     return vectors
 
 
@@ -106,20 +98,20 @@ def encode_rows(model: EngineSettings, rows: TokenRows, width: int) -> Vectors:
     """Return float32 (N, width), as ``encode_texts`` does, for rows of token ids."""
     check_fork("torch", torch.get_num_threads())
     vectors = np.empty((len(rows), width), dtype=np.float32)
-    _encode_window(model, rows, vectors, 0, no_progress)
+    _encode_window(model, rows, vectors, no_progress)
     return vectors
 
 
 def _encode_window(
-    model: EngineSettings, rows: TokenRows, out: Vectors, texts_after: int, progress: Progress
+    model: EngineSettings, rows: TokenRows, out: Vectors, progress: Progress
 ) -> None:
     """Write the vector of each row of token ids into ``out``."""
-    for chosen, found in run_batches(model, rows, texts_after):
+    for chosen, found in run_batches(model, rows):
         out[chosen] = found.numpy()
         progress(len(chosen))
 
 
-def run_batches(model: EngineSettings, rows: TokenRows, texts_after: int = 0) -> Found:
+def run_batches(model: EngineSettings, rows: TokenRows) -> Found:
     """Yield (indices of texts, their vectors (B, D) on the CPU), longest texts first.
 
     On CUDA the vectors of a batch are waited for only when the next one is under way. A batch
@@ -128,21 +120,15 @@ def run_batches(model: EngineSettings, rows: TokenRows, texts_after: int = 0) ->
     Parameters
     ----------
     rows : token ids, at least one per text.
-    texts_after : how many more texts are known to follow these.
 
     Raises
     ------
     ModelError : the device has too little memory for one text alone.
     """
     lengths = [len(row) for row in rows]
-    packable = [length for length in lengths if length <= model.longest_packed]
     line = _Line(model, rows)
-    left = sum(packable)
-    after = round(texts_after * left / max(1, len(packable)))
     for packs, chosen in mixed_batches(lengths, model.longest_packed, line.most_tokens):
-        yield from line.run(chosen, left + after if packs else None)
-        if packs:
-            left -= sum(lengths[index] for index in chosen)
+        yield from line.run(chosen, packs)
     yield from line.land(0)
 
 
@@ -154,7 +140,6 @@ class _Flight:
     tokens: int
     vectors: Arrival
     meter: Meter
-    compiler_state: str | None
 
 
 class _Line:
@@ -170,23 +155,20 @@ class _Line:
         """Return how many tokens the next batch may have."""
         return self.budget.tokens
 
-    def run(self, chosen: list[int], tokens_left: int | None) -> Found:
-        """Hand texts to the device, and yield what arrives meanwhile.
-
-        ``tokens_left`` counts the tokens still to be packed, these included; None to pad these.
-        """
+    def run(self, chosen: list[int], packs: bool) -> Found:
+        """Hand texts to the device, packed or padded, and yield what arrives meanwhile."""
         rows = [self._rows[index] for index in chosen]
         longest = max(map(len, rows))
-        tokens = longest * len(rows) if tokens_left is None else sum(map(len, rows))
+        tokens = sum(map(len, rows)) if packs else longest * len(rows)
         try:
-            self._launch(chosen, rows, tokens, tokens_left)
+            self._launch(chosen, rows, tokens, packs)
             fitted = True
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             fitted = False  # handled below, where the error holds no memory any more
         if fitted:
-            yield from self.land(self._most_ahead())
+            yield from self.land(1 if self._model.device.type == "cuda" else 0)
             return
         yield from self.land(0)
         if self._model.device.type == "cuda":
@@ -199,64 +181,27 @@ class _Line:
         self.budget.shrink(tokens)
         half = len(chosen) // 2
         for part in (chosen[:half], chosen[half:]):
-            yield from self.run(part, tokens_left)
+            yield from self.run(part, packs)
 
     def land(self, most: int) -> Found:
         """Yield the vectors of batches until ``most`` are still under way."""
         while len(self._flights) > most:
             flight = self._flights.popleft()
             vectors = flight.vectors.wait()
-            compiler = self._model.compiler
-            seconds = flight.meter.seconds
-            if compiler is None or compiler.state != "trying":
-                self.budget.record(flight.tokens, seconds, flight.meter.used_bytes)
-            if compiler is not None and flight.compiler_state == compiler.state:
-                with _one_at_a_time:
-                    compiler.record(flight.tokens, seconds)
+            self.budget.record(flight.tokens, flight.meter.seconds, flight.meter.used_bytes)
             yield flight.chosen, vectors
 
-    def _most_ahead(self) -> int:
-        compiler = self._model.compiler
-        compares = compiler is not None and compiler.state == "trying"  # batches take turns
-        return 1 if self._model.device.type == "cuda" and not compares else 0
-
-    def _launch(
-        self, chosen: list[int], rows: TokenRows, tokens: int, tokens_left: int | None
-    ) -> None:
+    def _launch(self, chosen: list[int], rows: TokenRows, tokens: int, packs: bool) -> None:
         model = self._model
-        if tokens_left is None:
-            ids, mask = (
-                to_device(each, model.device)
-                for each in pad_batch(rows, model.pad_id, model.padding_side)
-            )
-            with _one_at_a_time:
-                meter = Meter(model.device)
-                found, state = Arrival(model.forward(ids, mask)), None
-                meter.stop()
+        if packs:
+            run = partial(model.forward_packed, PackedBatch.of(rows, model.device))
         else:
-            batch = PackedBatch.of(rows, model.device)
-            with _one_at_a_time:
-                if model.compiler is not None:
-                    model.compiler.consider(tokens_left)
-                meter = Meter(model.device)
-                found, state = _run_packed(model, batch)
-                meter.stop()
-        self._flights.append(_Flight(chosen, tokens, found, meter, state))
-
-
-def _run_packed(model: EngineSettings, batch: PackedBatch) -> tuple[Arrival, str | None]:
-    """Return the vectors, and the state of the compiler they were computed in."""
-    compiler = model.compiler
-    if compiler is None:
-        return Arrival(model.forward_packed(batch)), None
-    with compiler.in_place():
-        try:
-            return Arrival(model.forward_packed(batch)), compiler.state
-        except Exception as error:  # the compiler's backends raise their own kinds
-            if not compiler.is_on or is_out_of_memory(error):
-                raise
-            compiler.give_up(error)
-    return Arrival(model.forward_packed(batch)), None
+            padded = pad_batch(rows, model.pad_id, model.padding_side)
+            run = partial(model.forward, *(to_device(each, model.device) for each in padded))
+        meter = Meter(model.device)
+        found = Arrival(run())
+        meter.stop()
+        self._flights.append(_Flight(chosen, tokens, found, meter))
 
 
 def tokenized_ahead(

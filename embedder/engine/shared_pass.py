@@ -58,8 +58,6 @@ class SharedPass:
     UsageError : they have not one backbone, or their specs cannot share a pass.
     """
 
-    compiler = None
-
     def __init__(self, embedders: Sequence[Embedder]) -> None:
         first = embedders[0]
         for other in embedders[1:]:

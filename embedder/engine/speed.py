@@ -1,212 +1,125 @@
-"""What speed "fast" does: int8 layers on CPUs that gain by them, and compiled layers in long work.
-
-Both are used only where they are a gain.
-"""
+"""What speed "fast" does: int8 layers, on CPUs that gain by them."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from torch import nn
 
 from embedder.engine.backbone import Backbone
-from embedder.engine.fused import BuildError, load_functions
-from embedder.engine.fused_int8 import fused_int8_layers
-from embedder.engine.int8 import Int8Linear, cpu_has_vnni, quantize_linears
-from embedder.engine.lean import LeanLayer
-from embedder.engine.probe import layers_agree
-from embedder.environment import first_line
+from embedder.engine.fused import FusedLayer, UnavailableError, can_be_fused, load_functions
+from embedder.engine.hadamard import block_of
+from embedder.engine.int8 import Int8Linear, quantize_linears, rotate_outputs, weight_limit
+from embedder.engine.packing import PackedBatch, attending_to, packed_states
+from embedder.engine.probe import random_rows
 from embedder.models.lora import has_adapter
 from retrieval.protocols import Notify
 
-__all__ = [
-    "INT8_REPAID_SECONDS",
-    "REPAID_SECONDS",
-    "LayerCompiler",
-    "describe_speeds",
-    "quantize_backbone",
-    "unfuse",
-]
-
-REPAID_SECONDS = 600.0
-"""Compiling takes 10 to 60 s and gains a few per cent in float32: less work does not repay it."""
-
-INT8_REPAID_SECONDS = 180.0
-"""The same for int8 layers, where it gains a quarter."""
-
-LEAST_GAIN = 1.03
-_WARMING_BATCHES = 3
-_COMPARED_BATCHES = 4
-
-
-class LayerCompiler:
-    """Decides when decoder layers are compiled, and whether they stay so.
-
-    Nothing is compiled until the time spent, or the time that the tokens at hand will take, is
-    ``repaid_seconds``. Then compiled and plain batches take turns, so that both see the same
-    machine. Where the gain is below 3 per cent, or the compiler fails (none is installed, or it
-    cannot handle the layers), the layers stay as they were, and one line says so. Vectors are the
-    same to 1e-5 either way.
-
-    Parameters
-    ----------
-    layers : gives what has the ``forward`` to compile, once it is needed.
-    """
-
-    def __init__(
-        self,
-        layers: Callable[[], Iterable[Any]],
-        notify: Notify,
-        *,
-        repaid_seconds: float = REPAID_SECONDS,
-    ) -> None:
-        self._layers = layers
-        self._notify = notify
-        self._repaid_seconds = repaid_seconds
-        self._compiled: list[tuple[Any, Any]] = []
-        self._rates: dict[bool, list[float]] = {False: [], True: []}
-        self._seconds = 0.0
-        self._tried_batches = 0
-        self.state: Literal["waiting", "trying", "kept", "dropped"] = "waiting"
-
-    @property
-    def is_on(self) -> bool:
-        """Whether the next batch runs compiled; in the trial the first ones, then every other."""
-        warming = self._tried_batches < _WARMING_BATCHES
-        turn = (self._tried_batches - _WARMING_BATCHES) % 2 == 0
-        return self.state == "kept" or (self.state == "trying" and (warming or turn))
-
-    def consider(self, tokens_left: int) -> None:
-        """Compile now if it will pay: called before each batch."""
-        plain = self._rates[False]
-        if self.state != "waiting" or len(plain) < _COMPARED_BATCHES:
-            return
-        ahead = tokens_left / statistics.median(plain)
-        if max(ahead, self._seconds) < self._repaid_seconds:
-            return
-        self._notify("Compiling the decoder layers, once for this run")
-        try:
-            self._compiled = [
-                (layer, torch.compile(layer.forward, dynamic=True)) for layer in self._layers()
-            ]
-        except Exception as error:  # torch.compile refuses platforms in several ways
-            self.give_up(error)
-        else:
-            self.state = "trying"
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Give the layers their compiled forward inside the block, where there is one."""
-        for layer, forward in self._compiled if self.is_on else []:
-            layer.forward = forward
-        try:
-            yield
-        finally:
-            for layer, _ in self._compiled:
-                vars(layer).pop("forward", None)
-
-    def record(self, tokens: int, seconds: float) -> None:
-        """Record a batch's time; after the trial, keep or drop the compiled layers."""
-        self._seconds += seconds
-        if self.state == "trying":
-            self._tried_batches += 1
-            if self._tried_batches <= _WARMING_BATCHES:  # these compiled, and say nothing
-                return
-        elif self.state != "waiting":
-            return
-        ran_compiled = self.state == "trying" and (self._tried_batches - _WARMING_BATCHES) % 2 == 1
-        rates = self._rates[ran_compiled]
-        rates.append(tokens / seconds)
-        del rates[:-_COMPARED_BATCHES]
-        if self._tried_batches == _WARMING_BATCHES + 2 * _COMPARED_BATCHES:
-            self._judge()
-
-    def give_up(self, error: Exception) -> None:
-        """Stop compiling, and say why."""
-        self._drop(f"The layers cannot be compiled here ({first_line(error)[:120]})")
-
-    def _judge(self) -> None:
-        plain, compiled = (statistics.median(self._rates[kind]) for kind in (False, True))
-        gain = compiled / plain
-        if gain < LEAST_GAIN:
-            self._drop(f"Compiled layers run at {gain:.2f} of the plain speed")
-        else:
-            self.state = "kept"
-
-    def _drop(self, reason: str) -> None:
-        # The list stays until in_place has taken the forwards back.
-        self.state = "dropped"
-        for layer, _ in self._compiled:
-            vars(layer).pop("forward", None)
-        self._compiled = []
-        self._notify(f"{reason}; using plain ones.")
-
+__all__ = ["describe_speeds", "quantize_backbone"]
 
 _ROUNDING = 0.02
-"""How far a fused int8 layer may be from the lean one, as a share of the change that it makes.
+"""How far a fused layer may be from its block, as a share of the change that it makes.
 
 Values near the middle of two steps are rounded the other way.
 """
 
+_LENGTHS = (19, 7, 1)
 
-def quantize_backbone(backbone: Backbone, notify: Notify) -> bool:
-    """Make the decoder's linear layers int8 where that is a gain; return whether it was done.
 
-    One line says why where it was not. The choice follows from the hardware and the model alone,
-    never from a stopwatch, since it changes vectors: the same machine must choose the same again.
+def quantize_backbone(backbone: Backbone, notify: Notify) -> int | None:
+    """Make the decoder's linear layers int8 where that is a gain; return the largest weight.
+
+    None, and one line says why, where it was not done. The choice follows from the hardware and
+    the model alone, never from a stopwatch, since it changes vectors: the same machine must choose
+    the same again.
     """
     if any(isinstance(module, Int8Linear) for module in backbone.modules()):
-        return True  # done for another model on this base
+        return weight_limit()  # done for another model on this base
     reason = _why_not(backbone)
     if reason is None:
-        unfuse(backbone)
-        lean = backbone.packing.layers
-        rotated = dict(layer.rotate_values() for layer in lean)
-        if quantize_linears(backbone.blocks(), rotated):
-            for layer in lean:
-                layer.join_int8()
-            _fuse(backbone, lean, notify)
-            return True
+        blocks, limit = backbone.blocks(), weight_limit()
+        assert limit is not None
+        fuses = all(map(can_be_fused, blocks))
+        rotated = dict(map(_rotate_values, blocks)) if fuses else {}
+        if quantize_linears(blocks, limit, rotated):
+            if fuses:
+                _fuse(backbone, notify)
+            return limit
     notify(f"speed fast: {reason or 'the model has no layers for int8'}; computing in float32.")
-    return False
+    return None
 
 
-def _fuse(backbone: Backbone, lean: Sequence[LeanLayer], notify: Notify) -> None:
-    """Let fused layers compute packed texts, where there are some that give what lean ones do."""
+def _rotate_values(block: Any) -> tuple[nn.Linear, int]:
+    """Let values come rotated from their layer, which makes the inputs of ``o_proj`` rotated.
+
+    Attention mixes tokens, never the numbers of one head, so nothing else changes. Returns
+    ``o_proj`` and the size of the blocks.
+    """
+    attention = block.self_attn
+    size = block_of(attention.head_dim)
+    rotate_outputs(attention.v_proj, size)
+    return attention.o_proj, size
+
+
+def _fuse(backbone: Backbone, notify: Notify) -> None:
+    """Put fused layers in the place of blocks, where all of them compute the same."""
     try:
-        fused = fused_int8_layers(lean)
-    except BuildError as error:
+        functions = load_functions()
+    except UnavailableError as error:
         notify(f"speed fast: {error}; so layers are not fused, which is slower.")
         return
-    if not fused:
-        return
-    is_causal = backbone.attention.is_causal
-    if layers_agree(backbone.model, is_causal, lean, fused, _ROUNDING):
-        backbone.packing = replace(backbone.packing, layers=fused)
-    else:
+    blocks = backbone.blocks()
+    before = list(blocks)
+    for place, block in enumerate(before):
+        blocks[place] = FusedLayer(block, functions)
+    if not _fused_layers_agree(backbone):
+        for place, block in enumerate(before):
+            blocks[place] = block
         notify("speed fast: fused layers differ from the base's own and are not used.")
 
 
-def unfuse(backbone: Backbone) -> None:
-    """Let torch's own operations compute packed texts, as where there is no C compiler."""
-    layers = tuple(LeanLayer(layer.block) for layer in backbone.packing.layers)
-    backbone.packing = replace(backbone.packing, layers=layers)
+@torch.no_grad()
+def _fused_layers_agree(backbone: Backbone) -> bool:
+    """Whether each fused layer gives what its block gives for the same states."""
+    apart: list[float] = []
+
+    def compare(layer: Any, given: Any, named: Any, found: torch.Tensor) -> None:
+        if attending_to() is None:
+            return
+        states = given[0] if given else named["hidden_states"]
+        expected = layer.block(*given, **named)
+        largest = (found - expected).abs().max() / (expected - states).abs().max()
+        apart.append(float(largest))
+
+    hooks = [layer.register_forward_hook(compare, with_kwargs=True) for layer in backbone.blocks()]
+    rows = [row.tolist() for row in random_rows(backbone.model, _LENGTHS)]
+    try:
+        packed_states(
+            backbone.model, PackedBatch.of(rows, backbone.device), backbone.attention.is_causal
+        )
+    except Exception:  # such as a shape that the functions were not made for
+        return False
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return len(apart) == len(hooks) and all(each <= _ROUNDING for each in apart)
 
 
 def describe_speeds(device: torch.device) -> tuple[str, str]:
     """Return a few words on what ``exact`` and ``fast`` do with usual bases on this machine."""
+    exact = "float32, packed" if device.type == "cpu" else "packed"
     if device.type != "cpu":
-        return "torch's own layers", "compiled layers in long runs"
+        return exact, "as exact (int8 is for CPUs)"
+    limit = weight_limit()
+    if limit is None:
+        return exact, "as exact (int8 needs AVX2)"
+    weights = "int8" if limit == 127 else f"int8 with weights up to {limit} (no VNNI here)"
     try:
         load_functions()
-        exact = "fused layers"
-    except BuildError as error:
-        exact = f"torch's own layers ({error})"
-    return exact, f"{exact}, int8" if cpu_has_vnni() else f"{exact} (int8 needs VNNI)"
+    except UnavailableError as error:
+        return exact, f"{weights}, layers not fused ({error})"
+    return exact, f"{weights}, fused layers"
 
 
 def _why_not(backbone: Backbone) -> str | None:
@@ -215,8 +128,8 @@ def _why_not(backbone: Backbone) -> str | None:
         return f"int8 is for CPUs, and the model is on {weights.device.type}"
     if weights.dtype != torch.float32:
         return f"int8 layers take float32, and the model is in {weights.dtype}"
-    if not cpu_has_vnni():
-        return "int8 needs a CPU with VNNI, which this one lacks (there int8 is slower)"
+    if weight_limit() is None:
+        return "int8 needs a CPU with AVX2, which this one lacks"
     if has_adapter(backbone):
         return "int8 layers cannot be under LoRA; load the model with merge=True"
     return None

@@ -67,7 +67,7 @@ class TensorFile(Mapping[str, Array]):
         return len(self._header)
 
 
-_LARGEST = np.float32(127)
+_LARGEST = 127
 _SMALLEST = np.float32(1e-12)
 
 
@@ -106,17 +106,21 @@ class Int8Linears:
     """What ``engine.int8`` computes, on any CPU: the rounded numbers are kept as float32.
 
     Sums of their products are whole numbers below 2^25, which float32 holds to the last digit but
-    one. Each layer is rounded when it is first used. As ``engine.lean`` does, values come rotated
-    from their layer, so that the inputs of ``o_proj`` are rotated already.
+    one. Each layer is rounded when it is first used. As in ``engine.speed``, values come
+    rotated from their layer, so that the inputs of ``o_proj`` are rotated already.
 
     Parameters
     ----------
     head_width : of one attention head.
+    limit : the largest weight.
     """
 
-    def __init__(self, weights: Mapping[str, Array], lora: LowRank, head_width: int) -> None:
+    def __init__(
+        self, weights: Mapping[str, Array], lora: LowRank, head_width: int, limit: int
+    ) -> None:
         self._weights = weights
         self._lora = lora
+        self._limit = limit
         self._head_block = block_of(head_width)
         self._rounded: dict[str, tuple[Array, Array]] = {}
 
@@ -139,7 +143,7 @@ class Int8Linears:
         if name.endswith("v_proj"):
             weights = _rotate_blocks(weights.T, self._head_block).T
         block = self._head_block if name.endswith("o_proj") else block_of(weights.shape[1])
-        return _round_rows(_rotate_blocks(weights, block))
+        return _round_rows(_rotate_blocks(weights, block), self._limit)
 
 
 def _rotate_blocks(rows: Array, block: int) -> Array:
@@ -149,9 +153,9 @@ def _rotate_blocks(rows: Array, block: int) -> Array:
     return rotated
 
 
-def _round_rows(rows: Array) -> tuple[Array, Array]:
-    """Return (N, in) as whole numbers up to 127, and the scale of each row, (N, 1)."""
-    scales = np.maximum(np.abs(rows).max(axis=1, keepdims=True), _SMALLEST) / _LARGEST
+def _round_rows(rows: Array, largest: int = _LARGEST) -> tuple[Array, Array]:
+    """Return (N, in) as whole numbers up to the largest, and the scale of each row, (N, 1)."""
+    scales = np.maximum(np.abs(rows).max(axis=1, keepdims=True), _SMALLEST) / np.float32(largest)
     return np.rint(rows * (1 / scales)), scales
 
 

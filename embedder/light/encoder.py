@@ -119,11 +119,11 @@ class LightEncoder:
         return _to_length_1(vector) if self._spec["normalize"] else vector
 
 
-def load_light_encoder(model: str, *, is_int8: bool = False) -> LightEncoder | None:
+def load_light_encoder(model: str, *, int8_limit: int | None = None) -> LightEncoder | None:
     """Return the encoder of a saved model, None where torch is needed or something is wrong.
 
-    ``Embedder.load`` then says what is wrong. With ``is_int8`` linear layers compute as
-    those of speed "fast" do on CPUs with VNNI, on any CPU.
+    ``Embedder.load`` then says what is wrong. With ``int8_limit`` linear layers compute
+    as those of speed "fast" do with weights of this size, on any CPU.
 
     Raises
     ------
@@ -133,12 +133,12 @@ def load_light_encoder(model: str, *, is_int8: bool = False) -> LightEncoder | N
     if found is None:
         return None
     try:
-        return _load(found, is_int8)
+        return _load(found, int8_limit)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _load(found: SavedName, is_int8: bool) -> LightEncoder | None:
+def _load(found: SavedName, int8_limit: int | None) -> LightEncoder | None:
     manifest = json.loads((found.folder / MANIFEST_NAME).read_text(encoding="utf-8"))
     files, base = manifest["files"], manifest["base"]
     spec = {**manifest["spec"], **found.options}
@@ -169,7 +169,9 @@ def _load(found: SavedName, is_int8: bool) -> LightEncoder | None:
         whitening = (tensors["mean"], tensors["matrix"])
     weights = TensorFile(folder / "model.safetensors")
     linears = (
-        Int8Linears(weights, lora, shape.head_width) if is_int8 else FloatLinears(weights, lora)
+        Int8Linears(weights, lora, shape.head_width, int8_limit)
+        if int8_limit
+        else FloatLinears(weights, lora)
     )
     return LightEncoder(
         spec,
@@ -179,7 +181,7 @@ def _load(found: SavedName, is_int8: bool) -> LightEncoder | None:
             weights=known.gguf_sha256,
             dimension=dimension,
             trained_sha256=join_sha256(files),
-            is_int8=is_int8,
+            int8_limit=int8_limit,
         ),
         LightDecoder(shape, weights, linears, causal=_CAUSAL[spec["attention"]]),
         TextTokenizer(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from embedder import Embedder, VariantSpec
-from embedder.engine.fused import BuildError, load_functions
+from embedder.engine.fused import UnavailableError, load_functions
 from embedder.models.lora import LoraOptions, add_adapter
 from tests.embedder.tiny_decoders import ARCHITECTURES, write_base
 
@@ -27,30 +27,11 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def functions():
-    """Skip where the functions of fused.c cannot be compiled."""
+    """Skip where fused.c was not compiled when millpond was installed."""
     try:
         load_functions()
-    except BuildError as error:
+    except UnavailableError as error:
         pytest.skip(f"layers are not fused here: {error}")
-
-
-@pytest.fixture
-def unfused(monkeypatch):
-    """As where there is no C compiler."""
-    for place in ("probe.fused_layers", "speed.fused_int8_layers"):
-        monkeypatch.setattr(f"embedder.engine.{place}", lambda layers: ())
-
-
-@pytest.fixture
-def fast(monkeypatch):
-    """Load mean+causal with int8 on any CPU; one without the instructions is slow at it."""
-    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: True)
-
-    def load(folder, pooling="mean", attention="causal", **how):
-        spec = VariantSpec(base=str(folder), pooling=pooling, attention=attention, max_tokens=48)
-        return Embedder.from_spec(spec, device="cpu", speed="fast", **how)
-
-    return load
 
 
 @pytest.fixture

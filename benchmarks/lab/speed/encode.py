@@ -42,7 +42,6 @@ from benchmarks.lab.speed.interleaved import (
 )
 from benchmarks.lab.speed.llama_cpp import FORMATS, LlamaCppEncoder, has_llama_cpp, write_gguf
 from embedder import Embedder
-from embedder.engine.speed import LayerCompiler, unfuse
 from embedder.environment import Speed, keep_freed_memory
 from embedder.pooling.registry import without_whitening
 from retrieval import read_corpus
@@ -54,7 +53,6 @@ Encode = Callable[[Sequence[str]], Vectors]
 
 BASELINE = "sentence-transformers, batches of 32"
 OPENVINO = "OpenVINO float32, batches of 32"
-_COMPILED = "millpond fast, not fused but compiled"
 REFERENCE_TEXTS = 24
 NAIVE_BATCHES = (32, 64)
 _SAMPLED_FROM_TEXTS = 512
@@ -73,7 +71,6 @@ class Config:
     seconds: float
     threads: int | None
     batch_tokens: int | None
-    compiled: bool
     cpu_time: bool
 
 
@@ -102,9 +99,6 @@ def compare(config: Config, texts: Sequence[str], folder: Path) -> None:
     say(f"{len(texts)} texts, {tokens} tokens; {len(encoders)} contestants")
     for encode in encoders.values():
         encode(texts[:_WARMING_TEXTS])
-    if config.compiled:
-        say("compiling the layers, and comparing them with plain ones, before the first round")
-        encoders[_COMPILED](texts)
     cosines = lowest_cosines(encoders, texts, NaiveEncoder(folder, packed.spec.max_tokens, 1))
     timings = take_turns(
         [make_contestant(name, encode, packed, texts) for name, encode in encoders.items()],
@@ -127,13 +121,8 @@ def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, E
         "millpond padded": padded.encode_documents,
         "millpond exact (packed)": packed.encode_documents,
     }
-    if fast.is_int8:
+    if fast.int8_limit:
         encoders["millpond fast (int8)"] = fast.encode_documents
-    if config.compiled:
-        compiled = _load(config, "fast")
-        unfuse(compiled.backbone)
-        compiled.compiler = LayerCompiler(compiled.backbone.packed_layers, say, repaid_seconds=0.0)
-        encoders[_COMPILED] = compiled.encode_documents
     longest = packed.spec.max_tokens
     plain = load_sentence_transformer(folder, longest)
     encoders[BASELINE] = partial(plain.encode, batch_size=32, show_progress_bar=False)
@@ -251,7 +240,6 @@ def _parse(arguments: Sequence[str] | None) -> Config:
     parser.add_argument("--threads", type=int, help="torch's own choice by default")
     parser.add_argument("--batch-tokens", type=int, help="of ours; its own choice by default")
     parser.add_argument("--cpu-time", action="store_true", help="for a busy machine; --threads 1")
-    parser.add_argument("--compiled", action="store_true", help="add int8 layers by torch.compile")
     return Config(**vars(parser.parse_args(arguments)))
 
 

@@ -37,7 +37,6 @@ from benchmarks.lab.speed.interleaved import Contestant, say, take_turns
 from benchmarks.optional import read_versions
 from embedder import Embedder
 from embedder.engine.batches import CUDA_TOKENS, budget_of, is_out_of_memory
-from embedder.engine.speed import LayerCompiler
 from embedder.environment import choose_device
 from retrieval.errors import MillpondError
 from retrieval.protocols import silent
@@ -211,11 +210,6 @@ def measure_texts(run: Run, embedder: Embedder) -> None:
         write_plain_base(embedder, Path(folder))
         baseline = load_sentence_transformer(Path(folder), run.longest, str(run.device), run.dtype)
     encoders: dict[str, Callable[[Any], Any]] = {OURS: embedder.encode_documents}
-    if run.device.type == "cuda":  # the trial of compiled layers is over before times are taken
-        compiled = _sibling(embedder)
-        compiled.compiler = LayerCompiler(compiled.backbone.packed_layers, say, repaid_seconds=0.0)
-        _try_compiled(compiled, texts, min(90, 0.3 * run.seconds_left))
-        encoders[f"{OURS}, compiled"] = compiled.encode_documents
     for size in (32, 128):
         name = f"sentence-transformers, batches of {size}"
         encoders[name] = partial(baseline.encode, batch_size=size, show_progress_bar=False)
@@ -233,17 +227,6 @@ def measure_texts(run: Run, embedder: Embedder) -> None:
         contestants, rounds=_ROUNDS, budget_seconds=min(60, run.seconds_left), notify=say
     )
     run.results.against["smollm2-135m, mixed texts"] = (timings, sum(lengths))
-
-
-def _try_compiled(embedder: Embedder, texts: Sequence[str], seconds: float) -> None:
-    """Encode until compiled layers are kept or dropped, for so long at most."""
-    compiler = embedder.compiler
-    deadline = time.perf_counter() + seconds
-    while compiler is not None and compiler.state in ("waiting", "trying"):
-        if time.perf_counter() > deadline:
-            break
-        embedder.encode_documents(texts)
-    say(f"compiled layers: {compiler.state if compiler else 'none'}")
 
 
 def _sibling(embedder: Embedder) -> Embedder:

@@ -1,20 +1,23 @@
-"""Fused layers against lean ones and the base's own, in float32 and int8."""
+"""Fused int8 layers against the blocks they stand for."""
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from transformers import AutoModel, LlamaConfig
 
 from embedder import Embedder, VariantSpec, list_variants
-from embedder.engine.fused import FusedLayer, fused_layers
-from embedder.engine.fused_int8 import fused_int8_layers
-from embedder.engine.int8 import quantize_linears
-from embedder.engine.lean import LeanLayer
-from embedder.engine.packing import GROUPS, PackedBatch, packed_attention
-from embedder.engine.probe import Packing, layers_agree, packed_states
-from embedder.engine.speed import unfuse
+from embedder.attention import get_attention
+from embedder.engine import speed
+from embedder.engine.backbone import Backbone
+from embedder.engine.batches import pad_batch
+from embedder.engine.fused import FusedLayer, can_be_fused
+from embedder.engine.int8 import Int8Linear, join_linears
+from embedder.engine.packing import PackedBatch, packed_attention
+from embedder.engine.speed import quantize_backbone
 
 CPU = torch.device("cpu")
+ROWS = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17], [18]]
 TEXTS = ["a", "the mill by the pond", "", "mills grind slowly, ponds fill slower " * 2, "pond"]
 pytestmark = pytest.mark.usefixtures("functions")
 
@@ -24,13 +27,6 @@ VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
 def load(folder, pooling="mean", attention="causal", **how):
     spec = VariantSpec(base=str(folder), pooling=pooling, attention=attention, max_tokens=48)
     return Embedder.from_spec(spec, device="cpu", **how)
-
-
-def unfused(embedder):
-    assert embedder.backbone.is_fused
-    unfuse(embedder.backbone)
-    assert not embedder.backbone.is_fused
-    return embedder
 
 
 def tiny(**settings):
@@ -53,13 +49,29 @@ def tiny(**settings):
     return model
 
 
-def quantized(model):
-    """Make a model's layers int8 as ``quantize_backbone`` does, and return them lean."""
-    lean = [LeanLayer(block) for block in model.layers]
-    quantize_linears(model.layers, dict(layer.rotate_values() for layer in lean))
-    for layer in lean:
-        layer.join_int8()
-    return lean
+def quantized(is_causal=True, **settings):
+    """Return a tiny backbone with int8 layers, fused where that can be, and what was said."""
+    attention = get_attention("causal" if is_causal else "bidirectional")
+    model, notes = tiny(**settings), []
+    model.config.is_causal = is_causal
+    backbone = Backbone(model, None, attention, "id", "tiny")
+    quantize_backbone(backbone, notes.append)
+    return backbone, notes
+
+
+def kinds(backbone):
+    return {type(block) for block in backbone.blocks()}
+
+
+def unfuse(backbone):
+    blocks = backbone.blocks()
+    for place, layer in enumerate(list(blocks)):
+        blocks[place] = layer.block
+
+
+@pytest.fixture(autouse=True)
+def wide_weights(monkeypatch):
+    monkeypatch.setattr("embedder.engine.speed.weight_limit", lambda: 127)
 
 
 @pytest.mark.parametrize(
@@ -75,66 +87,65 @@ def quantized(model):
     ],
 )
 @pytest.mark.parametrize("is_causal", [True, False])
-@pytest.mark.parametrize("is_int8", [True, False])
-def test_each_layer_is_the_lean_one(settings, is_causal, is_int8):
-    model = tiny(**settings)
-    model.config.is_causal = is_causal
-    lean = quantized(model) if is_int8 else [LeanLayer(block) for block in model.layers]
-    fused = fused_int8_layers(lean) if is_int8 else fused_layers(lean)
-    assert [layer.block for layer in fused] == list(model.layers)
-    assert layers_agree(model, is_causal, lean, fused, 0.02 if is_int8 else 1e-4)
+def test_fused_layers_are_their_blocks(settings, is_causal):
+    backbone, notes = quantized(is_causal, **settings)
+    assert (kinds(backbone), notes) == ({FusedLayer}, [])
     batch = PackedBatch.of([[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17], [18]], CPU)
     with torch.inference_mode():
-        found, expected = (
-            packed_states(model, batch, is_causal, GROUPS, layers)[0] for layers in (fused, lean)
+        found = backbone.packed_states(batch)
+        unfuse(backbone)
+        expected = backbone.packed_states(batch)
+    assert torch.cosine_similarity(found, expected).min() > 0.999
+    assert not torch.equal(found, expected)
+
+
+def test_a_layer_that_computes_something_else_is_noticed(monkeypatch):
+    right = FusedLayer.compute
+    for change in (1.05, float("nan")):
+        monkeypatch.setattr(
+            FusedLayer,
+            "compute",
+            lambda self, states, cos_sin, c=change: (
+                states + (right(self, states, cos_sin) - states) * c
+            ),
         )
-    if is_int8:
-        assert torch.cosine_similarity(found, expected).min() > 0.999
-    else:
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        backbone, notes = quantized()
+        assert FusedLayer not in kinds(backbone)
+        assert notes == ["speed fast: fused layers differ from the base's own and are not used."]
+    monkeypatch.setattr(FusedLayer, "compute", right)
+    assert kinds(quantized()[0]) == {FusedLayer}
 
 
-def test_a_layer_that_computes_something_else_is_noticed():
-    model = tiny()
-    lean = quantized(model)
-    fused = fused_int8_layers(lean)
-    for layer, change in ((fused[1], 1.05), (fused[0], float("nan"))):
-        right = layer.compute
-        layer.compute = lambda *given, r=right, c=change: given[0] + (r(*given) - given[0]) * c
-        assert not layers_agree(model, True, lean, fused, 0.02)
-        layer.compute = right
-    assert layers_agree(model, True, lean, fused, 0.02)
+def test_a_failure_of_the_functions_leaves_the_blocks(monkeypatch):
+    def fail(self, states, cos_sin):
+        raise RuntimeError("a shape they were not made for")
+
+    monkeypatch.setattr(FusedLayer, "compute", fail)
+    assert FusedLayer not in kinds(quantized()[0])
 
 
 @pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
-def test_every_variant_has_the_vectors_of_the_bases_own_layers(
-    base_folder, architecture, pooling, attention
-):
-    embedder = load(base_folder[architecture], pooling, attention)
-    assert embedder.backbone.is_fused
-    assert list(embedder.backbone.packed_layers()) == []  # none to compile
+def test_every_variant_has_the_vectors_of_its_blocks(base_folder, architecture, pooling, attention):
+    embedder = load(base_folder[architecture], pooling, attention, speed="fast")
+    assert (embedder.int8_limit, kinds(embedder.backbone)) == (127, {FusedLayer})
     found = embedder.encode_documents(TEXTS)
-    packing = embedder.backbone.packing
-    embedder.backbone.packing = Packing(packing.longest, packing.kernel)
-    np.testing.assert_allclose(found, embedder.encode_documents(TEXTS), atol=1e-6)
+    unfuse(embedder.backbone)
+    np.testing.assert_allclose(found, embedder.encode_documents(TEXTS), atol=2e-2)
 
 
-@pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
-@pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
-def test_every_variant_in_int8_has_the_vectors_of_lean_layers(
-    base_folder, fast, architecture, pooling, attention
-):
-    embedder = fast(base_folder[architecture], pooling, attention)
-    assert embedder.is_int8 and embedder.backbone.is_fused
-    assert embedder.compiler is None
-    found = embedder.encode_documents(TEXTS)
-    np.testing.assert_allclose(found, unfused(embedder).encode_documents(TEXTS), atol=2e-2)
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral", "gemma3"])
+def test_packed_is_padded(base_folder, architecture):
+    """Joined products and rotated values give what each layer gives alone, to a rounding step."""
+    fast = load(base_folder[architecture], speed="fast")
+    found = fast.encode_documents(TEXTS)
+    fast.packs = False
+    np.testing.assert_allclose(found, fast.encode_documents(TEXTS), atol=5e-3)
 
 
-def test_long_texts_are_left_to_torchs_attention(base_folder, fast, monkeypatch):
-    embedder = fast(base_folder["llama"])
-    short = embedder.encode_documents(TEXTS)
+def test_long_texts_are_left_to_torchs_attention(monkeypatch):
+    backbone, _ = quantized(head_dim=16)
+    batch = PackedBatch.of(ROWS, CPU)
     calls = []
 
     def count(*given, **named):
@@ -142,70 +153,107 @@ def test_long_texts_are_left_to_torchs_attention(base_folder, fast, monkeypatch)
         return packed_attention(*given, **named)
 
     monkeypatch.setattr("embedder.engine.fused.packed_attention", count)
-    embedder.encode_documents(TEXTS)
-    before = len(calls)
-    monkeypatch.setattr("embedder.engine.fused._LONGEST_ATTENDED", 3)
-    np.testing.assert_allclose(embedder.encode_documents(TEXTS), short, atol=5e-3)
-    assert len(calls) == before + 4  # one a layer
+    with torch.inference_mode():
+        short = backbone.packed_states(batch)
+        assert calls == []
+        monkeypatch.setattr("embedder.engine.fused._LONGEST_ATTENDED", 3)
+        found = backbone.packed_states(batch)
+    assert len(calls) == 2  # one a layer
+    assert torch.cosine_similarity(found, short).min() > 0.999
 
 
-def test_a_text_has_one_vector_in_every_batch(base_folder, fast):
-    embedder = fast(base_folder["llama"])
+def test_a_text_has_one_vector_in_every_batch(base_folder):
+    embedder = load(base_folder["llama"], speed="fast")
     together = embedder.encode_documents(TEXTS)
     alone = np.concatenate([embedder.encode_documents([text]) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_another_activation_is_left_to_lean_layers(base_folder, fast):
-    lean = quantized(tiny(hidden_act="gelu"))
-    assert fused_int8_layers(lean) == fused_layers(lean) == ()
-    assert fused_int8_layers([LeanLayer(block) for block in tiny().layers]) == ()  # not int8
-    assert fused_int8_layers([]) == fused_layers([]) == ()
-    gemma = fast(base_folder["gemma3"])
-    assert gemma.is_int8 and not gemma.backbone.is_fused
-    assert gemma.compiler is not None
+def test_other_layers_are_int8_and_not_fused(base_folder):
+    backbone, notes = quantized(hidden_act="gelu")
+    assert (FusedLayer in kinds(backbone), notes) == (False, [])
+    assert any(isinstance(module, Int8Linear) for module in backbone.modules())
+    gemma = load(base_folder["gemma3"], speed="fast")
+    assert gemma.int8_limit == 127
+    assert FusedLayer not in kinds(gemma.backbone)
 
 
-def test_fused_layers_that_differ_are_not_used(base_folder, fast, monkeypatch):
-    """In float32 by more than 1e-4 of what a layer changes, and in int8."""
-
-    class Other(FusedLayer):
-        def compute(self, states, cos_sin):
-            return states + (super().compute(states, cos_sin) - states) * 1.001
-
-    with monkeypatch.context() as changed:
-        changed.setattr("embedder.engine.fused.FusedLayer", Other)
-        layers = load(base_folder["llama"]).backbone.packing.layers
-        assert {type(layer) for layer in layers} == {LeanLayer}
-    monkeypatch.setattr("embedder.engine.speed.layers_agree", lambda *given: False)
-    notes = []
-    embedder = fast(base_folder["llama"], notify=notes.append)
-    assert not embedder.backbone.is_fused
-    assert notes == ["speed fast: fused layers differ from the base's own and are not used."]
+def further_part(block):
+    block.self_attn.gate = nn.Identity()
 
 
-def test_an_adapter_that_is_added_later_counts(base_folder, adapt):
-    """And with gradients the base's own layers run."""
-    embedder = load(base_folder["llama"])
-    before = embedder.encode_documents(TEXTS)
-    adapt(embedder)
-    assert embedder.backbone.is_fused
-    found = embedder.encode_documents(TEXTS)
-    assert np.abs(found - before).max() > 1e-2
-    batch = PackedBatch.of([[5, 6, 7, 8], [9, 10]], CPU)
-    graphed = embedder.backbone.packed_states(batch)
-    assert graphed.requires_grad
-    with torch.inference_mode():
-        plain = embedder.backbone.packed_states(batch)
-    torch.testing.assert_close(graphed.detach(), plain, atol=1e-5, rtol=1e-4)
-    embedder.packs = False
-    np.testing.assert_allclose(found, embedder.encode_documents(TEXTS), atol=1e-5)
+def other_norm(block):
+    block.input_layernorm = nn.LayerNorm(24)
 
 
-def test_under_autocast_the_blocks_own_layers_run(base_folder, fast):
+def one_bias(block):
+    block.mlp.up_proj = nn.Linear(24, 40)
+
+
+@pytest.mark.parametrize("change", [further_part, other_norm, one_bias])
+def test_a_block_with_other_parts_is_not_fused(change):
+    block = tiny().layers[0]
+    assert can_be_fused(block)
+    change(block)
+    assert not can_be_fused(block)
+
+
+def test_under_autocast_the_block_computes(base_folder):
     """Rounded from bfloat16, the largest input of a row would become 128, which int8 lacks."""
-    embedder = fast(base_folder["llama"])
+    embedder = load(base_folder["llama"], speed="fast")
     before = embedder.encode_documents(TEXTS)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = embedder.encode_documents(TEXTS)
     assert (found * before).sum(axis=1).min() > 0.99
+
+
+def test_layers_of_one_input_are_one_product(base_folder, monkeypatch):
+    """4 products a layer instead of 7, from weights that are in memory once."""
+    fast = load(base_folder["llama"], speed="fast")
+    for layer in fast.backbone.blocks():
+        attention, feed = layer.block.self_attn, layer.block.mlp
+        for joined, first, second in (
+            (layer.into_heads, attention.q_proj, attention.k_proj),
+            (layer.into_gates, feed.gate_proj, feed.up_proj),
+        ):
+            assert joined.weight.data_ptr() == first.weight.data_ptr()
+            assert second.weight.data_ptr() == first.weight.data_ptr() + first.weight.numel()
+    products = []
+    multiply = torch._int_mm
+
+    def count(rows, weights):
+        products.append(tuple(weights.shape))
+        return multiply(rows, weights)
+
+    monkeypatch.setattr(torch, "_int_mm", count)
+    fast.encode_documents(["pond"])
+    assert products == [(32, 64), (32, 32), (32, 96), (48, 32)] * 4
+
+
+def test_joined_layers_keep_their_biases():
+    torch.manual_seed(0)
+    linears = [nn.Linear(16, size) for size in (4, 6)]
+    parts = [Int8Linear.of(linear) for linear in linears]
+    inputs = torch.randn(5, 16)
+    alone = [part(inputs) for part in parts]
+    torch.testing.assert_close(join_linears(parts)(inputs), torch.cat(alone, dim=1))
+    torch.testing.assert_close(parts[1](inputs), alone[1])
+
+
+def test_rotated_values_change_nothing_in_float32(base_folder):
+    """``o_proj`` is told of the blocks; rotated back by them, its inputs are the old ones."""
+    backbone = load(base_folder["qwen3"]).backbone
+    ids, mask = pad_batch(ROWS, 0)
+    before = backbone.token_states(ids, mask)
+    for block in backbone.blocks():
+        linear, size = speed._rotate_values(block)
+        assert (linear, size) == (block.self_attn.o_proj, 8)
+        rotation = torch.tensor([[1.0]])
+        while len(rotation) < size:
+            rotation = (
+                torch.cat([torch.cat([rotation, rotation], 1), torch.cat([rotation, -rotation], 1)])
+                / 2**0.5
+            )
+        with torch.no_grad():
+            linear.weight.copy_((linear.weight.view(-1, size) @ rotation).view(linear.weight.shape))
+    torch.testing.assert_close(backbone.token_states(ids, mask), before, atol=1e-5, rtol=1e-5)

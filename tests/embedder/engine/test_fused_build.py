@@ -1,6 +1,7 @@
-"""How the functions of fused.c are compiled and kept, and every way out."""
+"""How fused.c is compiled when millpond is installed, how it is loaded, and every way out."""
 
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,104 +10,119 @@ import numpy as np
 import pytest
 import torch
 
+from embedder import Embedder, VariantSpec
 from embedder.engine import fused
-from embedder.engine.fused import BuildError, load_functions
+from embedder.engine.fused import SOURCES, FusedLayer, UnavailableError, load_functions
 from embedder.engine.speed import describe_speeds
 
+ENGINE = Path(fused.__file__).parent
+ON_LINUX = (sys.platform, platform.machine()) == ("linux", "x86_64")
 
-@pytest.fixture(autouse=True)
-def anew(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+@pytest.fixture(scope="module")
+def compile_library():
+    pytest.importorskip("hatchling", reason="hatchling is not installed")
+    sys.path.insert(0, str(ENGINE.parents[1]))
+    try:
+        from hatch_build import compile_library
+    finally:
+        sys.path.pop(0)
+    return compile_library
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """A copy of the sources, from whose folder the library is loaded."""
+    for name in SOURCES:
+        shutil.copy(ENGINE / name, tmp_path)
     monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(fused, "LIBRARY", tmp_path / "libfused.so")
+    return tmp_path
 
 
-def build():
-    return load_functions.__wrapped__()  # not what an earlier call has built
-
-
-def kept(tmp_path):
-    return sorted((tmp_path / "cache").rglob("*.so"))
-
-
-@pytest.mark.usefixtures("functions")
-def test_it_is_compiled_once(tmp_path, monkeypatch):
-    build()
-    [library] = kept(tmp_path)
-    commands = []
-    run = fused._run
-    monkeypatch.setattr(fused, "_run", lambda command: commands.append(command[-1]) or run(command))
-    build()
-    assert commands == ["--version"]
-    assert kept(tmp_path) == [library]
+def load_anew():
+    return load_functions.__wrapped__()  # not what an earlier call has loaded
 
 
 @pytest.mark.usefixtures("functions")
-def test_a_damaged_file_is_made_again(tmp_path, monkeypatch):
-    build()
-    [library] = kept(tmp_path)
-    whole = library.read_bytes()
-    damaged = tmp_path / "other" / library.relative_to(tmp_path / "cache")
-    damaged.parent.mkdir(parents=True)
-    damaged.write_bytes(whole[:100])
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-    build()
-    assert len(damaged.read_bytes()) == len(whole)
+def test_what_is_compiled_has_every_function_with_its_arguments(sources, compile_library):
+    assert compile_library(sources) == fused.LIBRARY
+    loaded = load_anew()
+    header = (sources / "fused.h").read_text()
+    names = [line.split("(")[0].split()[-1] for line in header.splitlines() if "void mill" in line]
+    assert len(names) == 7
+    for name in names:
+        declared = header.split(f"{name}(")[1].split(")")[0].count(",") + 1
+        assert len(getattr(loaded, name).argtypes) == declared
 
 
 @pytest.mark.usefixtures("functions")
-def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path):
-    (tmp_path / "cache").write_text("a file in its place")
-    build()
+@pytest.mark.parametrize("compiler", ["gcc-9", "gcc-11", "gcc", "clang"])
+def test_it_compiles_without_a_warning(sources, compile_library, monkeypatch, compiler):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"there is no {compiler} here")
+    monkeypatch.setenv("CC", f"{compiler} -Wall -Wextra -Werror")
+    compile_library(sources)
+    load_anew()
 
 
 @pytest.mark.usefixtures("functions")
-def test_flags_and_cpu_are_part_of_the_name(tmp_path, monkeypatch):
-    build()
-    monkeypatch.setattr(fused, "_cpu", lambda: "another")
-    build()
-    assert len(kept(tmp_path)) == 2
+def test_a_library_of_other_sources_is_not_loaded(sources, compile_library):
+    compile_library(sources)
+    (sources / "rows.h").write_text((ENGINE / "rows.h").read_text() + "\n")
+    with pytest.raises(UnavailableError, match="of another version; install millpond again"):
+        load_anew()
+
+
+def test_a_library_that_is_missing_or_damaged_is_named(sources):
+    with pytest.raises(UnavailableError, match="millpond was installed without a C compiler"):
+        load_anew()
+    fused.LIBRARY.write_bytes(b"no library")
+    with pytest.raises(UnavailableError, match=r"libfused.so cannot be loaded: .*"):
+        load_anew()
 
 
 @pytest.mark.parametrize(
     ("compiler", "message"),
     [
-        ("/nonexistent/cc", "no C compiler '/nonexistent/cc'"),
+        ("/nonexistent/cc", "No such file or directory: '/nonexistent/cc'"),
         ("false", "false ended with 1: no message"),
     ],
 )
-def test_without_a_compiler(base_folder, fast, monkeypatch, compiler, message):
-    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+def test_without_a_compiler_nothing_is_made(
+    sources, compile_library, monkeypatch, compiler, message
+):
+    if not ON_LINUX:
         pytest.skip("tells of the platform first")
     monkeypatch.setenv("CC", compiler)
-    with pytest.raises(BuildError, match=message):
-        build()
-    for module in ("fused", "fused_int8"):
-        monkeypatch.setattr(f"embedder.engine.{module}.load_functions", build)
-    notes = []
-    embedder = fast(base_folder["llama"], notify=notes.append)
-    assert embedder.is_int8 and not embedder.backbone.is_fused
-    assert embedder.compiler is not None
-    assert notes == [f"speed fast: {message}; so layers are not fused, which is slower."]
-    assert np.isfinite(embedder.encode_documents(["a", "the mill"])).all()
+    with pytest.raises((ValueError, OSError), match=message):
+        compile_library(sources)
+    assert sorted(path.name for path in sources.iterdir()) == sorted(SOURCES)
 
 
-def test_a_compiler_that_refuses_the_source_is_quoted(tmp_path, monkeypatch):
-    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        pytest.skip("tells of the platform first")
-    refuses = tmp_path / "cc"
-    refuses.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho "no -O3" >&2\nexit 4\n')
-    refuses.chmod(0o755)
-    monkeypatch.setenv("CC", str(refuses))
-    with pytest.raises(BuildError, match="ended with 4: no -O3"):
-        build()
-    assert kept(tmp_path) == []
-
-
-def test_other_platforms(monkeypatch):
+def test_other_platforms(sources, compile_library, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    with pytest.raises(BuildError, match="only for Linux on x86-64, not linux on aarch64"):
-        monkeypatch.setattr(sys, "platform", "linux")
-        build()
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(ValueError, match="for Linux on x86-64, not linux on aarch64"):
+        compile_library(sources)
+
+
+def test_without_the_library_layers_are_int8_and_one_line_says_why(base_folder, monkeypatch):
+    def load():
+        raise UnavailableError("millpond was installed without a C compiler")
+
+    monkeypatch.setattr("embedder.engine.speed.load_functions", load)
+    monkeypatch.setattr("embedder.engine.speed.weight_limit", lambda: 127)
+    notes = []
+    spec = VariantSpec(base=str(base_folder["llama"]), pooling="mean", attention="causal")
+    embedder = Embedder.from_spec(spec, device="cpu", speed="fast", notify=notes.append)
+    assert embedder.int8_limit == 127
+    assert not any(isinstance(block, FusedLayer) for block in embedder.backbone.blocks())
+    assert notes == [
+        "speed fast: millpond was installed without a C compiler; so layers are not fused, which "
+        "is slower."
+    ]
+    assert np.isfinite(embedder.encode_documents(["a", "the mill"])).all()
 
 
 @pytest.mark.usefixtures("functions")
@@ -127,25 +143,23 @@ def test_no_second_openmp_library_is_loaded():
 
 
 @pytest.mark.parametrize(
-    ("device", "has_vnni", "error", "expected"),
+    ("device", "limit", "error", "expected"),
     [
-        ("cuda", True, None, ("torch's own layers", "compiled layers in long runs")),
-        ("cpu", False, None, ("fused layers", "fused layers (int8 needs VNNI)")),
-        ("cpu", True, None, ("fused layers", "fused layers, int8")),
+        ("cuda", 127, None, ("packed", "as exact (int8 is for CPUs)")),
+        ("cpu", None, None, ("float32, packed", "as exact (int8 needs AVX2)")),
+        ("cpu", 127, None, ("float32, packed", "int8, fused layers")),
         (
-            *("cpu", True, "no C compiler 'cc'"),
-            (
-                "torch's own layers (no C compiler 'cc')",
-                "torch's own layers (no C compiler 'cc'), int8",
-            ),
+            *("cpu", 80, None),
+            ("float32, packed", "int8 with weights up to 80 (no VNNI here), fused layers"),
         ),
+        ("cpu", 127, "no library", ("float32, packed", "int8, layers not fused (no library)")),
     ],
 )
-def test_what_the_speeds_do_on_a_machine(monkeypatch, device, has_vnni, error, expected):
+def test_what_the_speeds_do_on_a_machine(monkeypatch, device, limit, error, expected):
     def load():
         if error is not None:
-            raise BuildError(error)
+            raise UnavailableError(error)
 
-    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
+    monkeypatch.setattr("embedder.engine.speed.weight_limit", lambda: limit)
     monkeypatch.setattr("embedder.engine.speed.load_functions", load)
     assert describe_speeds(torch.device(device)) == expected

@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,14 @@ from embedder import Embedder, VariantSpec, list_variants
 from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone
 from embedder.engine.batches import packed_batches, pad_batch
-from embedder.engine.packing import Group, PackedBatch, PackingError, packed, packed_attention
+from embedder.engine.packing import (
+    Group,
+    PackedBatch,
+    PackingError,
+    attending_to,
+    packed_attention,
+    packed_states,
+)
 from embedder.engine.run import AHEAD, tokenized_ahead
 
 VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
@@ -184,16 +192,31 @@ def test_attention_that_would_compute_something_else_is_refused(settings):
         packed_attention(None, states, states, states, **settings)
 
 
-def test_the_bases_own_attention_is_back_after_packing_even_where_it_fails():
-    model = tiny_llama()
-    before = model.config._attn_implementation
-    batch = PackedBatch.of([[1, 2]], CPU)
-    with pytest.raises(ZeroDivisionError), packed(model, batch, True):
-        assert model.config._attn_implementation != before
-        raise ZeroDivisionError
-    assert model.config._attn_implementation == before
+def test_a_base_attends_packed_only_where_its_thread_runs_a_packed_batch():
+    """Padded batches of another thread meanwhile are attended as usual."""
+    backbone = Backbone(tiny_llama(), None, get_attention("causal"), "id", "tiny")
+    rows = [[5, 6, 7, 8], [9, 3], [4, 2]]
+    ids, mask = pad_batch(rows, 0)
+    with torch.inference_mode():
+        expected = backbone.token_states(ids, mask)[mask.bool()]
+        both = threading.Barrier(2)
+        meanwhile = []
+
+        def pad():
+            with torch.inference_mode():
+                both.wait()
+                meanwhile.extend(backbone.token_states(ids, mask) for _ in range(20))
+
+        other = threading.Thread(target=pad)
+        other.start()
+        both.wait()
+        packed = [backbone.packed_states(PackedBatch.of(rows, CPU)) for _ in range(20)]
+        other.join()
+    for found in (*packed, *(states[mask.bool()] for states in meanwhile)):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert attending_to() is None
     states = torch.zeros(1, 2, 2, 8)
-    with pytest.raises(PackingError, match=r"inside packed\(\) only"):
+    with pytest.raises(PackingError, match="this thread runs no packed batch"):
         packed_attention(None, states, states, states)
 
 
@@ -202,13 +225,16 @@ def test_packed_attention_sees_its_own_text_only_worked_by_hand():
 
     Two texts of 2 tokens, values 1 3 and 5 9: causal 1, (1+3)/2, 5, (5+9)/2; else 2 2 7 7.
     """
-    model = tiny_llama()
     query = torch.zeros(1, 1, 4, 1)
     value = torch.tensor([1.0, 3.0, 5.0, 9.0]).view(1, 1, 4, 1)
+
+    def model(**given):
+        found, _ = packed_attention(None, query, query, value)
+        return SimpleNamespace(last_hidden_state=found.view(1, 4, 1))
+
+    batch = PackedBatch.of([[0, 0], [0, 0]], CPU)
     for is_causal, expected in ((True, [1, 2, 5, 7]), (False, [2, 2, 7, 7])):
-        with packed(model, PackedBatch.of([[0, 0], [0, 0]], CPU), is_causal):
-            found, _ = packed_attention(None, query, query, value)
-        assert found.flatten().tolist() == expected
+        assert packed_states(model, batch, is_causal)[0].flatten().tolist() == expected
 
 
 def test_a_packed_batch_worked_by_hand():

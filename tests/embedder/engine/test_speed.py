@@ -1,6 +1,8 @@
-"""``fast``: int8 layers and compiled layers, each with what happens where it cannot be had."""
+"""``fast``: int8 layers, and what happens where they cannot be had."""
 
-from functools import partial
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,15 +10,13 @@ import torch
 from torch import nn
 
 from embedder import Embedder, VariantSpec
-from embedder.engine import int8
-from embedder.engine.int8 import Int8Linear, quantize_linears
-from embedder.engine.speed import LayerCompiler
+from embedder.engine.int8 import Int8Linear, weight_limit
 from embedder.models.lora import LoraOptions, add_adapter
 from embedder.models.saving import save_model
 from retrieval.errors import UsageError
 
 TEXTS = ["pond", "the mill by the pond turns", "mills grind slowly", "", "a b c d e f g"]
-VNNI = "embedder.engine.speed.cpu_has_vnni"
+LIMIT = "embedder.engine.speed.weight_limit"
 
 
 def load(folder, notes, speed="fast", **settings):
@@ -89,49 +89,22 @@ def test_one_large_input_leaves_the_others_their_digits():
     assert lost < 0.5 < 0.8 < found
 
 
-def test_layers_of_one_input_have_it_rounded_once(monkeypatch):
-    """Gate and up read the same states; down reads others, in the same shape or not."""
-    rounded = []
-    round_rows = int8._round_rows
-
-    def count(values):
-        rounded.append(values)
-        return round_rows(values)
-
-    torch.manual_seed(0)
-    names = ("gate", "up", "down")
-    plain = {name: nn.Linear(16, 16, bias=False) for name in names}
-    block = nn.ModuleDict(plain)
-    assert quantize_linears(nn.ModuleList([block])) == 3
-    assert {type(layer) for layer in block.values()} == {Int8Linear}
-    monkeypatch.setattr(int8, "_round_rows", count)
-    first, second = torch.randn(2, 5, 16)
-    inputs = {"gate": first, "up": first, "down": second}
-    for name in names:
-        found, expected = block[name](inputs[name]), plain[name](inputs[name])
-        assert torch.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.999
-    assert len(rounded) == 2
-    block["up"](first)
-    assert len(rounded) == 3  # the last input alone is kept
-
-
-def test_fast_without_vnni_computes_the_exact_vectors_and_says_why(llama, monkeypatch):
-    monkeypatch.setattr(VNNI, lambda: False)
+def test_fast_without_avx2_computes_the_exact_vectors_and_says_why(llama, monkeypatch):
+    monkeypatch.setattr(LIMIT, lambda: None)
     notes = []
     fast, exact = load(llama, notes), load(llama, [], "exact")
     assert np.array_equal(fast.encode_documents(TEXTS), exact.encode_documents(TEXTS))
     assert fast.fingerprint == exact.fingerprint
     assert [note for note in notes if "speed fast" in note] == [
-        "speed fast: int8 needs a CPU with VNNI, which this one lacks (there int8 is slower); "
-        "computing in float32."
+        "speed fast: int8 needs a CPU with AVX2, which this one lacks; computing in float32."
     ]
 
 
 def test_fast_with_vnni_computes_near_vectors_under_another_fingerprint(llama, monkeypatch):
-    monkeypatch.setattr(VNNI, lambda: True)
+    monkeypatch.setattr(LIMIT, lambda: 127)
     notes = []
     fast, exact = load(llama, notes), load(llama, [], "exact")
-    assert fast.is_int8
+    assert fast.int8_limit
     assert not [note for note in notes if "speed fast" in note]
     found, expected = fast.encode_documents(TEXTS), exact.encode_documents(TEXTS)
     assert np.abs(found - expected).max() > 1e-5
@@ -143,147 +116,71 @@ def test_fast_with_vnni_computes_near_vectors_under_another_fingerprint(llama, m
 
 
 def test_int8_is_the_same_alone_and_in_any_batch_to_the_rounding_of_a_step(llama, monkeypatch):
-    monkeypatch.setattr(VNNI, lambda: True)
+    monkeypatch.setattr(LIMIT, lambda: 127)
     fast = load(llama, [])
     alone = np.concatenate([fast.encode_documents([text]) for text in TEXTS])
     np.testing.assert_allclose(fast.encode_documents(TEXTS), alone, atol=2e-3)
 
 
 def test_int8_is_not_for_half_precision_nor_under_lora(llama, monkeypatch):
-    monkeypatch.setattr(VNNI, lambda: True)
+    monkeypatch.setattr(LIMIT, lambda: 127)
     notes = []
-    assert not load(llama, notes, dtype=torch.bfloat16).is_int8
+    assert not load(llama, notes, dtype=torch.bfloat16).int8_limit
     assert "int8 layers take float32" in notes[-1]
     exact = load(llama, [], "exact")
     add_adapter(exact.backbone, LoraOptions(rank=2, alpha=4))
-    assert not Embedder(exact.spec, exact.backbone, speed="fast", notify=notes.append).is_int8
+    assert not Embedder(exact.spec, exact.backbone, speed="fast", notify=notes.append).int8_limit
     assert "under LoRA" in notes[-1]
 
 
 def test_a_base_is_made_int8_once_for_all_its_models(llama, monkeypatch):
-    monkeypatch.setattr(VNNI, lambda: True)
+    monkeypatch.setattr(LIMIT, lambda: 127)
     first = load(llama, [])
     expected = first.encode_documents(TEXTS)
     second = Embedder(first.spec, first.backbone, speed="fast")
-    assert second.is_int8
+    assert second.int8_limit
     assert np.array_equal(second.encode_documents(TEXTS), expected)
 
 
 def test_an_int8_model_is_not_saved(llama, tmp_path, monkeypatch):
-    monkeypatch.setattr(VNNI, lambda: True)
+    monkeypatch.setattr(LIMIT, lambda: 127)
     with pytest.raises(UsageError, match="speed='exact'"):
         save_model(load(llama, []), tmp_path / "out", record={})
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("isa", ["AVX2", ""])
+def test_products_are_right_with_the_weights_that_a_cpu_takes(isa):
+    """AVX2 alone adds pairs of products in 16 bits; torch is told to use no more of this CPU."""
+    script = (
+        "import torch\n"
+        "from embedder.engine.int8 import weight_limit\n"
+        "limit = weight_limit()\n"
+        "rows = torch.full((64, 256), 127, dtype=torch.int8)\n"
+        "sums = torch._int_mm(rows, torch.full((64, 256), 63, dtype=torch.int8).T)\n"
+        "print(limit, bool((sums == 256 * 127 * 63).all()))\n"
+    )
+    told = {**os.environ, **({"ONEDNN_MAX_CPU_ISA": isa} if isa else {})}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=told)
+    assert done.returncode == 0, done.stderr
+    limit, is_right = done.stdout.split()
+    assert is_right == "True"
+    assert limit in (("80",) if isa and weight_limit() else ("80", "127", "None"))
+
+
+def test_smaller_weights_have_a_fingerprint_of_their_own(llama, monkeypatch):
+    monkeypatch.setattr(LIMIT, lambda: 127)
+    wide = load(llama, [])
+    monkeypatch.setattr(LIMIT, lambda: 80)
+    small, exact = load(llama, []), load(llama, [], "exact")
+    assert small.fingerprint.settings["linear_layers"] == "int8 turned, up to 80"
+    assert len({one.fingerprint.digest for one in (wide, small, exact)}) == 3
+    layers = [one for one in small.backbone.modules() if isinstance(one, Int8Linear)]
+    assert {int(one.weight.abs().max()) for one in layers} == {80}
+    found, expected = small.encode_documents(TEXTS), exact.encode_documents(TEXTS)
+    assert ((found * expected).sum(axis=1) > 0.98).all()
+
+
 def test_an_unknown_speed_is_refused(llama):
     with pytest.raises(UsageError, match="speed is 'ludicrous'; expected exact or fast"):
         load(llama, [], "ludicrous")
-
-
-def eager(embedder, notes, repaid_seconds=0.0):
-    """Put a compiler into the embedder that wants to compile as soon as it can."""
-    compiler = LayerCompiler(
-        embedder.backbone.packed_layers, notes.append, repaid_seconds=repaid_seconds
-    )
-    embedder.compiler = compiler
-    embedder.batch_tokens = 8
-    return compiler
-
-
-@pytest.mark.parametrize(("has_vnni", "tolerance"), [(False, 1e-5), (True, 2e-3)])
-@pytest.mark.usefixtures("unfused")
-def test_compiled_layers_give_the_same_vectors_for_every_batch(
-    llama, monkeypatch, has_vnni, tolerance
-):
-    """torch's own tracer without its C++ step; the packed attention must survive it."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    monkeypatch.setattr("embedder.engine.speed.LEAST_GAIN", 0.0)
-    monkeypatch.setattr(VNNI, lambda: has_vnni)
-    plain, notes = load(llama, [], "fast" if has_vnni else "exact"), list[str]()
-    fast = load(llama, [])
-    compiler = eager(fast, notes)
-    texts = TEXTS * 8
-    found = fast.encode_documents(texts)
-    assert compiler.state == "kept"
-    assert notes == ["Compiling the decoder layers, once for this run"]
-    np.testing.assert_allclose(found, plain.encode_documents(texts), atol=tolerance)
-    assert all("forward" not in vars(block) for block in fast.backbone.blocks())
-
-
-@pytest.mark.usefixtures("unfused")
-def test_without_a_compiler_the_work_goes_on_with_plain_layers(llama, monkeypatch):
-    def broken(function, **settings):
-        def call(*args, **named):
-            raise RuntimeError("No working C++ compiler found")
-
-        return call
-
-    monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr(VNNI, lambda: False)
-    plain, notes = load(llama, [], "exact"), list[str]()
-    fast = load(llama, [])
-    compiler = eager(fast, notes)
-    texts = TEXTS * 8
-    np.testing.assert_allclose(
-        fast.encode_documents(texts), plain.encode_documents(texts), atol=1e-5
-    )
-    assert compiler.state == "dropped"
-    assert notes[1:] == [
-        "The layers cannot be compiled here (No working C++ compiler found); using plain ones."
-    ]
-
-
-@pytest.mark.usefixtures("unfused")
-def test_short_work_is_not_compiled(llama, monkeypatch):
-    fast, notes = load(llama, []), list[str]()
-    compiler = eager(fast, notes, repaid_seconds=600)
-    fast.encode_documents(TEXTS * 4)
-    assert compiler.state == "waiting"
-    assert notes == []
-
-
-def trial(monkeypatch, compiled_seconds):
-    """Return how a compiler ends whose plain batches of 100 tokens take 1 second."""
-    monkeypatch.setattr(torch, "compile", lambda forward, **settings: forward)
-    notes = []
-    compiler = LayerCompiler(lambda: [nn.Identity()], notes.append, repaid_seconds=100.0)
-    for _ in range(4):
-        compiler.consider(tokens_left=1_000_000)
-        assert compiler.state == "waiting"  # too few batches to know the speed
-        compiler.record(100, 1.0)
-    compiler.consider(tokens_left=9_900)  # 99 s of work at 100 tokens/s
-    assert compiler.state == "waiting"
-    compiler.consider(tokens_left=10_000)  # 100 s
-    assert compiler.state == "trying"
-    # The first three compile; then a compiled one and a plain one take turns.
-    for seconds in (50.0, 20.0, 5.0, *[compiled_seconds, 1.0] * 4):
-        assert compiler.state == "trying"
-        assert compiler.is_on == (seconds != 1.0)
-        compiler.record(100, seconds)
-    return compiler.state, notes
-
-
-def test_compiled_layers_stay_where_they_gain_three_per_cent(monkeypatch):
-    """100 tokens in 0.8 s are 125 a second: 1.25 times the plain 100."""
-    assert trial(monkeypatch, 0.8) == ("kept", ["Compiling the decoder layers, once for this run"])
-
-
-def test_compiled_layers_go_where_they_gain_nothing(monkeypatch):
-    """100 tokens in 1.25 s are 80 a second: 0.80 of the plain speed."""
-    state, notes = trial(monkeypatch, 1.25)
-    assert state == "dropped"
-    assert notes[1] == "Compiled layers run at 0.80 of the plain speed; using plain ones."
-
-
-@pytest.mark.usefixtures("unfused")
-def test_a_failure_that_is_not_the_compilers_is_not_hidden(llama, monkeypatch):
-    fast = load(llama, [])
-    eager(fast, [])
-
-    def fail(batch):
-        raise MemoryError("no room")
-
-    monkeypatch.setattr(fast, "forward_packed", fail)
-    with pytest.raises(MemoryError, match="no room"):
-        fast.encode_documents(TEXTS)

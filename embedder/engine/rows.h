@@ -6,11 +6,19 @@
 #include <stdint.h>
 
 #define LANES 16
+/* Inlined always, so that each variant of a caller has its own instructions. */
+#define INLINE static inline __attribute__((always_inline))
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-#define PARTNER(v, d)                                                                        \
-    __builtin_shufflevector(v, v, 0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d, 4 ^ d, 5 ^ d, 6 ^ d, 7 ^ d,     \
-                            8 ^ d, 9 ^ d, 10 ^ d, 11 ^ d, 12 ^ d, 13 ^ d, 14 ^ d, 15 ^ d)
+#define PLACES(d)                                                                            \
+    0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d, 4 ^ d, 5 ^ d, 6 ^ d, 7 ^ d, 8 ^ d, 9 ^ d, 10 ^ d, 11 ^ d,     \
+        12 ^ d, 13 ^ d, 14 ^ d, 15 ^ d
+#ifdef __clang__
+#define PARTNER(v, d) __builtin_shufflevector(v, v, PLACES(d))
+#else /* GCC before 12 has not the other */
+typedef int32_t places __attribute__((vector_size(4 * LANES)));
+#define PARTNER(v, d) __builtin_shuffle(v, (places){PLACES(d)})
+#endif
 #define SIGN(i, d) ((i) & (d) ? -1.0f : 1.0f)
 #define SIGNS(d)                                                                             \
     (lanes) {                                                                                \
@@ -21,7 +29,7 @@ typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias
 #define BUTTERFLY(v, d) (PARTNER(v, d) + (v) * SIGNS(d))
 
 /* Multiply 64 numbers by the orthogonal Hadamard matrix. */
-static inline void rotate_64(float *values)
+INLINE void rotate_64(float *values)
 {
     lanes *at = (lanes *)values, part[4];
     for (int i = 0; i < 4; i++) {
@@ -40,82 +48,82 @@ static inline void rotate_64(float *values)
 }
 
 /* Multiply each `block` numbers, a power of two, by the orthogonal Hadamard matrix. */
-static inline void rotate_blocks(float *row, long width, long block)
+INLINE void rotate_blocks(float *row, int64_t width, int64_t block)
 {
     if (block == 64) {
-        for (long start = 0; start < width; start += 64)
+        for (int64_t start = 0; start < width; start += 64)
             rotate_64(row + start);
         return;
     }
     const float factor = 1.0f / sqrtf((float)block);
-    for (long start = 0; start < width; start += block) {
+    for (int64_t start = 0; start < width; start += block) {
         float *own = row + start;
-        for (long half = 1; half < block; half *= 2)
-            for (long i = 0; i < block; i++)
+        for (int64_t half = 1; half < block; half *= 2)
+            for (int64_t i = 0; i < block; i++)
                 if (!(i & half)) {
                     const float a = own[i], b = own[i + half];
                     own[i] = a + b;
                     own[i + half] = a - b;
                 }
-        for (long i = 0; i < block; i++)
+        for (int64_t i = 0; i < block; i++)
             own[i] *= factor;
     }
 }
 
 /* Round to -127 .. 127; return what the integers are to be multiplied with. */
-static inline float round_row(const float *row, int8_t *out, long width)
+INLINE float round_row(const float *row, int8_t *out, int64_t width)
 {
     float most = 1e-12f;
 #pragma omp simd reduction(max : most)
-    for (long i = 0; i < width; i++) {
+    for (int64_t i = 0; i < width; i++) {
         const float size = fabsf(row[i]);
         most = size > most ? size : most;
     }
     const float scale = most / 127.0f, inverse = 1.0f / scale;
 #pragma omp simd
-    for (long i = 0; i < width; i++)
+    for (int64_t i = 0; i < width; i++)
         out[i] = (int8_t)(int32_t)rintf(row[i] * inverse);
     return scale;
 }
 
 /* RMSNorm: divide by the root mean square, times the gains. */
-static inline void norm_row(const float *row, const float *gains, float epsilon, float *out,
-                            long width)
+INLINE void norm_row(const float *row, const float *gains, float epsilon, float *out,
+                            int64_t width)
 {
     float squares = 0.0f;
 #pragma omp simd reduction(+ : squares)
-    for (long i = 0; i < width; i++)
+    for (int64_t i = 0; i < width; i++)
         squares += row[i] * row[i];
     const float factor = 1.0f / sqrtf(squares / (float)width + epsilon);
 #pragma omp simd
-    for (long i = 0; i < width; i++)
+    for (int64_t i = 0; i < width; i++)
         out[i] = row[i] * factor * gains[i];
 }
 
-static inline void scale_row(const int32_t *sums, float row_scale, const float *column_scales,
-                             const float *bias, float *out, long width)
+INLINE void scale_row(const int32_t *sums, float row_scale, const float *column_scales,
+                             const float *bias, float *out, int64_t width)
 {
 #pragma omp simd
-    for (long i = 0; i < width; i++)
+    for (int64_t i = 0; i < width; i++)
         out[i] = (float)sums[i] * row_scale * column_scales[i];
     if (bias)
-        for (long i = 0; i < width; i++)
+        for (int64_t i = 0; i < width; i++)
             out[i] += bias[i];
 }
 
-static inline void add_row(const float *states, const int32_t *sums, float row_scale,
-                           const float *column_scales, const float *bias, float *out, long width)
+INLINE void add_row(const float *states, const int32_t *sums, float row_scale,
+                           const float *column_scales, const float *bias, float *out, int64_t width)
 {
 #pragma omp simd
-    for (long i = 0; i < width; i++)
+    for (int64_t i = 0; i < width; i++)
         out[i] = states[i] + (float)sums[i] * row_scale * column_scales[i];
     if (bias)
-        for (long i = 0; i < width; i++)
+        for (int64_t i = 0; i < width; i++)
             out[i] += bias[i];
 }
 
 /* e ** x, to about 1e-7 of itself: x = whole * ln 2 + rest, and the series for the rest. */
-static inline float exponential(float x)
+INLINE float exponential(float x)
 {
     x = x < -87.0f ? -87.0f : x;
     x = x > 87.0f ? 87.0f : x;
@@ -136,19 +144,19 @@ static inline float exponential(float x)
 }
 
 /* SwiGLU: out = silu(gates) * ups; out may be one of them. */
-static inline void swiglu_row(const float *gates, const float *ups, float *out, long width)
+INLINE void swiglu_row(const float *gates, const float *ups, float *out, int64_t width)
 {
 #pragma omp simd
-    for (long i = 0; i < width; i++)
+    for (int64_t i = 0; i < width; i++)
         out[i] = gates[i] / (1.0f + exponential(-gates[i])) * ups[i];
 }
 
 /* RoPE: rotate each pair (i, i + half) of a head by the angle of its position. */
-static inline void rope_head(float *head, const float *cos, const float *sin, long width)
+INLINE void rope_head(float *head, const float *cos, const float *sin, int64_t width)
 {
-    const long half = width / 2;
+    const int64_t half = width / 2;
 #pragma omp simd
-    for (long i = 0; i < half; i++) {
+    for (int64_t i = 0; i < half; i++) {
         const float a = head[i], b = head[i + half];
         head[i] = a * cos[i] - b * sin[i];
         head[i + half] = b * cos[i + half] + a * sin[i + half];
@@ -156,8 +164,8 @@ static inline void rope_head(float *head, const float *cos, const float *sin, lo
 }
 
 /* QK-norm where gains are not NULL, then RoPE. */
-static inline void norm_rope_head(float *head, const float *gains, float epsilon, const float *cos,
-                              const float *sin, long width)
+INLINE void norm_rope_head(float *head, const float *gains, float epsilon, const float *cos,
+                              const float *sin, int64_t width)
 {
     if (gains)
         norm_row(head, gains, epsilon, head, width);
@@ -165,11 +173,11 @@ static inline void norm_rope_head(float *head, const float *gains, float epsilon
 }
 
 /* found[q] = sum over k of rows[q][k] * columns[k * stride + 0 .. 15], for 8 rows. */
-static inline void multiply_tile(const float *const rows[8], const float *columns, long stride,
-                                 long depth, lanes found[8])
+INLINE void multiply_tile(const float *const rows[8], const float *columns, int64_t stride,
+                                 int64_t depth, lanes found[8])
 {
     lanes sum[8] = {{0}};
-    for (long k = 0; k < depth; k++) {
+    for (int64_t k = 0; k < depth; k++) {
         const lanes column = *(const lanes *)(columns + k * stride);
         for (int q = 0; q < 8; q++)
             sum[q] += column * rows[q][k];
@@ -180,18 +188,18 @@ static inline void multiply_tile(const float *const rows[8], const float *column
 
 /* Weights of attention from scores: e ** (score - the largest), 0 from `seen` to `width`.
  * Returns their sum. */
-static inline float weigh(float *scores, long seen, long width)
+INLINE float weigh(float *scores, int64_t seen, int64_t width)
 {
     float most = scores[0], sum = 0.0f;
 #pragma omp simd reduction(max : most)
-    for (long i = 0; i < seen; i++)
+    for (int64_t i = 0; i < seen; i++)
         most = scores[i] > most ? scores[i] : most;
 #pragma omp simd reduction(+ : sum)
-    for (long i = 0; i < seen; i++) {
+    for (int64_t i = 0; i < seen; i++) {
         scores[i] = exponential(scores[i] - most);
         sum += scores[i];
     }
-    for (long i = seen; i < width; i++)
+    for (int64_t i = seen; i < width; i++)
         scores[i] = 0.0f;
     return sum;
 }
