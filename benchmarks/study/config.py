@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from benchmarks.tasks.datasets import BEIR_PREFIX
+from benchmarks.tasks.mteb import MTEB_PREFIX
 from embedder.pooling import PoolingOptions
 from embedder.training.config import (
     AdapterConfig,
@@ -309,7 +310,9 @@ def read_study(data: Mapping[str, Any], folder: Path) -> StudyConfig:
         bases=tuple(
             replace(base, base=place(base.base, is_path(base.base))) for base in config.bases
         ),
-        tasks=tuple(place(task, not task.startswith(BEIR_PREFIX)) for task in config.tasks),
+        tasks=tuple(
+            place(task, not task.startswith((BEIR_PREFIX, MTEB_PREFIX))) for task in config.tasks
+        ),
         train=replace(
             config.train,
             data=tuple(replace(source, path=absolute(source.path)) for source in config.train.data),

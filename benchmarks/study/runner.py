@@ -19,7 +19,7 @@ from benchmarks.scoring.runner import Failure, release_memory, run_benchmark
 from benchmarks.study.config import StudyConfig
 from benchmarks.study.runs import RunRecord, StudyFolder, StudyRun, list_runs
 from benchmarks.study.tasks import LoadedTask, embedded_texts, load_tasks, sample_texts
-from benchmarks.tasks import task_files
+from benchmarks.tasks import identify_task
 from embedder.models.manifest import ADAPTER_WEIGHTS, POOLING_WEIGHTS
 from embedder.pooling import PoolingOptions
 from embedder.training.config import TrainConfig
@@ -210,9 +210,10 @@ class _Study:
         return analyse_model(embedder, self.sample)
 
 
-def _hash(folder: StudyFolder, loaded: LoadedTask) -> dict[str, str]:
-    """Return the checksums of a task's files by role."""
-    return Remembered(folder.results / ".cache" / "known").hash_files(task_files(loaded.task))
+def _hash(folder: StudyFolder, loaded: LoadedTask) -> dict[str, Any]:
+    """Return what stands for a task's data: the checksums of its files by role."""
+    remembered = Remembered(folder.results / ".cache" / "known")
+    return dict(identify_task(loaded.task, remembered.hash_files))
 
 
 def _describe_training(model: Path, config: TrainConfig) -> dict[str, Any]:

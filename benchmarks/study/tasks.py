@@ -17,6 +17,7 @@ from benchmarks.tasks import RetrievalData, Task, TaskData, find_tasks, load_tas
 from benchmarks.tasks.classification import COLUMNS as LABEL_COLUMNS
 from benchmarks.tasks.classification import ClassificationData, draw_examples
 from benchmarks.tasks.clustering import ClusteringData
+from benchmarks.tasks.mteb import MtebTask
 from benchmarks.tasks.sts import StsData
 from retrieval.corpus.labelled import STS_COLUMNS
 from retrieval.errors import RecordError, SourceNotFoundError, StorageError, UsageError
@@ -49,6 +50,12 @@ def load_tasks(config: StudyConfig, folder: Path, notify: Notify) -> list[Loaded
     with _study_advice():
         tasks = find_tasks(config.tasks, config.bench.split, notify)
     for task in tasks:
+        if isinstance(task, MtebTask):
+            raise UsageError(
+                f"{task.path}: a study cuts and reads its tasks itself, so it takes files and BEIR "
+                f"sets alone. Keep the models (keep_adapters = true) and type: millpond bench "
+                f"--model STUDY/runs/RUN/model --task {task.path}"
+            )
         with _study_advice():
             data = load_task(task, config.bench.skip_bad)
         cut = _cut(task, data, config.cut)

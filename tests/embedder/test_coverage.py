@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.scoring.evaluation import _describe_cut
+from benchmarks.scoring.searched import describe_cut
 from embedder.coverage import CountedDocuments, Coverage
 from retrieval import read_corpus
 from tests.cli.conftest import WordEncoder
@@ -50,7 +50,7 @@ def test_a_corpus_is_counted_as_it_is_read_with_its_titles(encoder, tmp_path):
     documents = CountedDocuments(read_corpus(path), encoder)
     assert [document.doc_id for document in documents] == ["1"]
     assert documents.cut == {"texts": 1, "cut": 1, "tokens": 16, "unread": 1}
-    assert _describe_cut(documents.cut) == [
+    assert describe_cut(documents.cut, "document") == [
         "1 document of 1 is longer than the model reads: 6.2% of all tokens were not read."
     ]
-    assert _describe_cut(None) == _describe_cut({"texts": 1, "cut": 0}) == []
+    assert describe_cut(None, "text") == describe_cut({"texts": 1, "cut": 0}, "text") == []

@@ -216,6 +216,13 @@ def test_nothing_is_cut_by_default(study_config, tmp_path):
     assert not StudyConfig.__dataclass_fields__["cut"].default_factory().any
 
 
+def test_a_task_of_mteb_is_refused_with_what_to_do_instead(study_config, tmp_path):
+    pytest.importorskip("mteb", reason="mteb is optional")
+    config = study_config(tasks=["mteb:STS12"])
+    with pytest.raises(UsageError, match="files and BEIR sets alone.*--task mteb:STS12"):
+        load_tasks(config, tmp_path, lambda line: None)
+
+
 def test_the_late_gain_compares_the_last_two_fifths():
     """Of ten losses the seventh and eighth have mean 2, the last two 1.5: a fall of a quarter."""
     curve = [(step, 9.0) for step in range(1, 7)] + [(7, 2.5), (8, 1.5), (9, 1.0), (10, 2.0)]
