@@ -1,13 +1,15 @@
-"""Named plainly: published layouts against sentence-transformers, the table of docs/models.md.
+"""Named plainly: published layouts against their authors' vectors, the table of docs/models.md.
 
 Tiny random models in each layout are built in a temporary folder, and 20 queries and 20 documents
-(short, long, cut) are embedded by ``load_encoder(FOLDER)`` and by ``SentenceTransformer(FOLDER)``
-in float32 on the CPU. A real folder or hub id that is named is compared too.
+(short, long, cut) are embedded by ``load_encoder(FOLDER)`` and by ``SentenceTransformer(FOLDER)``,
+or by the authors' recipe where that does not compute them, in float32 on the CPU. A real folder or
+hub id that is named is compared too.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.lab.layouts import decoders, encoders
+from benchmarks.lab.layouts import adapters, decoders, encoders
 from embedder import Embedder, load_encoder
 from retrieval import Vectors
 
@@ -37,12 +39,14 @@ class Row:
     Attributes
     ----------
     engine : what computed the model here.
+    reference : what computed it as its authors do.
     cosine : the mean over texts, of queries and of documents.
     difference : the largest absolute difference of a number, of queries and of documents.
     """
 
     layout: str
     engine: str
+    reference: str
     cosine: tuple[float, float]
     difference: tuple[float, float]
 
@@ -51,7 +55,7 @@ class Row:
             f"{cosine:.6f} | {difference:.0e}"
             for cosine, difference in zip(self.cosine, self.difference, strict=True)
         )
-        return f"| {self.layout} | {self.engine} | {queries} | {documents} |"
+        return f"| {self.layout} | {self.engine} | {self.reference} | {queries} | {documents} |"
 
 
 def make_texts(seed: int) -> list[str]:
@@ -63,12 +67,19 @@ def make_texts(seed: int) -> list[str]:
     ]
 
 
-def compare_layout(layout: str, folder: Path | str) -> Row:
-    """Return how near our vectors of a folder are to those of sentence-transformers."""
+def compare_layout(layout: str, model: Path | str, reference: Any = None) -> Row:
+    """Return how near our vectors of a model are to its authors'.
+
+    Parameters
+    ----------
+    reference : a ``Recipe`` or a SentenceTransformer; by default the model as one.
+    """
     from sentence_transformers import SentenceTransformer
 
-    ours = load_encoder(str(folder), device="cpu")
-    theirs: Any = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
+    ours = load_encoder(str(model), device="cpu")
+    theirs: Any = reference or SentenceTransformer(
+        str(model), device="cpu", model_kwargs={"dtype": "float32"}
+    )
     found = [
         _compare(mine(texts), _unit(other(texts)))
         for mine, other, texts in (
@@ -81,6 +92,7 @@ def compare_layout(layout: str, folder: Path | str) -> Row:
     return Row(
         layout,
         engine,
+        getattr(theirs, "name", "sentence-transformers"),
         (cosine, cosine_of_documents),
         (difference, difference_of_documents),
     )
@@ -97,14 +109,28 @@ def _unit(vectors: Vectors) -> Vectors:
     return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12))
 
 
-def _layouts(root: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the name of each layout and its folder, written just now."""
+def _layouts(root: Path) -> Iterator[tuple[str, Path | str, Any]]:
+    """Yield each layout's title, its model, written just now, and its reference, if any."""
     for name, layout in decoders.LAYOUTS.items():
-        yield name, decoders.write_layout(root / name, **layout)
-    base = root / "e5-mistral"
-    yield "e5-mistral as an adapter", decoders.write_adapter(root / "adapter", base)
+        yield name, decoders.write_layout(root / name, **layout), None
+    yield "e5-mistral as an adapter", _with_library_files(root), None
+    yield from adapters.list_adapters(root)
     for name in encoders.LAYOUTS:
-        yield name, encoders.write_layout(name, root / name)
+        yield name, encoders.write_layout(name, root / name), None
+
+
+def _with_library_files(root: Path) -> Path:
+    """Save an adapter on the layout of e5-mistral with the base's other files beside it."""
+    base, folder = (
+        root / "e5-mistral",
+        adapters.write_adapter(root / "adapter", root / "e5-mistral"),
+    )
+    left = shutil.ignore_patterns("config.json", "model.safetensors")
+    shutil.copytree(base, folder, ignore=left, dirs_exist_ok=True)
+    pooling = Path("1_Pooling") / "config.json"
+    (folder / pooling).parent.mkdir(exist_ok=True)
+    shutil.copy(base / pooling, folder / pooling)
+    return folder
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -114,12 +140,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--most", type=float, default=1e-5, help="the tolerance of a difference")
     asked = parser.parse_args(arguments)
     line = partial(print, flush=True)
-    line("| layout | computed by | queries: cosine | difference | documents: cosine | difference |")
-    line("|---|---|---|---|---|---|")
+    heads = ("cosine of queries", "difference", "cosine of documents", "difference")
+    line(f"| {' | '.join(('layout', 'computed by', 'compared with', *heads))} |")
+    line("|---|---|---|---|---|---|---|")
     worst = 0.0
     with tempfile.TemporaryDirectory(prefix="millpond-layouts-") as root:
-        for layout, folder in chain(_layouts(Path(root)), ((name, name) for name in asked.models)):
-            row = compare_layout(layout, folder)
+        real = ((name, name, None) for name in asked.models)
+        for layout, model, reference in chain(_layouts(Path(root)), real):
+            row = compare_layout(layout, model, reference)
             worst = max(worst, *row.difference)
             line(row)
     raise SystemExit(int(worst > asked.most))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,6 @@ __all__ = [
     "SIZES",
     "TOKENS",
     "make_tokenizer",
-    "write_adapter",
     "write_json",
     "write_layout",
 ]
@@ -180,27 +177,6 @@ def write_layout(
             **(library or {}),
         },
     )
-    return folder
-
-
-def write_adapter(folder: Path, base: Path) -> Path:
-    """Save a random LoRA on a layout's folder as peft does, with the base's other files."""
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(1)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
-    with warnings.catch_warnings():  # peft 0.21 asks transformers 5 for an old name
-        warnings.simplefilter("ignore")
-        model = _make(get_peft_model, _make(AutoModel.from_pretrained, base), config)
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                torch.nn.init.normal_(parameter, std=0.3)
-        model.save_pretrained(folder)
-    left = shutil.ignore_patterns("config.json", "model.safetensors")
-    shutil.copytree(base, folder, ignore=left, dirs_exist_ok=True)
-    pooling = Path("1_Pooling") / "config.json"
-    (folder / pooling).parent.mkdir(exist_ok=True)
-    shutil.copy(base / pooling, folder / pooling)
     return folder
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.lab import published
-from benchmarks.lab.layouts import decoders, encoders
+from benchmarks.lab.layouts import adapters, decoders, encoders
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,19 @@ def test_a_layout_gives_the_vectors_of_sentence_transformers(tmp_path, write, en
     assert row.engine == engine
     assert max(row.difference) < 1e-5
     assert min(row.cosine) == pytest.approx(1, abs=1e-6)
-    assert str(row).startswith(f"| one | {engine} | 1.000000 | ")
+    assert str(row).startswith(f"| one | {engine} | sentence-transformers | 1.000000 | ")
+
+
+def test_what_sentence_transformers_lacks_gives_its_authors_vectors(tmp_path):
+    rows = [published.compare_layout(*layout) for layout in adapters.list_adapters(tmp_path)]
+    assert {row.layout: row.reference for row in rows} == {
+        "peft folder": "peft",
+        "repllama": "peft",
+        "LLM2Vec": "peft",
+        "NV-Embed": "its code, restated",
+        "our own adapter MODEL_DIR": "sentence-transformers",
+    }
+    assert max(number for row in rows for number in row.difference) < 1e-5
 
 
 def test_other_vectors_are_seen_on_their_side(tmp_path, monkeypatch):

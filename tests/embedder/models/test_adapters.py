@@ -2,17 +2,16 @@
 
 import json
 import shutil
-import warnings
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.lab.layouts.adapters import peft_model, write_adapter
 from benchmarks.lab.layouts.decoders import write_json
 from embedder import Embedder, load_encoder
 from embedder.models.names import write_value
@@ -22,31 +21,6 @@ from retrieval.errors import ModelError, UsageError
 
 TEXTS = ["a", "the quick brown fox", "mills grind slowly, ponds fill slower"]
 WEIGHTS = "adapter_model.safetensors"
-PLAIN = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}
-
-
-def write_adapter(folder, base, *, seed=0, auto=AutoModel, **options):
-    """Save an adapter as peft does, with a B that is not zero; return its folder."""
-    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 for an old name
-        warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
-        model = get_peft_model(auto.from_pretrained(base), LoraConfig(**{**PLAIN, **options}))
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                torch.nn.init.normal_(parameter, std=0.3)
-        model.save_pretrained(folder)
-    return folder
-
-
-def peft_model(base, adapters, *, is_causal=True, auto=AutoModel):
-    """The base with adapters folded in by peft, without a head."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = auto.from_pretrained(base)
-        model.config.is_causal = is_causal
-        for adapter in adapters:
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    return getattr(model, "model", model).eval()
 
 
 def peft_states(base, adapters, texts, *, is_causal=True, auto=AutoModel):

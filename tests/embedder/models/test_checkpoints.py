@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer
 
+from benchmarks.lab.layouts.adapters import peft_model, write_adapter
 from embedder import Embedder
 from embedder.models.foreign.checkpoints import import_checkpoint
 from embedder.models.manifest import read_manifest
 from retrieval.errors import ModelError, UsageError
-from tests.embedder.models.test_adapters import peft_model, write_adapter
 
 TEXTS = ["a", "the quick brown fox", "mills grind slowly, ponds fill slower"]
 WIDTH, LATENTS, HEADS, HEAD_WIDTH, ROWS = 32, 6, 2, 12, 7
