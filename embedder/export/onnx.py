@@ -21,7 +21,7 @@ from embedder.export.framing import Framing, Prompts
 from retrieval.errors import MissingDependencyError, ModelError
 from retrieval.protocols import Notify, Vectors
 
-__all__ = ["GRAPH", "TOKENIZER", "write_onnx"]
+__all__ = ["GRAPH", "TOKENIZER", "OnnxClient", "write_onnx"]
 
 GRAPH, TOKENIZER = "model.onnx", "tokenizer.json"
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "sentence_embedding"
@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 _OPSET = 18
 _LARGEST_BYTES = 1_500_000_000
 """A protobuf holds 2 GB at most; weights of more lie in a file of their own."""
-_BATCHES = (1, 3, 40)
+_BATCHES = (1, 8)
 _LONGEST_CHECKED = 512
 """Tokens; texts from half to twice as long are compared."""
 
@@ -142,13 +142,14 @@ def _compare(embedder: Embedder, folder: Path, prompts: Prompts) -> float:
     ------
     ModelError : token ids differ, or it is above ``TOLERANCE``.
     """
-    client = _Client(folder)
+    client = OnnxClient(folder)
     texts = _make_texts(embedder, client)
     spec, worst = embedder.spec, 0.0
-    for prompt, ours, encode in (
-        (prompts.query_prompt, spec.query_prompt, embedder.encode_queries),
-        (prompts.document_prompt, spec.document_prompt, embedder.encode_documents),
-    ):
+    sides = {
+        spec.query_prompt: (prompts.query_prompt, embedder.encode_queries),
+        spec.document_prompt: (prompts.document_prompt, embedder.encode_documents),
+    }  # one where both prompts are the same
+    for ours, (prompt, encode) in sides.items():
         shown, expected = [prompt + text for text in texts], encode(texts)
         if client.tokenize(shown) != embedder.tokenize(texts, ours):
             raise ModelError(
@@ -169,7 +170,7 @@ def _compare(embedder: Embedder, folder: Path, prompts: Prompts) -> float:
     return worst
 
 
-def _make_texts(embedder: Embedder, client: _Client) -> list[str]:
+def _make_texts(embedder: Embedder, client: OnnxClient) -> list[str]:
     """Return texts of every kind and of several lengths; the empty one where it has tokens."""
     spelled = special_tokens(embedder.backbone.tokenizer.backend_tokenizer)
     longest = min(embedder.spec.max_tokens, _LONGEST_CHECKED)
@@ -177,7 +178,7 @@ def _make_texts(embedder: Embedder, client: _Client) -> list[str]:
     return [sample.text for sample in samples if sample.text or client.tokenize([""])[0]]
 
 
-class _Client:
+class OnnxClient:
     """What docs/export.md shows: a tokenizer's file and a graph, without millpond."""
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A Llama decoder's forward pass over one text, in numpy."""
+"""The forward pass of a decoder of the Llama kind over one text, in numpy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from embedder.engine.hadamard import block_of, hadamard
 
 __all__ = [
     "Array",
+    "FolderTensors",
     "TensorFile",
     "FloatLinears",
     "Int8Linears",
@@ -67,6 +68,29 @@ class TensorFile(Mapping[str, Array]):
         return len(self._header)
 
 
+class FolderTensors(Mapping[str, Array]):
+    """The tensors of all safetensors files of a model's folder, as ``TensorFile`` gives them.
+
+    Names are those inside of the decoder, without the "model." that a model for text puts before.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        files = map(TensorFile, sorted(folder.glob("*.safetensors")))
+        self._places = {
+            name.removeprefix("model."): (file, name) for file in files for name in file
+        }
+
+    def __getitem__(self, name: str) -> Array:
+        file, own = self._places[name]
+        return file[own]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 _LARGEST = 127
 _SMALLEST = np.float32(1e-12)
 
@@ -87,7 +111,7 @@ class Linears(Protocol):
 
 
 class FloatLinears:
-    """Linear layers in float32; ``weights`` has the names of transformers' LlamaModel."""
+    """Linear layers in float32, with a bias where there is one; names as transformers has them."""
 
     def __init__(self, weights: Mapping[str, Array], lora: LowRank) -> None:
         self._weights = weights
@@ -99,7 +123,7 @@ class FloatLinears:
         if name in self._lora.weights:
             down, up = self._lora.weights[name]
             out += self._lora.scale * ((states @ down.T) @ up.T)
-        return out
+        return _add_bias(out, self._weights, name)
 
 
 class Int8Linears:
@@ -133,7 +157,10 @@ class Int8Linears:
             states = _rotate_blocks(states, block_of(states.shape[1]))
         rows, row_scales = _round_rows(states)
         out: Array = (rows @ weights.T) * row_scales * scales.T
-        return out
+        bias = f"{name}.bias"
+        if not name.endswith("v_proj") or bias not in self._weights:
+            return _add_bias(out, self._weights, name)
+        return out + _rotate_blocks(self._weights[bias][None], self._head_block)
 
     def _round(self, name: str) -> tuple[Array, Array]:
         weights = self._weights[f"{name}.weight"]
@@ -144,6 +171,11 @@ class Int8Linears:
             weights = _rotate_blocks(weights.T, self._head_block).T
         block = self._head_block if name.endswith("o_proj") else block_of(weights.shape[1])
         return _round_rows(_rotate_blocks(weights, block), self._limit)
+
+
+def _add_bias(out: Array, weights: Mapping[str, Array], name: str) -> Array:
+    bias = f"{name}.bias"
+    return out + weights[bias] if bias in weights else out
 
 
 def _rotate_blocks(rows: Array, block: int) -> Array:
@@ -159,9 +191,12 @@ def _round_rows(rows: Array, largest: int = _LARGEST) -> tuple[Array, Array]:
     return np.rint(rows * (1 / scales)), scales
 
 
+_KNOWN = ("llama", "mistral", "qwen2", "qwen3")
+
+
 @dataclass(frozen=True)
 class DecoderShape:
-    """What a configuration says of a Llama decoder.
+    """What a configuration says of a decoder of the Llama kind.
 
     Attributes
     ----------
@@ -171,6 +206,7 @@ class DecoderShape:
     head_width : of one head.
     epsilon : of the RMS norms.
     theta : of RoPE.
+    window : how many tokens each one sees, itself included; None for all before it.
     """
 
     width: int
@@ -180,28 +216,33 @@ class DecoderShape:
     head_width: int
     epsilon: float
     theta: float
+    window: int | None
 
     @classmethod
     def read(cls, config: Mapping[str, Any], layers: int | None) -> DecoderShape | None:
-        """Return the shape of a config.json, None where it is not a plain Llama decoder."""
-        rope = config.get("rope_parameters") or {}
+        """Return the shape of a config.json, None where it is more than Llama, Mistral or Qwen."""
+        older = {"rope_type": "default", "rope_theta": config.get("rope_theta")}
+        rope = config.get("rope_parameters") or (None if config.get("rope_scaling") else older)
         plain = (
-            config.get("model_type") == "llama"
+            config.get("model_type") in _KNOWN
             and config.get("hidden_act") == "silu"
-            and not config.get("attention_bias")
-            and not config.get("mlp_bias")
+            and rope is not None
             and rope.get("rope_type") == "default"
+            and rope.get("partial_rotary_factor", 1.0) == 1.0
         )
-        if not plain or (layers or 0) > config["num_hidden_layers"]:
+        if not plain or rope is None or (layers or 0) > config["num_hidden_layers"]:
             return None
+        heads = config["num_attention_heads"]
+        slides = config.get("use_sliding_window", config["model_type"] == "mistral")
         return cls(
             width=config["hidden_size"],
             layers=layers or config["num_hidden_layers"],
-            heads=config["num_attention_heads"],
-            key_heads=config["num_key_value_heads"],
-            head_width=config["head_dim"],
+            heads=heads,
+            key_heads=config.get("num_key_value_heads") or heads,
+            head_width=config.get("head_dim") or config["hidden_size"] // heads,
             epsilon=config["rms_norm_eps"],
             theta=rope["rope_theta"],
+            window=config.get("sliding_window") if slides else None,
         )
 
 
@@ -210,7 +251,7 @@ class LightDecoder:
 
     Parameters
     ----------
-    weights : of embeddings and norms, by the names of transformers' LlamaModel.
+    weights : of embeddings and norms, by the names that transformers gives them in such a model.
     linears : all other layers.
     """
 
@@ -253,6 +294,9 @@ class LightDecoder:
             self._linear(normed, f"{name}.{part}_proj").reshape(tokens, -1, shape.head_width)
             for part in ("q", "k", "v")
         )
+        if f"{name}.q_norm.weight" in self._weights:
+            queries = self._norm(queries, f"{name}.q_norm")
+            keys = self._norm(keys, f"{name}.k_norm")
         shared = shape.heads // shape.key_heads  # queries to one key head
         queries = _rope(queries, cos_sin).swapaxes(0, 1)
         keys = np.repeat(_rope(keys, cos_sin).swapaxes(0, 1), shared, axis=0)

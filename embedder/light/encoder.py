@@ -15,19 +15,21 @@ from embedder.light.decoder import (
     Array,
     DecoderShape,
     FloatLinears,
+    FolderTensors,
     Int8Linears,
     LightDecoder,
     LowRank,
     TensorFile,
 )
 from embedder.models.bases import BASES
-from embedder.models.cache import converted_folder, file_sha256, is_converted
+from embedder.models.cache import converted_folder, file_sha256, is_converted, weights_sha256
 from embedder.models.names import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     FORMAT_VERSION,
     MANIFEST_NAME,
     POOLING_WEIGHTS,
+    WHOLE,
     SavedName,
     describe_model,
     find_saved_model,
@@ -59,6 +61,8 @@ _LORA_KEYS = {
     "inference_mode",
 }
 _MODULE = "base_model.model."
+_TOKENIZERS = {"GPT2Tokenizer", "PreTrainedTokenizer", "Qwen2Tokenizer", "TokenizersBackend"}
+_TOKENIZER_OPTIONS = ("add_bos_token", "add_eos_token", "auto_map")
 
 
 class LightEncoder:
@@ -143,12 +147,10 @@ def _load(found: SavedName, int8_limit: int | None) -> LightEncoder | None:
     files, base = manifest["files"], manifest["base"]
     spec = {**manifest["spec"], **found.options}
     options = spec["pooling_options"]
-    known = BASES.get(spec["base"])
+    folder = _find_base(found.folder, spec["base"], manifest)
     if (
         manifest["format_version"] != FORMAT_VERSION
-        or known is None
-        or known.gguf_sha256 != base["identity"]
-        or not is_converted(known.gguf_sha256)
+        or folder is None
         or spec["pooling"] not in _POOLINGS
         or set(options) - {"whiten"}
         or spec["chat_template"]
@@ -156,18 +158,19 @@ def _load(found: SavedName, int8_limit: int | None) -> LightEncoder | None:
         or any(file_sha256(found.folder / name) != sha256 for name, sha256 in files.items())
     ):
         return None
-    folder = converted_folder(known.gguf_sha256)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     shape = DecoderShape.read(config, spec["base_layers"])
     lora = _read_lora(found.folder) if ADAPTER_WEIGHTS in files else LowRank({}, 0.0)
     dimension = spec["dimension"] or base["width"]
     if shape is None or lora is None or not 1 <= dimension <= shape.width:
         return None
+    if shape.window is not None and shape.window < spec["max_tokens"]:
+        return None
     whitening = None
     if options.get("whiten"):
         tensors = TensorFile(found.folder / POOLING_WEIGHTS)
         whitening = (tensors["mean"], tensors["matrix"])
-    weights = TensorFile(folder / "model.safetensors")
+    weights = FolderTensors(folder)
     linears = (
         Int8Linears(weights, lora, shape.head_width, int8_limit)
         if int8_limit
@@ -178,7 +181,7 @@ def _load(found: SavedName, int8_limit: int | None) -> LightEncoder | None:
         describe_model(
             found.name,
             spec,
-            weights=known.gguf_sha256,
+            weights=manifest["whole_sha256"] or base["identity"],
             dimension=dimension,
             trained_sha256=join_sha256(files),
             int8_limit=int8_limit,
@@ -191,6 +194,19 @@ def _load(found: SavedName, int8_limit: int | None) -> LightEncoder | None:
         ),
         whitening,
     )
+
+
+def _find_base(model: Path, base: str, manifest: Mapping[str, Any]) -> Path | None:
+    """Return the folder of the weights that a saved model was trained on, None for another."""
+    identity = manifest["base"]["identity"]
+    if base == WHOLE:
+        return model if weights_sha256(model) == manifest["whole_sha256"] else None
+    if base in BASES:
+        known = BASES[base].gguf_sha256
+        return converted_folder(known) if known == identity and is_converted(known) else None
+    folder = Path(base).expanduser()
+    same = folder.is_dir() and weights_sha256(folder) == identity
+    return folder if same and not (folder / MANIFEST_NAME).exists() else None
 
 
 def _read_lora(folder: Path) -> LowRank | None:
@@ -213,14 +229,25 @@ def _read_lora(folder: Path) -> LowRank | None:
 
 
 def _read_tokenizer(folder: Path) -> Any:
-    """Return the members of a transformers tokenizer that TextTokenizer reads."""
+    """Return the members of a transformers tokenizer that TextTokenizer reads.
+
+    Raises
+    ------
+    ValueError : transformers would make another one than tokenizer.json has.
+    """
     from tokenizers import Tokenizer
 
-    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
     named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if str(named["tokenizer_class"]).removesuffix("Fast") not in _TOKENIZERS or any(
+        named.get(option) for option in _TOKENIZER_OPTIONS
+    ):
+        raise ValueError(f"{named['tokenizer_class']} may change what tokenizer.json has")
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer = _LightTokenizer(backend)
-    tokenizer.eos_token_id = backend.token_to_id(named["eos_token"])
-    tokenizer.pad_token_id = backend.token_to_id(named["pad_token"])
+    for name in ("eos_token", "pad_token"):
+        token = named.get(name)
+        text = token["content"] if isinstance(token, dict) else token
+        setattr(tokenizer, f"{name}_id", None if text is None else backend.token_to_id(text))
     return tokenizer
 
 

@@ -29,6 +29,7 @@ from embedder.models.names import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     POOLING_WEIGHTS,
+    WHOLE,
     join_sha256,
 )
 from embedder.variants import VariantSpec, spec_from_json, spec_to_json
@@ -46,9 +47,6 @@ __all__ = [
     "read_manifest",
     "read_tensors",
 ]
-
-WHOLE = "."
-"""The spec's base where the folder itself holds the whole base."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ __all__ = [
     "MANIFEST_NAME",
     "OPTIONS",
     "POOLING_WEIGHTS",
+    "WHOLE",
     "PREFIX",
     "SPEC_OPTIONS",
     "SavedName",
@@ -61,6 +62,8 @@ MANIFEST_NAME = "millpond.json"
 ADAPTER_CONFIG = "adapter/adapter_config.json"
 ADAPTER_WEIGHTS = "adapter/adapter_model.safetensors"
 POOLING_WEIGHTS = "pooling.safetensors"
+WHOLE = "."
+"""The spec's base where the folder of a model itself holds the whole base."""
 
 EMBEDDING_VERSION = 1
 """Part of every fingerprint; raised when the same spec and weights would give other vectors."""

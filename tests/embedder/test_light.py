@@ -1,6 +1,7 @@
 """The encoder without torch gives the Embedder's vectors, or stands back."""
 
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -63,6 +64,33 @@ def test_vectors_and_fingerprint_are_the_embedders(saved, pooling, attention, wh
     assert_same(saved(pooling, attention, pooling_options=options, query_prompt="query: "))
 
 
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen3"])
+@pytest.mark.parametrize("is_whole", [False, True])
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_models_on_a_folder_and_whole_ones_are_the_embedders(
+    trained, tmp_path, base_folder, architecture, is_whole, attention
+):
+    settings = {"lora": None} if is_whole else {}
+    embedder = trained("mean", attention, base=base_folder[architecture], **settings)
+    save_model(embedder, tmp_path / "model", record={})
+    if is_whole:
+        merge_model(tmp_path / "model", tmp_path / "whole")
+    name = str(tmp_path / ("whole" if is_whole else "model"))
+    if architecture == "mistral":  # its layers see 8 tokens
+        assert load_light_encoder(name) is None
+        name += ",max_tokens=8"
+    assert_same(name)
+
+
+def test_a_base_that_changed_is_left_to_the_embedder(trained, tmp_path, base_folder):
+    shutil.copytree(base_folder["llama"], tmp_path / "base")
+    embedder = trained("mean", "causal", base=tmp_path / "base")
+    save_model(embedder, tmp_path / "model", record={})
+    assert load_light_encoder(str(tmp_path / "model")) is not None
+    shutil.copy(base_folder["qwen3"] / "model.safetensors", tmp_path / "base")
+    assert load_light_encoder(str(tmp_path / "model")) is None
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -123,7 +151,7 @@ def test_no_texts_give_no_vectors(saved):
 
 @pytest.mark.parametrize(
     ("pooling", "architecture"),
-    [("multi_layer", "llama"), ("prompt_eos", "llama"), ("mean", "qwen3"), ("mean", "gemma3")],
+    [("multi_layer", "llama"), ("prompt_eos", "llama"), ("mean", "gpt2"), ("mean", "gemma3")],
 )
 def test_other_poolings_and_architectures_are_left_to_the_embedder(saved, pooling, architecture):
     assert load_light_encoder(str(saved(pooling, architecture=architecture))) is None

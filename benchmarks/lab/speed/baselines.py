@@ -16,12 +16,16 @@ from torch import Tensor, nn
 from benchmarks.optional import import_optional
 from embedder import Embedder
 from embedder.environment import quiet_transformers
+from embedder.export import export_model
+from embedder.export.onnx import OnnxClient
 from retrieval.errors import UsageError
 from retrieval.protocols import Vectors
 
 __all__ = [
     "NaiveEncoder",
+    "OnnxEncoder",
     "OpenVinoEncoder",
+    "has_onnx",
     "has_openvino",
     "load_sentence_transformer",
     "write_plain_base",
@@ -164,6 +168,32 @@ class OpenVinoEncoder(_PlainBase):
         vectors: Vectors = np.empty_like(rows := np.concatenate(found))
         vectors[order] = rows
         return vectors
+
+
+class OnnxEncoder:
+    """ONNX Runtime in float32 on our own export, batches of texts of similar length."""
+
+    def __init__(self, embedder: Embedder, folder: Path, batch_texts: int) -> None:
+        export_model(embedder, "onnx", folder)
+        self._client = OnnxClient(folder)
+        self._batch_texts = batch_texts
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return float32 (N, D), rows of length 1 in the order of ``texts``."""
+        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+        parts = [
+            order[at : at + self._batch_texts] for at in range(0, len(order), self._batch_texts)
+        ]
+        found = [self._client.encode([texts[index] for index in part]) for part in parts]
+        vectors: Vectors = np.empty_like(rows := np.concatenate(found))
+        vectors[order] = rows
+        return vectors
+
+
+def has_onnx() -> bool:
+    """Whether what ``millpond export --format onnx`` needs is installed."""
+    names = ("onnx", "onnxscript", "onnxruntime")
+    return all(importlib.util.find_spec(name) is not None for name in names)
 
 
 class _Mean(nn.Module):

@@ -6,18 +6,24 @@
 All contestants have the same weights, the same tokens (EOS at the end, no chat template) and mean
 pooling, without the whitening that a model may have. They take turns within a round, and ratios
 are taken within rounds. Texts are SciFact documents and STS sentences. Contestants that batch texts
-in input order (naive transformers, llama.cpp) embed the first eighth of 512 texts or more. OpenVINO
-and llama.cpp take part if they are installed. Rounds stop before ``--seconds`` are over, but one is
-always finished.
+in input order (naive transformers, llama.cpp) embed the first eighth of 512 texts or more. ONNX
+Runtime, OpenVINO and llama.cpp take part if they are installed. Rounds stop before ``--seconds``
+are over, but one is always finished.
+
+The command line of millpond lets OpenMP's threads sleep (``environment.share_cores``); for the same
+here, set GOMP_SPINCOUNT=1000.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +33,9 @@ import torch
 
 from benchmarks.lab.speed.baselines import (
     NaiveEncoder,
+    OnnxEncoder,
     OpenVinoEncoder,
+    has_onnx,
     has_openvino,
     load_sentence_transformer,
     write_plain_base,
@@ -52,6 +60,7 @@ from retrieval.protocols import Vectors
 Encode = Callable[[Sequence[str]], Vectors]
 
 BASELINE = "sentence-transformers, batches of 32"
+ONNX = "ONNX Runtime float32, batches of 32"
 OPENVINO = "OpenVINO float32, batches of 32"
 REFERENCE_TEXTS = 24
 NAIVE_BATCHES = (32, 64)
@@ -72,6 +81,7 @@ class Config:
     threads: int | None
     batch_tokens: int | None
     cpu_time: bool
+    busy: int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,16 +110,30 @@ def compare(config: Config, texts: Sequence[str], folder: Path) -> None:
     for encode in encoders.values():
         encode(texts[:_WARMING_TEXTS])
     cosines = lowest_cosines(encoders, texts, NaiveEncoder(folder, packed.spec.max_tokens, 1))
-    timings = take_turns(
-        [make_contestant(name, encode, packed, texts) for name, encode in encoders.items()],
-        rounds=config.rounds,
-        budget_seconds=config.seconds,
-        notify=say,
-        clock=time.process_time if config.cpu_time else time.perf_counter,
-    )
+    with busy_processes(config.busy):
+        timings = take_turns(
+            [make_contestant(name, encode, packed, texts) for name, encode in encoders.items()],
+            rounds=config.rounds,
+            budget_seconds=config.seconds,
+            notify=say,
+            clock=time.process_time if config.cpu_time else time.perf_counter,
+        )
     print(describe(packed, texts, tokens, timings, "CPU" if config.cpu_time else "wall"))
     extra = {"lowest cosine to plain fp32": {n: f"{c:.7f}" for n, c in cosines.items()}}
     print("\n".join(format_table(timings, tokens, [BASELINE, _naive(64)], extra)))
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Let so many other processes compute inside the block."""
+    loop = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(loop) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, Encode]:
@@ -126,6 +150,10 @@ def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, E
     longest = packed.spec.max_tokens
     plain = load_sentence_transformer(folder, longest)
     encoders[BASELINE] = partial(plain.encode, batch_size=32, show_progress_bar=False)
+    if has_onnx():
+        encoders[ONNX] = OnnxEncoder(packed, folder / "onnx", 32).encode
+    else:
+        say("not installed: millpond[export]")
     if has_openvino():
         encoders[OPENVINO] = OpenVinoEncoder(folder, longest, 32).encode
     else:
@@ -239,6 +267,7 @@ def _parse(arguments: Sequence[str] | None) -> Config:
     parser.add_argument("--seconds", type=float, default=480.0, help="of all rounds")
     parser.add_argument("--threads", type=int, help="torch's own choice by default")
     parser.add_argument("--batch-tokens", type=int, help="of ours; its own choice by default")
+    parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
     parser.add_argument("--cpu-time", action="store_true", help="for a busy machine; --threads 1")
     return Config(**vars(parser.parse_args(arguments)))
 
