@@ -54,6 +54,26 @@ def test_the_model_chooses_the_sentence_that_is_marked(open_page, client, find, 
     expect(page.locator(".hit mark.by-model")).to_have_text(expected)
 
 
+def test_a_passage_says_where_it_stands_and_an_address_is_a_link(open_page, client):
+    page = open_page(client)
+
+    def place_first(route):
+        answer = route.fetch()
+        found = answer.json()
+        fields = {"heading": "Guide > Install", "page": 12, "url": "https://mill.example/a"}
+        passage = {"number": 0, "start": 0, "stop": 9}
+        found["hits"][0] |= {"metadata": fields, "passage": passage}
+        route.fulfill(response=answer, json=found)
+
+    page.route("**/v1/search", place_first)
+    ask(page, "who swims")
+    first = page.locator(".hit").first
+    expect(first.locator(".place")).to_have_text("Guide > Install, page 12")
+    expect(first.locator(".fields a")).to_have_attribute("href", "https://mill.example/a")
+    expect(first.locator(".fields")).not_to_contain_text("Guide")
+    expect(page.locator(".place")).to_have_count(1)
+
+
 def test_without_the_model_the_sentence_that_shares_most_words_is_marked(open_page, client):
     page = open_page(client, refusals=True)
 
