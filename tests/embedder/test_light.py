@@ -157,11 +157,9 @@ def test_other_poolings_and_architectures_are_left_to_the_embedder(saved, poolin
     assert load_light_encoder(str(saved(pooling, architecture=architecture))) is None
 
 
-def test_untrained_merged_and_chat_models_are_left_to_the_embedder(saved, tmp_path, base_folder):
+def test_untrained_and_chat_models_are_left_to_the_embedder(saved, base_folder):
     folder = saved()
     assert load_light_encoder(f"{base_folder['llama']}:mean+causal") is None
-    merge_model(folder, tmp_path / "whole")
-    assert load_light_encoder(str(tmp_path / "whole")) is None
     rewrite(folder / "millpond.json", lambda data: data["spec"].update(chat_template=True))
     assert load_light_encoder(str(folder)) is None
 
