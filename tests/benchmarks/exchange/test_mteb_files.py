@@ -89,6 +89,9 @@ def test_our_results_go_through_mtebs_own_reader_with_equal_numbers(tmp_path, mo
     assert len(written) == 4, lines
     assert any("mine. mteb has no task of that name" in line for line in lines)
     assert sum("the data have other sizes than mteb's" in line for line in lines) == 4
+    for path in written:  # mteb's own validation: every split and subset of the task is there
+        checked = mteb.TaskResult.from_disk(path).validate_and_filter_scores().scores
+        assert all(math.isfinite(row["main_score"]) for rows in checked.values() for row in rows)
 
     monkeypatch.setenv("MTEB_CACHE", str(tmp_path / "cache"))
     [loaded] = mteb.load_results(download_latest=False).model_results
