@@ -252,13 +252,12 @@ def _find_one(source: str | Path) -> Source:
     path = _existing(name, _DOCUMENTS_ACCEPTED, builtins=(STDLIB_NAME,))
     if path.is_dir():
         return _folder_source(path, name)
-    database = describe_database(path)
-    if database:
+    suffix = find_format(path.name)
+    if not suffix and not name.lower().endswith(_TABLE_ENDINGS) and describe_database(path):
         raise UsageError(
-            f"{name}: this is a {database} database. Type which records are the documents: --sql "
+            f"{name}: this is a database. Type which records are the documents: --sql "
             "'SELECT id, title, text FROM TABLE'"
         )
-    suffix = find_format(path.name)
     if lacking(suffix):
         raise UsageError(f"{name}: what reads {suffix} is not installed. Type: {EXTRA}")
     if available(suffix):

@@ -22,10 +22,11 @@ _TOGETHER = 1000
 
 def describe_database(path: Path) -> str:
     """Return "SQLite" or "DuckDB" for a file that is such a database, "" for any other."""
-    if not path.is_file():
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(16)
+    except OSError:
         return ""
-    with path.open("rb") as stream:
-        head = stream.read(16)
     if head == b"SQLite format 3\0":
         return "SQLite"
     return "DuckDB" if head[8:12] == b"DUCK" else ""

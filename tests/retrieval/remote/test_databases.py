@@ -85,7 +85,7 @@ def test_what_is_no_database(tmp_path, pages):
         read(tmp_path / "b.db")
     with pytest.raises(UsageError, match="asks one database, and 2"):
         read([pages, pages])
-    with pytest.raises(UsageError, match="a SQLite database.*--sql 'SELECT"):
+    with pytest.raises(UsageError, match="a database.*--sql 'SELECT"):
         read_corpus(pages)
 
 
