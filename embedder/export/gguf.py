@@ -65,14 +65,15 @@ def write_gguf(embedder: Embedder, framing: Framing, folder: Path, notify: Notif
 
 def _check(embedder: Embedder) -> str:
     """Return llama.cpp's architecture of the model, or raise UsageError."""
-    spec, config = embedder.spec, embedder.backbone.model.config
+    spec = embedder.spec
+    config: Any = embedder.backbone.model.config
     kind = str(config.model_type)
     name = _ARCHITECTURES.get(kind, "")
     both_ways = not embedder.backbone.attention.is_causal
     rope = getattr(config, "rope_parameters", None) or {}
-    window = getattr(config, "sliding_window", None)
+    window = int(getattr(config, "sliding_window", None) or 0)
     if getattr(config, "use_sliding_window", True) is False:
-        window = None
+        window = 0
     obstacles = {
         f"llama.cpp has no pooling {spec.pooling}": spec.pooling not in _POOLINGS,
         "llama.cpp puts no text in lower case": spec.lowercase,
@@ -82,8 +83,7 @@ def _check(embedder: Embedder) -> str:
         f"the architecture {kind} is not written here": not name,
         f"llama.cpp's {kind} attends one way alone": both_ways and name not in _BOTH_WAYS,
         f"its RoPE is scaled ({rope.get('rope_type')})": rope.get("rope_type") != "default",
-        f"its attention has a window of {window} tokens": bool(window)
-        and int(window) < spec.max_tokens,
+        f"its attention has a window of {window} tokens": 0 < window < spec.max_tokens,
     }
     for obstacle, stands in obstacles.items():
         if stands:

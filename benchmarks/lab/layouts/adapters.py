@@ -218,6 +218,12 @@ def _llm2vec(root: Path, base: Path) -> tuple[str, str, Recipe]:
     return "LLM2Vec", f"{upper},query_prompt={write_value(_INSTRUCTION)}", recipe
 
 
+def _make_mistral() -> Any:
+    config: Any = MistralConfig
+    model: Any = AutoModel
+    return model.from_config(config(**decoders.SIZES, sliding_window=None))
+
+
 def _nv_embed(root: Path) -> tuple[str, str, Recipe]:
     folder = write_nv_embed(root / "NV-Embed-v2")
     name = f"{folder},query_prompt={write_value(_INSTRUCTION)}"
@@ -226,8 +232,7 @@ def _nv_embed(root: Path) -> tuple[str, str, Recipe]:
 
 def nv_embed_recipe(folder: Path, instruction: str) -> Recipe:
     """Return what NV-Embed's own code computes of a folder that ``write_nv_embed`` wrote."""
-    made: Any = MistralConfig
-    decoder = AutoModel.from_config(made(**decoders.SIZES, sliding_window=None)).eval()
+    decoder = _make_mistral().eval()
     decoder.config.is_causal = False
     weights: dict[str, dict[str, Tensor]] = {"embedding_model": {}, "latent_attention_model": {}}
     for name, tensor in load_file(folder / "model.safetensors").items():
@@ -248,18 +253,19 @@ def nv_embed_recipe(folder: Path, instruction: str) -> Recipe:
 def write_nv_embed(folder: Path, *, code: str = "raise SystemExit") -> Path:
     """Save a random model in NV-Embed-v2's layout; ``code`` is in the file that auto_map names."""
     torch.manual_seed(0)
-    made: Any = MistralConfig
-    decoder = AutoModel.from_config(made(**decoders.SIZES, sliding_window=None))
+    decoder = _make_mistral()
     width, inner = decoders.SIZES["hidden_size"], _HEADS * _HEAD_WIDTH
     attend, forward = "cross_attend_blocks.0.", "cross_attend_blocks.1."
-    shapes = {"latents": (_LATENTS, width), f"{attend}fn.to_q.weight": (inner, width)}
-    shapes |= {f"{attend}fn.to_kv.weight": (2 * inner, width)}
-    shapes |= {f"{attend}fn.to_out.weight": (width, inner)}
-    shapes |= {
+    shapes: dict[str, tuple[int, ...]] = {
+        "latents": (_LATENTS, width),
+        f"{attend}fn.to_q.weight": (inner, width),
+        f"{attend}fn.to_kv.weight": (2 * inner, width),
+        f"{attend}fn.to_out.weight": (width, inner),
         f"{forward}fn.net.0.weight": (8 * width, width),
         f"{forward}fn.net.0.bias": (8 * width,),
+        f"{forward}fn.net.2.weight": (width, 4 * width),
+        f"{forward}fn.net.2.bias": (width,),
     }
-    shapes |= {f"{forward}fn.net.2.weight": (width, 4 * width), f"{forward}fn.net.2.bias": (width,)}
     for name in (f"{attend}norm", f"{attend}norm_context", f"{forward}norm"):
         shapes |= {f"{name}.weight": (width,), f"{name}.bias": (width,)}
     tensors = {
