@@ -16,7 +16,11 @@ ARG TORCH_INDEX=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/millpond
 WORKDIR /source
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml hatch_build.py constraints.txt README.md LICENSE ./
+# What embedder/engine/fused.c is compiled with (docs/speed.md).
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 # torch by itself first, so that a change of our code does not fetch it again. TORCH_INDEX gives
 # torch alone; what it needs comes with the rest.
 RUN /opt/millpond/bin/pip install -c constraints.txt \
@@ -32,11 +36,7 @@ RUN if [ -n "$CUDA" ]; then faiss=gpu; else faiss=cpu; fi \
 
 FROM python:3.11-slim
 
-# The compiler is for layers that are compiled for the CPU at hand (docs/speed.md).
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc libc6-dev \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home --uid 10001 millpond \
+RUN useradd --create-home --uid 10001 millpond \
     && mkdir -p /home/millpond/.cache /indexes \
     && chown millpond: /home/millpond/.cache /indexes
 COPY --from=build /opt/millpond /opt/millpond

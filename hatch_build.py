@@ -60,7 +60,6 @@ def compile_library(folder: Path) -> Path:
     ValueError, OSError, SubprocessError : another platform, no compiler, or one that fails.
     """
     library = folder / "libfused.so"
-    library.unlink(missing_ok=True)
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise ValueError(f"it is for Linux on x86-64, not {sys.platform} on {platform.machine()}")
     digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in SOURCES))
@@ -75,7 +74,7 @@ def compile_library(folder: Path) -> Path:
             text=True,
             timeout=120,
         )
-        made.replace(library)
+        made.replace(library)  # at once: a process may be loading the one before
     except subprocess.CalledProcessError as error:
         said = (error.stderr.strip().splitlines() or ["no message"])[0]
         raise ValueError(f"{compiler[0]} ended with {error.returncode}: {said}") from error

@@ -82,6 +82,8 @@ class Config:
     batch_tokens: int | None
     cpu_time: bool
     busy: int
+    only: str
+    tokens: int | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()  # as the commands that embed do; a gain for every contestant
     try:
         texts = read_texts(config.data, config.texts, config.documents_share)
+        if config.tokens:
+            texts = lengthen(texts, config.tokens)
         with tempfile.TemporaryDirectory(prefix="millpond-speed-") as folder:
             compare(config, texts, Path(folder))
     except MillpondError as error:
@@ -104,7 +108,11 @@ def compare(config: Config, texts: Sequence[str], folder: Path) -> None:
     """Time all contestants on ``texts`` and print the machine and the table."""
     packed = _load(config)
     write_plain_base(packed, folder)
-    encoders = make_encoders(config, packed, folder)
+    encoders = {
+        name: encode
+        for name, encode in make_encoders(config, packed, folder).items()
+        if _wants(config, name)
+    }
     tokens = sum(map(len, packed.tokenize(texts)))
     say(f"{len(texts)} texts, {tokens} tokens; {len(encoders)} contestants")
     for encode in encoders.values():
@@ -121,6 +129,10 @@ def compare(config: Config, texts: Sequence[str], folder: Path) -> None:
     print(describe(packed, texts, tokens, timings, "CPU" if config.cpu_time else "wall"))
     extra = {"lowest cosine to plain fp32": {n: f"{c:.7f}" for n, c in cosines.items()}}
     print("\n".join(format_table(timings, tokens, [BASELINE, _naive(64)], extra)))
+
+
+def _wants(config: Config, name: str) -> bool:
+    return any(word in name for word in config.only.split(","))
 
 
 @contextmanager
@@ -150,14 +162,14 @@ def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, E
     longest = packed.spec.max_tokens
     plain = load_sentence_transformer(folder, longest)
     encoders[BASELINE] = partial(plain.encode, batch_size=32, show_progress_bar=False)
-    if has_onnx():
-        encoders[ONNX] = OnnxEncoder(packed, folder / "onnx", 32).encode
-    else:
+    if not has_onnx():
         say("not installed: millpond[export]")
-    if has_openvino():
-        encoders[OPENVINO] = OpenVinoEncoder(folder, longest, 32).encode
-    else:
+    elif _wants(config, ONNX):  # exporting takes a minute
+        encoders[ONNX] = OnnxEncoder(packed, folder / "onnx", 32).encode
+    if not has_openvino():
         say("not installed: openvino")
+    elif _wants(config, OPENVINO):
+        encoders[OPENVINO] = OpenVinoEncoder(folder, longest, 32).encode
     if has_llama_cpp():
         encoders.update(_llama_cpp_encoders(packed, folder))
     else:
@@ -234,6 +246,13 @@ def read_texts(data: Path, count: int, documents_share: float) -> list[str]:
     return texts
 
 
+def lengthen(texts: Sequence[str], tokens: int) -> list[str]:
+    """Return as many texts of the same words, each of more words than it may have tokens."""
+    words = [word for text in texts for word in text.split()]
+    generator = random.Random(0)
+    return [" ".join(generator.choices(words, k=tokens)) for _ in texts]
+
+
 def describe(
     model: Embedder, texts: Sequence[str], tokens: int, timings: Timings, clock: str
 ) -> str:
@@ -267,6 +286,8 @@ def _parse(arguments: Sequence[str] | None) -> Config:
     parser.add_argument("--seconds", type=float, default=480.0, help="of all rounds")
     parser.add_argument("--threads", type=int, help="torch's own choice by default")
     parser.add_argument("--batch-tokens", type=int, help="of ours; its own choice by default")
+    parser.add_argument("--only", default="", help="contestants with one of these words: A,B,...")
+    parser.add_argument("--tokens", type=int, help="of every text; the model's max_tokens allow it")
     parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
     parser.add_argument("--cpu-time", action="store_true", help="for a busy machine; --threads 1")
     return Config(**vars(parser.parse_args(arguments)))
