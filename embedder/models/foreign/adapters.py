@@ -18,8 +18,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from embedder.environment import first_line, quiet_transformers
-from embedder.models.foreign.files import read_model_json
+from embedder.environment import first_line
+from embedder.models.foreign.files import fetch_file, read_model_json
 from embedder.models.names import find_path, is_hub_id
 from retrieval.errors import ModelError, UsageError
 
@@ -84,8 +84,6 @@ def read_adapter(name: str, revision: str | None = None) -> Adapter | None:
 
 def _fetch(name: str, place: str, revision: str | None) -> Path:
     """Return the folder with configuration and weights; those of a hub id are fetched."""
-    from transformers.utils.hub import cached_file
-
     whole = [Path(place) / file for file in ("model.safetensors", "model.safetensors.index.json")]
     if any(path.is_file() for path in whole):
         raise ModelError(
@@ -93,16 +91,10 @@ def _fetch(name: str, place: str, revision: str | None) -> Path:
             f"adapter, or the model, to a folder of its own and name that."
         )
     try:
-        with quiet_transformers():
-            files = [
-                cached_file(
-                    place, file, revision=revision, _raise_exceptions_for_missing_entries=False
-                )
-                for file in (CONFIG, WEIGHTS)
-            ]
+        config, weights = (fetch_file(place, file, revision) for file in (CONFIG, WEIGHTS))
     except OSError as error:
         raise ModelError(f"The adapter {name} cannot be loaded: {first_line(error)}") from error
-    if files[1] is None:
+    if config is None or weights is None:
         pickled = (Path(place) / WEIGHTS).with_suffix(".bin")
         note = (
             f"{pickled.name} is not read, since pickle files can run code; load and save it once "
@@ -111,7 +103,7 @@ def _fetch(name: str, place: str, revision: str | None) -> Path:
             else "Copy the folder again."
         )
         raise ModelError(f"The adapter {name} has no {WEIGHTS}. {note}")
-    return Path(str(files[0])).parent
+    return config.parent
 
 
 def find_chain(name: str, revision: str | None, typed_base: str) -> tuple[str, list[Adapter]]:

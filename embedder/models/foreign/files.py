@@ -10,7 +10,7 @@ from embedder.environment import quiet_transformers
 from retrieval.errors import ModelError
 from retrieval.typed import load_json
 
-__all__ = ["find_code", "find_commit", "read_model_json", "refuse_code"]
+__all__ = ["fetch_file", "find_code", "find_commit", "read_model_json", "refuse_code"]
 
 _ASK_AGAIN_SECONDS = 60
 _ASKED: dict[tuple[str, str | None], tuple[float, str | OSError]] = {}
@@ -48,6 +48,22 @@ def find_code(path: str, revision: str | None = None, subfolder: str = "") -> st
     return ""
 
 
+def fetch_file(path: str, name: str, revision: str | None) -> Path | None:
+    """Return a file of a folder or hub id, fetched if need be; None where there is none.
+
+    Raises
+    ------
+    OSError : the hub does not know the model, or cannot be reached.
+    """
+    from transformers.utils.hub import cached_file
+
+    with quiet_transformers():
+        found = cached_file(
+            path, name, revision=revision, _raise_exceptions_for_missing_entries=False
+        )
+    return None if found is None else Path(found)
+
+
 def read_model_json(path: str, name: str, revision: str | None = None) -> Any:
     """Return what a JSON file of a folder or hub id holds, None where there is no such file.
 
@@ -57,22 +73,16 @@ def read_model_json(path: str, name: str, revision: str | None = None) -> Any:
     ------
     ModelError : the file holds something else.
     """
-    from transformers.utils.hub import cached_file
-
-    found: Any = Path(path) / name
+    found: Path | None = Path(path) / name
     if not Path(path).is_dir():
         try:
-            commit = find_commit(path, revision)
-            with quiet_transformers():
-                found = cached_file(
-                    path, name, revision=commit, _raise_exceptions_for_missing_entries=False
-                )
+            found = fetch_file(path, name, find_commit(path, revision))
         except OSError:
             return None
-    if found is None or not Path(found).is_file():
+    if found is None or not found.is_file():
         return None
     try:
-        return load_json(Path(found))
+        return load_json(found)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: its {name} cannot be read as JSON: {error}.") from error
 
@@ -87,7 +97,6 @@ def find_commit(path: str, revision: str | None) -> str:
     OSError : the hub does not know it, or cannot be reached.
     """
     from huggingface_hub import try_to_load_from_cache
-    from transformers.utils.hub import cached_file
 
     asked, found = _ASKED.get((path, revision), (0.0, OSError("not asked yet")))
     if isinstance(found, str):
@@ -97,12 +106,9 @@ def find_commit(path: str, revision: str | None) -> str:
     try:
         # .../snapshots/COMMIT/config.json; some models have no configuration at the top.
         for name in ("config.json", "modules.json", "adapter_config.json"):
-            with quiet_transformers():
-                file = cached_file(
-                    path, name, revision=revision, _raise_exceptions_for_missing_entries=False
-                )
+            file = fetch_file(path, name, revision)
             if file is not None:
-                commit = Path(file).parent.name
+                commit = file.parent.name
                 _ASKED[path, revision] = (time.monotonic(), commit)
                 return commit
             if try_to_load_from_cache(path, name, revision=revision) is None:

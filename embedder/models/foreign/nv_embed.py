@@ -6,14 +6,12 @@ that attends both ways without a window, and a pooling that we have as ``latent_
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
 
-from embedder.environment import quiet_transformers
-from embedder.models.foreign.files import read_model_json
+from embedder.models.foreign.files import fetch_file, read_model_json
 from embedder.models.foreign.latents import rename_latents
 from embedder.pooling import PoolingOptions
 from embedder.variants import VariantSpec
@@ -87,20 +85,11 @@ def read_latents(path: str, revision: str | None, base: str) -> dict[str, Tensor
         names = {str(file) for name, file in listed.items() if name.startswith(_LATENTS)}
     found: dict[str, Tensor] = {}
     for name in sorted(names):
-        with safe_open(_fetch(path, revision, name, base), framework="pt") as file:
+        where = fetch_file(path, name, revision)
+        if where is None:
+            raise ModelError(f"{base} has no {name}; safetensors alone are read. Copy it again.")
+        with safe_open(where, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - it is no dictionary
                 if key.startswith(_LATENTS):
                     found[key.removeprefix(_LATENTS)] = file.get_tensor(key)
     return rename_latents(found, base, queries_are_latents=False, layers=None)
-
-
-def _fetch(path: str, revision: str | None, name: str, base: str) -> Path:
-    from transformers.utils.hub import cached_file
-
-    with quiet_transformers():
-        found = cached_file(
-            path, name, revision=revision, _raise_exceptions_for_missing_entries=False
-        )
-    if found is None:
-        raise ModelError(f"{base} has no {name}; safetensors alone are read. Copy it again.")
-    return Path(str(found))

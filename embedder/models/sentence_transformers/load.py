@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedder.environment import choose_device, first_line, quiet_transformers
-from embedder.models.foreign.files import find_code, read_model_json
+from embedder.models.foreign.files import find_code, find_commit, read_model_json
 from embedder.models.names import (
     PREFIX,
     is_folder,
@@ -269,29 +269,15 @@ def _find_commit(asked: Asked) -> str | None:
     ------
     ModelError : the hub has no such model or revision, or cannot be reached.
     """
-    from transformers.utils.hub import cached_file
-
     if is_folder(asked.place):
         return None
     try:
-        for name in ("config.json", "modules.json"):  # StaticEmbedding has no config.json
-            with quiet_transformers():
-                found = cached_file(
-                    asked.place,
-                    name,
-                    revision=asked.revision,
-                    _raise_exceptions_for_missing_entries=False,
-                    _raise_exceptions_for_connection_errors=True,
-                )
-            if found is not None:
-                return Path(found).parent.name  # .../snapshots/COMMIT/config.json
-        problem = "it has no config.json and no modules.json"
+        return find_commit(asked.place, asked.revision)
     except OSError as error:
-        problem = first_line(error)
-    raise ModelError(
-        f"{asked.place} cannot be loaded from the model hub: {problem}. Check the name and the "
-        f"network, or name a folder."
-    )
+        raise ModelError(
+            f"{asked.place} cannot be loaded from the model hub: {first_line(error)} Check the "
+            f"name and the network, or name a folder."
+        ) from error
 
 
 def _refuse_code(asked: Asked) -> None:
