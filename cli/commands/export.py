@@ -26,10 +26,11 @@ def export(
         ),
     ] = "onnx",
 ) -> None:
-    """Write a model for another engine, which needs neither millpond nor torch.
+    """Write a model for ONNX Runtime or llama.cpp.
 
-    An ONNX graph takes token ids and a mask, and gives the model's vectors; the tokenizer's file is
-    beside it. It is compared with the model before the folder appears.
+    Neither millpond nor torch is needed to embed with it. An ONNX graph takes token ids and a mask
+    and gives the vectors; the tokenizer is beside it. Both are compared with the model before the
+    folder appears.
 
     \b
     Examples:

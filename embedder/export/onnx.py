@@ -124,15 +124,17 @@ def _write_graph(embedder: Embedder, path: Path) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what the exporter says of packages and shapes."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _compare(embedder: Embedder, folder: Path, prompts: Prompts) -> float:
