@@ -127,8 +127,9 @@ def compare(config: Config, texts: Sequence[str], folder: Path) -> None:
             clock=time.process_time if config.cpu_time else time.perf_counter,
         )
     print(describe(packed, texts, tokens, timings, "CPU" if config.cpu_time else "wall"))
+    against = [name for name in (BASELINE, _naive(64)) if name in encoders]
     extra = {"lowest cosine to plain fp32": {n: f"{c:.7f}" for n, c in cosines.items()}}
-    print("\n".join(format_table(timings, tokens, [BASELINE, _naive(64)], extra)))
+    print("\n".join(format_table(timings, tokens, against, extra)))
 
 
 def _wants(config: Config, name: str) -> bool:
