@@ -115,7 +115,7 @@ def keep_freed_memory() -> bool:
     return all(mallopt(name, value) == 1 for name, value in wanted.items())
 
 
-_SPINS = "1000"  # about a microsecond; waking a thread takes some ten
+_SPINS = "1000"  # tens of microseconds, about what waking a thread takes
 
 
 def share_cores() -> bool:
