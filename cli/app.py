@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -109,9 +111,29 @@ def start(
     """Index, search and compare the embeddings of decoder language models."""
 
 
+_SPINS = "1000"  # tens of microseconds, about what waking a thread takes
+
+
+def share_cores() -> bool:
+    """Have OpenMP's threads sleep while they wait for one another, instead of spinning.
+
+    A layer is some twenty parallel loops, whose threads wait for the last one at the end of each.
+    By default libgomp's spin for milliseconds, and where another process has one of the cores they
+    keep it from the thread that they wait for. The number is read when torch is imported. Nothing
+    is changed where the environment says what to do.
+
+    Returns
+    -------
+    Whether it was done.
+    """
+    chosen = any(map(os.environ.get, ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")))
+    if chosen or "torch" in sys.modules:
+        return False
+    os.environ["GOMP_SPINCOUNT"] = _SPINS
+    return True
+
+
 def main() -> None:
     """Run the command line and exit."""
-    from embedder.environment import share_cores
-
     share_cores()
     app(prog_name="millpond")

@@ -27,7 +27,6 @@ __all__ = [
     "first_line",
     "keep_freed_memory",
     "quiet_transformers",
-    "share_cores",
 ]
 
 
@@ -113,29 +112,6 @@ def keep_freed_memory() -> bool:
     mallopt.argtypes, mallopt.restype = [ctypes.c_int, ctypes.c_int], ctypes.c_int
     wanted = {_MMAP_THRESHOLD: _LARGEST_MMAP_THRESHOLD, _TRIM_THRESHOLD: _KEPT_BYTES}
     return all(mallopt(name, value) == 1 for name, value in wanted.items())
-
-
-_SPINS = "1000"  # tens of microseconds, about what waking a thread takes
-
-
-def share_cores() -> bool:
-    """Have OpenMP's threads sleep while they wait for one another, instead of spinning.
-
-    A layer is some twenty parallel loops, whose threads wait for the last one at the end of each.
-    By default libgomp's spin for milliseconds, and where another process has one of the cores they
-    keep it from the thread that they wait for. For programs, before torch is imported, which is
-    when the number is read; a library is not to decide it. Nothing is changed where the
-    environment says what to do.
-
-    Returns
-    -------
-    Whether it was done.
-    """
-    chosen = any(map(os.environ.get, ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")))
-    if chosen or "torch" in sys.modules:
-        return False
-    os.environ["GOMP_SPINCOUNT"] = _SPINS
-    return True
 
 
 @contextmanager

@@ -10,7 +10,7 @@ in input order (naive transformers, llama.cpp) embed the first eighth of 512 tex
 Runtime, OpenVINO and llama.cpp take part if they are installed. Rounds stop before ``--seconds``
 are over, but one is always finished.
 
-The command line of millpond lets OpenMP's threads sleep (``environment.share_cores``); for the same
+The command line of millpond lets OpenMP's threads sleep (``cli.app.share_cores``); for the same
 here, set GOMP_SPINCOUNT=1000.
 """
 

@@ -1,5 +1,6 @@
-"""What a program sets for its process before torch is imported."""
+"""What the command line sets for its process before torch is imported."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 
 CODE = """
 import os, sys
-from embedder.environment import share_cores
+from cli.app import share_cores
 if "late" in sys.argv:
     import torch
 print(share_cores(), os.environ.get("GOMP_SPINCOUNT"))
@@ -32,11 +33,10 @@ def test_threads_that_wait_sleep_unless_something_else_was_said(arguments, told,
     assert done.stdout.strip() == expected, done.stderr
 
 
-def test_the_command_line_does_so_before_anything_else(monkeypatch):
-    from cli import app
-
+def test_the_command_line_does_so_first(monkeypatch):
+    module = importlib.import_module("cli.app")
     done = []
-    monkeypatch.setattr("embedder.environment.share_cores", lambda: done.append("shared"))
-    monkeypatch.setattr(app, "app", lambda **named: done.append("ran"))
-    app.main()
+    monkeypatch.setattr(module, "share_cores", lambda: done.append("shared"))
+    monkeypatch.setattr(module, "app", lambda **named: done.append("ran"))
+    module.main()
     assert done == ["shared", "ran"]
