@@ -2,18 +2,11 @@
  *
  * Each function of fused.h hands its rows to torch's own OpenMP threads, by the calls that GCC
  * makes for a parallel loop: so any compiler will do, and no second OpenMP library is loaded.
- * Threads take rows as they come; one that has to wait for its core holds up no other. What is
- * done to a row is compiled for three kinds of CPU, and the loader takes the best.
+ * Threads take rows as they come; one that has to wait for its core holds up no other.
  */
 
 #include "fused.h"
 #include "rows.h"
-
-#if defined(__x86_64__) && defined(__gnu_linux__)
-#define VARIANTS __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
-#else
-#define VARIANTS
-#endif
 
 /* Of libgomp, which torch has loaded. */
 void GOMP_parallel(void (*run)(void *), void *work, unsigned threads, unsigned flags);
@@ -80,7 +73,7 @@ struct rounding {
     float *scales;
 };
 
-VARIANTS static void norm_token(const void *given, int64_t t, float *scratch)
+static void norm_token(const void *given, int64_t t, float *scratch)
 {
     const struct rounding *g = given;
     const int64_t at = t * g->width;
@@ -144,7 +137,7 @@ struct projection {
     float *queries, *keys, *values;
 };
 
-VARIANTS static void project_token(const void *given, int64_t t, float *scratch)
+static void project_token(const void *given, int64_t t, float *scratch)
 {
     const struct projection *g = given;
     const int64_t width = g->width, all = g->heads + 2 * g->key_heads;
@@ -182,7 +175,7 @@ struct gating {
     float *scales;
 };
 
-VARIANTS static void gate_token(const void *given, int64_t t, float *row)
+static void gate_token(const void *given, int64_t t, float *row)
 {
     const struct gating *g = given;
     const int64_t width = g->width;
@@ -223,7 +216,7 @@ struct attention {
 };
 
 /* The heads of one text that share a key head. */
-VARIANTS static void attend_group(const void *given, int64_t task, float *scratch)
+static void attend_group(const void *given, int64_t task, float *scratch)
 {
     const struct attention *g = given;
     const int64_t width = g->width, step = g->heads * width, key_step = g->key_heads * width;

@@ -21,7 +21,7 @@ from embedder.engine.packing import attending_to, packed_attention
 
 __all__ = ["FusedLayer", "UnavailableError", "can_be_fused", "load_functions"]
 
-LIBRARY = Path(__file__).with_name("libfused.so")
+FOLDER = Path(__file__).parent
 SOURCES = ("fused.c", "fused.h", "rows.h")
 
 _LONGEST_ATTENDED = 512
@@ -46,17 +46,19 @@ def load_functions() -> ctypes.CDLL:
     ------
     UnavailableError : it was not compiled, is another version's, or cannot be loaded.
     """
-    sources = [LIBRARY.with_name(name).read_bytes() for name in SOURCES]
+    level = torch.backends.cpu.get_cpu_capability()
+    library = FOLDER / f"libfused-{level}.so"
+    sources = [(FOLDER / name).read_bytes() for name in SOURCES]
     try:
-        loaded = ctypes.CDLL(str(LIBRARY))
+        loaded = ctypes.CDLL(str(library))
         loaded.millpond_sources.restype = ctypes.c_char_p
         made_of = loaded.millpond_sources().decode()
     except (OSError, AttributeError) as error:
-        if not LIBRARY.exists():
+        if not library.exists():
             raise UnavailableError("millpond was installed without a C compiler") from error
-        raise UnavailableError(f"{LIBRARY.name} cannot be loaded: {error}") from error
+        raise UnavailableError(f"{library.name} cannot be loaded: {error}") from error
     if made_of != hashlib.sha256(b"".join(sources)).hexdigest():
-        raise UnavailableError(f"{LIBRARY.name} is of another version; install millpond again")
+        raise UnavailableError(f"{library.name} is of another version; install millpond again")
     for name, arguments in _DECLARATION.findall(sources[1].decode()):
         function = getattr(loaded, name)
         kinds = [each.split() for each in arguments.split(",") if each != "void"]

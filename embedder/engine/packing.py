@@ -310,13 +310,13 @@ def _attending(boundaries: _Boundaries) -> Iterator[_Boundaries]:
         _thread.boundaries = outer
 
 
-def _attend(module: Any, *states: Tensor, **settings: Any) -> tuple[Tensor, Any]:
+def _attend(*given: Any, **settings: Any) -> tuple[Tensor, Any]:
     """Attend as transformers asks for it: packed where this thread is, else as usual."""
     if attending_to() is not None:
-        return packed_attention(module, *states, **settings)
+        return packed_attention(*given, **settings)
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    found: tuple[Tensor, Any] = sdpa_attention_forward(module, *states, **settings)
+    found: tuple[Tensor, Any] = sdpa_attention_forward(*given, **settings)
     return found
 
 

@@ -6,8 +6,7 @@
 #include <stdint.h>
 
 #define LANES 16
-/* Inlined always, so that each variant of a caller has its own instructions. */
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE static inline
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 #define PLACES(d)                                                                            \

@@ -221,7 +221,7 @@ class DecoderShape:
     @classmethod
     def read(cls, config: Mapping[str, Any], layers: int | None) -> DecoderShape | None:
         """Return the shape of a config.json, None where it is more than Llama, Mistral or Qwen."""
-        older = {"rope_type": "default", "rope_theta": config.get("rope_theta")}
+        older: dict[str, Any] = {"rope_type": "default", "rope_theta": config.get("rope_theta")}
         rope = config.get("rope_parameters") or (None if config.get("rope_scaling") else older)
         plain = (
             config.get("model_type") in _KNOWN

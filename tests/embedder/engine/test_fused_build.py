@@ -20,14 +20,14 @@ ON_LINUX = (sys.platform, platform.machine()) == ("linux", "x86_64")
 
 
 @pytest.fixture(scope="module")
-def compile_library():
+def compile_libraries():
     pytest.importorskip("hatchling", reason="hatchling is not installed")
     sys.path.insert(0, str(ENGINE.parents[1]))
     try:
-        from hatch_build import compile_library
+        from hatch_build import compile_libraries
     finally:
         sys.path.pop(0)
-    return compile_library
+    return compile_libraries
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def sources(tmp_path, monkeypatch):
     for name in SOURCES:
         shutil.copy(ENGINE / name, tmp_path)
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(fused, "LIBRARY", tmp_path / "libfused.so")
+    monkeypatch.setattr(fused, "FOLDER", tmp_path)
     return tmp_path
 
 
@@ -45,8 +45,9 @@ def load_anew():
 
 
 @pytest.mark.usefixtures("functions")
-def test_what_is_compiled_has_every_function_with_its_arguments(sources, compile_library):
-    assert compile_library(sources) == fused.LIBRARY
+def test_what_is_compiled_has_every_function_with_its_arguments(sources, compile_libraries):
+    found = compile_libraries(sources)
+    assert [path.name for path in found] == ["libfused-AVX2.so", "libfused-AVX512.so"]
     loaded = load_anew()
     header = (sources / "fused.h").read_text()
     names = [line.split("(")[0].split()[-1] for line in header.splitlines() if "void mill" in line]
@@ -58,17 +59,17 @@ def test_what_is_compiled_has_every_function_with_its_arguments(sources, compile
 
 @pytest.mark.usefixtures("functions")
 @pytest.mark.parametrize("compiler", ["gcc-9", "gcc-11", "gcc", "clang"])
-def test_it_compiles_without_a_warning(sources, compile_library, monkeypatch, compiler):
+def test_it_compiles_without_a_warning(sources, compile_libraries, monkeypatch, compiler):
     if shutil.which(compiler) is None:
         pytest.skip(f"there is no {compiler} here")
     monkeypatch.setenv("CC", f"{compiler} -Wall -Wextra -Werror")
-    compile_library(sources)
+    compile_libraries(sources)
     load_anew()
 
 
 @pytest.mark.usefixtures("functions")
-def test_a_library_of_other_sources_is_not_loaded(sources, compile_library):
-    compile_library(sources)
+def test_a_library_of_other_sources_is_not_loaded(sources, compile_libraries):
+    compile_libraries(sources)
     (sources / "rows.h").write_text((ENGINE / "rows.h").read_text() + "\n")
     with pytest.raises(UnavailableError, match="of another version; install millpond again"):
         load_anew()
@@ -77,8 +78,9 @@ def test_a_library_of_other_sources_is_not_loaded(sources, compile_library):
 def test_a_library_that_is_missing_or_damaged_is_named(sources):
     with pytest.raises(UnavailableError, match="millpond was installed without a C compiler"):
         load_anew()
-    fused.LIBRARY.write_bytes(b"no library")
-    with pytest.raises(UnavailableError, match=r"libfused.so cannot be loaded: .*"):
+    name = f"libfused-{torch.backends.cpu.get_cpu_capability()}.so"
+    (sources / name).write_bytes(b"no library")
+    with pytest.raises(UnavailableError, match=rf"{name} cannot be loaded: .*"):
         load_anew()
 
 
@@ -90,21 +92,21 @@ def test_a_library_that_is_missing_or_damaged_is_named(sources):
     ],
 )
 def test_without_a_compiler_nothing_is_made(
-    sources, compile_library, monkeypatch, compiler, message
+    sources, compile_libraries, monkeypatch, compiler, message
 ):
     if not ON_LINUX:
         pytest.skip("tells of the platform first")
     monkeypatch.setenv("CC", compiler)
     with pytest.raises((ValueError, OSError), match=message):
-        compile_library(sources)
+        compile_libraries(sources)
     assert sorted(path.name for path in sources.iterdir()) == sorted(SOURCES)
 
 
-def test_other_platforms(sources, compile_library, monkeypatch):
+def test_other_platforms(sources, compile_libraries, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     monkeypatch.setattr(sys, "platform", "linux")
     with pytest.raises(ValueError, match="for Linux on x86-64, not linux on aarch64"):
-        compile_library(sources)
+        compile_libraries(sources)
 
 
 def test_without_the_library_layers_are_int8_and_one_line_says_why(base_folder, monkeypatch):

@@ -91,7 +91,9 @@ def test_what_llama_cpp_lacks_is_refused_by_name(model, tmp_path, pooling, setti
 
 
 def test_llama_cpp_itself_gives_the_vectors(model, tmp_path):
-    llama_cpp = pytest.importorskip("llama_cpp", reason="llama.cpp's package would have to be compiled")
+    llama_cpp = pytest.importorskip(
+        "llama_cpp", reason="llama.cpp's package would have to be compiled"
+    )
     embedder = model("eos", "bidirectional")
     export_model(embedder, "gguf", tmp_path / "out")
     path = str(tmp_path / "out" / "model.gguf")
