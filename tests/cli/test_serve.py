@@ -145,11 +145,6 @@ def test_each_index_is_served_at_the_speed_it_was_made_with(millpond, apps, buil
     assert list(named.models) == ["m1"]
 
 
-def test_no_layer_is_compiled_while_requests_wait(millpond, apps):
-    server, *_ = start(millpond, apps, "--speed", "fast")
-    assert server.models["fake"].encoder.compiler is None
-
-
 def test_indexes_can_be_named(millpond, apps, build):
     folder = build("a", "m1")
     server, _, _ = start(millpond, apps, "--index", f"old={folder}", "--index", f"new={folder}")

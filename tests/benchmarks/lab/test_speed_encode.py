@@ -238,6 +238,7 @@ def test_llama_cpp_is_refused_a_base_that_it_would_read_wrongly(base_folder, tmp
         write_gguf(tmp_path)
 
 
+@pytest.mark.slow
 def test_where_a_baseline_is_not_installed_one_line_says_so(base_folder, data, capsys, monkeypatch):
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     monkeypatch.setattr(encode, "has_openvino", lambda: False)

@@ -49,6 +49,7 @@ def by_task(results):
     return {result.task: result for result in results}
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_same_query_prompt_typed(models, data, tmp_path):
     decoder, encoder = models
     for model, template in ((decoder, "Instruct: {}\nQuery:"), (encoder, "Instruct: {}\nQuery: ")):

@@ -59,6 +59,7 @@ def test_who_shares_with_whom(names, tmp_path):
     assert all(found[name] == [] for name in models[len(names) :])
 
 
+@pytest.mark.slow
 def test_shared_passes_give_the_scores_of_each_model_alone(names, data, tmp_path, forwards):
     together, lines = bench(list(names.values()), data, tmp_path / "together")
     shared = sum(count > 1 for count in forwards)
@@ -81,6 +82,7 @@ def test_shared_passes_give_the_scores_of_each_model_alone(names, data, tmp_path
         assert first == pytest.approx(second, rel=1e-6)  # one pass counts in full for both
 
 
+@pytest.mark.slow
 def test_nothing_waits_when_all_are_done_and_finished_runs_are_left_out(
     names, data, tmp_path, forwards
 ):

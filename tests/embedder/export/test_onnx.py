@@ -46,6 +46,7 @@ def embed_without_us(folder):
     return np.array(json.loads(done.stdout), dtype=np.float32)
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_gives_the_models_vectors(model, tmp_path):
     embedder = model(
         "multi_layer",
