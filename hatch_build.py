@@ -1,8 +1,8 @@
 """Compiles ``embedder/engine/fused.c`` where a wheel is built, if this machine can.
 
-Two libraries serve every x86-64 CPU with AVX2 under Linux, whatever CPU they are compiled on.
-Without them millpond computes the same by torch's operations, slower with ``--speed fast``;
-``millpond doctor`` says which it is.
+It serves every CPU with AVX512-VNNI under Linux, whatever CPU it is compiled on. Without it
+millpond computes the same by torch's operations, slower with ``--speed fast``; ``millpond doctor``
+says which it is.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ENGINE = Path("embedder/engine")
 SOURCES = ("fused.c", "fused.h", "rows.h")
-LEVELS = {"AVX2": "haswell", "AVX512": "skylake-avx512"}
-"""By what torch calls a CPU's instructions, the first architecture that has them."""
 FLAGS = (
+    "-march=cascadelake",  # the first architecture with AVX512-VNNI
     "-std=gnu11",
     "-O3",
     "-mprefer-vector-width=512",
@@ -41,13 +40,13 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     """Hatchling's hook for wheels, editable ones too."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the libraries to the wheel, which then is for this platform alone."""
+        """Add the library to the wheel, which then is for this platform alone."""
         try:
-            libraries = compile_libraries(Path(self.root) / ENGINE)
+            library = compile_library(Path(self.root) / ENGINE)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             self.app.display_warning(f"{ENGINE / 'fused.c'} was not compiled: {error}")
             return
-        build_data["artifacts"] += [str(path.relative_to(self.root)) for path in libraries]
+        build_data["artifacts"].append(str(library.relative_to(self.root)))
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().translate(UNDERSCORES)}"
 
@@ -55,8 +54,8 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 UNDERSCORES = str.maketrans("-.", "__")
 
 
-def compile_libraries(folder: Path) -> list[Path]:
-    """Compile ``fused.c`` of a folder by ``$CC`` or ``cc``; return the libraries beside it.
+def compile_library(folder: Path) -> Path:
+    """Compile ``fused.c`` of a folder by ``$CC`` or ``cc``; return the library beside it.
 
     Raises
     ------
@@ -67,23 +66,20 @@ def compile_libraries(folder: Path) -> list[Path]:
     digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in SOURCES))
     compiler = shlex.split(os.environ.get("CC") or "cc")
     flags = [*FLAGS, f'-DSOURCES="{digest.hexdigest()}"']
-    libraries = []
-    for level, architecture in LEVELS.items():
-        library = folder / f"libfused-{level}.so"
-        made = library.with_suffix(f".{os.getpid()}")
-        try:
-            subprocess.run(
-                [*compiler, f"-march={architecture}", *flags, "-o", made, folder / "fused.c"],
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=120,
-            )
-            made.replace(library)  # at once: a process may be loading the one before
-        except subprocess.CalledProcessError as error:
-            said = (error.stderr.strip().splitlines() or ["no message"])[0]
-            raise ValueError(f"{compiler[0]} ended with {error.returncode}: {said}") from error
-        finally:
-            made.unlink(missing_ok=True)
-        libraries.append(library)
-    return libraries
+    library = folder / "libfused.so"
+    made = library.with_suffix(f".{os.getpid()}")
+    try:
+        subprocess.run(
+            [*compiler, *flags, "-o", made, folder / "fused.c"],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        made.replace(library)  # at once: a process may be loading the one before
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr.strip().splitlines() or ["no message"])[0]
+        raise ValueError(f"{compiler[0]} ended with {error.returncode}: {said}") from error
+    finally:
+        made.unlink(missing_ok=True)
+    return library

@@ -91,14 +91,14 @@ SpeedOption = Annotated[
     SpeedName,
     typer.Option(
         "--speed",
-        help="exact, or fast: int8 on CPUs with AVX2, whose vectors differ slightly.",
+        help="exact, or fast: int8 on CPUs with VNNI, whose vectors differ slightly.",
     ),
 ]
 IndexSpeedOption = Annotated[
     SpeedName | None,
     typer.Option(
         "--speed",
-        help="exact, or fast: int8 on CPUs with AVX2. It must be the speed that the index "
+        help="exact, or fast: int8 on CPUs with VNNI. It must be the speed that the index "
         "was made with.",
         show_default="as the index was made",
     ),

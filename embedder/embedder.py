@@ -65,7 +65,7 @@ class Embedder(nn.Module):
 
     Attributes
     ----------
-    int8_limit : the largest weight where linear layers are int8; else None.
+    is_int8 : whether linear layers compute in int8.
     width : how many numbers the pooling gives, of which ``dimension`` are kept.
     packs : whether texts are encoded without padding wherever the base allows; True. Vectors are
         the same to 1e-5 either way.
@@ -119,7 +119,7 @@ class Embedder(nn.Module):
         self._template = PromptTemplate.parse(entry.template)
         self._tokenize = TextTokenizer.of_spec(spec, backbone.tokenizer)
         self.speed = check_speed(speed)
-        self.int8_limit = quantize_backbone(backbone, notify) if speed == "fast" else None
+        self.is_int8 = speed == "fast" and quantize_backbone(backbone, notify)
         self.eval()
 
     @classmethod
@@ -271,7 +271,7 @@ class Embedder(nn.Module):
             weights=_join_identity(self.backbone),
             dimension=self.dimension,
             trained_sha256=self.trained_sha256,
-            int8_limit=self.int8_limit,
+            is_int8=self.is_int8,
         )
 
     def encode_queries(self, texts: Sequence[str], *, progress: Progress = no_progress) -> Vectors:

@@ -27,7 +27,7 @@ __all__ = [
     "LoadedEncoder",
     "check_arithmetic",
     "choose_speed",
-    "int8_limit",
+    "is_int8",
     "load_encoder",
     "load_for_index",
     "load_for_text",
@@ -191,11 +191,11 @@ def load_for_text(
     from embedder.light import load_light_encoder
 
     chosen = choose_speed(speed, made)
-    limit = int8_limit(made) if chosen == "fast" else None
+    int8 = chosen == "fast" and is_int8(made)
     light = None
     usual = device in (None, "cpu") and instruction is None
-    if usual and (limit or chosen == "exact"):
-        light = load_light_encoder(model or made.model, int8_limit=limit)
+    if usual and (int8 or chosen == "exact"):
+        light = load_light_encoder(model or made.model, is_int8=int8)
     if light is None:
         return load_for_index(
             made,
@@ -211,15 +211,14 @@ def load_for_text(
     return light
 
 
-def int8_limit(fingerprint: Fingerprint) -> int | None:
-    """Return the largest weight of the int8 layers that made the vectors; None for float ones."""
-    kind, _, limit = str(fingerprint.settings.get(_LAYERS)).partition(", up to ")
-    return int(limit or 127) if kind.startswith("int8") else None
+def is_int8(fingerprint: Fingerprint) -> bool:
+    """Return whether linear layers in int8 made the vectors."""
+    return str(fingerprint.settings.get(_LAYERS)).startswith("int8")
 
 
 def choose_speed(asked: str | None, made: Fingerprint) -> str:
     """Return the speed that was asked for, or else the one that an index was made with."""
-    return asked or ("fast" if int8_limit(made) else "exact")
+    return asked or ("fast" if is_int8(made) else "exact")
 
 
 def check_arithmetic(made: Fingerprint, found: Fingerprint, speed: str, where: str) -> None:
@@ -232,14 +231,12 @@ def check_arithmetic(made: Fingerprint, found: Fingerprint, speed: str, where: s
     """
     names = {*made.settings, *found.settings} - {_LAYERS}
     same = all(made.settings.get(name) == found.settings.get(name) for name in names)
-    limit, here = int8_limit(made), int8_limit(found)
-    if not same or limit == here:
+    if not same or is_int8(made) == is_int8(found):
         return
-    if here and not limit:
+    if is_int8(found):
         advice = "Leave --speed fast out"
     elif speed == "fast":
-        kind = "with" if limit == 127 else "without"
-        advice = f"Search on a CPU {kind} VNNI, as the one that made it"
+        advice = "Search on a CPU with VNNI, as the one that made it"
     else:
         advice = "Leave --speed exact out"
     raise FingerprintError(
@@ -250,4 +247,4 @@ def check_arithmetic(made: Fingerprint, found: Fingerprint, speed: str, where: s
 
 
 def _name_speed(fingerprint: Fingerprint) -> str:
-    return "int8 layers (--speed fast)" if int8_limit(fingerprint) else "float layers"
+    return "int8 layers (--speed fast)" if is_int8(fingerprint) else "float layers"

@@ -171,7 +171,7 @@ def wrap_embedder(name: str, embedder: Embedder) -> LoadedModel:
             **read_versions(*_LIBRARIES),
         },
         str(embedder.device),
-        None if embedder.int8_limit else model_sources(name, embedder),
+        None if embedder.is_int8 else model_sources(name, embedder),
     )
 
 

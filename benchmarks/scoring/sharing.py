@@ -77,7 +77,7 @@ def load_sharer(name: str, loaded: LoadedModel) -> LoadedModel:
     assert spec is not None
     first = loaded.encoder
     sharer = Embedder(spec, first.backbone, batch_tokens=first.batch_tokens)
-    sharer.int8_limit = first.int8_limit  # the layers, which both have
+    sharer.is_int8 = first.is_int8  # the layers, which both have
     return wrap_embedder(name, sharer)
 
 

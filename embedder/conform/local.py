@@ -62,7 +62,7 @@ class EmbedderModel(LocalModel):
             name for name in _TOKEN_POOLINGS if name in POOLINGS and name != spec.pooling
         ]
         self.attentions = [name for name in ATTENTIONS if name != embedder.backbone.attention.name]
-        self.precisions = [] if embedder.int8_limit else list(PRECISIONS)
+        self.precisions = [] if embedder.is_int8 else list(PRECISIONS)
         head, ending = self._around(spec.chat_template)
         template = PromptTemplate.parse(get_pooling(spec.pooling).template)
         prompts = {"query": spec.query_prompt, "document": spec.document_prompt}

@@ -46,8 +46,9 @@ def load_functions() -> ctypes.CDLL:
     ------
     UnavailableError : it was not compiled, is another version's, or cannot be loaded.
     """
-    level = torch.backends.cpu.get_cpu_capability()
-    library = FOLDER / f"libfused-{level}.so"
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        raise UnavailableError("the C functions are for CPUs with AVX-512")
+    library = FOLDER / "libfused.so"
     sources = [(FOLDER / name).read_bytes() for name in SOURCES]
     try:
         loaded = ctypes.CDLL(str(library))

@@ -1,4 +1,4 @@
-"""Linear layers in 8-bit integers, for CPUs that multiply them exactly and sooner than floats."""
+"""Linear layers in 8-bit integers, for CPUs with instructions for them."""
 
 from __future__ import annotations
 
@@ -13,44 +13,31 @@ from embedder.engine.hadamard import block_of, hadamard
 
 __all__ = [
     "Int8Linear",
+    "cpu_has_vnni",
     "join_linears",
     "quantize_linears",
     "rotate_outputs",
-    "weight_limit",
 ]
 
-_LARGEST = 127
+_LARGEST = 127.0
 
 
-@cache
-def weight_limit() -> int | None:
-    """Return the largest whole number that a weight is rounded to; None where int8 is no gain.
+def cpu_has_vnni() -> bool:
+    """Whether torch multiplies int8 vectors by this CPU's own instructions (AVX512-VNNI).
 
-    127 on CPUs with VNNI. Others with AVX2 sum the products of two neighbours in 16 bits, which
-    weights of up to 127 overflow; up to 63 never do, which is how such a CPU is told. Up to 80
-    takes two such weights beside two of the largest inputs, and errs less than the steps of 63
-    would: smollm2-135m has cosines of 0.9986 to float32 on average, against 0.9978 with 63 and
-    0.9933 with 127.
+    On others ``torch._int_mm`` is a plain loop, a hundred times slower.
     """
-    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-        return None
-    return next(
-        (limit for largest, limit in ((_LARGEST, _LARGEST), (63, 80)) if _is_exact(largest)), None
-    )
-
-
-def _is_exact(largest: int) -> bool:
-    """Whether products of int8 rows are right with weights of this size, all signs alike."""
-    rows, weights = (torch.full((64, 256), each, dtype=torch.int8) for each in (_LARGEST, largest))
-    rows[1::2], weights[1::2] = -_LARGEST, -largest
-    return torch.equal(torch._int_mm(rows, weights.T).long(), rows.long() @ weights.long().T)
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is None:  # torch before 2.9
+        return bool(torch.cpu._is_vnni_supported())
+    return bool(capabilities().get("avx512_vnni"))
 
 
 class Int8Linear(nn.Module):
     """A linear layer with int8 weights, one scale per output, and inputs rounded per token.
 
-    Both are rounded to whole numbers symmetric around 0, inputs to -127 to 127; products are summed
-    in int32. Returns float32; bias is added in float32.
+    Both are rounded to the nearest of -127 to 127, symmetric around 0; products are summed in
+    int32. Returns float32; bias is added in float32.
 
     A few of a token's inputs are often 20 times as large as the rest, which would then be rounded
     to a few steps. Multiplied by a Hadamard matrix, in blocks of up to 64 inputs, the large ones
@@ -81,16 +68,15 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", bias)
 
     @classmethod
-    def of(cls, linear: nn.Linear, limit: int = _LARGEST, rotated: int | None = None) -> Int8Linear:
+    def of(cls, linear: nn.Linear, rotated: int | None = None) -> Int8Linear:
         """Return the int8 layer that replaces this one, whose weights are not kept.
 
-        Weights are rounded to ``limit`` at most; ``rotated`` is the size of the blocks in which
-        inputs come rotated already.
+        ``rotated`` is the size of the blocks in which inputs come rotated already.
         """
         rotation = _hadamard(rotated or block_of(linear.in_features))
         bias = None if linear.bias is None else linear.bias.detach().float()
         with torch.no_grad():
-            weight, scale = _rotate_and_round(linear.weight.float(), rotation, limit)
+            weight, scale = _rotate_and_round(linear.weight.float(), rotation)
         rotation = rotation if rotated is None else _hadamard(1)
         return cls(weight, scale.T, bias, rotation)
 
@@ -106,13 +92,11 @@ class Int8Linear(nn.Module):
 
 def quantize_linears(
     layers: Iterable[nn.Module],
-    limit: int = _LARGEST,
     rotated: Mapping[nn.Linear, int] = MappingProxyType({}),
 ) -> int:
     """Replace all linear layers inside of these by Int8Linear; return how many there were.
 
-    Weights are rounded to ``limit`` at most. ``rotated`` are the layers whose inputs come rotated
-    already, each with the size of the blocks.
+    ``rotated`` are those whose inputs come rotated already, each with the size of the blocks.
     """
     found = [
         (parent, name, child)
@@ -122,7 +106,7 @@ def quantize_linears(
         if type(child) is nn.Linear
     ]
     for parent, name, child in found:
-        setattr(parent, name, Int8Linear.of(child, limit, rotated.get(child)))
+        setattr(parent, name, Int8Linear.of(child, rotated.get(child)))
     return len(found)
 
 
@@ -159,17 +143,15 @@ def _hadamard(size: int) -> Tensor:
     return torch.from_numpy(hadamard(size))
 
 
-def _rotate_and_round(
-    rows: Tensor, rotation: Tensor, largest: int = _LARGEST
-) -> tuple[Tensor, Tensor]:
+def _rotate_and_round(rows: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
     """Return (N, in) rounded as by ``_round_rows``, each block times the matrix first."""
     if len(rotation) > 1:
         rows = (rows.reshape(-1, len(rotation)) @ rotation).view(rows.shape)
-    return _round_rows(rows, largest)
+    return _round_rows(rows)
 
 
-def _round_rows(values: Tensor, largest: int) -> tuple[Tensor, Tensor]:
+def _round_rows(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return (N, in) as int8, and the scale of each row, (N, 1) float32."""
     values = values.float()  # autocast may have made bfloat16 of them, which rounds 127 up to 128
-    scale = values.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12).div_(largest)
+    scale = values.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12).div_(_LARGEST)
     return values.mul(scale.reciprocal()).round_().to(torch.int8), scale

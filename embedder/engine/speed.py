@@ -10,7 +10,7 @@ from torch import nn
 from embedder.engine.backbone import Backbone
 from embedder.engine.fused import FusedLayer, UnavailableError, can_be_fused, load_functions
 from embedder.engine.hadamard import block_of
-from embedder.engine.int8 import Int8Linear, quantize_linears, rotate_outputs, weight_limit
+from embedder.engine.int8 import Int8Linear, cpu_has_vnni, quantize_linears, rotate_outputs
 from embedder.engine.packing import PackedBatch, attending_to, packed_states
 from embedder.engine.probe import random_rows
 from embedder.models.lora import has_adapter
@@ -27,27 +27,25 @@ Values near the middle of two steps are rounded the other way.
 _LENGTHS = (19, 7, 1)
 
 
-def quantize_backbone(backbone: Backbone, notify: Notify) -> int | None:
-    """Make the decoder's linear layers int8 where that is a gain; return the largest weight.
+def quantize_backbone(backbone: Backbone, notify: Notify) -> bool:
+    """Make the decoder's linear layers int8 where that is a gain; return whether it was done.
 
-    None, and one line says why, where it was not done. The choice follows from the hardware and
-    the model alone, never from a stopwatch, since it changes vectors: the same machine must choose
-    the same again.
+    One line says why where it was not. The choice follows from the hardware and the model alone,
+    never from a stopwatch, since it changes vectors: the same machine must choose the same again.
     """
     if any(isinstance(module, Int8Linear) for module in backbone.modules()):
-        return weight_limit()  # done for another model on this base
+        return True  # done for another model on this base
     reason = _why_not(backbone)
     if reason is None:
-        blocks, limit = backbone.blocks(), weight_limit()
-        assert limit is not None
+        blocks = backbone.blocks()
         fuses = all(map(can_be_fused, blocks))
         rotated = dict(map(_rotate_values, blocks)) if fuses else {}
-        if quantize_linears(blocks, limit, rotated):
+        if quantize_linears(blocks, rotated):
             if fuses:
                 _fuse(backbone, notify)
-            return limit
+            return True
     notify(f"speed fast: {reason or 'the model has no layers for int8'}; computing in float32.")
-    return None
+    return False
 
 
 def _rotate_values(block: Any) -> tuple[nn.Linear, int]:
@@ -111,15 +109,13 @@ def describe_speeds(device: torch.device) -> tuple[str, str]:
     exact = "float32, packed" if device.type == "cpu" else "packed"
     if device.type != "cpu":
         return exact, "as exact (int8 is for CPUs)"
-    limit = weight_limit()
-    if limit is None:
-        return exact, "as exact (int8 needs AVX2)"
-    weights = "int8" if limit == 127 else f"int8 with weights up to {limit} (no VNNI here)"
+    if not cpu_has_vnni():
+        return exact, "as exact (int8 needs AVX512-VNNI)"
     try:
         load_functions()
     except UnavailableError as error:
-        return exact, f"{weights}, layers not fused ({error})"
-    return exact, f"{weights}, fused layers"
+        return exact, f"int8, layers not fused ({error})"
+    return exact, "int8, fused layers"
 
 
 def _why_not(backbone: Backbone) -> str | None:
@@ -128,8 +124,8 @@ def _why_not(backbone: Backbone) -> str | None:
         return f"int8 is for CPUs, and the model is on {weights.device.type}"
     if weights.dtype != torch.float32:
         return f"int8 layers take float32, and the model is in {weights.dtype}"
-    if weight_limit() is None:
-        return "int8 needs a CPU with AVX2, which this one lacks"
+    if not cpu_has_vnni():
+        return "int8 needs a CPU with AVX512-VNNI, which this one lacks (there int8 is slower)"
     if has_adapter(backbone):
         return "int8 layers cannot be under LoRA; load the model with merge=True"
     return None

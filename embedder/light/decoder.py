@@ -91,7 +91,7 @@ class FolderTensors(Mapping[str, Array]):
         return len(self._places)
 
 
-_LARGEST = 127
+_LARGEST = np.float32(127)
 _SMALLEST = np.float32(1e-12)
 
 
@@ -136,15 +136,11 @@ class Int8Linears:
     Parameters
     ----------
     head_width : of one attention head.
-    limit : the largest weight.
     """
 
-    def __init__(
-        self, weights: Mapping[str, Array], lora: LowRank, head_width: int, limit: int
-    ) -> None:
+    def __init__(self, weights: Mapping[str, Array], lora: LowRank, head_width: int) -> None:
         self._weights = weights
         self._lora = lora
-        self._limit = limit
         self._head_block = block_of(head_width)
         self._rounded: dict[str, tuple[Array, Array]] = {}
 
@@ -170,7 +166,7 @@ class Int8Linears:
         if name.endswith("v_proj"):
             weights = _rotate_blocks(weights.T, self._head_block).T
         block = self._head_block if name.endswith("o_proj") else block_of(weights.shape[1])
-        return _round_rows(_rotate_blocks(weights, block), self._limit)
+        return _round_rows(_rotate_blocks(weights, block))
 
 
 def _add_bias(out: Array, weights: Mapping[str, Array], name: str) -> Array:
@@ -185,9 +181,9 @@ def _rotate_blocks(rows: Array, block: int) -> Array:
     return rotated
 
 
-def _round_rows(rows: Array, largest: int = _LARGEST) -> tuple[Array, Array]:
-    """Return (N, in) as whole numbers up to the largest, and the scale of each row, (N, 1)."""
-    scales = np.maximum(np.abs(rows).max(axis=1, keepdims=True), _SMALLEST) / np.float32(largest)
+def _round_rows(rows: Array) -> tuple[Array, Array]:
+    """Return (N, in) as whole numbers up to 127, and the scale of each row, (N, 1)."""
+    scales = np.maximum(np.abs(rows).max(axis=1, keepdims=True), _SMALLEST) / _LARGEST
     return np.rint(rows * (1 / scales)), scales
 
 

@@ -123,11 +123,11 @@ class LightEncoder:
         return _to_length_1(vector) if self._spec["normalize"] else vector
 
 
-def load_light_encoder(model: str, *, int8_limit: int | None = None) -> LightEncoder | None:
+def load_light_encoder(model: str, *, is_int8: bool = False) -> LightEncoder | None:
     """Return the encoder of a saved model, None where torch is needed or something is wrong.
 
-    ``Embedder.load`` then says what is wrong. With ``int8_limit`` linear layers compute
-    as those of speed "fast" do with weights of this size, on any CPU.
+    ``Embedder.load`` then says what is wrong. With ``is_int8`` linear layers compute
+    as those of speed "fast" do on CPUs with VNNI, on any CPU.
 
     Raises
     ------
@@ -137,12 +137,12 @@ def load_light_encoder(model: str, *, int8_limit: int | None = None) -> LightEnc
     if found is None:
         return None
     try:
-        return _load(found, int8_limit)
+        return _load(found, is_int8)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _load(found: SavedName, int8_limit: int | None) -> LightEncoder | None:
+def _load(found: SavedName, is_int8: bool) -> LightEncoder | None:
     manifest = json.loads((found.folder / MANIFEST_NAME).read_text(encoding="utf-8"))
     files, base = manifest["files"], manifest["base"]
     spec = {**manifest["spec"], **found.options}
@@ -172,9 +172,7 @@ def _load(found: SavedName, int8_limit: int | None) -> LightEncoder | None:
         whitening = (tensors["mean"], tensors["matrix"])
     weights = FolderTensors(folder)
     linears = (
-        Int8Linears(weights, lora, shape.head_width, int8_limit)
-        if int8_limit
-        else FloatLinears(weights, lora)
+        Int8Linears(weights, lora, shape.head_width) if is_int8 else FloatLinears(weights, lora)
     )
     return LightEncoder(
         spec,
@@ -184,7 +182,7 @@ def _load(found: SavedName, int8_limit: int | None) -> LightEncoder | None:
             weights=manifest["whole_sha256"] or base["identity"],
             dimension=dimension,
             trained_sha256=join_sha256(files),
-            int8_limit=int8_limit,
+            is_int8=is_int8,
         ),
         LightDecoder(shape, weights, linears, causal=_CAUSAL[spec["attention"]]),
         TextTokenizer(

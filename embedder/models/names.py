@@ -357,7 +357,7 @@ def describe_model(
     weights: str,
     dimension: int,
     trained_sha256: str | None,
-    int8_limit: int | None = None,
+    is_int8: bool = False,
 ) -> Fingerprint:
     """Return the fingerprint of a model.
 
@@ -366,12 +366,11 @@ def describe_model(
     spec : of the model, as ``spec_to_json`` gives it.
     weights : identifies the base's weights.
     trained_sha256 : identifies those that were trained beside them, if any.
-    int8_limit : the largest weight where linear layers compute in int8; else None.
+    is_int8 : whether linear layers compute in int8.
     """
     trained = {"trained_weights": trained_sha256} if trained_sha256 else {}
-    if int8_limit:  # "turned" means rotated, and is kept for indexes that have it
-        known = "int8 turned"
-        trained["linear_layers"] = known if int8_limit == 127 else f"{known}, up to {int8_limit}"
+    if is_int8:
+        trained["linear_layers"] = "int8 turned"  # kept for indexes that have it; it means rotated
     # Only where they differ: models and indexes of before they existed keep their fingerprints.
     newer = {name: spec[name] for name, usual in _NEWER.items() if spec.get(name, usual) != usual}
     if head := spec.get("head"):

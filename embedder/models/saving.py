@@ -108,7 +108,7 @@ def save_model(
         loaded with speed "fast" and computes in int8.
     StorageError : the disk is full or not writable; nothing is left behind.
     """
-    if embedder.int8_limit:
+    if embedder.is_int8:
         raise UsageError("The model computes in int8; load it with speed='exact' to save it.")
     backbone, spec = embedder.backbone, embedder.spec
     path = None if spec.base in BASES else find_path(spec.base)

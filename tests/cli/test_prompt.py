@@ -27,7 +27,7 @@ def load(model, *rest, **options):
     return WordEncoder(model or "fake")
 
 embedder.loading.load_encoder = load
-embedder.light.load_light_encoder = lambda model, *, int8_limit: None
+embedder.light.load_light_encoder = lambda model, *, is_int8: None
 from cli.app import main
 main()
 """

@@ -204,9 +204,9 @@ def light(monkeypatch, loaded):
 
     asked = []
 
-    def load(model, *, int8_limit):
-        asked.append((model, "int8") if int8_limit else model)
-        return load_encoder(model, None, "fast" if int8_limit else "exact")
+    def load(model, *, is_int8):
+        asked.append((model, "int8") if is_int8 else model)
+        return load_encoder(model, None, "fast" if is_int8 else "exact")
 
     monkeypatch.setattr("embedder.light.load_light_encoder", load)
     return asked

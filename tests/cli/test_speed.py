@@ -95,18 +95,18 @@ def tiny_base(tmp_path):
     return tmp_path / "tiny"
 
 
-@pytest.mark.parametrize("limit", [None, 127])
+@pytest.mark.parametrize("has_vnni", [False, True])
 def test_a_real_model_computes_in_int8_or_says_on_stderr_why_not(
-    limit, tmp_path, monkeypatch, capsys, tiny_base
+    has_vnni, tmp_path, monkeypatch, capsys, tiny_base
 ):
     from cli.models import load_encoder
 
-    monkeypatch.setattr("embedder.engine.speed.weight_limit", lambda: limit)
+    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
     encoder = load_encoder(f"{tiny_base}:mean+causal", "cpu", "fast")
-    assert loading.int8_limit(encoder.fingerprint) == limit
+    assert loading.is_int8(encoder.fingerprint) == has_vnni
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.count("speed fast: int8 needs a CPU with AVX2") == (not limit)
+    assert printed.err.count("speed fast: int8 needs a CPU with AVX512-VNNI") == (not has_vnni)
 
 
 @pytest.mark.parametrize("command", ["add", "update"])

@@ -119,16 +119,13 @@ def test_weights_saved_in_bfloat16_are_read(saved, trained, tmp_path):
 
 @pytest.mark.parametrize(("pooling", "attention"), LIGHT)
 @pytest.mark.parametrize("lora", [{}, {"lora": None}])
-@pytest.mark.parametrize("limit", [127, 80])
-def test_int8_vectors_are_those_of_the_embedder(
-    saved, pooling, attention, lora, limit, monkeypatch
-):
+def test_int8_vectors_are_those_of_the_embedder(saved, pooling, attention, lora, monkeypatch):
     """Near to a rounding step; the float vectors are further away."""
-    monkeypatch.setattr("embedder.engine.speed.weight_limit", lambda: limit)
+    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: True)
     name = str(saved(pooling, attention, pooling_options=PoolingOptions(whiten=True), **lora))
-    light = load_light_encoder(name, int8_limit=limit)
+    light = load_light_encoder(name, is_int8=True)
     fast = Embedder.load(name, device="cpu", speed="fast")
-    assert fast.int8_limit == limit
+    assert fast.is_int8
     assert light.fingerprint == fast.fingerprint != load_light_encoder(name).fingerprint
     found, expected = light.encode_documents(TEXTS), fast.encode_documents(TEXTS)
     apart = np.abs(load_light_encoder(name).encode_documents(TEXTS) - expected).max()
@@ -138,7 +135,7 @@ def test_int8_vectors_are_those_of_the_embedder(
 def test_int8_layers_worked_by_hand():
     """Rows 4, 2 and 1, 1 become 6, 2 and 2, 0 over the root of 2: 127, 42 and 127, 0 steps."""
     linears = Int8Linears(
-        {"up.weight": np.array([[4, 2]], np.float32)}, LowRank({}, 1.0), head_width=2, limit=127
+        {"up.weight": np.array([[4, 2]], np.float32)}, LowRank({}, 1.0), head_width=2
     )
     found = linears(np.array([[1, 1], [0, 0]], np.float32), "up")
     expected = 127 * 127 * (6 / 127) * (2 / 127) / 2

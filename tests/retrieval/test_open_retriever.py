@@ -45,7 +45,7 @@ def test_an_index_that_is_open_is_used_as_it_is(folder, loaded):
 
 def test_one_text_needs_no_whole_model_where_there_is_a_light_one(folder, loaded, monkeypatch):
     light = fakes.HashingEncoder(model="made-it")
-    monkeypatch.setattr("embedder.light.load_light_encoder", lambda model, int8_limit: light)
+    monkeypatch.setattr("embedder.light.load_light_encoder", lambda model, is_int8: light)
     assert Retriever.open(folder, one_text=True).encoder is light
     assert Retriever.open(folder, one_text=True, device="cuda").encoder is not light
     assert Retriever.open(folder).encoder is not light

@@ -158,7 +158,7 @@ def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, E
         "millpond padded": padded.encode_documents,
         "millpond exact (packed)": packed.encode_documents,
     }
-    if fast.int8_limit:
+    if fast.is_int8:
         encoders["millpond fast (int8)"] = fast.encode_documents
     longest = packed.spec.max_tokens
     plain = load_sentence_transformer(folder, longest)

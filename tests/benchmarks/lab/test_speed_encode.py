@@ -279,12 +279,12 @@ def test_texts_are_documents_and_sentences_the_same_each_time(data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limit", [None, 127])
+@pytest.mark.parametrize("has_vnni", [False, True])
 def test_the_command_prints_a_table_of_all_contestants(
-    base_folder, data, capsys, monkeypatch, limit
+    base_folder, data, capsys, monkeypatch, has_vnni
 ):
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
-    monkeypatch.setattr("embedder.engine.speed.weight_limit", lambda: limit)
+    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
     model = f"{base_folder['llama']}:mean+causal,max_tokens=24"
     options = ["--model", model, "--texts", "6", "--documents-share", "0.5", "--rounds", "2"]
     assert encode.main([str(data), *options]) == 0
@@ -296,7 +296,7 @@ def test_the_command_prints_a_table_of_all_contestants(
     assert [row[0] for row in table[2:]] == [
         "millpond padded",
         "millpond exact (packed)",
-        *(["millpond fast (int8)"] if limit else []),
+        *(["millpond fast (int8)"] if has_vnni else []),
         "sentence-transformers, batches of 32",
         *([encode.OPENVINO] if has_openvino() else []),
         "naive, batches of 32",

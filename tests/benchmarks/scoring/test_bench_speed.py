@@ -20,10 +20,10 @@ def data(tmp_path):
 
 @pytest.fixture
 def bench(data, tmp_path, monkeypatch):
-    """Run models on all tasks, where weights are int8 up to ``limit``; return results and lines."""
+    """Run models on all tasks, on a machine with VNNI or without; return results and lines."""
 
-    def run(models, *, speed, limit=127, out="out"):
-        monkeypatch.setattr("embedder.engine.speed.weight_limit", lambda: limit)
+    def run(models, *, speed, has_vnni=True, out="out"):
+        monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
         lines = []
         config = BenchConfig(
             models=models, tasks=[str(data)], out=tmp_path / out, device="cpu", speed=speed
@@ -54,12 +54,12 @@ def test_exact_and_fast_are_two_models_and_each_is_scored_once(bench, tiny_base)
     assert [one.metrics for one in again] == [one.metrics for one in exact]
 
 
-def test_without_int8_fast_reads_the_exact_scores_and_says_why(bench, tiny_base):
+def test_without_vnni_fast_reads_the_exact_scores_and_says_why(bench, tiny_base):
     name = f"{tiny_base}:mean+causal"
     exact, _ = bench([name], speed="exact")
-    fast, lines = bench([name], speed="fast", limit=None)
+    fast, lines = bench([name], speed="fast", has_vnni=False)
     assert (fast, scored(lines)) == (exact, 0)
-    assert sum("needs a CPU with AVX2" in line for line in lines) == 1
+    assert sum("needs a CPU with AVX512-VNNI" in line for line in lines) == 1
 
 
 def test_models_that_share_int8_layers_share_a_pass_and_say_so(bench, tiny_base):

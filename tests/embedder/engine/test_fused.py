@@ -71,7 +71,7 @@ def unfuse(backbone):
 
 @pytest.fixture(autouse=True)
 def wide_weights(monkeypatch):
-    monkeypatch.setattr("embedder.engine.speed.weight_limit", lambda: 127)
+    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_failure_of_the_functions_leaves_the_blocks(monkeypatch):
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
 def test_every_variant_has_the_vectors_of_its_blocks(base_folder, architecture, pooling, attention):
     embedder = load(base_folder[architecture], pooling, attention, speed="fast")
-    assert (embedder.int8_limit, kinds(embedder.backbone)) == (127, {FusedLayer})
+    assert (embedder.is_int8, kinds(embedder.backbone)) == (True, {FusedLayer})
     found = embedder.encode_documents(TEXTS)
     unfuse(embedder.backbone)
     np.testing.assert_allclose(found, embedder.encode_documents(TEXTS), atol=2e-2)
@@ -174,7 +174,7 @@ def test_other_layers_are_int8_and_not_fused(base_folder):
     assert (FusedLayer in kinds(backbone), notes) == (False, [])
     assert any(isinstance(module, Int8Linear) for module in backbone.modules())
     gemma = load(base_folder["gemma3"], speed="fast")
-    assert gemma.int8_limit == 127
+    assert gemma.is_int8
     assert FusedLayer not in kinds(gemma.backbone)
 
 

@@ -20,14 +20,14 @@ ON_LINUX = (sys.platform, platform.machine()) == ("linux", "x86_64")
 
 
 @pytest.fixture(scope="module")
-def compile_libraries():
+def compile_library():
     pytest.importorskip("hatchling", reason="hatchling is not installed")
     sys.path.insert(0, str(ENGINE.parents[1]))
     try:
-        from hatch_build import compile_libraries
+        from hatch_build import compile_library
     finally:
         sys.path.pop(0)
-    return compile_libraries
+    return compile_library
 
 
 @pytest.fixture
@@ -45,9 +45,8 @@ def load_anew():
 
 
 @pytest.mark.usefixtures("functions")
-def test_what_is_compiled_has_every_function_with_its_arguments(sources, compile_libraries):
-    found = compile_libraries(sources)
-    assert [path.name for path in found] == ["libfused-AVX2.so", "libfused-AVX512.so"]
+def test_what_is_compiled_has_every_function_with_its_arguments(sources, compile_library):
+    assert compile_library(sources) == sources / "libfused.so"
     loaded = load_anew()
     header = (sources / "fused.h").read_text()
     names = [line.split("(")[0].split()[-1] for line in header.splitlines() if "void mill" in line]
@@ -59,28 +58,28 @@ def test_what_is_compiled_has_every_function_with_its_arguments(sources, compile
 
 @pytest.mark.usefixtures("functions")
 @pytest.mark.parametrize("compiler", ["gcc-9", "gcc-11", "gcc", "clang"])
-def test_it_compiles_without_a_warning(sources, compile_libraries, monkeypatch, compiler):
+def test_it_compiles_without_a_warning(sources, compile_library, monkeypatch, compiler):
     if shutil.which(compiler) is None:
         pytest.skip(f"there is no {compiler} here")
     monkeypatch.setenv("CC", f"{compiler} -Wall -Wextra -Werror")
-    compile_libraries(sources)
+    compile_library(sources)
     load_anew()
 
 
 @pytest.mark.usefixtures("functions")
-def test_a_library_of_other_sources_is_not_loaded(sources, compile_libraries):
-    compile_libraries(sources)
+def test_a_library_of_other_sources_is_not_loaded(sources, compile_library):
+    compile_library(sources)
     (sources / "rows.h").write_text((ENGINE / "rows.h").read_text() + "\n")
     with pytest.raises(UnavailableError, match="of another version; install millpond again"):
         load_anew()
 
 
+@pytest.mark.usefixtures("functions")
 def test_a_library_that_is_missing_or_damaged_is_named(sources):
     with pytest.raises(UnavailableError, match="millpond was installed without a C compiler"):
         load_anew()
-    name = f"libfused-{torch.backends.cpu.get_cpu_capability()}.so"
-    (sources / name).write_bytes(b"no library")
-    with pytest.raises(UnavailableError, match=rf"{name} cannot be loaded: .*"):
+    (sources / "libfused.so").write_bytes(b"no library")
+    with pytest.raises(UnavailableError, match=r"libfused.so cannot be loaded: .*"):
         load_anew()
 
 
@@ -92,21 +91,27 @@ def test_a_library_that_is_missing_or_damaged_is_named(sources):
     ],
 )
 def test_without_a_compiler_nothing_is_made(
-    sources, compile_libraries, monkeypatch, compiler, message
+    sources, compile_library, monkeypatch, compiler, message
 ):
     if not ON_LINUX:
         pytest.skip("tells of the platform first")
     monkeypatch.setenv("CC", compiler)
     with pytest.raises((ValueError, OSError), match=message):
-        compile_libraries(sources)
+        compile_library(sources)
     assert sorted(path.name for path in sources.iterdir()) == sorted(SOURCES)
 
 
-def test_other_platforms(sources, compile_libraries, monkeypatch):
+def test_other_platforms(sources, compile_library, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     monkeypatch.setattr(sys, "platform", "linux")
     with pytest.raises(ValueError, match="for Linux on x86-64, not linux on aarch64"):
-        compile_libraries(sources)
+        compile_library(sources)
+
+
+def test_other_cpus_are_told(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    with pytest.raises(UnavailableError, match="for CPUs with AVX-512"):
+        load_anew()
 
 
 def test_without_the_library_layers_are_int8_and_one_line_says_why(base_folder, monkeypatch):
@@ -114,11 +119,11 @@ def test_without_the_library_layers_are_int8_and_one_line_says_why(base_folder, 
         raise UnavailableError("millpond was installed without a C compiler")
 
     monkeypatch.setattr("embedder.engine.speed.load_functions", load)
-    monkeypatch.setattr("embedder.engine.speed.weight_limit", lambda: 127)
+    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: True)
     notes = []
     spec = VariantSpec(base=str(base_folder["llama"]), pooling="mean", attention="causal")
     embedder = Embedder.from_spec(spec, device="cpu", speed="fast", notify=notes.append)
-    assert embedder.int8_limit == 127
+    assert embedder.is_int8
     assert not any(isinstance(block, FusedLayer) for block in embedder.backbone.blocks())
     assert notes == [
         "speed fast: millpond was installed without a C compiler; so layers are not fused, which "
@@ -145,23 +150,19 @@ def test_no_second_openmp_library_is_loaded():
 
 
 @pytest.mark.parametrize(
-    ("device", "limit", "error", "expected"),
+    ("device", "has_vnni", "error", "expected"),
     [
-        ("cuda", 127, None, ("packed", "as exact (int8 is for CPUs)")),
-        ("cpu", None, None, ("float32, packed", "as exact (int8 needs AVX2)")),
-        ("cpu", 127, None, ("float32, packed", "int8, fused layers")),
-        (
-            *("cpu", 80, None),
-            ("float32, packed", "int8 with weights up to 80 (no VNNI here), fused layers"),
-        ),
-        ("cpu", 127, "no library", ("float32, packed", "int8, layers not fused (no library)")),
+        ("cuda", True, None, ("packed", "as exact (int8 is for CPUs)")),
+        ("cpu", False, None, ("float32, packed", "as exact (int8 needs AVX512-VNNI)")),
+        ("cpu", True, None, ("float32, packed", "int8, fused layers")),
+        ("cpu", True, "no library", ("float32, packed", "int8, layers not fused (no library)")),
     ],
 )
-def test_what_the_speeds_do_on_a_machine(monkeypatch, device, limit, error, expected):
+def test_what_the_speeds_do_on_a_machine(monkeypatch, device, has_vnni, error, expected):
     def load():
         if error is not None:
             raise UnavailableError(error)
 
-    monkeypatch.setattr("embedder.engine.speed.weight_limit", lambda: limit)
+    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
     monkeypatch.setattr("embedder.engine.speed.load_functions", load)
     assert describe_speeds(torch.device(device)) == expected
