@@ -16,6 +16,7 @@ from benchmarks.lab.speed import encode
 from benchmarks.lab.speed.baselines import (
     NaiveEncoder,
     OpenVinoEncoder,
+    has_onnx,
     has_openvino,
     load_sentence_transformer,
     write_plain_base,
@@ -298,6 +299,7 @@ def test_the_command_prints_a_table_of_all_contestants(
         "millpond exact (packed)",
         *(["millpond fast (int8)"] if has_vnni else []),
         "sentence-transformers, batches of 32",
+        *([encode.ONNX] if has_onnx() else []),
         *([encode.OPENVINO] if has_openvino() else []),
         "naive, batches of 32",
         "naive, batches of 64",
