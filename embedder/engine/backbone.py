@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -158,8 +159,12 @@ class Backbone(nn.Module):
         summary: Callable[[Tensor], Tensor],
         layers: Collection[int],
     ) -> States:
-        """Return the states that ``run`` gives, and summaries of layers on the way."""
+        """Return the states that ``run`` gives, and summaries of layers on the way.
+
+        A hook sees what any thread computes meanwhile; those of others are theirs.
+        """
         kept: dict[int, Tensor] = {}
+        own = threading.get_ident()
 
         def reduce(states: Tensor) -> Tensor:
             with torch.autocast(states.device.type, enabled=False):  # a mean in bf16 loses digits
@@ -167,6 +172,8 @@ class Backbone(nn.Module):
 
         def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                if threading.get_ident() != own:
+                    return
                 kept[layer] = reduce(output[0] if isinstance(output, tuple) else output)
 
             return hook

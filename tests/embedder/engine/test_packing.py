@@ -220,6 +220,30 @@ def test_a_base_attends_packed_only_where_its_thread_runs_a_packed_batch():
         packed_attention(None, states, states, states)
 
 
+def test_a_thread_reads_the_layers_of_its_own_texts():
+    """Hooks on the layers are called for the texts of other threads, too."""
+    backbone = Backbone(tiny_llama(), None, get_attention("causal"), "id", "tiny")
+    batches = [PackedBatch.of([[5, 6, 7, 8], [9, 3]], CPU), PackedBatch.of([[4], [2, 11]], CPU)]
+    with torch.inference_mode():
+        expected = [backbone.read_packed(batch, [1, 2]).stack([1, 2]) for batch in batches]
+    both, found = threading.Barrier(2), [[], []]
+
+    def read(number):
+        with torch.inference_mode():
+            both.wait()
+            for _ in range(30):
+                found[number].append(backbone.read_packed(batches[number], [1, 2]).stack([1, 2]))
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for states, right in zip(found, expected, strict=True):
+        assert len(states) == 30
+        assert all(torch.allclose(one, right, atol=1e-6) for one in states)
+
+
 def test_packed_attention_sees_its_own_text_only_worked_by_hand():
     """Queries of 0 weigh all keys alike, so each token gets the mean of the values it sees.
 
