@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -23,6 +24,9 @@ __all__ = ["Named", "describe_lacking", "kept_weight", "modes_of", "search_named
 
 Named: TypeAlias = Sequence[tuple[str, Snapshot]]
 """Indexes with the names that their hits carry; "" where there is one."""
+
+Search: TypeAlias = Callable[[int], list[list[Hit]]]
+"""Finds so many hits per query."""
 
 
 def modes_of(snapshots: Sequence[Snapshot]) -> tuple[Mode, ...]:
@@ -62,32 +66,64 @@ def search_named(
     texts: Sequence[str] | None = None,
     folders: Sequence[Path],
 ) -> list[list[Hit]]:
-    """Return at most k hits per query; see ``_search_named``.
+    """Return at most k hits per query from all of the indexes, merged by score.
 
-    Where they are to be distinct, more are asked for until k are left, or there are no more.
+    Parameters
+    ----------
+    named : one index or several of one fingerprint, each with the name that its hits carry.
+    encode : turns texts into vectors, where texts arrive and the mode needs vectors.
+    folders : where the indexes are, as a message names them.
+    queries, with_text, where, texts : as in ``Index.search``.
+
+    Raises
+    ------
+    VectorError, UsageError, UnknownNameError, StorageError : as ``Index.search``.
     """
-    encoded: list[Vectors] = []
+    if k < 1:
+        raise UsageError(f"k is {k}; it must be 1 or more.")
+    asked = _as_texts(queries)
+    words = texts if asked is None else asked
+    chosen = _choose(named, blend, words is not None, folders)
+    search: Search
+    if chosen.mode == DENSE:
+        vectors = queries if asked is None else encode(asked)
+        search = partial(_search_dense, named, vectors, with_text, where)
+    elif words is None:
+        raise UsageError(f"Mode {chosen.mode} looks for words, and no text arrived: pass texts.")
+    elif chosen.mode == LEXICAL:
+        search = partial(lexical_search, _select(named, where), words, with_text=with_text)
+    else:
+        vectors = queries if asked is None else encode(asked)
+        checked = check_vectors(vectors, named[0][1].manifest.dimension, source="queries")
+        if len(checked) != len(words):
+            raise UsageError(
+                f"{len(checked)} vectors and {len(words)} texts arrived; expected equal."
+            )
+        parts = _select(named, where)
+        if not len(checked):
+            return []
+        ready = np.ascontiguousarray(checked)
+        search = partial(hybrid_search, parts, ready, words, blend=chosen, with_text=with_text)
+    return _search_distinct(named, search, k) if blend.distinct else search(k)
 
-    def encode_once(asked: Sequence[str]) -> Vectors:
-        if not encoded:
-            encoded.append(encode(asked))
-        return encoded[0]
 
+def _choose(named: Named, blend: Blend, has_words: bool, folders: Sequence[Path]) -> Blend:
+    """Return how these indexes are searched."""
+    if blend.mode is None and not has_words:
+        if blend.weight is None:  # nothing is left to be chosen
+            return Blend(DENSE)
+        blend = replace(blend, mode=DENSE)
+    snapshots = [snapshot for _, snapshot in named]
+    label = " and ".join(name for name, _ in named) or str(folders[0])
+    lacking = describe_lacking(zip(folders, snapshots, strict=True))
+    return blend.choose(modes_of(snapshots), kept_weight(snapshots), label, lacking)
+
+
+def _search_distinct(named: Named, search: Search, k: int) -> list[list[Hit]]:
+    """Return k hits per query that are not alike; more are asked for until so many are left."""
     wanted = k
     while True:
-        found = _search_named(
-            named,
-            queries,
-            wanted,
-            blend,
-            encode=encode_once,
-            with_text=with_text,
-            where=where,
-            texts=texts,
-            folders=folders,
-        )
-        if not blend.distinct:
-            return found
+        found = search(wanted)
         kept = [_first_of_alike(named, hits) for hits in found]
         if all(
             len(some) >= k or len(every) < wanted for some, every in zip(kept, found, strict=True)
@@ -108,61 +144,6 @@ def _first_of_alike(named: Named, hits: Sequence[Hit]) -> list[Hit]:
     for place, hit in enumerate(hits):
         vectors[place] = snapshots[hit.index].stored.rows(np.array([hit.row], np.int64))[0]
     return [hits[place] for place in first_of_alike(vectors)]
-
-
-def _search_named(
-    named: Named,
-    queries: Vectors | Sequence[str],
-    k: int,
-    blend: Blend,
-    *,
-    encode: Callable[[Sequence[str]], Vectors],
-    with_text: bool = True,
-    where: Where = None,
-    texts: Sequence[str] | None = None,
-    folders: Sequence[Path],
-) -> list[list[Hit]]:
-    """Return at most k hits per query from all of the indexes, merged by score.
-
-    Parameters
-    ----------
-    named : one index or several of one fingerprint, each with the name that its hits carry.
-    encode : turns texts into vectors, where texts arrive and the mode needs vectors.
-    folders : where the indexes are, as a message names them.
-    queries, with_text, where, texts : as in ``Index.search``.
-
-    Raises
-    ------
-    VectorError, UsageError, UnknownNameError, StorageError : as ``Index.search``.
-    """
-    if k < 1:
-        raise UsageError(f"k is {k}; it must be 1 or more.")
-    snapshots = [snapshot for _, snapshot in named]
-    asked = _as_texts(queries)
-    words = texts if asked is None else asked
-    if blend.mode is None and words is None:
-        if blend.weight is None:  # nothing is left to be chosen
-            return _search_dense(named, queries, k, with_text, where)
-        blend = replace(blend, mode=DENSE)
-    label = " and ".join(name for name, _ in named) or str(folders[0])
-    lacking = describe_lacking(zip(folders, snapshots, strict=True))
-    chosen = blend.choose(modes_of(snapshots), kept_weight(snapshots), label, lacking)
-    if chosen.mode == DENSE:
-        vectors = queries if asked is None else encode(asked)
-        return _search_dense(named, vectors, k, with_text, where)
-    if words is None:
-        raise UsageError(f"Mode {chosen.mode} looks for words, and no text arrived: pass texts.")
-    if chosen.mode == LEXICAL:
-        return lexical_search(_select(named, where), words, k, with_text=with_text)
-    vectors = queries if asked is None else encode(asked)
-    checked = check_vectors(vectors, snapshots[0].manifest.dimension, source="queries")
-    if len(checked) != len(words):
-        raise UsageError(f"{len(checked)} vectors and {len(words)} texts arrived; expected equal.")
-    parts = _select(named, where)
-    if not len(checked):
-        return []
-    ready = np.ascontiguousarray(checked)
-    return hybrid_search(parts, ready, words, k, chosen, with_text=with_text)
 
 
 def _as_texts(queries: object) -> list[str] | None:
@@ -186,7 +167,7 @@ def _select(named: Named, where: Where) -> list[Part]:
 
 
 def _search_dense(
-    named: Named, vectors: object, k: int, with_text: bool, where: Where
+    named: Named, vectors: object, with_text: bool, where: Where, k: int
 ) -> list[list[Hit]]:
     if len(named) == 1:
         ((_, snapshot),) = named
