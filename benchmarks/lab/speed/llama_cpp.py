@@ -8,14 +8,17 @@ import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 
-from embedder.light.decoder import TensorFile
-from retrieval.errors import ModelError
-from retrieval.protocols import Floats, Vectors
+from embedder import Embedder
+from embedder.export import export_model
+from embedder.export.gguf import GGUF
+from retrieval.errors import ModelError, UsageError
+from retrieval.protocols import Vectors
 
 __all__ = ["FORMATS", "LlamaCppEncoder", "has_llama_cpp", "write_gguf"]
 
@@ -23,8 +26,6 @@ FORMATS = ("F32", "Q8_0", "Q4_0")
 """The formats of weights that are compared, by llama.cpp's names."""
 
 _BATCH_TOKENS = 512
-_PRE_TOKENIZER = "smollm"
-_NORMAL, _CONTROL = 1, 3  # kinds of tokens in a GGUF file
 
 
 def has_llama_cpp() -> bool:
@@ -86,75 +87,21 @@ def write_gguf(folder: Path) -> None:
 
     Raises
     ------
-    ModelError : the base is no Llama with a byte-level BPE, or its BPE merges nothing.
+    ModelError : the base is no Llama with a byte-level BPE that llama.cpp knows, or its BPE merges
+        nothing.
     """
-    from gguf import GGUFWriter
-
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tokens = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     if config.get("model_type") != "llama" or not tokens["model"].get("merges"):
         raise ModelError(f"{folder} is no Llama with a byte-level BPE, so llama.cpp is left out.")
-    writer = GGUFWriter(folder / "F32.gguf", "llama")
-    _add_shape(writer, config)
-    _add_tokenizer(writer, config, tokens)
-    _add_weights(writer, config, TensorFile(folder / "model.safetensors"))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def _add_shape(writer: Any, config: dict[str, Any]) -> None:
-    from gguf import PoolingType
-
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_rope_dimension_count(config["head_dim"])
-    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_pooling_type(PoolingType.MEAN)
-
-
-def _add_tokenizer(writer: Any, config: dict[str, Any], tokens: dict[str, Any]) -> None:
-    ids = dict(tokens["model"]["vocab"])
-    special = {each["content"] for each in tokens["added_tokens"] if each["special"]}
-    ids.update({each["content"]: each["id"] for each in tokens["added_tokens"]})
-    names = sorted(ids, key=ids.__getitem__)
-    merges = tokens["model"]["merges"]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_PRE_TOKENIZER)
-    writer.add_token_list(names)
-    writer.add_token_types([_CONTROL if name in special else _NORMAL for name in names])
-    writer.add_token_merges([each if isinstance(each, str) else " ".join(each) for each in merges])
-    writer.add_eos_token_id(config["eos_token_id"])
-    writer.add_bos_token_id(config["bos_token_id"])
-    writer.add_add_bos_token(False)
-    writer.add_add_eos_token(True)
-    writer.add_add_space_prefix(False)
-
-
-def _add_weights(writer: Any, config: dict[str, Any], tensors: TensorFile) -> None:
-    from gguf import MODEL_ARCH, get_tensor_name_map
-
-    names = get_tensor_name_map(MODEL_ARCH.LLAMA, config["num_hidden_layers"])
-    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
-    for name in tensors:
-        weights = np.asarray(tensors[name], dtype=np.float32)
-        for part, count in heads.items():
-            if part in name:
-                weights = _interleave(weights, count)
-        writer.add_tensor(names.get_name(f"model.{name}", (".weight",)), weights)
-
-
-def _interleave(weights: Floats, heads: int) -> Floats:
-    """Put the two halves of each head's rows in turn, as llama.cpp's RoPE expects them."""
-    shape = weights.shape
-    halves = weights.reshape(heads, 2, shape[0] // heads // 2, shape[1])
-    return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(shape))
+    base = Embedder.load(f"{folder}:mean+causal", device="cpu")
+    base.backbone.tokenizer.backend_tokenizer.normalizer = None  # lower case is ``encode``'s
+    with TemporaryDirectory(dir=folder) as beside:
+        try:
+            export_model(base, "gguf", Path(beside) / "out")
+        except UsageError as error:
+            raise ModelError(f"llama.cpp is left out: {error}") from error
+        (Path(beside) / "out" / GGUF).replace(folder / "F32.gguf")
 
 
 def _quantise(library: Any, source: Path, target: Path, form: str) -> None:
