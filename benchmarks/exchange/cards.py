@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.integrations.mteb_tasks import TASK_TYPE_OF
+from benchmarks.integrations.mteb_tasks import TASK_TYPE_OF, rename_cuts
 from benchmarks.optional import import_optional
 from benchmarks.scoring.results import Result, read_results
 from embedder.environment import first_line
@@ -88,10 +88,10 @@ def _evaluations(results: Sequence[Result]) -> list[Any]:
             dataset_name=result.task,
             dataset_split=result.data.get("split"),
             dataset_revision=result.source.get("dataset_revision", result.data.get("revision")),
-            metric_type=name.replace("@", "_at_"),
+            metric_type=name,
             metric_value=round(100 * score, 4),
         )
         for result in results
-        for name, score in result.metrics.items()
+        for name, score in rename_cuts(result.metrics).items()
         if math.isfinite(score)
     ]

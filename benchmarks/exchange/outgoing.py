@@ -20,7 +20,7 @@ from benchmarks.integrations.mteb_meta import (
     import_mteb,
     mteb_model_name,
 )
-from benchmarks.integrations.mteb_tasks import find_mteb_task, same_data
+from benchmarks.integrations.mteb_tasks import find_mteb_task, rename_cuts, same_data
 from benchmarks.report.markdown import render_csv
 from benchmarks.scoring.results import QueryHits, Result, file_name, read_hits, read_results
 from retrieval.disk import make_folder, replace_file
@@ -149,12 +149,12 @@ def _describe(result: Result) -> Any:
 def _mteb_scores(export: _Export, result: Result) -> dict[str, Any]:
     """Return the scores under mteb's names; those of a run by mteb's own function."""
     if result.source or "revision" in result.data:  # mteb's own
-        return _rename(result.metrics)
+        return rename_cuts(result.metrics)
     found: dict[str, Any] = {}
     if result.task_type == "retrieval":
         found = _rescore(result, list(read_hits(export.folder, result.model, result.task)), export)
         depth = int(result.settings.get("depth", 0))
-        own = _rename(result.metrics)
+        own = rename_cuts(result.metrics)
         own[f"map_at_{depth}"] = own.pop("map", math.nan)
     elif result.task_type == "sts":
         own = {name: result.metrics[name] for name in ("spearman", "pearson")}
@@ -169,11 +169,6 @@ def _mteb_scores(export: _Export, result: Result) -> dict[str, Any]:
         own["v_measure_std"] = float(np.std(result.items["v_measure"]))
     known = {name: score for name, score in own.items() if math.isfinite(score)}
     return {**found, **known}
-
-
-def _rename(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return scores under the names that mteb and model cards give cuts."""
-    return {name.replace("@", "_at_"): score for name, score in metrics.items()}
 
 
 def _rescore(result: Result, hits: Sequence[QueryHits], export: _Export) -> dict[str, Any]:

@@ -22,6 +22,7 @@ __all__ = [
     "get_mteb_task",
     "name_split",
     "numbers_of",
+    "rename_cuts",
     "same_data",
     "unknown_task",
 ]
@@ -145,6 +146,11 @@ def same_data(result: Result, task: Any, split: str) -> bool:
     else:
         pairs = [("test" if result.task_type == "classification" else "pairs", "num_samples")]
     return all(theirs in known and data.get(ours) == known[theirs] for ours, theirs in pairs)
+
+
+def rename_cuts(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return scores under the names that mteb and model cards give cuts."""
+    return {name.replace("@", "_at_"): score for name, score in metrics.items()}
 
 
 @cache

@@ -15,7 +15,21 @@ from retrieval.errors import ModelError
 DIMENSION = 32
 
 
-class WordEncoder:
+class SidedEncoder:
+    """Texts of both sides go to ``_encode``, which notes them in ``calls``."""
+
+    def __init__(self, model, settings=None):
+        self.fingerprint = Fingerprint(model, {"model": model} | (settings or {}))
+        self.calls = []
+
+    def encode_documents(self, texts):
+        return self._encode(texts, "document")
+
+    def encode_queries(self, texts):
+        return self._encode(texts, "query")
+
+
+class WordEncoder(SidedEncoder):
     """Unit vectors that count words, each hashed to one of 32 coordinates.
 
     ``log`` gets a line "side count" for each call; ``die_at`` kills the process, as ``kill -9``
@@ -25,16 +39,9 @@ class WordEncoder:
     dimension = DIMENSION
 
     def __init__(self, model, log=None, die_at=0):
-        self.fingerprint = Fingerprint(model, {"model": model})
+        super().__init__(model)
         self.log = log
         self.die_at = die_at
-        self.calls = []
-
-    def encode_documents(self, texts):
-        return self._encode(texts, "document")
-
-    def encode_queries(self, texts):
-        return self._encode(texts, "query")
 
     def _encode(self, texts, side):
         self.calls.append((side, len(texts)))

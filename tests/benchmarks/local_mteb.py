@@ -12,13 +12,13 @@ from mteb.abstasks import AbsTaskClassification, AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from retrieval import Fingerprint
+from tests.benchmarks.fakes import SidedEncoder
 
 DIMENSION = 24
 WORDS = [f"word{number}" for number in range(80)]
 
 
-class ProjectionEncoder:
+class ProjectionEncoder(SidedEncoder):
     """A text is the sum of a random vector for each of its words and one for its side.
 
     The side's vector makes scores depend on which side a text is encoded as. The sum has length
@@ -28,14 +28,7 @@ class ProjectionEncoder:
     dimension = DIMENSION
 
     def __init__(self, model="projection", settings=None):
-        self.fingerprint = Fingerprint(model, {"model": model} | (settings or {}))
-        self.calls = []
-
-    def encode_documents(self, texts):
-        return self._encode(texts, "document")
-
-    def encode_queries(self, texts):
-        return self._encode(texts, "query")
+        super().__init__(model, settings)
 
     def _encode(self, texts, side):
         self.calls.append((side, list(texts)))

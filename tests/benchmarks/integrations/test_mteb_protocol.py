@@ -15,32 +15,25 @@ from mteb.types import PromptType
 
 from benchmarks.integrations.mteb import MtebEncoder, MtebSearch, load_for_mteb
 from indexes import Index, read_manifest
-from retrieval import Fingerprint
 from retrieval.errors import (
     MissingDependencyError,
     UnknownNameError,
     UsageError,
     VectorError,
 )
+from tests.benchmarks.fakes import SidedEncoder
 
 WORDS = [f"word{number}" for number in range(8)]
 DIMENSION = len(WORDS)
 
 
-class CountEncoder:
+class CountEncoder(SidedEncoder):
     """Counts "word0" to "word7", and adds 1 so that no vector is zero; notes every call."""
 
     dimension = DIMENSION
 
     def __init__(self, model="counts", settings=None):
-        self.fingerprint = Fingerprint(model, {"model": model} | (settings or {}))
-        self.calls = []
-
-    def encode_documents(self, texts):
-        return self._encode(texts, "document")
-
-    def encode_queries(self, texts):
-        return self._encode(texts, "query")
+        super().__init__(model, settings)
 
     def _encode(self, texts, side):
         self.calls.append((side, list(texts)))
