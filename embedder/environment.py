@@ -31,7 +31,7 @@ __all__ = [
 
 
 Speed = Literal["exact", "fast"]
-"""``exact`` gives the model's own vectors. ``fast`` may compute in int8 and compile layers."""
+"""``exact`` gives the model's own vectors. ``fast`` may compute in int8."""
 
 SPEEDS: tuple[Speed, ...] = get_args(Speed)
 

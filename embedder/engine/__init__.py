@@ -1,1 +1,1 @@
-"""How texts become vectors fast: packed batches, tokenising ahead, int8, compiled layers."""
+"""How texts become vectors fast: packed batches, tokenising ahead, int8."""

@@ -6,7 +6,6 @@
 #include <stdint.h>
 
 #define LANES 16
-#define INLINE static inline
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 #define PLACES(d)                                                                            \
@@ -28,7 +27,7 @@ typedef int32_t places __attribute__((vector_size(4 * LANES)));
 #define BUTTERFLY(v, d) (PARTNER(v, d) + (v) * SIGNS(d))
 
 /* Multiply 64 numbers by the orthogonal Hadamard matrix. */
-INLINE void rotate_64(float *values)
+static inline void rotate_64(float *values)
 {
     lanes *at = (lanes *)values, part[4];
     for (int i = 0; i < 4; i++) {
@@ -47,7 +46,7 @@ INLINE void rotate_64(float *values)
 }
 
 /* Multiply each `block` numbers, a power of two, by the orthogonal Hadamard matrix. */
-INLINE void rotate_blocks(float *row, int64_t width, int64_t block)
+static inline void rotate_blocks(float *row, int64_t width, int64_t block)
 {
     if (block == 64) {
         for (int64_t start = 0; start < width; start += 64)
@@ -70,7 +69,7 @@ INLINE void rotate_blocks(float *row, int64_t width, int64_t block)
 }
 
 /* Round to -127 .. 127; return what the integers are to be multiplied with. */
-INLINE float round_row(const float *row, int8_t *out, int64_t width)
+static inline float round_row(const float *row, int8_t *out, int64_t width)
 {
     float most = 1e-12f;
 #pragma omp simd reduction(max : most)
@@ -86,7 +85,7 @@ INLINE float round_row(const float *row, int8_t *out, int64_t width)
 }
 
 /* RMSNorm: divide by the root mean square, times the gains. */
-INLINE void norm_row(const float *row, const float *gains, float epsilon, float *out,
+static inline void norm_row(const float *row, const float *gains, float epsilon, float *out,
                             int64_t width)
 {
     float squares = 0.0f;
@@ -99,7 +98,7 @@ INLINE void norm_row(const float *row, const float *gains, float epsilon, float 
         out[i] = row[i] * factor * gains[i];
 }
 
-INLINE void scale_row(const int32_t *sums, float row_scale, const float *column_scales,
+static inline void scale_row(const int32_t *sums, float row_scale, const float *column_scales,
                              const float *bias, float *out, int64_t width)
 {
 #pragma omp simd
@@ -110,7 +109,7 @@ INLINE void scale_row(const int32_t *sums, float row_scale, const float *column_
             out[i] += bias[i];
 }
 
-INLINE void add_row(const float *states, const int32_t *sums, float row_scale,
+static inline void add_row(const float *states, const int32_t *sums, float row_scale,
                            const float *column_scales, const float *bias, float *out, int64_t width)
 {
 #pragma omp simd
@@ -122,7 +121,7 @@ INLINE void add_row(const float *states, const int32_t *sums, float row_scale,
 }
 
 /* e ** x, to about 1e-7 of itself: x = whole * ln 2 + rest, and the series for the rest. */
-INLINE float exponential(float x)
+static inline float exponential(float x)
 {
     x = x < -87.0f ? -87.0f : x;
     x = x > 87.0f ? 87.0f : x;
@@ -143,7 +142,7 @@ INLINE float exponential(float x)
 }
 
 /* SwiGLU: out = silu(gates) * ups; out may be one of them. */
-INLINE void swiglu_row(const float *gates, const float *ups, float *out, int64_t width)
+static inline void swiglu_row(const float *gates, const float *ups, float *out, int64_t width)
 {
 #pragma omp simd
     for (int64_t i = 0; i < width; i++)
@@ -151,7 +150,7 @@ INLINE void swiglu_row(const float *gates, const float *ups, float *out, int64_t
 }
 
 /* RoPE: rotate each pair (i, i + half) of a head by the angle of its position. */
-INLINE void rope_head(float *head, const float *cos, const float *sin, int64_t width)
+static inline void rope_head(float *head, const float *cos, const float *sin, int64_t width)
 {
     const int64_t half = width / 2;
 #pragma omp simd
@@ -163,7 +162,7 @@ INLINE void rope_head(float *head, const float *cos, const float *sin, int64_t w
 }
 
 /* QK-norm where gains are not NULL, then RoPE. */
-INLINE void norm_rope_head(float *head, const float *gains, float epsilon, const float *cos,
+static inline void norm_rope_head(float *head, const float *gains, float epsilon, const float *cos,
                               const float *sin, int64_t width)
 {
     if (gains)
@@ -172,7 +171,7 @@ INLINE void norm_rope_head(float *head, const float *gains, float epsilon, const
 }
 
 /* found[q] = sum over k of rows[q][k] * columns[k * stride + 0 .. 15], for 8 rows. */
-INLINE void multiply_tile(const float *const rows[8], const float *columns, int64_t stride,
+static inline void multiply_tile(const float *const rows[8], const float *columns, int64_t stride,
                                  int64_t depth, lanes found[8])
 {
     lanes sum[8] = {{0}};
@@ -187,7 +186,7 @@ INLINE void multiply_tile(const float *const rows[8], const float *columns, int6
 
 /* Weights of attention from scores: e ** (score - the largest), 0 from `seen` to `width`.
  * Returns their sum. */
-INLINE float weigh(float *scores, int64_t seen, int64_t width)
+static inline float weigh(float *scores, int64_t seen, int64_t width)
 {
     float most = scores[0], sum = 0.0f;
 #pragma omp simd reduction(max : most)
