@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from retrieval import lazy_names
 
 if TYPE_CHECKING:
     from benchmarks.scoring.config import BenchConfig
@@ -24,21 +25,14 @@ __all__ = [
     "CompareConfig",
 ]
 
-_HOMES = {
-    "run_benchmark": "benchmarks.scoring.runner",
-    "BenchConfig": "benchmarks.scoring.config",
-    "read_results": "benchmarks.scoring.results",
-    "Result": "benchmarks.scoring.results",
-    "compare": "benchmarks.significance.compare",
-    "CompareConfig": "benchmarks.significance.comparison",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'benchmarks' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "run_benchmark": "benchmarks.scoring.runner",
+        "BenchConfig": "benchmarks.scoring.config",
+        "read_results": "benchmarks.scoring.results",
+        "Result": "benchmarks.scoring.results",
+        "compare": "benchmarks.significance.compare",
+        "CompareConfig": "benchmarks.significance.comparison",
+    },
+)

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cli.console import escape_unknown, message, write_error
+from retrieval.errors import FailureError, MillpondError, UsageError
 
 __all__ = [
     "EXIT_INTERRUPTED",
@@ -46,8 +47,6 @@ _OS_ADVICE = {
 
 def _exit_codes() -> tuple[tuple[type[BaseException], int], ...]:
     """Return the table; the first class that fits counts."""
-    from retrieval.errors import FailureError, MillpondError, UsageError
-
     return (
         (UsageError, EXIT_USAGE),
         (FailureError, EXIT_FAILURE),

@@ -18,6 +18,8 @@ from mcp_types import ToolAnnotations
 from pydantic import Field
 
 from cli.hits import to_json
+from retrieval.errors import MillpondError
+from retrieval.types import check_fingerprints
 
 if TYPE_CHECKING:
     from indexes import Index
@@ -154,8 +156,6 @@ class _Tools:
 @contextmanager
 def _tool_errors() -> Iterator[None]:
     """Turn our errors into those that the assistant reads."""
-    from retrieval.errors import MillpondError
-
     try:
         yield
     except MillpondError as error:
@@ -163,8 +163,6 @@ def _tool_errors() -> Iterator[None]:
 
 
 def _check_model(retriever: Retriever, made: Fingerprint) -> None:
-    from retrieval.types import check_fingerprints
-
     check_fingerprints(made, retriever.encoder.fingerprint)
 
 

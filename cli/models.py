@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cli.console import message, warn
-from cli.options import DEFAULT_MODEL_NAME, OVERLAP, TOKENS
+from cli.options import OVERLAP, TOKENS
+from embedder.models.names import DEFAULT_MODEL
+from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ReportingEncoder",
     "instruct",
-    "keep_memory",
     "load_encoder",
     "load_splitter",
     "name_passages",
@@ -41,7 +43,7 @@ def load_encoder(
 ) -> LoadedEncoder:
     """Return the named model, or the default one, ready to encode."""
     if sys.stderr.isatty():  # where somebody waits for the imports, which take seconds
-        message(f"Loading {model or DEFAULT_MODEL_NAME} ...")
+        message(f"Loading {model or DEFAULT_MODEL} ...")
     from embedder import loading
 
     return loading.load_encoder(model, device, speed, notify, trust_remote_code=trust_remote_code)
@@ -54,16 +56,8 @@ def instruct(
     if instruction is None:
         return model
     from embedder.instructions import add_instruction
-    from embedder.models.names import DEFAULT_MODEL
 
     return add_instruction(model or DEFAULT_MODEL, instruction, notify)
-
-
-def keep_memory() -> None:
-    """Keep freed memory for the next batch: for commands that embed much."""
-    from embedder.environment import keep_freed_memory
-
-    keep_freed_memory()
 
 
 def say_once() -> Callable[[str], None]:
@@ -94,8 +88,6 @@ def note_untrained(encoder: Encoder) -> None:
 
 def warn_skipped(source: Corpus | Texts) -> None:
     """Warn of the bad records that were skipped, if any."""
-    from retrieval.plurals import count_noun
-
     if source.skipped:
         count = count_noun(source.skipped, "bad record was", "bad records were")
         warn(f"{count} skipped. The first: {source.first_skipped[0]}")
@@ -144,7 +136,6 @@ def load_splitter(encoder: LoadedEncoder, passages: Mapping[str, int]) -> Passag
     if not passages:
         return None
     from embedder.splitting import make_splitter
-    from retrieval.errors import UsageError
 
     if set(passages) != {TOKENS, OVERLAP}:
         raise UsageError(

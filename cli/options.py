@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedder.environment import Speed
+from embedder.models.names import DEFAULT_MODEL
+from retrieval.errors import UnknownNameError, UsageError
+
 if TYPE_CHECKING:
     from indexes.writing import Engine
 
 __all__ = [
-    "DEFAULT_MODEL_NAME",
     "AddressOption",
     "ArmsOption",
     "ConfigArgument",
@@ -27,7 +29,6 @@ __all__ = [
     "OverlapOption",
     "PassagesOption",
     "SkipBadOption",
-    "SpeedName",
     "SpeedOption",
     "TrustOption",
     "WholeOption",
@@ -36,16 +37,6 @@ __all__ = [
     "choose_engine",
     "choose_passages",
 ]
-
-DEFAULT_MODEL_NAME = "millpond-135m"
-"""What --help shows; a test holds it equal to ``embedder.DEFAULT_MODEL``."""
-
-
-class SpeedName(StrEnum):
-    """What --speed accepts; a test holds it equal to ``embedder.environment.SPEEDS``."""
-
-    EXACT = "exact"
-    FAST = "fast"
 
 
 ConfigArgument = Annotated[
@@ -61,7 +52,7 @@ ModelOption = Annotated[
         help="A base ('millpond models'), BASE:POOLING+ATTENTION or BASE:model1 to model5 "
         "('millpond variants'). BASE may be a model folder or a .gguf file. st:NAME and encoders "
         "(BERT, XLM-R ...) are computed by sentence-transformers.",
-        show_default=DEFAULT_MODEL_NAME,
+        show_default=DEFAULT_MODEL,
     ),
 ]
 DeviceOption = Annotated[
@@ -88,14 +79,14 @@ TrustOption = Annotated[
     ),
 ]
 SpeedOption = Annotated[
-    SpeedName,
+    Speed,
     typer.Option(
         "--speed",
         help="exact, or fast: int8 on CPUs with VNNI, whose vectors differ slightly.",
     ),
 ]
 IndexSpeedOption = Annotated[
-    SpeedName | None,
+    Speed | None,
     typer.Option(
         "--speed",
         help="exact, or fast: int8 on CPUs with VNNI. It must be the speed that the index "
@@ -198,8 +189,6 @@ def choose_passages(tokens: int | None, overlap: int | None, whole: bool = False
     ------
     UsageError : they do not go together, or a number is out of range.
     """
-    from retrieval.errors import UsageError
-
     if whole and tokens is not None:
         raise UsageError("--whole and --passages exclude each other. Leave one of them out.")
     if tokens is None:
@@ -236,8 +225,6 @@ def choose_engine(
     UsageError : options of Ray without it.
     MissingDependencyError : ray is not installed.
     """
-    from retrieval.errors import UnknownNameError, UsageError
-
     if engine not in ENGINES:
         raise UnknownNameError("engine", engine, ENGINES)
     if engine == "local":

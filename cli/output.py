@@ -19,6 +19,7 @@ import typer
 from rich.cells import cell_len, chop_cells, set_cell_size
 
 from cli.console import clean, format_seconds, message, warn, write_utf8
+from retrieval.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from indexes import Change, Manifest
@@ -162,8 +163,6 @@ def check_output(path: Path, *inputs: str | Path, option: str = "--out") -> None
     UsageError : the path is a folder, its folder does not exist, or it is an input.
     StorageError : the folder cannot be written.
     """
-    from retrieval.errors import StorageError, UsageError
-
     if path.is_dir():
         raise UsageError(f"{path}: this is a folder; expected the name of a file to write.")
     if any(_is_input(path, Path(source)) for source in inputs):
@@ -189,8 +188,6 @@ def confirm_replacing(*paths: Path, overwrite: bool, may_ask: bool = True) -> No
     ------
     UsageError : one of them exists, and the user said no or cannot be asked.
     """
-    from retrieval.errors import UsageError
-
     held = next((path for path in paths if path.exists() and not is_special(path)), None)
     if held is None or overwrite:
         return
@@ -226,8 +223,6 @@ def atomic_output(path: Path) -> Iterator[Path]:
     ------
     StorageError : writing failed; what ``path`` held before is still there.
     """
-    from retrieval.errors import StorageError
-
     try:
         if is_special(path):
             yield path

@@ -13,6 +13,8 @@ from cli.console import message
 from cli.errors import report
 from cli.hits import print_hits
 from cli.output import format_table, print_line, stdout_width
+from embedder.models.cache import cache_folder
+from retrieval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from cli.searching import Choices, Search
@@ -84,8 +86,6 @@ def _change(choices: Choices, name: str, value: str) -> Choices:
     ------
     UsageError : the command is unknown, or the value is no number where one is needed.
     """
-    from retrieval.errors import UnknownNameError
-
     if name == "k":
         return replace(choices, k=int(_read_number(int, value, "a whole number from 1")))
     if name == "mode":
@@ -104,8 +104,6 @@ def _change(choices: Choices, name: str, value: str) -> Choices:
 
 
 def _read_number(kind: type[int] | type[float], value: str, expected: str) -> float:
-    from retrieval.errors import UsageError
-
     with suppress(ValueError):
         number = kind(value)
         if kind is float or number >= 1:
@@ -134,7 +132,6 @@ def _history() -> Iterator[None]:
     except ImportError:  # Windows has a history of its own
         yield
         return
-    from embedder.models.cache import cache_folder
 
     path = cache_folder() / HISTORY_NAME
     with suppress(OSError):

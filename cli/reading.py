@@ -14,6 +14,7 @@ import typer
 from cli.console import message, warn
 from cli.models import warn_skipped
 from cli.options import OVERLAP, OVERLAP_SHARE, TOKENS
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from embedder.coverage import Coverage
@@ -287,7 +288,6 @@ def warn_cut(
     """Warn of texts whose end the model does not read, if there are any."""
     if coverage is None or not coverage.cut:
         return
-    from retrieval.plurals import count_noun
 
     advice = advice or f"--passages {coverage.passage_tokens} embeds all of each"
     are = count_noun(coverage.texts, noun) + (" is" if coverage.cut == 1 else " are")
@@ -309,7 +309,6 @@ def decide_passages(
     if whole:
         return {}, source
     from embedder.coverage import Coverage
-    from retrieval.plurals import count_noun
 
     documents = iter(source)
     sample: list[Document] = []

@@ -12,11 +12,12 @@ from typing import IO, TYPE_CHECKING
 from cli.console import message, progress, warn, write_utf8
 from cli.hits import print_hits
 from cli.output import atomic_output
+from retrieval.plurals import count_noun
+from retrieval.runs import RunIds
 
 if TYPE_CHECKING:
     from cli.searching import Search
     from retrieval import Hit, Query
-    from retrieval.runs import RunIds
 
 __all__ = ["RUN_TAG", "check_queries", "print_answers", "write_run"]
 
@@ -28,7 +29,6 @@ def check_queries(source: str, skip_bad: bool) -> int | None:
     if source == "-":
         return None
     from retrieval import read_queries
-    from retrieval.plurals import count_noun
 
     queries = read_queries(source, skip_bad=skip_bad)
     total = sum(1 for _ in queries)
@@ -40,9 +40,6 @@ def check_queries(source: str, skip_bad: bool) -> int | None:
 
 def write_run(search: Search, source: str, run: str, skip_bad: bool, total: int | None) -> None:
     """Write a TREC run, holding one batch of queries in memory."""
-    from retrieval.plurals import count_noun
-    from retrieval.runs import RunIds
-
     ids = RunIds()
     with _open_run(run) as stream, progress("Searching", total, "queries") as advance:
         count = 0

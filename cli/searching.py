@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from cli.console import message, warn
 from cli.models import note_untrained
+from retrieval.blend import Blend
+from retrieval.filters import Expression, parse_filter
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from indexes import Index
     from indexes.group import IndexGroup
     from indexes.snapshot import Snapshot
     from retrieval import Hit
-    from retrieval.filters import Expression
     from retrieval.retriever import Retriever
 
 __all__ = ["CANDIDATES", "Choices", "Loading", "Search", "open_search", "warn_of_missing_words"]
@@ -69,8 +71,6 @@ class Search:
         from indexes.group import IndexGroup
         from indexes.index import Index
         from indexes.search.modes import describe_lacking
-        from retrieval.blend import Blend
-        from retrieval.filters import parse_filter
 
         index = self.retriever.index
         assert isinstance(index, Index | IndexGroup)
@@ -110,8 +110,6 @@ class Search:
 
     def note_cut_pairs(self) -> None:
         """Say how many documents the reranker did not read to their end since this was asked."""
-        from retrieval.plurals import count_noun
-
         reranker = self.retriever.reranker
         if reranker is not None and (cut := reranker.take_cut()):
             warn(

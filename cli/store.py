@@ -13,6 +13,8 @@ import typer
 
 from cli.console import warn
 from cli.output import print_line
+from retrieval.errors import UnknownNameError, UsageError
+from retrieval.typed import read_dataclass, read_toml
 
 if TYPE_CHECKING:
     from indexes.backends.qdrant import QdrantOptions
@@ -164,8 +166,6 @@ def read_qdrant_options(
     UsageError : flags or settings are wrong or do not go together.
     SourceNotFoundError, StorageError : the file is not there or cannot be read.
     """
-    from retrieval.errors import UsageError
-
     if backend != "qdrant":
         if flags.typed:
             raise UsageError(
@@ -182,7 +182,6 @@ def read_qdrant_options(
 
 def _read_options(flags: QdrantFlags, collection: str) -> QdrantOptions:
     from indexes.backends.qdrant.options import SERVER, refuse_without_server
-    from retrieval.errors import UsageError
 
     typed = _read_file(flags.store)
     if flags.url is not None and not flags.url.strip():
@@ -205,15 +204,11 @@ def _read_options(flags: QdrantFlags, collection: str) -> QdrantOptions:
 
 def _read_file(path: Path | None) -> dict[str, Any]:
     """Return the settings of the file; their types are not checked yet."""
-    from retrieval.typed import read_toml
-
     return {} if path is None else read_toml(path, "millpond index --store-example")
 
 
 def _build_options(values: dict[str, Any]) -> QdrantOptions:
     from indexes.backends.qdrant import QdrantOptions
-    from retrieval.errors import UnknownNameError
-    from retrieval.typed import read_dataclass
 
     unknown = ("api_key", "overwrite", "received")
     known = [f.name for f in fields(QdrantOptions) if f.name not in unknown]
@@ -226,8 +221,6 @@ def _build_options(values: dict[str, Any]) -> QdrantOptions:
 
 def _check_graph(factory: str, options: QdrantOptions) -> None:
     """Raise UsageError for settings that have no effect without a graph."""
-    from retrieval.errors import UsageError
-
     if factory != "Flat":
         return
     if options.graph_on_disk:
@@ -261,7 +254,6 @@ def use_stored_server(folder: Path, url: str | None, asks_key: bool) -> None:
     from indexes.backends.qdrant import QdrantOptions
     from indexes.backends.qdrant.connection import API_KEY_VARIABLES, URL_VARIABLE
     from indexes.backends.qdrant.options import check_url, origin
-    from retrieval.errors import UsageError
 
     manifest = read_manifest(folder)
     stored = QdrantOptions.from_manifest(manifest).url if manifest.backend == "qdrant" else ""
@@ -309,8 +301,6 @@ def ask_key(url: str) -> str:
     UsageError : there is no terminal, or nothing was typed.
     """
     import getpass
-
-    from retrieval.errors import UsageError
 
     instead = "put the key into the environment variable QDRANT_API_KEY"
     try:

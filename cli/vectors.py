@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cli.output import atomic_output, is_special
+from retrieval.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from retrieval import Fingerprint, Vectors
@@ -40,8 +41,6 @@ def output_files(out: Path) -> tuple[Path, ...]:
     ------
     UsageError : the name has another ending.
     """
-    from retrieval.errors import UsageError
-
     ending = out.suffix.lower()
     if ending not in _WRITERS and not is_special(out):
         arrived = f"ends in {ending!r}" if ending else "has no ending"
@@ -223,7 +222,6 @@ def keep_parts(
     StorageError : a part cannot be written; those before it are kept.
     """
     from retrieval.disk import keep_vectors, read_kept_vectors
-    from retrieval.errors import StorageError
     from retrieval.texts import text_digest
 
     folder = out.with_name(f"{out.name}.parts")

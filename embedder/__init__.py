@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from retrieval import lazy_names
 
 if TYPE_CHECKING:
     from embedder.embedder import Embedder
@@ -29,25 +30,18 @@ __all__ = [
     "load_encoder",
 ]
 
-_HOMES = {
-    "Embedder": "embedder.embedder",
-    "load_encoder": "embedder.loading",
-    "DEFAULT_MODEL": "embedder.models.names",
-    "VariantSpec": "embedder.variants",
-    "Variant": "embedder.variants",
-    "get_variant": "embedder.variants",
-    "list_variants": "embedder.variants",
-    "BaseModel": "embedder.models.bases",
-    "list_bases": "embedder.models.bases",
-    "cache_folder": "embedder.models.cache",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'embedder' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Embedder": "embedder.embedder",
+        "load_encoder": "embedder.loading",
+        "DEFAULT_MODEL": "embedder.models.names",
+        "VariantSpec": "embedder.variants",
+        "Variant": "embedder.variants",
+        "get_variant": "embedder.variants",
+        "list_variants": "embedder.variants",
+        "BaseModel": "embedder.models.bases",
+        "list_bases": "embedder.models.bases",
+        "cache_folder": "embedder.models.cache",
+    },
+)

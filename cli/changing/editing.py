@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.models import load_splitter
+from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
@@ -55,8 +56,6 @@ class IndexEdit:
     @contextmanager
     def _without_place(self) -> Iterator[None]:
         """Let messages call the index as clients do, not by its place on this machine."""
-        from retrieval.errors import UsageError
-
         try:
             yield
         except UsageError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.console import message, write_error
+from retrieval.errors import MillpondError, MissingDependencyError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from indexes import Manifest
@@ -27,7 +28,6 @@ def check_watching() -> None:
         import watchfiles  # noqa: F401
     except ImportError as error:
         from retrieval.corpus.documents.registry import EXTRA
-        from retrieval.errors import MissingDependencyError
 
         raise MissingDependencyError("watchfiles", "--watch", EXTRA) from error
 
@@ -35,7 +35,6 @@ def check_watching() -> None:
 def check_folders(manifest: Manifest, folders: Sequence[str]) -> None:
     """Raise UsageError if the index holds files of other folders, which would be deleted."""
     from retrieval.corpus.roots import Roots
-    from retrieval.errors import UsageError
 
     watched = [Path(folder).resolve() for folder in folders]
     known = Roots.from_json((manifest.layout or {}).get("folders", "[]"))
@@ -59,8 +58,6 @@ def watch(index: Path, folders: Sequence[str], again: Callable[[str], None]) -> 
     may pass, as while another process changes the index, makes it try again.
     """
     from watchfiles import watch
-
-    from retrieval.errors import MillpondError, StorageError
 
     roots = [Path(folder).resolve() for folder in folders]
     own = index.resolve()

@@ -12,17 +12,18 @@ import typer
 from rich.cells import cell_len
 
 from cli.console import clean, message, progress, warn, write_error
-from cli.models import keep_memory, say_once
+from cli.models import say_once
 from cli.options import (
     DeviceOption,
     InstructionOption,
     JsonOption,
     SkipBadOption,
-    SpeedName,
     SpeedOption,
     TrustOption,
 )
 from cli.output import print_json, print_line, stdout_width, truncate
+from embedder.environment import keep_freed_memory
+from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
     from benchmarks.scoring.results import Result
@@ -78,7 +79,7 @@ def bench(
     ] = None,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
-    speed: SpeedOption = SpeedName.EXACT,
+    speed: SpeedOption = "exact",
     trust_remote_code: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -112,7 +113,7 @@ def bench(
         instructions=_choose_instructions(instruction, instructions),
     )
     failures: list[Failure] = []
-    keep_memory()
+    keep_freed_memory()
     results = run_benchmark(
         config, notify=say_once(), progress=progress, on_failure=failures.append
     )
@@ -128,7 +129,6 @@ def bench(
 def _choose_instructions(instruction: str | None, source: str | None) -> Instructions | None:
     """Return the instructions that were asked for, None for the models' own query prompts."""
     from benchmarks.tasks.instructions import Instructions, read_instructions
-    from retrieval.errors import UsageError
 
     if instruction is not None and source is not None:
         raise UsageError(

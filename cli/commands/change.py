@@ -15,7 +15,6 @@ import typer
 from cli.console import message, progress
 from cli.models import (
     ReportingEncoder,
-    keep_memory,
     load_splitter,
     note_untrained,
 )
@@ -34,6 +33,16 @@ from cli.reading import (
     warn_changed_types,
 )
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
+from embedder.environment import keep_freed_memory
+from retrieval.errors import (
+    EmptyCorpusError,
+    FingerprintError,
+    RecordError,
+    SourceNotFoundError,
+    UsageError,
+)
+from retrieval.filters import parse_filter
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
@@ -95,8 +104,6 @@ class Embedding:
         UsageError : documents whose records are skipped would be deleted, or what is to be watched
             is no folder of documents.
         """
-        from retrieval.errors import UsageError
-
         skip_bad = self.skip_bad or self.watch
         found = self.fields.read(self.corpus, skip_bad=skip_bad, manifest=manifest)
         if self.watch and not (found.only_files and all(Path(c).is_dir() for c in self.corpus)):
@@ -131,7 +138,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
     if "-" not in asked.corpus:
         next(iter(source), None)  # an empty or wholly unreadable corpus shows here
     made = manifest.fingerprint
-    keep_memory()
+    keep_freed_memory()
     encoder = load_for_index(
         made,
         asked.model,
@@ -172,7 +179,6 @@ def _carry_out(
     in the round before, and need not be again.
     """
     from indexes import Index, IndexConfig, read_manifest
-    from retrieval.plurals import count_noun
 
     manifest = read_manifest(asked.folder)
     config = IndexConfig(
@@ -213,8 +219,6 @@ def _carry_out(
 
 def _check_model(asked: Embedding, manifest: Manifest, encoder: LoadedEncoder) -> None:
     """Raise FingerprintError unless this model made the index."""
-    from retrieval.errors import FingerprintError
-
     made, found = manifest.fingerprint, encoder.fingerprint
     if made.digest == found.digest:
         return
@@ -386,8 +390,6 @@ def delete(
       millpond delete my-index --filter 'year < 2000'
     """
     from indexes import Index, IndexConfig
-    from retrieval.errors import UsageError
-    from retrieval.filters import parse_filter
 
     if not doc_ids and ids is None and where is None:
         place = shlex.quote(str(folder))
@@ -414,8 +416,6 @@ def _read_ids(name: str, folder: Path) -> list[str]:
     EmptyCorpusError : it holds no id.
     StorageError : it cannot be read.
     """
-    from retrieval.errors import EmptyCorpusError, SourceNotFoundError, UsageError
-
     path = None if name == "-" else Path(name)
     source = "stdin" if path is None else name
     if path is not None and not path.exists():
@@ -437,7 +437,6 @@ def _read_ids(name: str, folder: Path) -> list[str]:
 def _plain_ids(path: Path | None, source: str) -> Iterator[str]:
     """Yield the lines that are not blank, without the blanks around them."""
     from retrieval.corpus.formats import open_bytes, read_lines
-    from retrieval.errors import RecordError
 
     with open_bytes(path, source) as stream:
         for number, text, problem in read_lines(stream):
@@ -453,7 +452,6 @@ def _json_ids(path: Path | None, source: str, folder: Path) -> Iterator[str]:
     from retrieval.corpus.records import read_id
     from retrieval.corpus.roles import CONTENT, look_up
     from retrieval.corpus.values import read_identifier
-    from retrieval.errors import RecordError, UsageError
 
     field = (read_manifest(folder).layout or {}).get("id", "")
     if field == CONTENT:

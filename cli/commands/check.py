@@ -14,12 +14,13 @@ from cli.console import message, warn
 from cli.options import JsonOption
 from cli.output import describe_arms, format_size, print_json, print_table
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
+from retrieval.errors import FailureError, IndexCorruptError, StorageError
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from indexes import Manifest
     from indexes.backends.qdrant.store import CollectionState
     from indexes.storage.staging import Unfinished
-    from retrieval.errors import FailureError
 
 __all__ = ["check"]
 
@@ -46,7 +47,6 @@ def check(
     """
     from indexes import Index
     from indexes.backends.qdrant.store import read_collection_state
-    from retrieval.errors import FailureError
 
     use_stored_server(folder, url, ask_key)
     manifest: Manifest | None = None
@@ -73,7 +73,6 @@ def _read_manifest(folder: Path) -> Manifest:
     """Return the manifest; an unfinished first build is an error that states its progress."""
     from indexes import read_manifest
     from indexes.storage.staging import read_unfinished
-    from retrieval.errors import IndexCorruptError
 
     try:
         return read_manifest(folder)
@@ -92,8 +91,6 @@ def _read_manifest(folder: Path) -> Manifest:
 
 def _check_status(collection: CollectionState | None) -> None:
     """Raise StorageError if the server itself calls the collection broken."""
-    from retrieval.errors import StorageError
-
     if collection is not None and collection.status == "red":
         raise StorageError(
             f"The Qdrant server {collection.url} says that the collection {collection.name!r} is "
@@ -135,8 +132,6 @@ def _compare_files(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str
 
 def _refuse_damaged(folder: Path, damaged: Mapping[str, str], manifest: Manifest) -> None:
     """Raise IndexCorruptError with the first damaged file and the number of the others."""
-    from retrieval.errors import IndexCorruptError
-
     if damaged:
         name, fault = next(iter(damaged.items()))
         others = len(damaged) - 1
@@ -156,8 +151,6 @@ def _refuse_damaged(folder: Path, damaged: Mapping[str, str], manifest: Manifest
 def _describe(
     folder: Path, manifest: Manifest, collection: CollectionState | None
 ) -> list[tuple[str, str]]:
-    from retrieval.plurals import count_noun
-
     files = count_noun(len(manifest.files), "file")
     rows = [
         ("index", str(folder)),
@@ -243,7 +236,6 @@ def _note_unfinished(folder: Path) -> None:
 def _how_far(documents: int, shards: int) -> str:
     if not shards:
         return "before any document was saved"
-    from retrieval.plurals import count_noun
 
     made, kept = count_noun(documents, "document"), count_noun(shards, "finished shard")
     return f"with {made} embedded in {kept}"

@@ -14,6 +14,8 @@ import typer
 from cli.console import clean, message, progress, warn
 from cli.options import JsonOption
 from cli.output import format_table, print_json, print_line, stdout_width, wrap
+from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from benchmarks.significance.comparison import (
@@ -107,7 +109,6 @@ def compare(
     from benchmarks.significance.compare import compare as compare_results
     from benchmarks.significance.comparison import CompareConfig
     from benchmarks.significance.power import plan_power
-    from retrieval.errors import UsageError
 
     config = CompareConfig(
         metric=metric,
@@ -180,8 +181,6 @@ def _is_shown(found: Comparison) -> bool:
 
 def _print_ranking(ranking: Ranking, found: Comparison) -> None:
     """Print the models in groups, and under them the tests over all tasks."""
-    from retrieval.plurals import count_noun
-
     level = f"{100 * (1 - found.config.alpha):g}%"
     print_line(f"Ranking over {count_noun(len(ranking.tasks), 'task')}, mean of the main scores")
     table = [("  group", "rank", f"{level} of rank", "mean", "model")]
@@ -211,8 +210,6 @@ def _print_ranking(ranking: Ranking, found: Comparison) -> None:
 
 
 def _print_task_tests(ranking: Ranking, found: Comparison) -> None:
-    from retrieval.plurals import count_noun
-
     correction = _CORRECTIONS[found.config.correction]
     what = {"pairs": "all pairs", "neighbours": "each model and the next", "baseline": "baseline"}
     print_line()
@@ -245,8 +242,6 @@ def _print_task_tests(ranking: Ranking, found: Comparison) -> None:
 
 
 def _print_task(rows: Sequence[Difference], letters: Mapping[str, str], found: Comparison) -> None:
-    from retrieval.plurals import count_noun
-
     counts = sorted({one.items for one in rows})
     items = count_noun(counts[-1], *_ITEMS[rows[0].task_type])
     if len(counts) > 1:
@@ -359,8 +354,6 @@ def _pair(one: Difference | TaskTypeDifference, letters: Mapping[str, str]) -> s
 
 
 def _explain(found: Comparison) -> str:
-    from retrieval.plurals import count_noun
-
     rows: list[Difference | TaskTypeDifference] = [*found.differences, *found.task_types]
     tests = Counter(one.task_type for one in rows if not math.isnan(one.p_corrected))
     together = (
@@ -389,8 +382,6 @@ def _explain(found: Comparison) -> str:
 
 def _summarise(found: Comparison) -> list[str]:
     """Return the counts of significant differences, on tasks and over task types."""
-    from retrieval.plurals import count_noun
-
     name = "Holm" if found.config.correction == "holm" else "Benjamini-Hochberg"
     real = sum(one.significant for one in found.differences)
     total = len(found.differences)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +14,7 @@ from cli.console import message, progress
 from cli.models import load_encoder
 from cli.options import DeviceOption, JsonOption, TrustOption
 from cli.output import print_json, print_line, print_table
+from retrieval.errors import FailureError, UsageError
 
 if TYPE_CHECKING:
     from embedder.conform.findings import Conformity, KindScores, Other
@@ -25,12 +25,8 @@ __all__ = ["conform"]
 EXIT_DIFFERENT = 1
 
 
-class ApiName(StrEnum):
-    """What --api accepts; a test holds it equal to ``embedder.conform.endpoint.APIS``."""
-
-    OPENAI = "openai"
-    OLLAMA = "ollama"
-    TEI = "tei"
+ApiName = Literal["openai", "ollama", "tei"]
+"""What --api accepts; a test holds it equal to ``embedder.conform.endpoint.APIS``."""
 
 
 def conform(
@@ -67,7 +63,7 @@ def conform(
     ] = None,
     role: Annotated[
         Role, typer.Option("--as", help="Which of the model's two prompts to use.")
-    ] = Role.DOCUMENT,
+    ] = "document",
     least: Annotated[
         float,
         typer.Option(
@@ -92,8 +88,6 @@ def conform(
       millpond conform ./my-model --against http://gpu:8000/v1 --remote-model my-model --as query
       millpond conform ./my-model --against https://api.example.com/v1 --key-variable EXAMPLE_KEY
     """
-    from retrieval.errors import FailureError, UsageError
-
     try:
         found = _compare(
             model,
@@ -128,17 +122,15 @@ def _compare(
     from embedder.conform.endpoint import is_url, open_endpoint
     from embedder.conform.examine import conform as examine
     from embedder.conform.local import LoadedModel, take_apart
-    from retrieval.errors import UsageError
 
-    side: Literal["query", "document"] = "query" if role is Role.QUERY else "document"
     other: Other | None = None
     if is_url(against):  # asked before a model loads
         other = open_endpoint(
             against,
-            api=api.value if api else None,
+            api=api,
             model=remote_model,
             key_variable=key_variable,
-            side=side,
+            side=role,
             notify=message,
         )
     elif api or remote_model or key_variable:
@@ -148,9 +140,9 @@ def _compare(
         )
     local = take_apart(load(model))
     if other is None:
-        other = LoadedModel(load(against), side)
+        other = LoadedModel(load(against), role)
     with progress("Comparing", 40, "texts") as advance:
-        return examine(local, other, side=side, least=least, progress=advance, notify=message)
+        return examine(local, other, side=role, least=least, progress=advance, notify=message)
 
 
 def _show(found: Conformity) -> None:

@@ -12,6 +12,8 @@ from cli.commands.train import check_config, run_training
 from cli.console import message
 from cli.options import DeviceOption, SkipBadOption, TrustOption
 from cli.output import atomic_output
+from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 
 __all__ = ["distill"]
 
@@ -92,7 +94,6 @@ def distill(
       millpond distill --teacher st:my-teacher --student millpond-135m --texts notes.txt --out m
     """
     from embedder.training.distillation.plan import DistillOptions, plan_distillation
-    from retrieval.errors import UsageError
 
     if teacher is None and vectors is None:
         raise UsageError("No teacher was given. Type --teacher MODEL, or --vectors FILE.")
@@ -132,14 +133,12 @@ def _as_corpus(path: Path, out: Path | None, taken: set[str]) -> Path:
     UsageError : an index, and no OUT.
     """
     from indexes.storage.manifest import MANIFEST_NAME
-    from retrieval.errors import UsageError
 
     if not (path / MANIFEST_NAME).is_file():
         return path
     if out is None:
         raise UsageError(f"{path} is an index; its texts are written beside DIR. Type --out DIR.")
     from indexes import Index
-    from retrieval.plurals import count_noun
 
     name = folder = path.resolve().name
     number = 2

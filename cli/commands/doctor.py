@@ -17,6 +17,8 @@ import typer
 from cli.console import clean
 from cli.options import JsonOption
 from cli.output import format_size, print_json, print_line, print_table, read_version
+from embedder.environment import choose_device
+from retrieval.plurals import count_noun
 
 __all__ = [
     "FaissBuild",
@@ -274,8 +276,6 @@ def find_problems(
 
 def list_rows(found: Findings) -> list[tuple[str, str]]:
     """Return the report as pairs of name and value."""
-    from retrieval.plurals import count_noun
-
     threads = count_noun(found.threads, "thread")
     return [
         ("millpond", found.millpond),
@@ -305,7 +305,6 @@ def _find_device() -> tuple[str | None, int, tuple[str, str], str]:
         import torch
 
         from embedder.engine.speed import describe_speeds
-        from embedder.environment import choose_device
 
         device = choose_device()
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""

@@ -11,6 +11,8 @@ from cli.console import clean, message, progress
 from cli.options import JsonOption
 from cli.output import collapse, print_json, print_line
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
+from retrieval.passages import read_passage, split_passage_id
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from indexes.snapshot import Snapshot
@@ -55,7 +57,6 @@ def duplicates(
     """
     from indexes import Index
     from indexes.search.duplicates import find_alike
-    from retrieval.plurals import count_noun
 
     use_stored_server(folder, url, ask_key)
     snapshot = Index.open(folder).snapshot
@@ -95,8 +96,6 @@ def _read(snapshot: Snapshot, rows: list[int]) -> dict[int, Document]:
 
 
 def _describe(document: Document, passages: bool) -> dict[str, object]:
-    from retrieval.passages import read_passage, split_passage_id
-
     if not passages:
         return {"doc_id": document.doc_id, "title": document.title}
     place = read_passage(document.doc_id, document.text)

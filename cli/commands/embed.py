@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,7 +13,6 @@ from cli.console import format_seconds, message, progress
 from cli.models import (
     ReportingEncoder,
     instruct,
-    keep_memory,
     load_encoder,
     note_untrained,
     warn_skipped,
@@ -24,22 +22,21 @@ from cli.options import (
     InstructionOption,
     ModelOption,
     SkipBadOption,
-    SpeedName,
     SpeedOption,
     TrustOption,
 )
 from cli.output import check_output, confirm_replacing
 from cli.reading import warn_cut
 from cli.vectors import ENDINGS, Encode, Made, keep_parts, output_files, write_vectors
+from embedder.environment import keep_freed_memory
+from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 
 __all__ = ["Role", "embed"]
 
 
-class Role(StrEnum):
-    """Which of the model's two prompts goes with the texts."""
-
-    QUERY = "query"
-    DOCUMENT = "document"
+Role = Literal["query", "document"]
+"""Which of the model's two prompts goes with the texts."""
 
 
 def embed(
@@ -58,7 +55,7 @@ def embed(
     instruction: InstructionOption = None,
     role: Annotated[
         Role, typer.Option("--as", help="Which of the model's two prompts to use.")
-    ] = Role.DOCUMENT,
+    ] = "document",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT without asking.")
     ] = False,
@@ -71,7 +68,7 @@ def embed(
     ] = False,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
-    speed: SpeedOption = SpeedName.EXACT,
+    speed: SpeedOption = "exact",
     trust_remote_code: TrustOption = False,
 ) -> None:
     """Turn texts into vectors in a file.
@@ -88,12 +85,9 @@ def embed(
       millpond embed queries.jsonl --out queries.parquet --as query
     """
     from embedder.coverage import Coverage
-    from retrieval.plurals import count_noun
     from retrieval.texts import Texts
 
-    if instruction is not None and role is Role.DOCUMENT:
-        from retrieval.errors import UsageError
-
+    if instruction is not None and role == "document":
         raise UsageError(
             "--instruction goes before queries, and the texts are embedded as documents. Add "
             "--as query, or leave --instruction out."
@@ -106,16 +100,15 @@ def embed(
     texts = Texts(file, skip_bad=skip_bad)
     if file != "-":
         next(iter(texts), None)  # an empty or wholly unreadable file shows before a model loads
-    keep_memory()
+    keep_freed_memory()
     model = instruct(model, instruction)
     encoder = load_encoder(model, device, speed, trust_remote_code=trust_remote_code)
     coverage = Coverage(encoder)
     started = time.monotonic()
     with progress("Embedding", texts.count_hint, "texts") as advance:
         reporting = ReportingEncoder(encoder, advance)
-        as_query = role is Role.QUERY
-        encode: Encode = reporting.encode_queries if as_query else reporting.encode_documents
-        what = Made(encoder.dimension, encoder.fingerprint, role.value)
+        encode: Encode = reporting.encode_queries if role == "query" else reporting.encode_documents
+        what = Made(encoder.dimension, encoder.fingerprint, role)
         with ExitStack() as stack:
             if resume:
                 encode = stack.enter_context(keep_parts(out, encode, what, advance))
@@ -130,7 +123,7 @@ def embed(
     seconds = time.monotonic() - started
     named = " and ".join(map(str, files))
     message(
-        f"Embedded {count_noun(count, 'text')} as {role.value} in {format_seconds(seconds)}, "
+        f"Embedded {count_noun(count, 'text')} as {role} in {format_seconds(seconds)}, "
         f"{encoder.dimension} numbers each: {named}"
     )
     for note in texts.notes:

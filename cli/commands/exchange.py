@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from cli.console import message, warn
+from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 
 __all__ = ["export_results", "import_results"]
 
@@ -48,8 +50,6 @@ def export_results(
     """
     from benchmarks.exchange import export_results as export
     from benchmarks.exchange import write_card
-    from retrieval.errors import UsageError
-    from retrieval.plurals import count_noun
 
     if (out is None) == (card is None):
         raise UsageError("Expected one of --out DIR and --card MODEL_DIR.")
@@ -101,7 +101,6 @@ def import_results(
       millpond import-results runs --out results --qrels qrels.txt
     """
     from benchmarks.exchange import import_results as read
-    from retrieval.plurals import count_noun
 
     found = read(folder, out, qrels=qrels, notify=warn)
     models = count_noun(len({one.model for one in found.results}), "model")

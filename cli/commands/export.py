@@ -9,6 +9,7 @@ import typer
 from cli.commands.merge import OutOption
 from cli.console import message
 from cli.models import load_encoder
+from retrieval.errors import UsageError
 
 __all__ = ["export"]
 
@@ -40,7 +41,6 @@ def export(
     from embedder import Embedder
     from embedder.export import export_model
     from embedder.models.saving import check_new_folder
-    from retrieval.errors import UsageError
 
     check_new_folder(out)
     encoder = load_encoder(model, "cpu")

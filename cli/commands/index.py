@@ -15,7 +15,6 @@ from cli.console import format_seconds, message, progress
 from cli.models import (
     ReportingEncoder,
     instruct,
-    keep_memory,
     load_encoder,
     load_splitter,
     note_untrained,
@@ -31,7 +30,6 @@ from cli.options import (
     OverlapOption,
     PassagesOption,
     SkipBadOption,
-    SpeedName,
     SpeedOption,
     TrustOption,
     WholeOption,
@@ -62,6 +60,8 @@ from cli.store import (
     UrlOption,
     read_qdrant_options,
 )
+from embedder.environment import keep_freed_memory
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from indexes import Manifest
@@ -114,7 +114,7 @@ def index(
         typer.Option("--restart", help="Discard what an unfinished run embedded and start over."),
     ] = False,
     device: DeviceOption = None,
-    speed: SpeedOption = SpeedName.EXACT,
+    speed: SpeedOption = "exact",
     trust_remote_code: TrustOption = False,
     engine: EngineOption = "local",
     address: AddressOption = None,
@@ -139,7 +139,6 @@ def index(
     """
     from indexes import Index, IndexConfig, check_target
     from indexes.backends.qdrant import configured_backend
-    from retrieval.plurals import count_noun
     from retrieval.protocols import no_progress
 
     flags = QdrantFlags(url, store, ask_key)
@@ -168,7 +167,7 @@ def index(
     if "-" not in corpus:
         next(iter(source), None)  # an empty or wholly unreadable corpus shows before a model loads
     on = "cpu" if chosen else device  # the GPU is the workers'
-    keep_memory()
+    keep_freed_memory()
     encoder = load_encoder(model, on, speed, trust_remote_code=trust)
     documents: Iterable[Document] = source
     if not config.passages:

@@ -25,6 +25,8 @@ from cli.output import (
     print_table,
     stdout_width,
 )
+from embedder.models.names import list_builtin_models
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from indexes import Manifest
@@ -67,7 +69,6 @@ def models(json: JsonOption = False) -> None:
       millpond models
     """
     from embedder import list_bases
-    from embedder.models.names import list_builtin_models
 
     trained, bases = list_builtin_models(), list_bases()
     if json:
@@ -114,8 +115,6 @@ def info(
 
 def _describe(manifest: Manifest) -> list[tuple[str, str]]:
     """Return the facts of a manifest, one per row."""
-    from retrieval.plurals import count_noun
-
     size = sum(entry.bytes for entry in manifest.files.values())
     deleted = manifest.rows - manifest.documents
     rows = count_noun(manifest.rows, "row")

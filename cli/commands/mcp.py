@@ -16,6 +16,7 @@ from cli.options import DeviceOption, TrustOption
 from cli.output import read_version
 from cli.searching import warn_of_missing_words
 from cli.store import StoredKeyOption, StoredUrlOption
+from retrieval.errors import MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     from indexes import Index
@@ -69,8 +70,6 @@ def mcp(
       millpond mcp manuals=index-1 tickets=index-2
       millpond mcp my-index --http 8500
     """
-    from retrieval.errors import MissingDependencyError
-
     if importlib.util.find_spec("mcp") is None:
         raise MissingDependencyError("mcp", "millpond mcp", 'pip install "millpond[mcp]"')
     from cli.mcp_server import build_server
@@ -93,7 +92,6 @@ def _open(
     indexes: Sequence[tuple[str, Index]], rerank: str | None, device: str | None, trust: bool
 ) -> dict[str, Retriever]:
     """Return what searches each index, by name; every model is loaded once."""
-    from retrieval.errors import UsageError
     from retrieval.retriever import Retriever
 
     retrievers: dict[str, Retriever] = {}

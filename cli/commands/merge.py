@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from cli.console import message
+from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
     from embedder.models.saving import WeightsDtype
@@ -81,8 +82,6 @@ def soup(
 
 
 def _parse_weights(text: str | None) -> list[float] | None:
-    from retrieval.errors import UsageError
-
     if text is None:
         return None
     try:

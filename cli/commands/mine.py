@@ -18,7 +18,6 @@ from cli.console import format_seconds, message, progress, warn
 from cli.models import (
     ReportingEncoder,
     instruct,
-    keep_memory,
     load_encoder,
     note_untrained,
     warn_skipped,
@@ -27,11 +26,13 @@ from cli.options import (
     DeviceOption,
     InstructionOption,
     SkipBadOption,
-    SpeedName,
     SpeedOption,
     TrustOption,
 )
 from cli.output import atomic_output, check_output, print_json
+from embedder.environment import keep_freed_memory
+from retrieval.errors import SourceNotFoundError, UnknownNameError, UsageError
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from benchmarks.mining.candidates import Candidates, Ranker
@@ -103,7 +104,7 @@ def mine(
     skip_bad: SkipBadOption = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     device: DeviceOption = None,
-    speed: SpeedOption = SpeedName.EXACT,
+    speed: SpeedOption = "exact",
     trust_remote_code: TrustOption = False,
 ) -> None:
     """Add hard negatives to training pairs.
@@ -119,8 +120,6 @@ def mine(
     from benchmarks.mining.mining import MiningConfig, check_window
 
     if instruction is not None and by == BM25:
-        from retrieval.errors import UsageError
-
         raise UsageError(
             "--instruction goes with --by MODEL; BM25 takes none. Name a model, or leave it out."
         )
@@ -149,8 +148,6 @@ def mine(
 
 def _check_out(out: Path, pairs: Path, corpus: str | None) -> None:
     """Raise UsageError if the output would replace an input or have an unsuitable name."""
-    from retrieval.errors import SourceNotFoundError, UsageError
-
     if not pairs.exists():
         raise SourceNotFoundError(f"{pairs}: there is no such file or folder.")
     if out.suffix.lower() != ".jsonl":
@@ -173,7 +170,6 @@ def _collect(source: PairSource, corpus: str | None, skip_bad: bool) -> Candidat
     """Return the candidates; what of the corpus is none is said."""
     from benchmarks.mining.candidates import Candidates
     from retrieval import read_corpus
-    from retrieval.plurals import count_noun
 
     if corpus is None:
         return Candidates.collect(source)
@@ -208,9 +204,7 @@ def _load(
     model: str, instruction: str | None, device: str | None, speed: str, *, trust: bool
 ) -> LoadedEncoder:
     """Return the model; the error for an unknown name lists bm25 too."""
-    from retrieval.errors import UnknownNameError
-
-    keep_memory()
+    keep_freed_memory()
     try:
         name = instruct(model, instruction)
         return load_encoder(name, device, speed, trust_remote_code=trust)
@@ -269,6 +263,4 @@ def _report(summary: MiningSummary, out: Path, seconds: float) -> None:
 
 
 def _counted(count: int, noun: str) -> str:
-    from retrieval.plurals import count_noun
-
     return count_noun(count, noun)

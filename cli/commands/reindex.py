@@ -21,11 +21,11 @@ from cli.store import (
     read_qdrant_options,
     use_stored_server,
 )
+from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
     from indexes import Manifest
     from indexes.backends.qdrant import QdrantOptions
-    from retrieval.errors import UsageError
 
 __all__ = ["reindex"]
 
@@ -186,8 +186,6 @@ def _is_place(named: tuple[str, str] | None, theirs: tuple[object, object]) -> b
 
 
 def _taken(place: tuple[object, object]) -> UsageError:
-    from retrieval.errors import UsageError
-
     return UsageError(
         f"The index is searched in the collection {place[1]!r} at {place[0]}, and DIR2 needs one "
         f"of its own. Type --url URL, name another collection in a --store file, or type "

@@ -9,6 +9,8 @@ import typer
 
 from cli.console import message, progress, warn
 from cli.output import atomic_output, check_output, format_size, read_version
+from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from benchmarks.scoring.results import Result
@@ -108,8 +110,6 @@ def report(
 
 def _read_kind(out: Path) -> str:
     """Return the ending that chooses the format."""
-    from retrieval.errors import UsageError
-
     kind = out.suffix.lower()
     if kind not in FORMATS:
         ending = f"ends in {out.suffix!r}" if out.suffix else "has no ending"
@@ -122,8 +122,6 @@ def _read_kind(out: Path) -> str:
 
 def _check_choices(kind: str, given: dict[str, Any]) -> None:
     """Raise UsageError for options that do not apply to a .csv report."""
-    from retrieval.errors import UsageError
-
     if kind == ".csv" and given:
         names = ", ".join(f"--{name}" for name in given)
         raise UsageError(
@@ -159,6 +157,4 @@ def _compare(results: list[Result], given: dict[str, Any]) -> Comparison:
 
 
 def _count(number: int, noun: str) -> str:
-    from retrieval.plurals import count_noun
-
     return count_noun(number, noun)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,30 +21,17 @@ from cli.options import (
 from cli.output import check_output, print_line
 from cli.searching import CANDIDATES, Choices, Loading, open_search
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_servers
+from retrieval.blend import Fusion, Mode
+from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
     from cli.searching import Search
 
-__all__ = ["FusionName", "ModeName", "search"]
+__all__ = ["search"]
 
 HITS_FOR_TEXT = 10
 HITS_FOR_QUERIES = 100
 STDIN = "-"
-
-
-class ModeName(StrEnum):
-    """What --mode accepts; a test holds it equal to ``retrieval.blend.MODES``."""
-
-    HYBRID = "hybrid"
-    DENSE = "dense"
-    LEXICAL = "lexical"
-
-
-class FusionName(StrEnum):
-    """What --fusion accepts; a test holds it equal to ``retrieval.blend.FUSIONS``."""
-
-    CONVEX = "convex"
-    RRF = "rrf"
 
 
 def search(
@@ -68,7 +54,7 @@ def search(
         ),
     ] = None,
     mode: Annotated[
-        ModeName | None,
+        Mode | None,
         typer.Option(
             "--mode",
             help="Search by meaning (dense), by words (lexical, which loads no model) or both.",
@@ -76,9 +62,9 @@ def search(
         ),
     ] = None,
     fusion: Annotated[
-        FusionName,
+        Fusion,
         typer.Option("--fusion", help="How hybrid joins both: a mean of scores, or of ranks."),
-    ] = FusionName.CONVEX,
+    ] = "convex",
     weight: Annotated[
         float | None,
         typer.Option(
@@ -178,14 +164,12 @@ def search(
     choices = Choices(
         k or (HITS_FOR_TEXT if queries is None else HITS_FOR_QUERIES),
         where,
-        mode.value if mode else None,
-        fusion.value,
+        mode,
+        fusion,
         weight,
         distinct,
     )
     if candidates is not None and rerank is None:
-        from retrieval.errors import UsageError
-
         raise UsageError("--candidates goes with --rerank MODEL. Leave it out, or type both.")
     loading = Loading(
         model,
@@ -230,8 +214,6 @@ def _read_request(places: list[str], queries: str | None, run: str | None, json:
     ------
     UsageError : what was typed does not fit together.
     """
-    from retrieval.errors import UsageError
-
     *folders, last = places
     has_text = bool(folders) and not _is_index(last)
     request = (
@@ -262,8 +244,6 @@ def _read_request(places: list[str], queries: str | None, run: str | None, json:
 
 def _check_prompt(places: list[str], json: bool) -> None:
     """Raise UsageError where nobody can type at a prompt."""
-    from retrieval.errors import UsageError
-
     several = (
         f' {places[-1]} is an index; to look for that word, type it with a blank: "{places[-1]} ".'
         if len(places) > 1

@@ -21,6 +21,7 @@ from cli.options import DeviceOption, IndexSpeedOption, InstructionOption, Trust
 from cli.output import read_version
 from cli.searching import warn_of_missing_words
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_servers
+from retrieval.errors import MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from embedder.serving import ServedIndex, ServedModel
     from indexes import Index
     from retrieval import Encoder, Fingerprint
-    from retrieval.errors import UsageError
     from retrieval.protocols import VectorIndex
 
 __all__ = ["KEYS_VARIABLE", "bind", "format_url", "open_indexes", "serve"]
@@ -192,8 +192,6 @@ def serve(
 
 def _check_packages() -> None:
     """Raise MissingDependencyError if a package of the extra is not installed."""
-    from retrieval.errors import MissingDependencyError
-
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(package, "millpond serve", 'pip install "millpond[serve]"')
@@ -332,8 +330,6 @@ def _make_editable(served: ServedIndex, folder: Path, model: LoadedEncoder) -> S
 
 def _check_accepting(keys: Sequence[str], instruction: str | None) -> None:
     """Raise UsageError unless clients may change indexes, and the model is the one of the index."""
-    from retrieval.errors import UsageError
-
     if not keys:
         raise UsageError(
             "--accept-documents lets clients change the indexes, and everyone could. Name the keys "
@@ -406,8 +402,6 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> UsageError:
-    from retrieval.errors import UsageError
-
     return UsageError(
         f"The server cannot listen at {host}, port {port} ({error.strerror}). Name an address of "
         f"this machine and a free port, or 0 for any free one."

@@ -12,9 +12,11 @@ import typer
 
 from cli.commands.train import step_reporter
 from cli.console import clean, format_seconds, message, progress, warn, write_error
-from cli.models import keep_memory
 from cli.options import ConfigArgument, DeviceOption
 from cli.output import format_size, print_line, stdout_width, truncate, wrap
+from embedder.environment import keep_freed_memory
+from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from benchmarks.study.config import StudyConfig
@@ -58,8 +60,6 @@ def study(
       millpond study study.toml --out my-study --dry-run
       millpond study study.toml --out my-study
     """
-    from retrieval.errors import UsageError
-
     if example:
         from benchmarks.study.example import example_study
 
@@ -93,8 +93,6 @@ def _plan(config: StudyConfig, out: Path | None, calibrate: bool, device: str | 
 
 def _layout(plan: Plan) -> list[str]:
     """Return the plan as a table that fits 80 columns, with totals and notes."""
-    from retrieval.plurals import count_noun
-
     heads = ("base", "variant", "runs", "train tok.", "score tok.", "time")
     body = [
         (
@@ -155,9 +153,8 @@ def _time(seconds: float) -> str:
 def _run(config: StudyConfig, out: Path, device: str | None) -> None:
     from benchmarks.study.markdown import write_study_report
     from benchmarks.study.runner import run_study
-    from retrieval.plurals import count_noun
 
-    keep_memory()
+    keep_freed_memory()
     outcome = run_study(
         config,
         out,

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import format_seconds, message, progress, warn
-from cli.models import keep_memory
 from cli.options import ConfigArgument, DeviceOption, SkipBadOption
 from cli.output import print_line
+from embedder.environment import keep_freed_memory
+from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from embedder.training import StepReport, TrainConfig
@@ -57,8 +59,6 @@ def train(
       millpond train train.toml --check
       millpond train train.toml --out my-model
     """
-    from retrieval.errors import UsageError
-
     if example:
         from embedder.training import example_config
 
@@ -84,7 +84,6 @@ def check_config(config: TrainConfig, skip_bad: bool) -> None:
     """Read all data and report what it holds."""
     from embedder.training import check_data
     from embedder.training.evaluate import DevSets
-    from retrieval.plurals import count_noun
 
     noun = _noun(config)
     with progress("Checking", None, f"{noun}s") as advance:
@@ -119,7 +118,7 @@ def run_training(
     """Train, showing how it goes, and say what to do with the model."""
     from embedder.training import train as run
 
-    keep_memory()
+    keep_freed_memory()
     started = time.monotonic()
     run(
         config,

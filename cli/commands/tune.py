@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import message, progress, warn
-from cli.models import keep_memory, note_untrained
+from cli.models import note_untrained
 from cli.options import DeviceOption, JsonOption, SkipBadOption, TrustOption
 from cli.output import print_json, print_table
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
+from embedder.environment import keep_freed_memory
+from retrieval.blend import DEFAULT_WEIGHT, Blend
+from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from benchmarks.tuning import Tuning
@@ -60,7 +64,6 @@ def tune(
       millpond tune my-index --forget
     """
     from indexes import Index
-    from retrieval.errors import UsageError
 
     use_stored_server(folder, url, ask_key)
     if forget:
@@ -72,7 +75,7 @@ def tune(
             "A weight is found on judged queries: type --queries FILE and --qrels FILE. "
             f"Without them the weight of {folder} stays {_describe_weight(index)}."
         )
-    keep_memory()
+    keep_freed_memory()
     found = _tune(folder, queries, qrels, skip_bad, device, trust_remote_code)
     index, tuning = found
     kept = tuning.helps and not dry_run
@@ -90,7 +93,6 @@ def _tune(
     from benchmarks.tuning import tune_weight
     from indexes import Index
     from indexes.search.modes import describe_lacking
-    from retrieval.blend import Blend
     from retrieval.retriever import Retriever
 
     index = Index.open(folder)
@@ -108,7 +110,6 @@ def _read_judged(
 ) -> tuple[list[Query], dict[str, dict[str, int]]]:
     from retrieval import read_queries
     from retrieval.corpus.qrels import read_qrels
-    from retrieval.plurals import count_noun
 
     read = read_qrels(qrels, skip_bad=skip_bad)
     for note in read.notes:
@@ -136,8 +137,6 @@ def _forget(index: Index, folder: Path) -> None:
 
 
 def _describe_weight(index: Index) -> str:
-    from retrieval.blend import DEFAULT_WEIGHT
-
     kept = index.manifest.weight
     return f"the default, {DEFAULT_WEIGHT:g}" if kept is None else f"{kept:g}, which tune found"
 
@@ -155,9 +154,6 @@ def _to_json(tuning: Tuning, kept: bool) -> dict[str, object]:
 
 
 def _report(tuning: Tuning, folder: Path, kept: bool, index: Index) -> None:
-    from retrieval.blend import DEFAULT_WEIGHT
-    from retrieval.plurals import count_noun
-
     rows = []
     for weight, score in tuning.curve.items():
         notes = {0.0: "words alone", 1.0: "meaning alone", DEFAULT_WEIGHT: "default"}

@@ -12,8 +12,10 @@ import typer
 
 from cli.commands.merge import OutOption
 from cli.console import message, progress, warn
-from cli.models import keep_memory, warn_skipped
+from cli.models import warn_skipped
 from cli.options import DeviceOption, SkipBadOption
+from embedder.environment import keep_freed_memory
+from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
     from embedder.models.saving import WeightsDtype
@@ -77,7 +79,6 @@ def whiten(
     """
     from embedder.models.saving import check_new_folder
     from embedder.models.whiten import whiten_model
-    from retrieval.errors import UsageError
 
     if not corpus and not pairs:
         raise UsageError("There is nothing to fit on. Add --corpus CORPUS or --pairs FILE.")
@@ -85,7 +86,7 @@ def whiten(
     share = max(1, texts // (len(corpus or []) + len(pairs or [])))
     dice = random.Random(seed)
     queries, documents, record = _draw(corpus or [], pairs or [], share, dice, skip_bad)
-    keep_memory()
+    keep_freed_memory()
     with progress("Embedding", len(queries) + len(documents), "texts") as advance:
         whiten_model(
             model,

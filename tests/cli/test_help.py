@@ -4,7 +4,6 @@ import sys
 import pytest
 
 from cli.app import app
-from cli.options import DEFAULT_MODEL_NAME
 from indexes import IndexConfig
 
 COMMANDS = [info.name for info in app.registered_commands]
@@ -86,7 +85,6 @@ def test_defaults_that_help_shows_are_those_of_the_libraries(millpond):
     from embedder import DEFAULT_MODEL
     from embedder.models.whiten import POWER
 
-    assert DEFAULT_MODEL_NAME == DEFAULT_MODEL
     shown = " ".join(millpond("index", "--help").stdout.split())
     assert DEFAULT_MODEL in shown
     assert f"[default: {IndexConfig.backend}]" in shown

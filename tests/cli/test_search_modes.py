@@ -4,11 +4,9 @@ import json
 
 import pytest
 
-from cli.commands.search import FusionName, ModeName
 from cli.hits import explain, lay_out
 from indexes import Index, IndexConfig
 from retrieval import Document, Hit
-from retrieval.blend import FUSIONS, MODES
 from retrieval.types import ArmScore
 from tests.cli.conftest import WordEncoder
 
@@ -16,11 +14,6 @@ from tests.cli.conftest import WordEncoder
 def objects(result):
     assert result.exit_code == 0, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
-
-
-def test_the_names_are_those_of_the_library():
-    assert [name.value for name in ModeName] == list(MODES)
-    assert [name.value for name in FusionName] == list(FUSIONS)
 
 
 def test_a_lexical_search_loads_no_model(millpond, index_folder, loaded):

@@ -3,16 +3,10 @@
 import pyarrow.parquet
 import pytest
 
-from cli.options import SpeedName
 from embedder import loading
-from embedder.environment import SPEEDS
 from tests.embedder import stand_ins
 
 COMMANDS = ("embed", "index", "search", "bench", "serve", "add", "update")
-
-
-def test_the_speeds_of_the_option_are_those_of_the_library():
-    assert tuple(SpeedName) == SPEEDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
