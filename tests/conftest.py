@@ -4,10 +4,12 @@ import os
 import random
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer.testing
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
@@ -17,6 +19,12 @@ CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-back
 os.environ["PYTHONPATH"] = str(ROOT)
 # Threads cost more than they give on models this small, and their sums differ in the last digit.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Files of tests lie in memory where there is room: making an index waits 30 times for a disk.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+# A CliRunner makes the commands anew at each call, which takes five times as long as a search.
+typer.testing._get_command = cache(typer.testing._get_command)
 
 # No clock in either: a machine that is busy fails no test.
 PROFILE = {"database": None, "deadline": None, "suppress_health_check": [HealthCheck.too_slow]}

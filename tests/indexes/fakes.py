@@ -1,5 +1,6 @@
-"""A deterministic encoder without a model, and documents to feed it."""
+"""A deterministic encoder without a model, documents to feed it, and processes that are killed."""
 
+import multiprocessing
 import os
 import signal
 from hashlib import blake2b
@@ -66,5 +67,36 @@ def ids_by_words(index, text="text"):
     return sorted(snapshot.documents.ids(rows).values())
 
 
+IMPORTED = ["faiss", "indexes", "pytest", "qdrant_edge", "tantivy", "tests.indexes.fakes"]
+"""What takes longer to import than a process of a test has to do."""
+
+
+def processes():
+    """Start processes as forks of one that has imported what they need, and done nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    return context
+
+
+def exit_code_of(function, *arguments):
+    """How a process of its own ends that calls the function; below 0, the signal that ended it."""
+    process = processes().Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying(place, name, *, before):
+    """Have a function of a module or class kill the process, before or after it does its work."""
+    original = getattr(place, name)
+
+    def replacement(*arguments, **options):
+        if not before:
+            original(*arguments, **options)
+        die()
+
+    setattr(place, name, replacement)

@@ -2,77 +2,54 @@
 
 import os
 import signal
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
-from indexes import Index, IndexConfig, read_manifest
+from indexes import Index, IndexConfig, build, read_manifest, transaction
+from indexes.lexical import build as lexical_build
+from indexes.storage import staging
 from retrieval.errors import IndexCorruptError, SourceNotFoundError
 from tests.indexes import fakes
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-import indexes.build, indexes.lexical.build, indexes.transaction, indexes.storage.staging
-from indexes import Index, IndexConfig
-from tests.indexes.fakes import HashingEncoder, die, make_documents
+MOMENTS = {
+    "after the shards": (build, "infer_fields", True),
+    "after the build": (transaction.Transaction, "staged_files", True),
+    "before publishing": (transaction.Transaction, "publish", True),
+    "between two renames": (Path, "rename", False),
+    "before the commit": (transaction, "commit", True),
+    "after the commit": (transaction, "commit", False),
+}
+"""Which function kills, and whether before it does its work."""
 
-point, path = sys.argv[1:]
-encoder = HashingEncoder(die_at=int(point) if point.isdigit() else 0)
-renames = []
+POINTS = ["1", "2", "3", "half of the arm", *MOMENTS]
+"""A number is that of the chunk that is embedded."""
 
-def dying(module, name, before):
-    original = getattr(module, name)
-    def replacement(*arguments):
-        if not before:
-            original(*arguments)
-        die()
-    setattr(module, name, replacement)
 
-if point == "half of the arm":
-    write_rows = indexes.lexical.build.write_rows
-    def write_half(folder, rows, analyser):
-        write_rows(folder, list(rows)[::2], analyser)
-        die()
-    indexes.lexical.build.write_rows = write_half
-if point == "after the shards":
-    dying(indexes.build, "infer_fields", before=True)
-if point == "after the build":
-    dying(indexes.transaction.Transaction, "staged_files", before=True)
-if point == "before publishing":
-    dying(indexes.transaction.Transaction, "publish", before=True)
-if point == "between two renames":
-    dying(Path, "rename", before=False)
-if point == "before the commit":
-    dying(indexes.transaction, "commit", before=True)
-if point == "after the commit":
-    dying(indexes.transaction, "commit", before=False)
-indexes.storage.staging.SHARD_SECONDS = 0.0  # a shard for each chunk
-config = IndexConfig(overwrite=True, batch_documents=10, language="english")
-Index.create(path, encoder, make_documents(30, "new"), config)
-"""
+def write_and_die(point, path):
+    """Write an index of 30 documents, a shard for each 10, and die on the way."""
+    encoder = fakes.HashingEncoder(die_at=int(point) if point.isdigit() else 0)
+    if point in MOMENTS:
+        place, name, before = MOMENTS[point]
+        fakes.dying(place, name, before=before)
+    if point == "half of the arm":
+        write_rows = lexical_build.write_rows
 
-POINTS = [
-    "1",
-    "2",
-    "3",
-    "after the shards",
-    "half of the arm",
-    "after the build",
-    "before publishing",
-    "between two renames",
-    "before the commit",
-    "after the commit",
-]
+        def write_half(folder, rows, analyser):
+            write_rows(folder, list(rows)[::2], analyser)
+            fakes.die()
+
+        lexical_build.write_rows = write_half
+    staging.SHARD_SECONDS = 0.0
+    config = IndexConfig(overwrite=True, batch_documents=10, language="english")
+    Index.create(path, encoder, fakes.make_documents(30, "new"), config)
 
 
 def write_until_killed(point, path):
-    done = subprocess.run([sys.executable, "-c", SCRIPT, point, str(path)], capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert fakes.exit_code_of(write_and_die, point, path) == -signal.SIGKILL
 
 
 def assert_tidy(path):

@@ -2,73 +2,53 @@
 
 import os
 import signal
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
-from indexes import Index, IndexConfig, read_manifest
+from indexes import Index, IndexConfig, build, read_manifest, transaction
+from indexes import index as index_module
+from indexes.storage import staging
 from indexes.storage.staging import read_unfinished
 from tests.indexes import fakes
 from tests.indexes.test_kill import assert_tidy
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
 
-SCRIPT = """
-import sys
-from pathlib import Path
-import indexes.build, indexes.index, indexes.transaction, indexes.storage.staging
-from indexes import Index
-from tests.indexes.fakes import HashingEncoder, die, make_documents
+MOMENTS = {
+    "after its shards": (staging.Staging, "finish", False),
+    "after the arm": (build, "build_arm", False),
+    "after the build": (transaction.Transaction, "staged_files", True),
+    "between two renames": (Path, "rename", False),
+    "before the commit": (transaction, "commit", True),
+    "after the commit": (transaction, "commit", False),
+}
+"""Which function kills, and whether before it does its work."""
 
-point, path = sys.argv[1:]
-compact = indexes.index.compact
+POINTS = ["before it begins", *MOMENTS]
 
-def dying(place, name, before):
-    original = getattr(place, name)
-    def replacement(*arguments, **options):
-        found = None if before else original(*arguments, **options)
-        die()
-    setattr(place, name, replacement)
 
-def arm(change):
-    if point == "before it begins":
-        die()
-    if point == "after its shards":
-        dying(indexes.storage.staging.Staging, "finish", before=False)
-    if point == "after the arm":
-        dying(indexes.build, "build_arm", before=False)
-    if point == "after the build":
-        dying(indexes.transaction.Transaction, "staged_files", before=True)
-    if point == "between two renames":
-        dying(Path, "rename", before=False)
-    if point == "before the commit":
-        dying(indexes.transaction, "commit", before=True)
-    if point == "after the commit":
-        dying(indexes.transaction, "commit", before=False)
-    compact(change)
+def compact_and_die(point, path):
+    """Keep 10 documents by an update, and die in the compaction that follows it."""
+    compact = index_module.compact
 
-indexes.index.compact = arm
-Index.open(path, HashingEncoder()).update(make_documents(10), delete_missing=True)
-"""
+    def compact_armed(change):
+        if point == "before it begins":
+            fakes.die()
+        place, name, before = MOMENTS[point]
+        fakes.dying(place, name, before=before)
+        compact(change)
 
-POINTS = [
-    "before it begins",
-    "after its shards",
-    "after the arm",
-    "after the build",
-    "between two renames",
-    "before the commit",
-    "after the commit",
-]
+    index_module.compact = compact_armed
+    index = Index.open(path, fakes.HashingEncoder())
+    index.update(fakes.make_documents(10), delete_missing=True)
 
 
 def build_then_kill(point, path, backend="faiss"):
     """Kill an update that leaves 10 of 25 documents, in the compaction that follows it."""
     config = IndexConfig(backend=backend, language="english")
     Index.create(path, fakes.HashingEncoder(), fakes.make_documents(25), config)
-    done = subprocess.run([sys.executable, "-c", SCRIPT, point, str(path)], capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert fakes.exit_code_of(compact_and_die, point, path) == -signal.SIGKILL
     assert read_manifest(path).documents == 10  # the update itself is done
 
 
