@@ -1,7 +1,5 @@
 """Adding, replacing and deleting documents: what is embedded, what is found, what readers see."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexes import FileEntry, Index, IndexConfig, read_manifest
+from indexes import FileEntry, Index, IndexConfig, read_manifest, transaction
 from indexes.backends.registry import backend_of
 from indexes.snapshot import Snapshot
+from indexes.storage import staging
 from retrieval import Document
 from retrieval.errors import (
     DuplicateIdError,
@@ -227,20 +226,14 @@ def test_any_changes_end_with_the_index_of_the_corpus_they_lead_to(
         )
 
 
-KILLED = """
-import sys
-import indexes.transaction, indexes.storage.staging
-from tests.indexes.fakes import HashingEncoder, make_documents, die
-from indexes import FileEntry, Index, IndexConfig, read_manifest
-from indexes.backends.registry import backend_of
-from indexes.snapshot import Snapshot
-indexes.storage.staging.SHARD_SECONDS = 0.0
-point, path = sys.argv[1:]
-if point == "publish":
-    indexes.transaction.commit = lambda *arguments: die()
-encoder = HashingEncoder(die_at=3 if point == "encode" else 0)
-Index.open(path, encoder).add(make_documents(40, "new"), IndexConfig(batch_documents=10))
-"""
+def add_and_die(point, path):
+    """Add 40 documents, a shard for each 10, and die on the way."""
+    staging.SHARD_SECONDS = 0.0
+    if point == "publish":
+        transaction.commit = lambda *arguments: fakes.die()
+    encoder = fakes.HashingEncoder(die_at=3 if point == "encode" else 0)
+    index = Index.open(path, encoder)
+    index.add(fakes.make_documents(40, "new"), IndexConfig(batch_documents=10))
 
 
 @pytest.mark.parametrize("point", ["encode", "publish"])
@@ -249,10 +242,7 @@ def test_a_killed_change_leaves_the_index_as_it_was_and_goes_on(
 ):
     path = tmp_path / "i"
     Index.create(path, encoder, documents)
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, point, str(path)], capture_output=True, text=True
-    )
-    assert done.returncode == -9, done.stderr
+    assert fakes.exit_code_of(add_and_die, point, path) == -9
     assert everything(Index.open(path)) == as_stored(documents)
     counting = Counting(encoder)
     new = fakes.make_documents(40, "new")
@@ -265,7 +255,7 @@ def test_a_killed_change_leaves_the_index_as_it_was_and_goes_on(
 def test_another_change_than_the_killed_one_is_refused_until_restart(tmp_path, encoder, documents):
     path = tmp_path / "i"
     Index.create(path, encoder, documents)
-    subprocess.run([sys.executable, "-c", KILLED, "encode", str(path)], check=False)
+    assert fakes.exit_code_of(add_and_die, "encode", path) == -9
     other = fakes.make_documents(5, "other")
     with pytest.raises(UsageError, match=r"other settings: change was 'add' and is 'update'"):
         Index.open(path, encoder).update(other, IndexConfig(batch_documents=10))

@@ -1,14 +1,18 @@
 """Damage is found before it is copied, extended or read; it never gets a new checksum."""
 
 import errno
-import subprocess
-import sys
+import random
+from concurrent.futures import ProcessPoolExecutor
 
+import numpy as np
 import pytest
 
 from indexes import FileEntry, Index, IndexConfig, read_manifest
+from indexes.backends.registry import backend_of
+from indexes.snapshot import Snapshot
 from retrieval import Document
 from retrieval.errors import IndexCorruptError, StorageError
+from tests.indexes import fakes
 
 KEEP = IndexConfig(compact_share=1.0)
 
@@ -99,6 +103,35 @@ def test_every_flipped_byte_of_a_small_file_is_found_when_the_index_is_opened(pa
     Index.open(path)
 
 
+def answers_and_refusals(folder, role):
+    """How many of 150 damages of a file leave an answer, and how many an error that names it."""
+    manifest = read_manifest(folder)
+    file = manifest.place(folder, role)
+    whole, chosen = file.read_bytes(), random.Random(0)
+    answered = refused = 0
+    for trial in range(150):
+        content = bytearray(whole)
+        place = chosen.randrange(len(content))
+        content[place] ^= 1 << chosen.randrange(8) if trial % 3 else 0xFF
+        if trial % 10 == 0:  # a run of them
+            content[place : place + 8] = b"\xff" * len(content[place : place + 8])
+        file.unlink()  # the mapping of the last trial keeps its own file
+        file.write_bytes(content)
+        try:
+            found = Snapshot.of(folder, manifest, backend_of(manifest))
+            queries = np.ones((1, 16), dtype=np.float32)
+            for where in (None, "n >= 0", "n < 20 and n != 5"):
+                found.search(queries, 25, where=where)
+            list(found.documents.iterate_metadata())
+            list(found.documents.iterate())
+            answered += 1
+        except IndexCorruptError as error:
+            assert str(folder) in str(error), error
+            assert "\n" not in str(error), error
+            refused += 1
+    return answered, refused
+
+
 @pytest.mark.parametrize("role", ["documents/00000", "fields", "vectors/00000", "deleted"])
 def test_no_damaged_file_crashes_a_reader_even_where_checksums_are_not_compared(path, role):
     """Every place that a seeded choice flips: an answer, or an error that names the file.
@@ -106,11 +139,8 @@ def test_no_damaged_file_crashes_a_reader_even_where_checksums_are_not_compared(
     Readers run in a process of their own, since Arrow used to end it.
     """
     Index.open(path).delete(["d3"], KEEP)
-    done = subprocess.run(
-        [sys.executable, "-c", READER, str(path), role], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    answered, refused = map(int, done.stdout.split())
+    with ProcessPoolExecutor(1, fakes.processes()) as reader:
+        answered, refused = reader.submit(answers_and_refusals, path, role).result()
     assert answered + refused == 150
     assert refused >= 5
 
@@ -123,40 +153,3 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(path, monkeypatch):
     with pytest.raises(StorageError, match=r"may not be read.*Change its permissions") as caught:
         Index.open(path).check()
     assert "damaged" not in str(caught.value)
-
-
-READER = """
-import random, sys
-from pathlib import Path
-import numpy as np
-from indexes import read_manifest
-from indexes.backends.registry import backend_of
-from indexes.snapshot import Snapshot
-from retrieval.errors import IndexCorruptError
-
-folder, role = Path(sys.argv[1]), sys.argv[2]
-manifest = read_manifest(folder)
-file = manifest.place(folder, role)
-whole, chosen, counts = file.read_bytes(), random.Random(0), [0, 0]
-for trial in range(150):
-    content = bytearray(whole)
-    place = chosen.randrange(len(content))
-    content[place] ^= 1 << chosen.randrange(8) if trial % 3 else 0xFF
-    if trial % 10 == 0:  # a run of them
-        content[place : place + 8] = b"\\xff" * len(content[place : place + 8])
-    file.unlink()  # the mapping of the last trial keeps its own file
-    file.write_bytes(content)
-    try:
-        found = Snapshot.of(folder, manifest, backend_of(manifest))
-        queries = np.ones((1, 16), dtype=np.float32)
-        for where in (None, "n >= 0", "n < 20 and n != 5"):
-            found.search(queries, 25, where=where)
-        list(found.documents.iterate_metadata())
-        list(found.documents.iterate())
-        counts[0] += 1
-    except IndexCorruptError as error:
-        assert str(folder) in str(error), error
-        assert "\\n" not in str(error), error
-        counts[1] += 1
-print(*counts)
-"""

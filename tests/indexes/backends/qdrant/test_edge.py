@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import qdrant_edge
 
-from indexes import Index, IndexConfig, list_backends, read_manifest
+from indexes import Index, IndexConfig, list_backends, read_manifest, transaction
 from indexes.backends.qdrant import edge as edge_module
 from indexes.backends.qdrant import overlay as overlay_module
 from indexes.backends.qdrant.edge import EdgeSearcher
@@ -280,29 +280,25 @@ def test_a_shard_that_another_process_locks_is_named(tmp_path):
     assert EdgeSearcher(path).count() == 0
 
 
-KILLED = """
-import sys
-import indexes.transaction, indexes.backends.qdrant.edge as edge
-from indexes import Index, IndexConfig
-from tests.indexes.fakes import HashingEncoder, die, make_documents
+def write_and_die(point, path):
+    """Write an index of 30 documents, and die on the way."""
+    if point == "between two batches":
+        edge_module.FLUSH_BATCHES = 1
+        original = edge_module.read_batches
 
-point, path = sys.argv[1:]
-if point == "between two batches":
-    edge.FLUSH_BATCHES = 1
-    original = edge.read_batches
-    def read_batches(*arguments):
-        for batch in original(*arguments, most_bytes=5000):
-            yield batch
-            if batch[0][2]["row"]:
-                die()
-    edge.read_batches = read_batches
-if point == "after the build":
-    edge.EdgeSearcher = lambda path: die()
-if point == "before the commit":
-    indexes.transaction.commit = lambda *arguments: die()
-config = IndexConfig(backend="qdrant", overwrite=True)
-Index.create(path, HashingEncoder(), make_documents(30, "new"), config)
-"""
+        def read_batches(*arguments):
+            for batch in original(*arguments, most_bytes=5000):
+                yield batch
+                if batch[0][2]["row"]:
+                    fakes.die()
+
+        edge_module.read_batches = read_batches
+    if point == "after the build":
+        edge_module.EdgeSearcher = lambda path: fakes.die()
+    if point == "before the commit":
+        transaction.commit = lambda *arguments: fakes.die()
+    config = IndexConfig(backend="qdrant", overwrite=True)
+    Index.create(path, fakes.HashingEncoder(), fakes.make_documents(30, "new"), config)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL")
@@ -312,8 +308,7 @@ def test_a_kill_leaves_the_earlier_index_or_none(tmp_path, encoder, documents, p
     path = tmp_path / "i"
     if earlier:
         Index.create(path, encoder, documents, IndexConfig(backend="qdrant"))
-    done = run(KILLED, point, path)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert fakes.exit_code_of(write_and_die, point, path) == -signal.SIGKILL
     if earlier:
         assert Index.open(path).check().documents == 25
         assert find_own(encoder, documents, Index.open(path))
