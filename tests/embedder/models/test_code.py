@@ -7,7 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.app import app
 from embedder import Embedder
 from retrieval.errors import ModelError
 from tests.embedder import stand_ins
@@ -88,21 +90,24 @@ def test_a_yes_on_stdin_changes_nothing(hostile, marker, tmp_path, how):
     (tmp_path / "texts.txt").write_text("the mill\n")
     embed = ["embed", str(tmp_path / "texts.txt"), "--out", str(tmp_path / "v.parquet"), *model]
     index = ["index", "-", "--out", str(tmp_path / "index"), *model]
-    done = run(index if how == "corpus" else embed, on_terminal=how == "terminal")
-    assert done.returncode != 0
-    assert f"{name} names as auto_map" in " ".join(done.stderr.split())
+    if how == "terminal":
+        code, said = run_at_a_terminal(embed)
+    else:
+        done = CliRunner().invoke(app, index if how == "corpus" else embed, input="y\ny\n")
+        code, said = done.exit_code, done.stderr
+    assert code != 0
+    assert f"{name} names as auto_map" in " ".join(said.split())
     assert not marker.exists()
 
 
-def run(arguments, *, on_terminal):
-    command = [sys.executable, "-m", "cli", *arguments]
-    how = {"capture_output": True, "text": True, "check": False}
-    if not on_terminal:
-        return subprocess.run(command, input="y\ny\n", **how)
+def run_at_a_terminal(arguments):
+    """Return the exit code and stderr of a process at whose terminal "y" was typed."""
     ours, theirs = os.openpty()
     try:
         os.write(ours, b"y\ny\n")
-        return subprocess.run(command, stdin=theirs, **how)
+        command = [sys.executable, "-m", "cli", *arguments]
+        done = subprocess.run(command, stdin=theirs, stderr=subprocess.PIPE, text=True)
     finally:
         os.close(ours)
         os.close(theirs)
+    return done.returncode, done.stderr
