@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.app import app
 from indexes import Index
 
 GOOD = {"_id": "a", "text": "x"}
@@ -140,9 +142,8 @@ def test_a_damaged_index(name, size, millpond, index_folder):
     ],
 )
 def test_an_unknown_variant_or_base(model, words, corpus, tmp_path):
-    result = run_process("index", corpus, "--out", tmp_path / "out", "--model", model)
-    assert_failed(result, 2)
-    assert words in result.stderr
+    args = ("index", corpus, "--out", tmp_path / "out", "--model", model)
+    assert_one_line(CliRunner().invoke(app, list(map(str, args))), 2, words)
 
 
 def run_process(*args, **options):
