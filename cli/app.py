@@ -13,17 +13,15 @@ from cli.commands.change import add, delete, update
 from cli.commands.check import check
 from cli.commands.compare import compare
 from cli.commands.conform import conform
+from cli.commands.convert import export, import_, merge, soup
 from cli.commands.distill import distill
 from cli.commands.doctor import doctor
 from cli.commands.duplicates import duplicates
 from cli.commands.embed import embed
 from cli.commands.exchange import export_results, import_results
-from cli.commands.export import export
-from cli.commands.importing import import_
 from cli.commands.index import index
 from cli.commands.inspect import info, models, variants
 from cli.commands.mcp import mcp
-from cli.commands.merge import merge, soup
 from cli.commands.mine import mine
 from cli.commands.reindex import reindex
 from cli.commands.report import report

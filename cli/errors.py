@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cli.console import escape_unknown, message, write_error
-from retrieval.errors import FailureError, MillpondError, UsageError
+from retrieval.errors import MillpondError, UsageError
 
 __all__ = [
     "EXIT_INTERRUPTED",
@@ -45,15 +45,6 @@ _OS_ADVICE = {
 """What to do about errors of the operating system that are not our bugs."""
 
 
-def _exit_codes() -> tuple[tuple[type[BaseException], int], ...]:
-    """Return the table; the first class that fits counts."""
-    return (
-        (UsageError, EXIT_USAGE),
-        (FailureError, EXIT_FAILURE),
-        (MillpondError, EXIT_FAILURE),
-    )
-
-
 def report(error: BaseException, *, with_traceback: bool = False) -> int:
     """Print the line that an error deserves on stderr; return the exit code."""
     if isinstance(error, BrokenPipeError):
@@ -70,9 +61,8 @@ def report(error: BaseException, *, with_traceback: bool = False) -> int:
 
 
 def _describe(error: BaseException) -> tuple[str, int]:
-    for kind, code in _exit_codes():
-        if isinstance(error, kind):
-            return str(error), code
+    if isinstance(error, MillpondError):
+        return str(error), EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
     if isinstance(error, OSError) and error.errno in _OS_ADVICE:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror}. {_OS_ADVICE[error.errno]}", EXIT_FAILURE

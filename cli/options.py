@@ -21,11 +21,16 @@ __all__ = [
     "ConfigArgument",
     "DeviceOption",
     "EngineOption",
+    "FolderArgument",
+    "IndexModelOption",
+    "RestartOption",
+    "ResultsArgument",
     "IndexSpeedOption",
     "InstructionOption",
     "JsonOption",
     "LanguageOption",
     "ModelOption",
+    "NewModelOption",
     "OverlapOption",
     "PassagesOption",
     "SkipBadOption",
@@ -39,6 +44,10 @@ __all__ = [
 ]
 
 
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")]
+ResultsArgument = Annotated[
+    Path, typer.Argument(metavar="RESULTS", help="The folder that 'millpond bench' wrote.")
+]
 ConfigArgument = Annotated[
     Path | None,
     typer.Argument(metavar="CONFIG", help="A TOML file; --example prints one.", show_default=False),
@@ -54,6 +63,13 @@ ModelOption = Annotated[
         "(BERT, XLM-R ...) are computed by sentence-transformers.",
         show_default=DEFAULT_MODEL,
     ),
+]
+IndexModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="MODEL", show_default="the model that made the index"),
+]
+NewModelOption = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="The new model's folder.")
 ]
 DeviceOption = Annotated[
     str | None,
@@ -93,6 +109,9 @@ IndexSpeedOption = Annotated[
         "was made with.",
         show_default="as the index was made",
     ),
+]
+RestartOption = Annotated[
+    bool, typer.Option("--restart", help="Discard what an unfinished run embedded and start over.")
 ]
 SkipBadOption = Annotated[
     bool,

@@ -1,27 +1,42 @@
-"""An opened search: the indexes, their model, and what every text is asked with."""
+"""An opened search, and its hits for a text, for many queries, or as a TREC run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from cli.console import message, warn
+from cli.console import message, progress, warn, write_utf8
+from cli.hits import print_hits
 from cli.models import note_untrained
+from cli.output import atomic_output
 from retrieval.blend import Blend
-from retrieval.filters import Expression, parse_filter
 from retrieval.plurals import count_noun
+from retrieval.runs import RunIds
 
 if TYPE_CHECKING:
     from indexes import Index
     from indexes.group import IndexGroup
     from indexes.snapshot import Snapshot
-    from retrieval import Hit
+    from retrieval import Hit, Query
     from retrieval.retriever import Retriever
 
-__all__ = ["CANDIDATES", "Choices", "Loading", "Search", "open_search", "warn_of_missing_words"]
+__all__ = [
+    "CANDIDATES",
+    "RUN_TAG",
+    "Choices",
+    "Search",
+    "check_queries",
+    "print_answers",
+    "warn_of_missing_words",
+    "write_run",
+]
 
+RUN_TAG = "millpond"
 CANDIDATES = 50
 """How many hits a reranker reads; a test holds it equal to ``retrieval.rerank.CANDIDATES``."""
 
@@ -38,28 +53,38 @@ class Choices:
     distinct: bool = False
 
 
-@dataclass(frozen=True)
-class Loading:
-    """How the model of an index is loaded."""
-
-    model: str | None = None
-    device: str | None = None
-    speed: str | None = None
-    trust: bool = False
-    one_text: bool = False
-    instruction: str | None = None
-    reranker: str | None = None
-    candidates: int = CANDIDATES
-
-
 class Search:
-    """Answers texts with choices that were checked; made by ``open_search``."""
+    """Answers texts from an index with choices that were checked.
 
-    def __init__(self, retriever: Retriever, label: str) -> None:
+    What does not fit the index is refused before its model is loaded. In mode "lexical" none is.
+
+    Parameters
+    ----------
+    retriever : of an index, or of several as one; opened as for mode "lexical".
+    label : how messages name the index.
+
+    Raises
+    ------
+    UsageError, UnknownNameError : as ``choose``.
+    MillpondError : the model cannot be loaded.
+    """
+
+    def __init__(self, retriever: Retriever, label: str, choices: Choices) -> None:
         self.retriever = retriever
         self.label = label
-        self.where: Expression | None = None
         self._noted = False
+        self.choose(choices)
+        if choices.mode is None and self.blend.mode == "dense":
+            warn_of_missing_words(self._index)
+        self._load()
+
+    @property
+    def _index(self) -> Index | IndexGroup:
+        from indexes import Index
+        from indexes.group import IndexGroup
+
+        assert isinstance(self.retriever.index, Index | IndexGroup)
+        return self.retriever.index
 
     def choose(self, choices: Choices) -> None:
         """Check the choices against the index and take them.
@@ -68,21 +93,16 @@ class Search:
         ------
         UsageError, UnknownNameError : they do not fit the index; what was chosen before stays.
         """
-        from indexes.group import IndexGroup
-        from indexes.index import Index
         from indexes.search.modes import describe_lacking
 
-        index = self.retriever.index
-        assert isinstance(index, Index | IndexGroup)
+        index = self._index
         blend = Blend(choices.mode, choices.fusion, choices.weight)
-        lacking = describe_lacking(_opened(index))
-        self.blend = blend.choose(index.modes, None, self.label, lacking)
-        where = None if choices.where is None else parse_filter(choices.where)
-        if not index.count(where):
+        self.blend = blend.choose(index.modes, None, self.label, describe_lacking(_opened(index)))
+        if not index.count(choices.where):
             warn("No document matches the filter.")
-        self.choices, self.where = choices, where
+        self.choices = choices
 
-    def load(self) -> None:
+    def _load(self) -> None:
         """Load the model, if the mode needs it and it is not loaded yet."""
         if self.blend.mode != "lexical" and not self._noted:
             note_untrained(self.retriever.encoder)
@@ -90,17 +110,8 @@ class Search:
 
     def answer(self, text: str) -> list[Hit]:
         """Return the hits of a text, and say where they are fewer or otherwise than expected."""
-        self.load()
-        asked = self.choices
-        hits = self.retriever.search(
-            text,
-            asked.k,
-            where=self.where,
-            mode=asked.mode,
-            fusion=asked.fusion,
-            weight=asked.weight,
-            distinct=asked.distinct,
-        )
+        self._load()
+        hits = self.retriever.search(text, **vars(self.choices))
         if not hits and self.blend.mode == "lexical":
             message("No document has a word of the text. Another mode looks for its meaning.")
         elif hits and hits[0].arms and not any(hit.arms["lexical"].score for hit in hits):
@@ -119,42 +130,6 @@ class Search:
             )
 
 
-def open_search(folders: Sequence[Path], choices: Choices, loading: Loading) -> Search:
-    """Return the search of an index, or of several as one, with the model that made them.
-
-    What does not fit the index is refused before the model is loaded. In mode "lexical" none is.
-
-    Raises
-    ------
-    MillpondError : as ``Retriever.open`` and ``Search.choose``.
-    """
-    from indexes import Index
-    from indexes.group import open_group
-    from retrieval.retriever import Retriever
-
-    opened: Index | IndexGroup
-    opened = Index.open(folders[0]) if len(folders) == 1 else open_group(folders)
-    retriever = Retriever.open(
-        opened,
-        loading.model,
-        loading.speed,
-        loading.device,
-        one_text=loading.one_text,
-        mode="lexical",
-        trust_remote_code=loading.trust,
-        instruction=loading.instruction,
-        reranker=loading.reranker,
-        candidates=loading.candidates,
-        notify=message,
-    )
-    search = Search(retriever, " and ".join(map(str, folders)))
-    search.choose(choices)
-    if choices.mode is None and search.blend.mode == "dense":
-        warn_of_missing_words(opened)
-    search.load()
-    return search
-
-
 def warn_of_missing_words(opened: Index | IndexGroup) -> None:
     """Say of which indexes the words cannot be searched, where nobody asked for that."""
     from indexes.search.modes import describe_lacking
@@ -171,3 +146,67 @@ def _opened(opened: Index | IndexGroup) -> list[tuple[Path, Snapshot]]:
 
     every = [opened] if isinstance(opened, Index) else list(opened.indexes.values())
     return [(index.folder, index.snapshot) for index in every]
+
+
+def check_queries(source: str, skip_bad: bool) -> int | None:
+    """Read the queries before a model is loaded; return their number, None for stdin."""
+    if source == "-":
+        return None
+    from retrieval import read_queries
+
+    queries = read_queries(source, skip_bad=skip_bad)
+    total = sum(1 for _ in queries)
+    if queries.skipped:
+        count = count_noun(queries.skipped, "bad query is", "bad queries are")
+        warn(f"{count} skipped. The first: {queries.first_skipped[0]}")
+    return total
+
+
+def write_run(search: Search, source: str, run: str, skip_bad: bool, total: int | None) -> None:
+    """Write a TREC run, holding one batch of queries in memory."""
+    ids = RunIds()
+    with _open_run(run) as stream, progress("Searching", total, "queries") as advance:
+        count = 0
+        for query, hits in _answer_all(search, source, skip_bad, with_text=False):
+            stream.writelines(_run_lines(query, hits, ids))
+            advance(1)
+            count += 1
+    if ids.first is not None:
+        warn(ids.describe())
+    search.note_cut_pairs()
+    message(f"Answered {count_noun(count, 'query', 'queries')}: {run}")
+
+
+def print_answers(search: Search, source: str, skip_bad: bool) -> None:
+    """Print every hit of every query as a JSON object that begins with the query's id."""
+    for query, hits in _answer_all(search, source, skip_bad, with_text=True):
+        print_hits(hits, as_json=True, query={"query_id": query.query_id})
+    search.note_cut_pairs()
+
+
+def _answer_all(
+    search: Search, source: str, skip_bad: bool, *, with_text: bool
+) -> Iterator[tuple[Query, list[Hit]]]:
+    from retrieval import read_queries
+
+    queries = read_queries(source, skip_bad=skip_bad)
+    return search.retriever.search_many(queries, with_text=with_text, **vars(search.choices))
+
+
+def _run_lines(query: Query, hits: Iterable[Hit], ids: RunIds) -> Iterator[str]:
+    """Yield TREC run lines; nine digits keep every float32 score distinct."""
+    query_id = ids(query.query_id)
+    best = {hit.doc_id: hit for hit in reversed(list(hits))}  # one id in several indexes: the best
+    for rank, hit in enumerate(reversed(best.values()), start=1):
+        yield f"{query_id} Q0 {ids(hit.doc_id)} {rank} {hit.score:.9g} {RUN_TAG}\n"
+
+
+@contextmanager
+def _open_run(run: str) -> Iterator[IO[str]]:
+    if run == "-":
+        if isinstance(sys.stdout, TextIOWrapper):
+            write_utf8(sys.stdout)
+        yield sys.stdout
+        return
+    with atomic_output(Path(run)) as path, path.open("w", encoding="utf-8", newline="\n") as stream:
+        yield stream

@@ -18,7 +18,15 @@ from cli.models import (
     load_splitter,
     note_untrained,
 )
-from cli.options import DeviceOption, IndexSpeedOption, SkipBadOption, TrustOption
+from cli.options import (
+    DeviceOption,
+    FolderArgument,
+    IndexModelOption,
+    IndexSpeedOption,
+    RestartOption,
+    SkipBadOption,
+    TrustOption,
+)
 from cli.output import report_change
 from cli.reading import (
     CorpusArgument,
@@ -49,19 +57,11 @@ if TYPE_CHECKING:
     from indexes import Change, Manifest
     from retrieval import Corpus
 
-__all__ = ["COMPACT_SHARE", "FolderArgument", "add", "delete", "update"]
+__all__ = ["COMPACT_SHARE", "add", "delete", "update"]
 
 COMPACT_SHARE = 0.25
 """What --help shows; a test holds it equal to ``IndexConfig.compact_share``."""
 
-FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")]
-IndexModelOption = Annotated[
-    str | None,
-    typer.Option("--model", "-m", metavar="MODEL", show_default="the model that made the index"),
-]
-RestartOption = Annotated[
-    bool, typer.Option("--restart", help="Discard what an unfinished run embedded and start over.")
-]
 CompactAtOption = Annotated[
     float,
     typer.Option(

@@ -6,12 +6,10 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from cli.console import message, warn
-from cli.options import JsonOption
+from cli.options import FolderArgument, JsonOption
 from cli.output import describe_arms, format_size, print_json, print_table
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 from retrieval.errors import FailureError, IndexCorruptError, StorageError
@@ -29,7 +27,7 @@ BLOCK_BYTES = 512
 
 
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")],
+    folder: FolderArgument,
     json: JsonOption = False,
     url: StoredUrlOption = None,
     ask_key: StoredKeyOption = False,

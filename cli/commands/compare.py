@@ -6,13 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from cli.console import clean, message, progress, warn
-from cli.options import JsonOption
+from cli.options import JsonOption, ResultsArgument
 from cli.output import format_table, print_json, print_line, stdout_width, wrap
 from retrieval.errors import UsageError
 from retrieval.plurals import count_noun
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
         Comparison,
         Difference,
         Ranking,
+        TaskTest,
         TaskTypeDifference,
     )
     from benchmarks.significance.power import PowerRow
@@ -37,6 +37,11 @@ _TESTS = {
     "t": "Student's t-test of pairs",
 }
 _CORRECTIONS = {"holm": "Holm", "benjamini-hochberg": "BH"}
+_LISTED = {
+    "pairs": "all pairs",
+    "neighbours": "each model and the next",
+    "baseline": "baseline",
+}
 _ITEMS = {
     "retrieval": ("query", "queries"),
     "sts": ("pair of texts", "pairs of texts"),
@@ -46,9 +51,7 @@ _ITEMS = {
 
 
 def compare(
-    results: Annotated[
-        Path, typer.Argument(metavar="RESULTS", help="The folder that 'millpond bench' wrote.")
-    ],
+    results: ResultsArgument,
     metric: Annotated[
         str | None,
         typer.Option(
@@ -139,188 +142,162 @@ def compare(
             for row in rows:
                 print_json({"type": kind, **_null_for_nan(asdict(row))})
     else:
-        _print_report(found)
+        _Report(found).show()
         if power:
             _print_power(plan_power(found, difference), difference, found.config.alpha)
-    notes = [*found.notes, *(found.ranking.notes if _is_shown(found) and found.ranking else ())]
-    for note in notes:
+    ranking = _shown_ranking(found)
+    for note in (*found.notes, *(ranking.notes if ranking else ())):
         warn(f"{note}.")
     for line in _summarise(found):
         (message if json else print_line)(line)
 
 
-def _print_report(found: Comparison) -> None:
-    if found.ranking is not None and _is_shown(found):
-        _print_ranking(found.ranking, found)
-    if not found.differences:
-        return
-    if found.ranking is not None and _is_shown(found):
+class _Report:
+    """Prints a comparison in tables that fit 80 columns."""
+
+    def __init__(self, found: Comparison) -> None:
+        self._found, self._config = found, found.config
+        self._letters = {model: _letter(number) for number, model in enumerate(found.models)}
+        self._correction = _CORRECTIONS[found.config.correction]
+        self._level = f"{100 * (1 - found.config.alpha):g}%"
+
+    def show(self) -> None:
+        found, ranking = self._found, _shown_ranking(self._found)
+        if ranking is not None:
+            self._show_ranking(ranking)
+        if not found.differences:
+            return
+        if ranking is not None:
+            print_line()
+        print_line("Models")
+        _print_rows([(f"  {letter}", clean(m)) for m, letter in self._letters.items()])
+        for task in found.tasks:
+            if rows := [one for one in found.differences if one.task == task]:
+                self._show_task(rows)
+        for task_type in dict.fromkeys(one.task_type for one in found.task_types):
+            self._show_task_type([one for one in found.task_types if one.task_type == task_type])
         print_line()
-    letters = {model: _letter(number) for number, model in enumerate(found.models)}
-    print_line("Models")
-    for line in format_table([(f"  {letter}", clean(m)) for m, letter in letters.items()], None):
-        print_line(line)
-    for task in found.tasks:
-        rows = [one for one in found.differences if one.task == task]
-        if rows:
-            _print_task(rows, letters, found)
-    for task_type in dict.fromkeys(one.task_type for one in found.task_types):
-        _print_task_type(
-            [one for one in found.task_types if one.task_type == task_type], letters, found
+        _print_prose(_explain(found))
+        print_line()
+
+    def _show_ranking(self, ranking: Ranking) -> None:
+        """Print the models in groups, and under them the tests over all tasks."""
+        print_line(
+            f"Ranking over {count_noun(len(ranking.tasks), 'task')}, mean of the main scores"
         )
-    print_line()
-    _print_prose(_explain(found))
-    print_line()
+        table = [("  group", "rank", f"{self._level} of rank", "mean", "model")]
+        for row in ranking.rows:
+            group = str(row.group) if ranking.grouped else "-"
+            ends = f"{row.low} to {row.high}"
+            name = clean(row.model) + (" (imported)" if row.imported else "")
+            table.append((f"  {group}", str(row.rank), ends, _score(row.mean), name))
+        _print_rows(table)
+        print_line()
+        grouping = (
+            f"A group starts with its best model and ends before the first model that Wilcoxon's "
+            f"signed-rank test over tasks, corrected by {self._correction} for all pairs, tells "
+            f"apart from it. "
+            if ranking.grouped
+            else ""
+        )
+        stage = "tasks, and items within them" if ranking.hierarchical else "tasks"
+        _print_prose(
+            f"{grouping}Intervals: bootstrap of the {stage}. The smallest possible p of Wilcoxon's "
+            f"test over {len(ranking.tasks)} tasks is {ranking.smallest_p:.2g}."
+        )
+        if ranking.listed != "pairs" or not self._found.differences:
+            self._show_task_tests(ranking)
 
+    def _show_task_tests(self, ranking: Ranking) -> None:
+        print_line()
+        print_line(f"Tests over all tasks: {_LISTED[ranking.listed]}, by rank")
+        rank = {row.model: row.rank for row in ranking.rows}
+        corrected = f"{self._correction} p"
+        level = f"{self._level} interval"
+        table = [("  ranks", "difference", level, "p", corrected, "perm. p", corrected)]
+        for one in ranking.tests:
+            tests = (*_p_values(one), _p_value(one.p_permutation))
+            more = _p_value(one.p_permutation_corrected)
+            table.append((f"  {rank[one.first]}-{rank[one.second]}", *_gap(one), *tests, more))
+        _print_rows(table)
+        print_line()
+        real = sum(one.significant for one in ranking.tests)
+        _print_prose(
+            f"{real:,} of {count_noun(len(ranking.tests), 'difference')} over all tasks "
+            f"{'is' if real == 1 else 'are'} significant at {self._config.alpha:g}. "
+            f"p: Wilcoxon; perm.: permutation of the mean."
+        )
 
-def _is_shown(found: Comparison) -> bool:
-    """Whether the ranking over all tasks is shown: it says something, or was asked for."""
-    ranking = found.ranking
-    return ranking is not None and (ranking.is_telling or found.config.adjacent)
+    def _show_task(self, rows: Sequence[Difference]) -> None:
+        counts = sorted({one.items for one in rows})
+        items = count_noun(counts[-1], *_ITEMS[rows[0].task_type])
+        if len(counts) > 1:
+            items = f"{counts[0]:,} to {items}"
+        metrics = ", ".join(dict.fromkeys(one.metric for one in rows))
+        self._show_pairs(
+            f"{clean(rows[0].task)}: {clean(metrics)}, {items}",
+            ("scores", "difference", f"{self._level} interval", "effect", "p"),
+            rows,
+            lambda one: (
+                f"{_score(one.first_score)} {_score(one.second_score)}",
+                *_gap(one),
+                "-" if math.isnan(one.effect_size) else f"{one.effect_size:+.2f}",
+                *_p_values(one, "  "),
+            ),
+        )
 
-
-def _print_ranking(ranking: Ranking, found: Comparison) -> None:
-    """Print the models in groups, and under them the tests over all tasks."""
-    level = f"{100 * (1 - found.config.alpha):g}%"
-    print_line(f"Ranking over {count_noun(len(ranking.tasks), 'task')}, mean of the main scores")
-    table = [("  group", "rank", f"{level} of rank", "mean", "model")]
-    for row in ranking.rows:
-        group = str(row.group) if ranking.grouped else "-"
-        ends = f"{row.low} to {row.high}"
-        name = clean(row.model) + (" (imported)" if row.imported else "")
-        table.append((f"  {group}", str(row.rank), ends, _score(row.mean), name))
-    for line in format_table(table, None):
-        print_line(line)
-    print_line()
-    stage = "tasks, and items within them" if ranking.hierarchical else "tasks"
-    correction = _CORRECTIONS[found.config.correction]
-    grouping = (
-        f"A group starts with its best model and ends before the first model that Wilcoxon's "
-        f"signed-rank test over tasks, corrected by {correction} for all pairs, tells apart from "
-        f"it. "
-        if ranking.grouped
-        else ""
-    )
-    _print_prose(
-        f"{grouping}Intervals: bootstrap of the {stage}. The smallest possible p of Wilcoxon's "
-        f"test over {len(ranking.tasks)} tasks is {ranking.smallest_p:.2g}."
-    )
-    if ranking.listed != "pairs" or not found.differences:
-        _print_task_tests(ranking, found)
-
-
-def _print_task_tests(ranking: Ranking, found: Comparison) -> None:
-    correction = _CORRECTIONS[found.config.correction]
-    what = {"pairs": "all pairs", "neighbours": "each model and the next", "baseline": "baseline"}
-    print_line()
-    print_line(f"Tests over all tasks: {what[ranking.listed]}, by rank")
-    rank = {row.model: row.rank for row in ranking.rows}
-    level = f"{100 * (1 - found.config.alpha):g}% interval"
-    head = ("  ranks", "difference", level, "p", f"{correction} p", "perm. p", f"{correction} p")
-    table = [head]
-    for one in ranking.tests:
-        table.append(
-            (
-                f"  {rank[one.first]}-{rank[one.second]}",
+    def _show_task_type(self, rows: Sequence[TaskTypeDifference]) -> None:
+        self._show_pairs(
+            f"{rows[0].task_type}, all tasks that both models have",
+            ("tasks", "mean scores", "difference", "p"),
+            rows,
+            lambda one: (
+                str(len(one.tasks)),
+                f"{_score(one.first_mean)} {_score(one.second_mean)}",
                 _score(one.difference, "+"),
-                f"{_score(one.low, '+')} {_score(one.high, '+')}",
-                _p_value(one.p),
-                _p_value(one.p_corrected) + (" *" if one.significant else ""),
-                _p_value(one.p_permutation),
-                _p_value(one.p_permutation_corrected),
-            )
+                *_p_values(one, "  "),
+            ),
         )
-    for line in format_table(table, None):
-        print_line(line)
-    print_line()
-    real = sum(one.significant for one in ranking.tests)
-    _print_prose(
-        f"{real:,} of {count_noun(len(ranking.tests), 'difference')} over all tasks "
-        f"{'is' if real == 1 else 'are'} significant at {found.config.alpha:g}. "
-        f"p: Wilcoxon; perm.: permutation of the mean."
-    )
+
+    def _show_pairs(
+        self,
+        title: str,
+        head: Sequence[str],
+        rows: Sequence[_Row],
+        cells: Callable[[_Row], Sequence[str]],
+    ) -> None:
+        """Print one line a pair, the largest difference first, and then the notes on pairs."""
+        print_line()
+        print_line(title)
+        rows = sorted(rows, key=lambda one: (math.isnan(one.difference), -abs(one.difference)))
+        pairs = [f"{self._letters[one.first]}-{self._letters[one.second]}" for one in rows]
+        table = [["", *head, f"{self._correction} p"]]
+        table += [[pair, *cells(one)] for pair, one in zip(pairs, rows, strict=True)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for first, *rest in table:
+            padded = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+            print_line("  ".join([f"  {first}".ljust(widths[0] + 2), *padded]).rstrip())
+        noted: dict[str, list[str]] = {}
+        for pair, one in zip(pairs, rows, strict=True):
+            if one.note:
+                noted.setdefault(one.note, []).append(pair)
+        for note, about in noted.items():
+            of_all = len(about) == len(rows) > 1
+            _print_prose(f"{'All pairs' if of_all else ', '.join(about)}: {note}.", "  ")
 
 
-def _print_task(rows: Sequence[Difference], letters: Mapping[str, str], found: Comparison) -> None:
-    counts = sorted({one.items for one in rows})
-    items = count_noun(counts[-1], *_ITEMS[rows[0].task_type])
-    if len(counts) > 1:
-        items = f"{counts[0]:,} to {items}"
-    metrics = ", ".join(dict.fromkeys(one.metric for one in rows))
-    print_line()
-    print_line(f"{clean(rows[0].task)}: {clean(metrics)}, {items}")
-    level = f"{100 * (1 - found.config.alpha):g}% interval"
-    head = (
-        "scores",
-        "difference",
-        level,
-        "effect",
-        "p",
-        f"{_CORRECTIONS[found.config.correction]} p",
-    )
-    _print_table(
-        rows,
-        letters,
-        head,
-        lambda one: (
-            f"{_score(one.first_score)} {_score(one.second_score)}",
-            _score(one.difference, "+"),
-            f"{_score(one.low, '+')} {_score(one.high, '+')}",
-            "-" if math.isnan(one.effect_size) else f"{one.effect_size:+.2f}",
-            _p_value(one.p),
-            _p_value(one.p_corrected) + (" *" if one.significant else "  "),
-        ),
-    )
-
-
-def _print_task_type(
-    rows: Sequence[TaskTypeDifference], letters: Mapping[str, str], found: Comparison
-) -> None:
-    print_line()
-    print_line(f"{rows[0].task_type}, all tasks that both models have")
-    head = ("tasks", "mean scores", "difference", "p", f"{_CORRECTIONS[found.config.correction]} p")
-    _print_table(
-        rows,
-        letters,
-        head,
-        lambda one: (
-            str(len(one.tasks)),
-            f"{_score(one.first_mean)} {_score(one.second_mean)}",
-            _score(one.difference, "+"),
-            _p_value(one.p),
-            _p_value(one.p_corrected) + (" *" if one.significant else "  "),
-        ),
-    )
-
-
-def _print_table(
-    rows: Sequence[_Row],
-    letters: Mapping[str, str],
-    head: Sequence[str],
-    cells: Callable[[_Row], Sequence[str]],
-) -> None:
-    """Print one line a pair, the largest difference first, and then the notes on pairs."""
-    ordered = sorted(rows, key=lambda one: -_magnitude(one.difference))
-    table = [["", *head], *([_pair(one, letters), *cells(one)] for one in ordered)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for first, *rest in table:
-        padded = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        print_line("  ".join([f"  {first}".ljust(widths[0] + 2), *padded]).rstrip())
-    noted: dict[str, list[str]] = {}
-    for one in ordered:
-        if one.note:
-            noted.setdefault(one.note, []).append(_pair(one, letters))
-    for note, pairs in noted.items():
-        of_all = len(pairs) == len(rows) > 1
-        _print_prose(f"{'All pairs' if of_all else ', '.join(pairs)}: {note}.", "  ")
+def _shown_ranking(found: Comparison) -> Ranking | None:
+    """Return the ranking over all tasks where it says something, or was asked for."""
+    ranking = found.ranking
+    shown = ranking is not None and (ranking.is_telling or found.config.adjacent)
+    return ranking if shown else None
 
 
 def _print_power(rows: Sequence[PowerRow], difference: float, alpha: float) -> None:
     """Print what can be found now, and how much it takes to find the wanted difference."""
     print_line()
     print_line(f"Power: to find a difference of {difference:g} four times in five at {alpha:g}")
-    head = ("  task", "items", "spread", "found now", "needed", "corrected for")
-    table = [head]
+    table = [("  task", "items", "spread", "found now", "needed", "corrected for")]
     for row in rows:
         table.append(
             (
@@ -332,8 +309,7 @@ def _print_power(rows: Sequence[PowerRow], difference: float, alpha: float) -> N
                 f"{row.tests:,}: {row.needed_corrected:,}",
             )
         )
-    for line in format_table(table, None):
-        print_line(line)
+    _print_rows(table)
     print_line()
     if not rows:
         _print_prose("No two models differ on a task, so no spread is known.")
@@ -342,15 +318,6 @@ def _print_power(rows: Sequence[PowerRow], difference: float, alpha: float) -> N
         "the smallest difference that so many items find four times in five, after correction. "
         "Needed: items for one test alone, and after correction for so many tests."
     )
-
-
-def _magnitude(difference: float) -> float:
-    """Return how large a difference is; an undefined one is below all others."""
-    return -1.0 if math.isnan(difference) else abs(difference)
-
-
-def _pair(one: Difference | TaskTypeDifference, letters: Mapping[str, str]) -> str:
-    return f"{letters[one.first]}-{letters[one.second]}"
 
 
 def _explain(found: Comparison) -> str:
@@ -387,7 +354,7 @@ def _summarise(found: Comparison) -> list[str]:
     total = len(found.differences)
     if not total:
         return []
-    untested = total - len(_tested(found.differences))
+    untested = sum(math.isnan(one.p) for one in found.differences)
     lines = [
         f"{real:,} of {count_noun(total, 'difference')} "
         f"{'is' if real == 1 else 'are'} significant at {found.config.alpha:g} after {name}"
@@ -399,8 +366,9 @@ def _summarise(found: Comparison) -> list[str]:
     return lines
 
 
-def _tested(rows: Sequence[_Row]) -> list[_Row]:
-    return [one for one in rows if not math.isnan(one.p)]
+def _print_rows(table: Sequence[Sequence[str]]) -> None:
+    for line in format_table(table, None):
+        print_line(line)
 
 
 def _print_prose(text: str, indent: str = "") -> None:
@@ -417,6 +385,16 @@ def _letter(number: int) -> str:
 
 def _score(value: float, sign: str = "") -> str:
     return "-" if math.isnan(value) else f"{value:{sign}.4f}"
+
+
+def _gap(one: Difference | TaskTest) -> tuple[str, str]:
+    """Return the difference and its interval."""
+    return _score(one.difference, "+"), f"{_score(one.low, '+')} {_score(one.high, '+')}"
+
+
+def _p_values(one: Difference | TaskTypeDifference | TaskTest, blank: str = "") -> tuple[str, str]:
+    """Return p, and the corrected one with a star where it is significant."""
+    return _p_value(one.p), _p_value(one.p_corrected) + (" *" if one.significant else blank)
 
 
 def _p_value(p: float) -> str:

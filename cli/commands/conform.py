@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.commands.embed import Role
+from cli.commands.embed import RoleOption
 from cli.console import message, progress
 from cli.models import load_encoder
 from cli.options import DeviceOption, JsonOption, TrustOption
@@ -18,7 +17,6 @@ from retrieval.errors import FailureError, UsageError
 
 if TYPE_CHECKING:
     from embedder.conform.findings import Conformity, KindScores, Other
-    from retrieval import Encoder
 
 __all__ = ["conform"]
 
@@ -61,9 +59,7 @@ def conform(
             help="The environment variable that holds the server's key.",
         ),
     ] = None,
-    role: Annotated[
-        Role, typer.Option("--as", help="Which of the model's two prompts to use.")
-    ] = "document",
+    role: RoleOption = "document",
     least: Annotated[
         float,
         typer.Option(
@@ -88,17 +84,31 @@ def conform(
       millpond conform ./my-model --against http://gpu:8000/v1 --remote-model my-model --as query
       millpond conform ./my-model --against https://api.example.com/v1 --key-variable EXAMPLE_KEY
     """
+    from embedder.conform.endpoint import is_url, open_endpoint
+    from embedder.conform.examine import conform as examine
+    from embedder.conform.local import LoadedModel, take_apart
+
+    load = partial(load_encoder, device=device, trust_remote_code=trust_remote_code)
+    other: Other | None = None
     try:
-        found = _compare(
-            model,
-            against,
-            api,
-            remote_model,
-            key_variable,
-            role,
-            least,
-            partial(load_encoder, device=device, trust_remote_code=trust_remote_code),
-        )
+        if is_url(against):  # asked before a model loads
+            other = open_endpoint(
+                against,
+                api=api,
+                model=remote_model,
+                key_variable=key_variable,
+                side=role,
+                notify=message,
+            )
+        elif api or remote_model or key_variable:
+            raise UsageError(
+                f"--api, --remote-model and --key-variable go with an address, and {against!r} is "
+                f"not one. Leave them out, or type --against http://HOST:PORT."
+            )
+        local = take_apart(load(model))
+        other = other or LoadedModel(load(against), role)
+        with progress("Comparing", 40, "texts") as advance:
+            found = examine(local, other, side=role, least=least, progress=advance, notify=message)
     except FailureError as error:  # 1 would say that the vectors differ
         raise UsageError(str(error)) from error
     if json:
@@ -107,42 +117,6 @@ def conform(
         _show(found)
     if not found.same:
         raise typer.Exit(EXIT_DIFFERENT)
-
-
-def _compare(
-    model: str,
-    against: str,
-    api: ApiName | None,
-    remote_model: str | None,
-    key_variable: str | None,
-    role: Role,
-    least: float,
-    load: Callable[[str], Encoder],
-) -> Conformity:
-    from embedder.conform.endpoint import is_url, open_endpoint
-    from embedder.conform.examine import conform as examine
-    from embedder.conform.local import LoadedModel, take_apart
-
-    other: Other | None = None
-    if is_url(against):  # asked before a model loads
-        other = open_endpoint(
-            against,
-            api=api,
-            model=remote_model,
-            key_variable=key_variable,
-            side=role,
-            notify=message,
-        )
-    elif api or remote_model or key_variable:
-        raise UsageError(
-            f"--api, --remote-model and --key-variable go with an address, and {against!r} is not "
-            f"one. Leave them out, or type --against http://HOST:PORT."
-        )
-    local = take_apart(load(model))
-    if other is None:
-        other = LoadedModel(load(against), role)
-    with progress("Comparing", 40, "texts") as advance:
-        return examine(local, other, side=role, least=least, progress=advance, notify=message)
 
 
 def _show(found: Conformity) -> None:

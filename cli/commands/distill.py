@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.train import check_config, run_training
+from cli.commands.train import (
+    FinishOption,
+    ModelFolderOption,
+    ResumeOption,
+    check_config,
+    run_training,
+)
 from cli.console import message
 from cli.options import DeviceOption, SkipBadOption, TrustOption
 from cli.output import atomic_output
@@ -48,10 +54,7 @@ def distill(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="The model folder.", show_default=False),
-    ] = None,
+    out: ModelFolderOption = None,
     epochs: Annotated[float, typer.Option(metavar="N", help="How often every text is seen.")] = 1.0,
     batch_texts: Annotated[
         int, typer.Option("--batch", metavar="N", min=2, help="Texts in a step.")
@@ -69,12 +72,8 @@ def distill(
         Path | None,
         typer.Option(metavar="FILE", help="Score this .tsv while training.", show_default=False),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in DIR, if there is one.")
-    ] = False,
-    finish: Annotated[
-        bool, typer.Option("--finish", help="End the run in DIR now, with its last checkpoint.")
-    ] = False,
+    resume: ResumeOption = False,
+    finish: FinishOption = False,
     check: Annotated[
         bool, typer.Option("--check", help="Only check the options and every text.")
     ] = False,

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -18,6 +19,7 @@ from cli.console import clean
 from cli.options import JsonOption
 from cli.output import format_size, print_json, print_line, print_table, read_version
 from embedder.environment import choose_device
+from embedder.models.cache import cache_folder
 from retrieval.plurals import count_noun
 
 __all__ = [
@@ -25,13 +27,9 @@ __all__ = [
     "describe_faiss",
     "doctor",
     "find_faiss_problems",
+    "find_problems",
     "list_wheels",
     "probe_faiss",
-    "OUR_PACKAGES",
-    "Findings",
-    "examine",
-    "find_problems",
-    "list_rows",
 ]
 
 PROBE = """
@@ -52,16 +50,16 @@ def doctor(json: JsonOption = False) -> None:
     Example:
       millpond doctor
     """
-    found = examine()
+    found = _examine()
     if json:
-        print_json(asdict(found))
+        print_json({**found, "faiss": asdict(found["faiss"])})
     else:
-        print_table(list_rows(found))
-        for problem in found.problems:
+        print_table(_list_rows(found))
+        for problem in found["problems"]:
             print_line(f"PROBLEM: {clean(problem)}")
-        if not found.problems:
+        if not found["problems"]:
             print_line("No problem found.")
-    if found.problems:
+    if found["problems"]:
         raise typer.Exit(1)
 
 
@@ -170,78 +168,39 @@ REQUIRED = (
 OPTIONAL = ("qdrant-client", "qdrant-edge-py", "beir", "requests")
 
 
-@dataclass(frozen=True)
-class Findings:
-    """The report of ``millpond doctor``.
+def _examine() -> dict[str, Any]:
+    """Return what ``--json`` prints of this machine and installation.
 
-    Attributes
-    ----------
-    packages : version by distribution; None where it is not installed.
-    faiss_wheels : version by installed distribution that provides ``faiss``; one is right.
-    faiss : what importing it brings.
-    device : where models run by default; None where torch cannot be imported.
-    exact, fast : what the two of ``--speed`` do there.
-    cache_bytes : size of everything in the cache folder.
-    free_bytes : free space on the disk of the cache.
-    modules : folder that each of our packages is imported from; None where it is not found.
-    intruders : other distributions that ship a package of our name, by name.
-    problems : what is wrong and what to type, a sentence each.
+    ``packages`` and ``modules`` hold None for what is not there, ``device`` where torch cannot be
+    imported; ``intruders`` are other distributions that ship a package of our name.
     """
-
-    millpond: str
-    python: str
-    executable: str
-    platform: str
-    packages: Mapping[str, str | None]
-    faiss_wheels: Mapping[str, str]
-    faiss: FaissBuild
-    device: str | None
-    device_error: str
-    exact: str
-    fast: str
-    threads: int
-    cache: str
-    cache_bytes: int
-    free_bytes: int
-    modules: Mapping[str, str | None]
-    intruders: Mapping[str, Sequence[str]]
-    problems: Sequence[str]
-
-
-def examine() -> Findings:
-    """Examine this machine and installation."""
-    from embedder import cache_folder
-
     packages = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
     wheels, faiss = list_wheels(), probe_faiss()
     modules = {name: _folder_of(name) for name in OUR_PACKAGES}
     intruders = _find_intruders()
-    device, threads, (exact, fast), device_error = _find_device()
+    found = _find_device()
+    error = found["device_error"]
     cache = cache_folder()
-    return Findings(
-        millpond=read_version(),
-        python=platform.python_version(),
-        executable=sys.executable,
-        platform=platform.platform(),
-        packages=packages,
-        faiss_wheels=wheels,
-        faiss=faiss,
-        device=device,
-        device_error=device_error,
-        exact=exact,
-        fast=fast,
-        threads=threads,
-        cache=str(cache),
-        cache_bytes=_size_of(cache),
-        free_bytes=_free_on(cache),
-        modules=modules,
-        intruders=intruders,
-        problems=[
+    return {
+        "millpond": read_version(),
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        "packages": packages,
+        "faiss_wheels": wheels,
+        "faiss": faiss,
+        **found,
+        "cache": str(cache),
+        "cache_bytes": sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()),
+        "free_bytes": _free_on(cache),
+        "modules": modules,
+        "intruders": intruders,
+        "problems": [
             *find_problems(packages, modules, intruders),
-            *find_faiss_problems(wheels, faiss, device),
-            *([f"torch cannot be imported: {device_error}"] if device_error else []),
+            *find_faiss_problems(wheels, faiss, found["device"]),
+            *([f"torch cannot be imported: {error}"] if error else []),
         ],
-    )
+    }
 
 
 def find_problems(
@@ -274,21 +233,22 @@ def find_problems(
     return problems
 
 
-def list_rows(found: Findings) -> list[tuple[str, str]]:
+def _list_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the report as pairs of name and value."""
-    threads = count_noun(found.threads, "thread")
+    threads = count_noun(found["threads"], "thread")
+    device = found["device"]
     return [
-        ("millpond", found.millpond),
-        ("python", f"{found.python}, {found.executable}"),
-        ("platform", found.platform),
-        ("device", f"{found.device}, {threads}" if found.device else "(unknown)"),
-        ("speed exact", found.exact or "(unknown)"),
-        ("speed fast", found.fast or "(unknown)"),
-        ("faiss", describe_faiss(found.faiss_wheels, found.faiss, found.device)),
-        *((name, version or "(not installed)") for name, version in found.packages.items()),
-        ("cache", f"{found.cache}, {format_size(found.cache_bytes)}"),
-        ("disk", f"{format_size(found.free_bytes)} free"),
-        *((f"import {name}", folder or "(not found)") for name, folder in found.modules.items()),
+        ("millpond", found["millpond"]),
+        ("python", f"{found['python']}, {found['executable']}"),
+        ("platform", found["platform"]),
+        ("device", f"{device}, {threads}" if device else "(unknown)"),
+        ("speed exact", found["exact"] or "(unknown)"),
+        ("speed fast", found["fast"] or "(unknown)"),
+        ("faiss", describe_faiss(found["faiss_wheels"], found["faiss"], device)),
+        *((name, version or "(not installed)") for name, version in found["packages"].items()),
+        ("cache", f"{found['cache']}, {format_size(found['cache_bytes'])}"),
+        ("disk", f"{format_size(found['free_bytes'])} free"),
+        *((f"import {name}", place or "(not found)") for name, place in found["modules"].items()),
     ]
 
 
@@ -299,8 +259,8 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _find_device() -> tuple[str | None, int, tuple[str, str], str]:
-    """Return device, CPU threads, the meaning of exact and fast, and any error instead."""
+def _find_device() -> dict[str, Any]:
+    """Return where models run, and what "exact" and "fast" do there, or why nobody knows."""
     try:
         import torch
 
@@ -308,10 +268,11 @@ def _find_device() -> tuple[str | None, int, tuple[str, str], str]:
 
         device = choose_device()
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-        described = f"{device} {name}".strip()
-        return described, torch.get_num_threads(), describe_speeds(device), ""
+        exact, fast = describe_speeds(device)
+        found = (f"{device} {name}".strip(), "", exact, fast, torch.get_num_threads())
     except (ImportError, OSError, RuntimeError) as error:
-        return None, 0, ("", ""), str(error).partition("\n")[0] or type(error).__name__
+        found = None, str(error).partition("\n")[0] or type(error).__name__, "", "", 0
+    return dict(zip(("device", "device_error", "exact", "fast", "threads"), found, strict=True))
 
 
 def _folder_of(package: str) -> str | None:
@@ -329,10 +290,6 @@ def _find_intruders() -> dict[str, list[str]]:
         for name in OUR_PACKAGES
     }
     return {name: owners for name, owners in found.items() if owners}
-
-
-def _size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _free_on(path: Path) -> int:

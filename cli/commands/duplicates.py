@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.commands.change import FolderArgument
 from cli.console import clean, message, progress
-from cli.options import JsonOption
+from cli.options import FolderArgument, JsonOption
 from cli.output import collapse, print_json, print_line
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 from retrieval.passages import read_passage, split_passage_id

@@ -32,11 +32,13 @@ from embedder.environment import keep_freed_memory
 from retrieval.errors import UsageError
 from retrieval.plurals import count_noun
 
-__all__ = ["Role", "embed"]
+__all__ = ["RoleOption", "embed"]
 
 
-Role = Literal["query", "document"]
-"""Which of the model's two prompts goes with the texts."""
+RoleOption = Annotated[
+    Literal["query", "document"],
+    typer.Option("--as", help="Which of the model's two prompts to use."),
+]
 
 
 def embed(
@@ -53,9 +55,7 @@ def embed(
     ],
     model: ModelOption = None,
     instruction: InstructionOption = None,
-    role: Annotated[
-        Role, typer.Option("--as", help="Which of the model's two prompts to use.")
-    ] = "document",
+    role: RoleOption = "document",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT without asking.")
     ] = False,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.console import message, warn
+from cli.options import ResultsArgument
 from retrieval.errors import UsageError
 from retrieval.plurals import count_noun
 
@@ -16,9 +17,7 @@ __all__ = ["export_results", "import_results"]
 
 
 def export_results(
-    results: Annotated[
-        Path, typer.Argument(metavar="RESULTS", help="The folder that 'millpond bench' wrote.")
-    ],
+    results: ResultsArgument,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where the files go.")
     ] = None,

@@ -29,6 +29,7 @@ from cli.options import (
     ModelOption,
     OverlapOption,
     PassagesOption,
+    RestartOption,
     SkipBadOption,
     SpeedOption,
     TrustOption,
@@ -109,10 +110,7 @@ def index(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the index that DIR holds.")
     ] = False,
-    restart: Annotated[
-        bool,
-        typer.Option("--restart", help="Discard what an unfinished run embedded and start over."),
-    ] = False,
+    restart: RestartOption = False,
     device: DeviceOption = None,
     speed: SpeedOption = "exact",
     trust_remote_code: TrustOption = False,

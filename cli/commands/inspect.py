@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.console import message
 from cli.models import name_passages
-from cli.options import JsonOption
+from cli.options import FolderArgument, JsonOption
 from cli.output import (
     RECALL,
     RECALL_QUERIES,
@@ -89,7 +88,7 @@ def models(json: JsonOption = False) -> None:
 
 
 def info(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")],
+    folder: FolderArgument,
     json: JsonOption = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every file and compare its checksum.")

@@ -188,7 +188,7 @@ def _ranker(by: str, candidates: Candidates, load: Callable[[], LoadedEncoder]) 
     from benchmarks.mining.candidates import BM25Ranker, ModelRanker, index_candidates
 
     if by == BM25:
-        message(f"Indexing {_counted(candidates.count, 'candidate')} by BM25.")
+        message(f"Indexing {count_noun(candidates.count, 'candidate')} by BM25.")
         yield BM25Ranker(candidates)
         return
     encoder = load()
@@ -242,25 +242,22 @@ def _report(summary: MiningSummary, out: Path, seconds: float) -> None:
     """Report on stderr what was mined, what was left out and why."""
     rate = summary.pairs / seconds if seconds else 0.0
     message(
-        f"Mined {_counted(summary.negatives, 'negative')} for {_counted(summary.pairs, 'pair')} in "
-        f"{format_seconds(seconds)} ({rate:,.{0 if rate >= 10 else 1}f} pairs/s): {out}"
+        f"Mined {count_noun(summary.negatives, 'negative')} for "
+        f"{count_noun(summary.pairs, 'pair')} in {format_seconds(seconds)} "
+        f"({rate:,.{0 if rate >= 10 else 1}f} pairs/s): {out}"
     )
     counts = sorted(summary.by_negatives.items(), reverse=True)
-    listing = "; ".join(f"{number}: {_counted(pairs, 'pair')}" for number, pairs in counts)
+    listing = "; ".join(f"{number}: {count_noun(pairs, 'pair')}" for number, pairs in counts)
     message(f"Negatives per pair: {listing}.")
     if summary.mean_rank is not None:
-        candidates = _counted(summary.candidates, "candidate")
+        candidates = count_noun(summary.candidates, "candidate")
         message(f"Mean rank {summary.mean_rank:.1f} of {candidates}.")
     left_out = ", ".join(f"{summary.dropped[g]:,} {words}" for g, words in _GUARD_WORDS.items())
     message(f"Left out of the windows: {left_out}.")
     without = summary.by_negatives[0]
     if without:
         warn(
-            f"{_counted(without, 'pair')} got no negative. A higher --max-relative-score, a lower "
-            f"--from-rank or a higher --to-rank leaves more."
+            f"{count_noun(without, 'pair')} got no negative. A higher --max-relative-score, a "
+            f"lower --from-rank or a higher --to-rank leaves more."
         )
     message(f"Next: name {shlex.quote(str(out))} as data.path in the config of 'millpond train'.")
-
-
-def _counted(count: int, noun: str) -> str:
-    return count_noun(count, noun)

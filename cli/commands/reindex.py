@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.commands.change import FolderArgument
 from cli.console import format_seconds, message
-from cli.options import choose_arms
+from cli.options import FolderArgument, choose_arms
 from cli.output import count_rows, report_built
 from cli.store import (
     AskKeyOption,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import message, progress, warn
+from cli.options import ResultsArgument
 from cli.output import atomic_output, check_output, format_size, read_version
 from retrieval.errors import UsageError
 from retrieval.plurals import count_noun
@@ -25,9 +26,7 @@ FORMATS = (".html", ".md", ".csv")
 
 
 def report(
-    results: Annotated[
-        Path, typer.Argument(metavar="RESULTS", help="The folder that 'millpond bench' wrote.")
-    ],
+    results: ResultsArgument,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", metavar="FILE", help="report.html, report.md or report.csv."),
@@ -103,8 +102,8 @@ def report(
         path.write_bytes(text)
     models, tasks = len({one.model for one in found}), len({one.task for one in found})
     message(
-        f"Wrote {out} ({format_size(len(text))}): {_count(models, 'model')}, "
-        f"{_count(tasks, 'task')}, {_count(len(found), 'result')}"
+        f"Wrote {out} ({format_size(len(text))}): {count_noun(models, 'model')}, "
+        f"{count_noun(tasks, 'task')}, {count_noun(len(found), 'result')}"
     )
 
 
@@ -154,7 +153,3 @@ def _compare(results: list[Result], given: dict[str, Any]) -> Comparison:
         return compare_nothing(results, config)
     with progress("Comparing", None, "pairs") as advance:
         return compare(results, config, progress=advance)
-
-
-def _count(number: int, noun: str) -> str:
-    return count_noun(number, noun)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from cli.console import message
 from cli.hits import print_hits
 from cli.options import (
     DeviceOption,
+    IndexModelOption,
     IndexSpeedOption,
     InstructionOption,
     JsonOption,
@@ -19,13 +20,11 @@ from cli.options import (
     TrustOption,
 )
 from cli.output import check_output, print_line
-from cli.searching import CANDIDATES, Choices, Loading, open_search
+from cli.prompt import run_prompt
+from cli.searching import CANDIDATES, Choices, Search, check_queries, print_answers, write_run
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_servers
 from retrieval.blend import Fusion, Mode
 from retrieval.errors import UsageError
-
-if TYPE_CHECKING:
-    from cli.searching import Search
 
 __all__ = ["search"]
 
@@ -93,12 +92,7 @@ def search(
         str | None,
         typer.Option("--run", metavar="OUT", help="The TREC run to write; - for stdout."),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", metavar="MODEL", show_default="the model that made the index"
-        ),
-    ] = None,
+    model: IndexModelOption = None,
     rerank: Annotated[
         str | None,
         typer.Option(
@@ -152,15 +146,15 @@ def search(
       millpond search part-1 part-2 "dams and fish" --filter 'year >= 2020 and lang == "en"'
       millpond search my-index --queries queries.jsonl --run run.trec
     """
-    request = _read_request(places, queries, run, json)
-    use_stored_servers(request.folders, url, ask_key)
+    from retrieval.retriever import Retriever
+
+    folders, text = _read_places(places, queries, run, json)
+    use_stored_servers(folders, url, ask_key)
     total = None
     if queries is not None:
-        from cli.runs import check_queries
-
         total = check_queries(queries, skip_bad)
         if run is not None and run != "-":
-            check_output(Path(run), queries, *request.folders, option="--run")
+            check_output(Path(run), queries, *folders, option="--run")
     choices = Choices(
         k or (HITS_FOR_TEXT if queries is None else HITS_FOR_QUERIES),
         where,
@@ -171,58 +165,50 @@ def search(
     )
     if candidates is not None and rerank is None:
         raise UsageError("--candidates goes with --rerank MODEL. Leave it out, or type both.")
-    loading = Loading(
+    retriever = Retriever.open(
+        folders[0] if len(folders) == 1 else folders,
         model,
-        device,
         speed,
-        trust_remote_code,
+        device,
         one_text=queries is None and rerank is None,  # a reranker needs torch anyway
+        mode="lexical",
+        trust_remote_code=trust_remote_code,
         instruction=instruction,
         reranker=rerank,
         candidates=candidates or CANDIDATES,
+        notify=message,
     )
-    opened = open_search(request.folders, choices, loading)
+    opened = Search(retriever, " and ".join(map(str, folders)), choices)
     if queries is not None:
-        from cli.runs import print_answers, write_run
-
         if run is None:
             print_answers(opened, queries, skip_bad)
         else:
             write_run(opened, queries, run, skip_bad, total)
-    elif request.text is None:
-        from cli.prompt import run_prompt
-
+    elif text is None:
         run_prompt(opened)
-    elif request.text == STDIN:
+    elif text == STDIN:
         _answer_lines(opened, json)
     else:
-        print_hits(opened.answer(request.text), as_json=json)
+        print_hits(opened.answer(text), as_json=json)
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What was typed: indexes, and a text, "-" for those of stdin, or None."""
+def _read_places(
+    places: list[str], queries: str | None, run: str | None, json: bool
+) -> tuple[list[Path], str | None]:
+    """Return the indexes and the text, the last of several places if that is not an index.
 
-    folders: list[Path]
-    text: str | None = None
-
-
-def _read_request(places: list[str], queries: str | None, run: str | None, json: bool) -> _Request:
-    """Return the indexes and the text: the last of several places that is not an index.
+    The text is "-" for those of stdin, None for queries of a file and for a prompt.
 
     Raises
     ------
     UsageError : what was typed does not fit together.
     """
-    *folders, last = places
-    has_text = bool(folders) and not _is_index(last)
-    request = (
-        _Request([Path(one) for one in folders], last)
-        if has_text
-        else _Request([Path(one) for one in places])
-    )
+    folders = [Path(one) for one in places]
+    text = None if len(places) == 1 or _is_index(places[-1]) else places[-1]
+    if text is not None:
+        folders.pop()
     if queries is not None:
-        if has_text:
+        if text is not None:
             raise UsageError(
                 "A search needs a text or --queries FILE, and both were given. Leave one out."
             )
@@ -232,14 +218,14 @@ def _read_request(places: list[str], queries: str | None, run: str | None, json:
                 f"--queries needs --run OUT, the file to write (- for stdout), or --json; and "
                 f"{problem}."
             )
-        return request
+        return folders, None
     if run is not None:
         raise UsageError("--run goes with --queries FILE. Leave it out, or add --queries.")
-    if request.text is not None and not request.text.strip():
-        raise UsageError("The text is empty; type what to look for.")
-    if request.text is None:
+    if text is None:
         _check_prompt(places, json)
-    return request
+    elif not text.strip():
+        raise UsageError("The text is empty; type what to look for.")
+    return folders, text
 
 
 def _check_prompt(places: list[str], json: bool) -> None:

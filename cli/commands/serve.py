@@ -9,12 +9,13 @@ import re
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from cli.changing.editing import IndexEdit
 from cli.console import message, warn
 from cli.models import instruct, note_untrained, say_once
 from cli.options import DeviceOption, IndexSpeedOption, InstructionOption, TrustOption
@@ -22,13 +23,14 @@ from cli.output import read_version
 from cli.searching import warn_of_missing_words
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_servers
 from retrieval.errors import MissingDependencyError, UsageError
+from retrieval.types import check_fingerprints
 
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
     from embedder.models.sentence_transformers import Reranker
     from embedder.serving import ServedIndex, ServedModel
     from indexes import Index
-    from retrieval import Encoder, Fingerprint
+    from retrieval import Fingerprint
     from retrieval.protocols import VectorIndex
 
 __all__ = ["KEYS_VARIABLE", "bind", "format_url", "open_indexes", "serve"]
@@ -137,7 +139,10 @@ def serve(
       millpond serve --index demo-index --port 8400
       millpond serve --index old=index-1 --index new=index-2 --keys keys.txt
     """
-    _check_packages()
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(package, "millpond serve", 'pip install "millpond[serve]"')
+    from embedder.models.sentence_transformers import load_reranker
     from embedder.serving import (
         EncoderThread,
         Server,
@@ -156,7 +161,8 @@ def serve(
         for _, one in opened:
             warn_of_missing_words(one)
         models, served = thread.call(
-            lambda: _load(
+            partial(
+                _load,
                 model,
                 instruction,
                 opened,
@@ -178,23 +184,21 @@ def serve(
             local_only=is_loopback(host) and not accepted_keys,
             origins=tuple(cors or ()),
         )
-        reranker = rerank and thread.call(
-            lambda: _load_reranker(rerank, device, trust=trust_remote_code)
-        )
-        server = Server(models, served, settings, read_version(), thread, _join, reranker or None)
+        reranker: Reranker | None = None
+        if rerank is not None:
+            load = partial(load_reranker, trust_remote_code=trust_remote_code)
+            reranker = thread.call(partial(load, rerank, device, message))
+        server = Server(models, served, settings, read_version(), thread, _join, reranker)
         server.warm_up()
-        _warn_if_open(host, accepted_keys)
+        if not accepted_keys and not is_loopback(host):
+            warn(
+                f"Everyone who can reach {host} may use this server: it asks for no key. Set keys "
+                f"with --keys FILE, or listen at 127.0.0.1."
+            )
         _log_as_json()
         message(f"Serving {', '.join(one.name for one in models)} at {format_url(listener)}")
         run_app(build_app(server), listener)
     message("Stopped; all accepted requests are answered.")
-
-
-def _check_packages() -> None:
-    """Raise MissingDependencyError if a package of the extra is not installed."""
-    for package in _PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(package, "millpond serve", 'pip install "millpond[serve]"')
 
 
 def _find_keys(file: Path | None) -> tuple[str, ...]:
@@ -275,21 +279,28 @@ def _load(
                 instruction=instruction,
             )
             models[key] = _serve_model(encoders[key])
-        other_prompt = instruction is not None
-        one = _serve_index(name, index, models[key], asked_speed, other_prompt)
-        served.append(_make_editable(one, index.folder, encoders[key]) if editable else one)
+        other_prompt, editor = instruction is not None, encoders[key] if editable else None
+        served.append(_serve_index(name, index, models[key], asked_speed, other_prompt, editor))
     return list(models.values()), served
 
 
 def _serve_index(
-    name: str, index: Index, model: ServedModel, asked_speed: str | None, other_prompt: bool
+    name: str,
+    index: Index,
+    model: ServedModel,
+    asked_speed: str | None,
+    other_prompt: bool,
+    editor: LoadedEncoder | None = None,
 ) -> ServedIndex:
-    """Return an index with its model, which follows what other processes make of its folder."""
+    """Return an index with its model, which follows what other processes make of its folder.
+
+    With an ``editor``, the model that counts tokens for passages, clients may change it.
+    """
     from embedder.loading import check_arithmetic, choose_speed
     from embedder.serving import ServedIndex
     from indexes.following import Follower
-    from retrieval import check_fingerprints
 
+    edit = partial(IndexEdit, index.folder, name, editor) if editor is not None else None
     found = model.encoder.fingerprint
 
     def check(made: Fingerprint) -> None:
@@ -299,9 +310,7 @@ def _serve_index(
     def show(index: Index) -> ServedIndex:
         manifest = index.manifest
         fields = manifest.schema.type_names
-        return ServedIndex(
-            name, index, model, fields, manifest.version, follow, other_prompt=other_prompt
-        )
+        return ServedIndex(name, index, model, fields, manifest.version, follow, other_prompt, edit)
 
     def follow() -> ServedIndex | None:
         newer = follower.look()
@@ -310,22 +319,6 @@ def _serve_index(
     check(index.fingerprint)
     follower = Follower(index, check)
     return show(index)
-
-
-def _make_editable(served: ServedIndex, folder: Path, model: LoadedEncoder) -> ServedIndex:
-    """Return the index as one that clients may change, in its later versions too."""
-    from cli.changing.editing import IndexEdit
-
-    name, follow = served.name, served.follow
-
-    def edit(encoder: Encoder) -> IndexEdit:
-        return IndexEdit(folder, name, model, encoder)
-
-    def follow_editable() -> ServedIndex | None:
-        newer = follow() if follow is not None else None
-        return None if newer is None else replace(newer, edit=edit, follow=follow_editable)
-
-    return replace(served, edit=edit, follow=follow_editable)
 
 
 def _check_accepting(keys: Sequence[str], instruction: str | None) -> None:
@@ -342,27 +335,11 @@ def _check_accepting(keys: Sequence[str], instruction: str | None) -> None:
         )
 
 
-def _load_reranker(name: str, device: str | None, *, trust: bool) -> Reranker:
-    from embedder.models.sentence_transformers import load_reranker
-
-    return load_reranker(name, device, message, trust_remote_code=trust)
-
-
 def _serve_model(encoder: LoadedEncoder) -> ServedModel:
     from embedder.serving.served import serve_embedder
 
     note_untrained(encoder)
     return serve_embedder(encoder)
-
-
-def _warn_if_open(host: str, keys: Sequence[str]) -> None:
-    from embedder.serving import is_loopback
-
-    if not keys and not is_loopback(host):
-        warn(
-            f"Everyone who can reach {host} may use this server: it asks for no key. Set keys "
-            f"with --keys FILE, or listen at 127.0.0.1."
-        )
 
 
 def _log_as_json() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["study"]
 
 _WIDTH = 80
+_EXAMPLE = "paper-mistral-7b.toml"
 
 
 def study(
@@ -61,9 +63,7 @@ def study(
       millpond study study.toml --out my-study
     """
     if example:
-        from benchmarks.study.example import example_study
-
-        print_line(example_study().rstrip("\n"))
+        print_line((files("benchmarks") / "studies" / _EXAMPLE).read_text("utf-8").rstrip("\n"))
         return
     if config is None:
         raise UsageError(

@@ -24,20 +24,23 @@ __all__ = ["check_config", "run_training", "step_reporter", "train"]
 
 _LINE_SECONDS = 5.0
 
+ModelFolderOption = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR", help="The model folder.", show_default=False),
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in DIR, if there is one.")
+]
+FinishOption = Annotated[
+    bool, typer.Option("--finish", help="End the run in DIR now, with its last checkpoint.")
+]
+
 
 def train(
     config: ConfigArgument = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="The model folder.", show_default=False),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in DIR, if there is one.")
-    ] = False,
-    finish: Annotated[
-        bool,
-        typer.Option("--finish", help="End the run in DIR now, with its last checkpoint."),
-    ] = False,
+    out: ModelFolderOption = None,
+    resume: ResumeOption = False,
+    finish: FinishOption = False,
     check: Annotated[
         bool, typer.Option("--check", help="Only check the config and every record of the data.")
     ] = False,

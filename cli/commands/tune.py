@@ -9,7 +9,7 @@ import typer
 
 from cli.console import message, progress, warn
 from cli.models import note_untrained
-from cli.options import DeviceOption, JsonOption, SkipBadOption, TrustOption
+from cli.options import DeviceOption, FolderArgument, JsonOption, SkipBadOption, TrustOption
 from cli.output import print_json, print_table
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 from embedder.environment import keep_freed_memory
@@ -26,7 +26,7 @@ __all__ = ["tune"]
 
 
 def tune(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")],
+    folder: FolderArgument,
     queries: Annotated[
         str | None,
         typer.Option("--queries", metavar="FILE", help="Queries: a .jsonl or .tsv file."),

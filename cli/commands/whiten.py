@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import random
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from cli.commands.merge import OutOption
+from cli.commands.convert import report_model
 from cli.console import message, progress, warn
 from cli.models import warn_skipped
-from cli.options import DeviceOption, SkipBadOption
+from cli.options import DeviceOption, NewModelOption, SkipBadOption
 from embedder.environment import keep_freed_memory
 from retrieval.errors import UsageError
 
@@ -28,7 +27,7 @@ def whiten(
         str,
         typer.Argument(metavar="MODEL", help="As --model of 'millpond index'; untrained or not."),
     ],
-    out: OutOption,
+    out: NewModelOption,
     corpus: Annotated[
         list[str] | None,
         typer.Option(
@@ -101,8 +100,7 @@ def whiten(
             notify=message,
             progress=advance,
         )
-    message(f"Wrote the model {out}, whitened on {len(queries) + len(documents):,} texts.")
-    message(f"Next: millpond index python-stdlib --out demo-index --model {shlex.quote(str(out))}")
+    report_model(out, f", whitened on {len(queries) + len(documents):,} texts.")
 
 
 def _draw(

@@ -5,10 +5,9 @@ import re
 import httpx
 import pytest
 
-from cli.commands.serve import _make_editable
-from embedder.serving import ServedIndex, Server, ServerSettings
+from cli.commands.serve import _serve_index
+from embedder.serving import Server, ServerSettings
 from indexes import Index
-from indexes.following import Follower
 from retrieval import Document
 from tests.embedder.serving import fakes
 
@@ -33,18 +32,8 @@ def serve(encoder, folder):
 
     def start(editable=True):
         model = fakes.make_model(encoder)
-        follower = Follower(Index.open(folder), lambda made: None)
-
-        def show(index):
-            return ServedIndex("notes", index, model, {}, index.manifest.version, follow)
-
-        def follow():
-            newer = follower.look()
-            return None if newer is None else show(newer)
-
-        index = show(follower.index)
-        if editable:
-            index = _make_editable(index, folder, encoder)
+        editor = encoder if editable else None
+        index = _serve_index("notes", Index.open(folder), model, None, False, editor)
         settings = ServerSettings(keys=("key",))
         started = fakes.RunningServer(Server([model], [index], settings))
         headers = {"Authorization": "Bearer key"}

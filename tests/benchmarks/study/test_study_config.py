@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.study.config import StudyConfig, choose_layers, load_study, read_study
-from benchmarks.study.example import example_study
 from benchmarks.study.runs import list_runs
 from benchmarks.study.summary import late_gain
 from benchmarks.study.tasks import embedded_texts, load_tasks
@@ -37,9 +36,8 @@ def test_there_are_the_four_studies_of_the_plan():
     assert names == ["h200", "paper-mistral-7b", "qwen-0.5b", "small-cpu"]
 
 
-def test_the_example_is_the_papers_setting(tmp_path):
-    (tmp_path / "study.toml").write_text(example_study())
-    config = load_study(tmp_path / "study.toml")
+def test_the_example_is_the_papers_setting():
+    config = load_study(STUDIES[0].with_name("paper-mistral-7b.toml"))
     train = config.train
     assert (train.steps, train.batch_pairs, train.loss.scale) == (1000, 2048, 50)
     assert (train.adapter.rank, train.adapter.alpha, train.adapter.dropout) == (16, 32, 0.1)
