@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.protocols import Mask, Rows
 from retrieval.scores import Doubles
 
 __all__ = ["CORRECTIONS", "adjust_benjamini_hochberg", "adjust_holm"]
@@ -38,10 +37,7 @@ def adjust_holm(p_values: npt.ArrayLike) -> Doubles:
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian
     Journal of Statistics 6, 65-70.
     """
-    adjusted, present, order = _sort(p_values)
-    ascending = adjusted[present][order]
-    stepped = np.maximum.accumulate(ascending * np.arange(len(order), 0, -1))
-    return _put_back(adjusted, present, order, stepped)
+    return _adjust(p_values, lambda p: np.maximum.accumulate(p * np.arange(len(p), 0, -1)))
 
 
 def adjust_benjamini_hochberg(p_values: npt.ArrayLike) -> Doubles:
@@ -55,32 +51,22 @@ def adjust_benjamini_hochberg(p_values: npt.ArrayLike) -> Doubles:
     Royal Statistical Society B 57, 289-300. It holds for independent tests and for positive
     dependence; differences that share a model are not all of that kind.
     """
-    adjusted, present, order = _sort(p_values)
-    ascending = adjusted[present][order]
-    scaled = ascending * (len(order) / np.arange(1, len(order) + 1))
-    stepped = np.minimum.accumulate(scaled[::-1])[::-1]
-    return _put_back(adjusted, present, order, stepped)
+
+    def step(ascending: Doubles) -> Doubles:
+        scaled = ascending * (len(ascending) / np.arange(1, len(ascending) + 1))
+        return np.minimum.accumulate(scaled[::-1])[::-1]
+
+    return _adjust(p_values, step)
 
 
-def _sort(p_values: npt.ArrayLike) -> tuple[Doubles, Mask, Rows]:
-    """Return a copy, a mask of what is not NaN, and the order that sorts it."""
+def _adjust(p_values: npt.ArrayLike, step: Callable[[Doubles], Doubles]) -> Doubles:
+    """Return a copy in which ``step`` has changed the ascending ones, at most 1; NaN stays."""
     values = np.array(p_values, dtype=np.float64)
-    present = ~np.isnan(values)
+    present = np.flatnonzero(~np.isnan(values))
     if values.ndim != 1 or np.any((values[present] < 0) | (values[present] > 1)):
         raise ValueError("p-values are one row of numbers between 0 and 1, or NaN")
-    return values, present, np.argsort(values[present], kind="stable")
-
-
-def _put_back(
-    values: Doubles,
-    present: Mask,
-    order: Rows,
-    stepped: Doubles,
-) -> Doubles:
-    """Return the values with the corrected ones, capped at 1, in their places."""
-    corrected = np.empty_like(stepped)
-    corrected[order] = np.minimum(stepped, 1.0)
-    values[present] = corrected
+    places = present[np.argsort(values[present], kind="stable")]
+    values[places] = np.minimum(step(values[places]), 1.0)
     return values
 
 

@@ -17,11 +17,11 @@ from benchmarks.significance.bootstrap import (
     shifted_bootstrap_p,
 )
 from benchmarks.significance.comparison import CompareConfig, Difference
-from benchmarks.significance.crossed import crossed_test
 from benchmarks.significance.paired import (
     EXACT_ITEMS,
     SIGN_TESTS,
     TESTS,
+    crossed_test,
     effect_size,
     smallest_wilcoxon_p,
 )

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from multiprocessing.connection import Connection
+from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
 
 from retrieval import Document, Fingerprint, Vectors
 
-__all__ = ["BACKENDS", "Attack", "HashingModel", "Tally", "make_documents", "run_child"]
+__all__ = ["BACKENDS", "Attack", "HashingModel", "Moments", "Tally", "make_documents", "run_child"]
 
 BACKENDS = ("faiss", "qdrant")
 DIMENSION = 16
 CHILD_SECONDS = 120.0
 MOST_SHOWN = 20
+FILE_CALLS = {
+    *("open", "write", "writelines", "flush", "fsync", "truncate", "close"),
+    *("mkdir", "rename", "replace", "link", "unlink", "remove", "rmdir"),
+}
 PRELOADED = (
     *("faiss", "tantivy", "qdrant_edge", "pyarrow.dataset"),
     *("indexes", "indexes.backends.qdrant.edge", "indexes.lexical.arm"),
@@ -146,3 +154,31 @@ def _answer(place: Connection, work: Callable[..., Any], arguments: Sequence[Any
     except BaseException as error:
         answer = (None, f"{type(error).__name__}: {' '.join(str(error).split())}")
     place.send(answer)
+
+
+class Moments:
+    """Counts moments, all of them and those that may change files; kills at one if told to.
+
+    A moment is a call of a function, in Python or in C, by the thread that ``watch`` was called in;
+    the n-th is the same on every machine.
+    """
+
+    def __init__(self, kill_at: int | None = None, files_only: bool = False) -> None:
+        self.counts = {False: 0, True: 0}
+        self._kill_at, self._files_only = kill_at, files_only
+
+    def watch(self) -> None:
+        """Begin to count."""
+        sys.setprofile(self._meet)
+
+    def end(self) -> None:
+        """Stop counting."""
+        sys.setprofile(None)
+
+    def _meet(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event not in ("call", "c_call"):
+            return
+        self.counts[False] += 1
+        self.counts[True] += event == "c_call" and argument.__name__ in FILE_CALLS
+        if self.counts[self._files_only] == self._kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -13,11 +13,11 @@ from benchmarks.lab.attack.common import (
     BACKENDS,
     Attack,
     HashingModel,
+    Moments,
     Tally,
     make_documents,
     run_child,
 )
-from benchmarks.lab.attack.moments import Moments
 from indexes import Index, IndexConfig
 from retrieval.errors import IndexCorruptError, SourceNotFoundError
 

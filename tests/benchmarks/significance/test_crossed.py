@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.significance.crossed import crossed_test
+from benchmarks.significance.paired import crossed_test
 
 stats = pytest.importorskip("scipy.stats", reason="the bench extra is not installed")
 
