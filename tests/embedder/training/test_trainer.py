@@ -123,7 +123,7 @@ def test_a_stopped_run_goes_on_to_exactly_the_same_weights(config, tmp_path, cha
 RUNNER = """
 import sys
 from embedder.training import load_config, train
-from benchmarks.lab.attack.moments import Moments
+from benchmarks.lab.attack.common import Moments
 config, out, step, moment = sys.argv[1:]
 moments = Moments(int(moment), files_only=True)
 def progress(report):

@@ -181,7 +181,7 @@ from pathlib import Path
 import indexes.storage.staging
 from indexes import Index, IndexConfig
 from tests.indexes.fakes import HashingEncoder, make_documents
-from benchmarks.lab.attack.moments import Moments
+from benchmarks.lab.attack.common import Moments
 
 folder, seed = Path(sys.argv[1]), int(sys.argv[2])
 chance = random.Random(seed)
