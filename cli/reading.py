@@ -17,8 +17,8 @@ from cli.options import OVERLAP, OVERLAP_SHARE, TOKENS
 from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
-    from embedder.coverage import Coverage
     from embedder.loading import LoadedEncoder
+    from embedder.splitting import Coverage
     from indexes import Change, Manifest
     from retrieval import Corpus, Document
     from retrieval.corpus.values import StoredFiles
@@ -117,7 +117,7 @@ class Fields:
     id: str = ""
     title: str = ""
     text: str = ""
-    template: str = ""
+    text_template: str = ""
     encoding: str = ""
     sql: str = ""
 
@@ -139,12 +139,7 @@ class Fields:
             corpus[0] if len(corpus) == 1 else corpus,
             skip_bad=skip_bad,
             limit=limit,
-            id=self.id,
-            title=self.title,
-            text=self.text,
-            text_template=self.template,
-            encoding=self.encoding,
-            sql=self.sql,
+            **vars(self),
             types=None if manifest is None else manifest.schema.type_names,
             earlier=None if manifest is None else manifest.layout or {},
         )
@@ -191,7 +186,11 @@ class Reading:
         self._longest_title = -1  # an empty one is looked at too
         self._warned = not passages
         self._told = set() if told is None else told
-        self._coverage = _count_nothing(encoder, passages)
+        self._coverage: Coverage | None = None
+        if not passages:
+            from embedder.splitting import Coverage
+
+            self._coverage = Coverage(encoder)
 
     def __iter__(self) -> Iterator[Document]:
         return self._look_at(self._documents)
@@ -271,15 +270,6 @@ class Reading:
         )
 
 
-def _count_nothing(encoder: LoadedEncoder, passages: Mapping[str, int]) -> Coverage | None:
-    """Return what counts whole documents; None where passages are embedded."""
-    if passages:
-        return None
-    from embedder.coverage import Coverage
-
-    return Coverage(encoder)
-
-
 def warn_cut(
     coverage: Coverage | None,
     noun: str = "document",
@@ -308,7 +298,7 @@ def decide_passages(
     """
     if whole:
         return {}, source
-    from embedder.coverage import Coverage
+    from embedder.splitting import Coverage
 
     documents = iter(source)
     sample: list[Document] = []

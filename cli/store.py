@@ -183,7 +183,9 @@ def read_qdrant_options(
 def _read_options(flags: QdrantFlags, collection: str) -> QdrantOptions:
     from indexes.backends.qdrant.options import SERVER, refuse_without_server
 
-    typed = _read_file(flags.store)
+    typed: dict[str, Any] = {}  # whose types are not checked yet
+    if flags.store is not None:
+        typed = read_toml(flags.store, "millpond index --store-example")
     if flags.url is not None and not flags.url.strip():
         raise UsageError("--url is empty. Type --url http://localhost:6333, or leave it out.")
     if flags.url is not None and flags.url != typed.get("url", flags.url):
@@ -200,11 +202,6 @@ def _read_options(flags: QdrantFlags, collection: str) -> QdrantOptions:
     except UsageError as error:
         raise UsageError(f"{flags.store}: {error}" if typed else str(error)) from None
     return options
-
-
-def _read_file(path: Path | None) -> dict[str, Any]:
-    """Return the settings of the file; their types are not checked yet."""
-    return {} if path is None else read_toml(path, "millpond index --store-example")
 
 
 def _build_options(values: dict[str, Any]) -> QdrantOptions:

@@ -45,17 +45,14 @@ def output_files(out: Path) -> tuple[Path, ...]:
     if ending not in _WRITERS and not is_special(out):
         arrived = f"ends in {ending!r}" if ending else "has no ending"
         raise UsageError(f"{out}: the name {arrived}; expected {ENDINGS}.")
-    return (out, _ids_beside(out)) if ending == ".npy" else (out,)
+    return (out, out.with_suffix(".ids.txt")) if ending == ".npy" else (out,)
 
 
 def write_vectors(
     rows: Iterable[tuple[str, str]],
-    encode: Callable[[Sequence[str]], Vectors],
+    encode: Encode,
     out: Path,
-    *,
-    dimension: int,
-    fingerprint: Fingerprint,
-    role: str,
+    made: Made,
 ) -> int:
     """Write the vectors of texts in the format that the name's ending says; return the count.
 
@@ -73,33 +70,27 @@ def write_vectors(
     ----------
     rows : id and text.
     encode : texts to float32 (N, D).
-    role : "query" or "document".
 
     Raises
     ------
     UsageError : the name has another ending.
     StorageError : a file cannot be written.
     """
-    files = output_files(out)
     metadata = {
-        "millpond.fingerprint": json.dumps(fingerprint.to_json()),
-        "millpond.role": role,
+        "millpond.fingerprint": json.dumps(made.fingerprint.to_json()),
+        "millpond.role": made.role,
     }
     count = 0
     stream = iter(rows)
     with ExitStack() as stack:
         # The last one entered is put in place first: the ids are there when the matrix is.
-        beside = [stack.enter_context(atomic_output(path)) for path in files]
+        beside = [stack.enter_context(atomic_output(path)) for path in output_files(out)]
         writer = _WRITERS.get(out.suffix.lower(), _parquet)
-        write = stack.enter_context(writer(beside, dimension, metadata))
+        write = stack.enter_context(writer(beside, made.dimension, metadata))
         while chunk := list(islice(stream, _ROWS_AT_A_TIME)):
             write(chunk, encode([text for _, text in chunk]))
             count += len(chunk)
     return count
-
-
-def _ids_beside(out: Path) -> Path:
-    return out.with_suffix(".ids.txt")
 
 
 @contextmanager

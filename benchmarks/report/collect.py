@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.report.items import collect_items
 from benchmarks.report.leaderboard import TaskTypeTable, build_leaderboard
-from benchmarks.scoring.results import Result
+from benchmarks.scoring.results import Result, group_notes
 from benchmarks.significance.comparison import Comparison
 
 __all__ = [
@@ -276,11 +276,10 @@ def _costs(results: Sequence[Result]) -> dict[str, float]:
 
 def _notes(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Return each note of the results once, with the models that it is about."""
-    about: dict[tuple[str, str], list[str]] = {}
-    for result in results:
-        for note in result.notes:
-            about.setdefault((result.task, sentence(note)), []).append(result.model)
-    return [{"text": note, "task": task, "models": names} for (task, note), names in about.items()]
+    return [
+        {"text": sentence(note), "task": task, "models": names}
+        for (task, note), names in group_notes(results).items()
+    ]
 
 
 def _versions(results: Sequence[Result]) -> dict[str, str]:

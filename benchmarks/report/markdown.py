@@ -16,7 +16,7 @@ from benchmarks.report.collect import (
     sentence,
 )
 from benchmarks.report.leaderboard import Cell, TaskTypeTable
-from benchmarks.scoring.results import Result
+from benchmarks.scoring.results import Result, group_notes
 from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
 
 __all__ = [
@@ -178,18 +178,11 @@ def _p(value: float) -> str:
 
 def _notes(report: Report) -> Iterator[str]:
     yield from (f"- {plain(sentence(note))}" for note in report.comparison.notes)
-    seen: dict[tuple[str, str], list[str]] = {}
-    for result in report.results:
-        for note in result.notes:
-            seen.setdefault((result.task, note), []).append(result.model)
-    for (task, note), models in seen.items():
-        who = "all models" if len(models) > 1 and _has_all(report, task, models) else ""
-        names = who or ", ".join(map(code, models))
+    for (task, note), models in group_notes(report.results).items():
+        every = {one.model for one in report.results if one.task == task}
+        of_all = len(models) > 1 and every == set(models)
+        names = "all models" if of_all else ", ".join(map(code, models))
         yield f"- {plain(task)}, {names}: {plain(sentence(note))}"
-
-
-def _has_all(report: Report, task: str, models: Sequence[str]) -> bool:
-    return {one.model for one in report.results if one.task == task} == set(models)
 
 
 _FIELDS = ("model", "task", "task_type", "metric", "score", "is_main", "items")

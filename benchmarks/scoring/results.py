@@ -32,6 +32,7 @@ __all__ = [
     "Result",
     "TopHit",
     "file_name",
+    "group_notes",
     "read_hits",
     "read_results",
     "result_path",
@@ -257,6 +258,15 @@ def read_result(path: Path) -> Result:
         ) from error
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def group_notes(results: Iterable[Result]) -> dict[tuple[str, str], list[str]]:
+    """Return the models that each note is about, by task and note."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for note in result.notes:
+            about.setdefault((result.task, note), []).append(result.model)
+    return about
 
 
 def read_hits(folder: Path, model: str, task: str) -> Iterator[QueryHits]:

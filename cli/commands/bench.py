@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -142,16 +143,12 @@ def _choose_instructions(instruction: str | None, source: str | None) -> Instruc
 
 def _notes(results: Sequence[Result]) -> list[str]:
     """Return every note once per task, with the models if it concerns only some."""
-    models: dict[tuple[str, str], list[str]] = {}
-    for result in results:
-        for note in result.notes:
-            models.setdefault((result.task, note), []).append(result.model)
-    scored = {result.task: 0 for result in results}
-    for result in results:
-        scored[result.task] += 1
+    from benchmarks.scoring.results import group_notes
+
+    scored = Counter(result.task for result in results)
     return [
         f"{task}: {note}" if len(names) == scored[task] else f"{', '.join(names)} on {task}: {note}"
-        for (task, note), names in models.items()
+        for (task, note), names in group_notes(results).items()
     ]
 
 

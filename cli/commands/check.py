@@ -24,6 +24,8 @@ __all__ = ["check"]
 
 SLOW_BYTES = 10**9
 BLOCK_BYTES = 512
+_PLACES = {"embedded": ", in the folder", "memory": ", in memory", "server": ", on a server"}
+"""Where Qdrant keeps the vectors, by mode."""
 
 
 def check(
@@ -56,9 +58,20 @@ def check(
         _refuse_damaged(folder, damaged, manifest)
         Index.open(folder)
         collection = read_collection_state(manifest)
-        _check_status(collection)
+        if collection is not None and collection.status == "red":  # so says the server itself
+            raise StorageError(
+                f"The Qdrant server {collection.url} says that the collection {collection.name!r} "
+                f"is red: {collection.problem or 'it gives no reason'}. See the server's log."
+            )
     except FailureError as error:
-        _report_damage(folder, manifest, damaged, error, as_json=json)
+        # The facts go to stdout, the error itself to stderr.
+        if json:
+            known = {} if manifest is None else _to_json(folder, manifest, None)
+            state = {"index": str(folder), "whole": False}
+            print_json({**known, **state, "problem": str(error), "damaged": [*damaged]})
+        elif manifest is not None:
+            rows = [("damaged", f"{name}: {reason}") for name, reason in damaged.items()]
+            print_table([*_describe(folder, manifest, None), *rows, ("state", "not whole")])
         raise
     if json:
         print_json(_to_json(folder, manifest, collection))
@@ -85,33 +98,6 @@ def _read_manifest(folder: Path) -> Manifest:
             f"{_how_far(unfinished.documents, unfinished.shards)}. "
             f"{_go_on(folder, unfinished)}"
         ) from None
-
-
-def _check_status(collection: CollectionState | None) -> None:
-    """Raise StorageError if the server itself calls the collection broken."""
-    if collection is not None and collection.status == "red":
-        raise StorageError(
-            f"The Qdrant server {collection.url} says that the collection {collection.name!r} is "
-            f"red: {collection.problem or 'it gives no reason'}. See the server's log."
-        )
-
-
-def _report_damage(
-    folder: Path,
-    manifest: Manifest | None,
-    damaged: Mapping[str, str],
-    error: FailureError,
-    *,
-    as_json: bool,
-) -> None:
-    """Print the facts about a damaged index; the error itself goes to stderr."""
-    if as_json:
-        known = {} if manifest is None else _to_json(folder, manifest, None)
-        state = {"index": str(folder), "whole": False}
-        print_json({**known, **state, "problem": str(error), "damaged": [*damaged]})
-    elif manifest is not None:
-        rows = [("damaged", f"{name}: {reason}") for name, reason in damaged.items()]
-        print_table([*_describe(folder, manifest, None), *rows, ("state", "not whole")])
 
 
 def _compare_files(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str, str]]:
@@ -150,9 +136,10 @@ def _describe(
     folder: Path, manifest: Manifest, collection: CollectionState | None
 ) -> list[tuple[str, str]]:
     files = count_noun(len(manifest.files), "file")
+    mode = manifest.settings.get("mode") if manifest.backend == "qdrant" else None
     rows = [
         ("index", str(folder)),
-        ("backend", f"{manifest.backend}, {manifest.factory}{_place(manifest)}"),
+        ("backend", f"{manifest.backend}, {manifest.factory}{_PLACES.get(str(mode), '')}"),
         ("arms", describe_arms(manifest)),
         ("documents", f"{manifest.documents:,}"),
         ("dimension", f"{manifest.dimension}"),
@@ -165,13 +152,6 @@ def _describe(
         rows.append(("collection", f"{collection.name} at {collection.url}"))
         rows.append(("holds", f"{points}, {collection.status}"))
     return rows
-
-
-def _place(manifest: Manifest) -> str:
-    """Return where Qdrant keeps the vectors."""
-    places = {"embedded": ", in the folder", "memory": ", in memory", "server": ", on a server"}
-    mode = manifest.settings.get("mode") if manifest.backend == "qdrant" else None
-    return places.get(str(mode), "")
 
 
 def _to_json(

@@ -84,7 +84,7 @@ def embed(
       millpond embed sentences.txt --out sentences.parquet
       millpond embed queries.jsonl --out queries.parquet --as query
     """
-    from embedder.coverage import Coverage
+    from embedder.splitting import Coverage
     from retrieval.texts import Texts
 
     if instruction is not None and role == "document":
@@ -112,14 +112,7 @@ def embed(
         with ExitStack() as stack:
             if resume:
                 encode = stack.enter_context(keep_parts(out, encode, what, advance))
-            count = write_vectors(
-                coverage.passing(texts),
-                encode,
-                out,
-                dimension=what.dimension,
-                fingerprint=what.fingerprint,
-                role=what.role,
-            )
+            count = write_vectors(coverage.passing(texts), encode, out, what)
     seconds = time.monotonic() - started
     named = " and ".join(map(str, files))
     message(

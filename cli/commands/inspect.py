@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -46,7 +46,8 @@ def variants(json: JsonOption = False) -> None:
     from embedder.variants import PAPER_MODELS
 
     if json:
-        _print_objects(list_variants())
+        for variant in list_variants():
+            print_json(dataclasses.asdict(variant))
         return
     poolings = [(p.name, "yes" if p.trainable else "no", p.summary) for p in POOLINGS.values()]
     print_table(poolings, ("POOLING", "WEIGHTS", "WHAT IT DOES"))
@@ -127,7 +128,7 @@ def _describe(manifest: Manifest) -> list[tuple[str, str]]:
         ("deleted", f"{deleted:,}{share}"),
         *([("blank", blank)] if blank else []),
         ("skipped", f"{manifest.skipped:,}"),
-        *([("not read", describe_cut(manifest.cut))] if (manifest.cut or {}).get("cut") else []),
+        *_describe_cut(manifest.cut or {}),
         ("size", f"{format_size(size)} in {count_noun(len(manifest.files), 'file')}"),
         ("backend", f"{manifest.backend}, {manifest.factory}"),
         ("arms", describe_arms(manifest)),
@@ -175,14 +176,13 @@ def _describe_fields(manifest: Manifest) -> list[tuple[str, str]]:
     return rows
 
 
-def describe_cut(cut: Mapping[str, int] | None) -> str:
-    """Return in words how many documents the model reads in part, and how much that leaves out."""
-    counts = cut or {}
-    share = counts.get("unread", 0) / max(1, counts.get("tokens", 0))
-    return (
-        f"the end of {counts.get('cut', 0):,} of {counts.get('texts', 0):,} documents, "
-        f"{share:.0%} of all tokens"
-    )
+def _describe_cut(cut: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Return how many documents the model reads in part, and how much that leaves out."""
+    if not cut.get("cut"):
+        return []
+    of = f"the end of {cut['cut']:,} of {cut.get('texts', 0):,} documents"
+    share = cut.get("unread", 0) / max(1, cut.get("tokens", 0))
+    return [("not read", f"{of}, {share:.0%} of all tokens")]
 
 
 HASH = re.compile("[0-9a-f]{40,}")
@@ -195,8 +195,3 @@ def _show(value: object) -> str:
     if isinstance(value, str) and HASH.fullmatch(value) and stdout_width() is not None:
         return f"{value[:SHOWN_DIGITS]}… (--json shows all of it)"
     return str(value)
-
-
-def _print_objects(found: Sequence[Any]) -> None:
-    for item in found:
-        print_json(dataclasses.asdict(item))

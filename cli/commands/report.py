@@ -90,11 +90,22 @@ def report(
     """
     from benchmarks.scoring.results import read_results
 
-    kind = _read_kind(out)
+    kind = out.suffix.lower()
+    if kind not in FORMATS:
+        ending = f"ends in {out.suffix!r}" if out.suffix else "has no ending"
+        raise UsageError(
+            f"--out is {str(out)!r}, which {ending}; expected {', '.join(FORMATS)}. "
+            f"Type: millpond report RESULTS --out {out.stem or 'report'}.html"
+        )
     choices: dict[str, Any] = {"alpha": alpha, "baseline": baseline, "metric": metric}
     choices |= {"test": test, "correction": correction}
     given = {name: value for name, value in choices.items() if value is not None}
-    _check_choices(kind, given)
+    if kind == ".csv" and given:
+        names = ", ".join(f"--{name}" for name in given)
+        raise UsageError(
+            f"{names} {'goes' if len(given) == 1 else 'go'} with .html and .md; a .csv report has "
+            f"every metric and no tests. Leave it out, or name another ending with --out."
+        )
     check_output(out)
     found = read_results(results)
     text = _render(kind, results, found, given).encode()
@@ -105,28 +116,6 @@ def report(
         f"Wrote {out} ({format_size(len(text))}): {count_noun(models, 'model')}, "
         f"{count_noun(tasks, 'task')}, {count_noun(len(found), 'result')}"
     )
-
-
-def _read_kind(out: Path) -> str:
-    """Return the ending that chooses the format."""
-    kind = out.suffix.lower()
-    if kind not in FORMATS:
-        ending = f"ends in {out.suffix!r}" if out.suffix else "has no ending"
-        raise UsageError(
-            f"--out is {str(out)!r}, which {ending}; expected {', '.join(FORMATS)}. "
-            f"Type: millpond report RESULTS --out {out.stem or 'report'}.html"
-        )
-    return kind
-
-
-def _check_choices(kind: str, given: dict[str, Any]) -> None:
-    """Raise UsageError for options that do not apply to a .csv report."""
-    if kind == ".csv" and given:
-        names = ", ".join(f"--{name}" for name in given)
-        raise UsageError(
-            f"{names} {'goes' if len(given) == 1 else 'go'} with .html and .md; a .csv report has "
-            f"every metric and no tests. Leave it out, or name another ending with --out."
-        )
 
 
 def _render(kind: str, folder: Path, results: list[Result], given: dict[str, Any]) -> str:
