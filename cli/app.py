@@ -33,6 +33,7 @@ from cli.commands.train import train
 from cli.commands.tune import tune
 from cli.commands.whiten import whiten
 from cli.errors import MillpondGroup, PanelCommand
+from cli.options import flag
 
 __all__ = ["app", "main"]
 
@@ -103,7 +104,7 @@ def start(
         ),
     ] = False,
     traceback: Annotated[
-        bool, typer.Option("--traceback", help="Print the Python traceback of an error.")
+        bool, flag("--traceback", "Print the Python traceback of an error.")
     ] = False,
 ) -> None:
     """Index, search and compare the embeddings of decoder language models."""

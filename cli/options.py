@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,8 +23,6 @@ __all__ = [
     "EngineOption",
     "FolderArgument",
     "IndexModelOption",
-    "RestartOption",
-    "ResultsArgument",
     "IndexSpeedOption",
     "InstructionOption",
     "JsonOption",
@@ -33,72 +31,105 @@ __all__ = [
     "NewModelOption",
     "OverlapOption",
     "PassagesOption",
+    "RestartOption",
+    "ResultsArgument",
     "SkipBadOption",
     "SpeedOption",
     "TrustOption",
     "WholeOption",
     "WorkersOption",
+    "argument",
     "choose_arms",
     "choose_engine",
     "choose_passages",
+    "flag",
+    "option",
 ]
 
 
-FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")]
-ResultsArgument = Annotated[
-    Path, typer.Argument(metavar="RESULTS", help="The folder that 'millpond bench' wrote.")
-]
+def option(
+    metavar: str,
+    help: str = "",
+    *names: str,
+    shown: bool | str = True,
+    panel: str | None = None,
+    min: float | None = None,
+    max: float | None = None,
+) -> Any:
+    """Return what Typer has to know of an option that takes a value.
+
+    Parameters
+    ----------
+    names : as they are typed; by default the parameter's own, behind "--".
+    shown : the default in words, or whether the value is shown as it.
+    panel : the heading in ``--help``.
+    """
+    return typer.Option(
+        *names,
+        metavar=metavar,
+        help=help or None,
+        show_default=shown,
+        rich_help_panel=panel,
+        min=min,
+        max=max,
+    )
+
+
+def flag(name: str, help: str, panel: str | None = None) -> Any:
+    """Return what Typer has to know of an option without a value."""
+    return typer.Option(name, help=help, rich_help_panel=panel)
+
+
+def argument(metavar: str, help: str, *, shown: bool = True) -> Any:
+    """Return what Typer has to know of an argument."""
+    return typer.Argument(metavar=metavar, help=help, show_default=shown)
+
+
+FolderArgument = Annotated[Path, argument("DIR", "The index folder.")]
+ResultsArgument = Annotated[Path, argument("RESULTS", "The folder that 'millpond bench' wrote.")]
 ConfigArgument = Annotated[
-    Path | None,
-    typer.Argument(metavar="CONFIG", help="A TOML file; --example prints one.", show_default=False),
+    Path | None, argument("CONFIG", "A TOML file; --example prints one.", shown=False)
 ]
 ModelOption = Annotated[
     str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="MODEL",
-        help="A base ('millpond models'), BASE:POOLING+ATTENTION or BASE:model1 to model5 "
+    option(
+        "MODEL",
+        "A base ('millpond models'), BASE:POOLING+ATTENTION or BASE:model1 to model5 "
         "('millpond variants'). BASE may be a model folder or a .gguf file. st:NAME and encoders "
         "(BERT, XLM-R ...) are computed by sentence-transformers.",
-        show_default=DEFAULT_MODEL,
+        "--model",
+        "-m",
+        shown=DEFAULT_MODEL,
     ),
 ]
 IndexModelOption = Annotated[
-    str | None,
-    typer.Option("--model", "-m", metavar="MODEL", show_default="the model that made the index"),
+    str | None, option("MODEL", "", "--model", "-m", shown="the model that made the index")
 ]
-NewModelOption = Annotated[
-    Path, typer.Option("--out", "-o", metavar="DIR", help="The new model's folder.")
-]
+NewModelOption = Annotated[Path, option("DIR", "The new model's folder.", "--out", "-o")]
 DeviceOption = Annotated[
-    str | None,
-    typer.Option(
-        "--device", metavar="DEVICE", help="cuda, mps or cpu.", show_default="the best available"
-    ),
+    str | None, option("DEVICE", "cuda, mps or cpu.", "--device", shown="the best available")
 ]
 InstructionOption = Annotated[
     str | None,
-    typer.Option(
-        "--instruction",
-        metavar="TEXT",
-        help="What the queries ask for; fills the model's query template, such as "
+    option(
+        "TEXT",
+        "What the queries ask for; fills the model's query template, such as "
         "Instruct: TEXT, Query: ...",
-        show_default="the model's own query prompt",
+        "--instruction",
+        shown="the model's own query prompt",
     ),
 ]
 TrustOption = Annotated[
     bool,
-    typer.Option(
+    flag(
         "--trust-remote-code",
-        help="Let sentence-transformers run Python code that comes with the model.",
+        "Let sentence-transformers run Python code that comes with the model.",
     ),
 ]
 SpeedOption = Annotated[
     Speed,
     typer.Option(
-        "--speed",
-        help="exact, or fast: int8 on CPUs with VNNI, whose vectors differ slightly.",
+        "--speed", help="exact, or fast: int8 on CPUs with VNNI, whose vectors differ slightly."
     ),
 ]
 IndexSpeedOption = Annotated[
@@ -111,13 +142,12 @@ IndexSpeedOption = Annotated[
     ),
 ]
 RestartOption = Annotated[
-    bool, typer.Option("--restart", help="Discard what an unfinished run embedded and start over.")
+    bool, flag("--restart", "Discard what an unfinished run embedded and start over.")
 ]
 SkipBadOption = Annotated[
-    bool,
-    typer.Option("--skip-bad", help="Skip and count bad records instead of stopping at the first."),
+    bool, flag("--skip-bad", "Skip and count bad records instead of stopping at the first.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+JsonOption = Annotated[bool, flag("--json", "Print JSON, one object per line.")]
 
 OVERLAP_SHARE = 8
 """Passages overlap by an eighth, if not told otherwise."""
@@ -125,78 +155,74 @@ TOKENS, OVERLAP = "tokens", "overlap"
 
 PassagesOption = Annotated[
     int | None,
-    typer.Option(
+    option(
+        "TOKENS",
+        "Split long documents into passages of at most this many tokens; a hit shows the best one.",
         "--passages",
-        metavar="TOKENS",
         min=1,
-        help="Split long documents into passages of at most this many tokens; a hit shows "
-        "the best one.",
-        show_default="whole documents; 90 if more than a tenth of them are too long",
+        shown="whole documents; 90 if more than a tenth of them are too long",
     ),
 ]
 WholeOption = Annotated[
     bool,
-    typer.Option(
+    flag(
         "--whole",
-        help="Embed each document once, even if more than a tenth of them are longer than the "
+        "Embed each document once, even if more than a tenth of them are longer than the "
         "model reads.",
     ),
 ]
 OverlapOption = Annotated[
     int | None,
-    typer.Option(
+    option(
+        "TOKENS",
+        "How many tokens a passage shares with the one before.",
         "--overlap",
-        metavar="TOKENS",
         min=0,
-        help="How many tokens a passage shares with the one before.",
-        show_default=f"an {OVERLAP_SHARE}th of --passages",
+        shown=f"an {OVERLAP_SHARE}th of --passages",
     ),
 ]
 
 ArmsOption = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "ARMS",
+        "What the index is searched by: dense,lexical (meaning and words), or dense alone.",
         "--arms",
-        metavar="ARMS",
-        help="What the index is searched by: dense,lexical (meaning and words), or dense alone.",
-        show_default="dense,lexical",
+        shown="dense,lexical",
     ),
 ]
 LanguageOption = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "NAME",
+        "Of the words: english, german ..., or none for code and identifiers.",
         "--language",
-        metavar="NAME",
-        help="Of the words: english, german ..., or none for code and identifiers.",
-        show_default="detected over the first 1,000 documents",
+        shown="detected over the first 1,000 documents",
     ),
 ]
 
 ENGINES = ("local", "ray")
 
 EngineOption = Annotated[
-    str,
-    typer.Option(
-        "--engine", metavar="NAME", help="What runs the model: local, or ray for a cluster."
-    ),
+    str, option("NAME", "What runs the model: local, or ray for a cluster.", "--engine")
 ]
 AddressOption = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "HOST:PORT",
+        "With --engine ray: a running cluster (auto, HOST:6379, ray://HOST:10001).",
         "--address",
-        metavar="HOST:PORT",
-        help="With --engine ray: a running cluster (auto, HOST:6379, ray://HOST:10001).",
-        show_default="this machine",
+        shown="this machine",
     ),
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option(
+    option(
+        "N",
+        "With --engine ray: how many copies of the model to load.",
         "--workers",
-        metavar="N",
         min=1,
-        help="With --engine ray: how many copies of the model to load.",
-        show_default="what fits",
+        shown="what fits",
     ),
 ]
 

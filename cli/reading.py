@@ -9,11 +9,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from cli.console import message, warn
 from cli.models import warn_skipped
-from cli.options import OVERLAP, OVERLAP_SHARE, TOKENS
+from cli.options import OVERLAP, OVERLAP_SHARE, TOKENS, argument, option
 from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
@@ -45,9 +43,9 @@ SAMPLE_CHARACTERS = 1 << 24
 
 CorpusArgument = Annotated[
     list[str],
-    typer.Argument(
-        metavar="CORPUS",
-        help="A .jsonl, .csv, .tsv or .parquet file, a BEIR folder, files of text, Markdown, HTML, "
+    argument(
+        "CORPUS",
+        "A .jsonl, .csv, .tsv or .parquet file, a BEIR folder, files of text, Markdown, HTML, "
         "PDF, DOCX, EPUB, e-mail, notebooks or code, a folder of them, an address (https://, "
         "s3://, gs://, hf://datasets/OWNER/NAME), - for JSON lines on stdin, or python-stdlib "
         "(built in).",
@@ -55,57 +53,54 @@ CorpusArgument = Annotated[
 ]
 IdOption = Annotated[
     str,
-    typer.Option(
+    option(
+        "FIELD",
+        "Holds the id; a.b leads into an object, @content makes one from each record.",
         "--id",
-        metavar="FIELD",
-        help="Holds the id; a.b leads into an object, @content makes one from each record.",
-        rich_help_panel=PANEL,
-        show_default="found by name",
+        panel=PANEL,
+        shown="found by name",
     ),
 ]
-TitleOption = Annotated[
-    str,
-    typer.Option("--title", metavar="FIELD", rich_help_panel=PANEL, show_default="found by name"),
-]
+TitleOption = Annotated[str, option("FIELD", "", "--title", panel=PANEL, shown="found by name")]
 TextOption = Annotated[
     str,
-    typer.Option(
+    option(
+        "FIELD[,FIELD]",
+        "Holds the text; several are joined.",
         "--text",
-        metavar="FIELD[,FIELD]",
-        help="Holds the text; several are joined.",
-        rich_help_panel=PANEL,
-        show_default="found by name",
+        panel=PANEL,
+        shown="found by name",
     ),
 ]
 TemplateOption = Annotated[
     str,
-    typer.Option(
+    option(
+        "TEMPLATE",
+        "The text, with fields in braces: '{headline}: {body}'.",
         "--text-template",
-        metavar="TEMPLATE",
-        help="The text, with fields in braces: '{headline}: {body}'.",
-        rich_help_panel=PANEL,
-        show_default=False,
+        panel=PANEL,
+        shown=False,
     ),
 ]
 EncodingOption = Annotated[
     str,
-    typer.Option(
+    option(
+        "NAME",
+        "Of text files, such as windows-1252.",
         "--encoding",
-        metavar="NAME",
-        help="Of text files, such as windows-1252.",
-        rich_help_panel=PANEL,
-        show_default="UTF-8, or what the file is in",
+        panel=PANEL,
+        shown="UTF-8, or what the file is in",
     ),
 ]
 
 SqlOption = Annotated[
     str,
-    typer.Option(
-        "--sql",
-        metavar="QUERY",
-        help="CORPUS is a database: a file of SQLite or DuckDB, or postgresql://USER@HOST/DB. Its "
+    option(
+        "QUERY",
+        "CORPUS is a database: a file of SQLite or DuckDB, or postgresql://USER@HOST/DB. Its "
         "documents are what this SELECT finds.",
-        show_default=False,
+        "--sql",
+        shown=False,
     ),
 ]
 
@@ -270,11 +265,7 @@ class Reading:
         )
 
 
-def warn_cut(
-    coverage: Coverage | None,
-    noun: str = "document",
-    advice: str = "",
-) -> None:
+def warn_cut(coverage: Coverage | None, noun: str = "document", advice: str = "") -> None:
     """Warn of texts whose end the model does not read, if there are any."""
     if coverage is None or not coverage.cut:
         return

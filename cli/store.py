@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import warn
+from cli.options import flag, option
 from cli.output import print_line
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.typed import read_dataclass, read_toml
@@ -79,24 +80,24 @@ def _show_example(wanted: bool) -> None:
 
 UrlOption = Annotated[
     str | None,
-    typer.Option(
-        "--url",
-        metavar="URL",
-        help="A server or cloud, such as http://localhost:6333. Without it, Qdrant's engine keeps "
+    option(
+        "URL",
+        "A server or cloud, such as http://localhost:6333. Without it, Qdrant's engine keeps "
         "the index in DIR.",
-        rich_help_panel=PANEL,
-        show_default=False,
+        "--url",
+        panel=PANEL,
+        shown=False,
     ),
 ]
 StoreOption = Annotated[
     Path | None,
-    typer.Option(
-        "--store",
-        metavar="FILE",
-        help="A TOML file with further settings, such as the name of the collection; 'millpond "
+    option(
+        "FILE",
+        "A TOML file with further settings, such as the name of the collection; 'millpond "
         "index --store-example' prints one.",
-        rich_help_panel=PANEL,
-        show_default=False,
+        "--store",
+        panel=PANEL,
+        shown=False,
     ),
 ]
 StoreExampleOption = Annotated[
@@ -111,26 +112,23 @@ StoreExampleOption = Annotated[
 ]
 AskKeyOption = Annotated[
     bool,
-    typer.Option(
+    flag(
         "--ask-key",
-        help="Prompt for the API key of the server. Without this, it is read from the "
+        "Prompt for the API key of the server. Without this, it is read from the "
         "environment variable MILLPOND_QDRANT_API_KEY or QDRANT_API_KEY.",
-        rich_help_panel=PANEL,
+        panel=PANEL,
     ),
 ]
 StoredKeyOption = Annotated[
-    bool,
-    typer.Option(
-        "--ask-key", help="Prompt for the API key of the Qdrant server that holds the vectors."
-    ),
+    bool, flag("--ask-key", "Prompt for the API key of the Qdrant server that holds the vectors.")
 ]
 StoredUrlOption = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "URL",
+        "The Qdrant server that holds the vectors, to confirm that you trust it.",
         "--url",
-        metavar="URL",
-        help="The Qdrant server that holds the vectors, to confirm that you trust it.",
-        show_default="MILLPOND_QDRANT_URL, or a server on this machine without a key",
+        shown="MILLPOND_QDRANT_URL, or a server on this machine without a key",
     ),
 ]
 

@@ -17,9 +17,10 @@ import numpy as np
 from benchmarks.integrations.mteb import MtebSearcher, read_documents
 from benchmarks.integrations.mteb_meta import import_mteb
 from benchmarks.integrations.mteb_tasks import average_subsets
+from benchmarks.scoring.cache import Searchable
 from benchmarks.scoring.models import Bm25Model
 from benchmarks.scoring.results import QueryHits
-from benchmarks.scoring.searched import Searchable, Worker, describe_cut
+from benchmarks.scoring.searched import Worker, describe_cut
 from benchmarks.tasks.mteb import MtebData, quiet_mteb
 from benchmarks.tasks.retrieval import HITS_KEPT, keep_hits
 from benchmarks.tasks.task import Scores

@@ -30,16 +30,16 @@ from benchmarks.scoring.sharing import SharedVectors, WaitingVectors, encode_sha
 from indexes import Index, IndexConfig
 from indexes.storage.manifest import MANIFEST_NAME
 from indexes.storage.vectors import check_vectors
-from retrieval import Corpus, Encoder, Fingerprint, Progress, Vectors
+from retrieval import Corpus, Encoder, Fingerprint, Progress, Query, Vectors
 from retrieval.disk import keep_vectors, make_folder, read_kept_vectors, replace_file
 from retrieval.errors import IndexCorruptError, SourceNotFoundError
 from retrieval.protocols import no_progress
 from retrieval.typed import load_json, read_stored
 
 if TYPE_CHECKING:
-    from embedder.coverage import CountedDocuments
+    from embedder.splitting import CountedDocuments
 
-__all__ = ["Cache", "CachedIndex", "IndexRequest", "ShowProgress", "Work", "show_nothing"]
+__all__ = ["Cache", "CachedIndex", "Searchable", "ShowProgress", "Work", "show_nothing"]
 
 BATCH_TEXTS = 1024
 
@@ -73,16 +73,19 @@ class Work:
 
 
 @dataclass(frozen=True)
-class IndexRequest:
-    """Which index is wanted: of what documents, and of what kind."""
+class Searchable:
+    """A corpus and the queries that are asked of it.
 
-    corpus_sha256: str
+    Attributes
+    ----------
+    sha256 : of the documents.
+    count : of the documents.
+    """
+
     documents: Corpus | CountedDocuments
     count: int
-    backend: str
-    factory: str
-    lexical: bool = False
-    """Whether it has the lexical arm as well."""
+    sha256: str
+    queries: Sequence[Query]
 
 
 @dataclass(frozen=True)
@@ -153,18 +156,29 @@ class Cache:
         _write_vectors(path, vectors, work)
         return vectors, work, True
 
-    def index(self, model: LoadedModel, request: IndexRequest) -> CachedIndex:
+    def index(
+        self, model: LoadedModel, corpus: Searchable, backend: str, factory: str
+    ) -> CachedIndex:
         """Return the index of a corpus; it is built if it is not there.
 
-        One with the lexical arm is built from the one without; nothing is embedded.
+        For a model that blends it has the lexical arm as well. That one is built from the one
+        without; nothing is embedded.
 
         Raises
         ------
         MillpondError : as ``indexes.Index.create``.
         """
-        folder = self._index_folder(model, request)
-        made = self._dense_index(model, request, folder)
-        if not request.lexical:
+        parts = [model.encoder.fingerprint.digest, corpus.sha256, backend, factory]
+        folder = self._folder / "indexes" / digest(parts)[:32]
+        kind = IndexConfig(
+            backend=backend,
+            factory=factory,
+            arms=["dense"],
+            corpus_name=corpus.documents.name,
+            batch_documents=BATCH_TEXTS,
+        )
+        made = self._dense_index(model, corpus, kind, folder)
+        if model.blend is None:
             return made
         both = folder.with_name(f"{folder.name}-both")
         try:
@@ -177,16 +191,9 @@ class Cache:
             index = Index.open(both)
         return replace(made, index=index, bytes=_folder_bytes(both))
 
-    def _index_folder(self, model: LoadedModel, request: IndexRequest) -> Path:
-        parts = [
-            model.encoder.fingerprint.digest,
-            request.corpus_sha256,
-            request.backend,
-            request.factory,
-        ]
-        return self._folder / "indexes" / digest(parts)[:32]
-
-    def _dense_index(self, model: LoadedModel, request: IndexRequest, folder: Path) -> CachedIndex:
+    def _dense_index(
+        self, model: LoadedModel, corpus: Searchable, kind: IndexConfig, folder: Path
+    ) -> CachedIndex:
         costs = folder.with_name(f"{folder.name}.costs.json")
         try:
             return CachedIndex(Index.open(folder), _folder_bytes(folder), _read_work(costs), False)
@@ -200,22 +207,11 @@ class Cache:
         started = time.perf_counter()
         with (
             PeakMemory(model.device) as memory,
-            self.progress("Indexing", request.count, "documents") as advance,
+            self.progress("Indexing", corpus.count, "documents") as advance,
         ):
-            Index.create(
-                folder,
-                meter,
-                request.documents,
-                IndexConfig(
-                    backend=request.backend,
-                    factory=request.factory,
-                    arms=["dense"],
-                    overwrite=damaged and (folder / MANIFEST_NAME).exists(),
-                    corpus_name=request.documents.name,
-                    batch_documents=BATCH_TEXTS,
-                ),
-                progress=advance,
-            )
+            overwrite = damaged and (folder / MANIFEST_NAME).exists()
+            config = replace(kind, overwrite=overwrite)
+            Index.create(folder, meter, corpus.documents, config, progress=advance)
         work = meter.work(time.perf_counter() - started, memory.bytes)
         replace_file(costs, _to_json(work))
         return CachedIndex(Index.open(folder), _folder_bytes(folder), work, True)

@@ -10,14 +10,14 @@ from typing import Any
 from benchmarks.integrations.mteb_bench import run_mteb
 from benchmarks.optional import read_versions
 from benchmarks.scoring.bm25 import BM25_NAME
-from benchmarks.scoring.cache import Cache
+from benchmarks.scoring.cache import Cache, Searchable
 from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.costs import PeakMemory, measure_latency
 from benchmarks.scoring.instructed import unlabel_model
 from benchmarks.scoring.models import Bm25Model, LoadedModel
 from benchmarks.scoring.remembered import digest
 from benchmarks.scoring.results import QueryHits, Result
-from benchmarks.scoring.searched import Searchable, Worker
+from benchmarks.scoring.searched import Worker
 from benchmarks.tasks import TEXT_TASK_TYPES, RetrievalData, Scores, Task, TaskData
 from benchmarks.tasks.datasets import BEIR_OWN_IDS, BEIR_PREFIX
 from benchmarks.tasks.mteb import MtebData, MtebTask

@@ -203,22 +203,17 @@ class _Benchmark:
             self._notify(f"Passed over for {model}, which only retrieves: {', '.join(left_out)}.")
         for task in tasks:
             result = self._finished(model, fingerprint, task)
-            if result is not None:
-                yield result
-                continue
-            if loaded is None:
+            if result is None and loaded is None:
                 loaded = self._load_model(model)
                 if loaded is None:
                     return
                 fingerprint = loaded.fingerprint
                 result = self._finished(model, fingerprint, task)
-                if result is not None:
-                    yield result
-                    continue
-            if isinstance(loaded, LoadedModel):
-                loaded = replace(loaded, sharers=self._waiting(model, task))
-            run = self._run(model, loaded.fingerprint, task)
-            result = self._compute(run, self._instructed.instruct(model, loaded, task))
+            if result is None and loaded is not None:
+                if isinstance(loaded, LoadedModel):
+                    loaded = replace(loaded, sharers=self._waiting(model, task))
+                run = self._run(model, loaded.fingerprint, task)
+                result = self._compute(run, self._instructed.instruct(model, loaded, task))
             if result is not None:
                 yield result
         if loaded is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.scoring.bm25 import Bm25Retriever
-from benchmarks.scoring.cache import Cache, IndexRequest, Work
+from benchmarks.scoring.cache import Cache, Searchable, Work
 from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.models import Bm25Model, LoadedModel
 from retrieval import Corpus, Query, Vectors
@@ -17,10 +17,10 @@ from retrieval.retriever import Retriever
 
 if TYPE_CHECKING:
     from embedder import Embedder
-    from embedder.coverage import CountedDocuments, Coverage
     from embedder.models.sentence_transformers import SentenceTransformersEncoder
+    from embedder.splitting import CountedDocuments, Coverage
 
-__all__ = ["Searchable", "Searched", "Worker", "describe_cut"]
+__all__ = ["Searched", "Worker", "describe_cut"]
 
 
 class _Bill:
@@ -51,22 +51,6 @@ class _Bill:
         if all(work is not None for work, _ in self._works):
             return []
         return ["A run was killed before it noted what the index cost; the time is incomplete."]
-
-
-@dataclass(frozen=True)
-class Searchable:
-    """A corpus and the queries that are asked of it.
-
-    Attributes
-    ----------
-    sha256 : of the documents.
-    count : of the documents.
-    """
-
-    documents: Corpus
-    count: int
-    sha256: str
-    queries: Sequence[Query]
 
 
 @dataclass(frozen=True)
@@ -145,15 +129,8 @@ class Worker:
             with self._cache.progress("Indexing", corpus.count, "documents") as advance:
                 bm25 = Bm25Retriever(corpus.documents, advance)
             return self._keep(Searched(corpus.queries, bm25, bm25, bm25.bytes))
-        request = IndexRequest(
-            corpus.sha256,
-            _counted(corpus.documents, model),
-            corpus.count,
-            config.backend,
-            config.factory,
-            lexical=model.blend is not None,
-        )
-        made = self._cache.index(model, request)
+        counted = replace(corpus, documents=_counted(corpus.documents, model))
+        made = self._cache.index(model, counted, config.backend, config.factory)
         self.bill.add(made.work, made.is_new)
         texts = list(dict.fromkeys(query.text for query in corpus.queries))
         known = _Known(model, texts, self.embed(texts))
@@ -177,17 +154,17 @@ class Worker:
         counting = _counting(self.model)
         if counting is None:
             return None
-        from embedder.coverage import Coverage
+        from embedder.splitting import Coverage
 
         return Coverage(counting)
 
 
-def _counted(documents: Corpus, model: LoadedModel) -> Corpus | CountedDocuments:
+def _counted(documents: Corpus | CountedDocuments, model: LoadedModel) -> Corpus | CountedDocuments:
     """Return the documents, counted as they are read if the model's tokens can be counted."""
     counting = _counting(model)
     if counting is None:
         return documents
-    from embedder.coverage import CountedDocuments
+    from embedder.splitting import CountedDocuments
 
     return CountedDocuments(documents, counting)
 

@@ -21,6 +21,7 @@ from cli.options import (
     SkipBadOption,
     SpeedOption,
     TrustOption,
+    option,
 )
 from cli.output import print_json, print_line, stdout_width, truncate
 from embedder.environment import keep_freed_memory
@@ -39,43 +40,37 @@ _PIPED_WIDTH = 80
 def bench(
     model: Annotated[
         list[str],
-        typer.Option(
+        option(
+            "MODEL",
+            "As for 'millpond index', bm25, hybrid:MODEL, or MODEL>RERANKER; repeatable.",
             "--model",
             "-m",
-            metavar="MODEL",
-            help="As for 'millpond index', bm25, hybrid:MODEL, or MODEL>RERANKER; repeatable.",
         ),
     ],
     task: Annotated[
         list[str],
-        typer.Option(
-            "--task",
-            "-t",
-            metavar="TASK",
-            help="beir:NAME, mteb:TASK, a BEIR folder, a .tsv file (score, sentence1, sentence2, "
+        option(
+            "TASK",
+            "beir:NAME, mteb:TASK, a BEIR folder, a .tsv file (score, sentence1, sentence2, "
             "or label, text), a folder with train.tsv and test.tsv, or a folder of such tasks; "
             "repeatable.",
+            "--task",
+            "-t",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The results folder.")],
-    k: Annotated[int, typer.Option("-k", "--k", metavar="K", help="The cutoff of nDCG@K.")] = 10,
-    split: Annotated[
-        str, typer.Option(metavar="NAME", help="Of a BEIR folder's qrels or a task of mteb.")
-    ] = "test",
-    backend: Annotated[str, typer.Option(metavar="NAME", help="What stores the vectors.")] = (
-        "faiss"
-    ),
-    factory: Annotated[
-        str, typer.Option(metavar="TYPE", help="A FAISS factory string: Flat is exact.")
-    ] = "Flat",
+    out: Annotated[Path, option("DIR", "The results folder.", "--out", "-o")],
+    k: Annotated[int, option("K", "The cutoff of nDCG@K.", "-k", "--k")] = 10,
+    split: Annotated[str, option("NAME", "Of a BEIR folder's qrels or a task of mteb.")] = "test",
+    backend: Annotated[str, option("NAME", "What stores the vectors.")] = ("faiss"),
+    factory: Annotated[str, option("TYPE", "A FAISS factory string: Flat is exact.")] = "Flat",
     instruction: InstructionOption = None,
     instructions: Annotated[
         str | None,
-        typer.Option(
-            "--instructions",
-            metavar="published|FILE",
-            help="An instruction for each task, from a TOML file or as e5-mistral's authors and "
+        option(
+            "published|FILE",
+            "An instruction for each task, from a TOML file or as e5-mistral's authors and "
             "mteb gave them.",
+            "--instructions",
         ),
     ] = None,
     skip_bad: SkipBadOption = False,

@@ -10,14 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-import typer
-
 from cli.console import message, progress
-from cli.models import (
-    ReportingEncoder,
-    load_splitter,
-    note_untrained,
-)
+from cli.models import ReportingEncoder, load_splitter, note_untrained
 from cli.options import (
     DeviceOption,
     FolderArgument,
@@ -26,6 +20,9 @@ from cli.options import (
     RestartOption,
     SkipBadOption,
     TrustOption,
+    argument,
+    flag,
+    option,
 )
 from cli.output import report_change
 from cli.reading import (
@@ -64,12 +61,12 @@ COMPACT_SHARE = 0.25
 
 CompactAtOption = Annotated[
     float,
-    typer.Option(
+    option(
+        "SHARE",
+        "Remove deleted rows from disk when they exceed this share of all rows, 0 to 1.",
         "--compact-at",
-        metavar="SHARE",
         min=0,
         max=1,
-        help="Remove deleted rows from disk when they exceed this share of all rows, 0 to 1.",
     ),
 ]
 
@@ -285,14 +282,13 @@ def update(
     folder: FolderArgument,
     corpus: CorpusArgument,
     delete_missing: Annotated[
-        bool,
-        typer.Option("--delete-missing", help="Also delete every document that is not in CORPUS."),
+        bool, flag("--delete-missing", "Also delete every document that is not in CORPUS.")
     ] = False,
     watch: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--watch",
-            help="Stay, and do it again whenever files of the folder change, until Ctrl-C. Files "
+            "Stay, and do it again whenever files of the folder change, until Ctrl-C. Files "
             "that cannot be read are named and skipped.",
         ),
     ] = False,
@@ -351,28 +347,26 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
 def delete(
     folder: FolderArgument,
-    doc_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID", help="Ids of documents.")
-    ] = None,
+    doc_ids: Annotated[list[str] | None, argument("ID", "Ids of documents.")] = None,
     ids: Annotated[
         str | None,
-        typer.Option(
-            "--ids",
-            metavar="FILE",
-            help="A file with one id per line, or a .jsonl file of records as the index "
+        option(
+            "FILE",
+            "A file with one id per line, or a .jsonl file of records as the index "
             "was made from; - for lines on stdin.",
+            "--ids",
         ),
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "FILTER",
+            "Delete every document whose fields match, as 'millpond search' reads a filter.",
             "--filter",
-            metavar="FILTER",
-            help="Delete every document whose fields match, as 'millpond search' reads a filter.",
         ),
     ] = None,
     ignore_missing: Annotated[
-        bool, typer.Option("--ignore-missing", help="Skip unknown ids and count them.")
+        bool, flag("--ignore-missing", "Skip unknown ids and count them.")
     ] = False,
     compact_at: CompactAtOption = COMPACT_SHARE,
     url: StoredUrlOption = None,

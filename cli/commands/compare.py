@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import typer
-
 from cli.console import clean, message, progress, warn
-from cli.options import JsonOption, ResultsArgument
+from cli.options import JsonOption, ResultsArgument, flag, option
 from cli.output import format_table, print_json, print_line, stdout_width, wrap
 from retrieval.errors import UsageError
 from retrieval.plurals import count_noun
@@ -37,11 +35,7 @@ _TESTS = {
     "t": "Student's t-test of pairs",
 }
 _CORRECTIONS = {"holm": "Holm", "benjamini-hochberg": "BH"}
-_LISTED = {
-    "pairs": "all pairs",
-    "neighbours": "each model and the next",
-    "baseline": "baseline",
-}
+_LISTED = {"pairs": "all pairs", "neighbours": "each model and the next", "baseline": "baseline"}
 _ITEMS = {
     "retrieval": ("query", "queries"),
     "sts": ("pair of texts", "pairs of texts"),
@@ -53,47 +47,31 @@ _ITEMS = {
 def compare(
     results: ResultsArgument,
     metric: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="The metric to compare by.", show_default="each task's main metric"
-        ),
+        str | None, option("NAME", "The metric to compare by.", shown="each task's main metric")
     ] = None,
-    alpha: Annotated[
-        float, typer.Option(metavar="P", help="The significance level, after correction.")
-    ] = 0.05,
+    alpha: Annotated[float, option("P", "The significance level, after correction.")] = 0.05,
     baseline: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL", help="Compare the others with this one.", show_default="all pairs"
-        ),
+        str | None, option("MODEL", "Compare the others with this one.", shown="all pairs")
     ] = None,
     adjacent: Annotated[
-        bool,
-        typer.Option("--adjacent", help="Over all tasks, test each model against the next one."),
+        bool, flag("--adjacent", "Over all tasks, test each model against the next one.")
     ] = False,
-    test: Annotated[
-        str, typer.Option(metavar="NAME", help="randomisation, wilcoxon or t.")
-    ] = "randomisation",
-    correction: Annotated[
-        str, typer.Option(metavar="NAME", help="holm or benjamini-hochberg.")
-    ] = "holm",
+    test: Annotated[str, option("NAME", "randomisation, wilcoxon or t.")] = "randomisation",
+    correction: Annotated[str, option("NAME", "holm or benjamini-hochberg.")] = "holm",
     family: Annotated[
-        str, typer.Option(metavar="NAME", help="Correct over task-type or all tests together.")
+        str, option("NAME", "Correct over task-type or all tests together.")
     ] = "task-type",
     resamples: Annotated[
-        int, typer.Option(metavar="N", help="Random sign flips of the randomisation test.")
+        int, option("N", "Random sign flips of the randomisation test.")
     ] = 100_000,
     bootstrap_resamples: Annotated[
-        int, typer.Option(metavar="N", help="Resamples for the intervals, and for STS tasks.")
+        int, option("N", "Resamples for the intervals, and for STS tasks.")
     ] = 10_000,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
+    seed: Annotated[int, option("N", "Seed of everything random.")] = 0,
     power: Annotated[
-        bool,
-        typer.Option("--power", help="Say how many queries or tasks --difference would need."),
+        bool, flag("--power", "Say how many queries or tasks --difference would need.")
     ] = False,
-    difference: Annotated[
-        float, typer.Option(metavar="D", help="The difference that --power plans for.")
-    ] = 0.01,
+    difference: Annotated[float, option("D", "The difference that --power plans for.")] = 0.01,
     json: JsonOption = False,
 ) -> None:
     """Test which differences between models are significant.

@@ -11,7 +11,7 @@ import typer
 from cli.commands.embed import RoleOption
 from cli.console import message, progress
 from cli.models import load_encoder
-from cli.options import DeviceOption, JsonOption, TrustOption
+from cli.options import DeviceOption, JsonOption, TrustOption, argument, option
 from cli.output import print_json, print_line, print_table
 from retrieval.errors import FailureError, UsageError
 
@@ -28,14 +28,14 @@ ApiName = Literal["openai", "ollama", "tei"]
 
 
 def conform(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model to compare with.")],
+    model: Annotated[str, argument("MODEL", "The model to compare with.")],
     against: Annotated[
         str,
-        typer.Option(
-            "--against",
-            metavar="URL|MODEL",
-            help="The address of an embedding server (OpenAI's API, TEI's or Ollama's), or another "
+        option(
+            "URL|MODEL",
+            "The address of an embedding server (OpenAI's API, TEI's or Ollama's), or another "
             "model.",
+            "--against",
         ),
     ],
     api: Annotated[
@@ -44,27 +44,20 @@ def conform(
     ] = None,
     remote_model: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "NAME",
+            "What the server calls the model.",
             "--remote-model",
-            metavar="NAME",
-            help="What the server calls the model.",
-            show_default="the only one it lists",
+            shown="the only one it lists",
         ),
     ] = None,
     key_variable: Annotated[
         str | None,
-        typer.Option(
-            "--key-variable",
-            metavar="NAME",
-            help="The environment variable that holds the server's key.",
-        ),
+        option("NAME", "The environment variable that holds the server's key.", "--key-variable"),
     ] = None,
     role: RoleOption = "document",
     least: Annotated[
-        float,
-        typer.Option(
-            "--least-cosine", metavar="NUMBER", help="From which cosine on vectors are the same."
-        ),
+        float, option("NUMBER", "From which cosine on vectors are the same.", "--least-cosine")
     ] = 0.9999,
     device: DeviceOption = None,
     trust_remote_code: TrustOption = False,

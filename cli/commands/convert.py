@@ -6,11 +6,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-import typer
-
 from cli.console import message
 from cli.models import load_encoder
-from cli.options import NewModelOption
+from cli.options import NewModelOption, argument, flag, option
 from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,15 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["export", "import_", "merge", "report_model", "soup"]
 
 DtypeOption = Annotated[
-    str,
-    typer.Option("--weights-dtype", metavar="DTYPE", help="float32, or bfloat16: half the size."),
+    str, option("DTYPE", "float32, or bfloat16: half the size.", "--weights-dtype")
 ]
 
 
 def merge(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL_DIR", help="A folder that 'millpond train' wrote.")
-    ],
+    model: Annotated[Path, argument("MODEL_DIR", "A folder that 'millpond train' wrote.")],
     out: NewModelOption,
     weights_dtype: DtypeOption = "float32",
 ) -> None:
@@ -48,17 +43,14 @@ def merge(
 
 def soup(
     models: Annotated[
-        list[Path],
-        typer.Argument(metavar="MODEL_DIR...", help="Two or more models of one spec and base."),
+        list[Path], argument("MODEL_DIR...", "Two or more models of one spec and base.")
     ],
     out: NewModelOption,
     weights: Annotated[
-        str | None,
-        typer.Option(metavar="W,W,...", help="One weight per model.", show_default="all equal"),
+        str | None, option("W,W,...", "One weight per model.", shown="all equal")
     ] = None,
     exact: Annotated[
-        bool,
-        typer.Option("--exact", help="Average the LoRA updates, not their factors; ranks add up."),
+        bool, flag("--exact", "Average the LoRA updates, not their factors; ranks add up.")
     ] = False,
     weights_dtype: DtypeOption = "float32",
 ) -> None:
@@ -94,26 +86,22 @@ def _parse_weights(text: str | None) -> list[float] | None:
 def import_(
     checkpoint: Annotated[
         Path,
-        typer.Argument(
-            metavar="CHECKPOINT",
-            help="A folder that a trainer of PoolingAndAttn wrote: adapter and attn_pool.pt.",
+        argument(
+            "CHECKPOINT",
+            "A folder that a trainer of PoolingAndAttn wrote: adapter and attn_pool.pt.",
         ),
     ],
     out: NewModelOption,
-    variant: Annotated[
-        str, typer.Option(metavar="NAME", help="Which of the paper's designs: model1 to model5.")
-    ],
+    variant: Annotated[str, option("NAME", "Which of the paper's designs: model1 to model5.")],
     base: Annotated[
         str | None,
-        typer.Option(
-            metavar="BASE",
-            help="Its base: a folder, hub id or built-in base.",
-            show_default="as its adapter_config.json says",
+        option(
+            "BASE",
+            "Its base: a folder, hub id or built-in base.",
+            shown="as its adapter_config.json says",
         ),
     ] = None,
-    heads: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Attention heads of the trainable pooling.")
-    ] = 32,
+    heads: Annotated[int, option("N", "Attention heads of the trainable pooling.", min=1)] = 32,
     weights_dtype: DtypeOption = "float32",
 ) -> None:
     """Import a checkpoint of the authors of arXiv 2409.02727.
@@ -140,15 +128,15 @@ def import_(
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As --model of 'millpond index'.")],
+    model: Annotated[str, argument("MODEL", "As --model of 'millpond index'.")],
     out: NewModelOption,
     format: Annotated[
         str,
-        typer.Option(
+        option(
+            "NAME",
+            "onnx (ONNX Runtime; every pooling), or gguf (llama.cpp; eos, mean and cls).",
             "--format",
             "-f",
-            metavar="NAME",
-            help="onnx (ONNX Runtime; every pooling), or gguf (llama.cpp; eos, mean and cls).",
         ),
     ] = "onnx",
 ) -> None:

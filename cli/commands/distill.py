@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from cli.commands.train import (
     FinishOption,
     ModelFolderOption,
@@ -16,7 +14,7 @@ from cli.commands.train import (
     run_training,
 )
 from cli.console import message
-from cli.options import DeviceOption, SkipBadOption, TrustOption
+from cli.options import DeviceOption, SkipBadOption, TrustOption, flag, option
 from cli.output import atomic_output
 from retrieval.errors import UsageError
 from retrieval.plurals import count_noun
@@ -26,57 +24,48 @@ __all__ = ["distill"]
 
 def distill(
     teacher: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="As --model of 'millpond index'.", show_default=False),
+        str | None, option("MODEL", "As --model of 'millpond index'.", shown=False)
     ] = None,
     vectors: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="The teacher's vectors of the texts, as 'millpond embed' wrote them, or a folder "
+        option(
+            "FILE",
+            "The teacher's vectors of the texts, as 'millpond embed' wrote them, or a folder "
             "of such files; with --teacher, it embeds what is not there.",
-            show_default=False,
+            shown=False,
         ),
     ] = None,
     student: Annotated[
         str,
-        typer.Option(
-            metavar="MODEL",
-            help="BASE:POOLING+ATTENTION with options, or a trained model to go on from.",
-        ),
+        option("MODEL", "BASE:POOLING+ATTENTION with options, or a trained model to go on from."),
     ] = "smollm2-135m:mean+causal,base_layers=12",
     texts: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="TEXTS",
-            help="A .txt file with one text per line, a file or folder of a corpus, an index, or "
+        option(
+            "TEXTS",
+            "A .txt file with one text per line, a file or folder of a corpus, an index, or "
             "pairs for 'millpond train', whose texts are all lessons; repeatable.",
-            show_default=False,
+            shown=False,
         ),
     ] = None,
     out: ModelFolderOption = None,
-    epochs: Annotated[float, typer.Option(metavar="N", help="How often every text is seen.")] = 1.0,
-    batch_texts: Annotated[
-        int, typer.Option("--batch", metavar="N", min=2, help="Texts in a step.")
-    ] = 64,
-    learning_rate: Annotated[float, typer.Option(metavar="X", help="Highest rate.")] = 5e-4,
+    epochs: Annotated[float, option("N", "How often every text is seen.")] = 1.0,
+    batch_texts: Annotated[int, option("N", "Texts in a step.", "--batch", min=2)] = 64,
+    learning_rate: Annotated[float, option("X", "Highest rate.")] = 5e-4,
     keep_projection: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--keep-projection",
-            help="Let the model end at the teacher's width, so that its queries can be compared "
+            "Let the model end at the teacher's width, so that its queries can be compared "
             "with documents that the teacher embedded.",
         ),
     ] = False,
     sts: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Score this .tsv while training.", show_default=False),
+        Path | None, option("FILE", "Score this .tsv while training.", shown=False)
     ] = None,
     resume: ResumeOption = False,
     finish: FinishOption = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Only check the options and every text.")
-    ] = False,
+    check: Annotated[bool, flag("--check", "Only check the options and every text.")] = False,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
     trust_remote_code: TrustOption = False,

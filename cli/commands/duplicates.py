@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from cli.console import clean, message, progress
-from cli.options import FolderArgument, JsonOption
+from cli.options import FolderArgument, JsonOption, option
 from cli.output import collapse, print_json, print_line
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 from retrieval.passages import read_passage, split_passage_id
@@ -27,14 +25,10 @@ _SHOWN_TOGETHER = 256
 def duplicates(
     folder: FolderArgument,
     above: Annotated[
-        float,
-        typer.Option(
-            "--above", metavar="COSINE", help="How alike two documents have to be, up to 1."
-        ),
+        float, option("COSINE", "How alike two documents have to be, up to 1.", "--above")
     ] = ABOVE,
     where: Annotated[
-        str | None,
-        typer.Option("--filter", metavar="FILTER", help="Only among documents whose fields match."),
+        str | None, option("FILTER", "Only among documents whose fields match.", "--filter")
     ] = None,
     json: JsonOption = False,
     url: StoredUrlOption = None,

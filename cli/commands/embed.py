@@ -10,13 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from cli.console import format_seconds, message, progress
-from cli.models import (
-    ReportingEncoder,
-    instruct,
-    load_encoder,
-    note_untrained,
-    warn_skipped,
-)
+from cli.models import ReportingEncoder, instruct, load_encoder, note_untrained, warn_skipped
 from cli.options import (
     DeviceOption,
     InstructionOption,
@@ -24,6 +18,9 @@ from cli.options import (
     SkipBadOption,
     SpeedOption,
     TrustOption,
+    argument,
+    flag,
+    option,
 )
 from cli.output import check_output, confirm_replacing
 from cli.reading import warn_cut
@@ -44,26 +41,22 @@ RoleOption = Annotated[
 def embed(
     file: Annotated[
         str,
-        typer.Argument(
-            metavar="FILE",
-            help="A .txt file with one text per line (the line number is its id), or "
+        argument(
+            "FILE",
+            "A .txt file with one text per line (the line number is its id), or "
             "anything that 'millpond index' reads; - for JSON lines on stdin.",
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="OUT", help=f"The file to write: {ENDINGS}.")
-    ],
+    out: Annotated[Path, option("OUT", f"The file to write: {ENDINGS}.", "--out", "-o")],
     model: ModelOption = None,
     instruction: InstructionOption = None,
     role: RoleOption = "document",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace OUT without asking.")
-    ] = False,
+    overwrite: Annotated[bool, flag("--overwrite", "Replace OUT without asking.")] = False,
     resume: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--resume",
-            help="Keep what is embedded in OUT.parts until OUT is whole, and go on from there.",
+            "Keep what is embedded in OUT.parts until OUT is whole, and go on from there.",
         ),
     ] = False,
     skip_bad: SkipBadOption = False,

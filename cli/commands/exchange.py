@@ -6,10 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from cli.console import message, warn
-from cli.options import ResultsArgument
+from cli.options import ResultsArgument, argument, option
 from retrieval.errors import UsageError
 from retrieval.plurals import count_noun
 
@@ -18,25 +16,19 @@ __all__ = ["export_results", "import_results"]
 
 def export_results(
     results: ResultsArgument,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where the files go.")
-    ] = None,
-    form: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="mteb, trec, model-index or csv.")
-    ] = "mteb",
+    out: Annotated[Path | None, option("DIR", "Where the files go.", "--out", "-o")] = None,
+    form: Annotated[str, option("NAME", "mteb, trec, model-index or csv.", "--format")] = "mteb",
     task_name: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "OURS=THEIRS",
+            "What mteb calls a task, where it cannot be told; may be repeated.",
             "--task-name",
-            metavar="OURS=THEIRS",
-            help="What mteb calls a task, where it cannot be told; may be repeated.",
         ),
     ] = None,
     card: Annotated[
         Path | None,
-        typer.Option(
-            metavar="MODEL_DIR", help="Put this model's scores into the card in its folder instead."
-        ),
+        option("MODEL_DIR", "Put this model's scores into the card in its folder instead."),
     ] = None,
 ) -> None:
     """Write results for mteb, TREC, cards or CSV.
@@ -73,19 +65,11 @@ def export_results(
 
 
 def import_results(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Looked through for results, at any depth.")
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="RESULTS", help="The results folder to add to.")
-    ],
+    folder: Annotated[Path, argument("DIR", "Looked through for results, at any depth.")],
+    out: Annotated[Path, option("RESULTS", "The results folder to add to.", "--out", "-o")],
     qrels: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Judgements of TREC runs.",
-            show_default="the qrels file beside each run",
-        ),
+        option("FILE", "Judgements of TREC runs.", shown="the qrels file beside each run"),
     ] = None,
 ) -> None:
     """Read results of mteb, TREC runs with qrels, and beir's JSON.

@@ -9,16 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from cli.console import format_seconds, message, progress
-from cli.models import (
-    ReportingEncoder,
-    instruct,
-    load_encoder,
-    load_splitter,
-    note_untrained,
-)
+from cli.models import ReportingEncoder, instruct, load_encoder, load_splitter, note_untrained
 from cli.options import (
     AddressOption,
     ArmsOption,
@@ -38,6 +30,8 @@ from cli.options import (
     choose_arms,
     choose_engine,
     choose_passages,
+    flag,
+    option,
 )
 from cli.output import count_rows, report_built
 from cli.reading import (
@@ -73,33 +67,28 @@ __all__ = ["index"]
 
 def index(
     corpus: CorpusArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The index folder.")],
+    out: Annotated[Path, option("DIR", "The index folder.", "--out", "-o")],
     model: ModelOption = None,
     instruction: InstructionOption = None,
-    backend: Annotated[
-        str, typer.Option(metavar="NAME", help="What stores the vectors: faiss or qdrant.")
-    ] = "faiss",
+    backend: Annotated[str, option("NAME", "What stores the vectors: faiss or qdrant.")] = "faiss",
     factory: Annotated[
         str,
-        typer.Option(
-            metavar="TYPE",
-            help="Flat is exact, HNSW32 is fast for millions of documents. FAISS takes any "
+        option(
+            "TYPE",
+            "Flat is exact, HNSW32 is fast for millions of documents. FAISS takes any "
             "of its factory strings (IVF256,Flat or SQ8), Qdrant takes Flat, HNSW, "
             "HNSW32 and HNSW32,ef200.",
         ),
     ] = "Flat",
     vectors: Annotated[
-        str,
-        typer.Option(metavar="TYPE", help="float32, or float16: half the size, three digits."),
+        str, option("TYPE", "float32, or float16: half the size, three digits.")
     ] = "float32",
     passages: PassagesOption = None,
     overlap: OverlapOption = None,
     whole: WholeOption = False,
     arms: ArmsOption = None,
     language: LanguageOption = None,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Read only the first N documents.")
-    ] = None,
+    limit: Annotated[int | None, option("N", "Read only the first N documents.", min=1)] = None,
     skip_bad: SkipBadOption = False,
     doc_id: IdOption = "",
     title: TitleOption = "",
@@ -107,9 +96,7 @@ def index(
     text_template: TemplateOption = "",
     encoding: EncodingOption = "",
     sql: SqlOption = "",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the index that DIR holds.")
-    ] = False,
+    overwrite: Annotated[bool, flag("--overwrite", "Replace the index that DIR holds.")] = False,
     restart: RestartOption = False,
     device: DeviceOption = None,
     speed: SpeedOption = "exact",

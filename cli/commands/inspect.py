@@ -7,11 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from cli.console import message
 from cli.models import name_passages
-from cli.options import FolderArgument, JsonOption
+from cli.options import FolderArgument, JsonOption, flag
 from cli.output import (
     RECALL,
     RECALL_QUERIES,
@@ -91,9 +89,7 @@ def models(json: JsonOption = False) -> None:
 def info(
     folder: FolderArgument,
     json: JsonOption = False,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read every file and compare its checksum.")
-    ] = False,
+    verify: Annotated[bool, flag("--verify", "Read every file and compare its checksum.")] = False,
 ) -> None:
     """Show what an index holds and which model made it.
 

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from cli.commands.serve import bind, format_url, open_indexes
 from cli.console import message
 from cli.models import note_untrained
-from cli.options import DeviceOption, TrustOption
+from cli.options import DeviceOption, TrustOption, argument, option
 from cli.output import read_version
 from cli.searching import warn_of_missing_words
 from cli.store import StoredKeyOption, StoredUrlOption
@@ -29,28 +27,25 @@ HOST = "127.0.0.1"
 
 def mcp(
     places: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="DIR...", help="Index folders, or NAME=DIR; the first is the default one."
-        ),
+        list[str], argument("DIR...", "Index folders, or NAME=DIR; the first is the default one.")
     ],
     http: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "PORT",
+            f"Serve streamable HTTP at http://{HOST}:PORT/mcp in place of stdin and stdout; "
+            "0 for any free port.",
             "--http",
-            metavar="PORT",
             min=0,
             max=65535,
-            help=f"Serve streamable HTTP at http://{HOST}:PORT/mcp in place of stdin and stdout; "
-            "0 for any free port.",
         ),
     ] = None,
     rerank: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "MODEL",
+            "A CrossEncoder that reads the best hits again, each with the query.",
             "--rerank",
-            metavar="MODEL",
-            help="A CrossEncoder that reads the best hits again, each with the query.",
         ),
     ] = None,
     device: DeviceOption = None,

@@ -12,22 +12,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
-import typer
-
 from cli.console import format_seconds, message, progress, warn
-from cli.models import (
-    ReportingEncoder,
-    instruct,
-    load_encoder,
-    note_untrained,
-    warn_skipped,
-)
+from cli.models import ReportingEncoder, instruct, load_encoder, note_untrained, warn_skipped
 from cli.options import (
     DeviceOption,
     InstructionOption,
     SkipBadOption,
     SpeedOption,
     TrustOption,
+    argument,
+    flag,
+    option,
 )
 from cli.output import atomic_output, check_output, print_json
 from embedder.environment import keep_freed_memory
@@ -56,53 +51,42 @@ _GUARD_WORDS = {
 def mine(
     pairs: Annotated[
         Path,
-        typer.Argument(
-            metavar="PAIRS",
-            help="A .jsonl, .csv, .tsv or .parquet file of query, positive and negatives, or a "
+        argument(
+            "PAIRS",
+            "A .jsonl, .csv, .tsv or .parquet file of query, positive and negatives, or a "
             "BEIR folder with qrels/train.tsv.",
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="The .jsonl file to write.")
-    ],
-    by: Annotated[
-        str,
-        typer.Option(metavar="bm25|MODEL", help="What ranks the candidates: BM25, or a model."),
-    ] = BM25,
+    out: Annotated[Path, option("FILE", "The .jsonl file to write.", "--out", "-o")],
+    by: Annotated[str, option("bm25|MODEL", "What ranks the candidates: BM25, or a model.")] = BM25,
     instruction: InstructionOption = None,
     corpus: Annotated[
         str | None,
-        typer.Option(
-            metavar="CORPUS",
-            help="Where negatives are drawn from: anything that 'millpond index' reads.",
-            show_default="the positives of all pairs",
+        option(
+            "CORPUS",
+            "Where negatives are drawn from: anything that 'millpond index' reads.",
+            shown="the positives of all pairs",
         ),
     ] = None,
-    negatives: Annotated[
-        int, typer.Option(metavar="N", help="Maximum negatives added per pair.")
-    ] = 4,
-    from_rank: Annotated[int, typer.Option(metavar="R", help="The first rank of the window.")] = 10,
-    to_rank: Annotated[int, typer.Option(metavar="R", help="The last rank of the window.")] = 100,
+    negatives: Annotated[int, option("N", "Maximum negatives added per pair.")] = 4,
+    from_rank: Annotated[int, option("R", "The first rank of the window.")] = 10,
+    to_rank: Annotated[int, option("R", "The last rank of the window.")] = 100,
     max_relative_score: Annotated[
         float,
-        typer.Option(
-            metavar="X",
-            help="Leave out what scores above X times the positive; inf leaves out nothing.",
-        ),
+        option("X", "Leave out what scores above X times the positive; inf leaves out nothing."),
     ] = 0.95,
     min_gap: Annotated[
-        float | None,
-        typer.Option(metavar="G", help="Leave out what scores less than G below the positive."),
+        float | None, option("G", "Leave out what scores less than G below the positive.")
     ] = None,
     pick: Annotated[
-        str, typer.Option(metavar="top|random", help="Take the best of what is left, or a sample.")
+        str, option("top|random", "Take the best of what is left, or a sample.")
     ] = "top",
-    seed: Annotated[int, typer.Option(metavar="S", help="Seed of the sample.")] = 0,
+    seed: Annotated[int, option("S", "Seed of the sample.")] = 0,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace the negatives that the pairs already have.")
+        bool, flag("--replace", "Replace the negatives that the pairs already have.")
     ] = False,
     skip_bad: SkipBadOption = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    json: Annotated[bool, flag("--json", "Print the summary as JSON.")] = False,
     device: DeviceOption = None,
     speed: SpeedOption = "exact",
     trust_remote_code: TrustOption = False,
@@ -213,11 +197,7 @@ def _load(
 
 
 def _write(
-    source: PairSource,
-    ranker: Ranker,
-    candidates: Candidates,
-    config: MiningConfig,
-    out: Path,
+    source: PairSource, ranker: Ranker, candidates: Candidates, config: MiningConfig, out: Path
 ) -> MiningSummary:
     """Write every pair with its negatives, in the order of the input; return a summary."""
     from benchmarks.mining.mining import MiningSummary, mine

@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from cli.console import format_seconds, message
-from cli.options import FolderArgument, choose_arms
+from cli.options import FolderArgument, choose_arms, flag, option
 from cli.output import count_rows, report_built
 from cli.store import (
     AskKeyOption,
@@ -33,51 +31,35 @@ def reindex(
     folder: FolderArgument,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR2",
-            help="Write it to this folder.",
-            show_default="in place of DIR",
-        ),
+        option("DIR2", "Write it to this folder.", "--out", "-o", shown="in place of DIR"),
     ] = None,
     backend: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="What stores the vectors: faiss or qdrant.",
-            show_default="as in DIR",
-        ),
+        str | None, option("NAME", "What stores the vectors: faiss or qdrant.", shown="as in DIR")
     ] = None,
     factory: Annotated[
         str | None,
-        typer.Option(
-            metavar="TYPE",
-            help="As in millpond index.",
-            show_default="as in DIR, or Flat with another backend",
-        ),
+        option("TYPE", "As in millpond index.", shown="as in DIR, or Flat with another backend"),
     ] = None,
     arms: Annotated[
         str | None,
-        typer.Option(
-            "--arms",
-            metavar="ARMS",
-            help="What the index is searched by: dense,lexical (meaning and words), or dense "
+        option(
+            "ARMS",
+            "What the index is searched by: dense,lexical (meaning and words), or dense "
             "alone. Adds or drops the lexical arm.",
-            show_default="as in DIR",
+            "--arms",
+            shown="as in DIR",
         ),
     ] = None,
     language: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Of the words: english, german ..., or none for code and identifiers.",
-            show_default="as in DIR, or detected",
+        option(
+            "NAME",
+            "Of the words: english, german ..., or none for code and identifiers.",
+            shown="as in DIR, or detected",
         ),
     ] = None,
     overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace the index in DIR2, or in the collection."),
+        bool, flag("--overwrite", "Replace the index in DIR2, or in the collection.")
     ] = False,
     url: UrlOption = None,
     store: StoreOption = None,

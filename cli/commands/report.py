@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from cli.console import message, progress, warn
-from cli.options import ResultsArgument
+from cli.options import ResultsArgument, option
 from cli.output import atomic_output, check_output, format_size, read_version
 from retrieval.errors import UsageError
 from retrieval.plurals import count_noun
@@ -27,54 +25,32 @@ FORMATS = (".html", ".md", ".csv")
 
 def report(
     results: ResultsArgument,
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="FILE", help="report.html, report.md or report.csv."),
-    ],
+    out: Annotated[Path, option("FILE", "report.html, report.md or report.csv.", "--out", "-o")],
     alpha: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "P",
+            "A difference is significant below this corrected p.",
             "--alpha",
-            metavar="P",
-            help="A difference is significant below this corrected p.",
-            show_default=str(DEFAULT_ALPHA),
+            shown=str(DEFAULT_ALPHA),
         ),
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option(
-            "--baseline",
-            metavar="MODEL",
-            help="Compare every model with this one only.",
-            show_default="all pairs",
-        ),
+        option("MODEL", "Compare every model with this one only.", "--baseline", shown="all pairs"),
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(
-            "--metric",
-            metavar="NAME",
-            help="Compare by this metric, such as ndcg@10.",
-            show_default="each task's own",
+        option(
+            "NAME", "Compare by this metric, such as ndcg@10.", "--metric", shown="each task's own"
         ),
     ] = None,
     test: Annotated[
-        str | None,
-        typer.Option(
-            "--test",
-            metavar="NAME",
-            help="randomisation, wilcoxon or t.",
-            show_default=DEFAULT_TEST,
-        ),
+        str | None, option("NAME", "randomisation, wilcoxon or t.", "--test", shown=DEFAULT_TEST)
     ] = None,
     correction: Annotated[
         str | None,
-        typer.Option(
-            "--correction",
-            metavar="NAME",
-            help="holm or benjamini-hochberg.",
-            show_default=DEFAULT_CORRECTION,
-        ),
+        option("NAME", "holm or benjamini-hochberg.", "--correction", shown=DEFAULT_CORRECTION),
     ] = None,
 ) -> None:
     """Write benchmark results as an HTML page, Markdown or CSV.

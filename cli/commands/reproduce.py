@@ -8,25 +8,18 @@ from typing import Annotated
 import typer
 
 from cli.console import clean, message, progress
-from cli.options import DeviceOption, JsonOption
+from cli.options import DeviceOption, JsonOption, argument, option
 from cli.output import print_json, print_line
 
 __all__ = ["reproduce"]
 
 
 def reproduce(
-    score: Annotated[
-        Path, typer.Argument(metavar="SCORE.json", help="A result of bench, or an imported one.")
-    ],
+    score: Annotated[Path, argument("SCORE.json", "A result of bench, or an imported one.")],
     task: Annotated[
-        str | None,
-        typer.Option(
-            "--task", "-t", metavar="TASK", help="Where the data are now.", show_default="as then"
-        ),
+        str | None, option("TASK", "Where the data are now.", "--task", "-t", shown="as then")
     ] = None,
-    tolerance: Annotated[
-        float, typer.Option(metavar="D", help="A larger gap exits with 1.")
-    ] = 0.0001,
+    tolerance: Annotated[float, option("D", "A larger gap exits with 1.")] = 0.0001,
     device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:

@@ -18,6 +18,9 @@ from cli.options import (
     JsonOption,
     SkipBadOption,
     TrustOption,
+    argument,
+    flag,
+    option,
 )
 from cli.output import check_output, print_line
 from cli.prompt import run_prompt
@@ -36,20 +39,20 @@ STDIN = "-"
 def search(
     places: Annotated[
         list[str],
-        typer.Argument(
-            metavar="DIR... [TEXT]",
-            help="Index folders of one model, and what to look for; - reads a text a line from "
+        argument(
+            "DIR... [TEXT]",
+            "Index folders of one model, and what to look for; - reads a text a line from "
             "stdin. Without TEXT, a terminal gets a prompt.",
         ),
     ],
     k: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "K",
+            "The number of hits.",
             "-k",
-            metavar="K",
             min=1,
-            help="The number of hits.",
-            show_default=f"{HITS_FOR_TEXT}, or {HITS_FOR_QUERIES} with --queries",
+            shown=f"{HITS_FOR_TEXT}, or {HITS_FOR_QUERIES} with --queries",
         ),
     ] = None,
     mode: Annotated[
@@ -66,58 +69,54 @@ def search(
     ] = "convex",
     weight: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "W",
+            "The share of meaning in a convex fusion, 0 to 1.",
             "--weight",
-            metavar="W",
-            help="The share of meaning in a convex fusion, 0 to 1.",
-            show_default="what 'millpond tune' found, else the default of docs/hybrid.md",
+            shown="what 'millpond tune' found, else the default of docs/hybrid.md",
         ),
     ] = None,
     distinct: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--distinct",
-            help="Of documents that are nearly the same ('millpond duplicates' lists them), show "
+            "Of documents that are nearly the same ('millpond duplicates' lists them), show "
             "only the best.",
         ),
     ] = False,
     json: JsonOption = False,
     queries: Annotated[
-        str | None,
-        typer.Option(
-            "--queries", metavar="FILE", help="Answer every query of a .jsonl or .tsv file."
-        ),
+        str | None, option("FILE", "Answer every query of a .jsonl or .tsv file.", "--queries")
     ] = None,
     run: Annotated[
-        str | None,
-        typer.Option("--run", metavar="OUT", help="The TREC run to write; - for stdout."),
+        str | None, option("OUT", "The TREC run to write; - for stdout.", "--run")
     ] = None,
     model: IndexModelOption = None,
     rerank: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "MODEL",
+            "A CrossEncoder that reads the best hits again, each with the text.",
             "--rerank",
-            metavar="MODEL",
-            help="A CrossEncoder that reads the best hits again, each with the text.",
         ),
     ] = None,
     candidates: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "N",
+            "With --rerank: how many hits it reads.",
             "--candidates",
-            metavar="N",
             min=1,
-            help="With --rerank: how many hits it reads.",
-            show_default=str(CANDIDATES),
+            shown=str(CANDIDATES),
         ),
     ] = None,
     instruction: InstructionOption = None,
     where: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "FILTER",
+            "Search only the documents whose fields match; 'millpond info' lists the fields.",
             "--filter",
-            metavar="FILTER",
-            help="Search only the documents whose fields match; 'millpond info' lists the fields.",
         ),
     ] = None,
     skip_bad: SkipBadOption = False,

@@ -13,12 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-import typer
-
 from cli.changing.editing import IndexEdit
 from cli.console import message, warn
 from cli.models import instruct, note_untrained, say_once
-from cli.options import DeviceOption, IndexSpeedOption, InstructionOption, TrustOption
+from cli.options import DeviceOption, IndexSpeedOption, InstructionOption, TrustOption, flag, option
 from cli.output import read_version
 from cli.searching import warn_of_missing_words
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_servers
@@ -46,78 +44,64 @@ _CUDA_BATCH_TOKENS = 65_536
 def serve(
     model: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "MODEL",
+            "The model to serve; every index must have been made with it.",
             "--model",
             "-m",
-            metavar="MODEL",
-            help="The model to serve; every index must have been made with it.",
-            show_default="the models of the indexes, else millpond-135m",
+            shown="the models of the indexes, else millpond-135m",
         ),
     ] = None,
     instruction: InstructionOption = None,
     index: Annotated[
         list[str] | None,
-        typer.Option(
-            "--index", "-i", metavar="DIR", help="An index to search, or NAME=DIR; repeatable."
-        ),
+        option("DIR", "An index to search, or NAME=DIR; repeatable.", "--index", "-i"),
     ] = None,
-    host: Annotated[str, typer.Option(metavar="HOST", help="The address to listen at.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[
-        int, typer.Option(metavar="PORT", min=0, max=65535, help="The port; 0 for any free one.")
-    ] = 8400,
+    host: Annotated[str, option("HOST", "The address to listen at.")] = ("127.0.0.1"),
+    port: Annotated[int, option("PORT", "The port; 0 for any free one.", min=0, max=65535)] = 8400,
     keys: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help=f"Bearer keys, one per line. Without it, {KEYS_VARIABLE} may hold keys "
+        option(
+            "FILE",
+            f"Bearer keys, one per line. Without it, {KEYS_VARIABLE} may hold keys "
             f"separated by spaces.",
         ),
     ] = None,
     cors: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ORIGIN", help="A web origin whose pages may call; repeatable."),
+        list[str] | None, option("ORIGIN", "A web origin whose pages may call; repeatable.")
     ] = None,
     batch_tokens: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
+        option(
+            "N",
+            "Maximum tokens per batch.",
             min=1,
-            help="Maximum tokens per batch.",
-            show_default=f"{BATCH_TOKENS}, or {_CUDA_BATCH_TOKENS} on cuda",
+            shown=f"{BATCH_TOKENS}, or {_CUDA_BATCH_TOKENS} on cuda",
         ),
     ] = None,
     queue_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Maximum tokens in the queue; beyond that, 429.")
+        int, option("N", "Maximum tokens in the queue; beyond that, 429.", min=1)
     ] = 131_072,
     queue_requests: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Maximum requests at a time; beyond that, 429.")
+        int, option("N", "Maximum requests at a time; beyond that, 429.", min=1)
     ] = 256,
     body_bytes: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Maximum size of a request; beyond that, 413.")
+        int, option("N", "Maximum size of a request; beyond that, 413.", min=1)
     ] = 8 * 2**20,
     connections: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Maximum open connections; idle ones give way.")
+        int, option("N", "Maximum open connections; idle ones give way.", min=1)
     ] = 512,
     rerank: Annotated[
-        str | None,
-        typer.Option(
-            "--rerank", metavar="MODEL", help="A CrossEncoder for /v1/rerank and TEI's /rerank."
-        ),
+        str | None, option("MODEL", "A CrossEncoder for /v1/rerank and TEI's /rerank.", "--rerank")
     ] = None,
     accept_token_ids: Annotated[
         bool,
-        typer.Option(
-            "--accept-token-ids",
-            help="Take token ids of the model's own tokenizer in place of text.",
-        ),
+        flag("--accept-token-ids", "Take token ids of the model's own tokenizer in place of text."),
     ] = False,
     accept_documents: Annotated[
         bool,
-        typer.Option(
-            "--accept-documents",
-            help="Let clients with a key add and delete documents of the indexes.",
+        flag(
+            "--accept-documents", "Let clients with a key add and delete documents of the indexes."
         ),
     ] = False,
     device: DeviceOption = None,

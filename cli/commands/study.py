@@ -13,7 +13,7 @@ import typer
 
 from cli.commands.train import step_reporter
 from cli.console import clean, format_seconds, message, progress, warn, write_error
-from cli.options import ConfigArgument, DeviceOption
+from cli.options import ConfigArgument, DeviceOption, flag, option
 from cli.output import format_size, print_line, stdout_width, truncate, wrap
 from embedder.environment import keep_freed_memory
 from retrieval.errors import UsageError
@@ -32,21 +32,20 @@ _EXAMPLE = "paper-mistral-7b.toml"
 def study(
     config: ConfigArgument = None,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="STUDY", help="The study folder.", show_default=False),
+        Path | None, option("STUDY", "The study folder.", "--out", "-o", shown=False)
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what there is to do and what it takes.")
+        bool, flag("--dry-run", "Only print what there is to do and what it takes.")
     ] = False,
     calibrate: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--calibrate/--no-calibrate",
-            help="With --dry-run: train a few steps on each base to know the times.",
+            "With --dry-run: train a few steps on each base to know the times.",
         ),
     ] = True,
     example: Annotated[
-        bool, typer.Option("--example", help="Only print the paper's own setting as a config.")
+        bool, flag("--example", "Only print the paper's own setting as a config.")
     ] = False,
     device: DeviceOption = None,
 ) -> None:
@@ -156,12 +155,7 @@ def _run(config: StudyConfig, out: Path, device: str | None) -> None:
 
     keep_freed_memory()
     outcome = run_study(
-        config,
-        out,
-        device=device,
-        notify=message,
-        progress=progress,
-        on_step=step_reporter(),
+        config, out, device=device, notify=message, progress=progress, on_step=step_reporter()
     )
     if outcome.done:
         summary = write_study_report(config, out)

@@ -8,10 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from cli.console import format_seconds, message, progress, warn
-from cli.options import ConfigArgument, DeviceOption, SkipBadOption
+from cli.options import ConfigArgument, DeviceOption, SkipBadOption, flag, option
 from cli.output import print_line
 from embedder.environment import keep_freed_memory
 from retrieval.errors import UsageError
@@ -25,14 +23,11 @@ __all__ = ["check_config", "run_training", "step_reporter", "train"]
 _LINE_SECONDS = 5.0
 
 ModelFolderOption = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", metavar="DIR", help="The model folder.", show_default=False),
+    Path | None, option("DIR", "The model folder.", "--out", "-o", shown=False)
 ]
-ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Continue the run in DIR, if there is one.")
-]
+ResumeOption = Annotated[bool, flag("--resume", "Continue the run in DIR, if there is one.")]
 FinishOption = Annotated[
-    bool, typer.Option("--finish", help="End the run in DIR now, with its last checkpoint.")
+    bool, flag("--finish", "End the run in DIR now, with its last checkpoint.")
 ]
 
 
@@ -42,11 +37,9 @@ def train(
     resume: ResumeOption = False,
     finish: FinishOption = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Only check the config and every record of the data.")
+        bool, flag("--check", "Only check the config and every record of the data.")
     ] = False,
-    example: Annotated[
-        bool, typer.Option("--example", help="Only print a commented config that runs.")
-    ] = False,
+    example: Annotated[bool, flag("--example", "Only print a commented config that runs.")] = False,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
 ) -> None:

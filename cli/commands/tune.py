@@ -5,11 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from cli.console import message, progress, warn
 from cli.models import note_untrained
-from cli.options import DeviceOption, FolderArgument, JsonOption, SkipBadOption, TrustOption
+from cli.options import (
+    DeviceOption,
+    FolderArgument,
+    JsonOption,
+    SkipBadOption,
+    TrustOption,
+    flag,
+    option,
+)
 from cli.output import print_json, print_table
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 from embedder.environment import keep_freed_memory
@@ -28,23 +34,13 @@ __all__ = ["tune"]
 def tune(
     folder: FolderArgument,
     queries: Annotated[
-        str | None,
-        typer.Option("--queries", metavar="FILE", help="Queries: a .jsonl or .tsv file."),
+        str | None, option("FILE", "Queries: a .jsonl or .tsv file.", "--queries")
     ] = None,
     qrels: Annotated[
-        Path | None,
-        typer.Option(
-            "--qrels",
-            metavar="FILE",
-            help="Judgements: BEIR's three columns or TREC's four.",
-        ),
+        Path | None, option("FILE", "Judgements: BEIR's three columns or TREC's four.", "--qrels")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what was found and keep nothing.")
-    ] = False,
-    forget: Annotated[
-        bool, typer.Option("--forget", help="Go back to the default weight.")
-    ] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Print what was found and keep nothing.")] = False,
+    forget: Annotated[bool, flag("--forget", "Go back to the default weight.")] = False,
     skip_bad: SkipBadOption = False,
     json: JsonOption = False,
     device: DeviceOption = None,

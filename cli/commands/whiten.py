@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import typer
-
 from cli.commands.convert import report_model
 from cli.console import message, progress, warn
 from cli.models import warn_skipped
-from cli.options import DeviceOption, NewModelOption, SkipBadOption
+from cli.options import DeviceOption, NewModelOption, SkipBadOption, argument, option
 from embedder.environment import keep_freed_memory
 from retrieval.errors import UsageError
 
@@ -23,44 +21,29 @@ __all__ = ["whiten"]
 
 
 def whiten(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="As --model of 'millpond index'; untrained or not."),
-    ],
+    model: Annotated[str, argument("MODEL", "As --model of 'millpond index'; untrained or not.")],
     out: NewModelOption,
     corpus: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="CORPUS",
-            help="Documents to fit on: anything that 'millpond embed' reads; repeatable.",
-        ),
+        option("CORPUS", "Documents to fit on: anything that 'millpond embed' reads; repeatable."),
     ] = None,
     pairs: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Queries and positives to fit on: anything that 'millpond train' reads; "
-            "repeatable.",
+        option(
+            "FILE",
+            "Queries and positives to fit on: anything that 'millpond train' reads; repeatable.",
         ),
     ] = None,
     power: Annotated[
-        float,
-        typer.Option(metavar="P", help="0 only subtracts the mean, 0.5 makes all variances equal."),
+        float, option("P", "0 only subtracts the mean, 0.5 makes all variances equal.")
     ] = 0.25,
-    mean_share: Annotated[
-        float,
-        typer.Option(metavar="S", help="How much of the mean is subtracted, 0 to 1."),
-    ] = 1.0,
+    mean_share: Annotated[float, option("S", "How much of the mean is subtracted, 0 to 1.")] = 1.0,
     texts: Annotated[
-        int,
-        typer.Option(metavar="N", min=1, help="Fit on at most N texts, drawn evenly from all."),
+        int, option("N", "Fit on at most N texts, drawn evenly from all.", min=1)
     ] = 8192,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the draw.")] = 0,
+    seed: Annotated[int, option("N", "Seed of the draw.")] = 0,
     weights_dtype: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DTYPE", help="float32 or bfloat16.", show_default="as the model was saved"
-        ),
+        str | None, option("DTYPE", "float32 or bfloat16.", shown="as the model was saved")
     ] = None,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = None,
@@ -104,11 +87,7 @@ def whiten(
 
 
 def _draw(
-    corpora: Iterable[str],
-    pairs: Iterable[Path],
-    share: int,
-    dice: random.Random,
-    skip_bad: bool,
+    corpora: Iterable[str], pairs: Iterable[Path], share: int, dice: random.Random, skip_bad: bool
 ) -> tuple[list[str], list[str], list[dict[str, Any]]]:
     """Return distinct queries, distinct documents, and a record of the sources."""
     from embedder.training.config import DataSource

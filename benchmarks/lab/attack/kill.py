@@ -112,10 +112,10 @@ def attack_by_kills(attack: Attack) -> Tally:
             at = draw.randint(1, moments[backend, name][files_only])
             folder = _prepare(bases[backend], home / "i", name)
             _, ended = run_child(_run_watched, str(folder), backend, name, at, files_only)
-            failure = ""
-            if ended not in ("", KILLED):
-                failure = f"it ended otherwise: {ended}"
-            failure = failure or _find_fault(folder, backend, OPERATIONS[name])
+            failure = f"it ended otherwise: {ended}" if ended not in ("", KILLED) else ""
+            if not failure:
+                fault, ended_badly = run_child(_examine, str(folder), backend, name)
+                failure = str(fault or ended_badly)
             what = f"at {'file ' if files_only else ''}moment {at}: {failure}"
             row = f"{name}, {backend}" if ended == KILLED or failure else "ended before its moment"
             tally.add(row, failure and what)
@@ -164,14 +164,8 @@ def _run_watched(
     return moments.counts
 
 
-def _find_fault(folder: Path, backend: str, operation: Operation) -> str:
-    """Return what a kill broke; "" where all is as promised."""
-    name = next(name for name, one in OPERATIONS.items() if one is operation)
-    fault, failure = run_child(_examine, str(folder), backend, name)
-    return str(fault or failure)
-
-
 def _examine(folder: str, backend: str, name: str) -> str:
+    """Return what a kill broke; "" where all is as promised."""
     operation, path = OPERATIONS[name], Path(folder)
     found = _read(path)
     if found not in (operation.before, operation.after):
