@@ -1,19 +1,35 @@
-"""Cuts long texts into passages of a number of tokens, where a reader would cut."""
+"""How much of texts a model reads; and cutting long ones into passages, where a reader would."""
 
 from __future__ import annotations
 
 import copy
 import re
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+from embedder.loading import LoadedEncoder
 from embedder.models.sentence_transformers.encoder import SentenceTransformersEncoder
+from retrieval.corpus import Corpus
 from retrieval.errors import UsageError
+from retrieval.types import Document
 
-if TYPE_CHECKING:
-    from embedder.embedder import Embedder
+__all__ = [
+    "CUT_SHARE",
+    "PASSAGE_TOKENS",
+    "CountedDocuments",
+    "Coverage",
+    "PassageSplitter",
+    "check_passages",
+    "make_splitter",
+    "tokens_beside",
+    "tokens_read",
+]
 
-__all__ = ["PassageSplitter", "check_passages", "make_splitter", "tokens_beside", "tokens_read"]
+PASSAGE_TOKENS = 90
+"""Measured on this project's pages; see benchmarks/lab/LOG.md."""
+CUT_SHARE = 0.1
+"""With a larger share of documents cut, passages are the default."""
 
 CLOSING = r"""["')\]\u2019\u201d\u00bb]*"""
 WIDE_CLOSING = r"[\u2019\u201d\u300d\u300f\uff09]*"
@@ -154,9 +170,7 @@ def check_passages(tokens: int, overlap: int) -> None:
         )
 
 
-def make_splitter(
-    encoder: Embedder | SentenceTransformersEncoder, tokens: int, overlap: int
-) -> PassageSplitter:
+def make_splitter(encoder: LoadedEncoder, tokens: int, overlap: int) -> PassageSplitter:
     """Return a splitter that counts the tokens of this model.
 
     Raises
@@ -175,20 +189,103 @@ def make_splitter(
     return PassageSplitter(encoder.backbone.tokenizer, tokens, overlap)
 
 
-def tokens_read(encoder: Embedder | SentenceTransformersEncoder) -> int:
+def tokens_read(encoder: LoadedEncoder) -> int:
     """Return how many tokens of a text the model reads, its prompt and special tokens included."""
     if isinstance(encoder, SentenceTransformersEncoder):
         return encoder.max_tokens
     return encoder.spec.max_tokens
 
 
-def tokens_beside(encoder: Embedder | SentenceTransformersEncoder, title: str = "") -> int:
+def tokens_beside(encoder: LoadedEncoder, title: str = "") -> int:
     """Return how many of those a document's title, its prompt and special tokens take."""
     content = f"{title} x" if title else "x"
     if isinstance(encoder, SentenceTransformersEncoder):
         (count,), _ = encoder.count_tokens([content], "document")
         return count - 1
     return len(encoder.tokenize([content], encoder.spec.document_prompt)[0]) - 1
+
+
+class Coverage:
+    """Counts texts, and the tokens of them that the model does not read.
+
+    A text that is many times as long as what is read is counted from its beginning.
+
+    Attributes
+    ----------
+    texts, cut : how many texts there were, and how many of them the model reads in part.
+    tokens, unread : of all texts, without prompts; some estimated.
+    """
+
+    def __init__(self, encoder: LoadedEncoder) -> None:
+        self.texts = self.cut = self.tokens = self.unread = 0
+        self._room = max(1, tokens_read(encoder) - tokens_beside(encoder))
+        self._count = make_splitter(encoder, self._room, 0).count
+
+    def add(self, text: str) -> None:
+        """Count a text, as it is embedded."""
+        start = text[: 2 * CHARACTERS_PER_TOKEN * self._room]
+        tokens = self._count(start)
+        if len(start) < len(text):
+            tokens = round(tokens * len(text) / len(start))
+        self.texts += 1
+        self.tokens += tokens
+        if tokens > self._room:
+            self.cut += 1
+            self.unread += tokens - self._room
+
+    def passing(self, rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """Yield ids and texts as they come, and count the texts."""
+        for row in rows:
+            self.add(row[1])
+            yield row
+
+    def add_all(self, documents: Iterable[Document]) -> Coverage:
+        """Count documents, each with its title; return this object."""
+        for document in documents:
+            self.add(document.content)
+        return self
+
+    @property
+    def unread_share(self) -> float:
+        """The share of all tokens that is not read, 0 to 1."""
+        return self.unread / self.tokens if self.tokens else 0.0
+
+    @property
+    def passage_tokens(self) -> int:
+        """The length of passages for this model: 90 tokens, or fewer if it reads fewer."""
+        return min(PASSAGE_TOKENS, self._room)
+
+    @property
+    def wants_passages(self) -> bool:
+        """Whether more than a tenth of the texts are cut."""
+        return self.cut > CUT_SHARE * self.texts
+
+    def to_json(self) -> dict[str, int]:
+        """Return the counts, as the manifest of an index keeps them."""
+        return {name: getattr(self, name) for name in ("texts", "cut", "tokens", "unread")}
+
+
+class CountedDocuments:
+    """A corpus whose documents are counted as they are read; an index keeps the counts."""
+
+    def __init__(self, documents: Corpus, encoder: LoadedEncoder) -> None:
+        self._documents = documents
+        self._coverage = Coverage(encoder)
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in self._documents:
+            self._coverage.add(document.content)
+            yield document
+
+    @property
+    def name(self) -> str:
+        """The name of the corpus."""
+        return self._documents.name
+
+    @property
+    def cut(self) -> dict[str, int]:
+        """The counts so far; see ``Manifest.cut``."""
+        return self._coverage.to_json()
 
 
 def _boundary(offsets: list[tuple[int, int]], count: int) -> int:

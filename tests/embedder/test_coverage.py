@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.scoring.searched import describe_cut
-from embedder.coverage import CountedDocuments, Coverage
+from embedder.splitting import CountedDocuments, Coverage
 from retrieval import read_corpus
 from tests.cli.conftest import WordEncoder
 

@@ -7,8 +7,7 @@ from itertools import chain, islice
 
 import numpy as np
 
-from embedder.coverage import Coverage
-from embedder.splitting import tokens_read
+from embedder.splitting import Coverage, tokens_read
 from embedder.training.config import TrainConfig
 from embedder.training.data import TrainingData
 from embedder.training.distillation.teachers import Teacher, TeacherText
