@@ -19,7 +19,7 @@ from cli.console import clean
 from cli.options import JsonOption
 from cli.output import format_size, print_json, print_line, print_table, read_version
 from embedder.environment import choose_device
-from embedder.models.cache import cache_folder
+from embedder.models.bases import cache_folder
 from retrieval.plurals import count_noun
 
 __all__ = [
@@ -165,7 +165,7 @@ REQUIRED = (
     "rich",
     "typer",
 )
-OPTIONAL = ("qdrant-client", "qdrant-edge-py", "beir", "requests")
+OPTIONAL = ("qdrant-client", "qdrant-edge-py", "requests")
 
 
 def _examine() -> dict[str, Any]:
