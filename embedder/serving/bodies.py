@@ -8,18 +8,25 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from embedder.serving.errors import ApiError
-from embedder.serving.server import in_thread
+from embedder.serving.server import Server, in_thread
 
-__all__ = ["JsonRoute", "count_values", "read_json", "write_rows"]
+__all__ = ["Body", "JsonRoute", "answer_json", "count_values", "read_json", "write_rows"]
 
 MAX_FIELDS = 64
 """The most fields of one object: every unknown one becomes an error that has to be built."""
 
 _SMALL_BYTES = 16_384
 """A body of this size is parsed in less time than another thread costs."""
+
+
+class Body(BaseModel):
+    """A JSON object of a request, whose every field is known."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class JsonRoute(APIRoute):
@@ -113,6 +120,11 @@ def write_rows(rows: Iterable[Any], head: str = "", rest: Mapping[str, Any] | No
     if rest is None:
         return listing.encode()
     return f"{{{head}{listing}, {json.dumps(rest)[1:]}".encode()
+
+
+async def answer_json(server: Server, write: Callable[[], bytes]) -> Response:
+    """Return an answer that another thread writes."""
+    return Response(await in_thread(server.json_thread, write), media_type="application/json")
 
 
 def _count_separators(text: bytes) -> int:

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import numpy as np
 
-from embedder.serving.served import Role, ServedModel, Tokens
+from embedder.models.sentence_transformers import Reranker
+from embedder.serving.served import Role, Row, RowEncoder, ServedModel, Tokens
 from retrieval.protocols import Floats, Vectors
 from retrieval.types import Fingerprint
 
-__all__ = ["PairScorer", "Ranked", "make_pairs", "serve_reranker"]
-
-
-class PairScorer(Protocol):
-    """What a server needs of a reranker; see ``embedder.models.sentence_transformers``."""
-
-    name: str
-    max_tokens: int
-
-    def count_tokens(self, query: str, documents: Sequence[str]) -> list[int]:
-        """Return the tokens of each pair, before it is cut; called while another thread scores."""
-        ...
-
-    def score_pairs(self, pairs: Sequence[tuple[str, str]], lengths: Sequence[int]) -> Floats:
-        """Return the model's output for each query and document, of lengths in tokens."""
-        ...
-
-    def activate(self, outputs: Floats) -> Floats:
-        """Return the scores that the model's activation makes of its output."""
-        ...
+__all__ = ["Ranked", "make_pairs", "serve_reranker"]
 
 
 @dataclass(frozen=True)
@@ -57,50 +39,25 @@ class Ranked:
         return [(int(place), float(self.scores[place])) for place in best_first]
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """A query and a document, as long as the tokens that are read of them."""
-
-    query: str
-    document: str
-    tokens: int
-
-    def __len__(self) -> int:
-        return self.tokens
-
-
-class _PairEncoder:
-    """Gives each pair a vector of one number: the reranker's output."""
-
-    dimension = 1
-
-    def __init__(self, reranker: PairScorer) -> None:
-        self._reranker = reranker
-        self.fingerprint = Fingerprint(reranker.name)
-
-    def encode_tokens(self, rows: Sequence[_Pair]) -> Vectors:
-        """Return float32 (N, 1)."""
-        pairs = [(row.query, row.document) for row in rows]
-        return self._reranker.score_pairs(pairs, [row.tokens for row in rows])[:, None]
-
-
-def serve_reranker(reranker: PairScorer) -> ServedModel:
-    """Return the reranker as a model whose rows are those of ``make_pairs``."""
+def serve_reranker(reranker: Reranker) -> ServedModel:
+    """Return the reranker as a model whose rows are those of ``make_pairs``, a number for each."""
 
     def refuse(texts: Sequence[str], role: Role) -> NoReturn:
         raise TypeError("a reranker has no rows for texts alone")
 
-    return ServedModel(
-        reranker.name, _PairEncoder(reranker), refuse, max_tokens=reranker.max_tokens
-    )
+    def score(rows: Sequence[Row]) -> Vectors:
+        return reranker.score_pairs([row.content for row in rows], list(map(len, rows)))[:, None]
+
+    encoder = RowEncoder(1, Fingerprint(reranker.name), score)
+    return ServedModel(reranker.name, encoder, refuse, max_tokens=reranker.max_tokens)
 
 
-def make_pairs(reranker: PairScorer, query: str, documents: Sequence[str]) -> Tokens:
+def make_pairs(reranker: Reranker, query: str, documents: Sequence[str]) -> Tokens:
     """Return a row for the query with each document; called from any thread."""
     lengths = reranker.count_tokens(query, documents)
     most = reranker.max_tokens
     rows = [
-        _Pair(query, document, min(length, most))
+        Row((query, document), min(length, most))
         for document, length in zip(documents, lengths, strict=True)
     ]
     return Tokens(rows, [length > most for length in lengths])

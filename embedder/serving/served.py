@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import repeat
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from embedder.engine.text import PromptTemplate, Side, TextTokenizer
+from embedder.engine.text import Side, TextTokenizer
+from embedder.loading import LoadedEncoder
 from embedder.models.names import find_saved_model
+from embedder.models.sentence_transformers import SentenceTransformersEncoder
 from retrieval.blend import Blend
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
@@ -24,12 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Role",
+    "Row",
+    "RowEncoder",
     "ServedIndex",
     "ServedModel",
     "ShownToken",
-    "StateRow",
-    "TextEncoder",
-    "TextRow",
     "TokenEncoder",
     "Tokens",
     "serve_embedder",
@@ -79,45 +79,32 @@ class TokenEncoder(Protocol):
         """Return float32 (N, D), a vector per row of token ids, prompts included."""
 
 
-@runtime_checkable
-class TextEncoder(Protocol):
-    """Turns texts into vectors and counts their tokens, such as one of sentence-transformers."""
+@dataclass(frozen=True)
+class RowEncoder:
+    """A ``TokenEncoder`` made of a function."""
 
-    @property
-    def dimension(self) -> int:
-        """D, the length of every vector."""
+    dimension: int
+    fingerprint: Fingerprint
+    encode_tokens: Callable[[Sequence[Any]], Vectors]
 
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """What decides the vectors."""
 
-    @property
-    def max_tokens(self) -> int:
-        """How many tokens of a text the model reads, prompt included."""
+@dataclass(eq=False)
+class Row:
+    """What is encoded on its way through the queue, as long as the tokens that are read of it.
 
-    @property
-    def normalized(self) -> bool:
-        """Whether vectors have length 1."""
+    Attributes
+    ----------
+    content : what the encoder reads, such as a role and a text.
+    states : float32 (T, W), the vectors of the tokens; None but where the encoder fills it.
+    """
 
-    @property
-    def device(self) -> str:
-        """Where the model computes."""
+    content: Any
+    tokens: int
+    states: Vectors | None = None
 
-    @property
-    def dtype(self) -> str:
-        """The type of its weights, such as "float32"."""
-
-    def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[list[int], list[bool]]:
-        """Return how many tokens the model reads of each text, and whether it loses its end.
-
-        Called from any thread, also while another one encodes.
-        """
-
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return float32 (N, D), with the query prompt."""
-
-    def encode_documents(self, texts: Sequence[str]) -> Vectors:
-        """Return float32 (N, D), with the document prompt."""
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return self.tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +122,7 @@ class ServedModel:
     show : returns the tokens of one text as the model reads it, at most as many as are asked for,
         and whether there are more; None where the model does not say.
     unnormalized : the same model, whose vectors keep their length; None where it has no other.
-    states : the same base without the pooling: its rows are ``StateRow``, which it fills; None
+    states : the same base without the pooling, which fills the states of ``Row`` of token ids; None
         where it does not show the vectors of tokens.
     width : how many numbers a token's vector has; 0 where they are not shown.
     decode : turns token ids of the model into text, special tokens left out unless a second
@@ -229,19 +216,13 @@ class ServedIndex:
         )
 
 
-def serve_embedder(encoder: Embedder | TextEncoder) -> ServedModel:
+def serve_embedder(encoder: LoadedEncoder) -> ServedModel:
     """Return the encoder with what a server has to know about it."""
-    if isinstance(encoder, TextEncoder):
+    if isinstance(encoder, SentenceTransformersEncoder):
         return _serve_texts(encoder)
-    from embedder.pooling import get_pooling  # imports torch
-
     spec = encoder.spec
     tokenizer = TextTokenizer.of_spec(spec, encoder.backbone.tokenizer)
-    template = PromptTemplate.parse(get_pooling(spec.pooling).template)
-    prompts: dict[Role, PromptTemplate] = {
-        "query": PromptTemplate.parse(spec.query_prompt).inside(template),
-        "document": PromptTemplate.parse(spec.document_prompt).inside(template),
-    }
+    prompts: dict[Role, str] = {"query": spec.query_prompt, "document": spec.document_prompt}
 
     # Where the prompt is left out of the pooling, token ids do not say where it ends.
     as_ids = spec.pool_prompt
@@ -251,7 +232,7 @@ def serve_embedder(encoder: Embedder | TextEncoder) -> ServedModel:
         if as_ids:
             return Tokens(rows, truncated)
         counted = zip(texts, rows, strict=True)
-        return Tokens([TextRow(text, role, len(row)) for text, row in counted], truncated)
+        return Tokens([Row((role, text), len(row)) for text, row in counted], truncated)
 
     def show(text: str, role: Role, most: int) -> tuple[list[ShownToken], bool]:
         whole = TextTokenizer.of_spec(spec, encoder.backbone.tokenizer, max_tokens=most)
@@ -260,7 +241,7 @@ def serve_embedder(encoder: Embedder | TextEncoder) -> ServedModel:
 
     model = ServedModel(
         name=encoder.fingerprint.model,
-        encoder=encoder if as_ids else _RowEncoder(encoder),
+        encoder=encoder if as_ids else _of_texts(encoder),
         tokenize=tokenize,
         max_tokens=spec.max_tokens,
         tokenize_left=partial(tokenize, side="left") if as_ids else None,
@@ -282,101 +263,57 @@ def serve_embedder(encoder: Embedder | TextEncoder) -> ServedModel:
         return model
     raw = copy(encoder)  # the same weights
     raw.spec = replace(spec, normalize=False)
-    unnormalized = replace(model, encoder=raw if as_ids else _RowEncoder(raw), normalized=False)
+    unnormalized = replace(model, encoder=raw if as_ids else _of_texts(raw), normalized=False)
     return replace(model, unnormalized=unnormalized)
-
-
-@dataclass(frozen=True)
-class TextRow:
-    """A text on its way through the queue, as long as its tokens."""
-
-    text: str
-    role: Role
-    tokens: int
-
-    def __len__(self) -> int:
-        """Return the number of tokens."""
-        return self.tokens
-
-
-@dataclass(eq=False)
-class StateRow:
-    """A text on its way through the queue, which leaves with the vectors of its tokens.
-
-    Attributes
-    ----------
-    states : float32 (T, W), of the last layer after the final norm; None before.
-    """
-
-    ids: Sequence[int]
-    states: Vectors | None = None
-
-    def __len__(self) -> int:
-        """Return the number of tokens."""
-        return len(self.ids)
-
-
-class _StateEncoder:
-    """Fills rows with the vectors of their tokens; its own vectors, of one number, say nothing."""
-
-    dimension = 1
-
-    def __init__(self, encoder: Embedder) -> None:
-        self._backbone = encoder.backbone
-        self.fingerprint = encoder.fingerprint
-
-    def encode_tokens(self, rows: Sequence[StateRow]) -> Vectors:
-        """Return float32 (N, 1)."""
-        import torch
-
-        with torch.inference_mode():
-            for row in rows:
-                ids = torch.tensor([list(row.ids)], device=self._backbone.device)
-                states = self._backbone.token_states(ids, torch.ones_like(ids))
-                row.states = states[0].float().cpu().numpy()
-        return np.zeros((len(rows), 1), dtype=np.float32)
 
 
 def _serve_states(
     encoder: Embedder, tokenize: Callable[[Sequence[str], Role], Tokens]
 ) -> ServedModel:
+    """Return the base without the pooling; its own vectors, of one number, say nothing."""
+    backbone = encoder.backbone
+
+    def fill(rows: Sequence[Row]) -> Vectors:
+        import torch
+
+        with torch.inference_mode():
+            for row in rows:
+                ids = torch.tensor([list(row.content)], device=backbone.device)
+                states = backbone.token_states(ids, torch.ones_like(ids))
+                row.states = states[0].float().cpu().numpy()
+        return np.zeros((len(rows), 1), dtype=np.float32)
+
     name, most = encoder.fingerprint.model, encoder.spec.max_tokens
-    return ServedModel(name, _StateEncoder(encoder), tokenize, max_tokens=most, normalized=False)
+    reader = RowEncoder(1, encoder.fingerprint, fill)
+    return ServedModel(name, reader, tokenize, max_tokens=most, normalized=False)
 
 
-class _RowEncoder:
-    """An encoder that takes rows of text, those of each role in one call."""
+def _of_texts(encoder: Encoder) -> RowEncoder:
+    """Return an encoder of rows of role and text, those of each role in one call."""
+    encoders = {"query": encoder.encode_queries, "document": encoder.encode_documents}
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self.dimension = encoder.dimension
-        self.fingerprint = encoder.fingerprint
-
-    def encode_tokens(self, rows: Sequence[TextRow]) -> Vectors:
-        """Return float32 (N, D)."""
-        vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
-        encoders = {
-            "query": self._encoder.encode_queries,
-            "document": self._encoder.encode_documents,
-        }
-        for role, encode in encoders.items():
-            places = [place for place, row in enumerate(rows) if row.role == role]
+    def encode(rows: Sequence[Row]) -> Vectors:
+        vectors = np.empty((len(rows), encoder.dimension), dtype=np.float32)
+        for role, encode_role in encoders.items():
+            places = [place for place, row in enumerate(rows) if row.content[0] == role]
             if places:
-                vectors[places] = encode([rows[place].text for place in places])
+                vectors[places] = encode_role([rows[place].content[1] for place in places])
         return vectors
 
+    return RowEncoder(encoder.dimension, encoder.fingerprint, encode)
 
-def _serve_texts(encoder: TextEncoder) -> ServedModel:
+
+def _serve_texts(encoder: SentenceTransformersEncoder) -> ServedModel:
     """Return an encoder that takes text alone, with what a server has to know about it."""
 
     def tokenize(texts: Sequence[str], role: Role) -> Tokens:
         counts, truncated = encoder.count_tokens(texts, role)
-        rows = [TextRow(*row) for row in zip(texts, repeat(role), counts, strict=False)]
-        return Tokens(rows, truncated)
+        counted = zip(texts, counts, strict=True)
+        return Tokens([Row((role, text), count) for text, count in counted], truncated)
 
     return ServedModel(
         name=encoder.fingerprint.model,
-        encoder=_RowEncoder(encoder),
+        encoder=_of_texts(encoder),
         tokenize=tokenize,
         max_tokens=encoder.max_tokens,
         normalized=encoder.normalized,

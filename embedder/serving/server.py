@@ -14,13 +14,14 @@ from typing import Annotated, TypeAlias, TypeVar, cast, get_args
 from fastapi import Depends, Request
 
 from embedder.engine.text import Side
+from embedder.models.sentence_transformers import Reranker
 from embedder.serving.batching import Batcher, EncoderThread, QueueFullError
 from embedder.serving.changing import QueuedEncoder
 from embedder.serving.errors import ApiError, ClientGoneError
 from embedder.serving.metrics import Metrics, log_event
-from embedder.serving.reranking import PairScorer, Ranked, make_pairs, serve_reranker
+from embedder.serving.reranking import Ranked, make_pairs, serve_reranker
 from embedder.serving.running import IndexWatch
-from embedder.serving.served import Edit, Role, ServedIndex, ServedModel, StateRow, Tokens
+from embedder.serving.served import Edit, Role, Row, ServedIndex, ServedModel, Tokens
 from embedder.serving.settings import ServerSettings
 from retrieval.blend import Blend
 from retrieval.errors import (
@@ -97,7 +98,7 @@ class Server:
         version: str = "",
         thread: EncoderThread | None = None,
         join: Join | None = None,
-        reranker: PairScorer | None = None,
+        reranker: Reranker | None = None,
     ) -> None:
         self._join = join
         self.models = _by_name("model", models)
@@ -168,11 +169,7 @@ class Server:
         """The model where a request names none."""
         return next(iter(self.models.values()))
 
-    def find_model(self, name: str | None) -> ServedModel:
-        """Return the model of this name, the default one for None, or raise a 404."""
-        return self.find_model_and_role(name)[0]
-
-    def find_model_and_role(self, name: str | None) -> tuple[ServedModel, Role | None]:
+    def find_model(self, name: str | None) -> tuple[ServedModel, Role | None]:
         """Return what a name of ``model_names`` means, the default for None, or raise a 404.
 
         The role is None where the name says none.
@@ -246,10 +243,7 @@ class Server:
         QueueFullError : too much is waiting.
         ClientGoneError : nobody waits for the answer any more.
         """
-        self.check_texts(texts, param)
-        tokens = await self._tokenize(model, texts, role, side)
-        if not truncate:
-            _check_lengths(tokens, model, param)
+        tokens = await self._tokenize(model, texts, role, side, truncate, param)
         return Embedded(*await self._compute(request, model, tokens), sum(tokens.truncated))
 
     async def embed_tokens(
@@ -269,15 +263,12 @@ class Server:
         if model.states is None:
             message = f"{model.name} does not show the vectors of its tokens."
             raise ApiError(424, message, None, "inputs")
-        self.check_texts(texts, "inputs")
-        tokens = await self._tokenize(model, texts, role, side)
-        if not truncate:
-            _check_lengths(tokens, model, "inputs")
+        tokens = await self._tokenize(model, texts, role, side, truncate, "inputs")
         most = TOKEN_NUMBERS // model.width
         if (count := sum(map(len, tokens.rows))) > most:
             message = f"inputs has {count:,} tokens; expected {most:,} at most. Send fewer texts."
             raise ApiError(413, message, "too_many_tokens", "inputs")
-        rows = [StateRow(ids) for ids in tokens.rows]
+        rows = [Row(ids, len(ids)) for ids in tokens.rows]
         await self._compute(request, model.states, Tokens(rows, tokens.truncated))
         return [row.states for row in rows if row.states is not None]
 
@@ -403,8 +394,7 @@ class Server:
         self.check_texts([query], "query")
         self.check_texts(texts, param)
         pairs = await in_thread(self.tokenizing_thread, lambda: make_pairs(reranker, query, texts))
-        if not truncate:
-            _check_lengths(pairs, served, param)
+        _check_lengths(pairs, served, truncate, param)
         vectors, tokens = await self._compute(request, served, pairs)
         outputs = vectors[:, 0]
         scores = outputs if raw else reranker.activate(outputs)
@@ -425,15 +415,25 @@ class Server:
         return vectors, read
 
     async def _tokenize(
-        self, model: ServedModel, texts: Sequence[str], role: Role, side: Side
+        self,
+        model: ServedModel,
+        texts: Sequence[str],
+        role: Role,
+        side: Side,
+        truncate: bool,
+        param: str,
     ) -> Tokens:
+        self.check_texts(texts, param)
         tokenize = model.tokenize if side == "right" else model.tokenize_left
         if tokenize is None:
             message = f"{model.name} cuts texts at the end (right) alone."
             raise ApiError(400, message, None, "truncation_direction")
         if sum(map(len, texts)) <= _SHORT_CHARACTERS:
-            return tokenize(texts, role)
-        return await in_thread(self.tokenizing_thread, lambda: tokenize(texts, role))
+            tokens = tokenize(texts, role)
+        else:
+            tokens = await in_thread(self.tokenizing_thread, lambda: tokenize(texts, role))
+        _check_lengths(tokens, model, truncate, param)
+        return tokens
 
     def check_count(self, count: int, param: str) -> None:
         """Raise a 400 for more texts than a request may hold."""
@@ -497,9 +497,9 @@ def _describe_failure(error: MillpondError) -> str:
     return "what stores it does not answer, or cannot be read"
 
 
-def _check_lengths(tokens: Tokens, model: ServedModel, param: str) -> None:
+def _check_lengths(tokens: Tokens, model: ServedModel, truncate: bool, param: str) -> None:
     number = next((i for i, is_cut in enumerate(tokens.truncated) if is_cut), None)
-    if number is not None:
+    if number is not None and not truncate:
         raise ApiError(
             413,
             f"{param}: text {number} has more than the {model.max_tokens} tokens that "

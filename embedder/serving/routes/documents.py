@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, Field, StrictStr
 
-from embedder.serving.bodies import JsonRoute
+from embedder.serving.bodies import Body, JsonRoute
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
 from embedder.serving.served import Edit
 from embedder.serving.server import Server, ServerDep, add_facts
@@ -25,10 +25,8 @@ ROUTER = APIRouter(
 )
 
 
-class SentDocument(BaseModel):
+class SentDocument(Body):
     """A document; one with the id of another replaces it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: StrictStr | int
     text: StrictStr
@@ -36,18 +34,14 @@ class SentDocument(BaseModel):
     metadata: dict[str, Any] = Field(default_factory=dict, description="Can be filtered by")
 
 
-class PutRequest(BaseModel):
+class PutRequest(Body):
     """Documents to add, or to put in the place of those with their ids."""
-
-    model_config = ConfigDict(extra="forbid")
 
     documents: Annotated[list[SentDocument], Field(min_length=1)]
 
 
-class DeleteRequest(BaseModel):
+class DeleteRequest(Body):
     """Documents to delete."""
-
-    model_config = ConfigDict(extra="forbid")
 
     ids: Annotated[list[StrictStr], Field(min_length=1)]
     ignore_missing: bool = Field(False, description="Pass over ids that are not there; else 400")

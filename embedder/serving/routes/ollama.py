@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, Field, StrictStr
 from starlette.responses import Response
 
-from embedder.serving.bodies import JsonRoute, write_rows
+from embedder.serving.bodies import Body, JsonRoute, answer_json, write_rows
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
 from embedder.serving.routes.openai import TextList, check_dimension, truncate_vectors
-from embedder.serving.server import ServerDep, in_thread
+from embedder.serving.server import ServerDep
 from retrieval.scores import unit_rows
 
 __all__ = ["ROUTER"]
@@ -24,10 +24,8 @@ _TAG = ":latest"
 """Ollama's clients may add it to a name that has no tag."""
 
 
-class OllamaRequest(BaseModel):
+class OllamaRequest(Body):
     """What to embed, and how."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: str = Field(description="As /api/tags lists it, such as NAME or NAME:query")
     input: StrictStr | TextList
@@ -53,7 +51,7 @@ async def embed(body: OllamaRequest, request: Request, server: ServerDep) -> Res
     started = time.monotonic_ns()
     known = body.model in server.model_names
     name = body.model if known else body.model.removesuffix(_TAG)
-    model, role = server.find_model_and_role(name)
+    model, role = server.find_model(name)
     check_dimension(model, body.dimensions)
     window = (body.options or {}).get("num_ctx")
     if isinstance(window, int) and window < model.max_tokens:
@@ -76,8 +74,7 @@ async def embed(body: OllamaRequest, request: Request, server: ServerDep) -> Res
         "load_duration": 0,
         "prompt_eval_count": found.tokens,
     }
-    answer = await in_thread(server.json_thread, lambda: write_rows(rows, '"embeddings": ', rest))
-    return Response(answer, media_type="application/json")
+    return await answer_json(server, lambda: write_rows(rows, '"embeddings": ', rest))
 
 
 @ROUTER.get("/tags")

@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, Field, StrictInt, StrictStr
 from starlette.responses import Response
 
-from embedder.serving.bodies import JsonRoute, write_rows
+from embedder.serving.bodies import Body, JsonRoute, answer_json, write_rows
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
 from embedder.serving.served import Role, ServedModel
-from embedder.serving.server import Server, ServerDep, in_thread
+from embedder.serving.server import Server, ServerDep
 from retrieval.protocols import Vectors
 from retrieval.scores import unit_rows
 
@@ -26,10 +26,8 @@ TextList = Annotated[list[StrictStr], Field(min_length=1, fail_fast=True)]
 TokenIds = Annotated[list[StrictInt], Field(min_length=1, fail_fast=True)]
 
 
-class EmbeddingRequest(BaseModel):
+class EmbeddingRequest(Body):
     """What to embed, and how."""
-
-    model_config = ConfigDict(extra="forbid")
 
     input: (
         StrictStr
@@ -104,7 +102,7 @@ async def create_embeddings(
     body: EmbeddingRequest, request: Request, server: ServerDep
 ) -> Response:
     """Turn texts into vectors."""
-    model, role = server.find_model_and_role(body.model)
+    model, role = server.find_model(body.model)
     if role is not None and body.input_type not in (role, None):
         message = (
             f"input_type is {body.input_type}, but the model {body.model!r} stands for "
@@ -130,8 +128,7 @@ async def create_embeddings(
         },
     }
     head = '"object": "list", "data": '
-    answer = await in_thread(server.json_thread, lambda: write_rows(rows, head, rest))
-    return Response(answer, media_type="application/json")
+    return await answer_json(server, lambda: write_rows(rows, head, rest))
 
 
 @ROUTER.get("/models")
@@ -210,7 +207,7 @@ def _encode(vector: Vectors, encoding: str) -> list[float] | str:
 
 
 def _card(server: Server, name: str) -> ModelCard:
-    model, role = server.find_model_and_role(name)
+    model, role = server.find_model(name)
     full = model.encoder.dimension
     return ModelCard(
         id=name,

@@ -5,22 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, Field, StrictStr
 
-from embedder.serving.bodies import JsonRoute
+from embedder.serving.bodies import Body, JsonRoute
 from embedder.serving.errors import ERROR_RESPONSES
-from embedder.serving.reranking import Ranked
-from embedder.serving.server import Server, ServerDep
+from embedder.serving.server import ServerDep
 
 __all__ = ["ROUTER"]
 
 ROUTER = APIRouter(tags=["Reranking"], responses=ERROR_RESPONSES, route_class=JsonRoute)
 
 
-class TextDocument(BaseModel):
+class TextDocument(Body):
     """A document as an object."""
-
-    model_config = ConfigDict(extra="forbid")
 
     text: StrictStr
 
@@ -28,10 +25,8 @@ class TextDocument(BaseModel):
 Documents = Annotated[list[StrictStr | TextDocument], Field(min_length=1, fail_fast=True)]
 
 
-class RerankRequest(BaseModel):
+class RerankRequest(Body):
     """A query, and the documents to order."""
-
-    model_config = ConfigDict(extra="forbid")
 
     query: StrictStr
     documents: Documents
@@ -66,10 +61,8 @@ class RerankResponse(BaseModel):
     usage: RerankUsage
 
 
-class TeiRerankRequest(BaseModel):
+class TeiRerankRequest(Body):
     """The same in the format of TEI."""
-
-    model_config = ConfigDict(extra="forbid")
 
     query: StrictStr
     texts: Annotated[list[StrictStr], Field(min_length=1, fail_fast=True)]
@@ -91,9 +84,15 @@ class TeiRank(BaseModel):
 async def rerank(body: RerankRequest, request: Request, server: ServerDep) -> RerankResponse:
     """Order documents by how well they answer a query."""
     texts = [one if isinstance(one, str) else one.text for one in body.documents]
-    found = await _rank(
-        server, request, body.query, texts, body.truncate, "documents", model=body.model
-    )
+    with server.admit():
+        found = await server.rank(
+            request,
+            body.query,
+            texts,
+            model=body.model,
+            truncate=body.truncate,
+            param="documents",
+        )
     results = [
         RankedDocument(
             index=place,
@@ -109,27 +108,11 @@ async def rerank(body: RerankRequest, request: Request, server: ServerDep) -> Re
 @ROUTER.post("/rerank", response_model_exclude_none=True)
 async def rank(body: TeiRerankRequest, request: Request, server: ServerDep) -> list[TeiRank]:
     """Order texts by how well they answer a query."""
-    found = await _rank(
-        server, request, body.query, body.texts, body.truncate, "texts", raw=body.raw_scores
-    )
+    with server.admit():
+        found = await server.rank(
+            request, body.query, body.texts, truncate=body.truncate, raw=body.raw_scores
+        )
     return [
         TeiRank(index=place, score=score, text=body.texts[place] if body.return_text else None)
         for place, score in found.order()
     ]
-
-
-async def _rank(
-    server: Server,
-    request: Request,
-    query: str,
-    texts: list[str],
-    truncate: bool,
-    param: str,
-    *,
-    model: str | None = None,
-    raw: bool = False,
-) -> Ranked:
-    with server.admit():
-        return await server.rank(
-            request, query, texts, model=model, truncate=truncate, param=param, raw=raw
-        )

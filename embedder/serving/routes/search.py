@@ -7,10 +7,10 @@ from typing import Annotated, Any, cast
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, Field, StrictStr
 from starlette.responses import Response
 
-from embedder.serving.bodies import JsonRoute
+from embedder.serving.bodies import Body, JsonRoute, answer_json
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
 from embedder.serving.served import Role, ServedIndex
 from embedder.serving.server import JOINED, IndexQuery, Server, ServerDep, add_facts, in_thread
@@ -35,10 +35,8 @@ Scalar = str | int | float | bool | None
 MetadataValue = Scalar | list[Any]
 
 
-class SearchRequest(BaseModel):
+class SearchRequest(Body):
     """What to look for: a query, a vector, or a query with its vector."""
-
-    model_config = ConfigDict(extra="forbid")
 
     query: StrictStr | None = Field(None, description="A text; or leave it out and send a vector")
     vector: Annotated[list[float], Field(min_length=1, fail_fast=True)] | None = Field(
@@ -148,16 +146,16 @@ async def search(body: SearchRequest, request: Request, server: ServerDep) -> Re
             raise ApiError(400, str(error), "invalid_filter", "filter") from None
     searched = index.name.split(JOINED)
 
-    def write() -> str:
-        return SearchResponse(
+    def write() -> bytes:
+        answer = SearchResponse(
             index=searched[0] if len(searched) == 1 else searched,
             model=index.model.name,
             mode=cast(Mode, blend.mode),
             hits=[_show(hit, searched[0]) for hit in found],
-        ).model_dump_json()
+        )
+        return answer.model_dump_json().encode()  # megabytes of text, perhaps
 
-    content = await in_thread(server.json_thread, write)  # megabytes of text, perhaps
-    return Response(content, media_type="application/json")
+    return await answer_json(server, write)
 
 
 def _show(hit: Hit, index: str) -> SearchHit:

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, Field, StrictStr
 from starlette.responses import Response
 
 from embedder.engine.text import Side
-from embedder.serving.bodies import JsonRoute, write_rows
+from embedder.serving.bodies import Body, JsonRoute, answer_json, write_rows
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
 from embedder.serving.routes.openai import (
     TextList,
@@ -32,10 +32,8 @@ TokenIds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(fail_
 Direction = Literal["right", "Right", "left", "Left"]
 
 
-class _Reading(BaseModel):
+class _Reading(Body):
     """How texts are read."""
-
-    model_config = ConfigDict(extra="forbid")
 
     truncate: bool = Field(default=False, description="Cut over-long texts; else they are 413")
     truncation_direction: Direction = Field(
@@ -70,37 +68,29 @@ class EmbedAllRequest(_Reading):
     inputs: StrictStr | TextList
 
 
-class DecodeRequest(BaseModel):
+class DecodeRequest(Body):
     """Token ids of one text or of several."""
-
-    model_config = ConfigDict(extra="forbid")
 
     ids: TokenIds | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
     skip_special_tokens: bool = Field(True, description="Leave BOS, EOS and the like out")
 
 
-class SimilarityInputs(BaseModel):
+class SimilarityInputs(Body):
     """A text, and those that it is compared with."""
-
-    model_config = ConfigDict(extra="forbid")
 
     source_sentence: StrictStr
     sentences: TextList
 
 
-class SimilarityRequest(BaseModel):
+class SimilarityRequest(Body):
     """What to compare, and how."""
-
-    model_config = ConfigDict(extra="forbid")
 
     inputs: SimilarityInputs
     parameters: _Reading | None = None
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(Body):
     """What to tokenize."""
-
-    model_config = ConfigDict(extra="forbid")
 
     inputs: StrictStr | TextList
     add_special_tokens: bool = Field(True, description="false leaves BOS, EOS and the like out")
@@ -128,8 +118,7 @@ async def embed(body: EmbedRequest, request: Request, server: ServerDep) -> Resp
     vectors = truncate_vectors(model, vectors, body.dimensions)
     if body.normalize and not model.normalized:
         vectors = unit_rows(vectors)
-    answer = await in_thread(server.json_thread, lambda: write_vectors(vectors))
-    return Response(answer, media_type="application/json")
+    return await answer_json(server, lambda: write_vectors(vectors))
 
 
 @ROUTER.post("/embed_all", response_model=list[list[list[float]]])
@@ -141,10 +130,9 @@ async def embed_all(body: EmbedAllRequest, request: Request, server: ServerDep) 
         found = await server.embed_tokens(
             request, model, texts, body.role, truncate=body.truncate, side=body.side
         )
-        answer = await in_thread(
-            server.json_thread, lambda: b"[" + b", ".join(map(write_vectors, found)) + b"]"
+        return await answer_json(
+            server, lambda: b"[" + b", ".join(map(write_vectors, found)) + b"]"
         )
-    return Response(answer, media_type="application/json")
 
 
 @ROUTER.post("/embed_sparse")
@@ -200,14 +188,13 @@ async def tokenize(body: TokenizeRequest, server: ServerDep) -> Response:
         shown = await in_thread(server.tokenizing_thread, lambda: _show_tokens(server, texts, role))
         rows = (
             [
-                Token(id=one.id, text=one.text, special=one.special).model_dump()
+                {**one._asdict(), "start": None, "stop": None}
                 for one in row
                 if body.add_special_tokens or not one.special
             ]
             for row in shown
         )
-        answer = await in_thread(server.json_thread, lambda: write_rows(rows))
-    return Response(answer, media_type="application/json")
+        return await answer_json(server, lambda: write_rows(rows))
 
 
 @ROUTER.get("/info")
