@@ -1,29 +1,59 @@
-"""Embedders that a suspect can change: another pooling, attention or precision of one backbone."""
+"""Loaded models that a suspect can change: another pooling, attention or precision."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from embedder.attention import ATTENTIONS, get_attention
-from embedder.conform.library import LibraryModel
-from embedder.conform.precision import PRECISIONS
 from embedder.conform.recipe import LocalModel, Recipe, build_rows, count_prompt
 from embedder.embedder import Embedder
 from embedder.engine.backbone import Backbone
-from embedder.engine.text import PromptTemplate, TextTokenizer
-from embedder.models.sentence_transformers import SentenceTransformersEncoder
-from embedder.pooling import POOLINGS, get_pooling
+from embedder.engine.run import encode_rows
+from embedder.engine.text import TextTokenizer
+from embedder.models.sentence_transformers.encoder import (
+    POOLING_MODES,
+    SentenceTransformersEncoder,
+)
+from embedder.variants import ATTENTIONS, get_attention
 from retrieval.errors import AttentionProbeError, ModelError, UsageError
 from retrieval.protocols import Encoder, Vectors
 
-__all__ = ["EmbedderModel", "LoadedModel", "take_apart"]
+__all__ = ["EmbedderModel", "LibraryModel", "LoadedModel", "take_apart"]
 
-_TOKEN_POOLINGS = ("mean", "eos", "cls", "max", "weighted_mean")
+_BLOCK = 32
+
+
+def _round_blocks(weights: Tensor, levels: int) -> Tensor:
+    """Return weights rounded in blocks of 32 with one scale each, as GGUF files hold them."""
+    if weights.dim() != 2 or weights.shape[1] % _BLOCK:
+        return weights
+    blocks = weights.reshape(-1, _BLOCK)
+    scale = (blocks.abs().amax(dim=1, keepdim=True) / levels).clamp(min=1e-30)
+    return ((blocks / scale).round() * scale).reshape(weights.shape)
+
+
+def _round_weights(levels: int) -> Callable[[nn.Module], nn.Module]:
+    def change(model: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(_round_blocks(parameter, levels))
+        return model
+
+    return change
+
+
+PRECISIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "float16": lambda model: model.to(torch.float16),
+    "bfloat16": lambda model: model.to(torch.bfloat16),
+    "8-bit weights": _round_weights(127),
+    "4-bit weights": _round_weights(7),
+}
 
 
 class LoadedModel:
@@ -47,6 +77,7 @@ class EmbedderModel(LocalModel):
     """An ``Embedder`` whose parts can be changed; see ``LocalModel``."""
 
     def __init__(self, embedder: Embedder) -> None:
+        self.encoder = embedder
         self._embedder = embedder
         self._backbone = embedder.backbone
         self._changed: dict[str, Embedder] = {}
@@ -54,31 +85,18 @@ class EmbedderModel(LocalModel):
         spec = embedder.spec
         self.name = embedder.name
         self.tokenizer = embedder.backbone.tokenizer
-        self.max_tokens = TextTokenizer.of_spec(spec, self.tokenizer).max_tokens
+        self.max_tokens = spec.max_tokens
         config: Any = embedder.backbone.model.config
         self.most_tokens = int(getattr(config, "max_position_embeddings", 0) or self.max_tokens)
         self.own_pooling = spec.pooling
-        self.poolings = [
-            name for name in _TOKEN_POOLINGS if name in POOLINGS and name != spec.pooling
-        ]
+        self.poolings = [name for name in POOLING_MODES if name != spec.pooling]
         self.attentions = [name for name in ATTENTIONS if name != embedder.backbone.attention.name]
         self.precisions = [] if embedder.is_int8 else list(PRECISIONS)
-        head, ending = self._around(spec.chat_template)
-        template = PromptTemplate.parse(get_pooling(spec.pooling).template)
         prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
-        self.recipes = {
-            side: self._recipe(PromptTemplate.parse(prompt).inside(template), head, ending)
-            for side, prompt in prompts.items()
-        }
+        self.recipes = {side: self._recipe(prompt) for side, prompt in prompts.items()}
         self.chat = None
         if not spec.chat_template and self.tokenizer.chat_template:
             self.chat = self._around_chat()
-
-    def encode(self, texts: Sequence[str], side: str) -> Vectors:
-        """Return float32 (N, D) as the model itself gives them."""
-        if side == "query":
-            return self._embedder.encode_queries(texts)
-        return self._embedder.encode_documents(texts)
 
     def vectors(self, texts: Sequence[str], recipe: Recipe) -> Vectors:
         """Return float32 (N, D) in another way.
@@ -91,20 +109,22 @@ class EmbedderModel(LocalModel):
         embedder = self._change(recipe)
         if recipe.pools_prompt or not recipe.prefix:
             return embedder.encode_tokens(rows)
-        return _pool_after(embedder, rows, count_prompt(self.tokenizer, recipe))
+        embed = partial(embedder.embed, skipped=count_prompt(self.tokenizer, recipe))
+        return encode_rows(embedder, embed, rows, embedder.dimension)
 
-    def _recipe(
-        self, template: PromptTemplate, head: tuple[int, ...], ending: tuple[int, ...]
-    ) -> Recipe:
+    def _recipe(self, prompt: str) -> Recipe:
+        spec = self._embedder.spec
+        around = TextTokenizer.of_spec(spec, self.tokenizer).surround(prompt)
+        head, ending = self._around(spec.chat_template)
         return Recipe(
-            prefix=template.prefix,
-            suffix=template.suffix,
+            prefix=around.prefix,
+            suffix=around.suffix,
             head=head,
             ending=ending,
             max_tokens=self.max_tokens,
-            lowercase=self._embedder.spec.lowercase,
-            prompt_specials=self._embedder.spec.prompt_specials,
-            pools_prompt=self._embedder.spec.pool_prompt,
+            lowercase=spec.lowercase,
+            prompt_specials=spec.prompt_specials,
+            pools_prompt=spec.pool_prompt,
         )
 
     def _around(self, chat_template: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -175,16 +195,91 @@ class EmbedderModel(LocalModel):
             raise ModelError(f"{self.name} has no {attention} attention: {error}") from error
 
 
-@torch.inference_mode()
-def _pool_after(embedder: Embedder, rows: Sequence[Sequence[int]], skipped: int) -> Vectors:
-    """Return float32 (N, D) of rows whose first tokens the pooling leaves out."""
-    found = []
-    for row in rows:
-        ids = torch.tensor([row], device=embedder.device)
-        states = embedder.backbone.read(ids, torch.ones_like(ids), embedder.layers_read)
-        found.append(embedder.pool(states, torch.ones_like(ids, dtype=torch.bool), skipped))
-    vectors: Vectors = torch.cat(found).float().cpu().numpy()
-    return vectors
+class LibraryModel(LocalModel):
+    """A SentenceTransformer of a Transformer and a Pooling, with whatever follows them."""
+
+    def __init__(self, encoder: SentenceTransformersEncoder) -> None:
+        self.encoder = encoder
+        self._model: Any = encoder.model
+        self._copy: tuple[str, Any] | None = None
+        self._pooling = self._model[1]
+        config = self._model[0].auto_model.config
+        self.name = encoder.name
+        self.tokenizer = self._model.tokenizer
+        positions = int(getattr(config, "max_position_embeddings", 0) or encoder.max_tokens)
+        if config.model_type in ("roberta", "xlm-roberta", "mpnet", "camembert"):
+            positions -= 2  # they count from the padding's id + 1
+        self.max_tokens = min(encoder.max_tokens, positions)
+        self.most_tokens = max(positions, self.max_tokens)
+        names = {mode: name for name, mode in POOLING_MODES.items()}
+        self.own_pooling = names.get(self._pooling.pooling_mode, str(self._pooling.pooling_mode))
+        self.poolings = [name for name in POOLING_MODES if name != self.own_pooling]
+        self.attentions = ()
+        self.precisions = list(PRECISIONS)
+        self.chat = None
+        head, ending = self._around()
+        self.recipes = {
+            side: Recipe(
+                prefix=encoder.prompt(side),
+                head=head,
+                ending=ending,
+                max_tokens=self.max_tokens,
+                lowercase=bool(getattr(self._model[0], "do_lower_case", False)),
+                reads_specials=True,
+                pools_prompt=self._pooling.include_prompt,
+            )
+            for side in ("query", "document")
+        }
+
+    @staticmethod
+    def fits(encoder: SentenceTransformersEncoder) -> bool:
+        """Return whether the model begins as expected: a Transformer of texts, then a Pooling."""
+        parts: list[Any] = list(encoder.model)
+        names = [type(part).__name__ for part in parts[:2]]
+        fast = hasattr(encoder.tokenizer, "backend_tokenizer")
+        return names == ["Transformer", "Pooling"] and fast
+
+    @torch.inference_mode()
+    def vectors(self, texts: Sequence[str], recipe: Recipe) -> Vectors:
+        """Return float32 (N, D) in another way."""
+        model = self._change(recipe.precision)
+        pooling = self._pooling
+        if recipe.pooling != "own" or recipe.pools_prompt != pooling.include_prompt:
+            mode = POOLING_MODES.get(recipe.pooling, pooling.pooling_mode)
+            pooling = type(pooling)(
+                pooling.embedding_dimension, mode, include_prompt=recipe.pools_prompt
+            )
+        prompt = count_prompt(self.tokenizer, recipe) if recipe.prefix else 0
+        found = []
+        for row in build_rows(self.tokenizer, texts, recipe):
+            ids = torch.tensor([row], device=self._model.device)
+            features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            if prompt and not recipe.pools_prompt:
+                features["prompt_length"] = torch.tensor([prompt], device=ids.device)
+            for part in (model[0], pooling, *list(model)[2:]):
+                features = part(features)
+            found.append(features["sentence_embedding"])
+        vectors: Vectors = torch.cat(found).float().cpu().numpy()
+        return vectors
+
+    def _change(self, precision: str) -> Any:
+        if precision == "own":
+            return self._model
+        if self._copy is None or self._copy[0] != precision:
+            self._copy = None  # no two copies of the weights at a time
+            changed = copy.deepcopy(self._model)
+            PRECISIONS[precision](changed[0])
+            self._copy = precision, changed
+        return self._copy[1]
+
+    def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the token ids that the tokenizer puts before and after a text."""
+        row = list(self.tokenizer("a")["input_ids"])
+        plain = build_rows(self.tokenizer, ["a"], Recipe())[0]
+        for start in range(len(row) - len(plain) + 1):
+            if row[start : start + len(plain)] == plain:
+                return tuple(row[:start]), tuple(row[start + len(plain) :])
+        raise ModelError(f"{self.name}: its tokenizer does not keep a text apart.")
 
 
 def take_apart(encoder: Encoder) -> LocalModel:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from embedder.engine.text import special_tokens
-from retrieval.protocols import Vectors
+from retrieval.protocols import Encoder, Vectors
 
 __all__ = ["LocalModel", "Recipe", "build_rows", "count_prompt"]
 
@@ -57,6 +57,8 @@ class LocalModel(Protocol):
     """A loaded model that can be used in other ways than its own."""
 
     name: str
+    encoder: Encoder
+    """The model itself."""
     tokenizer: Any
     """A fast transformers tokenizer."""
     max_tokens: int
@@ -78,6 +80,8 @@ class LocalModel(Protocol):
 
     def encode(self, texts: Sequence[str], side: str) -> Vectors:
         """Return float32 (N, D) as the model itself gives them."""
+        encoder = self.encoder
+        return (encoder.encode_queries if side == "query" else encoder.encode_documents)(texts)
 
     def vectors(self, texts: Sequence[str], recipe: Recipe) -> Vectors:
         """Return float32 (N, D) in another way; neither cut to a dimension nor scaled."""

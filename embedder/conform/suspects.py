@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -144,60 +145,51 @@ def _try(
         return None
 
 
+def _suspect(recipe: Recipe, group: str, there: str, here: str, **changes: Any) -> Suspect:
+    return Suspect(group, there, here, replace(recipe, **changes))
+
+
 def _list_suspects(local: LocalModel, recipe: Recipe, side: str) -> Iterator[Suspect]:
-    yield from _poolings(local, recipe)
+    own = POOLING_WORDS.get(local.own_pooling, local.own_pooling)
+    for name in local.poolings:
+        words = POOLING_WORDS.get(name, name)
+        yield _suspect(recipe, "pooling", f"a vector is {words}", f"it is {own}", pooling=name)
     yield from _endings(local, recipe)
     yield from _heads(local, recipe)
     yield from _prompts(local, recipe, side)
     yield from list_text_suspects(recipe)
     if local.chat is not None and recipe.head + recipe.ending != sum(local.chat, ()):
         head, ending = local.chat
+        words = "the chat template is applied"
         for tail in {ending: None, ending + recipe.ending: None}:
-            changed = replace(recipe, head=head, ending=tail)
-            yield Suspect("tokens around", "the chat template is applied", "it is not", changed)
+            yield _suspect(recipe, "tokens around", words, "it is not", head=head, ending=tail)
     for name in local.attentions:
         if recipe.attention == "own":
-            changed = replace(recipe, attention=name)
-            yield Suspect("attention", f"attention is {name}", "it is not", changed)
-
-
-def _poolings(local: LocalModel, recipe: Recipe) -> Iterator[Suspect]:
-    own = POOLING_WORDS.get(local.own_pooling, local.own_pooling)
-    for name in local.poolings:
-        words = POOLING_WORDS.get(name, name)
-        changed = replace(recipe, pooling=name)
-        yield Suspect("pooling", f"a vector is {words}", f"it is {own}", changed)
+            words = f"attention is {name}"
+            yield _suspect(recipe, "attention", words, "it is not", attention=name)
 
 
 def _endings(local: LocalModel, recipe: Recipe) -> Iterator[Suspect]:
     spell, own = _speller(local), recipe.ending
     here = f"{spell(own)} does" if own else "no token does"
-    if own:
-        words = "no token ends a text"
-        yield Suspect("tokens around", words, here, replace(recipe, ending=()))
-        changed = replace(recipe, ending=own + own[-1:])
-        yield Suspect("tokens around", f"{spell(own + own[-1:])} ends a text", here, changed)
-    for token in _special_ids(local):
-        if own != (token,):
-            changed = replace(recipe, ending=(token,))
-            words = f"{spell((token,))} ends a text"
-            yield Suspect("tokens around", words, here, changed)
+    endings: list[tuple[int, ...]] = [(), own + own[-1:]] if own else []
+    for ending in [*endings, *((token,) for token in _special_ids(local) if own != (token,))]:
+        words = f"{spell(ending)} ends a text" if ending else "no token ends a text"
+        yield _suspect(recipe, "tokens around", words, here, ending=ending)
 
 
 def _heads(local: LocalModel, recipe: Recipe) -> Iterator[Suspect]:
     spell, own = _speller(local), recipe.head
     here = f"{spell(own)} does" if own else "no token does"
     if own:
-        words = "no token begins a text"
-        yield Suspect("first token", words, here, replace(recipe, head=()))
+        yield _suspect(recipe, "first token", "no token begins a text", here, head=())
         words = f"{spell(own[:1] + own)} begins a text"
-        yield Suspect("first token", words, here, replace(recipe, head=own[:1] + own))
+        yield _suspect(recipe, "first token", words, here, head=own[:1] + own)
     for name in ("bos_token_id", "cls_token_id"):
         token = getattr(local.tokenizer, name, None)
         if token is not None and own[:1] != (token,):
-            changed = replace(recipe, head=(int(token), *own))
             words = f"{spell((int(token),))} begins a text"
-            yield Suspect("first token", words, here, changed)
+            yield _suspect(recipe, "first token", words, here, head=(int(token), *own))
 
 
 def _prompts(local: LocalModel, recipe: Recipe, side: str) -> Iterator[Suspect]:
@@ -206,43 +198,41 @@ def _prompts(local: LocalModel, recipe: Recipe, side: str) -> Iterator[Suspect]:
     other = local.recipes[other_side]
     here = f"the {side} prompt is {_show(own)}" if _show(own) else f"a {side} has no prompt"
     if _show(own):
-        changed = replace(recipe, prefix="", suffix="")
-        yield Suspect("prompt", "no prompt goes before a text", here, changed)
-        changed = replace(
-            recipe, prefix=own.prefix + recipe.prefix, suffix=recipe.suffix + own.suffix
-        )
-        yield Suspect("prompt", "the prompt is there twice", here, changed)
+        words = "no prompt goes before a text"
+        yield _suspect(recipe, "prompt", words, here, prefix="", suffix="")
+        prefix, suffix = own.prefix + recipe.prefix, recipe.suffix + own.suffix
+        words = "the prompt is there twice"
+        yield _suspect(recipe, "prompt", words, here, prefix=prefix, suffix=suffix)
     if recipe.prefix:
         whole, part = "the prompt is pooled too", "the prompt is left out of the pooling"
         there, ours = (part, whole) if recipe.pools_prompt else (whole, part)
-        changed = replace(recipe, pools_prompt=not recipe.pools_prompt)
-        yield Suspect("pooled prompt", there, ours, changed)
+        pools = not recipe.pools_prompt
+        yield _suspect(recipe, "pooled prompt", there, ours, pools_prompt=pools)
     if (other.prefix, other.suffix) != (own.prefix, own.suffix) and _show(other):
-        changed = replace(recipe, prefix=other.prefix, suffix=other.suffix)
         words = f"the {other_side} prompt {_show(other)} is used"
-        yield Suspect("prompt", words, here, changed)
+        yield _suspect(recipe, "prompt", words, here, prefix=other.prefix, suffix=other.suffix)
 
 
 def list_text_suspects(recipe: Recipe) -> Iterator[Suspect]:
     """Yield what can be done to the characters of a text."""
     if not recipe.lowercase:
-        changed = replace(recipe, lowercase=True)
-        yield Suspect("case", "texts are put in lower case", "they are not", changed)
+        words = "texts are put in lower case"
+        yield _suspect(recipe, "case", words, "they are not", lowercase=True)
     else:
-        changed = replace(recipe, lowercase=False)
-        yield Suspect("case", "texts keep their case", "they are put in lower case", changed)
+        here = "they are put in lower case"
+        yield _suspect(recipe, "case", "texts keep their case", here, lowercase=False)
     if not recipe.reads_specials:
         words = "a text that spells a special token is read as that token"
-        yield Suspect("specials", words, "it stays text", replace(recipe, reads_specials=True))
+        yield _suspect(recipe, "specials", words, "it stays text", reads_specials=True)
     else:
-        words = "a text that spells a special token stays text"
-        changed = replace(recipe, reads_specials=False, prompt_specials=True)
-        yield Suspect("specials", words, "it is read as that token", changed)
+        words, here = "a text that spells a special token stays text", "it is read as that token"
+        changes = {"reads_specials": False, "prompt_specials": True}
+        yield _suspect(recipe, "specials", words, here, **changes)
     if recipe.spaces == "kept":
         words = "blanks and newlines are taken off both ends of a text"
-        yield Suspect("spaces", words, "they stay", replace(recipe, spaces="stripped"))
+        yield _suspect(recipe, "spaces", words, "they stay", spaces="stripped")
         words = "newlines are replaced by blanks"
-        yield Suspect("spaces", words, "they stay", replace(recipe, spaces="newlines"))
+        yield _suspect(recipe, "spaces", words, "they stay", spaces="newlines")
 
 
 def _show(recipe: Recipe) -> str:

@@ -13,8 +13,7 @@ from benchmarks.lab.layouts.decoders import LAYOUTS, write_layout
 from embedder import Embedder
 from embedder.conform.endpoint import open_endpoint
 from embedder.conform.examine import conform
-from embedder.conform.library import LibraryModel
-from embedder.conform.local import EmbedderModel, LoadedModel, take_apart
+from embedder.conform.local import EmbedderModel, LibraryModel, LoadedModel, take_apart
 from embedder.loading import load_encoder
 from retrieval.errors import UsageError
 from tests.embedder.conform.conftest import unit
