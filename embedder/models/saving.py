@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +22,7 @@ from torch import Tensor
 from embedder.embedder import Embedder
 from embedder.engine.backbone import Backbone
 from embedder.environment import quiet_transformers
-from embedder.models.bases import BASES
-from embedder.models.cache import file_sha256, weights_sha256
+from embedder.models.bases import BASES, file_sha256, weights_sha256
 from embedder.models.card import write_card
 from embedder.models.lora import adapter_config, adapter_tensors, has_adapter
 from embedder.models.manifest import (
@@ -46,6 +45,7 @@ __all__ = [
     "WeightsDtype",
     "check_new_folder",
     "check_weights_dtype",
+    "move_in",
     "new_folder",
     "save_model",
     "storage_errors",
@@ -253,6 +253,20 @@ def new_folder(folder: Path) -> Iterator[Path]:
             sync_path(folder.parent)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def move_in(staged: Path, folder: Path, keep: Sequence[str] = ()) -> None:
+    """Move the files of a saved model into a folder in place of what it holds.
+
+    The manifest comes last: without it the folder is no model yet. Files named in ``keep`` stay
+    where the folder has them.
+    """
+    for entry in sorted(staged.iterdir(), key=lambda entry: entry.name == MANIFEST_NAME):
+        target = folder / entry.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        if entry.name not in keep or not target.exists():
+            entry.replace(target)
 
 
 @contextmanager

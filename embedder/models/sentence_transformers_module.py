@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,8 +21,8 @@ from torch import Tensor
 from embedder.embedder import Embedder
 from embedder.engine.batches import pad_batch
 from embedder.engine.text import check_texts
-from embedder.models.manifest import MANIFEST_NAME, Manifest, read_manifest
-from embedder.models.saving import save_model, storage_errors
+from embedder.models.manifest import Manifest, read_manifest
+from embedder.models.saving import move_in, save_model, storage_errors
 from retrieval.errors import MissingDependencyError, UsageError
 
 __all__ = ["MillpondModule", "load_sentence_transformer"]
@@ -123,13 +122,7 @@ class MillpondModule(_modules.InputModule):  # type: ignore[misc]
                 save_model(embedder, staged, record=self.manifest.record, base=self.manifest.base)
             finally:
                 embedder.spec = before
-            # The manifest comes last: without it the folder is no model yet.
-            for entry in sorted(staged.iterdir(), key=lambda entry: entry.name == MANIFEST_NAME):
-                target = folder / entry.name
-                if target.is_dir():
-                    shutil.rmtree(target)
-                if entry.name != _CONFIG or not target.exists():
-                    entry.replace(target)
+            move_in(staged, folder, keep=[_CONFIG])
 
     @classmethod
     def load(

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrieval import lazy_names
 
 if TYPE_CHECKING:
     from embedder.training.config import TrainConfig, load_config
     from embedder.training.data import TrainingData, check_data
-    from embedder.training.example import example_config
     from embedder.training.log import StepReport
     from embedder.training.trainer import train
 
@@ -25,22 +26,19 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "StepReport": "embedder.training.log",
-    "TrainConfig": "embedder.training.config",
-    "TrainingData": "embedder.training.data",
-    "check_data": "embedder.training.data",
-    "example_config": "embedder.training.example",
-    "load_config": "embedder.training.config",
-    "train": "embedder.training.trainer",
-}
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "StepReport": "embedder.training.log",
+        "TrainConfig": "embedder.training.config",
+        "TrainingData": "embedder.training.data",
+        "check_data": "embedder.training.data",
+        "load_config": "embedder.training.config",
+        "train": "embedder.training.trainer",
+    },
+)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'embedder.training' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+def example_config() -> str:
+    """Return a commented TOML config that runs."""
+    return Path(__file__).with_name("example.toml").read_text(encoding="utf-8")

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from embedder.embedder import Embedder
-from embedder.engine.batches import mixed_batches, pad_batch
+from embedder.engine.batches import PaddedBatch, mixed_batches
 from embedder.engine.packing import PackedBatch
-from embedder.engine.text import PromptTemplate, TextTokenizer
-from embedder.pooling import get_pooling
+from embedder.engine.text import TextTokenizer
 from embedder.training.config import DataSource
 from embedder.training.data import Pair, TrainingData
 from embedder.training.processes import Processes
@@ -31,11 +30,10 @@ __all__ = [
     "SourceTokenizer",
     "StepPairs",
     "draw_pairs",
-    "embed_chunk",
 ]
 
-Chunk = tuple[Tensor, Tensor] | PackedBatch
-"""Texts of one forward pass: padded ids and mask, both (n, T) int64, or packed without padding."""
+Chunk = PackedBatch | PaddedBatch
+"""Texts of one forward pass."""
 
 
 @dataclass(frozen=True)
@@ -223,14 +221,6 @@ def draw_pairs(
     return StepPairs(tuple(source for source, _ in places), tuple(pairs))
 
 
-def embed_chunk(embedder: Embedder, chunk: Chunk) -> Tensor:
-    """Return the vectors of one forward pass, (n, D) float32, with gradients where they are on."""
-    if isinstance(chunk, PackedBatch):
-        return embedder.forward_packed(chunk)
-    rows: Tensor = embedder(*chunk)
-    return rows
-
-
 class SourceTokenizer:
     """Tokenises queries and documents of each source with its prompts and limits.
 
@@ -241,35 +231,33 @@ class SourceTokenizer:
 
     def __init__(self, embedder: Embedder, sources: Sequence[DataSource]) -> None:
         spec = embedder.spec
-        template = PromptTemplate.parse(get_pooling(spec.pooling).template)
 
-        def build(prompt: str, max_tokens: int | None) -> tuple[TextTokenizer, PromptTemplate]:
+        def build(
+            own: str | None, default: str, max_tokens: int | None
+        ) -> tuple[TextTokenizer, str]:
             tokenizer = TextTokenizer.of_spec(
                 spec, embedder.backbone.tokenizer, max_tokens=max_tokens
             )
-            frame = PromptTemplate.parse(prompt).inside(template)
-            tokenizer(["a"], frame)
-            return tokenizer, frame
+            prompt = default if own is None else own
+            tokenizer(["a"], prompt)
+            return tokenizer, prompt
 
         self._embedder = embedder
         self._queries = [
-            build(_either(s.query_prompt, spec.query_prompt), s.max_query_tokens) for s in sources
+            build(s.query_prompt, spec.query_prompt, s.max_query_tokens) for s in sources
         ]
         self._documents = [
-            build(_either(s.document_prompt, spec.document_prompt), s.max_document_tokens)
-            for s in sources
+            build(s.document_prompt, spec.document_prompt, s.max_document_tokens) for s in sources
         ]
 
     def local_batch(self, step: StepPairs, processes: Processes, forward_tokens: int) -> LocalBatch:
         """Return the part of a step that this process embeds."""
-        share = len(step.pairs) // processes.count
-        rows = self._tokenize(
-            step.texts(range(processes.rank * share, (processes.rank + 1) * share))
-        )
+        own = processes.parts(len(step.pairs))[processes.rank]
+        rows = self._tokenize(step.texts(own))
         chunks, placed = self._chunks(rows, processes.device, forward_tokens)
         order = torch.empty(len(rows), dtype=torch.int64)
         order[torch.tensor(placed)] = torch.arange(len(rows))
-        return LocalBatch(chunks, order.to(processes.device), share, sum(map(len, rows)))
+        return LocalBatch(chunks, order.to(processes.device), len(own), sum(map(len, rows)))
 
     def _chunks(
         self, rows: list[list[int]], device: torch.device, forward_tokens: int
@@ -281,11 +269,11 @@ class SourceTokenizer:
         lengths = [len(row) for row in rows]
         for packs, members in mixed_batches(lengths, embedder.longest_packed, forward_tokens):
             texts = [rows[index] for index in members]
-            if packs:
-                chunks.append(PackedBatch.of(texts, device))
-            else:
-                ids, mask = pad_batch(texts, embedder.pad_id)
-                chunks.append((ids.to(device), mask.to(device)))
+            chunks.append(
+                PackedBatch.of(texts, device)
+                if packs
+                else PaddedBatch.of(texts, device, embedder.pad_id)
+            )
             placed += members
         return chunks, placed
 
@@ -300,12 +288,8 @@ class SourceTokenizer:
             groups.setdefault((is_query, source), []).append(index)
         rows: list[list[int]] = [[] for _ in texts]
         for (is_query, source), members in groups.items():
-            tokenizer, frame = (self._queries if is_query else self._documents)[source]
-            found = tokenizer([texts[index][2] for index in members], frame)
+            tokenizer, prompt = (self._queries if is_query else self._documents)[source]
+            found = tokenizer([texts[index][2] for index in members], prompt)
             for index, row in zip(members, found, strict=True):
                 rows[index] = row
         return rows
-
-
-def _either(own: str | None, default: str) -> str:
-    return default if own is None else own

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from embedder.models.lora import copy_tensors
+from embedder.models.names import MANIFEST_NAME
+from embedder.models.saving import move_in
 from embedder.training.config import TrainConfig
 from retrieval.disk import replace_file, sync_path, write_synced
 from retrieval.errors import ModelError, StorageError, UsageError
@@ -26,14 +28,12 @@ __all__ = [
     "load_weights",
     "prune_checkpoints",
     "read_checkpoint",
-    "restore_schedule",
     "trained_weights",
     "write_checkpoint",
     "RunFolder",
 ]
 
 FORMAT = 1
-_LARGEST = 2**53
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,6 @@ class RunState:
     step : how many steps are done.
     seconds : spent training so far.
     base : identity of the base's weights.
-    schedule : the learning-rate schedule's own state.
     best_step, best_score : where the best metric was highest so far.
     scores : the last ones on held-out data.
     threads : torch's threads on the CPU; with another number, sums differ in the last digits.
@@ -54,12 +53,13 @@ class RunState:
     step: int
     seconds: float
     base: str
-    schedule: Mapping[str, Any]
     best_step: int | None = None
     best_score: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     threads: int = field(default_factory=torch.get_num_threads)
     format: int = FORMAT
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    """Of checkpoints made before the step alone decided the learning rate; not read."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -137,46 +137,6 @@ def read_checkpoint(
     return state, weights
 
 
-def restore_schedule(
-    schedule: torch.optim.lr_scheduler.LRScheduler, state: RunState, path: Path
-) -> None:
-    """Put the state of a checkpoint into a schedule.
-
-    Raises
-    ------
-    ModelError : it is the state of another schedule, or damaged.
-    """
-    if not _alike(schedule.state_dict(), state.schedule):
-        raise ModelError(
-            f"{path}: the checkpoint's schedule is damaged, or of another version of torch. Delete "
-            f"this folder to go on from the one before it, or start anew in another folder."
-        )
-    schedule.load_state_dict(dict(state.schedule))
-
-
-def _alike(now: Any, stored: Any) -> bool:
-    """Whether two JSON values have the same keys, lengths and types, whatever their numbers."""
-    if isinstance(now, dict):
-        return (
-            isinstance(stored, Mapping)
-            and now.keys() == stored.keys()
-            and all(_alike(value, stored[name]) for name, value in now.items())
-        )
-    if isinstance(now, list | tuple):
-        return (
-            isinstance(stored, list | tuple)
-            and len(now) == len(stored)
-            and all(map(_alike, now, stored))
-        )
-    if isinstance(now, bool) or now is None:
-        return type(stored) is type(now)
-    if isinstance(now, int | float):
-        kinds = int if isinstance(now, int) else int | float
-        usable = isinstance(stored, kinds) and not isinstance(stored, bool)
-        return usable and abs(stored) < _LARGEST
-    return isinstance(stored, type(now))
-
-
 def trained_weights(module: nn.Module) -> dict[str, Tensor]:
     """Return every trained tensor by name, on the CPU."""
     return {
@@ -218,7 +178,6 @@ def _restore_moments(optimiser: torch.optim.Optimizer, moments: Mapping[str, Ten
 
 _MAY_CHANGE = ("checkpoint.", "log_every_steps", "evaluate.every_steps")
 """Keys that cannot change the weights."""
-_MODEL_FILE = "millpond.json"
 
 
 @dataclass(frozen=True)
@@ -260,7 +219,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether training has finished and the model is here."""
-        return (self.path / _MODEL_FILE).is_file() and not self.checkpoints.is_dir()
+        return (self.path / MANIFEST_NAME).is_file() and not self.checkpoints.is_dir()
 
     def check_free(self, resume: bool) -> None:
         """Refuse a path that is taken by something that this run may not touch.
@@ -347,13 +306,8 @@ class RunFolder:
         ------
         StorageError : the folder cannot be written; the checkpoints are still there.
         """
-        entries = sorted(self._stage.iterdir(), key=lambda entry: entry.name == _MODEL_FILE)
         try:
-            for entry in entries:
-                target = self.path / entry.name
-                if target.is_dir():
-                    shutil.rmtree(target)
-                entry.replace(target)
+            move_in(self._stage, self.path)
             self._stage.rmdir()
             shutil.rmtree(self.checkpoints)
         except OSError as error:

@@ -127,30 +127,17 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
-    """Which of the backbone's weights are trained; a pooling's weights always are.
+class AdapterConfig(LoraOptions):
+    """Which of the backbone's weights are trained, a pooling's always are; and how LoRA is.
 
     Attributes
     ----------
     kind : "lora" for low-rank updates, "full" for every weight, "none" for the pooling alone.
-    rank, alpha, dropout, targets : of LoRA; the paper's by default.
     start : the trained model whose weights training starts from: a built-in one or a folder.
     """
 
     kind: Literal["lora", "full", "none"] = "lora"
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.1
-    targets: str | tuple[str, ...] = "all-linear"
     start: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what LoRA cannot be."""
-        self.lora_options()
-
-    def lora_options(self) -> LoraOptions:
-        """Return the options of the adapter."""
-        return LoraOptions(self.rank, self.alpha, self.dropout, self.targets)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,10 +129,12 @@ class BatchLoss:
     ) -> None:
         self._order = local.order
         self._options = options
-        self._share = share = len(step.pairs) // processes.count
+        self._share = len(step.pairs) // processes.count
         self._processes = processes
-        parts = [step.pairs[r * share : (r + 1) * share] for r in range(processes.count)]
-        self._negatives = [sum(len(pair.negatives) for pair in part) for part in parts]
+        self._negatives = [
+            sum(len(step.pairs[place].negatives) for place in part)
+            for part in processes.parts(len(step.pairs))
+        ]
         self._masked: Tensor | None = None
         if options.mask_duplicates:
             self._masked = known_matches(

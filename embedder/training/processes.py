@@ -47,6 +47,11 @@ class Processes:
         """Whether this process is the one that writes and reports."""
         return self.rank == 0
 
+    def parts(self, pairs: int) -> list[range]:
+        """Return which of a step's pairs each process has."""
+        share = pairs // self.count
+        return [range(rank * share, (rank + 1) * share) for rank in range(self.count)]
+
     def wait(self) -> None:
         """Block until every process has come here."""
         if self.count > 1:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,31 +36,30 @@ from embedder.models.manifest import (
     read_tensors,
 )
 from embedder.models.names import builtin_folder
-from embedder.pooling.head import Headed
+from embedder.pooling.registry import Headed
 from embedder.training.config import OptimiserConfig, TrainConfig
 from embedder.training.distillation.projection import PROJECTION
 from embedder.training.processes import Processes
 from embedder.variants import VariantSpec
 from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Notify
-from retrieval.typed import load_json
+from retrieval.typed import find_differences, load_json, plain_data
 
 __all__ = [
     "build_model",
     "build_optimiser",
-    "build_schedule",
     "check_start",
     "describe_start",
     "graph_bytes",
     "library_versions",
     "memory_warning",
+    "rate_factor",
     "saved_scaling",
     "trained_parameters",
     "unwrap_model",
 ]
 
-_SAME = ("base", "pooling", "attention", "base_layers", "pooling_options")
-"""What decides which weights there are; prompts and lengths may change."""
+_SAME = ("base", "pooling", "attention", "base_layers")
 
 
 def load_start(embedder: Embedder, model: str, notify: Notify) -> None:
@@ -119,7 +118,8 @@ def _check_same(embedder: Embedder, manifest: Manifest, model: str) -> None:
         else:
             held = "no LoRA weights."
         raise UsageError(f"adapter.start is {model!r}, which holds {held}")
-    differing = _differences(manifest.spec, embedder.spec)
+    pairs = find_differences(_deciding(manifest.spec), _deciding(embedder.spec))
+    differing = [f"{name} is {theirs!r} there and {ours!r} here" for name, theirs, ours in pairs]
     if differing:
         raise UsageError(
             f"adapter.start is {model!r}, a model of another variant: {'; '.join(differing)}. "
@@ -132,16 +132,11 @@ def _check_same(embedder: Embedder, manifest: Manifest, model: str) -> None:
         )
 
 
-def _differences(theirs: VariantSpec, ours: VariantSpec) -> list[str]:
-    """Return one clause per field in which the two differ."""
-    pairs = [(name, getattr(theirs, name), getattr(ours, name)) for name in _SAME]
-    found = []
-    for name, old, new in pairs:
-        if name == "pooling_options":
-            old, new = (dict(asdict(old), seed=0, init=""), dict(asdict(new), seed=0, init=""))
-        if old != new:
-            found.append(f"{name} is {old!r} there and {new!r} here")
-    return found
+def _deciding(spec: VariantSpec) -> dict[str, Any]:
+    """Return what decides which weights there are; prompts and lengths may change."""
+    options = plain_data(spec.pooling_options)
+    del options["seed"], options["init"]
+    return {**{name: getattr(spec, name) for name in _SAME}, "pooling_options": options}
 
 
 def saved_scaling(folder: Path) -> tuple[int, int]:
@@ -200,7 +195,7 @@ def build_model(
     backbone: Any = embedder.backbone
     backbone.requires_grad_(config.adapter.kind == "full")
     if config.adapter.kind == "lora":
-        add_adapter(embedder.backbone, config.adapter.lora_options(), seed=config.seed)
+        add_adapter(embedder.backbone, config.adapter, seed=config.seed)
     embedder.pooling.requires_grad_(True)
     if config.adapter.start is not None:
         load_start(embedder, config.adapter.start, notify)
@@ -268,20 +263,14 @@ def build_optimiser(embedder: Embedder, config: OptimiserConfig) -> torch.optim.
     )
 
 
-def build_schedule(
-    optimiser: torch.optim.Optimizer, config: OptimiserConfig, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """Return the learning-rate schedule over ``steps``."""
-    from transformers import get_scheduler
-
-    name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
-    schedule: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
-        name,
-        optimiser,
-        num_warmup_steps=round(config.warmup_ratio * steps),
-        num_training_steps=steps,
-    )
-    return schedule
+def rate_factor(config: OptimiserConfig, step: int, steps: int) -> float:
+    """Return the share of the learning rate, 0 to 1, that a step of a run has, counted from 0."""
+    warmup = round(config.warmup_ratio * steps)
+    if step < warmup:
+        return step / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    shapes = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    return shapes[config.schedule]
 
 
 _SAMPLED_STEPS = 32

@@ -18,7 +18,6 @@ from embedder.training.batch import (
     SourceTokenizer,
     StepPairs,
     draw_pairs,
-    embed_chunk,
 )
 from embedder.training.checkpoint import (
     RunFolder,
@@ -28,14 +27,13 @@ from embedder.training.checkpoint import (
     load_weights,
     prune_checkpoints,
     read_checkpoint,
-    restore_schedule,
     trained_weights,
     write_checkpoint,
 )
 from embedder.training.config import TrainConfig
 from embedder.training.data import TrainingData, check_data
 from embedder.training.distillation.checks import check_lessons
-from embedder.training.distillation.kept import with_projection
+from embedder.training.distillation.projection import with_projection
 from embedder.training.distillation.run import Distillation, StepLoss
 from embedder.training.distillation.teachers import Teacher, load_teacher
 from embedder.training.evaluate import DevSets
@@ -51,11 +49,11 @@ from embedder.training.processes import (
 from embedder.training.setup import (
     build_model,
     build_optimiser,
-    build_schedule,
     check_start,
     describe_start,
     library_versions,
     memory_warning,
+    rate_factor,
     trained_parameters,
     unwrap_model,
 )
@@ -170,9 +168,9 @@ class _Run:
         self.distillation = self._distil(teacher)
         self.parameters = trained_parameters(self.embedder)
         self.optimiser = build_optimiser(self.embedder, config.optimiser)
-        self.schedule = build_schedule(self.optimiser, config.optimiser, self.steps)
+        self.rates = [float(group["lr"]) for group in self.optimiser.param_groups]
         self.forward_tokens = config.forward_tokens or _FORWARD_TOKENS[processes.device.type]
-        self.state = RunState(0, 0.0, self.embedder.backbone.identity, {})
+        self.state = RunState(0, 0.0, self.embedder.backbone.identity)
         if not self._load_last() and self.distillation is not None:
             self.distillation.fit(map(self._draw, range(self.steps)), self.notify)
         share_parameters(self.parameters, processes)
@@ -264,7 +262,7 @@ class _Run:
         )
 
     def _load_last(self) -> bool:
-        """Take up the last checkpoint: weights, moments, schedule; False where there is none."""
+        """Take up the last checkpoint: weights and moments; False where there is none."""
         path = latest_checkpoint(self.folder.checkpoints)
         if path is None:
             return False
@@ -276,11 +274,6 @@ class _Run:
             )
         load_weights(self.embedder, weights, path)
         read_checkpoint(path, self.optimiser)
-        restore_schedule(self.schedule, state, path)
-        for group, rate in zip(
-            self.optimiser.param_groups, self.schedule.get_last_lr(), strict=True
-        ):
-            group["lr"] = rate
         self.state = state
         threads = torch.get_num_threads()
         if self.processes.device.type == "cpu" and state.threads != threads:
@@ -299,7 +292,7 @@ class _Run:
         loss = self._loss(pairs, local)
         seed_step(config.seed, step, processes.rank)
         self.optimiser.zero_grad(set_to_none=True)
-        embed = partial(embed_chunk, self.embedder)
+        embed = self.embedder.embed
         if config.gradient_cache:
             value = cached_backward(embed, local.chunks, loss, device=processes.device)
         else:
@@ -311,13 +304,14 @@ class _Run:
         most = config.optimiser.max_gradient_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, most))
         self._check_finite("gradient norm", norm, step, pairs)
-        rate = self.schedule.get_last_lr()[0]
+        factor = rate_factor(config.optimiser, step, self.steps)
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = factor * rate
         self.optimiser.step()
-        self.schedule.step()
         # Other processes have about as many tokens; asking them would cost a message per step.
         tokens = local.tokens * processes.count
         self.meter.add(float(value), len(pairs.pairs), tokens)
-        return self.meter.report(step + 1, self.steps, float(rate), norm)
+        return self.meter.report(step + 1, self.steps, factor * self.rates[0], norm)
 
     def _loss(self, pairs: StepPairs, local: LocalBatch) -> BatchLoss | StepLoss:
         """Return the loss of a step, with InfoNCE where it counts."""
@@ -373,7 +367,7 @@ class _Run:
         scores = self.devsets.score(self.embedder)
         if self.distillation is not None:
             scores |= self.distillation.agreement()
-            stalled = self.distillation.stalled(scores, float(self.schedule.get_last_lr()[0]))
+            stalled = self.distillation.stalled(scores, self.optimiser.param_groups[0]["lr"])
             if stalled is not None:
                 self.notify(stalled)
         return scores
@@ -383,7 +377,6 @@ class _Run:
             step,
             self.state.seconds + time.monotonic() - self.started,
             self.state.base,
-            self.schedule.state_dict(),
             *best,
             self.scores,
         )

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.lab.attack.common import Attack, HashingModel, Tally, make_documents
 from benchmarks.lab.attack.flip import DAMAGES
-from embedder.training import example
+from embedder.training import example_config
 from embedder.training.config import load_config
 from embedder.variants import parse_model_name
 from indexes import Index, IndexConfig, read_manifest
@@ -44,7 +44,7 @@ FILTERS = (
     "n == null or n < -1e300 or (((n > 2)))",
     'lang in ["en", "de"] and tags contains "x"',
 )
-CONFIG = Path(example.__file__).with_name("example.toml").read_text(encoding="utf-8")
+CONFIG = example_config()
 ODD_TOML = ("-1", "0", "1e400", "nan", '""', '"x"', "[]", "{}", "[[1]]", "true", "2020-01-01", "")
 NAMES = ("smollm2-135m:mean+causal,max_tokens=64", "org/name@main:eos+causal", "./folder:model1")
 BODIES = {

@@ -1,14 +1,24 @@
-"""The linear layer from a student's vectors to the teacher's width."""
+"""The linear layer from a student's vectors to the teacher's width, kept in the model or not."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from embedder.embedder import Embedder
+from embedder.pooling.registry import Headed, HeadLayer
 from retrieval.protocols import Vectors
 
-__all__ = ["PROJECTION", "fit_projection", "make_projection"]
+__all__ = [
+    "PROJECTION",
+    "fit_projection",
+    "kept_layer",
+    "with_projection",
+    "without_projection",
+]
 
 PROJECTION = "teacher_projection"
 """The submodule of the student that is trained with it and saved in checkpoints alone."""
@@ -20,11 +30,36 @@ _LEFT_OUT = 5
 """Every so manyth text judges the ridges."""
 
 
-def make_projection(width: int, teacher_width: int) -> nn.Linear:
-    """Return a layer of zeros from (N, width) to (N, teacher_width), without a bias."""
-    layer = nn.Linear(width, teacher_width, bias=False)
-    nn.init.zeros_(layer.weight)
-    return layer
+def with_projection(embedder: Embedder, width: int, space: str) -> Embedder:
+    """Return the embedder with a Dense layer of zeros from its vectors to (N, width).
+
+    Parameters
+    ----------
+    space : the digest of the teacher's fingerprint.
+    """
+    reads = embedder.dimension
+    layer = HeadLayer(path="", kind="Dense", reads=reads, width=width, bias=False, space=space)
+    found = Embedder(replace(embedder.spec, head=(layer,)), embedder.backbone)
+    nn.init.zeros_(kept_layer(found).weight)
+    return found
+
+
+def kept_layer(embedder: Embedder) -> nn.Linear:
+    """Return the Dense layer that ``with_projection`` added."""
+    headed = embedder.pooling
+    assert isinstance(headed, Headed)
+    linear = headed.head[0][0]  # type: ignore[index]
+    assert isinstance(linear, nn.Linear)
+    return linear
+
+
+def without_projection(embedder: Embedder) -> Embedder:
+    """Return the embedder as it was before the layer, on the same weights."""
+    headed = embedder.pooling
+    assert isinstance(headed, Headed)
+    twin = Embedder(replace(embedder.spec, head=(), normalize=True), embedder.backbone)
+    twin.pooling = headed.inner
+    return twin
 
 
 def fit_projection(student: Vectors, teacher: Vectors) -> Tensor:

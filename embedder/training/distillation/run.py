@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,15 @@ from torch import Tensor, nn
 from embedder.embedder import Embedder
 from embedder.training.batch import LocalBatch, StepPairs
 from embedder.training.distillation.agreement import describe_stall, measure_agreement
-from embedder.training.distillation.kept import kept_layer, without_projection
 from embedder.training.distillation.losses import CONTRAST, Lessons, get_loss
 from embedder.training.distillation.options import TeacherConfig
 from embedder.training.distillation.projection import (
     PROJECTION,
     fit_projection,
-    make_projection,
+    kept_layer,
+    without_projection,
 )
-from embedder.training.distillation.teachers import Teacher
+from embedder.training.distillation.teachers import Teacher, encode_side, encode_sides
 from embedder.training.processes import Processes, gather_rows
 from retrieval.protocols import Notify, Vectors
 
@@ -52,8 +53,7 @@ class StepLoss:
         self._taught = taught
         self._config, self._projection, self._processes = config, projection, processes
         self._contrast = contrast
-        share = len(step.pairs) // processes.count
-        ranges = [range(r * share, (r + 1) * share) for r in range(processes.count)]
+        ranges = processes.parts(len(step.pairs))
         self._counts = [len(step.texts(part)) for part in ranges]
         self._triples = torch.tensor(
             [triple for part in ranges for triple in step.triples(part)], dtype=torch.int64
@@ -125,9 +125,10 @@ class Distillation:
         self._processes, self._held_out, self._names = processes, list(held_out), list(names)
         self._projection: nn.Linear | None = None
         if config.projects and not config.keep_projection:
-            layer = make_projection(embedder.dimension, teacher.width).to(processes.device)
-            embedder.add_module(PROJECTION, layer)
-            self._projection = layer
+            layer = nn.Linear(embedder.dimension, teacher.width, bias=False)
+            nn.init.zeros_(layer.weight)
+            self._projection = layer.to(processes.device)
+            embedder.add_module(PROJECTION, self._projection)
         self._taught_held_out: Vectors | None = None
         self._parts: list[dict[str, float]] = []
         self._by_source: dict[int, tuple[float, int]] = {}
@@ -159,9 +160,8 @@ class Distillation:
     ) -> StepLoss:
         """Return the loss of a step; ``contrast`` is InfoNCE where it has a weight."""
         processes = self._processes
-        share = len(step.pairs) // processes.count
-        part = range(processes.rank * share, (processes.rank + 1) * share)
-        asked = [(is_query, text) for is_query, _, text in step.texts(part)]
+        own = processes.parts(len(step.pairs))[processes.rank]
+        asked = [(is_query, text) for is_query, _, text in step.texts(own)]
         taught = torch.from_numpy(self._teacher.embed(asked)).to(processes.device)
         return StepLoss(step, local, taught, self._config, self._projection, processes, contrast)
 
@@ -225,17 +225,7 @@ class Distillation:
         embedder.eval()
         cut = before_projection and self._config.keep_projection
         try:
-            return _encode_sides(without_projection(embedder) if cut else embedder, texts)
+            student = without_projection(embedder) if cut else embedder
+            return encode_sides(partial(encode_side, student), texts, student.dimension)
         finally:
             embedder.train(was_training)
-
-
-def _encode_sides(embedder: Embedder, texts: Sequence[tuple[bool, str]]) -> Vectors:
-    """Return (N, D) float32 of texts, queries with the query prompt."""
-    vectors = np.empty((len(texts), embedder.dimension), dtype=np.float32)
-    for is_query in (True, False):
-        places = [i for i, (asked, _) in enumerate(texts) if asked is is_query]
-        if places:
-            encode = embedder.encode_queries if is_query else embedder.encode_documents
-            vectors[places] = encode([texts[i][1] for i in places])
-    return vectors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from retrieval.protocols import Notify, Rows, Vectors
 from retrieval.scores import unit_rows
 from retrieval.types import Fingerprint
 
-__all__ = ["Teacher", "TeacherText", "load_teacher"]
+__all__ = ["Teacher", "TeacherText", "encode_side", "encode_sides", "load_teacher"]
 
 TeacherText = tuple[bool, str]
 """Whether a text is a query, and the text."""
@@ -66,12 +66,7 @@ class Teacher:
 
     def embed_raw(self, texts: Sequence[TeacherText]) -> Vectors:
         """Return (N, W) float32 as ``embed``, at the lengths that the model gives."""
-        vectors = np.empty((len(texts), self.width), dtype=np.float32)
-        for is_query in (True, False):
-            places = np.array([i for i, (asked, _) in enumerate(texts) if asked is is_query], int)
-            if len(places):
-                vectors[places] = self._embed_side(is_query, [texts[i][1] for i in places])
-        return vectors
+        return encode_sides(self._embed_side, texts, self.width)
 
     def count_missing(self, texts: Iterable[TeacherText]) -> tuple[int, str]:
         """Return how many texts have no stored vector, and the first of them."""
@@ -115,10 +110,26 @@ class Teacher:
             if self.encoder is None:
                 first = texts[int(missing[0])][:_SHOWN]
                 raise UsageError(f"The teacher has no vector of {first!r}.")
-            encode = self.encoder.encode_queries if is_query else self.encoder.encode_documents
-            vectors[missing] = encode([texts[i] for i in missing.tolist()])
+            vectors[missing] = encode_side(self.encoder, is_query, [texts[i] for i in missing])
             self.computed += len(missing)
         return vectors
+
+
+def encode_side(encoder: LoadedEncoder, is_query: bool, texts: Sequence[str]) -> Vectors:
+    """Return (N, D) float32 of texts, queries with the query prompt."""
+    return encoder.encode_queries(texts) if is_query else encoder.encode_documents(texts)
+
+
+def encode_sides(
+    encode: Callable[[bool, list[str]], Vectors], texts: Sequence[TeacherText], width: int
+) -> Vectors:
+    """Return (N, width) float32 of texts, by one call for queries and one for documents."""
+    vectors = np.empty((len(texts), width), dtype=np.float32)
+    for is_query in (True, False):
+        places = [i for i, (asked, _) in enumerate(texts) if asked is is_query]
+        if places:
+            vectors[places] = encode(is_query, [texts[i][1] for i in places])
+    return vectors
 
 
 def load_teacher(config: TeacherConfig, device: str, notify: Notify) -> Teacher:

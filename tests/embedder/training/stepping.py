@@ -1,11 +1,9 @@
 """One step's gradients, for tests of any number of processes."""
 
-from functools import partial
-
 import torch
 
 from embedder.training import check_data
-from embedder.training.batch import SourceTokenizer, draw_pairs, embed_chunk
+from embedder.training.batch import SourceTokenizer, draw_pairs
 from embedder.training.loss import BatchLoss, cached_backward, plain_backward
 from embedder.training.processes import sum_gradients
 from embedder.training.setup import build_model, trained_parameters
@@ -25,11 +23,10 @@ def step_gradients(config, processes, *, cached, packs=True):
     )
     loss = BatchLoss(step, local, config.loss, processes, data.known)
     torch.manual_seed(1)
-    embed = partial(embed_chunk, embedder)
     if cached:
-        value = cached_backward(embed, local.chunks, loss, device=processes.device)
+        value = cached_backward(embedder.embed, local.chunks, loss, device=processes.device)
     else:
-        value = plain_backward(embed, local.chunks, loss)
+        value = plain_backward(embedder.embed, local.chunks, loss)
     sum_gradients(trained_parameters(embedder), processes)
     found = {n: p.grad for n, p in embedder.named_parameters() if p.grad is not None}
     return {"loss": value, **found}, len(local.chunks)

@@ -87,7 +87,7 @@ def test_texts_are_packed_as_far_as_the_base_may_be(
     local = SourceTokenizer(embedder, variant.data).local_batch(step, ALONE, forward_tokens=64)
     counts = {True: 0, False: 0}
     for chunk in local.chunks:
-        rows = len(chunk.offsets) - 1 if isinstance(chunk, PackedBatch) else len(chunk[0])
+        rows = len(chunk.offsets) - 1 if isinstance(chunk, PackedBatch) else len(chunk.ids)
         counts[isinstance(chunk, PackedBatch)] += rows
     assert counts == {True: packed, False: padded}
     assert sorted(local.order.tolist()) == list(range(9))

@@ -4,56 +4,67 @@ import pytest
 import torch
 from safetensors.torch import load, save
 from torch import nn
+from transformers import get_scheduler
 
 from embedder.training.checkpoint import (
     RunFolder,
     RunState,
     checkpoint_path,
     read_checkpoint,
-    restore_schedule,
     trained_weights,
     write_checkpoint,
 )
 from embedder.training.config import OptimiserConfig
 from embedder.training.log import MetricsLog
-from embedder.training.setup import build_schedule, saved_scaling
+from embedder.training.setup import rate_factor, saved_scaling
 from retrieval.errors import MillpondError
 from tests.stored_files import survive
 
 
 @pytest.fixture
 def trained():
-    """A module and an optimiser after one step, with its schedule."""
+    """A module and an optimiser after one step."""
     module = nn.Linear(2, 1)
     optimiser = torch.optim.AdamW(module.parameters(), lr=1e-3)
-    schedule = build_schedule(optimiser, OptimiserConfig(), 4)
     module(torch.ones(1, 2)).sum().backward()
     optimiser.step()
-    schedule.step()
-    return module, optimiser, schedule
+    return module, optimiser
 
 
 def test_the_state_of_a_checkpoint_is_read_or_refused(trained, tmp_path):
-    module, optimiser, schedule = trained
-    state = RunState(1, 2.0, "base", schedule.state_dict(), 1, 0.5, {"sts": 0.5})
+    module, optimiser = trained
+    state = RunState(1, 2.0, "base", 1, 0.5, {"sts": 0.5})
     write_checkpoint(tmp_path, state, trained_weights(module), optimiser)
     path = checkpoint_path(tmp_path, 1)
 
     def resume():
-        found, _ = read_checkpoint(path, optimiser)
-        schedule = build_schedule(optimiser, OptimiserConfig(), 4)
-        restore_schedule(schedule, found, path)
-        schedule.step()
-        return found
+        return read_checkpoint(path, optimiser)[0]
 
     assert survive(path / "state.json", resume, MillpondError) == []
-    assert resume().scores == {"sts": 0.5}
+    assert resume() == state
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup_ratio", [0.0, 0.3, 1.0])
+def test_rates_are_those_of_transformers(name, warmup_ratio):
+    config = OptimiserConfig(schedule=name, warmup_ratio=warmup_ratio)
+    optimiser = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+    theirs = get_scheduler(
+        "constant_with_warmup" if name == "constant" else name,
+        optimiser,
+        num_warmup_steps=round(warmup_ratio * 10),
+        num_training_steps=10,
+    )
+    for step in range(10):
+        assert rate_factor(config, step, 10) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        optimiser.step()
+        theirs.step()
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimiser.safetensors"])
 def test_tensors_that_are_cut_short_are_refused(trained, tmp_path, name):
-    module, optimiser, schedule = trained
-    state = RunState(1, 2.0, "base", schedule.state_dict())
+    module, optimiser = trained
+    state = RunState(1, 2.0, "base")
     write_checkpoint(tmp_path, state, trained_weights(module), optimiser)
     path = checkpoint_path(tmp_path, 1)
     whole = (path / name).read_bytes()
@@ -75,8 +86,8 @@ def test_tensors_that_are_cut_short_are_refused(trained, tmp_path, name):
     ],
 )
 def test_moments_of_other_parameters_are_refused(trained, tmp_path, change):
-    module, optimiser, schedule = trained
-    state = RunState(1, 2.0, "base", schedule.state_dict())
+    module, optimiser = trained
+    state = RunState(1, 2.0, "base")
     write_checkpoint(tmp_path, state, trained_weights(module), optimiser)
     path = checkpoint_path(tmp_path, 1)
     read_checkpoint(path, optimiser)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from embedder import Embedder
-from embedder.attention import ATTENTIONS
 from embedder.loading import load_encoder
 from embedder.pooling import POOLINGS
 from embedder.training import train
 from embedder.training.config import read_config
 from embedder.training.distillation.agreement import measure_agreement
+from embedder.variants import ATTENTIONS
 from indexes import Index
 from retrieval import Document, check_fingerprints
 from retrieval.errors import FingerprintError, UsageError
