@@ -13,7 +13,7 @@ from cli.console import message
 from cli.errors import report
 from cli.hits import print_hits
 from cli.output import format_table, print_line, stdout_width
-from embedder.models.cache import cache_folder
+from embedder.models.bases import cache_folder
 from retrieval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from retrieval import lazy_names
 if TYPE_CHECKING:
     from embedder.embedder import Embedder
     from embedder.loading import load_encoder
-    from embedder.models.bases import BaseModel, list_bases
-    from embedder.models.cache import cache_folder
+    from embedder.models.bases import BaseModel, cache_folder, list_bases
     from embedder.models.names import DEFAULT_MODEL
     from embedder.variants import Variant, VariantSpec, get_variant, list_variants
 
@@ -42,6 +41,6 @@ __getattr__, __dir__ = lazy_names(
         "list_variants": "embedder.variants",
         "BaseModel": "embedder.models.bases",
         "list_bases": "embedder.models.bases",
-        "cache_folder": "embedder.models.cache",
+        "cache_folder": "embedder.models.bases",
     },
 )

@@ -14,28 +14,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone, States, load_backbone
-from embedder.engine.batches import CUDA_TOKENS
-from embedder.engine.limits import cap_tokens, count_positions
+from embedder.engine.batches import CUDA_TOKENS, PaddedBatch
 from embedder.engine.packing import PackedBatch
 from embedder.engine.run import encode_rows, encode_texts
 from embedder.engine.speed import quantize_backbone
-from embedder.engine.text import PromptTemplate, TextTokenizer, check_finite
+from embedder.engine.text import TextTokenizer, cap_tokens, check_finite, count_positions
 from embedder.environment import Speed, check_speed, choose_device, choose_dtype
 from embedder.models.lora import copy_tensors
+from embedder.models.manifest import read_manifest
 from embedder.models.names import describe_model, find_saved_model
 from embedder.models.published import resolve_name
-from embedder.models.saved import load_parts
-from embedder.pooling.head import Headed
+from embedder.models.saved import fill_pooling, load_saved_backbone
 from embedder.pooling.registry import (
+    Headed,
     PoolingShape,
     build_pooling,
     get_pooling,
     resolve_layers,
     without_whitening,
 )
-from embedder.variants import VariantSpec, format_model_name, spec_to_json
+from embedder.variants import VariantSpec, format_model_name, get_attention, spec_to_json
 from retrieval.errors import UsageError
 from retrieval.protocols import Notify, Progress, Vectors, no_progress, silent
 from retrieval.types import Fingerprint
@@ -59,7 +58,6 @@ class Embedder(nn.Module):
     trained : whether it was trained as an embedder.
     trained_sha256 : of the trained weights, which the base's identity does not cover.
     batch_tokens : most tokens in one forward pass, padding included; a longer text goes alone.
-    padding_side : of texts that cannot be packed.
     speed : "exact", or "fast", which puts int8 layers into ``backbone`` on CPUs where that is a
         gain, so that it can no longer be trained or saved.
 
@@ -69,6 +67,7 @@ class Embedder(nn.Module):
     width : how many numbers the pooling gives, of which ``dimension`` are kept.
     packs : whether texts are encoded without padding wherever the base allows; True. Vectors are
         the same to 1e-5 either way.
+    padding_side : of texts that are padded; "right".
 
     Raises
     ------
@@ -85,7 +84,6 @@ class Embedder(nn.Module):
         trained: bool = False,
         trained_sha256: str | None = None,
         batch_tokens: int | None = None,
-        padding_side: Literal["left", "right"] = "right",
         speed: Speed = "exact",
         notify: Notify = silent,
     ) -> None:
@@ -95,7 +93,7 @@ class Embedder(nn.Module):
         self.trained = trained
         self.trained_sha256 = trained_sha256
         self.backbone = backbone
-        self.padding_side: Literal["left", "right"] = padding_side
+        self.padding_side: Literal["left", "right"] = "right"
         self.packs = True
         self.batch_tokens = batch_tokens or _BATCH_TOKENS[backbone.device.type]
         if self.batch_tokens < 1:
@@ -103,8 +101,8 @@ class Embedder(nn.Module):
         self.width = spec.head[-1].width if spec.head else backbone.width
         if spec.dimension is not None and spec.dimension > self.width:
             raise UsageError(f"dimension is {spec.dimension}, but {spec.base} has {self.width}.")
-        entry = get_pooling(spec.pooling)
-        self._reads = entry.reads(backbone.attention.is_causal, spec.pooling_options)
+        reads = get_pooling(spec.pooling).reads
+        self._reads = reads(backbone.attention.is_causal, spec.pooling_options)
         self._layers = resolve_layers(spec.pooling_options, backbone.layer_count)
         shape = PoolingShape(backbone.width, len(self._layers))
         self.pooling = build_pooling(spec.pooling, shape, spec.pooling_options, spec.head)
@@ -116,7 +114,6 @@ class Embedder(nn.Module):
                 weights = dict(headed.named_parameters())
                 copy_tensors(weights, backbone.head, Path(spec.base))
         self.pooling.to(backbone.device)
-        self._template = PromptTemplate.parse(entry.template)
         self._tokenize = TextTokenizer.of_spec(spec, backbone.tokenizer)
         self.speed = check_speed(speed)
         self.is_int8 = speed == "fast" and quantize_backbone(backbone, notify)
@@ -201,18 +198,21 @@ class Embedder(nn.Module):
         ModelError : a file is missing or damaged, or the base is not the one it was trained on.
         """
         folder, chosen = Path(folder).expanduser().resolve(), choose_device(device)
-        parts = load_parts(folder, chosen, dtype or choose_dtype(chosen), notify, merge=merge)
+        manifest = read_manifest(folder)
+        spec, backbone = load_saved_backbone(
+            folder, manifest, chosen, dtype or choose_dtype(chosen), notify, merge=merge
+        )
         embedder = cls(
-            replace(parts.spec, **(options or {})),
-            parts.backbone,
+            replace(spec, **(options or {})),
+            backbone,
             name=name or str(folder),
             trained=True,
-            trained_sha256=parts.manifest.trained_sha256,
+            trained_sha256=manifest.trained_sha256,
             batch_tokens=batch_tokens,
             speed=speed,
             notify=notify,
         )
-        parts.fill_pooling(embedder.pooling)
+        fill_pooling(folder, manifest, embedder.pooling)
         return embedder
 
     @classmethod
@@ -298,13 +298,13 @@ class Embedder(nn.Module):
         UsageError : as ``forward``.
         ModelError : the model gave NaN or infinity.
         """
-        vectors = encode_rows(self, rows, self.dimension)
+        vectors = encode_rows(self, self.embed, rows, self.dimension)
         check_finite(vectors, rows, self._precise_name)
         return vectors
 
     def tokenize(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
         """Return the token ids that the backbone will see, 1 to ``spec.max_tokens`` per text."""
-        return self._tokenize(texts, PromptTemplate.parse(prompt).inside(self._template))
+        return self._tokenize(texts, prompt)
 
     @property
     def longest_packed(self) -> int:
@@ -323,33 +323,33 @@ class Embedder(nn.Module):
         ------
         UsageError : the spec leaves prompts out of the pooling, and ids do not show their end.
         """
-        self._check_pools_prompt()
-        return self.pool(self.backbone.read(ids, mask, self.layers_read), mask.bool())
+        return self.embed(PaddedBatch(ids, mask))
 
-    def forward_packed(self, batch: PackedBatch) -> Tensor:
-        """Return the vectors of packed texts, equal to ``forward``'s to 1e-5."""
-        self._check_pools_prompt()
-        return self.pool_packed(self.backbone.read_packed(batch, self.layers_read), batch)
+    def embed(self, batch: PackedBatch | PaddedBatch, skipped: int | None = None) -> Tensor:
+        """Return vectors (B, D) float32 of a batch; packed or padded, they are equal to 1e-5.
+
+        Parameters
+        ----------
+        skipped : how many tokens at the beginning of each text the pooling leaves out.
+
+        Raises
+        ------
+        UsageError : the spec leaves prompts out, and ``skipped`` does not say where they end.
+        """
+        if skipped is None:
+            self._check_pools_prompt()
+        return self.pool(self.backbone.read(batch, self.layers_read), batch, skipped or 0)
 
     @property
     def layers_read(self) -> tuple[int, ...]:
         """The layers whose vectors the pooling reads, from 1 on; none where it reads tokens."""
         return tuple(self._layers) if self._reads == "layers" else ()
 
-    def pool(self, states: States, real: Tensor, skipped: int = 0) -> Tensor:
-        """Return vectors (B, D) float32 of padded states; ``real`` (B, T) bool.
+    def pool(self, states: States, batch: PackedBatch | PaddedBatch, skipped: int = 0) -> Tensor:
+        """Return vectors (B, D) float32 of the states of a batch.
 
         The first ``skipped`` tokens of each text are not read; a text without others gives 0.
         """
-        if self._reads == "layers":
-            return self._pool(states.stack(self._layers))
-        tokens = states.tokens.float()
-        if self._reads == "eos":
-            return self._pool(_eos_states(tokens, real).unsqueeze(1))
-        return self._pool_after(tokens, real, skipped)
-
-    def pool_packed(self, states: States, batch: PackedBatch, skipped: int = 0) -> Tensor:
-        """Return vectors (B, D) float32 of packed states, as ``pool`` does."""
         if self._reads == "layers":
             return self._pool(states.stack(self._layers))
         tokens = states.tokens.float()
@@ -374,8 +374,9 @@ class Embedder(nn.Module):
 
     def _encode(self, texts: Sequence[str], prompt: str, progress: Progress) -> Vectors:
         tokenize = partial(self.tokenize, prompt=prompt)
-        model = self if self.spec.pool_prompt else _AfterPrompt(self, self._count_prompt(prompt))
-        vectors = encode_texts(model, tokenize, texts, self.dimension, progress)
+        skipped = 0 if self.spec.pool_prompt else self._count_prompt(prompt)
+        embed = partial(self.embed, skipped=skipped)
+        vectors = encode_texts(self, embed, tokenize, texts, self.dimension, progress)
         check_finite(vectors, texts, self._precise_name)
         return vectors
 
@@ -386,8 +387,8 @@ class Embedder(nn.Module):
         and does not count it.
         """
         if not prompt:
-            return 0 if self.spec.pool_bos else self._tokenize.count_prompt(PromptTemplate())
-        count = self._tokenize.count_prompt(PromptTemplate.parse(prompt))
+            return 0 if self.spec.pool_bos else self._tokenize.count_prompt("")
+        count = self._tokenize.count_prompt(prompt)
         ends_itself = self.spec.ending == "none" and (
             self.tokenize([""], prompt)[0][-1] in self.backbone.tokenizer.all_special_ids
         )
@@ -404,29 +405,6 @@ class Embedder(nn.Module):
     @property
     def _precise_name(self) -> str:
         return f"{self.name} in {next(self.parameters()).dtype}"
-
-
-class _AfterPrompt:
-    """An Embedder whose pooling begins after the prompt; an ``EngineSettings``."""
-
-    def __init__(self, embedder: Embedder, skipped: int) -> None:
-        self._embedder = embedder
-        self._skipped = skipped
-        self.batch_tokens = embedder.batch_tokens
-        self.padding_side: Literal["left", "right"] = embedder.padding_side
-        self.device = embedder.device
-        self.longest_packed = embedder.longest_packed
-        self.pad_id = embedder.pad_id
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        one = self._embedder
-        states = one.backbone.read(ids, mask, one.layers_read)
-        return one.pool(states, mask.bool(), self._skipped)
-
-    def forward_packed(self, batch: PackedBatch) -> Tensor:
-        one = self._embedder
-        states = one.backbone.read_packed(batch, one.layers_read)
-        return one.pool_packed(states, batch, self._skipped)
 
 
 def _join_identity(backbone: Backbone) -> str:

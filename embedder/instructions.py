@@ -16,7 +16,6 @@ from embedder.models.names import (
     PREFIX,
     find_path,
     find_saved_model,
-    is_folder,
     split_name,
     split_options,
     write_value,
@@ -90,7 +89,7 @@ def fill_instruction(
     MillpondError : the name or the files of the model cannot be read.
     """
     said = check_instruction(instruction)
-    plain, written = _split(model)
+    plain, written = split_name(model)
     if any(name == "query_prompt" for name, _ in split_options(written)):
         raise UsageError(
             f"The model {model!r} names a query_prompt, and there is an instruction too; expected "
@@ -116,7 +115,7 @@ def fill_instruction(
 
 def replace_instruction(model: str, instruction: str, notify: Notify = silent) -> str:
     """Return ``add_instruction``'s name for a model whose name may have a query prompt already."""
-    plain, written = _split(model)
+    plain, written = split_name(model)
     kept = "".join(
         f",{name}={write_value(value)}"
         for name, value in split_options(written)
@@ -148,10 +147,6 @@ def check_instruction(instruction: str) -> str:
             f"--model 'NAME,query_prompt=\"...\"'."
         )
     return said
-
-
-def _split(model: str) -> tuple[str, str]:
-    return (model, "") if is_folder(model) else split_name(model)
 
 
 def _read_prompts(model: str, notify: Notify) -> list[str]:

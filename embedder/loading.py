@@ -107,17 +107,16 @@ def _needs_library(name: str, trust_remote_code: bool, notify: Notify) -> str | 
         return ""
     if find_saved_model(name) is not None:
         return None
-    from embedder.engine.backbone import find_commit
-    from embedder.models.foreign.files import find_code
+    from embedder.models.foreign.files import ask_commit, find_code
     from embedder.models.sentence_transformers import needs_sentence_transformers
     from embedder.variants import parse_model_name
 
-    plain = name if is_folder(name) else split_name(name)[0]
+    plain = split_name(name)[0]
     spec = parse_model_name(plain, DEFAULT_VARIANT)
     if spec.base in BASES or not (is_folder(spec.base) or is_hub_id(spec.base)):
         return None
     is_here = is_folder(spec.base)
-    commit = None if is_here else find_commit(spec.base, spec.revision, notify)
+    commit = None if is_here else ask_commit(spec.base, spec.revision, notify)
     reason = needs_sentence_transformers(spec.base, commit)
     if not reason and trust_remote_code and find_code(spec.base, commit):
         reason = "it comes with Python code of its own"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from embedder.attention import ATTENTIONS, get_attention
+from torch import Tensor
+
 from embedder.models.names import (
     OPTIONS,
     OPTIONS_PATTERN,
@@ -20,17 +22,21 @@ from embedder.models.names import (
     write_value,
 )
 from embedder.pooling import POOLINGS, HeadLayer, PoolingOptions, get_pooling
+from embedder.pooling.modules import last_token, mean
 from embedder.pooling.registry import check_options
 from retrieval.errors import UnknownNameError, UsageError
-from retrieval.typed import plain_data, read_dataclass
+from retrieval.typed import plain_data
 
 __all__ = [
+    "ATTENTIONS",
+    "Attention",
+    "attends_both_ways",
+    "get_attention",
     "PAPER_MODELS",
     "Variant",
     "VariantSpec",
     "get_variant",
     "list_variants",
-    "spec_from_json",
     "spec_to_json",
     "format_model_name",
     "parse_model_name",
@@ -50,6 +56,46 @@ PAPER_MODELS: dict[str, tuple[str, str]] = {
     "model5": ("multi_layer", "bidirectional"),
 }
 """The five designs of arXiv 2409.02727, table 1: name to (pooling, attention)."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention pattern.
+
+    Attributes
+    ----------
+    is_causal : what ``config.is_causal`` is set to.
+    layer_summary : (B, T, D) and mask (B, T) to (B, D): what stands for a whole layer where
+        a pooling reads one vector per layer (arXiv 2409.02727, section 3.2).
+    """
+
+    name: str
+    summary: str
+    is_causal: bool
+    layer_summary: Callable[[Tensor, Tensor], Tensor]
+
+
+ATTENTIONS: dict[str, Attention] = {
+    entry.name: entry
+    for entry in (
+        Attention("causal", "each token sees itself and earlier ones", True, last_token),
+        Attention("bidirectional", "each token sees the whole text", False, mean),
+    )
+}
+
+
+def get_attention(name: str) -> Attention:
+    """Return the attention of this name, or raise UnknownNameError."""
+    try:
+        return ATTENTIONS[name]
+    except KeyError:
+        raise UnknownNameError("attention", name, ATTENTIONS) from None
+
+
+def attends_both_ways(config: Any) -> bool:
+    """Whether a model's own configuration says that each token sees the whole text."""
+    said = getattr(config, "use_bidirectional_attention", None)
+    return said in (True, "all") or getattr(config, "is_causal", None) is False
 
 
 @dataclass(frozen=True)
@@ -189,7 +235,7 @@ def get_variant(name: str) -> Variant:
 
 
 def spec_to_json(spec: VariantSpec) -> dict[str, Any]:
-    """Return a JSON-ready dictionary that ``spec_from_json`` reads."""
+    """Return a JSON-ready dictionary that ``read_dataclass`` reads."""
     data = dataclasses.asdict(spec)
     changed = spec.pooling_options.changed()
     data["pooling_options"] = {name: plain_data(value) for name, value in changed.items()}
@@ -202,17 +248,6 @@ def spec_to_json(spec: VariantSpec) -> dict[str, Any]:
             for layer in spec.head
         ]
     return data
-
-
-def spec_from_json(data: object) -> VariantSpec:
-    """Return the spec that ``spec_to_json`` wrote.
-
-    Raises
-    ------
-    UnknownNameError : a key that VariantSpec or PoolingOptions does not have.
-    UsageError : a required key is missing, or a value has another type.
-    """
-    return read_dataclass(VariantSpec, data, "spec")
 
 
 _NAME = re.compile(

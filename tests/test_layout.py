@@ -83,7 +83,7 @@ MOST_FILES = 16
 
 LIGHT = {
     "embedder.environment",
-    "embedder.models.cache",
+    "embedder.models.bases",
     "embedder.models.names",
     "retrieval.blend",
     "retrieval.errors",

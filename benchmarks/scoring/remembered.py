@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.optional import read_versions
 from benchmarks.scoring.models import LoadedModel
-from embedder.models.cache import file_sha256
+from embedder.models.bases import file_sha256
 from embedder.models.provenance import stamp_code, stamp_sources
 from retrieval import Fingerprint
 from retrieval.disk import replace_file

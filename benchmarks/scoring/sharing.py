@@ -89,11 +89,11 @@ def encode_shared(model: LoadedModel, side: str, texts: Sequence[str]) -> list[V
     UsageError, ModelError : as ``Embedder.encode_queries``.
     """
     from embedder import Embedder
-    from embedder.engine.shared_pass import SharedPass
+    from embedder.engine.shared_pass import encode_together
 
     encoders = [one.encoder for one in (model, *model.sharers)]
     embedders = [encoder for encoder in encoders if isinstance(encoder, Embedder)]
-    return SharedPass(embedders).encode(texts, "query" if side == "query" else "document")
+    return encode_together(embedders, texts, "query" if side == "query" else "document")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.scoring.costs import FLOP_TOKENS, flop_counter
 from embedder import Embedder
-from embedder.engine.batches import pad_batch, token_batches
+from embedder.engine.batches import PaddedBatch, pad_batch, token_batches
 from embedder.pooling.modules import LatentQueryPooling, last_token, mean
 from embedder.pooling.registry import get_pooling, without_whitening
 from retrieval.scores import Doubles, average_ranks
@@ -121,7 +121,7 @@ def _layer_shares(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
     rows = []
     with torch.no_grad():
         for ids, mask in _batches(embedder, texts):
-            states = embedder.backbone.layer_states(ids, mask, layers)
+            states = embedder.backbone.read(PaddedBatch(ids, mask), layers).stack(layers)
             every = states.new_ones(states.shape[:2], dtype=torch.bool)
             rows.append(pooling.shares(states, every).double().cpu().numpy())
     shares = np.concatenate(rows).mean(axis=0)

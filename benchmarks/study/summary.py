@@ -15,7 +15,7 @@ from benchmarks.study.config import StudyConfig
 from benchmarks.study.runs import RunRecord, StudyFolder, StudyRun, list_runs
 from benchmarks.study.scores import BaseScores, TaskTypeScore, TaskTypeTest, correct_tests
 from benchmarks.study.words import describe_gaps, describe_method, list_departures
-from embedder.attention import ATTENTIONS
+from embedder.variants import ATTENTIONS
 from retrieval.errors import UsageError
 from retrieval.typed import plain_data, without_folders
 

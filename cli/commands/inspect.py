@@ -39,9 +39,8 @@ def variants(json: JsonOption = False) -> None:
       millpond variants
     """
     from embedder import list_variants
-    from embedder.attention import ATTENTIONS
     from embedder.pooling import POOLINGS
-    from embedder.variants import PAPER_MODELS
+    from embedder.variants import ATTENTIONS, PAPER_MODELS
 
     if json:
         for variant in list_variants():

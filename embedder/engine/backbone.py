@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,24 +11,28 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from embedder.attention import Attention, attends_both_ways, get_attention, probe_attention
+from embedder.engine.batches import PaddedBatch
 from embedder.engine.packing import PackedBatch, packed_states, use_packed_attention
-from embedder.engine.probe import choose_packing
+from embedder.engine.probe import choose_packing, probe_attention
 from embedder.environment import first_line, quiet_transformers
-from embedder.models.foreign import files, nv_embed
+from embedder.models.foreign import nv_embed
 from embedder.models.foreign.adapters import merge_adapters
-from embedder.models.foreign.files import refuse_code
+from embedder.models.foreign.files import (
+    ask_commit,
+    fetch_file,
+    name_encoder,
+    not_on_hub,
+    refuse_code,
+)
 from embedder.models.locate import LocatedBase, locate_base
 from embedder.models.names import is_saved_model
-from embedder.pooling.head import head_tensors
-from embedder.variants import VariantSpec
+from embedder.pooling.registry import head_tensors
+from embedder.variants import Attention, VariantSpec, attends_both_ways, get_attention
 from retrieval.errors import MillpondError, ModelError, UsageError
 from retrieval.forks import check_fork
 from retrieval.protocols import Notify
 
-__all__ = ["Backbone", "States", "find_commit", "load_backbone", "name_encoder"]
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+__all__ = ["Backbone", "States", "load_backbone"]
 
 
 @dataclass(frozen=True)
@@ -127,53 +130,24 @@ class Backbone(nn.Module):
         """Return the states (total, D) of packed texts, as ``token_states`` does."""
         return packed_states(self.model, batch, self.attention.is_causal, self.packing.kernel)[0]
 
-    def layer_states(self, ids: Tensor, mask: Tensor, layers: Sequence[int]) -> Tensor:
-        """Return one vector per layer and text, (B, len(layers), D) float32.
+    def read(self, batch: PackedBatch | PaddedBatch, layers: Collection[int]) -> States:
+        """Return the last layer's token states, and a vector per text of each layer asked for.
 
         ``layers`` counts from 1 (the first decoder layer's output) to L (after the final norm).
         Each layer is reduced by ``attention.layer_summary`` as soon as it is computed, so no more
         than one layer's token states are held.
-        """
-        return self.read(ids, mask, layers).stack(layers)
-
-    def read(self, ids: Tensor, mask: Tensor, layers: Collection[int]) -> States:
-        """Return the last layer's token states (B, T, D), and a vector per layer asked for."""
-        real = mask.bool()
-        return self._read(
-            lambda: self.token_states(ids, mask),
-            lambda states: self.attention.layer_summary(states, real),
-            layers,
-        )
-
-    def read_packed(self, batch: PackedBatch, layers: Collection[int]) -> States:
-        """Return the same for packed texts, tokens (total, D)."""
-        return self._read(
-            lambda: self.packed_states(batch),
-            lambda states: batch.reduce(states.flatten(0, -2), self.attention.layer_summary),
-            layers,
-        )
-
-    def _read(
-        self,
-        run: Callable[[], Tensor],
-        summary: Callable[[Tensor], Tensor],
-        layers: Collection[int],
-    ) -> States:
-        """Return the states that ``run`` gives, and summaries of layers on the way.
-
-        A hook sees what any thread computes meanwhile; those of others are theirs.
         """
         kept: dict[int, Tensor] = {}
         own = threading.get_ident()
 
         def reduce(states: Tensor) -> Tensor:
             with torch.autocast(states.device.type, enabled=False):  # a mean in bf16 loses digits
-                return summary(states.float())
+                return batch.reduce(states.float(), self.attention.layer_summary)
 
         def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
                 if threading.get_ident() != own:
-                    return
+                    return  # it sees what any thread computes meanwhile
                 kept[layer] = reduce(output[0] if isinstance(output, tuple) else output)
 
             return hook
@@ -185,7 +159,10 @@ class Backbone(nn.Module):
             if layer in inner
         ]
         try:
-            last = run()
+            if isinstance(batch, PaddedBatch):
+                last = self.token_states(batch.ids, batch.mask)
+            else:
+                last = self.packed_states(batch)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -228,7 +205,7 @@ def load_backbone(
             if located.identity:
                 revision = located.revision
             else:
-                revision = find_commit(located.path, located.revision, notify)
+                revision = ask_commit(located.path, located.revision, notify)
             where = {"revision": revision, "trust_remote_code": False}
             known = nv_embed.read_nv_embed(located.path, revision)
             if known:
@@ -267,17 +244,13 @@ def _read_head(spec: VariantSpec, path: str, revision: str | None) -> dict[str, 
 
     A MODEL_DIR that holds a whole base keeps them with the weights of its pooling.
     """
-    from transformers.utils.hub import cached_file
-
     weighty = [layer for layer in spec.head if layer.kind != "Normalize" and layer.path]
     if is_saved_model(path) or not weighty:
         return {}
     read = {}
     for layer in weighty:
         name = f"{layer.path}/model.safetensors"
-        found = cached_file(
-            path, name, revision=revision, _raise_exceptions_for_missing_entries=False
-        )
+        found = fetch_file(path, name, revision)
         if found is None:
             raise ModelError(
                 f"The base {spec.base!r} has no {name}, the weights of a layer after its pooling. "
@@ -285,48 +258,6 @@ def _read_head(spec: VariantSpec, path: str, revision: str | None) -> dict[str, 
             )
         read[layer.path] = safetensors.torch.load_file(str(found))
     return head_tensors(spec.head, read)
-
-
-def find_commit(base: str, revision: str | None, notify: Notify) -> str:
-    """Return the commit that a hub id's revision names now, or named when last fetched.
-
-    Raises
-    ------
-    ModelError : the hub has no such model or revision, or cannot be reached.
-    """
-    if revision is not None and _COMMIT.fullmatch(revision):
-        return revision
-    notify(f"Asking the model hub for {base} (fetched once, then read from its cache)")
-    try:
-        return files.find_commit(base, revision)
-    except Exception as error:  # every library below raises its own kinds
-        raise _load_error(base, LocatedBase(base, "", revision), error) from error
-
-
-def name_encoder(kind: str, has_decoder: bool = False) -> str:
-    """Return in words what a transformer is if it is no decoder alone; else "".
-
-    transformers lists the models that write text, and those that fill in masks.
-
-    Parameters
-    ----------
-    kind : "model_type" of its configuration.
-    has_decoder : "is_encoder_decoder" of it.
-    """
-    from transformers.models.auto import modeling_auto as known
-
-    if kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        return f"it is an encoder ({kind})"
-    if has_decoder or kind in known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
-        return f"it is an encoder-decoder ({kind})"
-    writes = {
-        *known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        *known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-        *known.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
-    }
-    if kind not in known.MODEL_MAPPING_NAMES or {kind, kind.removesuffix("_text")} & writes:
-        return ""  # code of its own is found elsewhere
-    return f"it is an encoder ({kind})"
 
 
 def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
@@ -361,7 +292,4 @@ def _load_error(base: str, located: LocatedBase, error: Exception) -> ModelError
         )
     if located.identity:
         return ModelError(f"The base {base!r} cannot be loaded: {first_line(error)}")
-    return ModelError(
-        f"The base {base!r} cannot be loaded from the model hub: {first_line(error)} Check the "
-        f"name and the network, or use a built-in base (millpond models) or a model folder."
-    )
+    return not_on_hub(base, error)

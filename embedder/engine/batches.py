@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,7 @@ __all__ = [
     "Arrival",
     "Budget",
     "Meter",
+    "PaddedBatch",
     "TokenBudget",
     "budget_of",
     "is_out_of_memory",
@@ -106,6 +108,29 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Texts padded to the longest of them; ids and mask (B, T) int64, the mask 1 at tokens."""
+
+    ids: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[Sequence[int]],
+        device: torch.device,
+        pad_id: int,
+        side: Literal["left", "right"] = "right",
+    ) -> PaddedBatch:
+        """Pad rows of token ids on one side."""
+        return cls(*(to_device(each, device) for each in pad_batch(rows, pad_id, side)))
+
+    def reduce(self, states: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Return a vector per text, (B, D), of token states (B, T, D); see ``PackedBatch``."""
+        return function(states, self.mask.bool())
 
 
 class Arrival:
@@ -242,7 +267,7 @@ _budgets: WeakKeyDictionary[Any, TokenBudget] = WeakKeyDictionary()
 
 
 def budget_of(model: Any) -> TokenBudget:
-    """Return the budget of an ``EngineSettings``, the same one until its ``batch_tokens`` change.
+    """Return the budget of a ``BatchEncoder``, the same one until its ``batch_tokens`` change.
 
     It grows on CUDA where these are ``CUDA_TOKENS``, the default.
     """

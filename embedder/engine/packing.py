@@ -124,12 +124,13 @@ class PackedBatch:
         return make_buckets(self.groups, self.ids.device)
 
     def reduce(self, states: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Return a vector per text, (B, D), of token states (total, D).
+        """Return a vector per text, (B, D), of token states (total, D) or (1, total, D).
 
         ``function`` takes (n, T, D) and a mask (n, T) bool, True at tokens, and gives (n, D): any
         pooling over padded states. It is called once per group, so never with padding; on CUDA
         once per bucket.
         """
+        states = states.flatten(0, -2)
         if states.device.type == "cuda":
             return self.reduce_buckets(states, function)
         found = []

@@ -1,4 +1,9 @@
-"""Finds out whether and how a base may be packed, by packing some texts and comparing."""
+"""What a loaded base does: whether it attends as asked, and whether and how it may be packed.
+
+In transformers 5 a decoder turns bidirectional when ``config.is_causal`` is False: mask and
+kernel both follow it. Some architectures ignore the switch without a word, so every load is
+probed.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +25,20 @@ from embedder.engine.packing import (
     can_pack,
     packed_states,
 )
+from embedder.variants import Attention
+from retrieval.errors import AttentionProbeError
 
-__all__ = ["Packing", "choose_packing", "find_kernels", "random_rows"]
+__all__ = ["Packing", "choose_packing", "find_kernels", "probe_attention", "random_rows"]
 
 PROBE_LENGTHS = (7, 5, 5, 2, 1)
 _TOLERANCE = 1e-4
 _LONGEST_PROBED_WINDOW = 4096
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "local_attention")
 """The settings in which configurations keep how many tokens some layers can look back."""
+
+PROBE_TOKENS = 8
+_MOVED = {torch.float32: 1e-5, torch.float64: 1e-5}
+_MOVED_HALF = 2e-3
 
 PaddedStates = Callable[[Tensor, Tensor], Tensor]
 Blocks = Callable[[], Iterable[nn.Module]]
@@ -214,3 +225,52 @@ def _are_the_same(found: Tensor, expected: Tensor) -> bool:
 def _configured_windows(config: Any) -> list[int]:
     found = [getattr(config, name, None) for name in _WINDOWS]
     return [window for window in found if isinstance(window, int) and window > 0]
+
+
+@torch.no_grad()
+def probe_attention(
+    states: Callable[[Tensor, Tensor], Tensor],
+    attention: Attention,
+    *,
+    vocabulary: int,
+    device: torch.device,
+    described: str,
+) -> None:
+    """Raise AttentionProbeError unless the model attends the way ``attention`` says.
+
+    The last real token of a short text is changed. Under bidirectional attention the first
+    position's last-layer state must move, under causal attention no earlier position may. Both
+    an unpadded and a right-padded batch are tried, since they can take different kernels.
+
+    Parameters
+    ----------
+    states : (ids (B, T) int64, mask (B, T) int64) to last-layer states (B, T, D).
+    vocabulary : token ids 0 to vocabulary - 1 are valid.
+    described : the model's name, for the message.
+    """
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(0, vocabulary, (1, PROBE_TOKENS), generator=generator)
+    changed = first.clone()
+    changed[0, -1] = (changed[0, -1] + vocabulary // 2) % vocabulary
+    pair = torch.cat([first, changed]).to(device)
+    for padding in (0, 2):
+        ids = torch.cat([pair, pair[:, :1].expand(2, padding)], dim=1)
+        mask = torch.ones_like(ids)
+        mask[:, PROBE_TOKENS:] = 0
+        found = states(ids, mask)
+        earlier = found[:, : PROBE_TOKENS - 1].float()
+        shift = (earlier[0] - earlier[1]).abs().amax(dim=-1) / earlier.abs().max()
+        moved = shift > _MOVED.get(found.dtype, _MOVED_HALF)
+        if attention.is_causal and bool(moved.any()):
+            raise AttentionProbeError(
+                f"{described} was asked for causal attention, but changing the last token moved "
+                f"an earlier position. This architecture attends both ways by itself: "
+                f"use +bidirectional."
+            )
+        if not attention.is_causal and not bool(moved[0]):
+            raise AttentionProbeError(
+                f"{described} was asked for bidirectional attention, but changing the last token "
+                f"left the first position as it was: this architecture ignores "
+                f"config.is_causal=False. Use +causal, or another base (llama, qwen3, mistral "
+                f"and gemma3 architectures follow it)."
+            )

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -16,11 +15,10 @@ from torch import Tensor
 from embedder.engine.batches import (
     Arrival,
     Meter,
+    PaddedBatch,
     budget_of,
     is_out_of_memory,
     mixed_batches,
-    pad_batch,
-    to_device,
 )
 from embedder.engine.packing import PackedBatch
 from embedder.engine.text import check_texts
@@ -28,7 +26,7 @@ from retrieval.errors import ModelError
 from retrieval.forks import check_fork
 from retrieval.protocols import Progress, Vectors, no_progress
 
-__all__ = ["EngineSettings", "encode_rows", "encode_texts", "run_batches"]
+__all__ = ["BatchEncoder", "encode_rows", "encode_texts"]
 
 _LEAST_WINDOW_TEXTS = 1024
 
@@ -39,8 +37,11 @@ TokenRows = Sequence[Sequence[int]]
 
 Found = Iterator[tuple[list[int], Tensor]]
 
+Embed = Callable[[PackedBatch | PaddedBatch], Tensor]
+"""A batch to vectors (B, D)."""
 
-class EngineSettings(Protocol):
+
+class BatchEncoder(Protocol):
     """What the loop reads of an Embedder."""
 
     batch_tokens: int
@@ -60,16 +61,11 @@ class EngineSettings(Protocol):
     def pad_id(self) -> int:
         """The id that fills padded rows."""
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return vectors of padded ids and mask, both (B, T) int64."""
-
-    def forward_packed(self, batch: PackedBatch) -> Tensor:
-        """Return vectors of packed texts, (B, D)."""
-
 
 @torch.inference_mode()
 def encode_texts(
-    model: EngineSettings,
+    model: BatchEncoder,
+    embed: Embed,
     tokenize: Callable[[Sequence[str]], list[list[int]]],
     texts: Sequence[str],
     width: int,
@@ -88,48 +84,17 @@ def encode_texts(
     vectors = np.empty((len(texts), width), dtype=np.float32)
     window = max(_LEAST_WINDOW_TEXTS, model.batch_tokens // 4)
     for first, rows in tokenized_ahead(tokenize, texts, window):
-        last = first + len(rows)
-        _encode_window(model, rows, vectors[first:last], progress)
+        _Line(model, embed, rows).encode(vectors[first : first + len(rows)], progress)
     return vectors
 
 
 @torch.inference_mode()
-def encode_rows(model: EngineSettings, rows: TokenRows, width: int) -> Vectors:
+def encode_rows(model: BatchEncoder, embed: Embed, rows: TokenRows, width: int) -> Vectors:
     """Return float32 (N, width), as ``encode_texts`` does, for rows of token ids."""
     check_fork("torch", torch.get_num_threads())
     vectors = np.empty((len(rows), width), dtype=np.float32)
-    _encode_window(model, rows, vectors, no_progress)
+    _Line(model, embed, rows).encode(vectors, no_progress)
     return vectors
-
-
-def _encode_window(
-    model: EngineSettings, rows: TokenRows, out: Vectors, progress: Progress
-) -> None:
-    """Write the vector of each row of token ids into ``out``."""
-    for chosen, found in run_batches(model, rows):
-        out[chosen] = found.numpy()
-        progress(len(chosen))
-
-
-def run_batches(model: EngineSettings, rows: TokenRows) -> Found:
-    """Yield (indices of texts, their vectors (B, D) on the CPU), longest texts first.
-
-    On CUDA the vectors of a batch are waited for only when the next one is under way. A batch
-    that does not fit into memory is halved, and so are those after it.
-
-    Parameters
-    ----------
-    rows : token ids, at least one per text.
-
-    Raises
-    ------
-    ModelError : the device has too little memory for one text alone.
-    """
-    lengths = [len(row) for row in rows]
-    line = _Line(model, rows)
-    for packs, chosen in mixed_batches(lengths, model.longest_packed, line.most_tokens):
-        yield from line.run(chosen, packs)
-    yield from line.land(0)
 
 
 @dataclass(frozen=True)
@@ -143,17 +108,31 @@ class _Flight:
 
 
 class _Line:
-    """Batches on their way through the model: one ahead on CUDA, none elsewhere."""
+    """Batches on their way through the model: one ahead on CUDA, none elsewhere.
 
-    def __init__(self, model: EngineSettings, rows: TokenRows) -> None:
+    On CUDA the vectors of a batch are waited for only when the next one is under way. A batch
+    that does not fit into memory is halved, and so are those after it.
+    """
+
+    def __init__(self, model: BatchEncoder, embed: Embed, rows: TokenRows) -> None:
         self.budget = budget_of(model)
         self._model = model
+        self._embed = embed
         self._rows = rows
         self._flights: deque[_Flight] = deque()
 
-    def most_tokens(self) -> int:
-        """Return how many tokens the next batch may have."""
-        return self.budget.tokens
+    def encode(self, out: Vectors, progress: Progress) -> None:
+        """Write the vector of each row into ``out``, longest rows first."""
+        for chosen, found in self._run_all():
+            out[chosen] = found.numpy()
+            progress(len(chosen))
+
+    def _run_all(self) -> Found:
+        lengths = [len(row) for row in self._rows]
+        longest = self._model.longest_packed
+        for packs, chosen in mixed_batches(lengths, longest, lambda: self.budget.tokens):
+            yield from self.run(chosen, packs)
+        yield from self.land(0)
 
     def run(self, chosen: list[int], packs: bool) -> Found:
         """Hand texts to the device, packed or padded, and yield what arrives meanwhile."""
@@ -193,13 +172,13 @@ class _Line:
 
     def _launch(self, chosen: list[int], rows: TokenRows, tokens: int, packs: bool) -> None:
         model = self._model
-        if packs:
-            run = partial(model.forward_packed, PackedBatch.of(rows, model.device))
-        else:
-            padded = pad_batch(rows, model.pad_id, model.padding_side)
-            run = partial(model.forward, *(to_device(each, model.device) for each in padded))
+        batch = (
+            PackedBatch.of(rows, model.device)
+            if packs
+            else PaddedBatch.of(rows, model.device, model.pad_id, model.padding_side)
+        )
         meter = Meter(model.device)
-        found = Arrival(run())
+        found = Arrival(self._embed(batch))
         meter.stop()
         self._flights.append(_Flight(chosen, tokens, found, meter))
 

@@ -11,10 +11,12 @@ from dataclasses import fields
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from embedder.embedder import Embedder
+from embedder.engine.batches import PaddedBatch
 from embedder.engine.packing import PackedBatch
 from embedder.engine.run import encode_texts
 from embedder.engine.text import check_finite
@@ -23,7 +25,7 @@ from embedder.variants import VariantSpec
 from retrieval.errors import UsageError
 from retrieval.protocols import Vectors
 
-__all__ = ["SharedPass", "can_share"]
+__all__ = ["can_share", "encode_together"]
 
 _OWN = ("pooling", "pooling_options", "dimension", "normalize")
 """What two specs may differ in and still read the same states."""
@@ -46,61 +48,37 @@ def can_share(one: VariantSpec, other: VariantSpec) -> bool:
     )
 
 
-class SharedPass:
-    """Encodes with several embedders over one backbone at once; an ``EngineSettings``.
+def encode_together(
+    embedders: Sequence[Embedder], texts: Sequence[str], side: Literal["query", "document"]
+) -> list[Vectors]:
+    """Return float32 (N, D) of each embedder, as its own encoding gives them to 1e-5.
 
     Parameters
     ----------
-    embedders : the first decides the batches.
+    embedders : over one backbone; the first decides the batches.
 
     Raises
     ------
     UsageError : they have not one backbone, or their specs cannot share a pass.
+    UsageError, ModelError : as ``Embedder.encode_queries``.
     """
+    first = embedders[0]
+    for other in embedders[1:]:
+        if other.backbone is not first.backbone or not can_share(first.spec, other.spec):
+            raise UsageError(
+                f"{first.name} and {other.name} cannot share a forward pass: base, attention, "
+                f"prompts and lengths must be the same, and the loaded base one object."
+            )
+    layers = frozenset(layer for one in embedders for layer in one.layers_read)
 
-    def __init__(self, embedders: Sequence[Embedder]) -> None:
-        first = embedders[0]
-        for other in embedders[1:]:
-            if other.backbone is not first.backbone or not can_share(first.spec, other.spec):
-                raise UsageError(
-                    f"{first.name} and {other.name} cannot share a forward pass: base, attention, "
-                    f"prompts and lengths must be the same, and the loaded base one object."
-                )
-        self._first = first
-        self._embedders = embedders
-        self._layers = frozenset(layer for one in embedders for layer in one.layers_read)
-        self.batch_tokens = first.batch_tokens
-        self.padding_side: Literal["left", "right"] = first.padding_side
-        self.device = first.device
-        self.pad_id = first.pad_id
-        self.longest_packed = first.longest_packed
+    def embed(batch: PackedBatch | PaddedBatch) -> Tensor:
+        states = first.backbone.read(batch, layers)
+        return torch.cat([one.pool(states, batch) for one in embedders], dim=1)
 
-    def encode(self, texts: Sequence[str], side: Literal["query", "document"]) -> list[Vectors]:
-        """Return float32 (N, D) of each embedder, as its own encoding gives them to 1e-5.
-
-        Raises
-        ------
-        UsageError, ModelError : as ``Embedder.encode_queries``.
-        """
-        spec = self._first.spec
-        prompt = spec.query_prompt if side == "query" else spec.document_prompt
-        widths = [one.dimension for one in self._embedders]
-        tokenize = partial(self._first.tokenize, prompt=prompt)
-        joined = encode_texts(self, tokenize, texts, sum(widths))
-        found, start = [], 0
-        for one, width in zip(self._embedders, widths, strict=True):
-            vectors = joined[:, start : start + width].copy()
-            check_finite(vectors, texts, one.name)
-            found.append(vectors)
-            start += width
-        return found
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return all vectors side by side, (B, sum of D), for padded ids and mask (B, T)."""
-        states = self._first.backbone.read(ids, mask, self._layers)
-        return torch.cat([one.pool(states, mask.bool()) for one in self._embedders], dim=1)
-
-    def forward_packed(self, batch: PackedBatch) -> Tensor:
-        """Return the same for packed texts."""
-        states = self._first.backbone.read_packed(batch, self._layers)
-        return torch.cat([one.pool_packed(states, batch) for one in self._embedders], dim=1)
+    prompt = first.spec.query_prompt if side == "query" else first.spec.document_prompt
+    widths = [one.dimension for one in embedders]
+    joined = encode_texts(first, embed, partial(first.tokenize, prompt=prompt), texts, sum(widths))
+    found = [part.copy() for part in np.split(joined, np.cumsum(widths)[:-1], axis=1)]
+    for one, vectors in zip(embedders, found, strict=True):
+        check_finite(vectors, texts, one.name)
+    return found

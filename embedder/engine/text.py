@@ -1,16 +1,19 @@
-"""Text to token ids: prompt templates, and truncation that keeps EOS. Imports no torch."""
+"""Text to token ids: prompt templates, the longest input, and truncation that keeps EOS.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from retrieval.errors import ModelError, UsageError
-from retrieval.protocols import Vectors
+from retrieval.protocols import Notify, Vectors
 
 if TYPE_CHECKING:
     from embedder.variants import VariantSpec
@@ -19,8 +22,10 @@ __all__ = [
     "PromptTemplate",
     "Side",
     "TextTokenizer",
+    "cap_tokens",
     "check_finite",
     "check_texts",
+    "count_positions",
     "special_tokens",
 ]
 
@@ -103,6 +108,7 @@ class TextTokenizer:
     chat_template : whether the tokenizer's chat template goes around the text.
     lowercase : whether the text is put in lower case; what stands around it never is.
     prompt_specials : whether special tokens that a prefix spells are read as such.
+    template : goes around the text and its prompt; ``{text}`` stands for them.
 
     Raises
     ------
@@ -119,7 +125,9 @@ class TextTokenizer:
         chat_template: bool = False,
         lowercase: bool = False,
         prompt_specials: bool = False,
+        template: str = "{text}",
     ) -> None:
+        self._template = PromptTemplate.parse(template)
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
         self._lowercase = lowercase
@@ -150,7 +158,8 @@ class TextTokenizer:
         """Return the tokenizer that a spec asks for; ``max_tokens`` overrides the spec's."""
         from embedder.pooling import get_pooling  # imports torch
 
-        plain = spec.ending == "auto" and not get_pooling(spec.pooling).appends_eos
+        pooling = get_pooling(spec.pooling)
+        plain = spec.ending == "auto" and not pooling.appends_eos
         return cls(
             tokenizer,
             max_tokens=max_tokens or spec.max_tokens,
@@ -158,22 +167,28 @@ class TextTokenizer:
             chat_template=spec.chat_template,
             lowercase=spec.lowercase,
             prompt_specials=spec.prompt_specials,
+            template=pooling.template,
         )
 
-    def __call__(self, texts: Sequence[str], template: PromptTemplate) -> list[list[int]]:
+    def __call__(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
         """Return one list of 1 to ``max_tokens`` token ids per text."""
-        return self.tokenize(texts, template)[0]
+        return self.tokenize(texts, prompt)[0]
+
+    def surround(self, prompt: str) -> PromptTemplate:
+        """Return what stands around a text with a prompt."""
+        return PromptTemplate.parse(prompt).inside(self._template)
 
     def tokenize(
-        self, texts: Sequence[str], template: PromptTemplate, side: Side = "right"
+        self, texts: Sequence[str], prompt: str = "", side: Side = "right"
     ) -> tuple[list[list[int]], list[bool]]:
         """Return what calling the tokenizer does, and whether each text was truncated.
 
         With ``side`` "left" a text that is too long loses its beginning; its prompt is kept.
         """
+        template = self.surround(prompt)
         tail = self._plain([template.suffix])[0] + self._tail if template.suffix else self._tail
         room = self.max_tokens - len(self._head) - len(tail)
-        prefix_tokens = self.count_prompt(template) - len(self._head)
+        prefix_tokens = self.count_prompt(prompt) - len(self._head)
         if room < prefix_tokens + 1:
             raise UsageError(
                 f"The prompt takes {self.max_tokens - room + prefix_tokens} of max_tokens "
@@ -208,10 +223,10 @@ class TextTokenizer:
         encoded = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [list(row.ids) for row in encoded]
 
-    def count_prompt(self, template: PromptTemplate) -> int:
+    def count_prompt(self, prompt: str) -> int:
         """Return how many tokens BOS and the prompt before a text take, tokenised without it."""
-        prefix = self._bodies(template.prefix, [""])[0] if template.prefix else []
-        return len(self._head) + len(prefix)
+        prefix = self.surround(prompt).prefix
+        return len(self._head) + (len(self._bodies(prefix, [""])[0]) if prefix else 0)
 
     def _bodies(self, prefix: str, texts: list[str]) -> list[list[int]]:
         """Tokenise prefix and text as one string; special tokens are read out of the prefix alone.
@@ -272,3 +287,49 @@ class TextTokenizer:
             list(self._backend.encode(part, add_special_tokens=False).ids) for part in (head, tail)
         ]
         return ids[0], ids[1]
+
+
+_POSITIONS = (
+    "max_position_embeddings",
+    "n_positions",
+    "n_ctx",
+    "max_seq_len",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_length",
+    "context_length",
+    "max_target_positions",
+)
+"""What families of models call it."""
+
+_LEAST = 4
+"""Tokens that a VariantSpec allows at least."""
+
+
+def count_positions(config: Any) -> int | None:
+    """Return the longest input that a configuration of transformers names, in tokens, or None."""
+    found = [getattr(config, name, None) for name in _POSITIONS]
+    return min((n for n in found if type(n) is int and n > 0), default=None)
+
+
+def cap_tokens(spec: VariantSpec, config: Any, notify: Notify) -> VariantSpec:
+    """Return the spec with no more tokens than its base has positions; one line says so.
+
+    Rotary embeddings reach any position, so a base with them keeps what was asked for.
+
+    Raises
+    ------
+    ModelError : the base has fewer positions than any text needs.
+    """
+    most = count_positions(config)
+    if most is None or most >= spec.max_tokens or getattr(config, "rope_parameters", None):
+        return spec
+    if most < _LEAST:
+        raise ModelError(
+            f"{spec.base}: its config.json gives it {most} positions; expected {_LEAST} or more."
+        )
+    notify(
+        f"Warning: {spec.base} has {most} positions, so texts are cut at {most} tokens, not at "
+        f"{spec.max_tokens}."
+    )
+    return replace(spec, max_tokens=most)

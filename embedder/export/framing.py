@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedder.embedder import Embedder
-from embedder.engine.text import PromptTemplate, TextTokenizer
-from embedder.pooling import get_pooling
+from embedder.engine.text import TextTokenizer
 from retrieval.errors import UsageError
 
 __all__ = ["Framing", "Prompts", "frame_texts", "refuse"]
@@ -62,11 +61,9 @@ def frame_texts(embedder: Embedder) -> Framing:
             "its prompts hold special tokens that its texts may not",
             "Name it with query_prompt and document_prompt without them, if other vectors will do.",
         )
-    outer = PromptTemplate.parse(get_pooling(spec.pooling).template)
-    query, document = (
-        PromptTemplate.parse(prompt).inside(outer)
-        for prompt in (spec.query_prompt, spec.document_prompt)
-    )
+    tokenizer = embedder.backbone.tokenizer
+    ours = TextTokenizer.of_spec(spec, tokenizer)
+    query, document = ours.surround(spec.query_prompt), ours.surround(spec.document_prompt)
     if query.suffix != document.suffix:
         raise refuse(
             embedder,
@@ -80,8 +77,6 @@ def frame_texts(embedder: Embedder) -> Framing:
             "its texts are read in lower case and its prompts are not",
             "Name it with prompts in lower case.",
         )
-    tokenizer = embedder.backbone.tokenizer
-    ours = TextTokenizer.of_spec(spec, tokenizer)
     head, tail = ours.frame
     suffix = ids_of(tokenizer.backend_tokenizer, query.suffix)
     return Framing(prompts, tuple(head), (*suffix, *tail), ours.pad_id)

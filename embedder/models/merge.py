@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from embedder.models.st_layout import read_decoder
 from embedder.variants import spec_to_json
 from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Notify, silent
+from retrieval.typed import find_differences
 
 __all__ = ["merge_model", "soup_models"]
 
@@ -105,7 +106,12 @@ def soup_models(
         manifest.check_files(folder)
         if manifest.is_whole:
             raise UsageError(f"{folder} holds a whole base; soup averages adapters and poolings.")
-        _check_same(folders[0], folder, _compared(folders[0], manifests[0]), manifest)
+        expected, found = _compared(folders[0], manifests[0]), _compared(folder, manifest)
+        for key, first, here in find_differences(expected, found):
+            raise UsageError(
+                f"A soup is of one spec and one base: {key} is {first!r} in {folders[0]}, but "
+                f"{here!r} in {folder}."
+            )
     adapter: dict[str, Tensor] = {}
     config: dict[str, Any] = {}
     if manifests[0].has_adapter:
@@ -150,35 +156,15 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
 
 def _compared(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """Return what models of one soup must share, by its name in messages."""
-    lora = _adapter_config(folder) if manifest.has_adapter else None
     spec = {**spec_to_json(manifest.spec), "base": manifest.base.identity}
     del spec["revision"]  # the identity says which it was
-    return {
-        **dict(_flatten(spec)),
-        "adapter": lora is not None,
-        **{f"LoRA {key}": value for key, value in (lora or {}).items() if key in _LORA_KEYS},
-    }
+    if not manifest.has_adapter:
+        return spec
+    lora = _adapter_config(folder)
+    return {**spec, "LoRA": {key: lora.get(key) for key in _LORA_KEYS}}
 
 
 _LORA_KEYS = ("r", "lora_alpha", "target_modules", "fan_in_fan_out")
-
-
-def _check_same(first: Path, other: Path, expected: Mapping[str, Any], manifest: Manifest) -> None:
-    found = _compared(other, manifest)
-    for key in [*expected, *(key for key in found if key not in expected)]:
-        if expected.get(key) != found.get(key):
-            raise UsageError(
-                f"A soup is of one spec and one base: {key} is {expected.get(key)!r} in {first}, "
-                f"but {found.get(key)!r} in {other}."
-            )
-
-
-def _flatten(spec: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in spec.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _average(

@@ -260,7 +260,7 @@ def find_saved_model(text: str) -> SavedName | None:
     UnknownNameError : the model takes no such option.
     UsageError : an option's value is not of its type.
     """
-    plain, written = (text, "") if _find(text) else split_name(text)
+    plain, written = split_name(text)
     found = _find(plain)
     if found is None:
         return None
@@ -270,12 +270,16 @@ def find_saved_model(text: str) -> SavedName | None:
 
 
 def split_name(text: str) -> tuple[str, str]:
-    """Return what stands before ``,OPTION=VALUE...``, and the options as they were written."""
-    match = _NAME.fullmatch(text)
-    if match is None:
-        refuse_open_quote(text)
+    """Return what stands before ``,OPTION=VALUE...``, and the options as they were written.
+
+    The name of a folder is no more than that, whatever it looks like.
+    """
+    if is_folder(text):
         return text, ""
-    return match["name"], match["options"]
+    if match := _NAME.fullmatch(text):
+        return match["name"], match["options"]
+    refuse_open_quote(text)
+    return text, ""
 
 
 def split_options(written: str) -> Iterator[tuple[str, str]]:

@@ -10,8 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedder.models.bases import BASES
-from embedder.models.cache import converted_folder
+from embedder.models.bases import BASES, converted_folder
 from embedder.models.names import MANIFEST_NAME, find_saved_model
 
 if TYPE_CHECKING:

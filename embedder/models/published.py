@@ -11,14 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from embedder.attention import attends_both_ways
-from embedder.engine.backbone import find_commit
-from embedder.engine.limits import count_positions
-from embedder.engine.text import special_tokens
+from embedder.engine.text import count_positions, special_tokens
 from embedder.environment import first_line, quiet_transformers
 from embedder.models.bases import BASES
 from embedder.models.foreign.adapters import find_chain, read_adapter
-from embedder.models.foreign.files import find_code, read_model_json
+from embedder.models.foreign.files import ask_commit, find_code, read_model_json
 from embedder.models.foreign.llm2vec import LLM2VEC_CONFIG, read_llm2vec
 from embedder.models.foreign.nv_embed import read_nv_embed, spec_of
 from embedder.models.locate import locate_base
@@ -35,20 +32,15 @@ from embedder.models.names import (
     write_value,
 )
 from embedder.models.sentence_transformers import needs_sentence_transformers
+from embedder.models.sentence_transformers.encoder import POOLING_MODES, PROMPT_NAMES
 from embedder.pooling import HeadLayer
-from embedder.variants import VariantSpec, parse_model_name
+from embedder.variants import VariantSpec, attends_both_ways, parse_model_name
 from retrieval.errors import MillpondError, ModelError, UsageError
 from retrieval.protocols import Notify, silent
 
-__all__ = ["LIBRARY_SETTINGS", "Named", "Published", "read_published", "resolve_name"]
+__all__ = ["LIBRARY_SETTINGS", "Named", "read_published", "resolve_name"]
 
-_POOLINGS = {
-    "cls": "cls",
-    "mean": "mean",
-    "max": "max",
-    "lasttoken": "eos",
-    "weightedmean": "weighted_mean",
-}
+_POOLINGS = {mode: name for name, mode in POOLING_MODES.items()}
 _MODES = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -68,24 +60,9 @@ _USUAL_SETTINGS: dict[str, Any] = {
 }
 """Settings of the Transformer that change nothing at these values; None for at any value."""
 _PROMPTS = ("query_prompt", "document_prompt")
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 _USUAL_LIMIT = 512
 _NO_LIMIT = 10**9
 """Tokenizers without a longest input say a number above this."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published embedding model.
-
-    Attributes
-    ----------
-    spec : what our engine computes; None where it cannot.
-    needs_sentence_transformers : why sentence-transformers has to compute it, "" where we can.
-    """
-
-    spec: VariantSpec | None
-    needs_sentence_transformers: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,21 +122,21 @@ def resolve_name(name: str, notify: Notify) -> Named:
     ModelError : the model hub does not give it, or it has a part that our engine does not compute.
     UnknownNameError, UsageError : no such variant or option, or a value is not of its type.
     """
-    plain, written = (name, "") if is_folder(name) else split_name(name)
+    plain, written = split_name(name)
     typed = parse_model_name(plain, DEFAULT_VARIANT)
     if typed.base in BASES or not (is_folder(typed.base) or is_hub_id(typed.base)):
         return Named(parse_model_name(name, DEFAULT_VARIANT))
     is_here = is_folder(typed.base)
-    commit = None if is_here else find_commit(typed.base, typed.revision, notify)
+    commit = None if is_here else ask_commit(typed.base, typed.revision, notify)
     if typed == parse_model_name(plain, "eos+bidirectional"):  # it has a variant of its own
         typed = parse_model_name(name, DEFAULT_VARIANT)
         _say_overridden(typed, commit, notify)
         return Named(typed, commit=commit)
     published = read_published(typed.base, commit or typed.revision, notify, written)
-    if published is None or published.spec is None:
+    if published is None:
         _refuse_plain_adapter(typed, commit)
         return Named(parse_model_name(name, DEFAULT_VARIANT), commit=commit)
-    spec = replace(published.spec, revision=typed.revision)
+    spec = replace(published, revision=typed.revision)
     at = f"@{typed.revision}" if typed.revision else ""
     if spec.adapter_base:  # a path in it means the same from another folder
         changes = [(name, parse_option(name, value)) for name, value in split_options(written)]
@@ -179,8 +156,10 @@ def _refuse_plain_adapter(typed: VariantSpec, commit: str | None) -> None:
 
 def read_published(
     base: str, revision: str | None, notify: Notify, written: str = ""
-) -> Published | None:
+) -> VariantSpec | None:
     """Return what the files of a folder or hub id say; None where they do not say how it embeds.
+
+    None too where sentence-transformers has to compute it.
 
     Parameters
     ----------
@@ -197,17 +176,17 @@ def read_published(
     files = _Files(base, revision)
     if known := read_nv_embed(files.place, revision):
         options = parse_changes(written, "option of a published model")
-        return Published(replace(spec_of(files.place, revision, known, base), **options))
-    if reason := needs_sentence_transformers(base, revision):
-        return Published(None, reason)
+        return replace(spec_of(files.place, revision, known, base), **options)
+    if needs_sentence_transformers(base, revision):
+        return None
     modules = read_model_json(files.place, "modules.json", revision)
     if modules is None and (config := files.read(LLM2VEC_CONFIG)):
-        return Published(_read_llm2vec(files, config, written, notify))
+        return _read_llm2vec(files, config, written, notify)
     if modules is None or find_code(files.place, revision):  # loading it says what is wrong
         return None
     options = parse_changes(written, "option of a published model", ("adapter_base",))
     try:
-        return Published(_read_spec(files, modules, options, notify))
+        return _read_spec(files, modules, options, notify)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{base}: its JSON files hold a value of another type than sentence-transformers "
@@ -274,13 +253,13 @@ def _say_overridden(typed: VariantSpec, commit: str | None, notify: Notify) -> N
         published = read_published(typed.base, commit or typed.revision, silent)
     except MillpondError:  # what cannot be read is not overridden either
         return
-    if published is None or published.spec is None:
+    if published is None:
         return
     names = [f.name for f in fields(typed) if f.name != "revision"]
-    differing = [name for name in names if getattr(typed, name) != getattr(published.spec, name)]
+    differing = [name for name in names if getattr(typed, name) != getattr(published, name)]
     if not differing:
         return
-    described = ", ".join(f"{name} {_show(getattr(published.spec, name))}" for name in differing)
+    described = ", ".join(f"{name} {_show(getattr(published, name))}" for name in differing)
     notify(
         f"Overriding what {typed.base} was published with ({described}) by "
         f"{typed.pooling}+{typed.attention}; name it alone for its authors' vectors"
@@ -478,7 +457,7 @@ def _read_prompts(files: _Files, settings: Mapping[str, Any], notify: Notify) ->
             f"{files.base}: {LIBRARY_SETTINGS} names the default prompt {default!r}, but has "
             f"{known}. Correct default_prompt_name there."
         )
-    document = next((name for name in _DOCUMENT_PROMPTS if prompts.get(name)), "document")
+    document = next((name for name in PROMPT_NAMES["document"] if prompts.get(name)), "document")
     found = {
         "query_prompt": prompts.get("query") or "",
         "document_prompt": prompts.get(document) or "",

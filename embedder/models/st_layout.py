@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from embedder.engine.text import PromptTemplate, TextTokenizer
+from embedder.engine.text import TextTokenizer
 from embedder.environment import quiet_transformers
 from embedder.models.bases import BASES
 from embedder.models.foreign.adapters import read_adapter
@@ -198,7 +198,7 @@ def _reads_alike(folder: Path, ours: TextTokenizer, lowercase: bool) -> bool:
     if lowercase:  # sentence-transformers does it
         texts = [text.lower() for text in texts]
     found = saved(texts, truncation=True, max_length=ours.max_tokens)["input_ids"]
-    return [list(row) or [ours.pad_id] for row in found] == ours(texts, PromptTemplate())
+    return [list(row) or [ours.pad_id] for row in found] == ours(texts)
 
 
 def _layers_after(

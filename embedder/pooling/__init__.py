@@ -1,7 +1,6 @@
 """Poolings by name: many token or layer states in, one vector out."""
 
-from embedder.pooling.head import HeadLayer
 from embedder.pooling.modules import PoolingOptions
-from embedder.pooling.registry import POOLINGS, Pooling, build_pooling, get_pooling
+from embedder.pooling.registry import POOLINGS, HeadLayer, Pooling, build_pooling, get_pooling
 
 __all__ = ["POOLINGS", "HeadLayer", "Pooling", "PoolingOptions", "build_pooling", "get_pooling"]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from embedder import Embedder, VariantSpec
-from embedder.attention import ATTENTIONS, get_attention, probe_attention
+from embedder.engine.probe import probe_attention
+from embedder.variants import ATTENTIONS, get_attention
 from retrieval.errors import AttentionProbeError, UnknownNameError
 
 

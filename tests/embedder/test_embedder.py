@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from embedder import Embedder, VariantSpec, list_variants
-from embedder.engine.batches import pad_batch
+from embedder.engine.batches import PaddedBatch, pad_batch
 from embedder.pooling import PoolingOptions
 from retrieval import Encoder
 from retrieval.errors import ModelError, UsageError
@@ -97,7 +97,7 @@ def test_layer_states_are_the_models_own_hidden_states(folder, attention):
     backbone = embedder.backbone
     ids, mask = pad_batch(embedder.tokenize(["pond", "millpond water"]), pad_id=0)
     with torch.inference_mode():
-        found = backbone.layer_states(ids, mask, [1, 2, 3, 4])
+        found = backbone.read(PaddedBatch(ids, mask), [1, 2, 3, 4]).stack([1, 2, 3, 4])
         hidden = backbone.model(
             input_ids=ids, attention_mask=mask, output_hidden_states=True
         ).hidden_states

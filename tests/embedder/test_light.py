@@ -13,7 +13,7 @@ import torch
 
 from embedder import Embedder
 from embedder.light import load_light_encoder
-from embedder.light.decoder import Int8Linears, LowRank, TensorFile
+from embedder.light.decoder import Int8Linears, LowRank, Tensors
 from embedder.models.manifest import read_manifest
 from embedder.models.merge import merge_model
 from embedder.models.saving import save_model
@@ -203,7 +203,7 @@ def test_an_adapter_that_is_more_than_plain_lora_is_left_to_the_embedder(saved, 
     folder = saved()
     config = folder / "adapter/adapter_config.json"
     rewrite(config, lambda data: data.update(use_rslora=True))
-    from embedder.models.cache import file_sha256
+    from embedder.models.bases import file_sha256
 
     sha256 = {"adapter/adapter_config.json": file_sha256(config)}
     rewrite(folder / "millpond.json", lambda data: data["files"].update(sha256))
@@ -242,7 +242,7 @@ def test_torch_and_transformers_are_not_imported():
 def test_a_tensor_file_gives_what_safetensors_gives(tmp_path, dtype):
     tensors = {"a": torch.randn(3, 5).to(dtype), "b.weight": torch.randn(4).to(dtype)}
     safetensors.torch.save_file(tensors, tmp_path / "x.safetensors", metadata={"format": "pt"})
-    found = TensorFile(tmp_path / "x.safetensors")
+    found = Tensors(tmp_path / "x.safetensors")
     assert sorted(found) == ["a", "b.weight"]
     assert len(found) == 2
     for name, tensor in tensors.items():
@@ -255,7 +255,7 @@ def test_a_file_cut_short_is_no_tensor_file(tmp_path):
     whole = (tmp_path / "x.safetensors").read_bytes()
     (tmp_path / "x.safetensors").write_bytes(whole[:20])
     with pytest.raises(ValueError, match="cut short"):
-        TensorFile(tmp_path / "x.safetensors")
+        Tensors(tmp_path / "x.safetensors")
     (tmp_path / "x.safetensors").write_bytes(whole[:-4])
     with pytest.raises(ValueError):
-        TensorFile(tmp_path / "x.safetensors")["a"]
+        Tensors(tmp_path / "x.safetensors")["a"]

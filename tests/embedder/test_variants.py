@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, strategies
 
 from embedder import VariantSpec, get_variant, list_variants
-from embedder.attention import ATTENTIONS
 from embedder.pooling import POOLINGS, PoolingOptions
-from embedder.variants import format_model_name, parse_model_name, spec_from_json, spec_to_json
+from embedder.variants import ATTENTIONS, format_model_name, parse_model_name, spec_to_json
 from retrieval.errors import UnknownNameError, UsageError
+from retrieval.typed import read_dataclass
 
 
 def without_places(text):
@@ -128,6 +128,10 @@ def test_a_wrong_model_name_says_what_is_expected(name, error, message):
         parse_model_name(name, "mean+causal")
 
 
+def read_spec(data):
+    return read_dataclass(VariantSpec, data, "spec")
+
+
 def test_a_spec_survives_json():
     spec = VariantSpec(
         base="smollm2-135m",
@@ -136,7 +140,7 @@ def test_a_spec_survives_json():
         query_prompt="query: {text}?",
         pooling_options=PoolingOptions(layers=(1, 2), latents=8),
     )
-    assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
+    assert read_spec(json.loads(json.dumps(spec_to_json(spec)))) == spec
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,7 @@ def test_a_spec_survives_json():
 )
 def test_a_wrong_spec_file_names_the_key(data, message):
     with pytest.raises(UsageError, match=message):
-        spec_from_json(data)
+        read_spec(data)
 
 
 def test_a_prompt_has_one_place_for_the_text():

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 
 from embedder import Embedder, VariantSpec
-from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone
 from embedder.engine.batches import budget_of, pad_batch
-from embedder.models.bases import BASES
-from embedder.models.cache import converted_folder, is_converted
+from embedder.models.bases import BASES, converted_folder, is_converted
+from embedder.variants import get_attention
 from retrieval.errors import UsageError
 from retrieval.protocols import Vectors
 

@@ -31,7 +31,6 @@ from embedder.training.batch import (
     LocalBatch,
     SourceTokenizer,
     StepPairs,
-    embed_chunk,
 )
 from embedder.training.config import DataSource, LossConfig
 from embedder.training.data import KnownPairs, Pair
@@ -74,7 +73,7 @@ def compare(options: argparse.Namespace) -> list[str]:
                 module["default"] = dropout
         model.zero_grad(set_to_none=True)
         step, loss = batches[packs]
-        plain_backward(partial(embed_chunk, model), step.chunks, loss)
+        plain_backward(model.embed, step.chunks, loss)
 
     contestants = [
         Contestant(NO_DROPOUT, partial(run, nn.Identity())),

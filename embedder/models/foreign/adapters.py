@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from embedder.environment import first_line
 from embedder.models.foreign.files import fetch_file, read_model_json
+from embedder.models.manifest import read_tensors
 from embedder.models.names import find_path, is_hub_id
 from retrieval.errors import ModelError, UsageError
 
@@ -190,11 +189,7 @@ def _unfit(adapter: Adapter, problem: str) -> ModelError:
 
 def _read_weights(model: nn.Module, adapter: Adapter, base_layers: int | None) -> dict[str, Tensor]:
     """Return the adapter's tensors under the names that a model without a head has."""
-    path = adapter.folder / WEIGHTS
-    try:
-        read = safetensors.torch.load_file(str(path))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}). Copy the folder again.") from error
+    read = read_tensors(adapter.folder / WEIGHTS)
     inner = _PREFIX + "model." if not hasattr(model, "model") else _PREFIX
     found = {}
     for name, tensor in read.items():

@@ -10,14 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from embedder.embedder import Embedder
 from embedder.engine.backbone import Backbone, load_backbone
-from embedder.models.cache import file_sha256
+from embedder.models.bases import file_sha256
 from embedder.models.foreign.adapters import read_adapter
 from embedder.models.foreign.files import read_model_json
 from embedder.models.foreign.latents import pooling_options, rename_latents
@@ -149,14 +147,14 @@ def _load(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file; no code in it is run."""
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(str(path))
+            return read_tensors(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path}: it holds more than tensors, and nothing else is read, since pickle files can "
             f"run code."
         ) from error
-    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError) as error:
         raise ModelError(f"{path}: cannot be read ({error}). Copy the file again.") from error
     if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
         raise ModelError(f"{path}: expected tensors by name, as torch.save(state_dict) writes.")

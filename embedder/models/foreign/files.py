@@ -1,16 +1,29 @@
-"""Reads the JSON files of a model folder or hub id, and finds the code that it comes with."""
+"""What the files of a model folder or hub id say: its commit, its kind, the code it comes with."""
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
 
-from embedder.environment import quiet_transformers
+from embedder.environment import first_line, quiet_transformers
 from retrieval.errors import ModelError
+from retrieval.protocols import Notify, silent
 from retrieval.typed import load_json
 
-__all__ = ["fetch_file", "find_code", "find_commit", "read_model_json", "refuse_code"]
+__all__ = [
+    "ask_commit",
+    "fetch_file",
+    "find_code",
+    "find_commit",
+    "name_encoder",
+    "not_on_hub",
+    "read_model_json",
+    "refuse_code",
+]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _ASK_AGAIN_SECONDS = 60
 _ASKED: dict[tuple[str, str | None], tuple[float, str | OSError]] = {}
@@ -117,3 +130,53 @@ def find_commit(path: str, revision: str | None) -> str:
     except OSError as error:
         _ASKED[path, revision] = (time.monotonic(), error)
         raise
+
+
+def ask_commit(base: str, revision: str | None, notify: Notify = silent) -> str:
+    """Return what ``find_commit`` does, at once where the revision is a commit.
+
+    Raises
+    ------
+    ModelError : the hub has no such model or revision, or cannot be reached.
+    """
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return revision
+    notify(f"Asking the model hub for {base} (fetched once, then read from its cache)")
+    try:
+        return find_commit(base, revision)
+    except Exception as error:  # every library below raises its own kinds
+        raise not_on_hub(base, error) from error
+
+
+def not_on_hub(base: str, error: Exception) -> ModelError:
+    """Return the error for a model that the hub does not give."""
+    return ModelError(
+        f"{base} cannot be loaded from the model hub: {first_line(error)} Check the name and the "
+        f"network, or use a built-in base (millpond models) or a model folder."
+    )
+
+
+def name_encoder(kind: str, has_decoder: bool = False) -> str:
+    """Return in words what a transformer is if it is no decoder alone; else "".
+
+    transformers lists the models that write text, and those that fill in masks.
+
+    Parameters
+    ----------
+    kind : "model_type" of its configuration.
+    has_decoder : "is_encoder_decoder" of it.
+    """
+    from transformers.models.auto import modeling_auto as known
+
+    if kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return f"it is an encoder ({kind})"
+    if has_decoder or kind in known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        return f"it is an encoder-decoder ({kind})"
+    writes = {
+        *known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        *known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        *known.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    }
+    if kind not in known.MODEL_MAPPING_NAMES or {kind, kind.removesuffix("_text")} & writes:
+        return ""  # code of its own is found elsewhere
+    return f"it is an encoder ({kind})"

@@ -18,6 +18,7 @@ from retrieval.protocols import Progress, Vectors, no_progress
 from retrieval.types import Fingerprint
 
 __all__ = [
+    "POOLING_MODES",
     "PROMPT_NAMES",
     "SentenceTransformersEncoder",
     "check_threads",
@@ -27,6 +28,15 @@ __all__ = [
 
 PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """What models call the prompt of a side; the first that is there and not empty counts."""
+
+POOLING_MODES = {
+    "mean": "mean",
+    "eos": "lasttoken",
+    "cls": "cls",
+    "max": "max",
+    "weighted_mean": "weightedmean",
+}
+"""What sentence-transformers calls our poolings."""
 
 _BATCH, _CHUNK = 32, 256
 _NO_LIMIT = 2**31 - 1

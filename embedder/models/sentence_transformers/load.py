@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedder.environment import choose_device, first_line, quiet_transformers
-from embedder.models.foreign.files import find_code, find_commit, read_model_json
+from embedder.models.foreign.files import ask_commit, find_code, name_encoder, read_model_json
 from embedder.models.names import (
     PREFIX,
     is_folder,
@@ -72,6 +72,10 @@ class Asked:
         """The name as messages show it."""
         return self.name.removeprefix(PREFIX)
 
+    def find_commit(self) -> str | None:
+        """Return the commit that all files are to come from, None for a folder."""
+        return None if is_folder(self.place) else ask_commit(self.place, self.revision)
+
 
 def find_folder(name: str) -> Path | None:
     """Return the folder that a name with or without ``st:`` names, None for a model of the hub.
@@ -81,9 +85,9 @@ def find_folder(name: str) -> Path | None:
     SourceNotFoundError : the name is a path, and there is no such folder.
     """
     place = name.removeprefix(PREFIX)
-    for written in dict.fromkeys((place, split_name(place)[0])):
-        if is_folder(written):
-            return Path(written).expanduser().resolve()
+    written, _ = split_name(place)
+    if is_folder(written):
+        return Path(written).expanduser().resolve()
     if place.startswith((".", "/", "~")):
         raise SourceNotFoundError(f"{place}: there is no such folder; it was named by {name!r}.")
     return None
@@ -99,7 +103,7 @@ def find_place(name: str) -> tuple[str, str | None]:
     ModelError : the model hub does not give it.
     """
     asked = _read_name(name)
-    return asked.place, _find_commit(asked)
+    return asked.place, asked.find_commit()
 
 
 def needs_sentence_transformers(base: str, revision: str | None = None) -> str:
@@ -109,8 +113,6 @@ def needs_sentence_transformers(base: str, revision: str | None = None) -> str:
     ------
     ModelError : a file of the folder cannot be read.
     """
-    from embedder.engine.backbone import name_encoder  # imports torch
-
     place = str(Path(base).expanduser())
     parts = _read_modules(place, revision)
     for number, part in enumerate(parts):
@@ -132,8 +134,6 @@ def needs_sentence_transformers(base: str, revision: str | None = None) -> str:
 
 def _name_adapted_encoder(adapter: Any) -> str:
     """Return why sentence-transformers has to compute an adapter, "" where we do."""
-    from embedder.engine.backbone import name_encoder
-
     base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
     if not isinstance(base, str) or not (is_folder(base) or is_hub_id(base)):
         return ""
@@ -204,7 +204,7 @@ def find_model(
     """
     asked = _read_name(name)
     notify(f"Loading {asked.shown} with sentence-transformers" + (f": {reason}" if reason else ""))
-    asked = replace(asked, revision=_find_commit(asked))
+    asked = replace(asked, revision=asked.find_commit())
     if not trust_remote_code:
         _refuse_code(asked)
     return asked
@@ -244,7 +244,7 @@ def _read_name(name: str) -> Asked:
     folder = find_folder(name)
     prefix = PREFIX if name.startswith(PREFIX) else ""
     text = name.removeprefix(PREFIX)
-    plain, written = (text, "") if is_folder(text) else split_name(text)
+    plain, written = split_name(text)
     options = parse_changes(written, "option of a model of sentence-transformers")
     if folder is not None:
         return Asked(f"{prefix}{folder}{written}", str(folder), None, options)
@@ -260,24 +260,6 @@ def _add_owner(name: str) -> str:
     util = importlib.import_module("sentence_transformers.util.misc")
     known = name.lower() in util.ORIGINAL_TRANSFORMER_MODELS
     return name if known else f"sentence-transformers/{name}"
-
-
-def _find_commit(asked: Asked) -> str | None:
-    """Return the commit of a hub id that all files are to come from; None for a folder.
-
-    Raises
-    ------
-    ModelError : the hub has no such model or revision, or cannot be reached.
-    """
-    if is_folder(asked.place):
-        return None
-    try:
-        return find_commit(asked.place, asked.revision)
-    except OSError as error:
-        raise ModelError(
-            f"{asked.place} cannot be loaded from the model hub: {first_line(error)} Check the "
-            f"name and the network, or name a folder."
-        ) from error
 
 
 def _refuse_code(asked: Asked) -> None:

@@ -34,13 +34,13 @@ def forwards(monkeypatch):
     from embedder.engine.backbone import Backbone
 
     counts = []
-    real = Backbone.read_packed
+    real = Backbone.read
 
     def counting(self, batch, layers):
         counts.append(sum(group.texts for group in batch.groups))
         return real(self, batch, layers)
 
-    monkeypatch.setattr(Backbone, "read_packed", counting)
+    monkeypatch.setattr(Backbone, "read", counting)
     return counts
 
 

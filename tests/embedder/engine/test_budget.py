@@ -32,23 +32,16 @@ def embedder(base_folder):
 def lack_memory(monkeypatch, embedder, most):
     """Let batches of more than ``most`` tokens fail; return the sizes that are tried."""
     tried = []
-    packed, padded = embedder.forward_packed, embedder.forward
+    real = embedder.embed
 
-    def check(tokens):
+    def small(batch, **settings):
+        tokens = batch.ids.numel()
         tried.append(tokens)
         if tokens > most:
             raise torch.OutOfMemoryError(f"tried to allocate {tokens} tokens")
+        return real(batch, **settings)
 
-    def small_packed(batch):
-        check(batch.ids.numel())
-        return packed(batch)
-
-    def small_padded(ids, mask):
-        check(ids.numel())
-        return padded(ids, mask)
-
-    monkeypatch.setattr(embedder, "forward_packed", small_packed)
-    monkeypatch.setattr(embedder, "forward", small_padded)
+    monkeypatch.setattr(embedder, "embed", small)
     return tried
 
 
@@ -89,10 +82,10 @@ def test_a_text_that_does_not_fit_alone_is_named_by_its_length(embedder, monkeyp
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(embedder, monkeypatch):
-    def broken(batch):
+    def broken(batch, **settings):
         raise RuntimeError("an illegal memory access was encountered")
 
-    monkeypatch.setattr(embedder, "forward_packed", broken)
+    monkeypatch.setattr(embedder, "embed", broken)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         embedder.encode_documents(TEXTS)
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"))

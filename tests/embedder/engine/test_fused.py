@@ -7,7 +7,6 @@ from torch import nn
 from transformers import AutoModel, LlamaConfig
 
 from embedder import Embedder, VariantSpec, list_variants
-from embedder.attention import get_attention
 from embedder.engine import speed
 from embedder.engine.backbone import Backbone
 from embedder.engine.batches import pad_batch
@@ -15,6 +14,7 @@ from embedder.engine.fused import FusedLayer, can_be_fused
 from embedder.engine.int8 import Int8Linear, join_linears
 from embedder.engine.packing import PackedBatch, packed_attention
 from embedder.engine.speed import quantize_backbone
+from embedder.variants import get_attention
 
 CPU = torch.device("cpu")
 ROWS = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17], [18]]

@@ -15,9 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, LlamaConfig
 
 from embedder import Embedder, VariantSpec, list_variants
-from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone
-from embedder.engine.batches import packed_batches, pad_batch
+from embedder.engine.batches import PaddedBatch, packed_batches, pad_batch
 from embedder.engine.packing import (
     Group,
     PackedBatch,
@@ -27,6 +26,7 @@ from embedder.engine.packing import (
     packed_states,
 )
 from embedder.engine.run import AHEAD, tokenized_ahead
+from embedder.variants import get_attention
 
 VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
 TEXTS = [
@@ -51,19 +51,13 @@ def load(folder, pooling, attention, **settings):
 
 def count_calls(monkeypatch, embedder):
     """Count forward passes by kind from now on."""
-    calls = {"forward": 0, "forward_packed": 0}
+    calls, real = {PaddedBatch: 0, PackedBatch: 0}, embedder.embed
 
-    def counting(name):
-        real = getattr(embedder, name)
+    def call(batch, **settings):
+        calls[type(batch)] += 1
+        return real(batch, **settings)
 
-        def call(*args):
-            calls[name] += 1
-            return real(*args)
-
-        return call
-
-    for name in calls:
-        monkeypatch.setattr(embedder, name, counting(name))
+    monkeypatch.setattr(embedder, "embed", call)
     return calls
 
 
@@ -75,13 +69,13 @@ def test_packed_vectors_are_the_padded_ones(
     embedder = load(base_folder[architecture], pooling, attention)
     calls = count_calls(monkeypatch, embedder)
     found = embedder.encode_documents(TEXTS)
-    assert calls["forward_packed"] > 0 or pooling == "prompt_eos"  # longer than mistral's window
+    assert calls[PackedBatch] > 0 or pooling == "prompt_eos"  # longer than mistral's window
     embedder.packs = False
-    calls["forward_packed"] = 0
+    calls[PackedBatch] = 0
     for side in ("left", "right"):
         embedder.padding_side = side
         padded = embedder.encode_documents(TEXTS)
-        assert calls["forward_packed"] == 0
+        assert calls[PackedBatch] == 0
         np.testing.assert_allclose(found, padded, atol=1e-5)
         assert ((found * padded).sum(axis=1) >= 0.999999).all()
 
@@ -119,11 +113,11 @@ def test_texts_longer_than_the_sliding_window_are_padded_and_the_rest_packed(
     embedder = load(base_folder["mistral"], "mean", "causal")
     calls = count_calls(monkeypatch, embedder)
     embedder.encode_documents(["x" * 7, "y" * 3])
-    assert calls == {"forward": 0, "forward_packed": 1}
+    assert calls == {PaddedBatch: 0, PackedBatch: 1}
     embedder.encode_documents(["x" * 8])
-    assert calls == {"forward": 1, "forward_packed": 1}
+    assert calls == {PaddedBatch: 1, PackedBatch: 1}
     embedder.encode_documents(["x" * 8, "x" * 7])
-    assert calls == {"forward": 2, "forward_packed": 2}
+    assert calls == {PaddedBatch: 2, PackedBatch: 2}
 
 
 def tiny_llama():
@@ -225,14 +219,14 @@ def test_a_thread_reads_the_layers_of_its_own_texts():
     backbone = Backbone(tiny_llama(), None, get_attention("causal"), "id", "tiny")
     batches = [PackedBatch.of([[5, 6, 7, 8], [9, 3]], CPU), PackedBatch.of([[4], [2, 11]], CPU)]
     with torch.inference_mode():
-        expected = [backbone.read_packed(batch, [1, 2]).stack([1, 2]) for batch in batches]
+        expected = [backbone.read(batch, [1, 2]).stack([1, 2]) for batch in batches]
     both, found = threading.Barrier(2), [[], []]
 
     def read(number):
         with torch.inference_mode():
             both.wait()
             for _ in range(30):
-                found[number].append(backbone.read_packed(batches[number], [1, 2]).stack([1, 2]))
+                found[number].append(backbone.read(batches[number], [1, 2]).stack([1, 2]))
 
     threads = [threading.Thread(target=read, args=(number,)) for number in range(2)]
     for thread in threads:

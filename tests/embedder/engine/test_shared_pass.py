@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from embedder import Embedder, VariantSpec, list_variants
-from embedder.attention import ATTENTIONS
-from embedder.engine.shared_pass import SharedPass, can_share
+from embedder.engine.shared_pass import can_share, encode_together
 from embedder.pooling import PoolingOptions
+from embedder.variants import ATTENTIONS
 from retrieval.errors import ModelError, UsageError
 
 TEXTS = ["a", "mill", "the quick brown fox jumps", "", "pond", "mills grind slowly " * 9]
@@ -40,7 +40,7 @@ def test_each_variant_gets_the_vectors_that_it_gives_alone(base_folder, attentio
     assert {spec.pooling for spec in shared} == set(POOLINGS) - {"prompt_eos"}
     embedders = over(Embedder.from_spec(shared[0], device="cpu", batch_tokens=64), *shared[1:])
     embedders[0].packs = packs
-    found = SharedPass(embedders).encode(TEXTS, side)
+    found = encode_together(embedders, TEXTS, side)
     for spec, vectors in zip(shared, found, strict=True):
         alone = Embedder.from_spec(spec, device="cpu")
         encode = alone.encode_queries if side == "query" else alone.encode_documents
@@ -53,7 +53,7 @@ def test_the_base_runs_once_whatever_the_number_of_variants(base_folder, monkeyp
     embedders = over(first, *(make(base_folder["llama"], p) for p in ("mean", "multi_layer")))
     runs = []
     handle = first.backbone.model.register_forward_hook(lambda *_: runs.append(1))
-    SharedPass(embedders).encode(TEXTS, "document")
+    encode_together(embedders, TEXTS, "document")
     together = len(runs)
     for one in embedders:
         one.encode_documents(TEXTS)
@@ -86,7 +86,7 @@ def test_variants_that_see_other_states_do_not_share(base_folder, changes):
 def test_embedders_over_two_loaded_bases_are_refused(base_folder):
     two = [Embedder.from_spec(make(base_folder["llama"], "mean"), device="cpu") for _ in range(2)]
     with pytest.raises(UsageError, match="cannot share a forward pass"):
-        SharedPass(two)
+        encode_together(two, TEXTS, "query")
 
 
 def test_groups_are_the_paper_models_by_attention(base_folder):
@@ -101,4 +101,4 @@ def test_nan_is_refused_and_names_the_model(base_folder):
     broken = Embedder(make(base_folder["llama"], "multi_layer"), first.backbone)
     next(broken.pooling.parameters()).data.fill_(float("nan"))
     with pytest.raises(ModelError, match=r"multi_layer\+causal.* gave NaN or infinity for text 0"):
-        SharedPass([first, broken]).encode(TEXTS, "query")
+        encode_together([first, broken], TEXTS, "query")

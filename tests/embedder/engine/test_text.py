@@ -29,47 +29,45 @@ def text(tokenizer, row):
 
 
 def test_eos_ends_every_text_and_bos_starts_it_where_the_tokenizer_says_so(mistral, gemma):
-    without = TextTokenizer(mistral, max_tokens=8)(["ab", ""], PromptTemplate())
+    without = TextTokenizer(mistral, max_tokens=8)(["ab", ""])
     assert without[0][-1] == EOS
     assert len(without[0]) == 3
     assert without[1] == [EOS]
-    with_bos = TextTokenizer(gemma, max_tokens=8)(["ab", ""], PromptTemplate())
+    with_bos = TextTokenizer(gemma, max_tokens=8)(["ab", ""])
     assert with_bos[0][0] == BOS
     assert len(with_bos[0]) == 4
     assert with_bos[1] == [BOS, EOS]
 
 
 def test_only_the_text_is_cut_never_prompt_suffix_or_eos(mistral):
-    rows = TextTokenizer(mistral, max_tokens=10)(["x" * 50], PromptTemplate("q:", "!?"))
+    rows = TextTokenizer(mistral, max_tokens=10)(["x" * 50], "q:{text}!?")
     assert text(mistral, rows[0]) == "q:xxxxx!?<eos>"
 
 
 def test_texts_are_put_in_lower_case_and_what_stands_around_them_is_not(mistral):
     lowers = TextTokenizer(mistral, max_tokens=32, lowercase=True)
-    frame = PromptTemplate("Q: ", " END")
+    frame = "Q: {text} END"
     assert text(mistral, lowers(["One İ Ä"], frame)[0]) == "Q: one i\u0307 ä END<eos>"
     keeps = TextTokenizer(mistral, max_tokens=32)
     assert text(mistral, keeps(["One"], frame)[0]) == "Q: One END<eos>"
 
 
 def test_a_text_that_spells_a_special_token_stays_text(mistral):
-    row = TextTokenizer(mistral, max_tokens=32)(["a<eos>b<pad>"], PromptTemplate())[0]
+    row = TextTokenizer(mistral, max_tokens=32)(["a<eos>b<pad>"])[0]
     assert row.count(EOS) == 1
     assert PAD not in row
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(mistral):
     with pytest.raises(UsageError, match="leaves none for the text"):
-        TextTokenizer(mistral, max_tokens=8)(["x"], PromptTemplate("a long prompt: "))
+        TextTokenizer(mistral, max_tokens=8)(["x"], "a long prompt: ")
 
 
 def test_the_chat_template_is_applied_only_when_asked_for(mistral):
     mistral.chat_template = CHAT
-    plain = TextTokenizer(mistral, max_tokens=32)(["hi"], PromptTemplate())[0]
+    plain = TextTokenizer(mistral, max_tokens=32)(["hi"])[0]
     assert text(mistral, plain) == "hi<eos>"
-    framed = TextTokenizer(mistral, max_tokens=32, chat_template=True)(
-        ["hi <bos>"], PromptTemplate()
-    )[0]
+    framed = TextTokenizer(mistral, max_tokens=32, chat_template=True)(["hi <bos>"])[0]
     assert framed[0] == BOS
     assert framed.count(BOS) == 1
     assert text(mistral, framed) == "<bos>user:hi <bos><eos><eos>"
@@ -85,11 +83,11 @@ def test_a_tokenizer_without_eos_is_refused_unless_none_is_appended(mistral):
     mistral.eos_token = None
     with pytest.raises(ModelError, match="no EOS"):
         TextTokenizer(mistral, max_tokens=8)
-    assert TextTokenizer(mistral, max_tokens=8, ending="none")([""], PromptTemplate()) == [[PAD]]
+    assert TextTokenizer(mistral, max_tokens=8, ending="none")([""]) == [[PAD]]
 
 
 def test_a_megabyte_is_cut_without_being_tokenised_whole(mistral):
-    row = TextTokenizer(mistral, max_tokens=16)(["ab " * 400_000], PromptTemplate())[0]
+    row = TextTokenizer(mistral, max_tokens=16)(["ab " * 400_000])[0]
     assert len(row) == 16
 
 

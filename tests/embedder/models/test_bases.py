@@ -14,11 +14,10 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from embedder import Embedder, VariantSpec, list_bases
-from embedder.attention import get_attention
 from embedder.engine.backbone import Backbone
-from embedder.models.bases import BASES, BuiltinBase, WheelMember
-from embedder.models.cache import weights_sha256
+from embedder.models.bases import BASES, BuiltinBase, WheelMember, weights_sha256
 from embedder.models.locate import locate_base
+from embedder.variants import get_attention
 from retrieval.errors import (
     DownloadError,
     ModelError,
@@ -364,7 +363,7 @@ def test_a_folders_identity_is_remembered_and_survives_a_damaged_memory(
 ):
     first = weights_sha256(model_folder)
     with monkeypatch.context() as patched:
-        patched.setattr("embedder.models.cache.file_sha256", refuse)
+        patched.setattr("embedder.models.bases.file_sha256", refuse)
         assert weights_sha256(model_folder) == first
     for memory in (cache / "weights-sha256").iterdir():
         memory.write_text("[]")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from embedder import Embedder
-from embedder.models.cache import converted_folder
+from embedder.models.bases import converted_folder
 from embedder.models.provenance import model_sources, stamp_code, stamp_sources
 from tests.embedder import stand_ins
 

@@ -8,9 +8,10 @@ import pytest
 from benchmarks.lab.layouts import decoders
 from benchmarks.lab.layouts.decoders import LAYOUTS, write_json, write_layout
 from embedder import Embedder
-from embedder.engine.backbone import name_encoder
+from embedder.models.foreign.files import name_encoder
 from embedder.models.published import read_published
 from embedder.models.saving import save_model
+from embedder.models.sentence_transformers import needs_sentence_transformers
 from retrieval.errors import MillpondError, ModelError, UsageError
 
 TEXTS = [
@@ -61,14 +62,14 @@ def test_a_published_decoder_gives_the_vectors_of_sentence_transformers(folders,
 
 
 def test_the_files_become_a_spec(folders):
-    spec = read_published(str(folders("qwen3-embedding")), None, print).spec
+    spec = read_published(str(folders("qwen3-embedding")), None, print)
     assert (spec.pooling, spec.attention, spec.ending) == ("eos", "causal", "<|endoftext|>")
     assert spec.query_prompt.startswith("Instruct: ") and spec.document_prompt == ""
     assert spec.max_tokens == 64  # of the tokenizer; the model has 128 positions
-    gemma = read_published(str(folders("embeddinggemma")), None, print).spec
+    gemma = read_published(str(folders("embeddinggemma")), None, print)
     assert [(layer.reads, layer.width) for layer in gemma.head] == [(32, 64), (64, 32)]
     assert (gemma.attention, gemma.ending) == ("bidirectional", "</s>")
-    assert read_published(str(folders("bidirectional-mean")), None, print).spec.max_tokens == 128
+    assert read_published(str(folders("bidirectional-mean")), None, print).max_tokens == 128
 
 
 def test_a_language_model_says_nothing_of_embedding(base_folder):
@@ -234,9 +235,8 @@ def test_an_encoder_is_for_sentence_transformers(tmp_path):
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     BertModel(BertConfig(**sizes, intermediate_size=16, vocab_size=30)).save_pretrained(tmp_path)
-    found = read_published(str(tmp_path), None, print)
-    assert found.spec is None
-    assert found.needs_sentence_transformers == "it is an encoder (bert)"
+    assert read_published(str(tmp_path), None, print) is None
+    assert needs_sentence_transformers(str(tmp_path)) == "it is an encoder (bert)"
 
 
 def test_a_name_asks_for_an_ending(base_folder):
@@ -282,11 +282,11 @@ def test_a_model_that_names_no_longest_input_is_cut_at_512_and_says_so(tmp_path)
     config = BloomConfig(vocab_size=len(decoders.TOKENS), hidden_size=32, n_layer=2)
     layout = {**LAYOUTS["max"], "config": config, "max_seq_length": None, "length": 10**30}
     folder, lines = write_layout(tmp_path / "bloom", **layout), []
-    assert read_published(str(folder), None, lines.append).spec.max_tokens == 512
+    assert read_published(str(folder), None, lines.append).max_tokens == 512
     assert any("names no longest input; texts are cut at 512 tokens" in line for line in lines)
     lines.clear()
     typed = read_published(str(folder), None, lines.append, ",max_tokens=700")
-    assert typed.spec.max_tokens == 700
+    assert typed.max_tokens == 700
     assert not any("longest input" in line for line in lines)
 
 

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from embedder import Embedder, list_variants
-from embedder.models.cache import file_sha256
+from embedder.models.bases import file_sha256
 from embedder.models.lora import LoraOptions, adapter_tensors, has_adapter
 from embedder.models.manifest import read_manifest
 from embedder.models.merge import merge_model, soup_models
@@ -256,8 +256,8 @@ def test_an_exact_soup_is_the_average_of_the_merged_weights(saved, tmp_path):
     [
         ({"pooling": "max"}, "pooling is 'mean' in .* but 'max' in"),
         ({"max_tokens": 64}, "max_tokens is 96"),
-        ({"lora": LoraOptions(rank=3, alpha=4)}, "LoRA r is 2"),
-        ({"lora": LoraOptions(rank=2, alpha=5)}, "LoRA lora_alpha is 4"),
+        ({"lora": LoraOptions(rank=3, alpha=4)}, "LoRA.r is 2"),
+        ({"lora": LoraOptions(rank=2, alpha=5)}, "LoRA.lora_alpha is 4"),
         ({"base_layers": 2}, "base_layers is None"),
     ],
 )
@@ -369,10 +369,10 @@ def test_an_adapter_of_another_shape_is_refused(saved, trained):
         ({"format_version": 2}, "a newer millpond wrote this .format 2; 1 is read"),
         ({"format_version": None}, "no format_version"),
         ({"sped": 1}, "Unknown key 'sped'. Did you mean 'spec'"),
-        ({"record": None}, "it has no 'record'"),
-        ({"files": []}, "'files' must be an object"),
-        ({"base": "llama"}, "'base' must be an object"),
-        ({"base": {"name": "x", "revision": None, "identity": "y"}}, "it has no 'width'"),
+        ({"record": None}, "It has no record, which must be a table"),
+        ({"files": []}, "files is a list; expected a table"),
+        ({"base": "llama"}, "base is a string .'llama'.; expected a table"),
+        ({"base": {"name": "x", "revision": None, "identity": "y"}}, "It has no base.width"),
         ({"spec": {"base": "x"}}, "no spec.pooling"),
         ({"spec": {"base": "x", "pooling": "men", "attention": "causal"}}, "Did you mean 'mean'"),
     ],
