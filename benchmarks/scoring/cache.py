@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.scoring.costs import PeakMemory, resident_bytes
 from benchmarks.scoring.models import LoadedModel
 from benchmarks.scoring.remembered import digest
-from benchmarks.scoring.sharing import SharedVectors, WaitingVectors, encode_shared
+from benchmarks.scoring.sharing import encode_shared
 from indexes import Index, IndexConfig
 from indexes.storage.manifest import MANIFEST_NAME
 from indexes.storage.vectors import check_vectors
@@ -39,7 +39,15 @@ from retrieval.typed import load_json, read_stored
 if TYPE_CHECKING:
     from embedder.splitting import CountedDocuments
 
-__all__ = ["Cache", "CachedIndex", "Searchable", "ShowProgress", "Work", "show_nothing"]
+__all__ = [
+    "Cache",
+    "CachedIndex",
+    "KeptVectors",
+    "Searchable",
+    "ShowProgress",
+    "Work",
+    "show_nothing",
+]
 
 BATCH_TEXTS = 1024
 
@@ -105,6 +113,55 @@ class CachedIndex:
     is_new: bool
 
 
+class KeptVectors:
+    """A folder of the vectors of lists of texts, and what making them cost.
+
+    Parameters
+    ----------
+    folder : made when something is first kept; can be deleted at any time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(
+        self, model: LoadedModel, side: str, texts: Sequence[str], vectors: Vectors, work: Work
+    ) -> None:
+        """Keep the vectors of texts; their cost is written first, so that it is there with them.
+
+        Raises
+        ------
+        StorageError : the disk refuses.
+        """
+        path = self._path(model, side, texts)
+        make_folder(path.parent)
+        replace_file(path.with_suffix(".json"), _to_json(work))
+        keep_vectors(path, vectors)
+
+    def read(
+        self, model: LoadedModel, side: str, texts: Sequence[str]
+    ) -> tuple[Vectors, Work] | None:
+        """Return what was kept for these texts; None if there is nothing, or it is damaged."""
+        path = self._path(model, side, texts)
+        work = _read_work(path.with_suffix(".json"))
+        vectors = read_kept_vectors(path, (len(texts), model.encoder.dimension))
+        return None if work is None or vectors is None else (vectors, work)
+
+    def take(
+        self, model: LoadedModel, side: str, texts: Sequence[str]
+    ) -> tuple[Vectors, Work] | None:
+        """Return what was kept for these texts and delete it."""
+        found = self.read(model, side, texts)
+        if found is not None:
+            self._path(model, side, texts).unlink()
+            self._path(model, side, texts).with_suffix(".json").unlink()
+        return found
+
+    def _path(self, model: LoadedModel, side: str, texts: Sequence[str]) -> Path:
+        key = digest([model.encoder.fingerprint.digest, side, digest(list(texts))])
+        return self._folder / f"{key[:32]}.npy"
+
+
 class Cache:
     """The shared vectors and indexes of a results folder.
 
@@ -117,7 +174,8 @@ class Cache:
     def __init__(self, folder: Path, progress: ShowProgress) -> None:
         self._folder = folder
         self.progress = progress
-        self._shared = SharedVectors(folder / "shared")
+        self._vectors = KeptVectors(folder / "vectors")
+        self._shared = KeptVectors(folder / "shared")
 
     def embed(
         self, model: LoadedModel, texts: Sequence[str], side: str = "query"
@@ -130,9 +188,7 @@ class Cache:
         StorageError : the vectors cannot be kept.
         """
         encoder = model.encoder
-        key = digest([encoder.fingerprint.digest, side, digest(list(texts))])[:32]
-        path = self._folder / "vectors" / f"{key}.npy"
-        kept = _read_vectors(path, len(texts), encoder.dimension)
+        kept = self._vectors.read(model, side, texts)
         if kept is not None:
             return *kept, False
         meter = _Meter(model, side, self._shared)
@@ -153,7 +209,7 @@ class Cache:
                 vectors[start : start + len(batch)] = found
                 advance(len(batch))
         work = meter.work(time.perf_counter() - started, memory.bytes)
-        _write_vectors(path, vectors, work)
+        self._vectors.keep(model, side, texts, vectors, work)
         return vectors, work, True
 
     def index(
@@ -224,7 +280,7 @@ class _Meter:
     pass counts in full for each model that it served.
     """
 
-    def __init__(self, model: LoadedModel, side: str, shared: SharedVectors) -> None:
+    def __init__(self, model: LoadedModel, side: str, shared: KeptVectors) -> None:
         self._model = model
         self._encoder: Encoder = model.encoder
         self._side = side
@@ -251,10 +307,10 @@ class _Meter:
     def _measure(self, encode: Callable[[Sequence[str]], Vectors], texts: Sequence[str]) -> Vectors:
         waiting = self._shared.take(self._model, self._side, texts)
         if waiting is not None:
-            vectors = waiting.vectors
-            self._seconds += waiting.seconds
-            self._waited_seconds += waiting.seconds
-            self._waited_memory = max(self._waited_memory, waiting.peak_memory_bytes)
+            vectors, earlier = waiting
+            self._seconds += earlier.seconds
+            self._waited_seconds += earlier.seconds
+            self._waited_memory = max(self._waited_memory, earlier.peak_memory_bytes)
         else:
             started = time.perf_counter()
             if self._model.sharers:
@@ -264,8 +320,8 @@ class _Meter:
             seconds = time.perf_counter() - started
             self._seconds += seconds
             for sharer, theirs in zip(self._model.sharers, others, strict=True):
-                made = WaitingVectors(theirs, seconds, resident_bytes())
-                self._shared.keep(sharer, self._side, texts, made)
+                work = Work(None, seconds, seconds, resident_bytes())
+                self._shared.keep(sharer, self._side, texts, theirs, work)
         if self._model.count_tokens is not None:
             self._tokens += self._model.count_tokens(texts, self._side)
         return vectors
@@ -280,22 +336,6 @@ class _Meter:
             max(peak_memory_bytes, self._waited_memory),
             self._waited_seconds,
         )
-
-
-def _read_vectors(path: Path, rows: int, dimension: int) -> tuple[Vectors, Work] | None:
-    """Return the kept vectors and their cost, None if they are absent or damaged."""
-    work = _read_work(path.with_suffix(".json"))
-    if work is None:
-        return None
-    vectors = read_kept_vectors(path, (rows, dimension))
-    return None if vectors is None else (vectors, work)
-
-
-def _write_vectors(path: Path, vectors: Vectors, work: Work) -> None:
-    """Keep vectors; their cost is written first, so that it is there whenever they are."""
-    make_folder(path.parent)
-    replace_file(path.with_suffix(".json"), _to_json(work))
-    keep_vectors(path, vectors)
 
 
 def _read_work(path: Path) -> Work | None:

@@ -1,33 +1,25 @@
-"""Models that share a forward pass, and the vectors that one of them made for the others.
+"""Models that share a forward pass.
 
 Variants of one base with one attention read the same states, so texts go through the base once.
-What the pass gave for the other models waits on disk until they ask for it.
+What the pass gave for the other models waits in the cache until they ask for it.
 """
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from benchmarks.scoring.bm25 import BM25_NAME
 from benchmarks.scoring.models import LoadedModel, wrap_embedder
-from benchmarks.scoring.remembered import digest
 from embedder.models.names import PREFIX
 from retrieval import Vectors
-from retrieval.disk import make_folder, replace_file
 from retrieval.errors import MillpondError
 from retrieval.protocols import silent
 
 if TYPE_CHECKING:
     from embedder.variants import VariantSpec
 
-__all__ = ["SharedVectors", "WaitingVectors", "encode_shared", "find_sharers", "load_sharer"]
+__all__ = ["encode_shared", "find_sharers", "load_sharer"]
 
 
 def find_sharers(models: Sequence[str]) -> dict[str, list[str]]:
@@ -94,63 +86,3 @@ def encode_shared(model: LoadedModel, side: str, texts: Sequence[str]) -> list[V
     encoders = [one.encoder for one in (model, *model.sharers)]
     embedders = [encoder for encoder in encoders if isinstance(encoder, Embedder)]
     return encode_together(embedders, texts, "query" if side == "query" else "document")
-
-
-@dataclass(frozen=True)
-class WaitingVectors:
-    """Vectors that a pass made for a model, and what the pass cost.
-
-    Attributes
-    ----------
-    vectors : float32 (N, D).
-    seconds : of the whole pass.
-    peak_memory_bytes : that the process held after it.
-    """
-
-    vectors: Vectors
-    seconds: float
-    peak_memory_bytes: int
-
-
-class SharedVectors:
-    """A folder of vectors that wait for the models they belong to.
-
-    Parameters
-    ----------
-    folder : made when something is first kept; can be deleted at any time.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def keep(
-        self, model: LoadedModel, side: str, texts: Sequence[str], waiting: WaitingVectors
-    ) -> None:
-        """Keep vectors of ``texts`` until ``take`` asks for them.
-
-        Raises
-        ------
-        StorageError : the disk refuses.
-        """
-        buffer = io.BytesIO()
-        cost = np.array([waiting.seconds, waiting.peak_memory_bytes])
-        np.savez(buffer, vectors=waiting.vectors, cost=cost)
-        make_folder(self._folder)
-        replace_file(self._path(model, side, texts), buffer.getvalue())
-
-    def take(self, model: LoadedModel, side: str, texts: Sequence[str]) -> WaitingVectors | None:
-        """Return what was kept for these texts and delete it; None if there is nothing."""
-        path = self._path(model, side, texts)
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
-                vectors, cost = kept["vectors"], kept["cost"]
-            path.unlink()
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
-        if vectors.shape != (len(texts), model.encoder.dimension) or vectors.dtype != np.float32:
-            return None
-        return WaitingVectors(vectors, float(cost[0]), int(cost[1]))
-
-    def _path(self, model: LoadedModel, side: str, texts: Sequence[str]) -> Path:
-        key = digest([model.encoder.fingerprint.digest, side, digest(list(texts))])
-        return self._folder / f"{key[:32]}.npz"

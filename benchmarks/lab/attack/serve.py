@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import uvicorn
 
 from benchmarks.lab.attack.common import Attack, HashingModel, Tally, make_documents
@@ -179,27 +180,22 @@ def attack_by_load(attack: Attack) -> Tally:
             ]
             for thread in threads:
                 thread.start()
+            watched = psutil.Process(process.pid)
             warm = min(WARM_UP_SECONDS, attack.seconds / 4)
             time.sleep(warm)
-            before = _read_memory(process.pid)
+            before = watched.memory_info().rss
             time.sleep(max(0.0, attack.seconds - warm))
             clients.ended.set()
             for thread in threads:
                 thread.join()
             time.sleep(1)
-            after = _read_memory(process.pid)
+            after = watched.memory_info().rss
             growth = f"{before / 2**20:.0f} MiB before and {after / 2**20:.0f} MiB after"
             tally.add(f"memory: {growth}", growth if after > MOST_GROWTH * before else "")
             ended = process.poll()
             tally.add("the server lives", "" if ended is None else f"it ended with {ended}")
             process.terminate()
     return tally
-
-
-def _read_memory(process: int) -> int:
-    """Return the resident bytes of a process."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
 def main() -> None:

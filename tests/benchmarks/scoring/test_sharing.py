@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from benchmarks.scoring.cache import KeptVectors, Work
 from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.models import LoadedModel
 from benchmarks.scoring.results import read_results
 from benchmarks.scoring.runner import run_benchmark
-from benchmarks.scoring.sharing import SharedVectors, WaitingVectors, find_sharers
+from benchmarks.scoring.sharing import find_sharers
 from tests.benchmarks import fakes
 
 for module in ("sklearn", "scipy", "faiss"):
@@ -100,9 +101,9 @@ def test_nothing_waits_when_all_are_done_and_finished_runs_are_left_out(
 
 def test_a_pass_made_for_another_model_counts_in_full(data, tmp_path, monkeypatch):
     def take(self, model, side, texts):
-        return WaitingVectors(model.encoder.encode_queries(texts), 1e6, 1 << 50)
+        return model.encoder.encode_queries(texts), Work(None, 1e6, 1e6, 1 << 50)
 
-    monkeypatch.setattr(SharedVectors, "take", take)
+    monkeypatch.setattr(KeptVectors, "take", take)
     config = BenchConfig(models=["one"], tasks=[str(data)], out=tmp_path / "results")
     for result in run_benchmark(config, load=fakes.Models()):
         # documents and queries are two passes, the texts of other task types one
@@ -114,20 +115,21 @@ def test_a_pass_made_for_another_model_counts_in_full(data, tmp_path, monkeypatc
 
 
 def test_vectors_are_taken_once_and_damage_is_passed_over(tmp_path):
-    store = SharedVectors(tmp_path / "shared")
+    store = KeptVectors(tmp_path / "shared")
     model = LoadedModel(fakes.WordEncoder("one"))
     texts = ["still water", "mill"]
     vectors = model.encoder.encode_documents(texts)
-    made = WaitingVectors(vectors, 1.5, 1 << 20)
-    store.keep(model, "document", texts, made)
+    work = Work(None, 1.5, 1.5, 1 << 20)
+    store.keep(model, "document", texts, vectors, work)
     assert store.take(model, "query", texts) is None
     assert store.take(model, "document", texts[::-1]) is None
     assert store.take(LoadedModel(fakes.WordEncoder("two")), "document", texts) is None
-    found = store.take(model, "document", texts)
-    assert (found.seconds, found.peak_memory_bytes) == (1.5, 1 << 20)
-    np.testing.assert_array_equal(found.vectors, vectors)
+    found, cost = store.take(model, "document", texts)
+    assert cost == work
+    np.testing.assert_array_equal(found, vectors)
     assert store.take(model, "document", texts) is None
-    store.keep(model, "document", texts, made)
-    (path,) = (tmp_path / "shared").iterdir()
+    assert list((tmp_path / "shared").iterdir()) == []
+    store.keep(model, "document", texts, vectors, work)
+    (path,) = (tmp_path / "shared").glob("*.npy")
     path.write_bytes(path.read_bytes()[:200])
     assert store.take(model, "document", texts) is None
