@@ -39,7 +39,8 @@ def sheet_rows(path: Path, source: str, reading: Reading) -> Iterator[Row | Reco
     try:
         if len(data) > MAX_FILE_BYTES:
             raise UnreadableError(f"longer than {MAX_FILE_BYTES >> 20} MiB, which is the limit")
-        open_zip(data).close()
+        if path.suffix.lower() != ".xls":  # which is no archive
+            open_zip(data).close()
         book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
         rows = book.get_sheet_by_index(0).to_python(skip_empty_area=False)
     except UnreadableError as error:

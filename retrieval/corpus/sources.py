@@ -80,9 +80,10 @@ _DOCUMENT_READERS: dict[str, Reader] = {
     ".tsv": _read_tsv,
     ".parquet": _read_parquet,
     ".xlsx": sheet_rows,
+    ".xls": sheet_rows,
     ".ods": sheet_rows,
 }
-_UNZIPPED = (".parquet", ".xlsx", ".ods")
+_UNZIPPED = (".parquet", ".xlsx", ".xls", ".ods")
 """Files of these endings are read only as they are, not with .gz."""
 _QUERY_READERS: dict[str, Reader] = {
     ".jsonl": _read_jsonl,
@@ -95,10 +96,10 @@ _TABLE_ENDINGS = (
 )
 _SHOWN_FORMATS = (".txt", ".md", ".rst", ".html", ".pdf", ".docx", ".py")
 _DOCUMENTS_ACCEPTED = (
-    "a .jsonl, .ndjson, .csv or .tsv file (also with .gz), a .parquet, .xlsx or .ods file, a BEIR "
-    f"folder (with corpus.jsonl), {', '.join(_SHOWN_FORMATS)} and other files or a folder of them, "
-    f"an address (https://, s3://, gs://, hf://datasets/OWNER/NAME), - for JSON lines on stdin, "
-    f"or {STDLIB_NAME}"
+    "a .jsonl, .ndjson, .csv or .tsv file (also with .gz), a .parquet, .xlsx, .xls or .ods file, a "
+    f"BEIR folder (with corpus.jsonl), {', '.join(_SHOWN_FORMATS)} and other files or a folder of "
+    "them, an address (https://, s3://, gs://, hf://datasets/OWNER/NAME), - for JSON lines on "
+    f"stdin, or {STDLIB_NAME}"
 )
 _QUERIES_ACCEPTED = (
     "a .jsonl, .ndjson or .tsv file (also with .gz), a BEIR folder (with queries.jsonl), or - "

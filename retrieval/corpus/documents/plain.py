@@ -8,7 +8,7 @@ from typing import Any
 
 from retrieval.corpus.documents.base import FileText, Opened, UnreadableError, outline
 
-__all__ = ["markdown_headings", "read_markdown", "read_rst", "read_text"]
+__all__ = ["markdown_headings", "markdown_text", "read_markdown", "read_rst", "read_text"]
 
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(?P<title>.*?)(?:[ \t]+#+)?[ \t]*")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*")
@@ -25,11 +25,15 @@ def read_text(file: Opened) -> Iterator[FileText]:
 
 def read_markdown(file: Opened) -> Iterator[FileText]:
     """Yield a Markdown file without its front matter, which becomes metadata."""
-    text, front = split_front_matter(file.text())
+    yield markdown_text(*split_front_matter(file.text()))
+
+
+def markdown_text(text: str, front: dict[str, Any]) -> FileText:
+    """Return Markdown as a document; its title is in ``front`` or its first heading."""
     headings = list(markdown_headings(text))
     title = front.pop("title", None)
     title = title if isinstance(title, str) else next((name for _, _, name in headings), "")
-    yield FileText(text, title, outline(headings), front)
+    return FileText(text, title, outline(headings), front)
 
 
 def read_rst(file: Opened) -> Iterator[FileText]:

@@ -13,6 +13,7 @@ from retrieval.corpus.documents.html import read_html
 from retrieval.corpus.documents.mail import read_eml, read_mbox
 from retrieval.corpus.documents.notebook import read_notebook
 from retrieval.corpus.documents.office import read_docx, read_epub, read_odt, read_pptx
+from retrieval.corpus.documents.others import markitdown_reader
 from retrieval.corpus.documents.pdf import read_pdf
 from retrieval.corpus.documents.plain import read_markdown, read_rst, read_text
 
@@ -45,6 +46,7 @@ def _code(name: str, module: str, function: str = "language") -> FileFormat:
 
 
 _HTML = FileFormat("HTML", read_html, ("selectolax",))
+_FEED = FileFormat("feed", markitdown_reader("RssConverter"), ("markitdown",))
 _TYPESCRIPT = _code("TypeScript", "typescript", "language_typescript")
 _CPP, _C = _code("C++", "cpp"), _code("C", "c")
 _JAVASCRIPT = _code("JavaScript", "javascript")
@@ -63,6 +65,11 @@ FORMATS: Mapping[str, FileFormat] = {
     ".epub": FileFormat("EPUB", read_epub, ("selectolax",)),
     ".eml": FileFormat("e-mail", read_eml, ("selectolax",)),
     ".mbox": FileFormat("mbox", read_mbox, ("selectolax",)),
+    ".msg": FileFormat(
+        "Outlook mail", markitdown_reader("OutlookMsgConverter"), ("markitdown", "olefile")
+    ),
+    ".rss": _FEED,
+    ".atom": _FEED,
     ".ipynb": FileFormat("Jupyter notebook", read_notebook),
     ".py": _code("Python", "python"),
     ".js": _JAVASCRIPT,

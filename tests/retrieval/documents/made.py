@@ -2,6 +2,7 @@
 
 import json
 import mailbox
+import struct
 import zipfile
 from email.message import EmailMessage
 
@@ -191,8 +192,47 @@ def write_mail(folder):
     box.close()
 
 
+def write_msg(path, **properties):
+    """Write a mail of Outlook: a compound file with one stream per property, each 4096 bytes."""
+    free, end, table = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
+    streams = [text.ljust(2048).encode("utf-16-le") for text in properties.values()]
+    names = [f"__substg1.0_{kind}001F" for kind in properties]
+    entries = [("Root Entry", 5, 1, free, end, 0)]
+    for number, name in enumerate(names, start=1):
+        following = number + 1 if number < len(names) else free
+        entries.append((name, 2, free, following, 2 + 8 * (number - 1), 4096))
+    directory = b"".join(
+        name.encode("utf-16-le").ljust(64, b"\0")
+        + struct.pack("<HBBIII", 2 * len(name) + 2, kind, 1, free, right, child)
+        + bytes(36)
+        + struct.pack("<IQ", start, size)
+        for name, kind, child, right, start, size in entries
+    ).ljust(512, b"\0")
+    chains = [table, end]  # the table of sectors itself, and the directory
+    for number in range(len(streams)):
+        first = 2 + 8 * number
+        chains += [*range(first + 1, first + 8), end]
+    header = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16)
+    header += struct.pack("<5H6x3I", 0x3E, 3, 0xFFFE, 9, 6, 0, 1, 1)
+    header += struct.pack("<6I", 0, 4096, end, 0, end, 0)
+    header += struct.pack("<109I", 0, *[free] * 108)
+    padded = struct.pack("<128I", *chains, *[free] * (128 - len(chains)))
+    path.write_bytes(header + padded + directory + b"".join(streams))
+
+
+def write_feeds(folder):
+    item = "<title>Floats</title><description>Larch &lt;b&gt;floats&lt;/b&gt;.</description>"
+    head = "<title>Wheels</title><description>All</description>"
+    channel = f"<channel>{head}<item>{item}</item></channel>"
+    (folder / "wheels.rss").write_text(f'<?xml version="1.0"?><rss version="2.0">{channel}</rss>')
+    (folder / "carts.atom").write_text(
+        '<?xml version="1.0"?><feed xmlns="http://www.w3.org/2005/Atom"><title>Carts</title><entry>'
+        "<title>Axles</title><summary>Ash axles.</summary></entry></feed>"
+    )
+
+
 def write_folder(folder):
-    """Write one file in each of fourteen formats."""
+    """Write one file in each of seventeen formats."""
     folder.mkdir()
     write_text_files(folder)
     write_pdf(folder / "weir.pdf", "The weir was built of oak piles.", "Ducks return in April.")
@@ -201,4 +241,6 @@ def write_folder(folder):
     write_pptx(folder / "toads.pptx", ("Toads", "Toads cross in March."), ("Newts", "Newts stay."))
     write_odt(folder / "hedges.odt")
     write_mail(folder)
+    write_msg(folder / "sacks.msg", **{"0037": "Sacks", "1000": "Sacks are made of hemp."})
+    write_feeds(folder)
     return folder

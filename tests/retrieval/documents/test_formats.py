@@ -9,6 +9,7 @@ from email.message import EmailMessage
 import fpdf
 import openpyxl
 import pytest
+import xlwt
 
 from retrieval import Document, read_corpus
 from retrieval.corpus.documents import base, registry
@@ -34,6 +35,7 @@ def places(document):
     ("name", "title", "ends"),
     [
         ("bread.rst", "Bread", [("degrees.", "Bread > Ovens")]),
+        ("carts.atom", "Carts", [("axles.", "Carts > Axles")]),
         (
             "guide.md",
             "The pond guide",
@@ -60,9 +62,15 @@ def places(document):
         ),
         ("notes.txt", "", [("dawn.", None)]),
         ("rain.ipynb", "Rainfall", [("rain.plot()", "Rainfall")]),
+        (
+            "sacks.msg",
+            "Sacks",
+            [("Sacks", "Email Message"), ("hemp.", "Email Message > Content")],
+        ),
         ("tales.epub", "River tales", [("eels.", "The ferry")]),
         ("toads.pptx", "Toads", [("March.", "Toads"), ("stay.", "Newts")]),
         ("toll.go", "toll.go", [("tolls", None), ("}", "Toll")]),
+        ("wheels.rss", "Wheels", [("All", "Wheels"), ("**floats**.", "Wheels > Floats")]),
         ("weir.pdf", "Chapter 1", [("piles.", "Chapter 1"), ("April.", "Chapter 2")]),
     ],
 )
@@ -74,7 +82,7 @@ def test_passages_of_every_format_have_their_headings(documents, name, title, en
 
 def test_nothing_else_is_read(documents):
     found, corpus = documents
-    assert len(found) == 15
+    assert len(found) == 18
     assert corpus.notes == ("1 attachment of an e-mail is not read.",)
     everything = " ".join(document.text for document in found.values())
     for left_out in ("trap", "About", "Imprint", "secret", "Contents", "tags:"):
@@ -240,6 +248,12 @@ def test_html_is_read_however_deep_or_wide_it_is(write):
     assert next(iter(read_corpus(write("wide.html", wide)))).text.count("word") == 20_000
 
 
+@pytest.mark.parametrize("name", ["a.rss", "a.atom", "a.msg"])
+def test_what_markitdown_cannot_read_is_named_and_not_taken_for_text(write, name):
+    with pytest.raises(RecordError, match=rf"{name}: cannot be read"):
+        list(read_corpus(write(name, b"<rss> no feed and no mail")))
+
+
 def test_a_format_whose_reader_is_not_installed_is_counted_with_its_command(write, monkeypatch):
     monkeypatch.setattr(registry, "_installed", lambda module: module != "pypdf")
     write("docs/a.md", b"x")
@@ -274,6 +288,20 @@ class TestSheets:
             Document("18", "A sieve", metadata={"Price": 3, "Since": None}),
         ]
         assert "only its first sheet is read, not 'Old'." in corpus.notes[0]
+
+    def test_one_of_an_old_excel_is_read_alike(self, tmp_path):
+        book = xlwt.Workbook()
+        sheet = book.add_sheet("Shop")
+        for row, cells in enumerate([("Article", "Description"), (17, "A millstone")]):
+            for column, cell in enumerate(cells):
+                sheet.write(row, column, cell)
+        book.save(tmp_path / "shop.xls")
+        assert list(read_corpus(tmp_path / "shop.xls", id="article")) == [
+            Document("17", "A millstone")
+        ]
+        (tmp_path / "shop.xls").write_bytes(b"\xd0\xcf\x11\xe0")
+        with pytest.raises(RecordError, match="cannot be read as a sheet"):
+            list(read_corpus(tmp_path / "shop.xls", id="article"))
 
     def test_one_that_is_damaged_or_unpacks_too_far_is_refused(self, book, low_limits, tmp_path):
         bomb(tmp_path / "bomb.xlsx")
