@@ -9,8 +9,23 @@ from retrieval.errors import FailureError
 
 
 @pytest.fixture(scope="module")
-def documents():
-    return {document.doc_id: document for document in read_corpus("python-stdlib")}
+def read():
+    """The documents by id, and the sources that were parsed while all were read twice."""
+    parsed, parse = [], stdlib.ast.parse
+    stdlib.stdlib_rows.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stdlib.ast, "parse", lambda source: parsed.append(source) or parse(source))
+        found, again = (
+            {document.doc_id: document for document in read_corpus("python-stdlib")}
+            for _ in range(2)
+        )
+    assert found == again
+    return found, parsed
+
+
+@pytest.fixture
+def documents(read):
+    return read[0]
 
 
 @pytest.mark.parametrize(
@@ -66,31 +81,25 @@ def test_the_text_is_the_signature_and_the_docstring(documents):
     assert documents["math.sqrt"].text == "math.sqrt(x, /)\n\nReturn the square root of x."
 
 
-def test_reading_imports_nothing_with_side_effects_and_prints_nothing():
+def test_reading_imports_nothing_with_side_effects_and_prints_nothing(documents):
     code = (
         "import sys; from retrieval import read_corpus;"
         "ids = [d.doc_id for d in read_corpus('python-stdlib')];"
         "bad = {'antigravity', 'this', 'idlelib', 'test', 'lib2to3', 'tkinter', 'readline'};"
         "assert not bad & set(sys.modules), bad & set(sys.modules);"
-        "import hashlib; print(hashlib.sha256('\\n'.join(ids).encode()).hexdigest())"
+        "print(*ids, sep='\\n')"
     )
-    runs = [
-        subprocess.run(
-            [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
-        )
-        for _ in range(2)
-    ]
-    assert [run.stderr for run in runs] == ["", ""]
-    assert len(runs[0].stdout) == 65
-    assert runs[0].stdout == runs[1].stdout
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    replaced = "sys.unraisablehook"  # by pytest, in this process
+    assert [name for name in done.stdout.split() if name != replaced] == list(documents)
 
 
-def test_each_source_is_parsed_once(monkeypatch):
-    parsed = []
-    parse = stdlib.ast.parse
-    monkeypatch.setattr(stdlib.ast, "parse", lambda source: parsed.append(source) or parse(source))
-    stdlib.stdlib_rows.cache_clear()
-    assert len(stdlib.stdlib_rows()) == len(stdlib.stdlib_rows()) > 0
+def test_each_source_is_parsed_once(read):
+    documents, parsed = read
+    assert len(documents) > 0
     assert len(set(parsed)) == len(parsed) > 100
 
 
