@@ -162,14 +162,17 @@ def assert_failed(result, code):
 @pytest.mark.parametrize(
     "args",
     [
-        ("index", "nowhere.jsonl", "--out", "out"),
-        ("serch",),
         ("index",),
         ("search", "x", "--no-such-option"),
         ("embed", "f", "--out", "o", "--as", "passage"),
         ("index", "python-stdlib", "--out", "o", "--limit", "0"),
     ],
 )
+def test_usage_errors(args, millpond):
+    assert_one_line(millpond(*args), 2)
+
+
+@pytest.mark.parametrize("args", [("index", "nowhere.jsonl", "--out", "out"), ("serch",)])
 def test_usage_errors_of_a_real_process(args, tmp_path):
     result = run_process(*args, cwd=tmp_path)
     assert_failed(result, 2)
@@ -270,7 +273,7 @@ def test_ctrl_c_of_a_real_process_leaves_nothing(tmp_path):
 
 def test_a_reader_that_leaves_is_no_error():
     process = subprocess.Popen(
-        [sys.executable, "-m", "cli", "variants"],
+        [sys.executable, "-m", "cli", "models"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     process.stdout.close()
