@@ -150,7 +150,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return _parse(data)
     except ValueError as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise ModelError(f"{path}: {str(error).removesuffix('.')}.") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

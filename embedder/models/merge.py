@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,10 @@ def soup_models(
         manifest.check_files(folder)
         if manifest.is_whole:
             raise UsageError(f"{folder} holds a whole base; soup averages adapters and poolings.")
-        expected, found = _compared(folders[0], manifests[0]), _compared(folder, manifest)
-        for key, first, here in find_differences(expected, found):
+        spec, lora = _compared(folders[0], manifests[0])
+        own_spec, own_lora = _compared(folder, manifest)
+        specs = find_differences(spec, own_spec)
+        for key, first, here in chain(specs, find_differences(lora, own_lora, "LoRA")):
             raise UsageError(
                 f"A soup is of one spec and one base: {key} is {first!r} in {folders[0]}, but "
                 f"{here!r} in {folder}."
@@ -154,17 +157,15 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _compared(folder: Path, manifest: Manifest) -> dict[str, Any]:
-    """Return what models of one soup must share, by its name in messages."""
+_LORA_KEYS = ("r", "lora_alpha", "target_modules", "fan_in_fan_out")
+
+
+def _compared(folder: Path, manifest: Manifest) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return what models of one soup must share: the spec, and the LoRA if there is one."""
     spec = {**spec_to_json(manifest.spec), "base": manifest.base.identity}
     del spec["revision"]  # the identity says which it was
-    if not manifest.has_adapter:
-        return spec
-    lora = _adapter_config(folder)
-    return {**spec, "LoRA": {key: lora.get(key) for key in _LORA_KEYS}}
-
-
-_LORA_KEYS = ("r", "lora_alpha", "target_modules", "fan_in_fan_out")
+    lora = _adapter_config(folder) if manifest.has_adapter else None
+    return spec, lora and {key: lora.get(key) for key in _LORA_KEYS}
 
 
 def _average(
