@@ -130,11 +130,11 @@ class PackedBatch:
         pooling over padded states. It is called once per group, so never with padding; on CUDA
         once per bucket.
         """
-        states = states.flatten(0, -2)
         if states.device.type == "cuda":
             return self.reduce_buckets(states, function)
         found = []
-        for group, part in zip(self.groups, torch.split(states, self.sizes), strict=True):
+        parts = torch.split(states.flatten(0, -2), self.sizes)
+        for group, part in zip(self.groups, parts, strict=True):
             own = part.view(group.texts, group.tokens, -1)
             found.append(function(own, own.new_ones(own.shape[:2], dtype=torch.bool)))
         return torch.cat(found)
@@ -143,6 +143,7 @@ class PackedBatch:
         self, states: Tensor, function: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
         """Return the same as ``reduce``, by one call per bucket."""
+        states = states.flatten(0, -2)
         return torch.cat([function(each.pad(states), each.real) for each in self.buckets])
 
 

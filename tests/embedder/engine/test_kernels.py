@@ -8,9 +8,15 @@ import torch
 
 from embedder import Embedder, VariantSpec, list_variants
 from embedder.engine import kernels
-from embedder.engine.kernels import BUCKETS, checked, flash_kernel, varlen_kernel
+from embedder.engine.kernels import (
+    BUCKETS,
+    checked,
+    find_kernels,
+    flash_kernel,
+    varlen_kernel,
+)
 from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, Pattern
-from embedder.engine.probe import Packing, choose_packing, find_kernels
+from embedder.engine.probe import Packing, choose_packing
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
