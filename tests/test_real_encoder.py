@@ -134,6 +134,7 @@ def test_it_mines_negatives_and_is_measured(tmp_path):
     assert json.loads(shown.stdout)["main_score"] == 1.0
 
 
+@pytest.mark.slow
 def test_it_is_served_with_its_index(index, reference):
     with serving("--index", f"mills={index}") as url, httpx.Client(base_url=url) as client:
         asked = {"model": MODEL, "input": [DOCUMENTS["fold"], DOCUMENTS["mill"]]}
