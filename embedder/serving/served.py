@@ -327,12 +327,7 @@ def _show_tokens(tokenizer: Any, row: Sequence[int]) -> list[ShownToken]:
 
 
 def _decode(tokenizer: Any, ids: Sequence[int], special: bool = False) -> str:
-    """Return the text of token ids, special tokens left out unless ``special``.
-
-    Raises
-    ------
-    UsageError : an id that the model's vocabulary does not have.
-    """
+    """Return the text of token ids, or raise UsageError for one that the model does not have."""
     size = len(tokenizer)
     wrong = next((one for one in ids if not 0 <= one < size), None)
     if wrong is not None:

@@ -15,8 +15,7 @@ from fastapi import Depends, Request
 
 from embedder.engine.text import Side
 from embedder.models.sentence_transformers import Reranker
-from embedder.serving.batching import Batcher, EncoderThread, QueueFullError
-from embedder.serving.changing import QueuedEncoder
+from embedder.serving.batching import Batcher, EncoderThread, QueuedEncoder, QueueFullError
 from embedder.serving.errors import ApiError, ClientGoneError
 from embedder.serving.metrics import Metrics, log_event
 from embedder.serving.reranking import Ranked, make_pairs, serve_reranker
@@ -313,12 +312,7 @@ class Server:
         try:
             found = await _until_gone(request, in_thread(self._searching[names[0]], work))
         except _UNAVAILABLE as error:
-            log_event("search_failed", index=", ".join(names), error=str(error))
-            message = (
-                f"{', '.join(names)} cannot be searched now: {_describe_failure(error)}. The "
-                "server's log says more."
-            )
-            raise ApiError(503, message, "index_unavailable", "index") from None
+            raise _unavailable("search", "searched", ", ".join(names), error) from None
         for name in names:
             self.metrics.add_search(name, time.monotonic() - started)
         return found[0]
@@ -349,12 +343,8 @@ class Server:
         try:
             return await in_thread(self._changing, run)
         except _UNAVAILABLE as error:
-            log_event("change_failed", index=name, error=str(error))
-            message = (
-                f"{name} cannot be changed now: {_describe_failure(error)}, or another process "
-                "changes it. The server's log says more."
-            )
-            raise ApiError(503, message, "index_unavailable", "index") from None
+            also = ", or another process changes it"
+            raise _unavailable("change", "changed", name, error, also) from None
         except MillpondError as error:
             raise ApiError(400, str(error), "invalid_change", None) from None
 
@@ -486,15 +476,20 @@ def _find(kind: str, served: Mapping[str, T], name: str | None) -> T:
     return served[name]
 
 
-def _describe_failure(error: MillpondError) -> str:
-    """Return why an index cannot be searched, without naming a place on this machine."""
+def _unavailable(
+    event: str, done: str, name: str, error: MillpondError, also: str = ""
+) -> ApiError:
+    """Log why an index fails, and return a 503 that names no place on this machine."""
+    log_event(f"{event}_failed", index=name, error=str(error))
+    reason = "what stores it does not answer, or cannot be read"
     if isinstance(error, IndexCorruptError):
-        return "it is damaged"
-    if isinstance(error, SourceNotFoundError):
-        return "its folder is gone"
-    if isinstance(error, FingerprintError):
-        return "another model has made it anew"
-    return "what stores it does not answer, or cannot be read"
+        reason = "it is damaged"
+    elif isinstance(error, SourceNotFoundError):
+        reason = "its folder is gone"
+    elif isinstance(error, FingerprintError):
+        reason = "another model has made it anew"
+    message = f"{name} cannot be {done} now: {reason}{also}. The server's log says more."
+    return ApiError(503, message, "index_unavailable", "index")
 
 
 def _check_lengths(tokens: Tokens, model: ServedModel, truncate: bool, param: str) -> None:
