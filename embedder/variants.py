@@ -6,14 +6,13 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
 from embedder.models.names import (
-    OPTIONS,
     OPTIONS_PATTERN,
-    SPEC_OPTIONS,
     find_path,
     is_folder,
     parse_option,
@@ -250,6 +249,21 @@ def spec_to_json(spec: VariantSpec) -> dict[str, Any]:
     return data
 
 
+_NO_OPTIONS = {"base", "pooling", "attention", "revision", "head", "pooling_options", "whiten"}
+
+
+def _list_options(kind: type) -> dict[str, type]:
+    """Return the types of the fields that options of a name set; without None, of Literals str."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        plain = get_args(hint)[0] if isinstance(hint, UnionType) else hint
+        if name not in _NO_OPTIONS:
+            found[name] = {Literal: str, tuple: tuple}.get(get_origin(plain), plain)
+    return found
+
+
+_SPEC_OPTIONS, _POOLING_OPTIONS = _list_options(VariantSpec), _list_options(PoolingOptions)
+
 _NAME = re.compile(
     rf"(?P<base>(?:(?!{OPTIONS_PATTERN}).)+?)"
     r"(?::(?P<variant>[A-Za-z0-9_]+(?:\+[A-Za-z0-9_]+)?))?"
@@ -295,10 +309,11 @@ def parse_model_name(text: str, default_variant: str) -> VariantSpec:
                 "A whitening is fitted on texts and saved with the model. Type: "
                 f"millpond whiten {base} --corpus CORPUS --out DIR."
             )
-        if name not in OPTIONS:
-            raise UnknownNameError("model option", name, OPTIONS)
-        target = settings if name in SPEC_OPTIONS else pooling
-        target[name] = parse_option(name, value)
+        known = _SPEC_OPTIONS | _POOLING_OPTIONS
+        if name not in known:
+            raise UnknownNameError("model option", name, known)
+        target = settings if name in _SPEC_OPTIONS else pooling
+        target[name] = parse_option(name, value, known[name])
     return VariantSpec(
         base=base,
         revision=revision,
@@ -317,7 +332,7 @@ def format_model_name(spec: VariantSpec) -> str:
     at = f"@{spec.revision}" if spec.revision else ""
     defaults = {f.name: f.default for f in fields(spec)}
     changed = {
-        name: getattr(spec, name) for name in SPEC_OPTIONS if getattr(spec, name) != defaults[name]
+        name: getattr(spec, name) for name in _SPEC_OPTIONS if getattr(spec, name) != defaults[name]
     } | spec.pooling_options.changed()
     options = "".join(f",{name}={write_value(value)}" for name, value in changed.items())
     return f"{spec.base}{at}:{spec.pooling}+{spec.attention}{options}"

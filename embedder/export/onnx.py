@@ -138,12 +138,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _compare(embedder: Embedder, folder: Path, prompts: Prompts) -> float:
-    """Return the largest difference of a number between the folder's vectors and the model's.
-
-    Raises
-    ------
-    ModelError : token ids differ, or it is above ``TOLERANCE``.
-    """
+    """Return the largest difference of a number from the model's, or raise ModelError."""
     client = OnnxClient(folder)
     texts = _make_texts(embedder, client)
     spec, worst = embedder.spec, 0.0

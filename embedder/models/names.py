@@ -23,11 +23,9 @@ __all__ = [
     "DEFAULT_VARIANT",
     "FORMAT_VERSION",
     "MANIFEST_NAME",
-    "OPTIONS",
     "POOLING_WEIGHTS",
     "WHOLE",
     "PREFIX",
-    "SPEC_OPTIONS",
     "SavedName",
     "TrainedModel",
     "builtin_folder",
@@ -87,7 +85,12 @@ _NEWER: dict[str, bool | str] = {
 }
 """Fields of the spec that stand in a fingerprint only where they differ from this."""
 
-_CHANGEABLE = ("max_tokens", "dimension", "query_prompt", "document_prompt")
+_CHANGEABLE: dict[str, type] = {
+    "max_tokens": int,
+    "dimension": int,
+    "query_prompt": str,
+    "document_prompt": str,
+}
 """The fields of the spec that may differ from training, since the weights fit all the same."""
 _OPTION = r',[a-z_]+=(?:"(?:[^"\\]|\\.)*"(?=,|$)|(?!")[^,]*)'
 """An option with its value, as a regular expression; see ``write_value``."""
@@ -97,43 +100,13 @@ _OPEN_QUOTE = re.compile(r',(?P<option>[a-z_]+)="')
 _HOME = Path(__file__).resolve().parent / "builtin_models"
 
 
-SPEC_OPTIONS: dict[str, type] = {
-    "base_layers": int,
-    "query_prompt": str,
-    "document_prompt": str,
-    "max_tokens": int,
-    "dimension": int,
-    "normalize": bool,
-    "chat_template": bool,
-    "lowercase": bool,
-    "ending": str,
-    "prompt_specials": bool,
-    "pool_prompt": bool,
-    "pool_bos": bool,
-    "adapter_base": str,
-}
-OPTIONS: dict[str, type] = SPEC_OPTIONS | {
-    "latents": int,
-    "heads": int,
-    "head_width": int,
-    "feedforward_multiple": int,
-    "layers": tuple,
-    "layer_weights": bool,
-    "match_layers": bool,
-    "reads": str,
-    "init": str,
-    "seed": int,
-}
-
-
-def parse_option(name: str, value: str) -> Any:
-    """Return an option's value in the type of its field.
+def parse_option(name: str, value: str, kind: type) -> Any:
+    """Return an option's value in the type of its field: int, bool, str or tuple, of int.
 
     Raises
     ------
     UsageError : the value is of another type.
     """
-    kind = OPTIONS[name]
     if name == "adapter_base" and (path := find_path(value)):
         return str(path.resolve())
     if kind is str:
@@ -328,18 +301,18 @@ def parse_changes(written: str, kind: str, more: tuple[str, ...] = ()) -> dict[s
     ----------
     written : ",OPTION=VALUE..." as ``split_name`` gives it, or "".
     kind : what errors call such an option.
-    more : names of options that this kind of model takes too.
+    more : names of texts that this kind of model takes too.
 
     Raises
     ------
     UnknownNameError : there is no such option.
     UsageError : an option's value is not of its type.
     """
-    options, known = {}, (*_CHANGEABLE, *more)
+    options, known = {}, _CHANGEABLE | dict.fromkeys(more, str)
     for option, value in split_options(written):
         if option not in known:
             raise UnknownNameError(kind, option, known)
-        options[option] = parse_option(option, value)
+        options[option] = parse_option(option, value, known[option])
     return options
 
 

@@ -26,13 +26,12 @@ from embedder.models.names import (
     is_hub_id,
     is_saved_model,
     parse_changes,
-    parse_option,
     split_name,
-    split_options,
     write_value,
 )
 from embedder.models.sentence_transformers import needs_sentence_transformers
-from embedder.models.sentence_transformers.encoder import POOLING_MODES, PROMPT_NAMES
+from embedder.models.sentence_transformers.encoder import POOLING_MODES, find_document_prompt
+from embedder.models.sentence_transformers.load import TEXT_SETTINGS
 from embedder.pooling import HeadLayer
 from embedder.variants import VariantSpec, attends_both_ways, parse_model_name
 from retrieval.errors import MillpondError, ModelError, UsageError
@@ -50,7 +49,6 @@ _MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")
-_TEXT_SETTINGS = "sentence_bert_config.json"
 LIBRARY_SETTINGS = "config_sentence_transformers.json"
 _USUAL_SETTINGS: dict[str, Any] = {
     "transformer_task": "feature-extraction",
@@ -139,8 +137,8 @@ def resolve_name(name: str, notify: Notify) -> Named:
     spec = replace(published, revision=typed.revision)
     at = f"@{typed.revision}" if typed.revision else ""
     if spec.adapter_base:  # a path in it means the same from another folder
-        changes = [(name, parse_option(name, value)) for name, value in split_options(written)]
-        written = "".join(f",{name}={write_value(value)}" for name, value in changes)
+        changes = parse_changes(written, "option of a published model", ("adapter_base",))
+        written = "".join(f",{name}={write_value(value)}" for name, value in changes.items())
     return Named(spec, f"{typed.base}{at}{written}", commit)
 
 
@@ -396,17 +394,17 @@ def _read_text_settings(
 
     ``is_typed`` says that the user named another longest input.
     """
-    settings = files.read(_TEXT_SETTINGS)
+    settings = files.read(TEXT_SETTINGS)
     for key, value in settings.items():
         if key in ("max_seq_length", "do_lower_case") or not value:
             continue
         if key not in _USUAL_SETTINGS or _USUAL_SETTINGS[key] not in (None, value):
-            raise files.refuse(f"{_TEXT_SETTINGS} says {key} {value!r}")
+            raise files.refuse(f"{TEXT_SETTINGS} says {key} {value!r}")
     if getattr(tokenizer, "truncation_side", "right") != "right":
         raise files.refuse("its tokenizer cuts long texts at the beginning")
     limit = settings.get("max_seq_length")
     if limit is not None and type(limit) is not int:
-        raise files.refuse(f"{_TEXT_SETTINGS} says max_seq_length {limit!r}")
+        raise files.refuse(f"{TEXT_SETTINGS} says max_seq_length {limit!r}")
     lowercase = bool(settings.get("do_lower_case"))
     if limit is None:
         limit = min(int(tokenizer.model_max_length), count_positions(config) or _NO_LIMIT + 1)
@@ -457,19 +455,12 @@ def _read_prompts(files: _Files, settings: Mapping[str, Any], notify: Notify) ->
             f"{files.base}: {LIBRARY_SETTINGS} names the default prompt {default!r}, but has "
             f"{known}. Correct default_prompt_name there."
         )
-    document = next((name for name in PROMPT_NAMES["document"] if prompts.get(name)), "document")
     found = {
         "query_prompt": prompts.get("query") or "",
-        "document_prompt": prompts.get(document) or "",
+        "document_prompt": find_document_prompt(files.base, prompts, notify),
     }
     if any("{text}" in prompt for prompt in found.values()):
         raise files.refuse(f"a prompt of {LIBRARY_SETTINGS} holds {{text}}")
-    if document != "document":
-        notify(
-            f"{files.base} calls its prompt of documents {document!r}: "
-            f"{found['document_prompt']!r}. It is used here; encode_document of "
-            f"sentence-transformers 6 leaves it out"
-        )
     if not any(found.values()) and any(prompts.values()):
         notify(
             f"{files.base} has no prompt named query or document, so none is used; it has "

@@ -7,14 +7,14 @@ import hashlib
 import inspect
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from embedder.engine.text import check_finite, check_texts
 from retrieval.forks import check_fork
-from retrieval.protocols import Progress, Vectors, no_progress
+from retrieval.protocols import Notify, Progress, Vectors, no_progress
 from retrieval.types import Fingerprint
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "PROMPT_NAMES",
     "SentenceTransformersEncoder",
     "check_threads",
+    "find_document_prompt",
     "hash_tokens",
     "hash_weights",
 ]
@@ -199,6 +200,17 @@ class SentenceTransformersEncoder:
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors /= np.maximum(lengths, 1e-12)
         return vectors
+
+
+def find_document_prompt(shown: str, prompts: Mapping[str, str], notify: Notify) -> str:
+    """Return the prompt of documents, "" for none, and say where it is called something else."""
+    name = next((name for name in PROMPT_NAMES["document"] if prompts.get(name)), "document")
+    if name != "document":
+        notify(
+            f"{shown} calls its prompt of documents {name!r}: {prompts[name]!r}. It is used here; "
+            f"encode_document of sentence-transformers 6 leaves it out."
+        )
+    return prompts.get(name) or ""
 
 
 def check_threads() -> None:

@@ -25,6 +25,7 @@ from embedder.models.sentence_transformers.encoder import (
     PROMPT_NAMES,
     SentenceTransformersEncoder,
     check_threads,
+    find_document_prompt,
 )
 from retrieval.errors import MissingDependencyError, ModelError, SourceNotFoundError, UsageError
 from retrieval.protocols import Notify
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "TEXT_SETTINGS",
     "Asked",
     "find_folder",
     "find_model",
@@ -46,7 +48,7 @@ __all__ = [
 ]
 
 _OURS = "sentence_transformers."
-_TEXT_SETTINGS = "sentence_bert_config.json"
+TEXT_SETTINGS = "sentence_bert_config.json"
 _REVISION = re.compile(r"(?P<place>[^/]+(?:/[^/]+)?)@(?P<revision>[\w.\-]+)")
 
 
@@ -122,10 +124,10 @@ def needs_sentence_transformers(base: str, revision: str | None = None) -> str:
         if number == 0 and not kind.endswith(".Transformer"):
             return f"its modules.json begins with {kind.rpartition('.')[2]}"
     subfolder = parts[0].get("path", "") if parts else ""
-    settings = read_model_json(place, f"{subfolder}/{_TEXT_SETTINGS}".lstrip("/"), revision)
+    settings = read_model_json(place, f"{subfolder}/{TEXT_SETTINGS}".lstrip("/"), revision)
     kinds = settings.get("modality_config") if isinstance(settings, dict) else None
     if isinstance(kinds, dict) and "message" in kinds:
-        return f"its {_TEXT_SETTINGS} puts texts into a chat template"
+        return f"its {TEXT_SETTINGS} puts texts into a chat template"
     config = read_model_json(place, f"{subfolder}/config.json".lstrip("/"), revision)
     if not isinstance(config, dict):
         return _name_adapted_encoder(read_model_json(place, "adapter_config.json", revision))
@@ -219,12 +221,7 @@ def _say_what_differs(asked: Asked, model: Any, notify: Notify) -> None:
         notify(f"{shown} has no modules.json; sentence-transformers' default, {pooling}, is used.")
     if model.similarity_fn_name not in ("cosine", "dot"):
         notify(f"{shown} compares by {model.similarity_fn_name}; here vectors compare by cosine.")
-    named = next((name for name in PROMPT_NAMES["document"] if model.prompts.get(name)), "document")
-    if named != "document":
-        notify(
-            f"{shown} calls its prompt of documents {named!r}: {model.prompts[named]!r}. It is "
-            f"used here; encode_document of sentence-transformers 6 leaves it out."
-        )
+    find_document_prompt(shown, model.prompts, notify)
 
 
 def import_library(name: str, reason: str) -> Any:
@@ -264,43 +261,36 @@ def _add_owner(name: str) -> str:
 
 def _refuse_code(asked: Asked) -> None:
     """Raise ModelError where a model names Python code that it comes with."""
-    place, revision = asked.place, asked.revision
     advice = (
         "Without it this would be another model. If you have read the code and trust it, add "
         "--trust-remote-code (in Python: trust_remote_code=True)"
     )
-    if is_saved_model(place):
-        advice = f"Type {place} without st:"
+    if is_saved_model(asked.place):
+        advice = f"Type {asked.place} without st:"
+    if found := _find_code(asked.place, asked.revision):
+        raise ModelError(f"The model {asked.name!r} {found}. {advice}.")
+
+
+def _find_code(place: str, revision: str | None) -> str:
+    """Return a clause on the Python code that a model comes with, "" for none."""
+    own = "comes with Python code of its own"
     parts = _read_modules(place, revision)
     for kind in (str(part.get("type")) for part in parts):
         if not kind.startswith(_OURS):
-            raise ModelError(
-                f"The model {asked.name!r} comes with Python code of its own: modules.json names "
-                f"the class {kind}. {advice}."
-            )
+            return f"{own}: modules.json names the class {kind}"
     for path in (str(part.get("path")) for part in parts if str(part.get("type"))[-6:] == ".Dense"):
         dense = read_model_json(place, f"{path}/config.json", revision)
         said = str((dense if isinstance(dense, dict) else {}).get("activation_function", "torch."))
         if not said.startswith("torch."):
-            raise ModelError(
-                f"The model {asked.name!r} comes with Python code of its own: {path}/config.json "
-                f"names the activation {said}. {advice}."
-            )
+            return f"{own}: {path}/config.json names the activation {said}"
     for subfolder in dict.fromkeys(("", *(str(part.get("path", "")) for part in parts))):
-        named = find_code(place, revision, subfolder)
-        if named:
-            where = f"{subfolder}/{named}".lstrip("/")
-            raise ModelError(
-                f"The model {asked.name!r} comes with Python code of its own, which {where} names "
-                f"as auto_map. {advice}."
-            )
+        if named := find_code(place, revision, subfolder):
+            return f"{own}, which {f'{subfolder}/{named}'.lstrip('/')} names as auto_map"
     adapter = read_model_json(place, "adapter_config.json", revision)
     base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
     if base and (named := find_code(str(base))):
-        raise ModelError(
-            f"The model {asked.name!r} is an adapter of {base!r}, which comes with Python code of "
-            f"its own: {named} names it as auto_map. {advice}."
-        )
+        return f"is an adapter of {base!r}, which {own}: {named} names it as auto_map"
+    return ""
 
 
 def load_options(asked: Asked, device: torch.device, *, trust_remote_code: bool) -> dict[str, Any]:
@@ -370,12 +360,7 @@ def _shorten(model: Any, tokens: int) -> bool:
 
 
 def _apply(asked: Asked, model: Any) -> None:
-    """Give the model what was typed as options.
-
-    Raises
-    ------
-    UsageError : an option does not fit the model.
-    """
+    """Give the model what was typed as options, or raise UsageError."""
     for option, value in asked.options.items():
         if option.endswith("_prompt"):
             if "{text}" in value.removesuffix("{text}"):
