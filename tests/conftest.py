@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import sys
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import typer.testing
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -26,11 +28,23 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
 # A CliRunner makes the commands anew at each call, which takes five times as long as a search.
 typer.testing._get_command = cache(typer.testing._get_command)
 
+# A run in the background of a script ignores Ctrl-C and hands that down; tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # No clock in either: a machine that is busy fails no test.
 PROFILE = {"database": None, "deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("test", derandomize=True, **PROFILE)
 settings.register_profile("fuzz", print_blob=True, **PROFILE)
 settings.load_profile("test")
+
+
+def pytest_configure(config):
+    """Keep what happens to be imported, which differs from run to run, out of drawn examples.
+
+    Hypothesis takes one in twenty from the constants of these modules.
+    """
+    if config.getoption("--hypothesis-profile") != "fuzz":
+        providers._get_local_constants = lambda: providers._local_constants
 
 
 @pytest.fixture(scope="session")
