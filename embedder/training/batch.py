@@ -196,12 +196,11 @@ class LocalBatch:
     chunks : the forward passes, longest texts first; packed where the base allows it, as when
         encoding.
     order : the row of the joined chunks that holds each text: queries, positives, then negatives.
-    pairs, tokens : how many this part has, padding not counted.
+    tokens : how many this part has, padding not counted.
     """
 
     chunks: list[Chunk]
     order: Tensor
-    pairs: int
     tokens: int
 
 
@@ -257,7 +256,7 @@ class SourceTokenizer:
         chunks, placed = self._chunks(rows, processes.device, forward_tokens)
         order = torch.empty(len(rows), dtype=torch.int64)
         order[torch.tensor(placed)] = torch.arange(len(rows))
-        return LocalBatch(chunks, order.to(processes.device), len(own), sum(map(len, rows)))
+        return LocalBatch(chunks, order.to(processes.device), sum(map(len, rows)))
 
     def _chunks(
         self, rows: list[list[int]], device: torch.device, forward_tokens: int

@@ -53,14 +53,13 @@ class TeacherLoss:
 
     Attributes
     ----------
-    compute : lessons to (N,) float32, the loss of each text, or (M,), of each triple.
-    paper : what it is from.
+    compute : lessons to (N,) float32, the loss of each text, or (M,), of each triple; names its
+        paper.
     projects : whether it compares vectors, which takes the teacher's width.
     of_triples : whether it needs negatives.
     """
 
     compute: Callable[[Lessons], Tensor]
-    paper: str
     projects: bool = False
     of_triples: bool = False
 
@@ -68,7 +67,7 @@ class TeacherLoss:
 def cosine(lessons: Lessons) -> Tensor:
     """Return (N,): 1 - cos of each projected vector and the teacher's (arXiv 2602.15547).
 
-    The paper projects to the teacher's width in training and drops the projection afterwards.
+    jina-embeddings-v5 projects to the teacher's width in training and drops the projection then.
     """
     left = F.normalize(lessons.projected.float(), dim=-1)
     return 1 - (left * lessons.teacher).sum(dim=-1)
@@ -109,9 +108,9 @@ def margin_mse(lessons: Lessons) -> Tensor:
 
 
 LOSSES: dict[str, TeacherLoss] = {
-    "cosine": TeacherLoss(cosine, "jina-embeddings-v5, arXiv 2602.15547", projects=True),
-    "similarity": TeacherLoss(similarity, "SEED, arXiv 2101.04731"),
-    "margin_mse": TeacherLoss(margin_mse, "arXiv 2010.02666", of_triples=True),
+    "cosine": TeacherLoss(cosine, projects=True),
+    "similarity": TeacherLoss(similarity),
+    "margin_mse": TeacherLoss(margin_mse, of_triples=True),
 }
 
 

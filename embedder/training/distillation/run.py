@@ -1,4 +1,4 @@
-"""What a run with a teacher does beside the usual: its loss, projection, checks and measures."""
+"""What a run with a teacher does beside the usual: its loss, projection and agreement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from embedder.embedder import Embedder
 from embedder.training.batch import LocalBatch, StepPairs
-from embedder.training.distillation.agreement import describe_stall, measure_agreement
 from embedder.training.distillation.losses import CONTRAST, Lessons, get_loss
 from embedder.training.distillation.options import TeacherConfig
 from embedder.training.distillation.projection import (
@@ -24,10 +23,20 @@ from embedder.training.distillation.projection import (
 from embedder.training.distillation.teachers import Teacher, encode_side, encode_sides
 from embedder.training.processes import Processes, gather_rows
 from retrieval.protocols import Notify, Vectors
+from retrieval.scores import cosines, spearman, unit_rows
 
-__all__ = ["Distillation", "StepLoss"]
+__all__ = [
+    "Distillation",
+    "StepLoss",
+    "describe_stall",
+    "measure_agreement",
+    "shared_neighbours",
+]
 
 _FIT_TEXTS = 2_000
+_NEIGHBOURS = 10
+_STALE_EVALUATIONS = 5
+_STALE_GAIN = 1e-3
 
 
 class StepLoss:
@@ -229,3 +238,68 @@ class Distillation:
             return encode_sides(partial(encode_side, student), texts, student.dimension)
         finally:
             embedder.train(was_training)
+
+
+def measure_agreement(
+    student: Vectors, teacher: Vectors, projected: Vectors | None = None
+) -> dict[str, float]:
+    """Return how alike two sets of vectors of the same texts are.
+
+    Parameters
+    ----------
+    student : (N, D) float32.
+    teacher : (N, W) float32.
+    projected : (N, W) float32, the student's at the teacher's width.
+
+    Returns
+    -------
+    "teacher_cosine", the mean cosine of ``projected`` and ``teacher`` where there is one;
+    "teacher_spearman", the rank correlation of the cosines of all pairs of texts; and
+    "teacher_top10", the share of each text's nearest ten that are the teacher's too, of more than
+    20 texts.
+    """
+    found = {}
+    if projected is not None:
+        found["teacher_cosine"] = float(cosines(projected, teacher).mean())
+    ours, theirs = (unit_rows(rows) @ unit_rows(rows).T for rows in (student, teacher))
+    above = np.triu_indices(len(student), k=1)
+    correlation = spearman(ours[above], theirs[above])
+    if np.isfinite(correlation):
+        found["teacher_spearman"] = float(correlation)
+    if len(student) > 2 * _NEIGHBOURS:  # of fewer, most are near by chance
+        found["teacher_top10"] = shared_neighbours(ours, theirs)
+    return found
+
+
+def shared_neighbours(ours: Vectors, theirs: Vectors, count: int = _NEIGHBOURS) -> float:
+    """Return the mean share of nearest texts that two matrices (N, N) of cosines have in common.
+
+    The nearest are the ``count`` highest of a row without the text itself, or all there are.
+    """
+    count = min(count, len(ours) - 1)
+    shares = []
+    for row in range(len(ours)):
+        nearest = []
+        for matrix in (ours, theirs):
+            order = np.argsort(-matrix[row], kind="stable")
+            nearest.append(set(order[order != row][:count].tolist()))
+        shares.append(len(nearest[0] & nearest[1]) / count)
+    return float(np.mean(shares))
+
+
+def describe_stall(history: Sequence[float], rate: float) -> str | None:
+    """Return a line for the user once the agreement has not risen for five evaluations.
+
+    Parameters
+    ----------
+    history : "teacher_spearman" of each evaluation, oldest first.
+    rate : the learning rate now.
+    """
+    earlier, late = history[:-_STALE_EVALUATIONS], history[-_STALE_EVALUATIONS:]
+    if not earlier or max(late) > max(earlier) + _STALE_GAIN:
+        return None
+    return (
+        f"The student has agreed with the teacher no better for {_STALE_EVALUATIONS} evaluations "
+        f"(Spearman {max(history):.3f} at best). At the rate {rate:g} it has learnt what it can: "
+        f"end the run with --finish, or go on with a smaller rate."
+    )

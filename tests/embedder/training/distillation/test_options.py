@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from embedder.training.distillation.agreement import describe_stall, measure_agreement
 from embedder.training.distillation.projection import fit_projection
+from embedder.training.distillation.run import describe_stall, measure_agreement
 from retrieval.errors import UsageError
 
 
@@ -84,7 +84,7 @@ def test_agreement_by_hand():
 
 
 def test_neighbours_are_compared_without_the_text_itself():
-    from embedder.training.distillation.agreement import shared_neighbours
+    from embedder.training.distillation.run import shared_neighbours
 
     ours = np.array([[1, 0.9, 0.1], [0.9, 1, 0.2], [0.1, 0.2, 1]], dtype=np.float32)
     theirs = np.array([[1, 0.1, 0.9], [0.1, 1, 0.2], [0.9, 0.2, 1]], dtype=np.float32)

@@ -11,8 +11,7 @@ from embedder import Embedder
 from embedder.training import check_data, train
 from embedder.training.config import read_config
 from embedder.training.distillation.checks import check_lessons
-from embedder.training.distillation.stored import StoredVectors
-from embedder.training.distillation.teachers import Teacher, load_teacher
+from embedder.training.distillation.teachers import StoredVectors, Teacher, load_teacher
 from retrieval.errors import ModelError, SourceNotFoundError, UsageError
 from retrieval.texts import text_digest
 from retrieval.types import Fingerprint

@@ -11,7 +11,7 @@ from embedder.loading import load_encoder
 from embedder.pooling import POOLINGS
 from embedder.training import train
 from embedder.training.config import read_config
-from embedder.training.distillation.agreement import measure_agreement
+from embedder.training.distillation.run import measure_agreement
 from embedder.variants import ATTENTIONS
 from indexes import Index
 from retrieval import Document, check_fingerprints
