@@ -80,27 +80,20 @@ def compare_layout(layout: str, model: Path | str, reference: Any = None) -> Row
     theirs: Any = reference or SentenceTransformer(
         str(model), device="cpu", model_kwargs={"dtype": "float32"}
     )
-    found = [
-        _compare(mine(texts), _unit(other(texts)))
-        for mine, other, texts in (
-            (ours.encode_queries, theirs.encode_query, make_texts(0)),
-            (ours.encode_documents, theirs.encode_document, make_texts(1)),
-        )
-    ]
-    engine = "ours" if isinstance(ours, Embedder) else "sentence-transformers"
-    (cosine, difference), (cosine_of_documents, difference_of_documents) = found
-    return Row(
-        layout,
-        engine,
-        getattr(theirs, "name", "sentence-transformers"),
-        (cosine, cosine_of_documents),
-        (difference, difference_of_documents),
+    queries, documents = make_texts(0), make_texts(1)
+    cosines, differences = zip(
+        _compare(ours.encode_queries(queries), theirs.encode_query(queries)),
+        _compare(ours.encode_documents(documents), theirs.encode_document(documents)),
+        strict=True,
     )
+    engine = "ours" if isinstance(ours, Embedder) else "sentence-transformers"
+    reference = getattr(theirs, "name", "sentence-transformers")
+    return Row(layout, engine, reference, cosines, differences)
 
 
 def _compare(mine: Vectors, theirs: Vectors) -> tuple[float, float]:
-    """Return the mean cosine and the largest difference of unit vectors (N, D)."""
-    mine = _unit(mine)
+    """Return the mean cosine and the largest difference of vectors (N, D), made unit vectors."""
+    mine, theirs = _unit(mine), _unit(theirs)
     return float((mine * theirs).sum(axis=1).mean()), float(np.abs(mine - theirs).max())
 
 
@@ -121,10 +114,8 @@ def _layouts(root: Path) -> Iterator[tuple[str, Path | str, Any]]:
 
 def _with_library_files(root: Path) -> Path:
     """Save an adapter on the layout of e5-mistral with the base's other files beside it."""
-    base, folder = (
-        root / "e5-mistral",
-        adapters.write_adapter(root / "adapter", root / "e5-mistral"),
-    )
+    base = root / "e5-mistral"
+    folder = adapters.write_adapter(root / "adapter", base)
     left = shutil.ignore_patterns("config.json", "model.safetensors")
     shutil.copytree(base, folder, ignore=left, dirs_exist_ok=True)
     pooling = Path("1_Pooling") / "config.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from benchmarks.scoring.bm25 import Bm25Retriever
 from benchmarks.scoring.cache import Cache, Searchable, Work
@@ -166,7 +166,7 @@ def _counted(documents: Corpus | CountedDocuments, model: LoadedModel) -> Corpus
         return documents
     from embedder.splitting import CountedDocuments
 
-    return CountedDocuments(documents, counting)
+    return CountedDocuments(cast(Corpus, documents), counting)
 
 
 def _counting(model: LoadedModel | Bm25Model) -> Embedder | SentenceTransformersEncoder | None:

@@ -269,7 +269,8 @@ def _find_device() -> dict[str, Any]:
         device = choose_device()
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         exact, fast = describe_speeds(device)
-        found = (f"{device} {name}".strip(), "", exact, fast, torch.get_num_threads())
+        shown, threads = f"{device} {name}".strip(), torch.get_num_threads()
+        found: tuple[object, ...] = (shown, "", exact, fast, threads)
     except (ImportError, OSError, RuntimeError) as error:
         found = None, str(error).partition("\n")[0] or type(error).__name__, "", "", 0
     return dict(zip(("device", "device_error", "exact", "fast", "threads"), found, strict=True))

@@ -153,7 +153,11 @@ def _read_options(
         options = read_qdrant_options(backend or manifest.backend, kind, flags, name)
     named = None if options is None else (options.url, options.collection)
     if same and on_server and not in_place and _is_place(named, theirs):
-        raise _taken(theirs)
+        raise UsageError(
+            f"The index is searched in the collection {theirs[1]!r} at {theirs[0]}, and DIR2 needs "
+            f"one of its own. Type --url URL, name another collection in a --store file, or type "
+            f"--backend faiss."
+        )
     return options
 
 
@@ -164,11 +168,3 @@ def _is_place(named: tuple[str, str] | None, theirs: tuple[object, object]) -> b
     if named is None or named == theirs:
         return True
     return named[1] == theirs[1] and bool(named[0]) and origin(named[0]) == origin(str(theirs[0]))
-
-
-def _taken(place: tuple[object, object]) -> UsageError:
-    return UsageError(
-        f"The index is searched in the collection {place[1]!r} at {place[0]}, and DIR2 needs one "
-        f"of its own. Type --url URL, name another collection in a --store file, or type "
-        f"--backend faiss."
-    )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from multiprocessing.connection import Connection
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -36,23 +36,12 @@ PRELOADED = (
 )
 """Imported once and not in each child."""
 
-Role = Literal["query", "document"]
-
 
 class HashingModel:
     """Unit vectors seeded by a hash of the text, so that every right answer is known."""
 
     dimension = DIMENSION
     fingerprint = Fingerprint("hash", {"model": "hash", "dimension": DIMENSION, "normalize": True})
-    max_tokens = 512
-    normalized = True
-    device = "cpu"
-    dtype = "float32"
-
-    def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[list[int], list[bool]]:
-        """Return a token a word, at least one, and what is cut."""
-        counts = [max(1, len(text.split())) for text in texts]
-        return [min(n, self.max_tokens) for n in counts], [n > self.max_tokens for n in counts]
 
     def encode_documents(self, texts: Sequence[str]) -> Vectors:
         """Return float32 (N, D), rows of length 1."""

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,25 +20,45 @@ import uvicorn
 
 from benchmarks.lab.attack.common import Attack, HashingModel, Tally, make_documents
 from embedder.serving import (
+    Role,
     ServedIndex,
+    ServedModel,
     Server,
     ServerSettings,
     build_app,
     make_config,
-    serve_embedder,
 )
+from embedder.serving.served import Row, RowEncoder, Tokens
 from indexes import Index
+from retrieval import Vectors
 
-__all__ = ["attack_by_load", "serving"]
+__all__ = ["attack_by_load", "serve_hashes", "serving"]
 
 Post = Callable[[str, bytes], tuple[int, str]]
 JSON = {"Content-Type": "application/json"}
 MOST_GROWTH = 1.1
 WARM_UP_SECONDS = 5.0
+MAX_TOKENS = 512
+
+
+def serve_hashes() -> ServedModel:
+    """Return the hashing model as a server takes it, which reads a token a word."""
+    model = HashingModel()
+
+    def tokenize(texts: Sequence[str], role: Role) -> Tokens:
+        counts = [max(1, len(text.split())) for text in texts]
+        rows = [Row(text, min(n, MAX_TOKENS)) for text, n in zip(texts, counts, strict=True)]
+        return Tokens(rows, [n > MAX_TOKENS for n in counts])
+
+    def encode(rows: Sequence[Row]) -> Vectors:
+        return model.encode_documents([row.content for row in rows])
+
+    encoder = RowEncoder(model.dimension, model.fingerprint, encode)
+    return ServedModel("hash", encoder, tokenize, max_tokens=MAX_TOKENS)
 
 
 def _make_server(index: Index) -> Server:
-    model = serve_embedder(HashingModel())
+    model = serve_hashes()
     settings = ServerSettings(body_seconds=5.0, head_seconds=5.0)
     return Server([model], [ServedIndex("i", index, model)], settings)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import importlib.util
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,19 +20,32 @@ from benchmarks.optional import import_optional
 from embedder import Embedder
 from embedder.environment import quiet_transformers
 from embedder.export import export_model
+from embedder.export.gguf import GGUF
 from embedder.export.onnx import OnnxClient
-from retrieval.errors import UsageError
+from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Vectors
 
 __all__ = [
+    "FORMATS",
+    "LlamaCppEncoder",
     "NaiveEncoder",
     "OnnxEncoder",
     "OpenVinoEncoder",
-    "has_onnx",
-    "has_openvino",
+    "is_installed",
     "load_sentence_transformer",
+    "write_gguf",
     "write_plain_base",
 ]
+
+FORMATS = ("F32", "Q8_0", "Q4_0")
+"""The formats of weights that llama.cpp is compared with, by its names."""
+
+_LLAMA_CPP_TOKENS = 512
+
+
+def is_installed(*packages: str) -> bool:
+    """Whether all of these packages can be imported."""
+    return all(importlib.util.find_spec(package) is not None for package in packages)
 
 
 def write_plain_base(embedder: Embedder, folder: Path) -> None:
@@ -111,16 +127,15 @@ class _PlainBase:
         self.max_tokens = max_tokens
         self.batch_texts = batch_texts
 
-    def batches(self, texts: Sequence[str], tensors: str) -> Any:
-        """Yield padded ids and masks of ``batch_texts`` texts each, as "pt" or "np" tensors."""
-        for start in range(0, len(texts), self.batch_texts):
-            yield self.tokenizer(
-                list(texts[start : start + self.batch_texts]),
-                padding=True,
-                truncation=True,
-                max_length=self.max_tokens,
-                return_tensors=tensors,
-            )
+    def tokenize(self, texts: Sequence[str], tensors: str) -> Any:
+        """Return padded ids and masks as "pt" or "np" tensors."""
+        return self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors=tensors,
+        )
 
 
 class NaiveEncoder(_PlainBase):
@@ -129,13 +144,27 @@ class NaiveEncoder(_PlainBase):
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return float32 (N, D), rows of length 1."""
-        return np.concatenate([self._encode(batch) for batch in self.batches(texts, "pt")])
+        starts = range(0, len(texts), self.batch_texts)
+        return np.concatenate([self._encode(texts[at : at + self.batch_texts]) for at in starts])
 
-    def _encode(self, batch: Any) -> Vectors:
+    def _encode(self, texts: Sequence[str]) -> Vectors:
+        batch = self.tokenize(texts, "pt")
         ids, mask = batch["input_ids"], batch["attention_mask"]
         kept = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
         vectors: Vectors = average(kept.hidden_states[-1], mask).numpy()
         return vectors
+
+
+def _encode_by_length(
+    encode: Callable[[Sequence[str]], Vectors], texts: Sequence[str], batch_texts: int
+) -> Vectors:
+    """Return what batches of texts of similar length give, in the order of ``texts``."""
+    order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+    parts = [order[at : at + batch_texts] for at in range(0, len(order), batch_texts)]
+    rows = np.concatenate([encode([texts[index] for index in part]) for part in parts])
+    vectors: Vectors = np.empty_like(rows)
+    vectors[order] = rows
+    return vectors
 
 
 class OpenVinoEncoder(_PlainBase):
@@ -160,13 +189,12 @@ class OpenVinoEncoder(_PlainBase):
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return float32 (N, D), rows of length 1 in the order of ``texts``."""
-        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-        found = []
-        for batch in self.batches([texts[index] for index in order], "np"):
-            inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-            found.append(self._compute(inputs)[0])
-        vectors: Vectors = np.empty_like(rows := np.concatenate(found))
-        vectors[order] = rows
+        return _encode_by_length(self._encode, texts, self.batch_texts)
+
+    def _encode(self, texts: Sequence[str]) -> Vectors:
+        batch = self.tokenize(texts, "np")
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        vectors: Vectors = self._compute(inputs)[0]
         return vectors
 
 
@@ -180,20 +208,7 @@ class OnnxEncoder:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return float32 (N, D), rows of length 1 in the order of ``texts``."""
-        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-        parts = [
-            order[at : at + self._batch_texts] for at in range(0, len(order), self._batch_texts)
-        ]
-        found = [self._client.encode([texts[index] for index in part]) for part in parts]
-        vectors: Vectors = np.empty_like(rows := np.concatenate(found))
-        vectors[order] = rows
-        return vectors
-
-
-def has_onnx() -> bool:
-    """Whether what ``millpond export --format onnx`` needs is installed."""
-    names = ("onnx", "onnxscript", "onnxruntime")
-    return all(importlib.util.find_spec(name) is not None for name in names)
+        return _encode_by_length(self._client.encode, texts, self._batch_texts)
 
 
 class _Mean(nn.Module):
@@ -216,6 +231,81 @@ def average(states: Tensor, mask: Tensor) -> Tensor:
     return nn.functional.normalize((states * real).sum(1) / real.sum(1), dim=-1)
 
 
-def has_openvino() -> bool:
-    """Whether the package ``openvino`` is installed."""
-    return importlib.util.find_spec("openvino") is not None
+class LlamaCppEncoder:
+    """Texts one after another in batches of 512 tokens without padding, as ``Llama.embed`` does.
+
+    It takes as many threads as torch does.
+
+    Parameters
+    ----------
+    folder : what ``write_gguf`` wrote to; the quantised file is kept beside it.
+    form : one of ``FORMATS``.
+    lowercase : whether texts are read in lower case, which a GGUF file cannot say.
+    """
+
+    def __init__(self, folder: Path, max_tokens: int, form: str, *, lowercase: bool) -> None:
+        library: Any = importlib.import_module("llama_cpp")
+        path = folder / f"{form}.gguf"
+        if not path.exists():
+            _quantise(library, folder / "F32.gguf", path, form)
+        self._lowercase = lowercase
+        self._max_tokens = max_tokens
+        threads = torch.get_num_threads()
+        self._model = library.Llama(
+            str(path),
+            embedding=True,
+            pooling_type=library.LLAMA_POOLING_TYPE_MEAN,
+            n_ctx=_LLAMA_CPP_TOKENS,
+            n_batch=_LLAMA_CPP_TOKENS,
+            n_ubatch=_LLAMA_CPP_TOKENS,
+            n_threads=threads,
+            n_threads_batch=threads,
+            flash_attn=True,
+            verbose=False,
+        )
+        atexit.register(self._model.close)  # later, the functions it calls would be gone
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return float32 (N, D), rows of length 1."""
+        found = self._model.embed([self._read(text) for text in texts], normalize=True)
+        return np.asarray(found, dtype=np.float32)
+
+    def _read(self, text: str) -> str:
+        """Return the text, cut to the tokens that the others see."""
+        text = text.lower() if self._lowercase else text
+        ids = self._model.tokenize(text.encode(), add_bos=False)
+        if len(ids) < self._max_tokens:
+            return text
+        kept: bytes = self._model.detokenize(ids[: self._max_tokens - 1])
+        return kept.decode(errors="ignore")
+
+
+def write_gguf(folder: Path) -> None:
+    """Write a plain Llama base as F32.gguf into its own folder.
+
+    Raises
+    ------
+    ModelError : the base is no Llama with a byte-level BPE that llama.cpp knows, or its BPE merges
+        nothing.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tokens = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    if config.get("model_type") != "llama" or not tokens["model"].get("merges"):
+        raise ModelError(f"{folder} is no Llama with a byte-level BPE, so llama.cpp is left out.")
+    base = Embedder.load(f"{folder}:mean+causal", device="cpu")
+    base.backbone.tokenizer.backend_tokenizer.normalizer = None  # lower case is ``encode``'s
+    with TemporaryDirectory(dir=folder) as beside:
+        try:
+            export_model(base, "gguf", Path(beside) / "out")
+        except UsageError as error:
+            raise ModelError(f"llama.cpp is left out: {error}") from error
+        (Path(beside) / "out" / GGUF).replace(folder / "F32.gguf")
+
+
+def _quantise(library: Any, source: Path, target: Path, form: str) -> None:
+    settings = library.llama_model_quantize_default_params()
+    settings.ftype = getattr(library, f"LLAMA_FTYPE_MOSTLY_{form}")
+    settings.nthread = torch.get_num_threads()
+    code = library.llama_model_quantize(str(source).encode(), str(target).encode(), settings)
+    if code != 0:
+        raise ModelError(f"llama.cpp could not write {target} (code {code}).")

@@ -22,9 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,12 +32,14 @@ import numpy as np
 import torch
 
 from benchmarks.lab.speed.baselines import (
+    FORMATS,
+    LlamaCppEncoder,
     NaiveEncoder,
     OnnxEncoder,
     OpenVinoEncoder,
-    has_onnx,
-    has_openvino,
+    is_installed,
     load_sentence_transformer,
+    write_gguf,
     write_plain_base,
 )
 from benchmarks.lab.speed.interleaved import (
@@ -48,7 +50,6 @@ from benchmarks.lab.speed.interleaved import (
     say,
     take_turns,
 )
-from benchmarks.lab.speed.llama_cpp import FORMATS, LlamaCppEncoder, has_llama_cpp, write_gguf
 from embedder import Embedder
 from embedder.environment import Speed, keep_freed_memory
 from embedder.pooling.registry import without_whitening
@@ -66,24 +67,6 @@ REFERENCE_TEXTS = 24
 NAIVE_BATCHES = (32, 64)
 _SAMPLED_FROM_TEXTS = 512
 _WARMING_TEXTS = 8
-
-
-@dataclass(frozen=True)
-class Config:
-    """What is run; see ``--help``."""
-
-    data: Path
-    model: str
-    texts: int
-    documents_share: float
-    rounds: int
-    seconds: float
-    threads: int | None
-    batch_tokens: int | None
-    cpu_time: bool
-    busy: int
-    only: str
-    tokens: int | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compare(config: Config, texts: Sequence[str], folder: Path) -> None:
+def compare(config: Namespace, texts: Sequence[str], folder: Path) -> None:
     """Time all contestants on ``texts`` and print the machine and the table."""
     packed = _load(config)
     write_plain_base(packed, folder)
@@ -132,7 +115,7 @@ def compare(config: Config, texts: Sequence[str], folder: Path) -> None:
     print("\n".join(format_table(timings, tokens, against, extra)))
 
 
-def _wants(config: Config, name: str) -> bool:
+def _wants(config: Namespace, name: str) -> bool:
     return any(word in name for word in config.only.split(","))
 
 
@@ -149,7 +132,7 @@ def busy_processes(count: int) -> Iterator[None]:
             other.wait()
 
 
-def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, Encode]:
+def make_encoders(config: Namespace, packed: Embedder, folder: Path) -> dict[str, Encode]:
     """Return the contestants: ours by setting, then the baselines in ``folder``."""
     padded = _load(config)
     padded.packs = False
@@ -163,15 +146,15 @@ def make_encoders(config: Config, packed: Embedder, folder: Path) -> dict[str, E
     longest = packed.spec.max_tokens
     plain = load_sentence_transformer(folder, longest)
     encoders[BASELINE] = partial(plain.encode, batch_size=32, show_progress_bar=False)
-    if not has_onnx():
+    if not is_installed("onnx", "onnxscript", "onnxruntime"):
         say("not installed: millpond[export]")
     elif _wants(config, ONNX):  # exporting takes a minute
         encoders[ONNX] = OnnxEncoder(packed, folder / "onnx", 32).encode
-    if not has_openvino():
+    if not is_installed("openvino"):
         say("not installed: openvino")
     elif _wants(config, OPENVINO):
         encoders[OPENVINO] = OpenVinoEncoder(folder, longest, 32).encode
-    if has_llama_cpp():
+    if is_installed("llama_cpp"):
         encoders.update(_llama_cpp_encoders(packed, folder))
     else:
         say("not installed: llama-cpp-python")
@@ -265,7 +248,7 @@ def describe(
     )
 
 
-def _load(config: Config, speed: Speed = "exact") -> Embedder:
+def _load(config: Namespace, speed: Speed = "exact") -> Embedder:
     embedder = Embedder.load(
         config.model,
         device="cpu",
@@ -277,7 +260,7 @@ def _load(config: Config, speed: Speed = "exact") -> Embedder:
     return embedder
 
 
-def _parse(arguments: Sequence[str] | None) -> Config:
+def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", type=Path, help="the folder with beir/scifact and sts")
     parser.add_argument("--model", default="millpond-135m", help="mean+causal without prompts")
@@ -291,7 +274,7 @@ def _parse(arguments: Sequence[str] | None) -> Config:
     parser.add_argument("--tokens", type=int, help="of every text; the model's max_tokens allow it")
     parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
     parser.add_argument("--cpu-time", action="store_true", help="for a busy machine; --threads 1")
-    return Config(**vars(parser.parse_args(arguments)))
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -31,12 +30,12 @@ from benchmarks.lab.speed.interleaved import (
     take_turns,
 )
 from embedder import Embedder
-from embedder.environment import SPEEDS, Speed
+from embedder.environment import SPEEDS
 from indexes import Index, IndexConfig
 from retrieval import read_corpus
 from retrieval.errors import UsageError
 
-__all__ = ["ALONE", "BUILD", "TARGET", "Config", "describe_share", "main", "measure"]
+__all__ = ["ALONE", "BUILD", "TARGET", "describe_share", "main", "measure"]
 
 ALONE = "encoding alone"
 BUILD = "Index.create"
@@ -44,42 +43,24 @@ TARGET = 1.05
 _WARMING_DOCUMENTS = 8
 
 
-@dataclass(frozen=True)
-class Config:
-    """What is compared; see ``--help``.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison and print its table; return the exit code."""
+    config = _parse(arguments)
+    return print_lines(lambda: compare(config))
+
+
+def compare(config: argparse.Namespace) -> list[str]:
+    """Measure, and return the machine, a table in Markdown and a verdict.
 
     Raises
     ------
     UsageError : fewer than one document or round.
     """
-
-    corpus: str
-    model: str
-    documents: int
-    rounds: int
-    seconds: float
-    threads: int | None
-    speed: Speed
-    cpu_time: bool
-    folder: Path | None
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        for name, value in (("documents", self.documents), ("rounds", self.rounds)):
-            if value < 1:
-                raise UsageError(f"--{name} is {value}; it must be 1 or more.")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the comparison and print its table; return the exit code."""
-    options = _parse(arguments)
-    return print_lines(lambda: compare(Config(**vars(options))))
-
-
-def compare(config: Config) -> list[str]:
-    """Measure, and return the machine, a table in Markdown and a verdict."""
     import torch
 
+    for name, value in (("documents", config.documents), ("rounds", config.rounds)):
+        if value < 1:
+            raise UsageError(f"--{name} is {value}; it must be 1 or more.")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     texts = [document.content for document in read_corpus(config.corpus, limit=config.documents)]
@@ -100,7 +81,9 @@ def compare(config: Config) -> list[str]:
     ]
 
 
-def measure(model: Embedder, texts: Sequence[str], config: Config, place: Path) -> Timings:
+def measure(
+    model: Embedder, texts: Sequence[str], config: argparse.Namespace, place: Path
+) -> Timings:
     """Return the seconds of each round; every build stays in a folder of its own below ``place``.
 
     ``texts`` are those of the documents that the build reads.

@@ -3,12 +3,11 @@
     python -m benchmarks.lab.speed.gpu --out gpu.json
     python -m benchmarks.lab.speed.gpu --out gpu.json --quick     # tiny shapes: does it run at all?
 
-Shapes: smollm2-135m (its weights if they are in the cache or named by ``--base``, else random ones)
-and random Llamas of 0.5B and 7B, in bfloat16, mean+causal. MFU is the operations of the layers (2
-per weight and token, and attention's under a causal mask) over the card's own peak at bfloat16
-matrix products, measured first. "Naive" is transformers with the same weights, batches of 64 in
-input order, all hidden states kept. Contestants take turns, and ratios are taken within rounds.
-What would not fit in ``--seconds`` is left out, and a line says so.
+Random Llamas of the sizes of smollm2-135m, 0.5B and 7B, in bfloat16, mean+causal. MFU is the
+operations of the layers (2 per weight and token, and attention's under a causal mask) over the
+card's own peak at bfloat16 matrix products, measured first. "Naive" is transformers with the same
+weights, batches of 64 in input order, all hidden states kept. Contestants take turns, and ratios
+are taken within rounds. What would not fit in ``--seconds`` is left out, and a line says so.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ import gc
 import json
 import os
 import platform
+import statistics
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,15 @@ import torch
 
 from benchmarks.lab.speed import gpu_models as models
 from benchmarks.lab.speed.baselines import load_sentence_transformer, write_plain_base
-from benchmarks.lab.speed.gpu_tables import NAIVE, OURS, PADDED, Measurement, Results
-from benchmarks.lab.speed.interleaved import Contestant, say, take_turns
+from benchmarks.lab.speed.interleaved import (
+    Contestant,
+    Timings,
+    format_table,
+    ratios,
+    say,
+    spread,
+    take_turns,
+)
 from benchmarks.optional import read_versions
 from embedder import Embedder
 from embedder.engine.batches import CUDA_TOKENS, budget_of, is_out_of_memory
@@ -41,64 +47,57 @@ from embedder.environment import choose_device
 from retrieval.errors import MillpondError
 from retrieval.protocols import silent
 
+OURS, PADDED, NAIVE = "millpond", "millpond padded", "naive, batches of 64"
 _ORDER = ("smollm2-135m", "llama-7b", "llama-0.5b")
 _LENGTHS: tuple[int | str, ...] = (512, "mixed", 32, 128, 2048, 64, 256, 1024)
 _ROUNDS = 3
 _FEW_TEXTS = 64
+_TINY_TURN_SECONDS = 0.05
 _SORTED_TEXTS = 2048
 """sentence-transformers sorts texts by length, which would help little with few of them."""
 
-
-@dataclass(frozen=True)
-class Config:
-    """What is run; see ``--help``."""
-
-    out: Path
-    seconds: float
-    quick: bool
-    device: str | None
-    base: Path | None
-    shapes: list[str]
-
-    @property
-    def is_tiny(self) -> bool:
-        """Whether the tiny shapes stand in for the real ones."""
-        return self.quick or self.device == "cpu" or not torch.cuda.is_available()
+Row = dict[str, Any]
+"""One shape at one length, as the JSON file has it: ``seconds`` has one entry a round."""
 
 
-@dataclass
 class Run:
-    """One run of the command: where it runs, until when, and what it has found so far."""
+    """One run of the command: where it runs, until when, and what it has found so far.
 
-    config: Config
-    device: torch.device
-    results: Results
-    began: float = field(default_factory=time.perf_counter)
-    has_failed: bool = False
+    Attributes
+    ----------
+    results : what the JSON file holds, which is written after each part.
+    against : title to timings and tokens of the comparisons with sentence-transformers.
+    """
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """bfloat16 on a GPU; a CPU may take minutes for that."""
-        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
-
-    @property
-    def turn_seconds(self) -> float:
-        """Seconds, about, that one contestant works in one round."""
-        return 0.05 if self.config.is_tiny else 1.0
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest text."""
-        return 64 if self.config.is_tiny else models.LONGEST_TOKENS
+    def __init__(self, out: Path, seconds: float, quick: bool, device: torch.device) -> None:
+        self._out, self.seconds, self.device = out, seconds, device
+        self.is_tiny = quick or device.type != "cuda"
+        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.turn_seconds = _TINY_TURN_SECONDS if self.is_tiny else 1.0
+        self.longest = 64 if self.is_tiny else models.LONGEST_TOKENS
+        self.began = time.perf_counter()
+        self.has_failed = False
+        self.against: dict[str, tuple[Timings, int]] = {}
+        self.peak = models.matmul_peak(
+            device, self.dtype, (256,) if self.is_tiny else (8192, 16_384)
+        )
+        self.results: dict[str, Any] = {
+            "machine": _describe(device),
+            "matmul_peak_tflops": self.peak / 1e12,
+            "packing": {},
+            "lengths": [],
+            "texts": {},
+            "skipped": [],
+        }
 
     @property
     def seconds_left(self) -> float:
         """Seconds until the time asked for is over."""
-        return self.config.seconds - (time.perf_counter() - self.began)
+        return self.seconds - (time.perf_counter() - self.began)
 
     def attempt(self, name: str, share: float, part: Callable[[], None]) -> None:
         """Do a part that takes about this share of the time; skip it if too little is left."""
-        seconds = share * self.config.seconds
+        seconds = share * self.seconds
         if self.seconds_left < seconds:
             self.skip(f"{name}: {self.seconds_left:.0f} s are left, about {seconds:.0f} are needed")
             return
@@ -116,47 +115,43 @@ class Run:
     def skip(self, line: str) -> None:
         """Note what was left out."""
         say(f"left out: {line}")
-        self.results.skipped.append(line)
+        self.results["skipped"].append(line)
 
     def save(self) -> None:
         """Write what was measured so far, so that a stopped run leaves it behind."""
-        self.config.out.write_text(json.dumps(self.results.to_json(), indent=1) + "\n")
+        self._out.write_text(json.dumps(self.results, indent=1) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all comparisons, write the JSON and print the tables; return the exit code."""
-    config = _parse(arguments)
+    asked = _parse(arguments)
     try:
-        device = choose_device(config.device)
-        base = models.find_base("smollm2-135m", config.base)
+        device = choose_device(asked.device)
     except MillpondError as error:
         say(f"error: {error}")
         return 1
-    run = Run(config, device, Results(_describe(device)))
-    sizes = (256,) if config.is_tiny else (8192, 16_384)
-    run.results.peak_flops = models.matmul_peak(device, run.dtype, sizes)
+    run = Run(asked.out, asked.seconds, asked.quick, device)
     run.save()
-    for name in config.shapes:
-        shape = (models.TINY if config.is_tiny else models.SHAPES)[name]
-        weights = base if name == "smollm2-135m" and not config.is_tiny else None
-        run.attempt(name, 0.01, partial(measure_shape, run, shape, weights))
+    for name in asked.shapes:
+        shape = (models.TINY if run.is_tiny else models.SHAPES)[name]
+        run.attempt(name, 0.01, partial(measure_shape, run, shape))
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    run.results.machine["seconds"] = round(time.perf_counter() - run.began)
+    run.results["machine"]["seconds"] = round(time.perf_counter() - run.began)
     run.save()
-    print(run.results.to_markdown())
+    print(to_markdown(run.results, run.against))
     return 1 if run.has_failed else 0
 
 
-def measure_shape(run: Run, shape: models.Shape, base: Path | None) -> None:
+def measure_shape(run: Run, shape: models.Shape) -> None:
     """Measure a shape at all lengths; the smallest one against sentence-transformers too."""
     say(f"{shape.name}: {shape.layer_parameters / 1e6:.0f}M weights in its layers")
-    embedder = models.build_embedder(shape, run.device, run.dtype, base)
+    embedder = models.build_embedder(shape, run.device, run.dtype)
     packing = embedder.backbone.packing
     kernel = packing.kernel.name if packing.longest else "padded"
-    run.results.packing[shape.name] = f"{kernel}; {'base' if base else 'random'} weights"
-    tokens = models.settle_budget(embedder, run.longest, 0.04 * run.config.seconds)
+    run.results["packing"][shape.name] = kernel
+    tokens = models.settle_budget(embedder, run.longest, 0.04 * run.seconds)
     say(f"{shape.name}: {kernel}, {tokens} tokens per batch")
     if shape.name == "smollm2-135m":
         name = f"{shape.name} against sentence-transformers"
@@ -171,9 +166,11 @@ def measure_length(run: Run, shape: models.Shape, embedder: Embedder, length: in
     """Time ours, ours padded and naive on texts of one length, or of mixed ones."""
     lengths = _choose_lengths(run, embedder, length)
     rows = models.random_rows(lengths, embedder)
+    budget = budget_of(embedder).tokens
     encoders: dict[str, Callable[[Any], Any]] = {OURS: embedder.encode_tokens}
     if length == "mixed":  # of one length, none is padded
-        padded = _sibling(embedder)
+        fixed = budget - (budget == CUDA_TOKENS)  # that number would be grown again
+        padded = Embedder(embedder.spec, embedder.backbone, batch_tokens=fixed)
         padded.packs = False
         encoders[PADDED] = padded.encode_tokens
     encoders[NAIVE] = partial(models.encode_naively, embedder)
@@ -195,11 +192,24 @@ def measure_length(run: Run, shape: models.Shape, embedder: Embedder, length: in
     timings = take_turns(
         contestants, rounds=_ROUNDS, budget_seconds=min(15, run.seconds_left), notify=silent
     )
-    counts = (len(lengths), sum(lengths), shape.flops(lengths), budget_of(embedder).tokens)
-    found = Measurement(shape.name, str(length), *counts, timings, cosine)
-    run.results.measurements.append(found)
-    mfu = found.mfu(OURS, run.results.peak_flops)
-    say(f"{shape.name} at {length}: {found.rate(OURS):.0f} tokens/s, MFU {mfu:.1%}")
+    row = describe_length(timings, sum(lengths), shape.flops(lengths), run.peak)
+    about = {"shape": shape.name, "length": str(length), "texts": len(lengths)}
+    row |= about | {"batch_tokens": budget, "lowest_cosine": cosine}
+    run.results["lengths"].append(row)
+    rate, mfu = row["tokens_per_second"][OURS], row["mfu"][OURS]
+    say(f"{shape.name} at {length}: {rate:.0f} tokens/s, MFU {mfu:.1%}")
+
+
+def describe_length(timings: Timings, tokens: int, flops: float, peak: float) -> Row:
+    """Return rates, medians of all rounds, and the share of the card's peak that each reaches."""
+    rates = {name: tokens / statistics.median(found) for name, found in timings.seconds.items()}
+    return {
+        "tokens": tokens,
+        "flops": flops,
+        "seconds": timings.seconds,
+        "tokens_per_second": rates,
+        "mfu": {name: rate * flops / tokens / peak for name, rate in rates.items()},
+    }
 
 
 def measure_texts(run: Run, embedder: Embedder) -> None:
@@ -216,24 +226,18 @@ def measure_texts(run: Run, embedder: Embedder) -> None:
     contestants = []
     for name, encode in encoders.items():
         encode(texts[:_FEW_TEXTS])
-        ours = name.startswith(OURS)
-        part = texts if ours else _cut_to_turn(run, encode, texts, _SORTED_TEXTS)
+        part = texts if name == OURS else _cut_to_turn(run, encode, texts, _SORTED_TEXTS)
         share = sum(lengths[: len(part)]) / sum(lengths)
         contestants.append(Contestant(name, partial(encode, part), share))
     sample = texts[:_FEW_TEXTS]
     cosine = (embedder.encode_documents(sample) * np.asarray(baseline.encode(sample))).sum(axis=1)
-    run.results.machine["lowest cosine to sentence-transformers"] = f"{cosine.min():.5f}"
+    run.results["machine"]["lowest cosine to sentence-transformers"] = f"{cosine.min():.5f}"
     timings = take_turns(
         contestants, rounds=_ROUNDS, budget_seconds=min(60, run.seconds_left), notify=say
     )
-    run.results.against["smollm2-135m, mixed texts"] = (timings, sum(lengths))
-
-
-def _sibling(embedder: Embedder) -> Embedder:
-    """Return an embedder over the same weights whose batches have as many tokens, fixed."""
-    tokens = budget_of(embedder).tokens
-    fixed = tokens - (tokens == CUDA_TOKENS)  # that number would be grown again
-    return Embedder(embedder.spec, embedder.backbone, batch_tokens=fixed)
+    title = "smollm2-135m, mixed texts"
+    run.against[title] = (timings, sum(lengths))
+    run.results["texts"][title] = {"tokens": sum(lengths), "seconds": timings.seconds}
 
 
 def _choose_lengths(run: Run, embedder: Embedder, length: int | str) -> list[int]:
@@ -261,6 +265,46 @@ def _cut_to_turn(
     return texts[: -(-wanted // _FEW_TEXTS) * _FEW_TEXTS]
 
 
+def to_markdown(results: dict[str, Any], against: dict[str, tuple[Timings, int]]) -> str:
+    """Return the tables, and what was left out."""
+    about = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
+    peak = f"Matrix-product peak, measured: {results['matmul_peak_tflops']:.4g} TFLOP/s"
+    lines = [about, "", peak]
+    titles = ["length", "tokens/s", "MFU", f"x {PADDED}", f"x {NAIVE}", "naive MFU"]
+    titles += ["tokens per batch", "lowest cosine"]
+    for shape in dict.fromkeys(row["shape"] for row in results["lengths"]):
+        own = [row for row in results["lengths"] if row["shape"] == shape]
+        own.sort(key=lambda row: (len(row["length"]), row["length"]))  # "mixed" is the longest
+        lines += ["", f"**{shape}** (attention: {results['packing'].get(shape, '-')})", ""]
+        table = [titles, ["---"] * len(titles), *map(_cells, own)]
+        lines += ["| " + " | ".join(row) + " |" for row in table]
+    for name, (timings, tokens) in against.items():
+        others = [other for other in timings.seconds if other != OURS]
+        lines += ["", f"**{name}** ({tokens} tokens, tokenising included)", ""]
+        lines += format_table(timings, tokens, others, {})
+    if results["skipped"]:
+        lines += ["", "Left out:", "", *(f"- {line}" for line in results["skipped"])]
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> list[str]:
+    timings = Timings(row["seconds"])
+    padded, naive = (
+        spread(ratios(timings, OURS, other)) if other in row["seconds"] else "-"
+        for other in (PADDED, NAIVE)
+    )
+    return [
+        row["length"],
+        f"{row['tokens_per_second'][OURS]:,.0f}",
+        f"{row['mfu'][OURS]:.1%}",
+        padded,
+        naive,
+        f"{row['mfu'].get(NAIVE, 0.0):.1%}",
+        f"{row['batch_tokens']:,}",
+        f"{row['lowest_cosine']:.5f}",
+    ]
+
+
 def _describe(device: torch.device) -> dict[str, Any]:
     """Return the machine and the versions that matter."""
     found: dict[str, Any] = {"processor": platform.processor() or platform.machine()}
@@ -271,21 +315,18 @@ def _describe(device: torch.device) -> dict[str, Any]:
             "memory GiB": round(properties.total_memory / 2**30),
             "CUDA": torch.version.cuda,
         }
-    found["cores"] = os.cpu_count()
-    if hasattr(os, "getloadavg"):
-        found["load"] = round(os.getloadavg()[0], 1)
+    found |= {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
     return found | read_versions("torch", "transformers", "sentence-transformers", "flash-attn")
 
 
-def _parse(arguments: Sequence[str] | None) -> Config:
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--seconds", type=float, default=540.0, help="of the whole run, about")
     parser.add_argument("--quick", action="store_true", help="tiny shapes, as on a CPU")
     parser.add_argument("--device", help="default: cuda if there is one")
-    parser.add_argument("--base", type=Path, help="a transformers folder with smollm2-135m")
     parser.add_argument("--shapes", nargs="+", choices=_ORDER, default=list(_ORDER))
-    return Config(**vars(parser.parse_args(arguments)))
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 import random
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.benchmark import Timer
 
 from embedder import Embedder, VariantSpec
 from embedder.engine.backbone import Backbone
 from embedder.engine.batches import budget_of, pad_batch
-from embedder.models.bases import BASES, converted_folder, is_converted
 from embedder.variants import get_attention
-from retrieval.errors import UsageError
 from retrieval.protocols import Vectors
 
 __all__ = [
@@ -29,7 +26,6 @@ __all__ = [
     "Shape",
     "build_embedder",
     "encode_naively",
-    "find_base",
     "make_texts",
     "matmul_peak",
     "mixed_lengths",
@@ -39,9 +35,6 @@ __all__ = [
 
 LONGEST_TOKENS = 2048
 NAIVE_BATCH_TEXTS = 64
-_PEAK_RUNS = 10
-
-Rows = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -88,55 +81,16 @@ TINY = {
 """The same names, small enough for a CPU."""
 
 
-def find_base(name: str, asked: Path | None) -> Path | None:
-    """Return the folder asked for, or a built-in base that is in the cache; None for neither.
+def build_embedder(shape: Shape, device: torch.device, dtype: torch.dtype) -> Embedder:
+    """Return mean+causal over random weights of this shape, made on the device itself.
 
-    Raises
-    ------
-    UsageError : the folder asked for holds no config.json.
-    """
-    if asked is not None:
-        if not (asked / "config.json").is_file():
-            raise UsageError(f"{asked} has no config.json; expected a transformers folder.")
-        return asked
-    base = BASES.get(name)
-    if base is None or not is_converted(base.gguf_sha256):
-        return None
-    return converted_folder(base.gguf_sha256)
-
-
-def build_embedder(
-    shape: Shape, device: torch.device, dtype: torch.dtype, base: Path | None = None
-) -> Embedder:
-    """Return mean+causal over the shape, its weights random or read from ``base``.
-
-    Random weights are made on the device itself. A text of n words has n tokens; "w5" is token 5.
+    A text of n words has n tokens; "w5" is token 5.
     """
     import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
 
     library: Any = transformers  # its classes have no types
-    if base is not None:
-        model = library.AutoModel.from_pretrained(base, dtype=dtype, use_safetensors=True)
-        model = model.to(device)
-    else:
-        torch.manual_seed(0)
-        with torch.device(device):
-            model = library.AutoModel.from_config(_llama_config(library, shape), dtype=dtype)
-    spec = VariantSpec(
-        base=shape.name, pooling="mean", attention="causal", max_tokens=LONGEST_TOKENS
-    )
-    backbone = Backbone(
-        model.eval().requires_grad_(False),
-        _make_tokenizer(library, int(model.config.vocab_size)),
-        get_attention("causal"),
-        "benchmark",
-        shape.name,
-    )
-    return Embedder(spec, backbone, name=shape.name)
-
-
-def _llama_config(library: Any, shape: Shape) -> Any:
-    return library.LlamaConfig(
+    config = library.LlamaConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.width,
         intermediate_size=shape.inner,
@@ -148,17 +102,22 @@ def _llama_config(library: Any, shape: Shape) -> Any:
         bos_token_id=None,
         eos_token_id=1,
     )
-
-
-def _make_tokenizer(library: Any, vocabulary: int) -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = {"<pad>": 0, "<eos>": 1} | {f"w{number}": number for number in range(2, vocabulary)}
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = library.AutoModel.from_config(config, dtype=dtype)
+    words = {f"w{number}": number for number in range(2, shape.vocabulary)}
+    words |= {"<pad>": 0, "<eos>": 1}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return library.PreTrainedTokenizerFast(
+    made = library.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<eos>"
     )
+    spec = VariantSpec(
+        base=shape.name, pooling="mean", attention="causal", max_tokens=LONGEST_TOKENS
+    )
+    model = model.eval().requires_grad_(False)
+    backbone = Backbone(model, made, get_attention("causal"), "benchmark", shape.name)
+    return Embedder(spec, backbone, name=shape.name)
 
 
 def make_texts(lengths: Sequence[int], vocabulary: int) -> list[str]:
@@ -194,7 +153,7 @@ def mixed_lengths(tokens: int, longest: int) -> list[int]:
 
 
 @torch.inference_mode()
-def encode_naively(embedder: Embedder, rows: Rows) -> Vectors:
+def encode_naively(embedder: Embedder, rows: Sequence[Sequence[int]]) -> Vectors:
     """Return the vectors of ``rows`` as transformers in most examples computes them.
 
     Batches of 64 in input order, padded, all hidden states kept, every batch waited for.
@@ -227,22 +186,10 @@ def settle_budget(embedder: Embedder, longest: int, seconds: float) -> int:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, sizes: Sequence[int]) -> float:
-    """Return FLOP/s of the fastest of square matrix products, each a median of ten runs."""
-
-    def synchronize() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
+    """Return FLOP/s of the fastest of square matrix products, each a median over a second."""
     best = 0.0
     for size in sizes:
         left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-        seconds = []
-        for _ in range(_PEAK_RUNS + 3):
-            synchronize()
-            began = time.perf_counter()
-            for _ in range(4):
-                torch.mm(left, right)
-            synchronize()
-            seconds.append((time.perf_counter() - began) / 4)
-        best = max(best, 2 * size**3 / statistics.median(seconds[3:]))
+        timer = Timer("torch.mm(left, right)", globals={"left": left, "right": right})
+        best = max(best, 2 * size**3 / timer.blocked_autorange(min_run_time=1.0).median)
     return best

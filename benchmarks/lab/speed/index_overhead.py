@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,24 +41,6 @@ class OverheadConfig:
     seconds: float = 600.0
 
 
-@dataclass
-class _Stopwatch:
-    """Runs contestants and keeps both clocks, the cleaning up after them left out."""
-
-    wall: Timings
-    processor: Timings
-
-    def time(self, name: str, run: Callable[[Path], None], folder: Path) -> None:
-        if hasattr(os, "sync"):
-            os.sync()  # nobody waits for what the one before has written
-        folder.mkdir()
-        began, busy = time.perf_counter(), time.process_time()
-        run(folder)
-        self.processor.seconds.setdefault(name, []).append(time.process_time() - busy)
-        self.wall.seconds.setdefault(name, []).append(time.perf_counter() - began)
-        shutil.rmtree(folder)
-
-
 def measure_overhead(
     encoder: Encoder, config: OverheadConfig, folder: Path, notify: Callable[[str], None]
 ) -> tuple[Timings, Timings]:
@@ -69,32 +50,31 @@ def measure_overhead(
     """
     plain = list(make_documents(config.documents, config.characters, with_metadata=False))
     fields = list(make_documents(config.documents, config.characters))
-    watch = _Stopwatch(Timings(), Timings())
     runs: dict[str, Callable[[Path], None]] = {
         BARE: partial(run_bare, encoder, plain),
         PLAIN: partial(run_pipeline, encoder, plain),
         FIELDS: partial(run_pipeline, encoder, fields),
     }
-    _warm_up(encoder, fields, folder)
-    take_turns(
-        [
-            Contestant(name, partial(watch.time, name, run, folder / "work"))
-            for name, run in runs.items()
-        ],
+    place = folder / "work"
+
+    def work(run: Callable[[Path], None]) -> None:
+        place.mkdir()
+        run(place)
+
+    def tidy() -> None:
+        shutil.rmtree(place)
+        os.sync()  # the next one does not wait for what this one has written
+
+    for run in (run_bare, run_pipeline):  # what is loaded once
+        work(partial(run, encoder, fields[:64]))
+        tidy()
+    wall = take_turns(
+        [Contestant(name, partial(work, run), tidy=tidy) for name, run in runs.items()],
         rounds=config.rounds,
         budget_seconds=config.seconds,
         notify=notify,
     )
-    return watch.wall, watch.processor
-
-
-def _warm_up(encoder: Encoder, documents: Sequence[Document], folder: Path) -> None:
-    """Load what is loaded once."""
-    for number, run in enumerate((run_bare, run_pipeline)):
-        place = folder / f"warm{number}"
-        place.mkdir()
-        run(encoder, documents[:64], place)
-        shutil.rmtree(place)
+    return wall, Timings(wall.processor)
 
 
 def run_bare(encoder: Encoder, documents: Sequence[Document], folder: Path) -> None:

@@ -150,24 +150,21 @@ def _search_all(
     notify: Callable[[str], None],
 ) -> tuple[Timings, Timings]:
     """Return wall seconds and processor seconds of all queries, by index."""
-    processor = Timings({name: [] for name in built})
 
-    def ask(name: str, index: Index) -> None:
-        busy = time.process_time()
+    def ask(index: Index) -> None:
         for start in range(0, len(queries), batch):
             index.search(queries[start : start + batch], config.k)
-        processor.seconds[name].append(time.process_time() - busy)
 
     for found in built.values():
         found.index.search(queries[:1], config.k)  # opens files, maps pages
     notify(f"Queries in batches of {batch}")
     wall = take_turns(
-        [Contestant(name, partial(ask, name, found.index)) for name, found in built.items()],
+        [Contestant(name, partial(ask, found.index)) for name, found in built.items()],
         rounds=config.rounds,
         budget_seconds=config.seconds / len(BATCHES),
         notify=notify,
     )
-    return wall, processor
+    return wall, Timings(wall.processor)
 
 
 def _ids(index: Index, queries: Vectors, k: int) -> list[set[str]]:

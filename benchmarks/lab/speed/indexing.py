@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,19 @@ from benchmarks.lab.speed.index_memory import MemoryConfig, memory_lines
 from benchmarks.lab.speed.index_overhead import OverheadConfig, overhead_lines
 from benchmarks.lab.speed.index_search import SearchConfig, search_lines
 from benchmarks.lab.speed.index_throughput import ThroughputConfig, throughput_lines
-from benchmarks.lab.speed.interleaved import describe_machine, say
-from retrieval.errors import MillpondError
+from benchmarks.lab.speed.interleaved import describe_machine, print_lines, say
 
 __all__ = ["main"]
 
 
 @dataclass(frozen=True)
 class _Command:
-    """One benchmark: its options, and what they are under ``--quick``."""
+    """One benchmark: its options, what they are under ``--quick``, and what measures."""
 
     config: Any
     quick: Any
     summary: str
+    lines: Callable[[Any, Path, Callable[[str], None]], list[str]]
 
 
 COMMANDS = {
@@ -42,21 +42,25 @@ COMMANDS = {
         MemoryConfig(),
         MemoryConfig(small=1_000, large=3_000, dimension=16),
         "memory of a build, small corpus against large",
+        lambda config, folder, notify: memory_lines(config, folder),
     ),
     "overhead": _Command(
         OverheadConfig(),
         OverheadConfig(documents=1_000, dimension=64, rounds=2),
         "documents per second against a bare loop of faiss add",
+        overhead_lines,
     ),
     "throughput": _Command(
         ThroughputConfig(),
         ThroughputConfig(documents=1_000, dimension=32, queries=16, lists=8, rounds=1),
         "documents and queries per second of the index types",
+        throughput_lines,
     ),
     "search": _Command(
         SearchConfig(),
         SearchConfig(documents=1_000, dimension=32, queries=16, batch=8, rounds=2),
         "queries per second against a bare loop of faiss search",
+        search_lines,
     ),
 }
 
@@ -64,23 +68,14 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one benchmark and print its table; return the exit code."""
     name, config, place = _parse(arguments)
-    try:
-        with tempfile.TemporaryDirectory(prefix="millpond-indexing-", dir=place) as temporary:
-            folder = Path(temporary)
-            if name == "memory":
-                lines = memory_lines(config, folder)
-            elif name == "overhead":
-                lines = overhead_lines(config, folder, say)
-            elif name == "search":
-                lines = search_lines(config, folder, say)
-            else:
-                lines = throughput_lines(config, folder, say)
-    except MillpondError as error:
-        say(f"error: {error}")
-        return 1
     chosen = ", ".join(f"{option} {value}" for option, value in asdict(config).items())
-    print("\n".join([f"{name}: {chosen}", describe_machine(), "", *lines]))
-    return 0
+
+    def measure() -> list[str]:
+        with tempfile.TemporaryDirectory(prefix="millpond-indexing-", dir=place) as folder:
+            lines = COMMANDS[name].lines(config, Path(folder), say)
+        return [f"{name}: {chosen}", describe_machine(), "", *lines]
+
+    return print_lines(measure)
 
 
 def _parse(arguments: Sequence[str] | None) -> tuple[str, Any, Path | None]:

@@ -49,18 +49,24 @@ class Contestant:
     run : does ``share`` of the work once; its result is not looked at.
     share : of all the work, 0 to 1; the time is divided by it. Below 1 only where a part takes
         its share of the time, as where texts are batched in the order they come.
+    tidy : what is done afterwards and not timed.
     """
 
     name: str
     run: Callable[[], object]
     share: float = 1.0
+    tidy: Callable[[], object] = lambda: None
 
 
 @dataclass
 class Timings:
-    """Seconds by contestant, one entry a round; entry i of all belongs to round i."""
+    """Seconds by contestant, one entry a round; entry i of all belongs to round i.
+
+    ``processor`` has the same in processor time, user and system, of all threads.
+    """
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    processor: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def rounds(self) -> int:
@@ -80,7 +86,7 @@ def take_turns(
 
     In each round every contestant does its share of the work once, each time another one first.
     """
-    timings = Timings({contestant.name: [] for contestant in contestants})
+    timings = Timings(*({contestant.name: [] for contestant in contestants} for _ in range(2)))
     start = clock()
     for number in range(rounds):
         began = clock()
@@ -89,10 +95,12 @@ def take_turns(
             break
         turn = number % len(contestants)
         for contestant in [*contestants[turn:], *contestants[:turn]]:
-            before = clock()
+            before, busy = clock(), time.process_time()
             contestant.run()
-            taken = clock() - before
+            taken, busy = clock() - before, time.process_time() - busy
+            contestant.tidy()
             timings.seconds[contestant.name].append(taken / contestant.share)
+            timings.processor[contestant.name].append(busy / contestant.share)
             part = f" for {contestant.share:.0%} of the work" if contestant.share < 1 else ""
             notify(f"Round {number + 1}: {contestant.name} took {taken:.1f} s{part}")
     return timings

@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from indexes.storage.staging import Staging
 from retrieval import Document, read_corpus
 
-__all__ = ["Line", "Plan", "Rates", "measure", "plan_lines"]
+__all__ = ["Plan", "Rates", "measure", "plan_lines"]
 
 OFFSETS_BYTES = 4 * 8
 """Of a stored document: four Arrow large_string columns, an offset of 8 bytes each."""
@@ -146,53 +147,40 @@ class Plan:
         return self.passages * (code + FAISS_ID_BYTES) + centroids + codebook
 
 
-@dataclass(frozen=True)
-class Line:
-    """One row of the table."""
-
-    name: str
-    value: str
-    formula: str
-
-
-def plan_lines(plan: Plan) -> Iterator[Line]:
-    """Yield the table, a group after the other."""
+def plan_lines(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Yield the table, a group after the other: names, values and formulas."""
     computed = "1 / (operations a token / (peak x utilisation) + 1 / (tokenized x cores))"
     source = "measured" if plan.tokens_per_second else computed
     hours = plan.worker_hours
-    yield Line("operations a token", f"{plan.operations_per_token:,.0f}", "2 P + 4 L T W")
-    yield Line("tokens/s of a worker", f"{plan.rate:,.0f}", source)
-    yield Line("worker hours", f"{hours:,.1f}", "N T / tokens/s / 3600")
-    yield Line(
-        f"hours with {plan.workers} workers",
-        f"{hours / plan.workers:,.1f}",
-        "worker hours / workers",
-    )
-    yield Line("price", f"{hours * plan.price:,.2f}", "worker hours x price of an hour")
+    yield "operations a token", f"{plan.operations_per_token:,.0f}", "2 P + 4 L T W"
+    yield "tokens/s of a worker", f"{plan.rate:,.0f}", source
+    yield "worker hours", f"{hours:,.1f}", "N T / tokens/s / 3600"
+    shared = f"{hours / plan.workers:,.1f}"
+    yield f"hours with {plan.workers} workers", shared, "worker hours / workers"
+    yield "price", f"{hours * plan.price:,.2f}", "worker hours x price of an hour"
     written = plan.passages / plan.documents_per_second / 3600
-    yield Line("driver hours", f"{written:,.1f}", "N / documents per second / 3600")
+    yield "driver hours", f"{written:,.1f}", "N / documents per second / 3600"
     for kind, size in BYTES_PER_NUMBER.items():
-        yield Line(f"vectors, {kind}", _bytes(plan.vector_bytes(kind)), f"N D {size:g}")
-    yield Line("documents", _bytes(plan.document_bytes), f"N (text bytes + {OFFSETS_BYTES})")
-    yield Line("check of ids, memory", _bytes(plan.passages * 16), "N 16")
+        yield f"vectors, {kind}", _bytes(plan.vector_bytes(kind)), f"N D {size:g}"
+    yield "documents", _bytes(plan.document_bytes), f"N (text bytes + {OFFSETS_BYTES})"
+    yield "check of ids, memory", _bytes(plan.passages * 16), "N 16"
     for kind in ("float32", "int8", "binary"):
         graph = "" if kind == "float32" else " + N 2 m 4"
         formula = f"(N D {BYTES_PER_NUMBER[kind]:g} x {QDRANT_OVERHEAD:g}{graph}) x replicas"
-        yield Line(f"Qdrant memory, {kind}", _bytes(plan.qdrant_bytes(kind)), formula)
+        yield f"Qdrant memory, {kind}", _bytes(plan.qdrant_bytes(kind)), formula
         nodes = plan.qdrant_nodes(kind)
         shards = nodes * plan.shards_per_node
-        yield Line(
-            f"Qdrant nodes, shards, {kind}",
-            f"{nodes}, {shards}",
-            f"memory / {_bytes(plan.node_bytes)} / {plan.node_share:g}; nodes x shards of a node",
+        formula = (
+            f"memory / {_bytes(plan.node_bytes)} / {plan.node_share:g}; nodes x shards of a node"
         )
+        yield f"Qdrant nodes, shards, {kind}", f"{nodes}, {shards}", formula
     for kind, formula in (
         ("Flat", "N D 4"),
         ("SQ8", "N D"),
         ("IVFSQ8", "N (D + 8) + lists D 4"),
         ("IVFPQ", "N (codes + 8) + (lists + 256) D 4"),
     ):
-        yield Line(f"FAISS {kind}", _bytes(plan.faiss_bytes(kind)), formula)
+        yield f"FAISS {kind}", _bytes(plan.faiss_bytes(kind)), formula
 
 
 def _bytes(count: float) -> str:
@@ -204,16 +192,8 @@ def _bytes(count: float) -> str:
     return f"{count:,.2f} TB"
 
 
-@dataclass(frozen=True)
-class Rates:
-    """What this machine's driver reads and writes, measured.
-
-    Attributes
-    ----------
-    read_documents : a second, from a JSON-lines file.
-    write_documents : a second, by ``Staging``, shards brought to the disk included.
-    write_bytes : a second, of vectors and documents together.
-    """
+class Rates(NamedTuple):
+    """What this machine's driver reads of JSON lines and stages on the disk, in a second."""
 
     read_documents: float
     write_documents: float
@@ -281,9 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
         name = f"--{field.name.replace('_', '-')}"
         kind = float if isinstance(field.default, float) else int
         parser.add_argument(name, type=kind, default=field.default, help="default: %(default)s")
-    parser.add_argument(
-        "--measure", type=Path, metavar="FOLDER", help="a folder to make and delete"
-    )
+    parser.add_argument("--measure", type=Path, metavar="FOLDER", help="is made and deleted")
     parser.add_argument("--cpu-time", action="store_true", help="measure without waiting times")
     options = vars(parser.parse_args(arguments))
     folder, cpu_time = options.pop("measure"), options.pop("cpu_time")
@@ -295,8 +273,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"writes {rates.write_bytes / 1e6:,.0f} MB per second")
         print(f"both in turn: {rates.both_documents:,.0f} documents per second")
         return
-    for line in plan_lines(plan):
-        print(f"{line.name:32}{line.value:>16}   {line.formula}")
+    for name, value, formula in plan_lines(plan):
+        print(f"{name:32}{value:>16}   {formula}")
 
 
 if __name__ == "__main__":

@@ -13,61 +13,35 @@ import asyncio
 import base64
 import socket
 from collections.abc import Sequence
-from zlib import crc32
 
-import numpy as np
 import uvicorn
 from fastapi import Body, FastAPI
 
+from benchmarks.lab.attack.serve import serve_hashes
 from embedder.serving import (
     EncoderThread,
-    Role,
     ServedModel,
     Server,
     ServerSettings,
     build_app,
     run_app,
 )
-from embedder.serving.served import Tokens
 from retrieval.protocols import Vectors
-from retrieval.types import Fingerprint
 
 __all__ = ["DRY_RUN", "encode_texts", "load_model", "main"]
 
 DRY_RUN = "hash"
 """Instead of a model: vectors that are hashes of words, to try the script itself."""
 
-_MAX_TOKENS = 256
-
-
-class HashingEncoder:
-    """Unit vectors (N, 64) seeded by a hash of the token ids, which are hashes of words."""
-
-    dimension = 64
-    fingerprint = Fingerprint(DRY_RUN, {"model": DRY_RUN})
-
-    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> Vectors:
-        """Return float32 (N, 64), a vector per row."""
-        vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
-        for place, row in enumerate(rows):
-            vector = np.random.default_rng(list(row)).standard_normal(self.dimension)
-            vectors[place] = vector / np.linalg.norm(vector)
-        return vectors
-
 
 def load_model(name: str) -> ServedModel:
     """Return the model of this name, or the hashing one."""
     if name == DRY_RUN:
-        return ServedModel(DRY_RUN, HashingEncoder(), _hash_words, max_tokens=_MAX_TOKENS)
+        return serve_hashes()
     from embedder import Embedder
-    from embedder.serving.served import serve_embedder
+    from embedder.serving import serve_embedder
 
     return serve_embedder(Embedder.load(name))
-
-
-def _hash_words(texts: Sequence[str], role: Role) -> Tokens:
-    rows = [[crc32(word.encode()) for word in text.split() or [""]] for text in texts]
-    return Tokens([row[:_MAX_TOKENS] for row in rows], [len(row) > _MAX_TOKENS for row in rows])
 
 
 def encode_texts(model: ServedModel, texts: Sequence[str]) -> Vectors:

@@ -86,9 +86,9 @@ def compare(options: argparse.Namespace) -> list[str]:
         contestants, rounds=options.rounds, budget_seconds=options.seconds, notify=say
     )
     return [
-        f"{options.model}, LoRA on all linear layers, {local.pairs} pairs of {options.corpus}, "
-        f"{local.tokens} tokens in passes of {options.forward_tokens}, {timings.rounds} "
-        f"interleaved rounds, {torch.get_num_threads()} threads; {describe_machine()}",
+        f"{options.model}, LoRA on all linear layers, {len(local.order) // 2} pairs of "
+        f"{options.corpus}, {local.tokens} tokens in passes of {options.forward_tokens}, "
+        f"{timings.rounds} interleaved rounds, {torch.get_num_threads()} threads; {describe_machine()}",
         "",
         *format_table(timings, local.tokens, [TORCH, PADDED], {}),
     ]

@@ -14,15 +14,15 @@ from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.lab.speed import encode
 from benchmarks.lab.speed.baselines import (
+    LlamaCppEncoder,
     NaiveEncoder,
     OpenVinoEncoder,
-    has_onnx,
-    has_openvino,
+    is_installed,
     load_sentence_transformer,
+    write_gguf,
     write_plain_base,
 )
 from benchmarks.lab.speed.interleaved import Contestant, Timings, format_table, ratios, take_turns
-from benchmarks.lab.speed.llama_cpp import LlamaCppEncoder, has_llama_cpp, write_gguf
 from embedder import Embedder
 from retrieval.errors import ModelError, UsageError
 from tests.embedder.tiny_decoders import write_base
@@ -138,7 +138,7 @@ def stand_ins(package, is_installed):
     return [f"{package} stand-in", *([package] if is_installed else [])]
 
 
-@pytest.mark.parametrize("which", stand_ins("openvino", has_openvino()))
+@pytest.mark.parametrize("which", stand_ins("openvino", is_installed("openvino")))
 def test_openvino_embeds_the_same_tokens_to_the_same_vectors(
     base_folder, tmp_path, monkeypatch, which
 ):
@@ -219,7 +219,7 @@ class LlamaCppStandIn:
         return 0
 
 
-@pytest.mark.parametrize("which", stand_ins("llama_cpp", has_llama_cpp()))
+@pytest.mark.parametrize("which", stand_ins("llama_cpp", is_installed("llama_cpp")))
 def test_llama_cpp_embeds_the_same_tokens_to_the_same_vectors(
     merging, tmp_path, monkeypatch, which
 ):
@@ -242,8 +242,8 @@ def test_llama_cpp_is_refused_a_base_that_it_would_read_wrongly(base_folder, tmp
 @pytest.mark.slow
 def test_where_a_baseline_is_not_installed_one_line_says_so(base_folder, data, capsys, monkeypatch):
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
-    monkeypatch.setattr(encode, "has_openvino", lambda: False)
-    monkeypatch.setattr(encode, "has_llama_cpp", lambda: False)
+    absent = {"openvino", "llama_cpp"}
+    monkeypatch.setattr(encode, "is_installed", lambda *names: absent.isdisjoint(names))
     model = f"{base_folder['llama']}:mean+causal,max_tokens=24"
     assert encode.main([str(data), "--model", model, "--texts", "4", "--rounds", "1"]) == 0
     printed = capsys.readouterr()
@@ -299,8 +299,8 @@ def test_the_command_prints_a_table_of_all_contestants(
         "millpond exact (packed)",
         *(["millpond fast (int8)"] if has_vnni else []),
         "sentence-transformers, batches of 32",
-        *([encode.ONNX] if has_onnx() else []),
-        *([encode.OPENVINO] if has_openvino() else []),
+        *([encode.ONNX] if is_installed("onnx", "onnxscript", "onnxruntime") else []),
+        *([encode.OPENVINO] if is_installed("openvino") else []),
         "naive, batches of 32",
         "naive, batches of 64",
     ]

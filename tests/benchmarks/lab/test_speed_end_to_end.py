@@ -1,11 +1,12 @@
 """benchmarks/speed/end_to_end.py: both do the same work, and the share is a ratio of times."""
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
 
-from benchmarks.lab.speed.end_to_end import ALONE, BUILD, Config, describe_share, main, measure
+from benchmarks.lab.speed.end_to_end import ALONE, BUILD, describe_share, main, measure
 from benchmarks.lab.speed.interleaved import Timings
 from embedder import Embedder
 from indexes import Index
@@ -36,9 +37,7 @@ def test_the_share_is_the_time_of_a_build_by_that_of_encoding_within_rounds():
 
 def test_the_build_stores_the_vectors_that_encoding_alone_gives(corpus, tiny_base, tmp_path):
     model = Embedder.load(f"{tiny_base}:mean+causal,max_tokens=24", device="cpu")
-    config = Config(
-        str(corpus), model.name, 10, 2, 100.0, None, "exact", cpu_time=False, folder=None
-    )
+    config = Namespace(corpus=str(corpus), documents=10, rounds=2, seconds=100.0, cpu_time=False)
     texts = [document.content for document in read_corpus(corpus, limit=10)]
     expected = model.encode_documents(texts)
     calls = []

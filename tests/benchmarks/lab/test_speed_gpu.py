@@ -6,17 +6,9 @@ import pytest
 import torch
 
 from benchmarks.lab.speed import gpu, gpu_models
-from benchmarks.lab.speed.gpu_models import (
-    SHAPES,
-    TINY,
-    Shape,
-    build_embedder,
-    find_base,
-    make_texts,
-)
-from benchmarks.lab.speed.gpu_tables import NAIVE, OURS, PADDED, Measurement, Results
+from benchmarks.lab.speed.gpu import NAIVE, OURS, PADDED, describe_length, to_markdown
+from benchmarks.lab.speed.gpu_models import SHAPES, TINY, Shape, build_embedder, make_texts
 from benchmarks.lab.speed.interleaved import Timings
-from retrieval.errors import UsageError
 
 CPU = torch.device("cpu")
 
@@ -73,37 +65,21 @@ def test_naive_and_ours_embed_the_same():
     assert abs(ours - naive).max() < 1e-5
 
 
-def make_measurement(seconds):
-    return Measurement("s", "32", 10, 320, 640_000.0, 16, Timings(seconds), 0.99)
-
-
-def test_rates_ratios_and_mfu_worked_by_hand():
+def test_rates_ratios_mfu_and_tables_worked_by_hand():
     """320 tokens in a median of 2 s: 160/s; 2,000 operations each; of a peak of 640,000 half."""
-    cell = make_measurement({OURS: [1, 2, 4], NAIVE: [4, 4, 4]})
-    assert cell.rate(OURS) == 160
-    assert cell.mfu(OURS, 640_000) == 0.5
-    assert cell.ratio(NAIVE) == "2.00 (1.00 to 4.00)"
-    assert cell.ratio(PADDED) == "-"
-    assert cell.rate(PADDED) == 0
-
-
-def test_tables_say_what_was_left_out():
-    results = Results({"device": "a card"}, peak_flops=640_000.0, skipped=["llama-7b: no time"])
-    results.measurements.append(make_measurement({OURS: [2], NAIVE: [4]}))
-    text = results.to_markdown()
-    assert "| 32 | 160 | 50.0% | - | 2.00 (2.00 to 2.00) | 25.0% | 16 | 0.99000 |" in text
+    row = describe_length(Timings({OURS: [1, 2, 4], NAIVE: [4, 4, 4]}), 320, 640_000.0, 640_000.0)
+    assert row["tokens_per_second"] == {OURS: 160, NAIVE: 80}
+    assert row["mfu"] == {OURS: 0.5, NAIVE: 0.25}
+    row |= {"shape": "s", "length": "32", "batch_tokens": 16, "lowest_cosine": 0.99}
+    results = {"machine": {"device": "a card"}, "matmul_peak_tflops": 6.4e-7, "packing": {}}
+    text = to_markdown(results | {"lengths": [row], "skipped": ["llama-7b: no time"]}, {})
+    assert "| 32 | 160 | 50.0% | - | 2.00 (1.00 to 4.00) | 25.0% | 16 | 0.99000 |" in text
     assert text.endswith("Left out:\n\n- llama-7b: no time")
-
-
-def test_a_base_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"has no config\.json"):
-        find_base("smollm2-135m", tmp_path)
-    assert find_base("llama-7b", None) is None
 
 
 @pytest.mark.slow
 def test_the_whole_command_runs_on_a_cpu_in_small(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(gpu.Run, "turn_seconds", 0.001)
+    monkeypatch.setattr(gpu, "_TINY_TURN_SECONDS", 0.001)
     monkeypatch.setattr(gpu, "_ROUNDS", 1)
     monkeypatch.setattr(gpu, "_SORTED_TEXTS", 64)
     out = tmp_path / "gpu.json"
@@ -118,7 +94,7 @@ def test_the_whole_command_runs_on_a_cpu_in_small(tmp_path, capsys, monkeypatch)
         assert min(cell["tokens_per_second"].values()) > 0
         assert cell["lowest_cosine"] > 0.99999
     shown = capsys.readouterr().out
-    assert "**smollm2-135m** (attention: one call per group of equal lengths; random" in shown
+    assert "**smollm2-135m** (attention: one call per group of equal lengths)" in shown
     try:
         import sentence_transformers  # noqa: F401
     except ModuleNotFoundError:
@@ -141,13 +117,13 @@ def test_parts_without_time_are_left_out_with_a_line(tmp_path, capsys):
 def test_a_part_that_fails_does_not_lose_the_others(tmp_path, capsys, monkeypatch):
     real = gpu.measure_shape
 
-    def measure(run, shape, base):
+    def measure(run, shape):
         if shape.name == "llama-7b":
             raise ValueError("of no use")
-        real(run, shape, base)
+        real(run, shape)
 
     monkeypatch.setattr(gpu, "measure_shape", measure)
-    monkeypatch.setattr(gpu.Run, "turn_seconds", 0.001)
+    monkeypatch.setattr(gpu, "_TINY_TURN_SECONDS", 0.001)
     monkeypatch.setattr(gpu, "_ROUNDS", 1)
     out = tmp_path / "gpu.json"
     options = ["--quick", "--device", "cpu", "--seconds", "100000"]
