@@ -88,7 +88,8 @@ def compare(options: argparse.Namespace) -> list[str]:
     return [
         f"{options.model}, LoRA on all linear layers, {len(local.order) // 2} pairs of "
         f"{options.corpus}, {local.tokens} tokens in passes of {options.forward_tokens}, "
-        f"{timings.rounds} interleaved rounds, {torch.get_num_threads()} threads; {describe_machine()}",
+        f"{timings.rounds} interleaved rounds, {torch.get_num_threads()} threads; "
+        f"{describe_machine()}",
         "",
         *format_table(timings, local.tokens, [TORCH, PADDED], {}),
     ]
