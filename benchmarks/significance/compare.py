@@ -17,11 +17,7 @@ from benchmarks.significance.comparison import (
     TaskTypeDifference,
 )
 from benchmarks.significance.correction import CORRECTIONS
-from benchmarks.significance.paired import (
-    EXACT_ITEMS,
-    smallest_wilcoxon_p,
-    wilcoxon_test,
-)
+from benchmarks.significance.paired import EXACT_ITEMS, smallest_wilcoxon_p, wilcoxon_test
 from benchmarks.significance.pairs import TaskPairs
 from benchmarks.significance.ranking import rank_models
 from retrieval import Progress
@@ -192,9 +188,7 @@ def _compare_task_types(
             second_mean=means[1],
             difference=means[0] - means[1],
             p=wilcoxon_test([one.difference for one in rows]),
-            p_corrected=math.nan,
             smallest_p=least,
-            significant=False,
             note=f"{count_noun(len(rows), 'task')}: p cannot be below {least:.3g}"
             if least >= config.alpha
             else "",
@@ -220,10 +214,7 @@ def _correct(
         adjusted = CORRECTIONS[config.correction]([_able(one, one.p, config) for one in own])
         best = CORRECTIONS[config.correction]([_able(one, one.smallest_p, config) for one in own])
         for place, one, p, least in zip(places, own, adjusted, best, strict=True):
-            changes: dict[str, Any] = {
-                "p_corrected": float(p),
-                "significant": bool(p < config.alpha),
-            }
+            changes = dict[str, Any](p_corrected=float(p), significant=bool(p < config.alpha))
             if isinstance(one, Difference):
                 changes["had_a_chance"] = math.isnan(least) or bool(least < config.alpha)
             rows[place] = replace(one, **changes)

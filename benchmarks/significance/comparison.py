@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,13 +112,13 @@ class Difference:
     first_score: float
     second_score: float
     difference: float
-    low: float
-    high: float
-    effect_size: float
-    items: int
-    p: float
-    p_corrected: float
-    significant: bool
+    low: float = math.nan
+    high: float = math.nan
+    effect_size: float = math.nan
+    items: int = 0
+    p: float = math.nan
+    p_corrected: float = math.nan
+    significant: bool = False
     note: str = ""
     smallest_p: float = 0.0
     had_a_chance: bool = True
@@ -142,9 +143,9 @@ class TaskTypeDifference:
     second_mean: float
     difference: float
     p: float
-    p_corrected: float
-    smallest_p: float
-    significant: bool
+    p_corrected: float = math.nan
+    smallest_p: float = 0.0
+    significant: bool = False
     note: str = ""
 
 

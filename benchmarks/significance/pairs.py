@@ -33,8 +33,6 @@ __all__ = ["TaskPairs"]
 
 Ids: TypeAlias = tuple[str, ...]
 
-_NAN = math.nan
-
 
 class TaskPairs:
     """Compares pairs of models on one task. A model is resampled once for all its pairs.
@@ -88,13 +86,7 @@ class TaskPairs:
             first_score=scores[0],
             second_score=scores[1],
             difference=scores[0] - scores[1],
-            low=_NAN,
-            high=_NAN,
-            effect_size=_NAN,
             items=min(len(one.item_ids), len(other.item_ids)),
-            p=_NAN,
-            p_corrected=_NAN,
-            significant=False,
         )
 
     def _find_obstacle(self, first: Result, second: Result) -> str:
@@ -152,9 +144,7 @@ class TaskPairs:
         by_item = np.empty(0)
         if all(self._metric in result.items for result in (one, other)):
             by_item = self._take(found.first, ids) - self._take(found.second, ids)
-            found = self._restrict(
-                found, *(self._take(m, ids).mean() for m in (one.model, other.model))
-            )
+            found = self._restrict(found, *(self._take(m.model, ids).mean() for m in (one, other)))
         else:
             found = _add_note(found, "tested over draws of training examples alone")
         if not (np.isfinite(by_item).all() and np.isfinite(by_draw).all()):

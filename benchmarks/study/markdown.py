@@ -50,42 +50,24 @@ def render_study_markdown(summary: Mapping[str, Any]) -> str:
 
 
 def _base(base: Mapping[str, Any], baseline: str) -> Iterator[str]:
-    yield f"## {plain(base['name'])}"
-    yield ""
+    yield from (f"## {plain(base['name'])}", "")
     for claim in base["claims"]:
-        yield f"**Claim {claim['number']}: {claim['word']}.** {plain(claim['text'])}"
-        yield ""
+        yield from (f"**Claim {claim['number']}: {claim['word']}.** {plain(claim['text'])}", "")
         yield from _list([f"{one['reason']} ({one['word']})" for one in claim["judgements"]])
         yield ""
     for title, variants in ablation_tables(base).items():
-        yield f"### {title}"
-        yield ""
-        yield from _table(*task_type_rows(base, variants, baseline))
-        yield ""
+        yield from (f"### {title}", "", *_table(*task_type_rows(base, variants, baseline)), "")
     yield (
         "Score ± standard deviation between seeds; [interval over items]; difference and corrected "
         "p, \\* where it is significant and no seed has the other sign."
     )
-    yield ""
-    yield "### Layers that are read most"
-    yield ""
-    yield from _list(list(_readings(base)) or ["No pooling that weighs layers was trained."])
-    yield ""
-    yield "### Attention over a single key"
-    yield ""
-    sentences = attention_sentences(base)
-    yield from _list(sentences or ["No last_layer pooling was trained."])
-    yield ""
-    yield "### Convergence"
-    yield ""
-    yield from _list(
-        [f"{one['name']}: the loss {convergence_sentence(one)}." for one in base["variants"]]
-    )
-    yield ""
-    yield "### Cost"
-    yield ""
-    yield from _table(*cost_rows(base))
-    yield ""
+    readings = list(_readings(base)) or ["No pooling that weighs layers was trained."]
+    attention = attention_sentences(base) or ["No last_layer pooling was trained."]
+    losses = [f"{one['name']}: the loss {convergence_sentence(one)}." for one in base["variants"]]
+    yield from ("", "### Layers that are read most", "", *_list(readings), "")
+    yield from ("### Attention over a single key", "", *_list(attention), "")
+    yield from ("### Convergence", "", *_list(losses), "")
+    yield from ("### Cost", "", *_table(*cost_rows(base)), "")
 
 
 def _readings(base: Mapping[str, Any]) -> Iterator[str]:
