@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.corpus.formats import open_bytes, read_lines
-from retrieval.corpus.headers import plain_name
 from retrieval.errors import RecordError, UsageError
 from retrieval.plurals import count_noun
 
-__all__ = ["STS_COLUMNS", "StsPairs", "Table", "read_header", "read_sts", "read_table"]
+__all__ = [
+    "STS_COLUMNS",
+    "StsPairs",
+    "Table",
+    "match_columns",
+    "plain_name",
+    "read_header",
+    "read_sts",
+    "read_table",
+]
 
 STS_COLUMNS = ("score", "sentence1", "sentence2")
 
 _SKIP_ADVICE = ". Fix it, or pass --skip-bad to count such rows and go on"
+_JOINTS = re.compile(r"[\s_\-.]+")
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,27 @@ class StsPairs:
 
 Find = Callable[[int, Sequence[str]], list[int] | None]
 """The number of the first line and its cells to the places of the columns, None for no header."""
+
+
+def plain_name(cell: str) -> str:
+    """Return a column's name without case and joints: "queryid" of "Query-ID" and "query_id"."""
+    return _JOINTS.sub("", cell.strip().strip('"')).lower()
+
+
+def match_columns(
+    cells: Sequence[str], columns: Sequence[Collection[str]]
+) -> tuple[int | None, ...]:
+    """Return the place of each column in a header, None where no cell names it.
+
+    Parameters
+    ----------
+    columns : the names that each column may have, as ``plain_name`` gives them.
+    """
+    plain = [plain_name(cell) for cell in cells]
+    return tuple(
+        next((place for place, name in enumerate(plain) if name in names), None)
+        for names in columns
+    )
 
 
 def read_header(path: Path) -> tuple[str, ...]:

@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from retrieval.corpus.formats import open_bytes, read_lines
-from retrieval.corpus.headers import match_columns
-from retrieval.corpus.labelled import read_table
+from retrieval.corpus.labelled import match_columns, read_table
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError
 from retrieval.plurals import count_noun
 

@@ -14,9 +14,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from retrieval.corpus.documents import FORMATS, available, find_format, lacking
-from retrieval.corpus.documents.registry import EXTRA
-from retrieval.corpus.documents.rows import DocumentFile, file_rows
+from retrieval.corpus.documents import (
+    EXTRA,
+    FORMATS,
+    DocumentFile,
+    available,
+    file_rows,
+    find_format,
+    lacking,
+)
 from retrieval.corpus.folders import Listing, list_folder
 from retrieval.corpus.formats import count_parquet, jsonl_rows, parquet_rows
 from retrieval.corpus.records import QUERY_FIELDS

@@ -19,7 +19,7 @@ from retrieval.corpus.formats import (
     split_cells,
     table_cells,
 )
-from retrieval.corpus.headers import match_columns
+from retrieval.corpus.labelled import match_columns
 from retrieval.corpus.records import Fields, check_columns, check_distinct
 from retrieval.corpus.roles import GUESSED_IDS, GUESSED_TEXTS, IDS, TEXTS
 from retrieval.corpus.values import Cell, Reading, Row

@@ -1,5 +1,21 @@
 """Files that are documents: one reader for each format, and headings and pages as sections."""
 
-from retrieval.corpus.documents.registry import FORMATS, available, find_format, lacking
+from retrieval.corpus.documents.registry import (
+    EXTRA,
+    FORMATS,
+    DocumentFile,
+    available,
+    file_rows,
+    find_format,
+    lacking,
+)
 
-__all__ = ["FORMATS", "available", "find_format", "lacking"]
+__all__ = [
+    "EXTRA",
+    "FORMATS",
+    "DocumentFile",
+    "available",
+    "file_rows",
+    "find_format",
+    "lacking",
+]

@@ -1,14 +1,15 @@
-"""Text, Markdown and reStructuredText: headings as sections, front matter as metadata."""
+"""Text, Markdown, reStructuredText and Jupyter notebooks: headings as sections."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from retrieval.corpus.documents.base import FileText, Opened, UnreadableError, outline
+from retrieval.corpus.documents.base import FileText, Opened, TextBuilder, UnreadableError, outline
 
-__all__ = ["markdown_headings", "markdown_text", "read_markdown", "read_rst", "read_text"]
+__all__ = ["markdown_text", "read_markdown", "read_notebook", "read_rst", "read_text"]
 
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(?P<title>.*?)(?:[ \t]+#+)?[ \t]*")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*")
@@ -25,12 +26,12 @@ def read_text(file: Opened) -> Iterator[FileText]:
 
 def read_markdown(file: Opened) -> Iterator[FileText]:
     """Yield a Markdown file without its front matter, which becomes metadata."""
-    yield markdown_text(*split_front_matter(file.text()))
+    yield markdown_text(*_split_front_matter(file.text()))
 
 
 def markdown_text(text: str, front: dict[str, Any]) -> FileText:
     """Return Markdown as a document; its title is in ``front`` or its first heading."""
-    headings = list(markdown_headings(text))
+    headings = list(_markdown_headings(text))
     title = front.pop("title", None)
     title = title if isinstance(title, str) else next((name for _, _, name in headings), "")
     return FileText(text, title, outline(headings), front)
@@ -43,7 +44,7 @@ def read_rst(file: Opened) -> Iterator[FileText]:
     yield FileText(text, headings[0][2] if headings else "", outline(headings))
 
 
-def split_front_matter(text: str) -> tuple[str, dict[str, Any]]:
+def _split_front_matter(text: str) -> tuple[str, dict[str, Any]]:
     """Return a text without the YAML at its beginning, and what that says.
 
     What stands between two lines of dashes and is no list of names and values is text.
@@ -78,7 +79,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         start += len(line)
 
 
-def markdown_headings(text: str) -> Iterator[tuple[int, int, str]]:
+def _markdown_headings(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield start, level and title of each heading."""
     fenced = ""
     previous, previous_start = "", 0
@@ -111,3 +112,29 @@ def _rst_headings(text: str) -> Iterator[tuple[int, int, str]]:
             above, title, title_start = "", "", start
         else:
             above, title, title_start = title, line, start
+
+
+def read_notebook(file: Opened) -> Iterator[FileText]:
+    """Yield the text and code of a notebook of format 4, or 3, without what the code printed."""
+    try:
+        notebook = json.loads(file.text())
+        sheets = notebook.get("worksheets", [notebook])  # format 3
+        cells = [cell for sheet in sheets for cell in sheet["cells"]]
+        builder = TextBuilder()
+        for cell in cells:
+            _add_cell(builder, cell)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UnreadableError(
+            f"it is no Jupyter notebook ({type(error).__name__}: {error})"
+        ) from None
+    yield builder.finish()
+
+
+def _add_cell(builder: TextBuilder, cell: dict[str, Any]) -> None:
+    source = cell.get("source", cell.get("input", ""))
+    text = source if isinstance(source, str) else "".join(source)
+    text = text.strip("\n").rstrip()
+    start = builder.block(text)
+    if cell["cell_type"] == "markdown":
+        for place, level, title in _markdown_headings(text):
+            builder.heading(level, title, start=start + place)
