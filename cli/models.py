@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
     from embedder.splitting import PassageSplitter
     from retrieval import Corpus, Encoder, Fingerprint, Vectors
-    from retrieval.texts import Texts
 
 __all__ = [
     "ReportingEncoder",
@@ -86,7 +85,7 @@ def note_untrained(encoder: Encoder) -> None:
     warn(f"{encoder.fingerprint.model} is untrained: expect rough results.{limit}")
 
 
-def warn_skipped(source: Corpus | Texts) -> None:
+def warn_skipped(source: Corpus) -> None:
     """Warn of the bad records that were skipped, if any."""
     if source.skipped:
         count = count_noun(source.skipped, "bad record was", "bad records were")

@@ -78,7 +78,7 @@ def embed(
       millpond embed queries.jsonl --out queries.parquet --as query
     """
     from embedder.splitting import Coverage
-    from retrieval.texts import Texts
+    from retrieval.texts import open_texts
 
     if instruction is not None and role == "document":
         raise UsageError(
@@ -90,7 +90,7 @@ def embed(
     for path in files[1:]:
         check_output(path, file)
     confirm_replacing(*files, overwrite=overwrite, may_ask=file != "-")
-    texts = Texts(file, skip_bad=skip_bad)
+    texts = open_texts(file, skip_bad=skip_bad)
     if file != "-":
         next(iter(texts), None)  # an empty or wholly unreadable file shows before a model loads
     keep_freed_memory()
@@ -105,7 +105,8 @@ def embed(
         with ExitStack() as stack:
             if resume:
                 encode = stack.enter_context(keep_parts(out, encode, what, advance))
-            count = write_vectors(coverage.passing(texts), encode, out, what)
+            pairs = ((one.doc_id, one.content) for one in texts)
+            count = write_vectors(coverage.passing(pairs), encode, out, what)
     seconds = time.monotonic() - started
     named = " and ".join(map(str, files))
     message(

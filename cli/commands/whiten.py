@@ -92,14 +92,14 @@ def _draw(
     """Return distinct queries, distinct documents, and a record of the sources."""
     from embedder.training.config import DataSource
     from embedder.training.data import PairSource
-    from retrieval.texts import Texts
+    from retrieval.texts import open_texts
 
     queries: list[str] = []
     documents: list[str] = []
     record: list[dict[str, Any]] = []
     for name in corpora:
-        texts = Texts(name, skip_bad=skip_bad)
-        drawn = _reservoir((text for _, text in texts), share, dice)
+        texts = open_texts(name, skip_bad=skip_bad)
+        drawn = _reservoir((document.content for document in texts), share, dice)
         warn_skipped(texts)
         documents += drawn
         record.append({"path": name, "texts": len(drawn)})

@@ -14,15 +14,17 @@ import numpy as np
 
 from retrieval.corpus.encodings import check_encoding
 from retrieval.corpus.records import DocumentReader, shorten, to_query
-from retrieval.corpus.roles import Layout, Roles, choose_roles
+from retrieval.corpus.roles import Layout, choose_fields
 from retrieval.corpus.roots import Roots
 from retrieval.corpus.sources import Part, Source, Sources, find_documents, find_queries
 from retrieval.corpus.values import Reading, Row, StoredFiles
 from retrieval.errors import DuplicateIdError, EmptyCorpusError, RecordError, UsageError
+from retrieval.plurals import count_noun
 from retrieval.types import Document, Query
 
 __all__ = ["IdSet", "Corpus", "Queries", "read_corpus", "read_queries"]
 
+NOTHING_NAMED = Layout()
 FOLDERS = "folders"
 """The entry of a layout that ``Roots`` reads."""
 
@@ -206,7 +208,7 @@ def read_corpus(
         limit=limit,
         layout=layout,
         encoding=encoding or (earlier or {}).get("encoding", ""),
-        types=types or {},
+        types=types,
         earlier=Layout.from_json(earlier or {}),
         folders=roots.to_json(),
         reread=bool(encoding) and encoding != (earlier or {}).get("encoding"),
@@ -303,11 +305,11 @@ class Corpus(_Reader):
         source: Source,
         *,
         skip_bad: bool,
-        limit: int | None,
-        layout: Layout,
+        limit: int | None = None,
+        layout: Layout = NOTHING_NAMED,
         encoding: str = "",
-        types: Mapping[str, str],
-        earlier: Layout,
+        types: Mapping[str, str] | None = None,
+        earlier: Layout = NOTHING_NAMED,
         folders: str = "[]",
         reread: bool = False,
     ) -> None:
@@ -319,7 +321,7 @@ class Corpus(_Reader):
         self._layout = earlier
         self._encoding = encoding
         self._folders = folders
-        self._types = types
+        self._types = types or {}
         self._reread = reread
         self._started = False
 
@@ -346,8 +348,7 @@ class Corpus(_Reader):
         """
         found = [*self._source.notes, *self._tally.notes]
         if self._tally.repeated:
-            count = self._tally.repeated
-            what = "1 record repeats" if count == 1 else f"{count:,} records repeat"
+            what = count_noun(self._tally.repeated, "record repeats", "records repeat")
             found.append(f"{self.name}: {what} an earlier one and was left out.")
         return tuple(found)
 
@@ -382,26 +383,21 @@ class Corpus(_Reader):
         if self._reread:
             files.known = {}
         rows = chain.from_iterable(self._read(part, files) for part in self._source.parts)
-        documents = _sieve(self.name, rows, self._tally, files, skip_bad=self._skip_bad)
+        documents = _sieve(self._source, rows, self._tally, files, skip_bad=self._skip_bad)
         return islice(documents, self._limit)
 
     def _read(self, part: Part, files: StoredFiles) -> Iterator[_Built]:
         """Yield the rows of a part, each with what makes a document of it."""
         rows = part.rows(Reading(self._tally.note, self._encoding, self._types, files))
-        if part.plain:
-            build = DocumentReader(Roles())
-            yield from ((row, build) for row in rows)
-            return
-        sample = list(_sample(rows, self._limit))
+        sample = [] if part.plain else list(_sample(rows, self._limit))
         good = [row for row in sample if isinstance(row, Row)]
-        roles = Roles()
+        chosen = Layout()
         if good:
-            asked = self._asked.filled(self._layout, good)
-            roles, chosen, line = choose_roles(good, asked)
+            chosen, line = choose_fields(good, self._asked.filled(self._layout, good))
             self._layout = chosen or self._layout  # of sources that differ, the last that says
             if line:
                 self._tally.note(line)
-        build = DocumentReader(roles)
+        build = DocumentReader(chosen)
         yield from ((row, build) for row in chain(sample, rows))
 
 
@@ -431,14 +427,14 @@ class Queries(_Reader, Iterator[Query]):
         super().__init__()
         reading = Reading(self._tally.note)
         rows = ((row, to_query) for part in source.parts for row in part.rows(reading))
-        self._queries = _sieve(source.name, rows, self._tally, reading.files, skip_bad=skip_bad)
+        self._queries = _sieve(source, rows, self._tally, reading.files, skip_bad=skip_bad)
 
     def __next__(self) -> Query:
         return next(self._queries)
 
 
 def _sieve(
-    name: str,
+    source: Source,
     rows: Iterator[tuple[Row | RecordError, Callable[[Row], Record]]],
     tally: _Tally,
     files: StoredFiles,
@@ -456,9 +452,9 @@ def _sieve(
         elif skip_bad:
             tally.bad(record)
         else:
-            raise _with_advice(record)
+            raise _with_advice(record, source.noun)
     if len(seen) == 0 and not files.unread:
-        raise _empty(name, tally)
+        raise _empty(source, tally)
 
 
 def _build_once(
@@ -482,22 +478,22 @@ def _build_once(
     )
 
 
-def _with_advice(error: RecordError) -> RecordError:
+def _with_advice(error: RecordError, noun: str) -> RecordError:
     return type(error)(
         error.source,
         error.line,
-        f"{error.problem}. Fix it, or pass --skip-bad to count such records and go on",
+        f"{error.problem}. Fix it, or pass --skip-bad to count such {noun}s and go on",
     )
 
 
-def _empty(name: str, tally: _Tally) -> EmptyCorpusError:
+def _empty(source: Source, tally: _Tally) -> EmptyCorpusError:
     if tally.skipped:
-        what = "1 record was" if tally.skipped == 1 else f"{tally.skipped} records were"
+        what = count_noun(tally.skipped, f"{source.noun} was", f"{source.noun}s were")
         return EmptyCorpusError(
-            f"{name}: nothing is left: {what} bad and skipped. The first: "
+            f"{source.name}: nothing is left: {what} bad and skipped. The first: "
             f"{tally.messages[0]}. Fix the input."
         )
     return EmptyCorpusError(
-        f"{name}: it holds no record; expected one record or more. Check that this is the "
-        f"file you meant."
+        f"{source.name}: it holds no {source.noun}; expected one {source.noun} or more. Check that "
+        f"this is the file you meant."
     )

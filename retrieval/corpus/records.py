@@ -9,10 +9,13 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from retrieval.corpus.roles import (
+    CONTENT,
     GUESSED_TEXTS,
     IDS,
+    NO_TITLE,
     TEXTS,
-    Roles,
+    TITLE,
+    Layout,
     find_spelling,
     look_up,
     template_fields,
@@ -73,17 +76,21 @@ class _Found(NamedTuple):
 
 
 class DocumentReader:
-    """Turns records into documents by the roles of their fields."""
+    """Turns records into documents.
 
-    def __init__(self, roles: Roles) -> None:
-        self._roles = roles
-        self._template = template_fields(roles.template)
+    Parameters
+    ----------
+    layout : the fields that are named; for the others, the first of the usual ones that a record
+        has, exactly as it is spelled or else in any case.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.makes_ids = layout.id == CONTENT
+        self._layout = layout
+        self._ids = (layout.id,) if layout.id else IDS
+        self._titles = (TITLE,) if layout.title in ("", NO_TITLE) else (layout.title,)
+        self._template = template_fields(layout.template)
         self._known: dict[tuple[str, ...], _Found] = {}
-
-    @property
-    def makes_ids(self) -> bool:
-        """Whether ids are made from the content."""
-        return not self._roles.ids
 
     def __call__(self, row: Row) -> Document:
         """Return the record as a Document.
@@ -95,7 +102,10 @@ class DocumentReader:
         found = self._find(row.values)
         doc_id = self._read_id(row, found)
         text = self._read_text(row, found)
-        title = row.values[found.title] if found.title else self._inside(row, self._roles.titles)
+        if found.title:
+            title = row.values[found.title]
+        else:
+            title = None if self._titles == (TITLE,) else look_up(row.values, self._titles[0])[1]
         title = "" if title is None else read_text(row, found.title or "title", title)
         rest = {name: row.values[name] for name in found.rest}
         metadata = read_metadata(row, rest) if rest else {}
@@ -111,56 +121,48 @@ class DocumentReader:
         return found
 
     def _resolve(self, fields: tuple[str, ...]) -> _Found:
-        roles = self._roles
-        doc_id = find_spelling(fields, roles.ids) or ""
-        title = find_spelling(fields, roles.titles) or ""
-        if roles.template:
+        doc_id = find_spelling(fields, () if self.makes_ids else self._ids) or ""
+        title = find_spelling(fields, self._titles) or ""
+        if self._layout.template:
             # Other fields of a template can still be filtered by.
             usual = (find_spelling(fields, (name,)) for name in (*TEXTS, *GUESSED_TEXTS))
             asked = {find_spelling(fields, (name,)) for name in self._template}
             texts: tuple[str, ...] = tuple({name for name in usual if name and name in asked})
-        elif roles.joined:
-            spelled = (find_spelling(fields, (name,)) for name in roles.texts)
+        elif self._layout.text:
+            spelled = (find_spelling(fields, (name,)) for name in self._layout.text)
             texts = tuple(name for name in spelled if name)
         else:
-            text = find_spelling(fields, roles.texts)
+            text = find_spelling(fields, TEXTS)
             texts = (text,) if text else ()
         taken = {doc_id, title, *texts}
         return _Found(doc_id, title, texts, tuple(name for name in fields if name not in taken))
 
     def _read_id(self, row: Row, found: _Found) -> str:
-        roles = self._roles
-        if not roles.ids:
+        if self.makes_ids:
             whole = json.dumps(dict(row.values), sort_keys=True, ensure_ascii=False, default=str)
             content = whole.encode(errors="surrogatepass")
             return blake2b(content, digest_size=_HASH_BYTES).hexdigest()
         if found.id:
             return read_identifier(row, found.id, row.values[found.id])
-        value = self._inside(row, roles.ids)
+        value = look_up(row.values, self._layout.id)[1] if self._layout.id else None
         if value is None:
-            raise _missing(row, "id", roles.ids)
-        return read_identifier(row, roles.ids[0], value)
-
-    def _inside(self, row: Row, names: Sequence[str]) -> Any:
-        """Return the value of a field that is named and lies in an object of the record."""
-        if len(names) != 1 or names == Roles().titles:
-            return None
-        return look_up(row.values, names[0])[1]
+            raise _missing(row, "id", self._ids)
+        return read_identifier(row, self._layout.id, value)
 
     def _read_text(self, row: Row, found: _Found) -> str:
-        roles = self._roles
-        if roles.template:
+        names = self._layout.text
+        if self._layout.template:
             parts = {name: _shown(row, name) for name in self._template}
-            return _fill(roles.template, parts)
-        if not roles.joined:
+            return _fill(self._layout.template, parts)
+        if not names:
             if not found.texts:
-                raise _missing(row, "text", roles.texts)
+                raise _missing(row, "text", TEXTS)
             return read_text(row, found.texts[0], row.values[found.texts[0]])
-        present = [(name, *look_up(row.values, name)) for name in roles.texts]
+        present = [(name, *look_up(row.values, name)) for name in names]
         if not any(there for _, there, _ in present):
-            raise _missing(row, "text", roles.texts)
+            raise _missing(row, "text", names)
         if len(present) == 1:
-            return read_text(row, roles.texts[0], present[0][2])
+            return read_text(row, names[0], present[0][2])
         texts = [read_text(row, name, value) for name, _, value in present if value is not None]
         return "\n".join(text for text in texts if text)
 
@@ -192,7 +194,7 @@ def read_documents(source: str, items: Iterable[object]) -> Iterator[Document]:
     RecordError : an object lacks the id or the text.
     UsageError : something is neither.
     """
-    build = DocumentReader(Roles())
+    build = DocumentReader(Layout())
     for number, item in enumerate(items, start=1):
         if isinstance(item, Document):
             yield item

@@ -16,8 +16,7 @@ __all__ = [
     "CONTENT",
     "NO_TITLE",
     "Layout",
-    "Roles",
-    "choose_roles",
+    "choose_fields",
     "find_spelling",
     "look_up",
     "template_fields",
@@ -119,31 +118,12 @@ class Layout:
         yield from template_fields(self.template)
 
 
-@dataclass(frozen=True, slots=True)
-class Roles:
-    """The fields that a reader looks for.
-
-    Attributes
-    ----------
-    ids, titles, texts : of each, the first that a record has, exactly as it is spelled or else in
-        any case. Without ``ids`` the id is made from the content.
-    joined : whether all of ``texts`` together make the text.
-    template : what makes the text instead of ``texts``.
-    """
-
-    ids: tuple[str, ...] = IDS
-    titles: tuple[str, ...] = (TITLE,)
-    texts: tuple[str, ...] = TEXTS
-    joined: bool = False
-    template: str = ""
-
-
-def choose_roles(sample: Sequence[Row], layout: Layout) -> tuple[Roles, Layout, str]:
-    """Return the roles of the fields, the layout that repeats the choice, and a line to tell.
+def choose_fields(sample: Sequence[Row], layout: Layout) -> tuple[Layout, str]:
+    """Return the layout with what was found, which repeats the choice, and a line to tell.
 
     What ``layout`` leaves open is found by the usual names; where those are missing, by a list of
     names that are common. The layout that comes back also names what was taken from that list,
-    and the line says it; both are empty if there was no need.
+    and the line says it; it is empty if there was no need.
 
     Parameters
     ----------
@@ -162,14 +142,7 @@ def choose_roles(sample: Sequence[Row], layout: Layout) -> tuple[Roles, Layout, 
     if not (layout.title or _has(sample, (TITLE,))):
         names = OTHER_TITLES if chosen == layout else GUESSED_TITLES
         chosen = replace(chosen, title=_guess_title(sample, names, chosen) or NO_TITLE)
-    roles = Roles(template=chosen.template)
-    if chosen.id:
-        roles = replace(roles, ids=() if chosen.id == CONTENT else (chosen.id,))
-    if chosen.title not in ("", NO_TITLE):
-        roles = replace(roles, titles=(chosen.title,))
-    if chosen.text:
-        roles = replace(roles, texts=chosen.text, joined=True)
-    return roles, chosen, _tell(sample[0], layout, chosen)
+    return chosen, _tell(sample[0], layout, chosen)
 
 
 def _have(sample: Sequence[Row], names: Sequence[str]) -> bool:

@@ -150,11 +150,13 @@ class Source:
     name : as the user typed it; "stdin" for "-".
     parts : read one after the other.
     notes : lines on what is not read.
+    noun : what messages call a record.
     """
 
     name: str
     parts: tuple[Part, ...]
     notes: tuple[str, ...] = ()
+    noun: str = "record"
 
     @property
     def once(self) -> bool:

@@ -17,10 +17,10 @@ from embedder.training.data.layouts import (
 from retrieval import read_corpus, read_queries
 from retrieval.corpus.formats import jsonl_rows
 from retrieval.corpus.qrels import Judgement, find_beir, read_qrels
-from retrieval.corpus.records import Row, find_unwritable
+from retrieval.corpus.records import Row
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError
 from retrieval.plurals import count_noun
-from retrieval.texts import Texts
+from retrieval.texts import open_texts
 
 __all__ = [
     "PAIR_FILES",
@@ -225,19 +225,13 @@ def read_texts(path: Path, tally: PairTally, skip_bad: bool | None) -> Iterator[
     UsageError : every text is empty.
     EmptyCorpusError, StorageError, FailureError : the source cannot be read.
     """
-    texts, found, empty = Texts(str(path), skip_bad=bool(skip_bad)), 0, 0
-    for identifier, text in texts:
-        if not text.strip():
+    texts, found, empty = open_texts(str(path), skip_bad=bool(skip_bad)), 0, 0
+    for document in texts:
+        if not document.content.strip():
             empty += 1
             continue
-        problem = find_unwritable(text)
-        if problem:
-            if not skip_bad:
-                raise RecordError(str(path), None, f"the text {identifier!r} holds {problem}")
-            tally.note(f"{path}: the text {identifier!r} holds {problem}")
-            continue
         found += 1
-        yield Pair("", text)
+        yield Pair("", document.content)
     if texts.skipped:
         tally.note(texts.first_skipped[0], texts.skipped)
     if empty and not found:
