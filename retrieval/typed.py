@@ -9,6 +9,7 @@ import tomllib
 import types
 from collections import abc
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -79,11 +80,12 @@ def load_json(path: Path) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def read_stored(kind: type[T], data: object, **hints: Any) -> T:
+def read_stored(kind: type[T], data: object, where: str = "", **hints: Any) -> T:
     """Return ``kind`` built from what one of our own files holds, every key and type checked.
 
     Parameters
     ----------
+    where : as for ``read_dataclass``.
     hints : types of fields that are stored as others than the dataclass has, as null for NaN.
 
     Raises
@@ -91,7 +93,7 @@ def read_stored(kind: type[T], data: object, **hints: Any) -> T:
     ValueError : a key is missing or unknown, or a value has another type.
     """
     try:
-        return read_dataclass(kind, data, hints=hints)
+        return read_dataclass(kind, data, where, hints=hints)
     except UsageError as error:
         text = str(error).replace("The config", "It", 1).replace("config key", "key", 1)
         raise ValueError(text.removesuffix(".")) from error
@@ -122,7 +124,7 @@ def read_dataclass(
     """
     if not isinstance(data, Mapping):
         raise _wrong(where, data, "a table")
-    types_of = get_type_hints(kind) | dict(hints or {})
+    types_of = _hints_of(kind) | dict(hints or {})
     fields = {field.name: field for field in dataclasses.fields(cast(Any, kind)) if field.init}
     for key in data:
         if key not in fields:
@@ -144,6 +146,11 @@ def read_dataclass(
         if not where or str(error).startswith(where):
             raise
         raise UsageError(f"[{where}] {error}") from error
+
+
+@cache
+def _hints_of(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def plain_data(value: Any) -> Any:

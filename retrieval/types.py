@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from retrieval.errors import FingerprintError
+from retrieval.typed import read_stored
 
 __all__ = [
     "ArmScore",
@@ -183,16 +184,18 @@ class Fingerprint:
         return {"model": self.model, "settings": dict(self.settings), "digest": self.digest}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Fingerprint:
+    def from_json(cls, data: object) -> Fingerprint:
         """Read what ``to_json`` wrote.
 
         Raises
         ------
-        ValueError : a key is missing, or the digest does not belong to the settings.
+        ValueError : a key is missing or of another type, or the digest does not belong to the
+            settings.
         """
-        if not isinstance(data.get("model"), str) or not isinstance(data.get("settings"), dict):
+        if not isinstance(data, Mapping) or not {"model", "settings"} <= data.keys():
             raise ValueError("a fingerprint needs 'model' (string) and 'settings' (object)")
-        fingerprint = cls(data["model"], data["settings"])
+        stated = {name: value for name, value in data.items() if name != "digest"}
+        fingerprint = read_stored(cls, stated, "fingerprint")
         if data.get("digest") != fingerprint.digest:
             raise ValueError("the fingerprint's digest does not belong to its settings")
         return fingerprint

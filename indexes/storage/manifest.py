@@ -6,11 +6,11 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from indexes.storage.files import FileEntry, StoredFile, refuse_links, unreadabl
 from retrieval import Fingerprint, Scalar
 from retrieval.errors import IndexCorruptError, SourceNotFoundError, UsageError
 from retrieval.filters import Schema
+from retrieval.typed import plain_data, read_stored
 
 __all__ = [
     "BUILDING_NAME",
@@ -46,44 +47,11 @@ SHARD_ROLES = (DOCUMENTS_NAME, VECTORS_NAME)
 """What the roles of numbered files begin with, and the folders that hold them."""
 METRICS = ("cosine", "inner_product")
 
-_KINDS: dict[str, type[Any]] = {
-    "format_version": int,
-    "backend": str,
-    "factory": str,
-    "metric": str,
-    "dimension": int,
-    "documents": int,
-    "rows": int,
-    "skipped": int,
-    "corpus_name": str,
-    "created": str,
-    "millpond": str,
-    "libraries": dict,
-    "settings": dict,
-    "fields": dict,
-    "vector_type": str,
-    "passages": dict,
-    "lexical": dict,
-}
-"""What JSON calls the fields that it holds as they are, and their types."""
-
-_OPTIONAL: dict[str, type[Any]] = {"weight": float, "blank": int, "layout": dict, "cut": dict}
-"""Fields of the same kind that JSON holds only where they are not None."""
-
-_SCALARS = (str, int, float, bool, type(None))
-_INNER: dict[str, tuple[type[Any], ...]] = {
-    "libraries": (str,),
-    "settings": _SCALARS,
-    "fields": (list,),
-    "passages": (int,),
-    "lexical": _SCALARS,
-}
-"""The types of the values inside the fields that are objects."""
+_OPTIONAL = ("weight", "blank", "layout", "cut")
+"""Fields that JSON holds only where they are not None."""
 DIGEST = "digest"
 """The key of the manifest's own checksum, which is its last; the manifest of an index that an
 earlier millpond made has none."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,17 +174,9 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary that ``from_json`` reads."""
-        plain = {name: getattr(self, name) for name in (*_KINDS, *_OPTIONAL)}
-        return {
-            "format": FORMAT,
-            **{
-                name: dict(v) if isinstance(v, Mapping) else v
-                for name, v in plain.items()
-                if name in _KINDS or v is not None
-            },
-            "fingerprint": self.fingerprint.to_json(),
-            "files": {role: asdict(entry) for role, entry in self.files.items()},
-        }
+        plain: dict[str, Any] = plain_data(self)
+        kept = {k: v for k, v in plain.items() if k not in _OPTIONAL or v is not None}
+        return {"format": FORMAT, **kept, "fingerprint": self.fingerprint.to_json()}
 
     @property
     def version(self) -> str:
@@ -240,7 +200,12 @@ class Manifest:
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f'it is not an object with "format": "{FORMAT}"')
-        version = _value(data, "format_version", int)
+        missing = {f.name for f in fields(cls)} - {*_OPTIONAL, LEXICAL_NAME} - data.keys()
+        if missing:
+            raise ValueError(f"key {min(missing)!r} is missing")
+        version = data["format_version"]
+        if type(version) is not int:
+            raise ValueError(f"'format_version' is {version!r}, which is no whole number")
         if version > FORMAT_VERSION:
             raise UsageError(
                 f"it has format {version}, written by a newer millpond; this one reads up to "
@@ -251,15 +216,11 @@ class Manifest:
                 f"it has format {version}, written by an older millpond; this one reads format "
                 f"{OLDEST_FORMAT} and newer. Index the corpus again with --overwrite."
             )
-        if version == OLDEST_FORMAT:
-            data = {LEXICAL_NAME: {}, **data}
-        _check_values(data)
-        files = {role: _read_entry(e) for role, e in _value(data, "files", dict).items()}
-        return cls(
-            **{name: _value(data, name, kind) for name, kind in _KINDS.items()},
-            **{name: _value(data, name, kind) for name, kind in _OPTIONAL.items() if name in data},
-            fingerprint=Fingerprint.from_json(_value(data, "fingerprint", dict)),
-            files=files,
+        if version > OLDEST_FORMAT and LEXICAL_NAME not in data:
+            raise ValueError(f"key {LEXICAL_NAME!r} is missing")
+        stored = {name: value for name, value in data.items() if name != "format"}
+        return read_stored(
+            cls, stored | {"fingerprint": Fingerprint.from_json(data["fingerprint"])}
         )
 
 
@@ -305,30 +266,6 @@ def _sign(data: Mapping[str, Any]) -> bytes:
     return (json.dumps({**data, DIGEST: digest}, indent=2) + "\n").encode()
 
 
-def _read_entry(data: object) -> FileEntry:
-    name, size = _value(data, "name", str), _value(data, "bytes", int)
-    assert isinstance(data, dict)
-    blocks = _value(data, "blocks", str) if "blocks" in data else ""
-    return FileEntry(name, size, _value(data, "sha256", str), blocks)
-
-
-def _check_values(data: Mapping[str, Any]) -> None:
-    """Raise ValueError for a key that no manifest has, or a wrong value inside an object."""
-    unknown = sorted(data.keys() - {*_KINDS, *_OPTIONAL, "format", "fingerprint", "files"})
-    if unknown:
-        raise ValueError(f"it has a key {unknown[0]!r}, which no manifest has")
-    inner = {name: _value(data, name, dict) for name in _INNER}
-    for name, kind in (("layout", str), ("cut", int)):
-        for key in _value(data, name, dict) if name in data else ():
-            _value(data[name], key, kind)
-    settings = _value(_value(data, "fingerprint", dict), "settings", dict)
-    for name, kinds in {**_INNER, "fingerprint": _SCALARS}.items():
-        for key, value in inner.get(name, settings).items():
-            strings = not isinstance(value, list) or all(isinstance(kind, str) for kind in value)
-            if type(value) not in kinds or not strings:
-                raise ValueError(f"{name!r} has {value!r} as {key!r}")
-
-
 def now_utc() -> str:
     """Return the time as UTC in ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -365,13 +302,3 @@ def _missing(folder: Path) -> SourceNotFoundError | IndexCorruptError:
         f"{folder} is not an index: it has no {MANIFEST_NAME}. "
         f"Make an index with: millpond index CORPUS --out FOLDER"
     )
-
-
-def _value(data: object, key: str, kind: type[T]) -> T:
-    """Return ``data[key]`` if it is of this very type (a bool is not an int)."""
-    if not isinstance(data, dict) or key not in data:
-        raise ValueError(f"key {key!r} is missing")
-    value = data[key]
-    if type(value) is not kind:
-        raise ValueError(f"{key!r} is {value!r}, which is not of type {kind.__name__}")
-    return value

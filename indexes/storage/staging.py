@@ -31,6 +31,7 @@ from indexes.storage.vectors import VectorWriter
 from retrieval import Document, Vectors
 from retrieval.disk import replace_file, sync_path
 from retrieval.errors import UsageError
+from retrieval.typed import load_json, read_stored
 
 __all__ = [
     "CHANGE",
@@ -66,17 +67,6 @@ class Shard:
     content: str
     documents: FileEntry
     vectors: FileEntry
-
-    @classmethod
-    def read(cls, path: Path) -> Shard:
-        """Raises ValueError, KeyError, TypeError or OSError for a file that is no such thing."""
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return cls(
-            data["rows"],
-            data["content"],
-            FileEntry(**data[DOCUMENTS_NAME]),
-            FileEntry(**data[VECTORS_NAME]),
-        )
 
     def is_whole(self, folder: Path) -> bool:
         """Whether both files are what was written."""
@@ -282,8 +272,8 @@ def finished_shards(folder: Path) -> list[Shard]:
     found: list[Shard] = []
     for number, path in enumerate(sorted((folder / DONE_NAME).glob("*.json"))):
         try:
-            shard = Shard.read(path)
-        except (ValueError, KeyError, TypeError, OSError):
+            shard = read_stored(Shard, load_json(path))
+        except (ValueError, OSError):
             break
         if path.stem != f"{number:05d}" or not shard.is_whole(folder):
             break
@@ -363,7 +353,7 @@ def read_unfinished(path: Path | str) -> Unfinished | None:
 def _read_object(path: Path) -> Mapping[str, Any]:
     """Return the JSON object in this file; an empty one if there is none."""
     try:
-        data = json.loads(path.read_bytes())
+        data = load_json(path)
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}

@@ -32,8 +32,8 @@ def test_json_gives_the_same_fingerprint_back():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": None}, "needs 'model'"),
-        ({"settings": []}, "needs 'model'"),
+        ({"model": None}, "fingerprint.model is .*; expected a string"),
+        ({"settings": []}, "fingerprint.settings is a list; expected a table"),
         ({"settings": {"pooling": "eos"}}, "digest does not belong"),
         ({"digest": None}, "digest does not belong"),
     ],
