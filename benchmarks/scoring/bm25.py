@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes.lexical.arm import LexicalArm
-from indexes.lexical.store import K1, B, write_rows
+from indexes.lexical.arm import K1, B, LexicalArm
+from indexes.lexical.build import write_rows
 from indexes.search.ranking import Found
 from indexes.search.selection import Selection
 from retrieval import Document, Fingerprint, Hit, Query

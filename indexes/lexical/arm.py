@@ -1,25 +1,41 @@
-"""Searches an index by words: BM25 over titles and texts."""
+"""Searches an index by words: BM25 over titles and texts, in files of tantivy.
+
+Found with tantivy 0.27, and relied on here:
+
+- Opening writes a lock file beside the index. So a reader opens a temporary folder of links, which
+  can go as soon as everything is mapped: the index folder stays as it is, and may be read-only.
+- Damaged files make it panic, which arrives here as a ``PanicException``, no ``Exception``.
+"""
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import tempfile
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from indexes.lexical.store import K1, ROW, WORDS, describe_damage, open_searcher, reading_arm
 from indexes.search.ranking import Found
 from indexes.search.selection import Selection
 from indexes.storage.manifest import LEXICAL_NAME, Manifest
 from retrieval.analysis import ANALYSER_VERSION, Analyser
-from retrieval.errors import IndexCorruptError
+from retrieval.errors import IndexCorruptError, StorageError
 from retrieval.protocols import Floats, Mask, Rows
 
-__all__ = ["LexicalArm", "open_arm"]
+__all__ = ["ANALYSER", "K1", "LANGUAGE", "ROW", "WORDS", "B", "LexicalArm", "open_arm"]
 
+WORDS = "words"
+ROW = "row"
+K1, B = 1.2, 0.75
+"""What tantivy computes BM25 with; it takes no others."""
+REMOVALS = 20
 EXTRA_CANDIDATES = 16
 LANGUAGE, ANALYSER = "language", "analyser"
 """What a manifest states of an arm."""
@@ -35,7 +51,7 @@ class LexicalArm:
 
     Parameters
     ----------
-    files : what ``store.write_rows`` left.
+    files : what ``build.write_rows`` left.
     language : of the analyser that made the words.
 
     Raises
@@ -46,7 +62,7 @@ class LexicalArm:
     def __init__(self, files: Sequence[Path], language: str) -> None:
         self._files = files
         self.language = language
-        self._opened = open_searcher(files)  # now: a writer may delete the files of an open index
+        self._opened = _open_searcher(files)  # now: a writer may delete the files of an open index
 
     @cached_property
     def analyser(self) -> Analyser:
@@ -56,7 +72,7 @@ class LexicalArm:
     @property
     def holds_words(self) -> bool:
         """Whether any row has a word."""
-        with reading_arm(self._files[0].parent):
+        with _reading_arm(self._files[0].parent):
             _, searcher = self._opened
             return bool(searcher.terms_with_prefix(WORDS, "", limit=1))
 
@@ -73,7 +89,7 @@ class LexicalArm:
         ------
         IndexCorruptError : a file of the arm is damaged.
         """
-        with reading_arm(self._files[0].parent):
+        with _reading_arm(self._files[0].parent):
             terms = self._terms(text)
             if not terms or not selection.count:
                 return np.zeros(0, np.float32), np.zeros(0, np.int64)
@@ -87,7 +103,7 @@ class LexicalArm:
 
         The same numbers as ``search`` returns.
         """
-        with reading_arm(self._files[0].parent):
+        with _reading_arm(self._files[0].parent):
             terms = self._terms(text)
             if not terms:
                 return np.zeros(len(rows), np.float32)
@@ -176,7 +192,7 @@ def open_arm(folder: Path, manifest: Manifest) -> tuple[LexicalArm | None, str]:
     try:
         return LexicalArm([folder / name for name in names], str(language)), ""
     except IndexCorruptError as error:
-        return None, describe_damage(folder / LEXICAL_NAME, error.__cause__ or error)
+        return None, _describe_damage(folder / LEXICAL_NAME, error.__cause__ or error)
 
 
 def _any_of(queries: list[Any]) -> Any:
@@ -202,3 +218,52 @@ def _best(scores: Floats, rows: Rows, k: int) -> Found:
     scores, rows = scores[matching], rows[matching]
     order = np.lexsort((rows, -scores))[:k]
     return scores[order], rows[order]
+
+
+def _open_searcher(files: Sequence[Path]) -> tuple[Any, Any]:
+    """Return tantivy's schema and searcher of the arm that consists of these files.
+
+    Raises
+    ------
+    IndexCorruptError : they are not what was written.
+    StorageError : there is no room for temporary files.
+    """
+    import tantivy
+
+    try:
+        overlay = Path(tempfile.mkdtemp(prefix="millpond-lexical-"))
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename}: {error.strerror}. Name another place for temporary files in TMPDIR."
+        ) from error
+    try:
+        for file in files:
+            (overlay / file.name).symlink_to(file.resolve())
+        with _reading_arm(files[0].parent):
+            index = tantivy.Index.open(str(overlay))
+            return index.schema, index.searcher()
+    finally:
+        for _ in range(REMOVALS):  # the engine's own thread may be making or removing a lock in it
+            shutil.rmtree(overlay, ignore_errors=True)
+            if not overlay.exists():
+                break
+            time.sleep(0.01)
+
+
+@contextmanager
+def _reading_arm(folder: Path) -> Iterator[None]:
+    """Turn what damaged files make tantivy raise into IndexCorruptError."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, ValueError) and type(error).__name__ != "PanicException":
+            raise
+        raise IndexCorruptError(
+            f"{_describe_damage(folder, error)}. Make it again with: "
+            f"millpond reindex {shlex.quote(str(folder.parent))} --arms dense,lexical"
+        ) from error
+
+
+def _describe_damage(folder: Path, error: BaseException) -> str:
+    """Return what a damaged arm made the engine say, as a clause."""
+    return f"The lexical arm {folder} is damaged: {' '.join(str(error).split())}"

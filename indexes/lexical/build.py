@@ -1,33 +1,53 @@
-"""Makes the lexical arm of an index from its stored documents, or goes on from an earlier one."""
+"""Makes the lexical arm of an index from its stored documents, or goes on from an earlier one.
+
+Found with tantivy 0.27, and relied on here:
+
+- Segment files are never changed once they are written, so a later arm may share them.
+- With one thread, the same rows give the same scores in whatever segments they lie: counts are
+  those of the whole index.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from indexes.lexical.arm import ANALYSER, LANGUAGE
-from indexes.lexical.store import write_rows
+from indexes.lexical.arm import ANALYSER, LANGUAGE, ROW, WORDS
 from indexes.storage.documents import DocumentStore
 from indexes.storage.files import FileEntry, find_fault
 from indexes.storage.manifest import LEXICAL_NAME, Manifest
 from retrieval import Scalar
 from retrieval.analysis import ANALYSER_VERSION, Analyser, check_language, detect_language
-from retrieval.disk import link_or_copy
-from retrieval.errors import UnknownNameError, UsageError
+from retrieval.disk import FULL_DISK, link_or_copy
+from retrieval.errors import StorageError, UnknownNameError, UsageError
 from retrieval.protocols import Mask
 
-__all__ = ["ARMS", "ArmSource", "arm_libraries", "build_arm", "check_arms", "plan_arm"]
+__all__ = [
+    "ARMS",
+    "ArmSource",
+    "arm_libraries",
+    "build_arm",
+    "check_arms",
+    "plan_arm",
+    "write_rows",
+]
 
 ARMS = ("dense", LEXICAL_NAME)
 REPLACED = ".json"
 """The ending of the files that tantivy replaces; others are written once, and shared by links."""
 READ_ROWS = 1024
+HEAP_BYTES = 30 * 2**20
+"""Of the one writing thread; a segment is written out when it is full."""
+LOCKS = (".tantivy-writer.lock", ".tantivy-meta.lock")
 
 
 @dataclass(frozen=True)
@@ -161,3 +181,58 @@ def _share(source: ArmSource, folder: Path) -> bool:
         shutil.rmtree(folder)
         return False
     return True
+
+
+def write_rows(folder: Path, rows: Iterable[tuple[int, str]], analyser: Analyser) -> int:
+    """Add rows, numbers and texts, to the arm in ``folder``, made if missing; return their count.
+
+    Raises
+    ------
+    StorageError : the engine refuses.
+    OSError : the disk is full.
+    """
+    import tantivy
+
+    folder.mkdir(parents=True, exist_ok=True)
+    before = count = 0
+    try:
+        index = tantivy.Index(_schema(), str(folder))
+        before = index.searcher().num_docs
+        writer = index.writer(HEAP_BYTES, 1)
+        for row, text in rows:
+            document = tantivy.Document()
+            document.add_unsigned(ROW, row)
+            document.add_text(WORDS, " ".join(analyser.tokens(text)))
+            writer.add_document(document)
+            count += 1
+        writer.commit()
+        writer.wait_merging_threads()
+        index.reload()
+        stored = index.searcher().num_docs
+    except ValueError as error:
+        _refuse_full_disk(folder, error)
+        raise StorageError(f"The lexical arm {folder} cannot be written: {error}") from error
+    for name in LOCKS:
+        (folder / name).unlink(missing_ok=True)
+    if stored != before + count:
+        raise StorageError(
+            f"{folder} holds {stored} rows after {count} were added to {before}. Free some space "
+            "and type the command again."
+        )
+    return count
+
+
+def _refuse_full_disk(folder: Path, error: ValueError) -> None:
+    """Raise OSError if that is what the engine, whose threads say little, has met."""
+    told = any(f"(os error {number})" in str(error) for number in FULL_DISK)
+    if told or shutil.disk_usage(folder).free < HEAP_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+
+
+def _schema() -> Any:
+    import tantivy
+
+    builder = tantivy.SchemaBuilder()
+    builder.add_unsigned_field(ROW, indexed=True, fast=True)
+    builder.add_text_field(WORDS, tokenizer_name="whitespace", index_option="freq")
+    return builder.build()

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from retrieval.typed import plain_data, read_stored
+
 __all__ = ["Root", "Roots", "Wanted"]
 
 
@@ -106,9 +108,7 @@ class Roots:
 
     def to_json(self) -> str:
         """Return what ``from_json`` reads."""
-        return json.dumps(
-            [{"label": r.label, "path": str(r.path), "deep": r.deep} for r in self._roots]
-        )
+        return json.dumps(plain_data(self._roots))
 
     @classmethod
     def from_json(cls, text: str) -> Roots:
@@ -118,12 +118,10 @@ class Roots:
         ------
         ValueError : it is no such text.
         """
-        try:
-            return cls(
-                [Root(r["label"], Path(r["path"]), bool(r["deep"])) for r in json.loads(text)]
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"the folders of an index cannot be read ({error})") from None
+        listed = json.loads(text)
+        if not isinstance(listed, list):
+            raise ValueError(f"the folders of an index are no list: {text[:80]}")
+        return cls([read_stored(Root, one) for one in listed])
 
 
 def _choose_labels(folders: Sequence[Wanted], taken: Sequence[str]) -> dict[Wanted, str]:

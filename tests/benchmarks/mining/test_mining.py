@@ -13,7 +13,7 @@ from benchmarks.mining.candidates import (
 )
 from benchmarks.mining.mining import GUARDS, MiningConfig, MiningSummary, mine
 from embedder.training.data import KnownPairs, Pair
-from indexes.lexical.store import K1, B
+from indexes.lexical.arm import K1, B
 from retrieval import Document, Fingerprint
 from retrieval.errors import FingerprintError, UsageError
 

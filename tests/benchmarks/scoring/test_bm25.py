@@ -3,7 +3,7 @@ import math
 import pytest
 
 from benchmarks.scoring.bm25 import Bm25Retriever, bm25_fingerprint
-from indexes.lexical.store import K1, B
+from indexes.lexical.arm import K1, B
 from retrieval import Document, Query
 from retrieval.errors import UsageError
 

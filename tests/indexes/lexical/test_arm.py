@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from indexes.lexical.arm import FEW_ROWS, LexicalArm
-from indexes.lexical.store import K1, B, write_rows
+from indexes.lexical.arm import FEW_ROWS, K1, B, LexicalArm
+from indexes.lexical.build import write_rows
 from indexes.search.selection import Selection
 from retrieval.analysis import Analyser
 from retrieval.errors import IndexCorruptError
