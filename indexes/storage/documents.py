@@ -1,48 +1,51 @@
-"""Documents on disk: an Arrow IPC file for each shard, looked up by row number."""
+"""Documents on disk: an Arrow IPC file for each shard, mapped, looked up by row number."""
 
 from __future__ import annotations
 
 import json
+import mmap
+import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from hashlib import sha256
+from contextlib import contextmanager
 from itertools import accumulate
-from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import ipc
 
-from indexes.storage.document_file import FIRST_ROW, DocumentFile
-from indexes.storage.files import StoredFile, reading
+from indexes.storage.files import Blocks, ReadPart, StoredFile, damaged, from_memory, reading
 from retrieval import Document
-from retrieval.errors import IndexCorruptError, RecordError
+from retrieval.errors import IndexCorruptError
 from retrieval.protocols import Rows
 from retrieval.types import MetadataValue
 
 __all__ = [
+    "FIRST_ROW",
+    "NO_METADATA",
     "SCHEMA",
-    "ContentDigest",
-    "column_bytes",
-    "cut_rows",
+    "DocumentFile",
+    "DocumentStore",
+    "Fields",
     "decode_each",
     "decode_metadata",
-    "make_rows",
-    "DocumentStore",
-    "DocumentWriter",
-    "Fields",
 ]
 
 NO_METADATA = "{}"
 WORD = r"[\pL\pN\p{So}]"
 """What a text holds at least one of if it says anything; So is where Unicode has pictographs."""
-BATCH_DOCUMENTS = 1024
-BATCH_BYTES = 8 * 2**20
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+FIRST_ROW = b"first_row"
+"""The metadata of a batch that holds the number of its first row."""
+
+_END = b"ARROW1"
+_TAIL_BYTES = 4 + len(_END)
+"""The length of the footer, and the six bytes that end every Arrow file."""
+_BATCHES_SLOT = 10
+"""Where the table of a footer says where its list of batches is; see Arrow's File.fbs."""
+_SPAN = np.dtype([("start", "<i8"), ("header", "<i4"), ("padding", "<i4"), ("body", "<i8")])
 
 # large_string: a batch may hold one document of any size.
 SCHEMA = pa.schema(
@@ -58,52 +61,6 @@ Fields: TypeAlias = tuple[str, str, str, Mapping[str, MetadataValue]]
 """Id, title, text and metadata of a document."""
 
 
-def make_rows(documents: Sequence[Document]) -> pa.RecordBatch:
-    """Return documents as they are stored: four columns of UTF-8, metadata as JSON.
-
-    Raises
-    ------
-    UnicodeEncodeError, TypeError, ValueError : a value cannot be stored.
-    """
-    columns = [
-        [document.doc_id for document in documents],
-        [document.title for document in documents],
-        [document.text for document in documents],
-        [_encode_metadata(document.metadata) for document in documents],
-    ]
-    arrays = [pa.array(column, pa.large_string()) for column in columns]
-    for name, array in zip(SCHEMA.names, arrays, strict=True):
-        if array.null_count:
-            raise TypeError(f"its {name} is None")
-    return pa.record_batch(arrays, schema=SCHEMA)
-
-
-def column_bytes(column: pa.LargeStringArray) -> tuple[Rows, memoryview]:
-    """Return the lengths int64 (n,) in bytes of a column's values, and the values joined."""
-    _, offsets, data = column.buffers()
-    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    joined = memoryview(data or b"")[int(ends[0]) : int(ends[-1])]
-    return np.diff(ends), joined
-
-
-def cut_rows(rows: pa.RecordBatch, start: int, stop: int) -> pa.RecordBatch:
-    """Return rows that are stored with the same bytes as if there had been no others."""
-    if (start, stop) == (0, len(rows)):
-        return rows
-    columns = []
-    for column in rows.columns:  # a slice would be stored with its neighbours' lengths
-        lengths, joined = column_bytes(column.slice(start, stop - start))
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        buffers = pa.py_buffer(offsets), pa.py_buffer(joined)
-        columns.append(pa.LargeStringArray.from_buffers(stop - start, *buffers))
-    return pa.record_batch(columns, schema=SCHEMA)
-
-
-def _encode_metadata(metadata: Mapping[str, MetadataValue]) -> str:
-    """Return what the metadata column stores; the inverse of ``decode_metadata``."""
-    return _ENCODER.encode(dict(metadata)) if metadata else NO_METADATA
-
-
 def decode_metadata(stored: str) -> Mapping[str, MetadataValue]:
     """Return the metadata of one document."""
     return json.loads(stored) if stored != NO_METADATA else {}
@@ -116,115 +73,6 @@ def decode_each(stored: list[str]) -> list[Mapping[str, MetadataValue]]:
     return json.loads(f"[{','.join(stored)}]")  # type: ignore[no-any-return]
 
 
-class ContentDigest:
-    """A digest of the content of documents, independent of how they are cut into batches."""
-
-    def __init__(self) -> None:
-        self._columns = [(sha256(), sha256()) for _ in SCHEMA.names]
-
-    def update(self, rows: pa.RecordBatch) -> None:
-        """Add documents, as ``make_rows`` returns them."""
-        for (lengths, values), column in zip(self._columns, rows.columns, strict=True):
-            counts, joined = column_bytes(column)
-            lengths.update(counts.astype("<i8", copy=False).data)
-            values.update(joined)
-
-    def digest(self) -> str:
-        """Return 64 hexadecimal digits."""
-        parts = [part.digest() for column in self._columns for part in column]
-        return sha256(b"".join(parts)).hexdigest()
-
-
-class DocumentWriter:
-    """Appends documents to an Arrow IPC file, at most 1024 documents or 8 MiB per batch.
-
-    Each batch carries its first row number, so that a reader finds a row by bisection.
-
-    Parameters
-    ----------
-    path : the file, replaced if it is there.
-    source : how messages name the corpus.
-    first_row : how many documents come before this file.
-    """
-
-    def __init__(self, path: Path, *, source: str = "corpus", first_row: int = 0) -> None:
-        self.rows = 0
-        self._source = source
-        self._before = first_row
-        self._pending: list[pa.RecordBatch] = []
-        self._pending_rows = 0
-        self._pending_bytes = 0
-        self._stream = path.open("wb")
-        self._writer = ipc.new_file(self._stream, SCHEMA)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            with self._stream:
-                self._flush()
-                self._writer.close()
-            return
-        with suppress(OSError):  # an error is on its way already, and says more
-            self._stream.close()
-
-    def extend(self, documents: Sequence[Document]) -> pa.RecordBatch:
-        """Write documents, at once or with their batch, and return them as ``make_rows`` does.
-
-        Raises
-        ------
-        RecordError : a value that cannot be stored as UTF-8 or JSON; no document is written.
-        OSError : the disk refuses.
-        """
-        try:
-            rows = make_rows(documents)
-        except (UnicodeEncodeError, TypeError, ValueError):
-            self._refuse(documents)
-            raise
-        sizes = sum(column_bytes(column)[0] for column in rows.columns)
-        ends, start = np.cumsum(sizes), 0
-        while start < len(documents):
-            before = int(ends[start - 1]) if start else 0
-            # Up to the first document that fills the batch.
-            filled = int(np.searchsorted(ends, before + BATCH_BYTES - self._pending_bytes)) + 1
-            stop = min(filled, start + BATCH_DOCUMENTS - self._pending_rows, len(documents))
-            self._pending.append(cut_rows(rows, start, stop))
-            self._pending_rows += stop - start
-            self._pending_bytes += int(ends[stop - 1]) - before
-            if self._pending_rows >= BATCH_DOCUMENTS or self._pending_bytes >= BATCH_BYTES:
-                self._flush()
-            start = stop
-        return rows
-
-    def _refuse(self, documents: Sequence[Document]) -> None:
-        """Raise RecordError for the first document that cannot be stored."""
-        line = self._before + self.rows + self._pending_rows + 1
-        for number, document in enumerate(documents):
-            try:
-                make_rows([document])
-            except (UnicodeEncodeError, TypeError, ValueError) as error:
-                problem = f"document {document.doc_id!r} cannot be stored: {error}"
-                raise RecordError(self._source, line + number, problem) from error
-
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        batch = self._pending[0]
-        if len(self._pending) > 1:
-            parts = zip(*(part.columns for part in self._pending), strict=True)
-            batch = pa.record_batch([pa.concat_arrays(part) for part in parts], schema=SCHEMA)
-        self._writer.write_batch(batch, custom_metadata={FIRST_ROW: str(self.rows).encode()})
-        self.rows += self._pending_rows
-        self._pending = []
-        self._pending_rows = self._pending_bytes = 0
-
-
 class DocumentStore:
     """Looks documents up by row number in memory-mapped Arrow IPC files.
 
@@ -233,8 +81,7 @@ class DocumentStore:
 
     Parameters
     ----------
-    place : a folder that holds 00000.arrow and up, or the files themselves, in the order of
-        their rows.
+    files : in the order of their rows.
 
     Raises
     ------
@@ -242,14 +89,9 @@ class DocumentStore:
         documents are read, a block of a file is not what was written.
     """
 
-    def __init__(self, place: Path | Sequence[StoredFile]) -> None:
-        files = (
-            [StoredFile(path) for path in sorted(place.glob("*.arrow"))]
-            if isinstance(place, Path)
-            else place
-        )
+    def __init__(self, files: Sequence[StoredFile]) -> None:
         self.paths = [file.path for file in files]
-        self._files = [DocumentFile(file, SCHEMA) for file in files]
+        self._files = [DocumentFile(file) for file in files]
         self._ends = list(accumulate(len(file) for file in self._files))
         self._starts = [0, *self._ends]
 
@@ -352,3 +194,187 @@ class DocumentStore:
             local = [row - first for row in part] if first else part
             yield file, part, file.read(local, names)
             start = stop
+
+
+class DocumentFile:
+    """One file of a ``DocumentStore``; its rows are counted from 0.
+
+    Raises
+    ------
+    IndexCorruptError : the file is not what ``DocumentWriter`` writes.
+    """
+
+    def __init__(self, file: StoredFile) -> None:
+        self.path = file.path
+        self._batches: dict[int, _Batch] = {}
+        with reading(file.path):
+            with file.path.open("rb") as stream:
+                self._status = os.fstat(stream.fileno())
+                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            content = memoryview(mapped)
+            self._blocks = Blocks(file, from_memory(content))
+            self._spans = _read_spans(content, self._blocks) if file.blocks else None
+            self._reader = ipc.open_file(pa.py_buffer(mapped))
+            if not self._reader.schema.equals(SCHEMA):
+                raise ValueError(f"its columns are {self._reader.schema.names}")
+            count = self._reader.num_record_batches
+            if self._spans is not None and len(self._spans) != count:
+                raise ValueError(f"it has {count} batches, and lists {len(self._spans)}")
+        self._count, self._usual = count, 0
+        self._length = self._batch(count - 1).stop if count else 0
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return self._length
+
+    def read(self, rows: Sequence[int], names: Sequence[str]) -> list[list[str]]:
+        """Return the values of each row in these columns.
+
+        Raises
+        ------
+        IndexCorruptError : a row is damaged.
+        """
+        found, first, stop = [], 0, 0
+        try:
+            for row in rows:
+                if not first <= row < stop:
+                    batch = self._batch_of(row)
+                    first, stop = batch.first, batch.stop
+                    columns = [batch.columns[name] for name in names]
+                place = row - first
+                found.append(
+                    [str(data[ends[place] : ends[place + 1]], "utf-8") for ends, data in columns]
+                )
+        except ValueError as error:  # not UTF-8
+            raise damaged(self.path, error) from error
+        return found
+
+    def iterate(self, names: Sequence[str]) -> Iterator[list[list[str]]]:
+        """Yield the values of these columns, a batch at a time; raises as ``iterate_columns``."""
+        for columns in self.iterate_columns(names):
+            yield [column.to_pylist() for column in columns]
+
+    def iterate_columns(self, names: Sequence[str]) -> Iterator[list[pa.LargeStringArray]]:
+        """Yield these columns, valid UTF-8, a batch at a time.
+
+        Raises
+        ------
+        IndexCorruptError : a batch is damaged.
+        """
+        with self._open_plainly(names) as (reader, part):
+            for number in range(self._count):
+                self._check(number, part)
+                with reading(self.path):
+                    batch = reader.get_batch(number)
+                    columns = [batch.column(name) for name in names]
+                    for column in columns:
+                        column.validate(full=True)
+                yield columns
+
+    @contextmanager
+    def _open_plainly(self, names: Sequence[str]) -> Iterator[tuple[Any, ReadPart | None]]:
+        """Yield a reader of some columns, and what reads parts of the file, that do not map it.
+
+        Mapped pages stay until the file is closed. Once a writer has deleted or replaced the file,
+        the mapping is used after all.
+        """
+        options = ipc.IpcReadOptions(included_fields=sorted(map(SCHEMA.get_field_index, names)))
+        try:
+            stream = self.path.open("rb")
+        except FileNotFoundError:
+            yield self._reader, None
+            return
+        with stream:
+            number = stream.fileno()
+            if not os.path.samestat(os.fstat(number), self._status) or not hasattr(os, "pread"):
+                yield self._reader, None
+                return
+            with reading(self.path):
+                reader = ipc.open_file(stream, options=options)
+            yield reader, lambda start, stop: os.pread(number, stop - start, start)
+
+    def _batch_of(self, row: int) -> _Batch:
+        # Most batches hold as many rows as the first; those that are large in bytes hold fewer.
+        if not self._usual:
+            self._usual = max(1, self._batch(0).stop)
+        batch = self._batches.get(min(row // self._usual, self._count - 1))
+        if batch is None or not batch.first <= row < batch.stop:
+            numbers = range(self._count)
+            start = min(row // self._usual, self._count - 1)
+            if not self._batch(start).first <= row:
+                start = 0
+            number = bisect_right(numbers, row, start, key=lambda n: self._batch(n).first) - 1
+            batch = self._batch(max(0, number))
+            if not batch.first <= row < batch.stop:
+                raise damaged(self.path, f"no batch holds row {row}")
+        return batch
+
+    def _batch(self, number: int) -> _Batch:
+        """Return a batch; its values are views of the file, not copies."""
+        found = self._batches.get(number)
+        if found is None:
+            self._check(number)
+            with reading(self.path):
+                found = _Batch(self._reader.get_batch_with_custom_metadata(number))
+            self._batches[number] = found
+        return found
+
+    def _check(self, number: int, read: ReadPart | None = None) -> None:
+        if self._spans is not None and self._blocks.left:
+            start, header, _, body = self._spans[number].tolist()
+            self._blocks.check(start, start + header + body, read)
+
+
+class _Batch:
+    """Rows ``first`` to ``stop``; for each column, where its values end, and all their bytes."""
+
+    __slots__ = ("columns", "first", "stop")
+
+    def __init__(self, read: Any) -> None:
+        """Raise ValueError or a pyarrow error for a damaged one; Arrow would follow its offsets."""
+        batch = read.batch
+        batch.validate()
+        self.first = int((read.custom_metadata or {})[FIRST_ROW])
+        self.stop = self.first + len(batch)
+        self.columns: dict[str, tuple[memoryview, memoryview]] = {}
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            _, offsets, data = column.buffers()
+            stops = np.frombuffer(offsets, np.int64)[: len(column) + 1]
+            size = data.size if data is not None else 0
+            rising = bool((stops[1:] >= stops[:-1]).all())
+            if (
+                column.null_count
+                or column.offset
+                or not rising
+                or not 0 <= stops[0] <= stops[-1] <= size
+            ):
+                raise ValueError("a value lies outside its column")
+            self.columns[name] = stops.data, memoryview(data or b"").cast("B")
+
+
+def _read_spans(content: memoryview, blocks: Blocks) -> npt.NDArray[Any]:
+    """Return where each batch of an Arrow file lies, having compared the blocks that say so.
+
+    pyarrow keeps this to itself; a batch is to be compared with its checksum before Arrow reads it.
+
+    Raises
+    ------
+    ValueError : these are no such bytes.
+    """
+    size = len(content)
+    blocks.check(max(0, size - _TAIL_BYTES), size)
+    length = _number(content, size - _TAIL_BYTES, 4)
+    start = size - _TAIL_BYTES - length
+    if content[-len(_END) :] != _END or start < 0:
+        raise ValueError("it does not end as an Arrow file does")
+    blocks.check(start, size)
+    footer = content[start:]
+    table = _number(footer, 0, 4)
+    fields = table - _number(footer, table, 4, signed=True)
+    batches = table + _number(footer, fields + _BATCHES_SLOT, 2)
+    batches += _number(footer, batches, 4)
+    return np.frombuffer(footer, _SPAN, _number(footer, batches, 4), batches + 4)
+
+
+def _number(content: memoryview, place: int, width: int, *, signed: bool = False) -> int:
+    return int.from_bytes(content[place : place + width], "little", signed=signed)

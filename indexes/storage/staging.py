@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from indexes.storage.documents import ContentDigest, DocumentWriter, make_rows
+from indexes.storage.document_writer import ContentDigest, DocumentWriter, make_rows
 from indexes.storage.files import FileEntry, find_fault, refuse_links
 from indexes.storage.manifest import BUILDING_NAME, DOCUMENTS_NAME, SHARD_ROLES, VECTORS_NAME
 from indexes.storage.vectors import VectorWriter

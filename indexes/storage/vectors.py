@@ -7,14 +7,12 @@ import tokenize
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from indexes.storage.blocks import Blocks, from_memory
-from indexes.storage.files import StoredFile, unreadable
+from indexes.storage.files import Blocks, StoredFile, from_memory, unreadable
 from retrieval import Vectors
 from retrieval.errors import IndexCorruptError, VectorError
 from retrieval.protocols import Rows
@@ -76,12 +74,7 @@ class VectorWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if error is None:
             with self._stream as stream:
                 stream.seek(0)
@@ -120,8 +113,7 @@ class Shards:
 
     Parameters
     ----------
-    place : a folder that holds 00000.npy and up, or the files themselves, in the order of
-        their rows.
+    files : in the order of their rows.
     dimension : D of every vector.
 
     Raises
@@ -130,13 +122,8 @@ class Shards:
         whenever vectors are read, a block of a file is not what was written.
     """
 
-    def __init__(self, place: Path | Sequence[StoredFile], dimension: int) -> None:
+    def __init__(self, files: Sequence[StoredFile], dimension: int) -> None:
         self.dimension = dimension
-        files = (
-            [StoredFile(path) for path in sorted(place.glob("*.npy"))]
-            if isinstance(place, Path)
-            else place
-        )
         self._shards = [_Shard(file, dimension) for file in files]
         self._ends = np.cumsum([len(shard) for shard in self._shards], dtype=np.int64)
 

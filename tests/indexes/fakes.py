@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from indexes.storage.files import StoredFile
 from retrieval import Document, Fingerprint
 
 
@@ -100,3 +101,8 @@ def dying(place, name, *, before):
         die()
 
     setattr(place, name, replacement)
+
+
+def stored_in(folder):
+    """The shards of a folder, documents or vectors, without checksums."""
+    return [StoredFile(path) for path in sorted([*folder.glob("*.arrow"), *folder.glob("*.npy")])]

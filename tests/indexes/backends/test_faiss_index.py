@@ -235,7 +235,7 @@ def test_a_streamed_flat_file_has_the_bytes_that_faiss_writes(tmp_path):
         with VectorWriter(tmp_path / "v" / f"{number:05d}.npy", 6) as writer:
             writer.append(vectors[10 * number : 10 * number + 10])
     index = faiss.index_factory(6, "Flat", faiss.METRIC_INNER_PRODUCT)
-    assert _write_flat(index, Shards(tmp_path / "v", 6), tmp_path / "streamed")
+    assert _write_flat(index, Shards(fakes.stored_in(tmp_path / "v"), 6), tmp_path / "streamed")
     index.add(vectors)
     faiss.write_index(index, str(tmp_path / "whole"))
     assert (tmp_path / "streamed").read_bytes() == (tmp_path / "whole").read_bytes()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from indexes import Index, IndexConfig
-from indexes.storage.documents import DocumentStore, DocumentWriter
+from indexes.storage.document_writer import DocumentWriter
+from indexes.storage.documents import DocumentStore
 from retrieval import Document
 from tests.indexes import fakes
 
@@ -47,15 +48,15 @@ def ids(documents):
 def test_nothing_but_marks_and_blanks_is_blank(tmp_path, text):
     with DocumentWriter(tmp_path / "0.arrow") as writer:
         writer.extend([Document("a", text), Document("b", text, title="t"), Document("c", text)])
-    assert DocumentStore(tmp_path).find_blank().tolist() == [0, 2]
-    assert DocumentStore(tmp_path).find_blank(1).tolist() == [2]
+    assert DocumentStore(fakes.stored_in(tmp_path)).find_blank().tolist() == [0, 2]
+    assert DocumentStore(fakes.stored_in(tmp_path)).find_blank(1).tolist() == [2]
 
 
 @pytest.mark.parametrize("text", ["a", "7", "é", "ß!", "ไ", "中", "☃", "😀", "½", "ⅷ"])
 def test_one_letter_digit_or_pictograph_says_something(tmp_path, text):
     with DocumentWriter(tmp_path / "0.arrow") as writer:
         writer.extend([Document("a", f"- {text} -")])
-    assert DocumentStore(tmp_path).find_blank().tolist() == []
+    assert DocumentStore(fakes.stored_in(tmp_path)).find_blank().tolist() == []
 
 
 @pytest.mark.parametrize(("backend", "factory"), KINDS)

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 from xxhash import xxh3_64_hexdigest
 
-from indexes.storage.blocks import Blocks, from_memory
-from indexes.storage.documents import DocumentStore, DocumentWriter
-from indexes.storage.files import BLOCK_BYTES, FileEntry, StoredFile, find_changed_block
+from indexes.storage.document_writer import DocumentWriter
+from indexes.storage.documents import DocumentStore
+from indexes.storage.files import (
+    BLOCK_BYTES,
+    Blocks,
+    FileEntry,
+    StoredFile,
+    find_changed_block,
+    from_memory,
+)
 from indexes.storage.vectors import Shards, VectorWriter
 from retrieval import Document
 from retrieval.errors import IndexCorruptError

@@ -8,14 +8,9 @@ import pytest
 
 from indexes.search import selection
 from indexes.search.selection import check_unique_ids
-from indexes.storage import documents as module
-from indexes.storage.documents import (
-    ContentDigest,
-    DocumentStore,
-    DocumentWriter,
-    column_bytes,
-    make_rows,
-)
+from indexes.storage import document_writer as module
+from indexes.storage.document_writer import ContentDigest, DocumentWriter, column_bytes, make_rows
+from indexes.storage.documents import DocumentStore
 from retrieval import Document
 from retrieval.errors import DuplicateIdError
 from tests.indexes import fakes
@@ -34,7 +29,7 @@ def write(folder, *pieces):
     with DocumentWriter(folder / "00000.arrow") as writer:
         for piece in pieces:
             writer.extend(piece)
-    return DocumentStore(folder)
+    return DocumentStore(fakes.stored_in(folder))
 
 
 def test_the_lengths_are_bytes_and_a_slice_is_measured_alone():

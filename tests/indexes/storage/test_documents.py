@@ -3,8 +3,9 @@ import pyarrow as pa
 import pytest
 
 from indexes.search.selection import check_unique_ids
-from indexes.storage import documents as module
-from indexes.storage.documents import DocumentStore, DocumentWriter
+from indexes.storage import document_writer as module
+from indexes.storage.document_writer import DocumentWriter
+from indexes.storage.documents import DocumentStore
 from retrieval import Document
 from retrieval.errors import DuplicateIdError, IndexCorruptError, RecordError
 from tests.indexes import fakes
@@ -17,7 +18,7 @@ def write(folder, documents, *, files=1):
         with DocumentWriter(folder / f"{number:05d}.arrow") as writer:
             for index in part:
                 writer.extend([documents[index]])
-    return DocumentStore(folder)
+    return DocumentStore(fakes.stored_in(folder))
 
 
 @pytest.mark.parametrize("files", [1, 3])
@@ -80,7 +81,7 @@ def test_a_truncated_file_is_corrupt(tmp_path, size):
     with (tmp_path / "d" / "00000.arrow").open("r+b") as stream:
         stream.truncate(size)
     with pytest.raises(IndexCorruptError, match=r"00000\.arrow is damaged") as caught:
-        DocumentStore(tmp_path / "d")
+        DocumentStore(fakes.stored_in(tmp_path / "d"))
     assert "\n" not in str(caught.value)
 
 
@@ -92,7 +93,7 @@ def test_an_arrow_file_with_other_columns_is_corrupt(tmp_path):
     ):
         writer.write_batch(batch)
     with pytest.raises(IndexCorruptError, match="columns"):
-        DocumentStore(tmp_path)
+        DocumentStore(fakes.stored_in(tmp_path))
 
 
 def test_a_repeated_id_is_found_across_batches(tmp_path, monkeypatch):
@@ -109,7 +110,7 @@ def test_metadata_that_is_no_json_names_the_file_of_several(tmp_path):
     write(tmp_path / "d", documents, files=2)
     second = tmp_path / "d" / "00001.arrow"
     second.write_bytes(second.read_bytes().replace(b'{"key":3}', b'{"key":3]'))
-    store = DocumentStore(tmp_path / "d")
+    store = DocumentStore(fakes.stored_in(tmp_path / "d"))
     with pytest.raises(IndexCorruptError, match=r"00001\.arrow is damaged"):
         store.documents(np.arange(4))
     assert store.documents(np.array([2]))[2].metadata == {"key": 2}

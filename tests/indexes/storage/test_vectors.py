@@ -5,6 +5,7 @@ from indexes.storage.vectors import Shards, VectorWriter
 from indexes.writing import check_encoded
 from retrieval import Document
 from retrieval.errors import IndexCorruptError, VectorError
+from tests.indexes import fakes
 
 
 def rows(count, dimension=4):
@@ -26,7 +27,7 @@ def test_shards_return_what_was_appended_in_order(tmp_path):
     assert writer.rows == 10
     assert np.array_equal(np.load(tmp_path / "one.npy"), rows(10))
     write(tmp_path / "v", *np.split(rows(10), [3, 6, 9]))
-    shards = Shards(tmp_path / "v", 4)
+    shards = Shards(fakes.stored_in(tmp_path / "v"), 4)
     assert len(shards) == 10
     assert np.array_equal(np.concatenate(list(shards)), rows(10))
 
@@ -57,7 +58,7 @@ def test_a_batch_that_is_not_finite_float32_of_the_right_shape_is_refused(vector
 
 def test_a_sample_is_sorted_distinct_and_repeatable(tmp_path):
     write(tmp_path / "v", *np.split(rows(10), [3, 6, 9]))
-    shards = Shards(tmp_path / "v", 4)
+    shards = Shards(fakes.stored_in(tmp_path / "v"), 4)
     sample = shards.sample(6, seed=0)
     assert sample.shape == (6, 4)
     assert (np.diff(sample[:, 0]) > 0).all()
@@ -73,4 +74,4 @@ def test_a_damaged_shard_is_corrupt(tmp_path, damage):
         with (tmp_path / "v" / "00000.npy").open("r+b") as stream:
             stream.truncate(150)
     with pytest.raises(IndexCorruptError, match=r"00000\.npy"):
-        Shards(tmp_path / "v", 4 if damage == "truncate" else 5)
+        Shards(fakes.stored_in(tmp_path / "v"), 4 if damage == "truncate" else 5)

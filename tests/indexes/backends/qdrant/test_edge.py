@@ -337,7 +337,8 @@ def test_a_disk_that_is_too_full_is_refused_before_the_engine_writes(
 def test_ten_thousand_points_are_built(tmp_path, factory):
     from indexes.backends.qdrant.edge import build_shard
     from indexes.backends.qdrant.options import Factory
-    from indexes.storage.documents import DocumentStore, DocumentWriter
+    from indexes.storage.document_writer import DocumentWriter
+    from indexes.storage.documents import DocumentStore
     from indexes.storage.vectors import Shards
     from retrieval import Document
 
@@ -349,7 +350,9 @@ def test_ten_thousand_points_are_built(tmp_path, factory):
     with DocumentWriter(tmp_path / "documents" / "00000.arrow") as documents:
         for number in range(10_000):
             documents.extend([Document(f"d{number}", "")])
-    store = DocumentStore(tmp_path / "documents")
+    store = DocumentStore(fakes.stored_in(tmp_path / "documents"))
     chosen = Factory.parse(factory, 64)
-    build_shard(tmp_path / "shard", chosen, Shards(tmp_path / "vectors", 64), store)
+    build_shard(
+        tmp_path / "shard", chosen, Shards(fakes.stored_in(tmp_path / "vectors"), 64), store
+    )
     assert EdgeSearcher(tmp_path / "shard").count() == 10_000

@@ -152,7 +152,8 @@ def test_points_arrive_once_in_batches_below_the_limit(
 
 def test_the_longest_points_stay_below_the_limit_of_a_server(tmp_path):
     # The estimate must not be too small: floats with all their digits, ids of escaped letters.
-    from indexes.storage.documents import DocumentStore, DocumentWriter
+    from indexes.storage.document_writer import DocumentWriter
+    from indexes.storage.documents import DocumentStore
     from indexes.storage.vectors import Shards, VectorWriter
     from retrieval import Document
 
@@ -166,7 +167,9 @@ def test_the_longest_points_stay_below_the_limit_of_a_server(tmp_path):
             writer.extend([Document("🦆" * 100 + str(number), "")])
     batches = list(
         points_module.read_batches(
-            Shards(tmp_path / "v", 500), DocumentStore(tmp_path / "d"), most_bytes=100_000
+            Shards(fakes.stored_in(tmp_path / "v"), 500),
+            DocumentStore(fakes.stored_in(tmp_path / "d")),
+            most_bytes=100_000,
         )
     )
     sizes = [
@@ -458,7 +461,8 @@ def test_a_refused_request_tells_what_the_server_says(server, options):
 
 def test_a_build_without_a_fingerprint_is_refused(tmp_path, options, encoder, documents):
     from indexes.backends.backend import BuildRequest
-    from indexes.storage.documents import DocumentStore, DocumentWriter
+    from indexes.storage.document_writer import DocumentWriter
+    from indexes.storage.documents import DocumentStore
     from indexes.storage.vectors import Shards, VectorWriter
 
     for name in ("documents", "vectors"):
@@ -467,8 +471,10 @@ def test_a_build_without_a_fingerprint_is_refused(tmp_path, options, encoder, do
         shards.append(encoder.encode_documents(["x"]))
     with DocumentWriter(tmp_path / "documents" / "00000.arrow") as writer:
         writer.extend([documents[0]])
-    store = DocumentStore(tmp_path / "documents")
-    request = BuildRequest(tmp_path, "Flat", Shards(tmp_path / "vectors", 16), store)
+    store = DocumentStore(fakes.stored_in(tmp_path / "documents"))
+    request = BuildRequest(
+        tmp_path, "Flat", Shards(fakes.stored_in(tmp_path / "vectors"), 16), store
+    )
     with pytest.raises(UsageError, match="fingerprint"):
         configured_backend(options).build(request)
 
