@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from indexes.backends import faiss
 from indexes.backends.backend import Backend
-from indexes.backends.faiss import build as faiss_build
-from indexes.backends.faiss import search as faiss_index
 from indexes.backends.qdrant import configured_backend
 from indexes.storage.manifest import Manifest
 from retrieval.errors import UnknownNameError
@@ -13,10 +12,10 @@ __all__ = ["BACKENDS", "backend_of", "get_backend", "list_backends"]
 
 BACKENDS: dict[str, Backend] = {
     "faiss": Backend(
-        files={"index": faiss_build.INDEX_NAME},
-        check=faiss_build.check_factory,
-        build=faiss_build.build,
-        open=faiss_index.open_engine,
+        files={"index": faiss.INDEX_NAME},
+        check=faiss.check_factory,
+        build=faiss.build,
+        open=faiss.open_engine,
         keeps_deleted=True,
     ),
     "qdrant": configured_backend(),

@@ -385,7 +385,7 @@ def test_a_full_disk_says_how_much_is_free_and_was_needed(
     places = {
         "shards": "indexes.storage.vectors.VectorWriter.append",
         "documents": "indexes.storage.document_writer.DocumentWriter._flush",
-        "index": "indexes.backends.faiss.build._write_flat",
+        "index": "indexes.backends.faiss._write_flat",
         "publish": "indexes.transaction.sync_tree",
     }
     monkeypatch.setattr(places[target], full)

@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.lab.speed.generated import ENCODERS, make_documents
 from benchmarks.lab.speed.interleaved import Contestant, Timings, ratios, take_turns
 from indexes import Index, IndexConfig
-from indexes.backends.faiss.build import load_faiss
+from indexes.backends.faiss import load_faiss
 from retrieval import Document, Encoder
 
 __all__ = ["BARE", "TARGET", "OverheadConfig", "measure_overhead", "overhead_lines"]

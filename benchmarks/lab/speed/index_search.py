@@ -22,8 +22,8 @@ from benchmarks.lab.speed.generated import make_documents
 from benchmarks.lab.speed.index_throughput import Table, find_recall, make_clusters
 from benchmarks.lab.speed.interleaved import Contestant, Timings, ratios, spread, take_turns
 from indexes import Index, IndexConfig
-from indexes.backends.faiss import build
-from indexes.backends.faiss.build import load_faiss
+from indexes.backends import faiss as build
+from indexes.backends.faiss import load_faiss
 from indexes.backends.registry import backend_of
 from indexes.snapshot import Snapshot
 from indexes.storage.manifest import Manifest

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexes import Index, IndexConfig
-from indexes.backends.faiss.build import INDEX_NAME, _write_flat, load_faiss
+from indexes.backends.faiss import INDEX_NAME, _write_flat, load_faiss
 from indexes.storage.vectors import Shards, VectorWriter
 from retrieval import Document, VectorIndex
 from retrieval.errors import MissingDependencyError, UsageError, VectorError

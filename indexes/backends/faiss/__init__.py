@@ -1,1 +1,0 @@
-"""FAISS: any factory string, memory-mapped."""
