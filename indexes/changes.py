@@ -18,7 +18,7 @@ import numpy as np
 
 from indexes.backends.registry import backend_of
 from indexes.build import build_index
-from indexes.search.fetching import document_key, look_up, rows_of_files, stored_files
+from indexes.search.ids import IdLookup, document_ids, rows_of_files, stored_files
 from indexes.search.selection import Where
 from indexes.snapshot import verify_files
 from indexes.storage.manifest import MANIFEST_NAME, VECTORS_NAME, Manifest
@@ -31,7 +31,7 @@ from retrieval.corpus.values import StoredFiles
 from retrieval.errors import DuplicateIdError, UsageError
 from retrieval.filters.schema import write_list
 from retrieval.passages import Splitter, plain_passage_id, read_passages
-from retrieval.protocols import Mask, Rows, no_progress
+from retrieval.protocols import Mask, no_progress
 
 __all__ = ["Change", "Merge", "check_fit", "delete_rows", "find_ids"]
 
@@ -74,12 +74,9 @@ class Change:
 def find_ids(transaction: Transaction, where: Where) -> list[str]:
     """Return the ids of the documents that a filter lets through."""
     snapshot = transaction.snapshot
-    selection = snapshot.rows.select(where)
-    mask = selection.mask
+    mask = snapshot.rows.select(where).mask
     rows = np.arange(snapshot.manifest.rows) if mask is None else np.flatnonzero(mask)
-    key = document_key(snapshot.manifest)
-    stored = snapshot.documents.ids(rows.astype(np.int64)).values()
-    return list(dict.fromkeys(key(name) if key else name for name in stored))
+    return document_ids(snapshot, rows)
 
 
 def delete_rows(
@@ -90,7 +87,7 @@ def delete_rows(
 ) -> Change:
     """List the rows of these documents as deleted; see ``Index.delete``."""
     snapshot = transaction.snapshot
-    lookup = look_up(transaction.snapshot)
+    lookup = IdLookup(snapshot)
     done = Change(snapshot.manifest)
     dead: set[int] = set()
     missing: list[str] = []
@@ -172,21 +169,16 @@ class Merge:
             resumed=resumed,
         )
         unread = rows_of_files(snapshot, files.unread)
-        self._done.unchanged += len(self._document_ids(np.flatnonzero(unread)))
+        self._done.unchanged += len(document_ids(snapshot, np.flatnonzero(unread)))
         if self.delete_missing:
             unseen &= ~(unread | rows_of_files(snapshot, files.failed))
             missing = np.flatnonzero(unseen)
-            self._done.deleted += len(self._document_ids(missing))
+            self._done.deleted += len(document_ids(snapshot, missing))
             self._dead.update(missing.tolist())
         self._done.manifest = _publish(
             self.transaction, self._dead, staging, _describe(manifest, documents)
         )
         return self._done
-
-    def _document_ids(self, rows: Rows) -> set[str]:
-        key = document_key(self.transaction.snapshot.manifest)
-        stored = self.transaction.snapshot.documents.ids(rows).values()
-        return {key(name) if key else name for name in stored}
 
     def _plan(self) -> dict[str, Scalar]:
         state = (self.transaction.folder / MANIFEST_NAME).read_bytes()
@@ -202,7 +194,7 @@ class Merge:
     ) -> Iterator[Document]:
         """Yield the rows to be stored; note what they replace, and which rows were named."""
         snapshot = self.transaction.snapshot
-        stored_documents, lookup = snapshot.documents, look_up(snapshot)
+        stored_documents, lookup = snapshot.documents, IdLookup(snapshot)
         ids = IdSet()
         number = 0
         while batch := list(islice(stream, BATCH)):

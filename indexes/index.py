@@ -12,7 +12,7 @@ from typing import Self, overload
 from indexes.backends.backend import Backend
 from indexes.build import Target, compact, rebuild
 from indexes.changes import Change, Merge, check_fit, delete_rows, find_ids
-from indexes.search.fetching import Fetcher
+from indexes.search.ids import IdLookup
 from indexes.search.modes import modes_of, search_named
 from indexes.search.selection import Where
 from indexes.snapshot import Snapshot
@@ -48,7 +48,7 @@ class Index:
         self.folder = folder
         self.encoder = encoder
         self._state = state
-        self._fetcher: tuple[Snapshot, Fetcher] | None = None
+        self._lookup: tuple[Snapshot, IdLookup] | None = None
 
     @classmethod
     def create(
@@ -149,7 +149,7 @@ class Index:
     def close(self) -> None:
         """Let go of the files; they are opened again when they are needed."""
         self._state = self.manifest
-        self._fetcher = None
+        self._lookup = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -288,10 +288,10 @@ class Index:
         id of the index.
         """
         snapshot = self.snapshot
-        if self._fetcher is None or self._fetcher[0] is not snapshot:
-            self._fetcher = (snapshot, Fetcher(snapshot))
+        if self._lookup is None or self._lookup[0] is not snapshot:
+            self._lookup = (snapshot, IdLookup(snapshot))
         wanted = [doc_ids] if isinstance(doc_ids, str) else doc_ids
-        return self._fetcher[1].fetch(wanted)
+        return self._lookup[1].fetch(wanted)
 
     def add(
         self,

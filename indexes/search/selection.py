@@ -1,23 +1,24 @@
-"""The rows of an index: which a search may return, what fields they have, where an id lies."""
+"""The rows of an index: which a search may return, and the typed fields that filters read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import ipc
 
-from indexes.search.filters import arrow_schema, make_columns, select_rows
 from indexes.storage.documents import DocumentStore
 from indexes.storage.files import reading
-from retrieval.errors import DuplicateIdError, IndexCorruptError
+from retrieval.errors import IndexCorruptError
 from retrieval.filters import Expression, Plan, Schema, SchemaBuilder, parse_filter, plan_filter
+from retrieval.filters.plan import AnyOf, Constant, Every, Inverse, Ordered, Present
+from retrieval.filters.schema import FieldType
 from retrieval.protocols import Mask, Rows
 from retrieval.types import MetadataValue
 
@@ -25,13 +26,14 @@ __all__ = [
     "BLANK_NAME",
     "DELETED_NAME",
     "FIELDS_NAME",
-    "IdLookup",
     "RowTable",
     "Selection",
     "Where",
-    "check_unique_ids",
+    "arrow_schema",
     "infer_fields",
     "live_rows",
+    "make_columns",
+    "select_rows",
     "write_fields",
 ]
 
@@ -39,7 +41,13 @@ FIELDS_NAME = "fields.arrow"
 DELETED_NAME = "deleted.npy"
 BLANK_NAME = "blank.npy"
 
-Hashes = npt.NDArray[np.uint64]
+_ELEMENTS = {
+    "bool": pa.bool_(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "string": pa.large_string(),
+    "date": pa.int64(),
+}
 
 Where: TypeAlias = Expression | str | None
 """A filter as text, or as ``parse_filter`` returns it; None lets everything through."""
@@ -202,83 +210,83 @@ def _live_metadata(
         start += len(rows)
 
 
-def check_unique_ids(store: DocumentStore, *, source: str, live: Mask | None = None) -> None:
-    """Raise DuplicateIdError if two documents share an id, naming both records.
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """Return the columns of the fields that can be filtered, in the schema's order.
 
-    Needs 9 bytes of memory a document: ids are compared by a 64-bit hash first, and only where
-    hashes agree are the ids themselves read again. Rows for which ``live`` is False do not count.
+    A date is int64, microseconds since 1970 in UTC. Fields that cannot be filtered have no column.
     """
-    hashes = _hash_all_ids(store)
-    if live is not None:
-        hashes = hashes[live]
-    hashes.sort()
-    shared = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-    if not len(shared):
-        return
-    seen: dict[str, int] = {}
-    start = 0
-    for ids in store.iterate_ids():
-        suspects = np.flatnonzero(np.isin(_hash_ids(ids), shared))
-        for place in suspects.tolist():
-            row, doc_id = start + place, ids[place]
-            if live is not None and not live[row]:
-                continue
-            if doc_id in seen:
-                problem = f"id {doc_id!r} is already the id of record {seen[doc_id] + 1}"
-                raise DuplicateIdError(source, row + 1, problem)
-            seen[doc_id] = row
-        start += len(ids)
+    return pa.schema([pa.field(name, _arrow_type(kind)) for name, kind in schema.types.items()])
 
 
-def _hash_ids(doc_ids: Iterable[str]) -> Hashes:
-    """Return uint64 (n,), a 64-bit hash of each id, the same within this process only."""
-    return np.fromiter(map(hash, doc_ids), np.int64).view(np.uint64)
+def make_columns(rows: Iterable[Mapping[str, MetadataValue]], schema: Schema) -> pa.RecordBatch:
+    """Return the metadata of some documents as typed columns, one row per document.
 
+    Missing, null, NaN and the empty list are null; an infinite number is the largest float64.
 
-def _hash_all_ids(store: DocumentStore, key: Callable[[str], str] | None = None) -> Hashes:
-    """Return uint64 (N,), a 64-bit hash of the id of each row, or of what ``key`` makes of it."""
-    hashes = np.empty(len(store), dtype=np.uint64)
-    row = 0
-    for ids in store.iterate_ids():
-        hashes[row : row + len(ids)] = _hash_ids(ids if key is None else map(key, ids))
-        row += len(ids)
-    return hashes
-
-
-class IdLookup:
-    """Finds the live rows of document ids.
-
-    Parameters
-    ----------
-    documents : all stored rows.
-    live : bool (N,), False for deleted rows; None where all are live.
-    key : the document id of a stored id; the same by default, the document's for passages.
+    Raises
+    ------
+    UsageError : a value is not of its field's type.
     """
+    columns = arrow_schema(schema)
+    values: dict[str, list[Any]] = {name: [] for name in columns.names}
+    count = 0
+    for metadata in rows:
+        count += 1
+        for name, column in values.items():
+            column.append(schema.read(metadata, name))
+    if not values:
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * count, pa.struct([])))
+    arrays = [pa.array(values[column.name], column.type) for column in columns]
+    return pa.record_batch(arrays, schema=columns)
 
-    def __init__(
-        self,
-        documents: DocumentStore,
-        live: Mask | None,
-        key: Callable[[str], str] | None = None,
-    ) -> None:
-        self._documents = documents
-        self._key = key or str
-        hashes = _hash_all_ids(documents, key)
-        rows = np.arange(len(documents), dtype=np.int64) if live is None else np.flatnonzero(live)
-        self._rows = rows[np.argsort(hashes[rows], kind="stable")]
-        self._hashes = hashes[self._rows]
 
-    def find(self, doc_ids: Sequence[str]) -> dict[str, list[int]]:
-        """Return the rows of each id that is there, rising."""
-        wanted = _hash_ids(doc_ids)
-        first = np.searchsorted(self._hashes, wanted, side="left").tolist()
-        last = np.searchsorted(self._hashes, wanted, side="right").tolist()
-        spans = [self._rows[start:stop] for start, stop in zip(first, last, strict=True)]
-        suspects = np.concatenate([np.zeros(0, np.int64), *spans])
-        names = self._documents.ids(suspects)
-        found: dict[str, list[int]] = {}
-        for doc_id, span in zip(doc_ids, spans, strict=True):
-            rows = sorted(row for row in span.tolist() if self._key(names[row]) == doc_id)
-            if rows:
-                found[doc_id] = rows
-        return found
+def select_rows(plan: Plan, columns: pa.Table | pa.RecordBatch) -> Mask:
+    """Return a bool array (N,), True for the rows of ``columns`` for which the plan holds.
+
+    ``columns`` are those of ``make_columns`` for the schema that the plan was made with. A table
+    is read one batch at a time, so that one on disk is never in memory as a whole.
+    """
+    batches = columns.to_batches() if isinstance(columns, pa.Table) else [columns]
+    masks = [_select(plan, batch) for batch in batches]
+    return np.concatenate(masks) if masks else np.zeros(0, dtype=np.bool_)
+
+
+def _select(plan: Plan, batch: pa.RecordBatch) -> Mask:
+    if isinstance(plan, Constant):
+        return np.full(batch.num_rows, plan.holds)
+    if isinstance(plan, Inverse):
+        return ~_select(plan.term, batch)
+    if isinstance(plan, Present):
+        return _to_mask(pc.is_valid(batch.column(plan.field)))
+    if isinstance(plan, AnyOf):
+        return _match(plan, batch.column(plan.field))
+    if isinstance(plan, Ordered):
+        bound = pa.scalar(plan.value, _arrow_type(plan.type))
+        compare = pc.less_equal if plan.operator == "<=" else pc.greater_equal
+        return _to_mask(compare(batch.column(plan.field), bound))
+    combine = np.logical_and if isinstance(plan, Every) else np.logical_or
+    mask = _select(plan.terms[0], batch)
+    for term in plan.terms[1:]:
+        combine(mask, _select(term, batch), out=mask)
+    return mask
+
+
+def _match(plan: AnyOf, column: Any) -> Mask:
+    wanted = pa.array(plan.values, _ELEMENTS[plan.type.element])
+    if not plan.type.is_list:
+        return _to_mask(pc.is_in(column, value_set=wanted))
+    found = _to_mask(pc.is_in(pc.list_flatten(column), value_set=wanted))
+    mask = np.zeros(len(column), dtype=np.bool_)
+    mask[pc.list_parent_indices(column).to_numpy()[found]] = True
+    return mask
+
+
+def _to_mask(array: Any) -> Mask:
+    """Return a boolean column as a writable array, with False for null."""
+    filled: Mask = pc.fill_null(array, False).to_numpy(zero_copy_only=False)
+    return np.array(filled, dtype=np.bool_)
+
+
+def _arrow_type(kind: FieldType) -> pa.DataType:
+    element = _ELEMENTS[kind.element]
+    return pa.large_list(element) if kind.is_list else element

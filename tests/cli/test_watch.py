@@ -83,7 +83,7 @@ class TestUnchanged:
         assert done == "Replaced 1, kept 1"
 
     def test_another_millpond_reads_all_files_again(self, millpond, notes, stored, monkeypatch):
-        monkeypatch.setattr("indexes.search.fetching.millpond_version", lambda: "9.9")
+        monkeypatch.setattr("indexes.search.ids.millpond_version", lambda: "9.9")
         replace_unseen(notes / "a.md", "mills grind rye!")
         assert update(millpond, stored, notes) == "Replaced 1, kept 1"
 

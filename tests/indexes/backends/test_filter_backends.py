@@ -18,7 +18,7 @@ from indexes.backends.qdrant.filters import (
     make_filter,
     make_payload,
 )
-from indexes.search.filters import make_columns, select_rows
+from indexes.search.selection import make_columns, select_rows
 from retrieval import Document
 from retrieval.filters import evaluate_filter, infer_schema, parse_filter, plan_filter
 from retrieval.filters.tree import And, Compare, Contains, Member, Not, Or

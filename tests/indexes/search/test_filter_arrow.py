@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import ipc
 
-from indexes.search.filters import arrow_schema, make_columns, select_rows
+from indexes.search.selection import arrow_schema, make_columns, select_rows
 from retrieval.errors import UsageError
 from retrieval.filters import infer_schema, parse_filter, plan_filter
 
