@@ -9,8 +9,7 @@ import numpy as np
 
 from benchmarks.significance.bootstrap import bootstrap_means, percentile_interval
 from indexes import Index
-from indexes.search.hybrid import CANDIDATES, Part, best_documents, collect, fuse
-from indexes.search.modes import describe_lacking
+from indexes.search.hybrid import CANDIDATES, best_documents, collect, fuse
 from retrieval import Encoder, Query
 from retrieval.blend import DEFAULT_WEIGHT, Blend
 from retrieval.errors import UsageError
@@ -83,8 +82,7 @@ def tune_weight(
     ------
     UsageError : fewer than two queries have a relevant document, or the index has one arm.
     """
-    lacking = describe_lacking([(index.folder, index.snapshot)])
-    Blend("hybrid").choose(index.modes, None, str(index.folder), lacking)
+    index.choose(Blend("hybrid"))
     asked = [
         query for query in queries if any(s > 0 for s in judged.get(query.query_id, {}).values())
     ]
@@ -125,8 +123,7 @@ def score_weights(
 def _score_each(
     index: Index, encoder: Encoder, queries: Sequence[Query], judged: Judged, progress: Progress
 ) -> Iterator[list[float]]:
-    snapshot = index.snapshot
-    parts = [Part("", snapshot, snapshot.rows.everything)]
+    parts = index.parts
     for start in range(0, len(queries), _BATCH):
         chunk = queries[start : start + _BATCH]
         texts = [query.text for query in chunk]

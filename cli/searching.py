@@ -21,7 +21,7 @@ from retrieval.runs import RunIds
 if TYPE_CHECKING:
     from indexes import Index
     from indexes.group import IndexGroup
-    from indexes.snapshot import Snapshot
+    from indexes.search.modes import Searchable
     from retrieval import Hit, Query
     from retrieval.retriever import Retriever
 
@@ -93,11 +93,8 @@ class Search:
         ------
         UsageError, UnknownNameError : they do not fit the index; what was chosen before stays.
         """
-        from indexes.search.modes import describe_lacking
-
         index = self._index
-        blend = Blend(choices.mode, choices.fusion, choices.weight)
-        self.blend = blend.choose(index.modes, None, self.label, describe_lacking(_opened(index)))
+        self.blend = index.choose(Blend(choices.mode, choices.fusion, choices.weight), self.label)
         if not index.count(choices.where):
             warn("No document matches the filter.")
         self.choices = choices
@@ -130,22 +127,14 @@ class Search:
             )
 
 
-def warn_of_missing_words(opened: Index | IndexGroup) -> None:
+def warn_of_missing_words(opened: Searchable) -> None:
     """Say of which indexes the words cannot be searched, where nobody asked for that."""
     from indexes.search.modes import describe_lacking
 
-    for folder, snapshot in _opened(opened):
-        tell = warn if snapshot.lexical_fault else message
-        if snapshot.lexical is None:
-            why = describe_lacking([(folder, snapshot)])
-            tell(f"The search is by meaning alone. {why}")
-
-
-def _opened(opened: Index | IndexGroup) -> list[tuple[Path, Snapshot]]:
-    from indexes import Index
-
-    every = [opened] if isinstance(opened, Index) else list(opened.indexes.values())
-    return [(index.folder, index.snapshot) for index in every]
+    for part in opened.parts:
+        tell = warn if part.snapshot.lexical_fault else message
+        if part.snapshot.lexical is None:
+            tell(f"The search is by meaning alone. {describe_lacking([part])}")
 
 
 def check_queries(source: str, skip_bad: bool) -> int | None:

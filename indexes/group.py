@@ -7,22 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from indexes.index import Index
-from indexes.search.modes import modes_of, search_named
-from indexes.search.selection import Where
-from indexes.snapshot import Snapshot
-from retrieval import Fingerprint, Hit, Vectors
-from retrieval.blend import Blend, Mode
+from indexes.search.hybrid import Part
+from indexes.search.modes import Searchable
+from retrieval import Fingerprint, Vectors
 from retrieval.errors import FingerprintError, UsageError
 
 __all__ = ["IndexGroup", "open_group"]
 
 
-class IndexGroup:
+class IndexGroup(Searchable):
     """Indexes of one model, searched as one; a ``VectorIndex``. Each hit names its index.
 
     Hits are merged by score. A dense search finds what one index of all the documents would; a
     hybrid one normalises over the candidates of all, and differs from that index only in BM25,
-    whose statistics are those of each index.
+    whose statistics are those of each index. Texts are searched in mode "lexical" alone, since no
+    encoder is here, and a weight that was tuned is used where all of the indexes keep the same.
 
     Parameters
     ----------
@@ -66,58 +65,20 @@ class IndexGroup:
         """The fingerprint of the encoder that made the stored vectors."""
         return self._first.fingerprint
 
-    @property
-    def modes(self) -> tuple[Mode, ...]:
-        """The modes that all of the indexes offer, the default one first."""
-        return modes_of([snapshot for _, snapshot in self._named])
-
     def __len__(self) -> int:
         """Return how many documents, or passages, can be found."""
         return sum(map(len, self.indexes.values()))
-
-    def count(self, where: Where = None) -> int:
-        """Return how many documents, or passages, a filter lets through."""
-        return sum(index.count(where) for index in self.indexes.values())
-
-    def search(
-        self,
-        queries: Vectors | list[str],
-        k: int = 10,
-        *,
-        with_text: bool = True,
-        where: Where = None,
-        texts: Sequence[str] | None = None,
-        mode: str | None = None,
-        fusion: str = "convex",
-        weight: float | None = None,
-        distinct: bool = False,
-    ) -> list[list[Hit]]:
-        """Return at most k hits per query, best first; as ``Index.search``, without an encoder.
-
-        ``queries`` may be texts in mode "lexical". A weight that was tuned is used where all of the
-        indexes keep the same.
-        """
-        return search_named(
-            self._named,
-            queries,
-            k,
-            Blend(mode, fusion, weight, distinct),
-            encode=self._cannot_encode,
-            with_text=with_text,
-            where=where,
-            texts=texts,
-            folders=[index.folder for index in self.indexes.values()],
-        )
 
     @property
     def _first(self) -> Index:
         return next(iter(self.indexes.values()))
 
     @property
-    def _named(self) -> list[tuple[str, Snapshot]]:
-        return [(name, index.snapshot) for name, index in self.indexes.items()]
+    def parts(self) -> list[Part]:
+        """The indexes, each with all of its rows."""
+        return [Part.of(name, one.folder, one.snapshot) for name, one in self.indexes.items()]
 
-    def _cannot_encode(self, texts: Sequence[str]) -> Vectors:
+    def _encode(self, texts: Sequence[str]) -> Vectors:
         raise UsageError(
             "Texts need the model that made the indexes: Retriever.open([...]) loads it."
         )

@@ -7,21 +7,22 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Self, overload
+from typing import Self
 
 from indexes.backends.backend import Backend
 from indexes.build import Target, compact, rebuild
 from indexes.changes import Change, Merge, check_fit, delete_rows, find_ids
+from indexes.search.hybrid import Part
 from indexes.search.ids import IdLookup
-from indexes.search.modes import modes_of, search_named
+from indexes.search.modes import Searchable
 from indexes.search.selection import Where
 from indexes.snapshot import Snapshot
 from indexes.storage.manifest import BUILDING_NAME, Manifest
 from indexes.storage.staging import has_finished_shards
 from indexes.transaction import Transaction, begin
 from indexes.writing import Engine, IndexConfig, Source, create_index, read_source
-from retrieval import Document, Encoder, Fingerprint, Hit, Progress, Vectors, check_fingerprints
-from retrieval.blend import Blend, Mode
+from retrieval import Document, Encoder, Fingerprint, Progress, Vectors, check_fingerprints
+from retrieval.blend import Blend
 from retrieval.errors import MillpondError, UsageError
 from retrieval.passages import Splitter
 from retrieval.protocols import no_progress
@@ -29,7 +30,7 @@ from retrieval.protocols import no_progress
 __all__ = ["Index"]
 
 
-class Index:
+class Index(Searchable):
     """An index folder, opened; a ``VectorIndex``. Made by ``Index.create`` and ``Index.open``.
 
     An open index stays what it is while other processes change the folder. A change made with it
@@ -178,108 +179,12 @@ class Index:
         return self.manifest.documents
 
     @property
-    def modes(self) -> tuple[Mode, ...]:
-        """The modes of ``search`` that this index offers, the default one first."""
-        return modes_of([self.snapshot])
+    def parts(self) -> list[Part]:
+        """This index alone, with all of its rows."""
+        return [Part.of("", self.folder, self.snapshot)]
 
-    def count(self, where: Where = None) -> int:
-        """Return how many documents, or passages, a filter lets through; raises as ``search``."""
-        return self.snapshot.rows.select(where).count
-
-    @overload
-    def search(
-        self,
-        queries: str,
-        k: int = 10,
-        *,
-        with_text: bool = True,
-        where: Where = None,
-        texts: None = None,
-        mode: str | None = None,
-        fusion: str = "convex",
-        weight: float | None = None,
-        distinct: bool = False,
-    ) -> list[Hit]: ...
-
-    @overload
-    def search(
-        self,
-        queries: Vectors | list[str],
-        k: int = 10,
-        *,
-        with_text: bool = True,
-        where: Where = None,
-        texts: Sequence[str] | None = None,
-        mode: str | None = None,
-        fusion: str = "convex",
-        weight: float | None = None,
-        distinct: bool = False,
-    ) -> list[list[Hit]]: ...
-
-    def search(
-        self,
-        queries: Vectors | list[str] | str,
-        k: int = 10,
-        *,
-        with_text: bool = True,
-        where: Where = None,
-        texts: Sequence[str] | None = None,
-        mode: str | None = None,
-        fusion: str = "convex",
-        weight: float | None = None,
-        distinct: bool = False,
-    ) -> list[Hit] | list[list[Hit]]:
-        """Return at most k hits per query, best first; one list of hits for a single text.
-
-        Fewer than k come back when fewer documents match. Equal scores are ordered by document
-        id.
-
-        Parameters
-        ----------
-        queries : vectors, float32 (Q, D); or one text or a list of texts.
-        with_text : False leaves title, text and metadata of the hits empty.
-        where : a filter on metadata fields, such as ``'year >= 2020 and lang == "en"'``; see
-            ``retrieval.filters``.
-        texts : the Q texts that vectors were made from, for the lexical arm.
-        mode : "hybrid", "dense" or "lexical", which needs no encoder; by default hybrid where the
-            index has both arms and texts are known, else dense.
-        fusion : "convex" or "rrf"; see ``indexes.search.hybrid.fuse``.
-        weight : of the dense arm in a convex fusion, 0 to 1; by default the one that ``tune`` has
-            kept in the index, else ``retrieval.blend.DEFAULT_WEIGHT``.
-        distinct : whether of documents whose vectors have a cosine of
-            ``indexes.search.duplicates.ALIKE`` or more only the best is a hit.
-
-        Raises
-        ------
-        VectorError : the vectors are not finite float32 (Q, D).
-        UsageError : the index was opened without an encoder and a text arrived, k is below 1, the
-            filter cannot be read or does not fit the fields, the index lacks an arm that the mode
-            needs, or the weight is outside 0 to 1.
-        UnknownNameError : the filter names a field that no document has; no such mode or fusion.
-        StorageError : the server is down or refuses the key.
-        """
-        if isinstance(queries, str):
-            return self.search(
-                [queries],
-                k,
-                with_text=with_text,
-                where=where,
-                mode=mode,
-                fusion=fusion,
-                weight=weight,
-                distinct=distinct,
-            )[0]
-        return search_named(
-            [("", self.snapshot)],
-            queries,
-            k,
-            Blend(mode, fusion, weight, distinct),
-            encode=lambda texts: self._needed_encoder().encode_queries(texts),
-            with_text=with_text,
-            where=where,
-            texts=texts,
-            folders=[self.folder],
-        )
+    def _encode(self, texts: Sequence[str]) -> Vectors:
+        return self._needed_encoder().encode_queries(texts)
 
     def fetch(self, doc_ids: Iterable[str]) -> dict[str, Document]:
         """Return the stored documents with these ids, by id; ids that are not there are left out.

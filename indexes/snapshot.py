@@ -10,13 +10,13 @@ from indexes.backends.backend import Backend, OpenRequest, SearchEngine
 from indexes.backends.registry import get_backend
 from indexes.lexical.arm import LexicalArm, open_arm
 from indexes.search.ranking import ExactScan, Found, make_hits, rank
-from indexes.search.selection import RowTable, Selection, Where
+from indexes.search.selection import RowTable, Selection
 from indexes.storage.documents import DocumentStore
 from indexes.storage.files import damaged, find_fault, refuse_links
 from indexes.storage.manifest import Manifest, read_manifest
-from indexes.storage.vectors import Shards, check_vectors, read_array
+from indexes.storage.vectors import Shards, read_array
 from retrieval import Hit, Vectors
-from retrieval.errors import IndexCorruptError, UsageError
+from retrieval.errors import IndexCorruptError
 from retrieval.protocols import Rows
 
 __all__ = ["Snapshot", "damaged", "find_damage", "read_row_numbers", "verify_files"]
@@ -153,26 +153,20 @@ class Snapshot:
 
     def search(
         self,
-        vectors: object,
+        queries: Vectors,
         k: int,
         *,
         with_text: bool = True,
-        where: Where = None,
+        selection: Selection | None = None,
     ) -> list[list[Hit]]:
-        """Return at most k hits per row of ``vectors`` (Q, D); see ``Index.search``.
+        """Return at most k hits of a selection per row of ``queries`` (Q, D), k at least 1.
 
         No blank document is among them.
         """
-        checked = check_vectors(vectors, self.manifest.dimension, source="queries")
-        if k < 1:
-            raise UsageError(f"k is {k}; it must be 1 or more.")
-        selection = self.rows.select(where)
-        if not len(checked):
-            return []
-        queries = np.ascontiguousarray(checked)
+        chosen = selection or self.rows.everything
         if self.manifest.passages:
-            return self._search_passages(queries, k, selection, with_text)
-        found = self.find(queries, k, selection)
+            return self._search_passages(queries, k, chosen, with_text)
+        found = self.find(queries, k, chosen)
         return make_hits(found, self.documents, k, with_text=with_text)
 
     def _search_passages(

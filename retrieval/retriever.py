@@ -16,6 +16,7 @@ from typing import Any, Self, TypeAlias
 from embedder.loading import load_for_index, load_for_text
 from indexes import Index
 from indexes.group import IndexGroup, open_group
+from indexes.search.modes import Searchable
 from retrieval.blend import LEXICAL, Blend
 from retrieval.errors import UsageError
 from retrieval.filters.tree import Expression
@@ -160,7 +161,7 @@ class Retriever:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if isinstance(self.index, Index | IndexGroup):
+        if isinstance(self.index, Searchable):
             self.index.close()
 
     def search(

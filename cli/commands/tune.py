@@ -88,12 +88,10 @@ def _tune(
 ) -> tuple[Index, Tuning]:
     from benchmarks.tuning import tune_weight
     from indexes import Index
-    from indexes.search.modes import describe_lacking
     from retrieval.retriever import Retriever
 
     index = Index.open(folder)
-    lacking = describe_lacking([(folder, index.snapshot)])
-    Blend("hybrid").choose(index.modes, None, str(folder), lacking)  # before a model is loaded
+    index.choose(Blend("hybrid"))  # before a model is loaded
     asked, judged = _read_judged(queries, qrels, skip_bad)
     retriever = Retriever.open(index, device=device, trust_remote_code=trust, notify=message)
     note_untrained(retriever.encoder)

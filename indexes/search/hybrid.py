@@ -1,15 +1,17 @@
-"""Hybrid search: the best of the dense and of the lexical arm, fused into one ranking.
+"""Search by words: the best of the lexical arm, alone or fused with the best of the dense one.
 
-The candidates of a query are the union of the best ``max(k, 100)`` of each arm. What one arm did
-not return is scored by it all the same, exactly. The candidates decide where min-max puts 0, so
-scores of searches with other k above 100 differ a little. Of several indexes the lists are merged
-before they are cut, and scores are normalised over the candidates of all.
+The candidates of a hybrid query are the union of the best ``max(k, 100)`` of each arm. What one
+arm did not return is scored by it all the same, exactly. The candidates decide where min-max puts
+0, so scores of searches with other k above 100 differ a little. Of several indexes the lists are
+merged before they are cut, and scores are normalised over the candidates of all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -31,8 +33,7 @@ __all__ = [
     "best_documents",
     "collect",
     "fuse",
-    "hybrid_search",
-    "lexical_search",
+    "search_words",
 ]
 
 CANDIDATES = 100
@@ -52,12 +53,19 @@ class Part:
     Attributes
     ----------
     name : what its hits name; "" where it is the only one.
+    folder : where it is.
     selection : the rows that the search may return.
     """
 
     name: str
+    folder: Path
     snapshot: Snapshot
     selection: Selection
+
+    @classmethod
+    def of(cls, name: str, folder: Path, snapshot: Snapshot) -> Part:
+        """Return an index of which every row may be returned."""
+        return cls(name, folder, snapshot, snapshot.rows.everything)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,8 @@ class Pool:
     ----------
     places : index and row of each.
     ids : stored ids, those of passages where an index is cut into passages.
-    scores : by arm, float32 (n,), exact for every candidate.
+    scores : by arm, "dense" and "lexical" or the latter alone, float32 (n,), exact for every
+        candidate.
     ranks : by arm, int64 (n,), from 1; 0 where the arm did not return the candidate.
     """
 
@@ -84,7 +93,7 @@ class Pool:
 
 
 def fuse(pool: Pool, blend: Blend) -> Floats:
-    """Return the fused score of each candidate, float32 (n,).
+    """Return the fused score of each candidate, float32 (n,); of one arm alone its own.
 
     Convex (Bruch, Gai and Ingber, arXiv 2210.11934, eq. 3): ``weight * minmax(dense) +
     (1 - weight) * minmax(lexical)``, where ``minmax`` maps the lowest score among the candidates
@@ -96,6 +105,8 @@ def fuse(pool: Pool, blend: Blend) -> Floats:
     With "rrf": the sum of ``1 / (60 + rank)`` over the arms that returned the candidate (Cormack,
     Clarke and Buettcher, SIGIR 2009).
     """
+    if DENSE not in pool.scores:
+        return pool.scores[LEXICAL]
     if blend.fusion == "rrf":
         ranks = [pool.ranks[arm] for arm in (DENSE, LEXICAL)]
         shares = [np.where(rank > 0, 1.0 / (RRF_K + rank), 0.0) for rank in ranks]
@@ -114,35 +125,36 @@ def _scale(scores: Floats) -> Doubles:
     return scaled
 
 
-def hybrid_search(
+def search_words(
     parts: Sequence[Part],
-    vectors: Vectors,
+    vectors: Vectors | None,
     texts: Sequence[str],
     k: int,
     blend: Blend,
     *,
     with_text: bool = True,
 ) -> list[list[Hit]]:
-    """Return at most k hits per query, by falling fused score, then by document id.
+    """Return at most k hits per query, by falling score, then by document id.
 
-    Where rows are passages, rows are fused, and a document is hit once, by its best one; more
-    candidates are asked for until they belong to k documents.
+    Without vectors the score is BM25, and no model is needed; of several indexes, each scores by
+    the statistics of its own documents. Where rows are passages, rows are scored, and a document is
+    hit once, by its best one; more candidates are asked for until they belong to k documents.
 
     Parameters
     ----------
-    vectors, texts : float32 (Q, D), and the Q texts that they were made from.
-    blend : with a fusion and, for a convex one, a weight.
+    vectors, texts : float32 (Q, D) or None, and the Q texts that they were made from.
+    blend : with a fusion and, for a convex one, a weight, where there are vectors.
     """
     total = sum(part.selection.count for part in parts)
     hits: dict[int, list[Hit]] = {}
-    pending, depth = list(range(len(texts))), max(k, CANDIDATES)
+    pending, depth = list(range(len(texts))), k if vectors is None else max(k, CANDIDATES)
     while pending:
         chosen = [texts[query] for query in pending]
-        pools = collect(parts, vectors[pending], chosen, depth)
+        pools = collect(parts, None if vectors is None else vectors[pending], chosen, depth)
         unsettled = []
         for query, pool in zip(pending, pools, strict=True):
             best = best_documents(parts, pool, fuse(pool, blend), k)
-            if len(best) < k and depth < total:
+            if len(best) < k and depth <= len(pool.ids) and depth < total:
                 unsettled.append(query)
             else:
                 hits[query] = _make_hits(parts, pool, best, texts[query], with_text)
@@ -150,47 +162,26 @@ def hybrid_search(
     return [hits[query] for query in range(len(texts))]
 
 
-def lexical_search(
-    parts: Sequence[Part], texts: Sequence[str], k: int, *, with_text: bool = True
-) -> list[list[Hit]]:
-    """Return at most k hits per text, by falling BM25, then by document id; no model is needed.
-
-    Of several indexes, each scores by the statistics of its own documents.
-    """
-    total = sum(part.selection.count for part in parts)
-    hits = []
-    for text in texts:
-        depth = k
-        while True:
-            pool = _collect_words(parts, text, depth)
-            best = best_documents(parts, pool, pool.scores[LEXICAL], k)
-            if len(best) >= k or depth >= total or len(pool.ids) < depth:
-                break
-            depth *= PASSAGES_PER_HIT
-        hits.append(_make_hits(parts, pool, best, text, with_text))
-    return hits
-
-
 def collect(
-    parts: Sequence[Part], vectors: Vectors, texts: Sequence[str], depth: int
+    parts: Sequence[Part], vectors: Vectors | None, texts: Sequence[str], depth: int
 ) -> Iterator[Pool]:
     """Yield the candidates of each query, with exact scores of both arms.
 
     Parameters
     ----------
-    vectors, texts : float32 (Q, D), and the Q texts that they were made from.
+    vectors, texts : float32 (Q, D) or None for the lexical arm alone, and the Q texts that they
+        were made from.
     depth : how many of each arm are candidates.
     """
-    dense = [part.snapshot.find(vectors, depth, part.selection) for part in parts]
+    dense: list[list[Found]] = []
+    if vectors is not None:
+        dense = [part.snapshot.find(vectors, depth, part.selection) for part in parts]
     for query, text in enumerate(texts):
-        by_words = [_find_lexical(part, text, depth) for part in parts]
-        by_meaning = [found[query] for found in dense]
-        ids = _read_ids(parts, by_meaning, by_words)
-        best = {
-            DENSE: _rank(by_meaning, ids, depth),
-            LEXICAL: _rank(by_words, ids, depth),
-        }
-        places = list(best[DENSE] | best[LEXICAL])
+        found = {DENSE: [answers[query] for answers in dense]} if dense else {}
+        found[LEXICAL] = [_find_lexical(part, text, depth) for part in parts]
+        ids = _read_ids(parts, found.values())
+        best = {arm: _rank(lists, ids, depth) for arm, lists in found.items()}
+        places = list(dict.fromkeys(chain.from_iterable(best.values())))
         ranks = {
             arm: np.array([ranked.get(place, (0, 0.0))[0] for place in places], np.int64)
             for arm, ranked in best.items()
@@ -199,19 +190,10 @@ def collect(
             arm: np.array([ranked.get(place, (0, 0.0))[1] for place in places], np.float32)
             for arm, ranked in best.items()
         }
-        for number, part in enumerate(parts):
-            _fill(part, number, places, scores, ranks, vectors[query], text)
+        if vectors is not None:
+            for number, part in enumerate(parts):
+                _fill(part, number, places, scores, ranks, vectors[query], text)
         yield Pool(places, [ids[place] for place in places], scores, ranks)
-
-
-def _collect_words(parts: Sequence[Part], text: str, depth: int) -> Pool:
-    """Return the best of the lexical arm alone."""
-    found = [_find_lexical(part, text, depth) for part in parts]
-    ids = _read_ids(parts, found)
-    best = _rank(found, ids, depth)
-    scores = np.array([score for _, score in best.values()], np.float32)
-    ranks = np.arange(1, len(best) + 1)
-    return Pool(list(best), [ids[p] for p in best], {LEXICAL: scores}, {LEXICAL: ranks})
 
 
 def _find_lexical(part: Part, text: str, depth: int) -> Found:
@@ -226,7 +208,7 @@ def _find_lexical(part: Part, text: str, depth: int) -> Found:
         wanted *= 2
 
 
-def _read_ids(parts: Sequence[Part], *arms: Sequence[Found]) -> dict[Place, str]:
+def _read_ids(parts: Sequence[Part], arms: Iterable[Sequence[Found]]) -> dict[Place, str]:
     """Return the stored id of every row that was found."""
     ids: dict[Place, str] = {}
     for number, (part, found) in enumerate(zip(parts, zip(*arms, strict=True), strict=True)):

@@ -1,130 +1,213 @@
-"""One search over one index or several, in whichever mode: what ``Index.search`` is made of."""
+"""One search over one index or several, in whichever mode."""
 
 from __future__ import annotations
 
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TypeAlias, cast, overload
 
 import numpy as np
 
 from indexes.search.duplicates import first_of_alike
-from indexes.search.hybrid import Part, hybrid_search, lexical_search
+from indexes.search.hybrid import Part, search_words
 from indexes.search.selection import Where
-from indexes.snapshot import Snapshot
 from indexes.storage.vectors import check_vectors
 from retrieval import Hit, Vectors
 from retrieval.blend import DENSE, LEXICAL, Blend, Mode
 from retrieval.errors import UsageError
 
-__all__ = ["Named", "describe_lacking", "kept_weight", "modes_of", "search_named"]
-
-Named: TypeAlias = Sequence[tuple[str, Snapshot]]
-"""Indexes with the names that their hits carry; "" where there is one."""
+__all__ = ["Searchable", "describe_lacking"]
 
 Search: TypeAlias = Callable[[int], list[list[Hit]]]
 """Finds so many hits per query."""
 
 
-def modes_of(snapshots: Sequence[Snapshot]) -> tuple[Mode, ...]:
-    """Return the modes that all of the indexes offer, the default one first."""
-    both = all(snapshot.lexical is not None for snapshot in snapshots)
-    return ("hybrid", DENSE, LEXICAL) if both else (DENSE,)
-
-
-def describe_lacking(opened: Iterable[tuple[Path, Snapshot]]) -> str:
+def describe_lacking(parts: Iterable[Part]) -> str:
     """Return why words cannot be searched and what to type, a line for each such index."""
     lacking = []
-    for folder, snapshot in opened:
-        if snapshot.lexical is not None:
+    for part in parts:
+        if part.snapshot.lexical is not None:
             continue
-        fault = snapshot.lexical_fault
-        why = f"{fault}. Make" if fault else f"{folder} has no lexical arm. Make"
-        command = f"millpond reindex {shlex.quote(str(folder))} --arms dense,lexical"
+        fault = part.snapshot.lexical_fault
+        why = f"{fault}. Make" if fault else f"{part.folder} has no lexical arm. Make"
+        command = f"millpond reindex {shlex.quote(str(part.folder))} --arms dense,lexical"
         lacking.append(f"{why} it{' again' if fault else ''} with: {command}")
     return "\n".join(lacking)
 
 
-def kept_weight(snapshots: Sequence[Snapshot]) -> float | None:
-    """Return the weight that all of the indexes keep; None where they keep none, or differ."""
-    weights = {snapshot.manifest.weight for snapshot in snapshots}
-    return weights.pop() if len(weights) == 1 else None
+class Searchable(ABC):
+    """An index, or several that are searched as one."""
 
+    @property
+    @abstractmethod
+    def parts(self) -> list[Part]:
+        """The indexes, each with all of its rows; of one fingerprint."""
 
-def search_named(
-    named: Named,
-    queries: Vectors | Sequence[str],
-    k: int,
-    blend: Blend,
-    *,
-    encode: Callable[[Sequence[str]], Vectors],
-    with_text: bool = True,
-    where: Where = None,
-    texts: Sequence[str] | None = None,
-    folders: Sequence[Path],
-) -> list[list[Hit]]:
-    """Return at most k hits per query from all of the indexes, merged by score.
+    @abstractmethod
+    def _encode(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of texts; raise UsageError without the model."""
 
-    Parameters
-    ----------
-    named : one index or several of one fingerprint, each with the name that its hits carry.
-    encode : turns texts into vectors, where texts arrive and the mode needs vectors.
-    folders : where the indexes are, as a message names them.
-    queries, with_text, where, texts : as in ``Index.search``.
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the files; they are opened again when they are needed."""
 
-    Raises
-    ------
-    VectorError, UsageError, UnknownNameError, StorageError : as ``Index.search``.
-    """
-    if k < 1:
-        raise UsageError(f"k is {k}; it must be 1 or more.")
-    asked = _as_texts(queries)
-    words = texts if asked is None else asked
-    chosen = _choose(named, blend, words is not None, folders)
-    search: Search
-    if chosen.mode == DENSE:
-        vectors = queries if asked is None else encode(asked)
-        search = partial(_search_dense, named, vectors, with_text, where)
-    elif words is None:
-        raise UsageError(f"Mode {chosen.mode} looks for words, and no text arrived: pass texts.")
-    elif chosen.mode == LEXICAL:
-        search = partial(lexical_search, _select(named, where), words, with_text=with_text)
-    else:
-        vectors = queries if asked is None else encode(asked)
-        checked = check_vectors(vectors, named[0][1].manifest.dimension, source="queries")
-        if len(checked) != len(words):
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes of ``search`` that all of the indexes offer, the default one first."""
+        both = all(part.snapshot.lexical is not None for part in self.parts)
+        return ("hybrid", DENSE, LEXICAL) if both else (DENSE,)
+
+    def count(self, where: Where = None) -> int:
+        """Return how many documents, or passages, a filter lets through; raises as ``search``."""
+        return sum(part.snapshot.rows.select(where).count for part in self.parts)
+
+    def choose(self, blend: Blend, label: str = "") -> Blend:
+        """Return the blend with every choice made, a weight that all of the indexes keep included.
+
+        ``label`` is how a message names them.
+
+        Raises
+        ------
+        UsageError : as ``Blend.choose``.
+        """
+        parts = self.parts
+        weights = {part.snapshot.manifest.weight for part in parts}
+        weight = weights.pop() if len(weights) == 1 else None
+        label = label or " and ".join(part.name for part in parts) or str(parts[0].folder)
+        return blend.choose(self.modes, weight, label, describe_lacking(parts))
+
+    @overload
+    def search(
+        self,
+        queries: str,
+        k: int = 10,
+        *,
+        with_text: bool = True,
+        where: Where = None,
+        texts: None = None,
+        mode: str | None = None,
+        fusion: str = "convex",
+        weight: float | None = None,
+        distinct: bool = False,
+    ) -> list[Hit]: ...
+
+    @overload
+    def search(
+        self,
+        queries: Vectors | list[str],
+        k: int = 10,
+        *,
+        with_text: bool = True,
+        where: Where = None,
+        texts: Sequence[str] | None = None,
+        mode: str | None = None,
+        fusion: str = "convex",
+        weight: float | None = None,
+        distinct: bool = False,
+    ) -> list[list[Hit]]: ...
+
+    def search(
+        self,
+        queries: Vectors | list[str] | str,
+        k: int = 10,
+        *,
+        with_text: bool = True,
+        where: Where = None,
+        texts: Sequence[str] | None = None,
+        mode: str | None = None,
+        fusion: str = "convex",
+        weight: float | None = None,
+        distinct: bool = False,
+    ) -> list[Hit] | list[list[Hit]]:
+        """Return at most k hits per query, best first; one list of hits for a single text.
+
+        Fewer than k come back when fewer documents match. Equal scores are ordered by document
+        id.
+
+        Parameters
+        ----------
+        queries : vectors, float32 (Q, D); or one text or a list of texts.
+        with_text : False leaves title, text and metadata of the hits empty.
+        where : a filter on metadata fields, such as ``'year >= 2020 and lang == "en"'``; see
+            ``retrieval.filters``.
+        texts : the Q texts that vectors were made from, for the lexical arm.
+        mode : "hybrid", "dense" or "lexical", which needs no encoder; by default hybrid where the
+            index has both arms and texts are known, else dense.
+        fusion : "convex" or "rrf"; see ``indexes.search.hybrid.fuse``.
+        weight : of the dense arm in a convex fusion, 0 to 1; by default the one that ``tune`` has
+            kept in the index, else ``retrieval.blend.DEFAULT_WEIGHT``.
+        distinct : whether of documents whose vectors have a cosine of
+            ``indexes.search.duplicates.ALIKE`` or more only the best is a hit.
+
+        Raises
+        ------
+        VectorError : the vectors are not finite float32 (Q, D).
+        UsageError : the index was opened without an encoder and a text arrived, k is below 1, the
+            filter cannot be read or does not fit the fields, the index lacks an arm that the mode
+            needs, or the weight is outside 0 to 1.
+        UnknownNameError : the filter names a field that no document has; no such mode or fusion.
+        StorageError : the server is down or refuses the key.
+        """
+        if isinstance(queries, str):
+            return self.search(
+                [queries],
+                k,
+                with_text=with_text,
+                where=where,
+                mode=mode,
+                fusion=fusion,
+                weight=weight,
+                distinct=distinct,
+            )[0]
+        if k < 1:
+            raise UsageError(f"k is {k}; it must be 1 or more.")
+        asked = _as_texts(queries)
+        words = texts if asked is None else asked
+        chosen = Blend(mode, fusion, weight)
+        if mode is None and words is None:
+            chosen = replace(chosen, mode=DENSE)
+        else:
+            chosen = self.choose(chosen)
+        if chosen.mode != DENSE and words is None:
             raise UsageError(
-                f"{len(checked)} vectors and {len(words)} texts arrived; expected equal."
+                f"Mode {chosen.mode} looks for words, and no text arrived: pass texts."
             )
-        parts = _select(named, where)
-        if not len(checked):
-            return []
-        ready = np.ascontiguousarray(checked)
-        search = partial(hybrid_search, parts, ready, words, blend=chosen, with_text=with_text)
-    return _search_distinct(named, search, k) if blend.distinct else search(k)
+        parts = _select(self.parts, where)
+        vectors: Vectors | None = None
+        if chosen.mode != LEXICAL:
+            given = queries if asked is None else self._encode(asked)
+            dimension = parts[0].snapshot.manifest.dimension
+            vectors = np.ascontiguousarray(check_vectors(given, dimension, source="queries"))
+            if not len(vectors):
+                return []
+        find = _make_search(parts, vectors, words, chosen, with_text)
+        return _search_distinct(parts, find, k) if distinct else find(k)
 
 
-def _choose(named: Named, blend: Blend, has_words: bool, folders: Sequence[Path]) -> Blend:
-    """Return how these indexes are searched."""
-    if blend.mode is None and not has_words:
-        if blend.weight is None:  # nothing is left to be chosen
-            return Blend(DENSE)
-        blend = replace(blend, mode=DENSE)
-    snapshots = [snapshot for _, snapshot in named]
-    label = " and ".join(name for name, _ in named) or str(folders[0])
-    lacking = describe_lacking(zip(folders, snapshots, strict=True))
-    return blend.choose(modes_of(snapshots), kept_weight(snapshots), label, lacking)
+def _make_search(
+    parts: Sequence[Part],
+    vectors: Vectors | None,
+    words: Sequence[str] | None,
+    blend: Blend,
+    with_text: bool,
+) -> Search:
+    if vectors is not None and (words is None or blend.mode == DENSE):
+        return partial(_search_dense, parts, vectors, with_text)
+    assert words is not None
+    if vectors is not None and len(vectors) != len(words):
+        raise UsageError(f"{len(vectors)} vectors and {len(words)} texts arrived; expected equal.")
+    return partial(search_words, parts, vectors, words, blend=blend, with_text=with_text)
 
 
-def _search_distinct(named: Named, search: Search, k: int) -> list[list[Hit]]:
+def _search_distinct(parts: Sequence[Part], search: Search, k: int) -> list[list[Hit]]:
     """Return k hits per query that are not alike; more are asked for until so many are left."""
     wanted = k
     while True:
         found = search(wanted)
-        kept = [_first_of_alike(named, hits) for hits in found]
+        kept = [_first_of_alike(parts, hits) for hits in found]
         if all(
             len(some) >= k or len(every) < wanted for some, every in zip(kept, found, strict=True)
         ):
@@ -135,12 +218,12 @@ def _search_distinct(named: Named, search: Search, k: int) -> list[list[Hit]]:
         wanted *= 2
 
 
-def _first_of_alike(named: Named, hits: Sequence[Hit]) -> list[Hit]:
+def _first_of_alike(parts: Sequence[Part], hits: Sequence[Hit]) -> list[Hit]:
     """Return the hits whose vectors are not nearly that of a better one."""
     if not hits:
         return []
-    snapshots = dict(named)
-    vectors = np.empty((len(hits), named[0][1].manifest.dimension), np.float32)
+    snapshots = {part.name: part.snapshot for part in parts}
+    vectors = np.empty((len(hits), parts[0].snapshot.manifest.dimension), np.float32)
     for place, hit in enumerate(hits):
         vectors[place] = snapshots[hit.index].stored.rows(np.array([hit.row], np.int64))[0]
     return [hits[place] for place in first_of_alike(vectors)]
@@ -152,31 +235,34 @@ def _as_texts(queries: object) -> list[str] | None:
     return cast("list[str]", queries) if is_text else None
 
 
-def _select(named: Named, where: Where) -> list[Part]:
+def _select(parts: Sequence[Part], where: Where) -> list[Part]:
     """Return the indexes with the rows that a filter lets through; of several, an error names
     its own."""
-    parts = []
-    for name, snapshot in named:
+    chosen = []
+    for part in parts:
         try:
-            parts.append(Part(name, snapshot, snapshot.rows.select(where)))
+            chosen.append(replace(part, selection=part.snapshot.rows.select(where)))
         except UsageError as error:
-            if len(named) == 1:
+            if len(parts) == 1:
                 raise
-            raise UsageError(f"In {name}: {error}") from None
-    return parts
+            raise UsageError(f"In {part.name}: {error}") from None
+    return chosen
 
 
 def _search_dense(
-    named: Named, vectors: object, with_text: bool, where: Where, k: int
+    parts: Sequence[Part], vectors: Vectors, with_text: bool, k: int
 ) -> list[list[Hit]]:
-    if len(named) == 1:
-        ((_, snapshot),) = named
-        return snapshot.search(vectors, k, with_text=with_text, where=where)
-    lists = []
-    for part in _select(named, where):
-        found = part.snapshot.search(vectors, k, with_text=with_text, where=where)
-        lists.append([[replace(hit, index=part.name) for hit in hits] for hits in found])
-    return [_merge(hits, k) for hits in zip(*lists, strict=True)]
+    lists = [
+        part.snapshot.search(vectors, k, with_text=with_text, selection=part.selection)
+        for part in parts
+    ]
+    if len(parts) == 1:
+        return lists[0]
+    named = [
+        [[replace(hit, index=part.name) for hit in hits] for hits in found]
+        for part, found in zip(parts, lists, strict=True)
+    ]
+    return [_merge(hits, k) for hits in zip(*named, strict=True)]
 
 
 def _merge(lists: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
