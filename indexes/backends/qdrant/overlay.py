@@ -19,7 +19,6 @@ from retrieval.errors import IndexCorruptError, StorageError
 
 __all__ = ["explain_overlay", "later_interrupt", "make_overlay", "remove_overlay"]
 
-SEGMENTS = "segments"
 COPIED_SUFFIXES = (".json", ".info")
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -40,14 +39,19 @@ def make_overlay(shard: Path) -> Path:
     shard = shard.resolve()
     overlay = Path(tempfile.mkdtemp(prefix="millpond-qdrant-"))
     try:
-        _show(shard, overlay)
-        for segment in (shard / SEGMENTS).iterdir():
-            (overlay / SEGMENTS / segment.name).mkdir(parents=True)
-            _show(segment, overlay / SEGMENTS / segment.name)
+        for folder, _, names in os.walk(shard, onerror=_refuse):
+            place = overlay / Path(folder).relative_to(shard)
+            place.mkdir(exist_ok=True)
+            for name in names:
+                _show(Path(folder) / name, place / name)
     except BaseException:
         remove_overlay(overlay)
         raise
     return overlay
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def remove_overlay(overlay: Path) -> None:
@@ -55,35 +59,13 @@ def remove_overlay(overlay: Path) -> None:
     shutil.rmtree(overlay, ignore_errors=True)
 
 
-def _show(folder: Path, target: Path) -> None:
-    """Link or copy each entry of ``folder`` into ``target``, but for the segments' folder."""
-    for source in folder.iterdir():
-        if source.name == SEGMENTS:
-            continue
-        place = target / source.name
-        if source.suffix not in COPIED_SUFFIXES and _link(source, place):
-            continue
-        _copy(source, place)
-
-
-def _copy(source: Path, place: Path) -> None:
-    """Copy a file or a folder; unlike ``shutil.copytree``, raise what went wrong."""
-    if not source.is_dir():
-        shutil.copyfile(source, place)
-        return
-    place.mkdir()
-    for entry in source.iterdir():
-        _copy(entry, place / entry.name)
-
-
-def _link(source: Path, place: Path) -> bool:
-    inside = list(source.rglob("*")) if source.is_dir() else [source]
-    if not inside or not all(_is_writable(path) for path in inside):
-        return False
-    with suppress(OSError):
-        place.symlink_to(source, target_is_directory=source.is_dir())
-        return True
-    return False
+def _show(source: Path, place: Path) -> None:
+    """Link a file, or copy it where the engine replaces it or this user may not write it."""
+    if source.suffix not in COPIED_SUFFIXES and _is_writable(source):
+        with suppress(OSError):
+            place.symlink_to(source)
+            return
+    shutil.copyfile(source, place)
 
 
 def _is_writable(path: Path) -> bool:

@@ -19,10 +19,9 @@ from uuid import uuid4
 import numpy as np
 
 from indexes.backends.backend import BuildRequest
-from indexes.backends.qdrant.clients import ClientFields
 from indexes.backends.qdrant.connection import Connection
 from indexes.backends.qdrant.options import Factory, QdrantOptions
-from indexes.backends.qdrant.points import Payload, Point, read_batches
+from indexes.backends.qdrant.points import ClientFields, Payload, Point, read_batches
 from indexes.storage.manifest import Manifest
 from indexes.storage.vectors import Shards
 from retrieval import Fingerprint

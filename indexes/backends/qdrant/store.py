@@ -14,13 +14,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from indexes.backends.backend import Backend, BuildRequest, BuildResult, OpenRequest, SearchEngine
 from indexes.backends.qdrant.connection import Connection
 from indexes.backends.qdrant.edge import EdgeSearcher, build_shard
+from indexes.backends.qdrant.filters import make_filter
 from indexes.backends.qdrant.options import (
     EMBEDDED,
     MEMORY,
+    SEARCH_BREADTH,
     SERVER,
     Factory,
     QdrantOptions,
@@ -28,8 +33,7 @@ from indexes.backends.qdrant.options import (
     load_edge,
     origin,
 )
-from indexes.backends.qdrant.points import Payload, read_batches
-from indexes.backends.qdrant.searcher import ServerSearcher
+from indexes.backends.qdrant.points import ROW, ClientFields, Payload, read_batches
 from indexes.backends.qdrant.server import (
     COSINE,
     build_collection,
@@ -40,10 +44,12 @@ from indexes.backends.qdrant.server import (
     create_collection,
     upload,
 )
-from indexes.search.ranking import Candidates
+from indexes.search.ranking import Candidates, Found
+from indexes.search.selection import Selection
 from indexes.storage.manifest import Manifest, read_manifest
-from retrieval import Scalar
+from retrieval import Scalar, Vectors
 from retrieval.errors import IndexCorruptError, MillpondError
+from retrieval.filters import Schema
 
 __all__ = ["configured_backend", "CollectionState", "read_collection_state"]
 
@@ -56,6 +62,10 @@ SHARD_NAME = "shard"
 MEMORY_COLLECTION = "millpond"
 STORED_COLLECTION = "stored_collection"
 DISTANCE = "distance"
+OVERSAMPLING = 2.0
+QUERIES_AT_ONCE = 64
+ATTEMPTS = 3
+"""Somebody waits: a server that is down is told within two seconds."""
 
 
 def configured_backend(options: QdrantOptions = IN_FOLDER) -> Backend:
@@ -122,16 +132,7 @@ def _fill_server(
 
 
 def _open(configured: QdrantOptions, request: OpenRequest) -> SearchEngine:
-    """Return the search engine; a key that was configured for its server is used again.
-
-    Raises
-    ------
-    IndexCorruptError : the files, the server and the manifest disagree.
-    FingerprintError : the server's collection was made by another model.
-    StorageError : the server is down or refuses the key; the engine cannot open its files.
-    UsageError : the server is elsewhere, and only the manifest names it.
-    MissingDependencyError : the library is not installed.
-    """
+    """Return the search engine; a key that was configured for its server is used again."""
     manifest = request.manifest
     options = QdrantOptions.from_manifest(manifest)
     if options.url and configured.url and origin(options.url) == origin(configured.url):
@@ -189,6 +190,87 @@ def _open_server(options: QdrantOptions, manifest: Manifest) -> ServerSearcher:
         clients=client_fields(options),
         schema=manifest.schema,
     )
+
+
+class ServerSearcher:
+    """Asks a collection for candidates; implements ``Candidates``.
+
+    Parameters
+    ----------
+    quantized : whether it holds compressed vectors too.
+    cosine : whether the server divides scores by the length of the query.
+    clients, schema : where filters look for fields; None where all lie together.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        name: str,
+        *,
+        quantized: bool = False,
+        cosine: bool = False,
+        clients: ClientFields | None = None,
+        schema: Schema | None = None,
+    ) -> None:
+        self._connection = connection
+        self._name = name
+        self._quantized = quantized
+        self._cosine = cosine
+        self._clients = clients
+        self._schema = schema or Schema()
+
+    def __call__(
+        self, queries: Vectors, wanted: int, *, exact: bool, selection: Selection
+    ) -> list[Found]:
+        """Return, for each query, at most ``wanted`` scores and rows, best first."""
+        from qdrant_client import models
+
+        params = self._params(wanted, exact)
+        matching = None
+        if selection.plan is not None:
+            condition = make_filter(selection.plan)
+            if self._clients is not None:
+                condition = self._clients.move_paths(condition, self._schema)
+            matching = models.Filter.model_validate(condition)
+        found: list[Found] = []
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            requests = [
+                models.QueryRequest(
+                    query=vector, filter=matching, limit=wanted, params=params, with_payload=[ROW]
+                )
+                for vector in queries[start : start + QUERIES_AT_ONCE].tolist()
+            ]
+            answers = self._connection.run(
+                partial(_ask, name=self._name, requests=requests), attempts=ATTEMPTS
+            )
+            found.extend(_read_answer(answer.points) for answer in answers)
+        if not self._cosine:
+            return found
+        lengths = np.linalg.norm(queries.astype(np.float64), axis=1).astype(np.float32)
+        return [(scores * n, rows) for (scores, rows), n in zip(found, lengths, strict=True)]
+
+    def _params(self, wanted: int, exact: bool) -> Any:
+        from qdrant_client import models
+
+        if self._connection.in_memory:
+            return None  # always exact there, and warns about parameters
+        if exact:
+            ignored = models.QuantizationSearchParams(ignore=True) if self._quantized else None
+            return models.SearchParams(exact=True, quantization=ignored)
+        rescored = None
+        if self._quantized:
+            rescored = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+        breadth = max(SEARCH_BREADTH, wanted)
+        return models.SearchParams(hnsw_ef=breadth, quantization=rescored)
+
+
+def _ask(client: Any, name: str, requests: list[Any]) -> list[Any]:
+    return list(client.query_batch_points(name, requests=requests))
+
+
+def _read_answer(points: list[Any]) -> Found:
+    scores = np.array([point.score for point in points], dtype=np.float32)
+    return scores, np.array([point.payload[ROW] for point in points], dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)

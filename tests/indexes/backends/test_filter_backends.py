@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexes.backends.qdrant.clients import ClientFields
 from indexes.backends.qdrant.filters import (
     ROOT,
     list_payload_indexes,
@@ -18,6 +17,7 @@ from indexes.backends.qdrant.filters import (
     make_filter,
     make_payload,
 )
+from indexes.backends.qdrant.points import ClientFields
 from indexes.search.selection import make_columns, select_rows
 from retrieval import Document
 from retrieval.filters import evaluate_filter, infer_schema, parse_filter, plan_filter

@@ -8,7 +8,7 @@ import pytest
 
 from indexes import Index, IndexConfig
 from indexes.backends.qdrant import QdrantOptions
-from indexes.backends.qdrant.clients import ClientFields
+from indexes.backends.qdrant.points import ClientFields
 from retrieval import Document
 from retrieval.errors import IndexCorruptError, UsageError
 from retrieval.filters import infer_schema
