@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from importlib import metadata
 from typing import Any
 
-from retrieval.errors import MissingDependencyError
+from retrieval import errors
 
 __all__ = ["import_optional", "read_versions"]
 
@@ -18,13 +17,7 @@ def import_optional(module: str, purpose: str) -> Any:
     ------
     MissingDependencyError : it is not installed.
     """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
-        if error.name is not None and error.name.partition(".")[0] != package:
-            raise
-        raise MissingDependencyError(package, purpose, 'pip install "millpond[bench]"') from error
+    return errors.import_optional(module, purpose, 'pip install "millpond[bench]"')
 
 
 def read_versions(*packages: str) -> dict[str, str]:

@@ -28,7 +28,9 @@ A message says what arrived, what is expected, and what to type next. Libraries 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "AttentionProbeError",
@@ -49,6 +51,7 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "VectorError",
+    "import_optional",
 ]
 
 
@@ -156,3 +159,25 @@ class MissingDependencyError(FailureError):
 
     def __init__(self, package: str, purpose: str, install: str) -> None:
         super().__init__(f"{purpose} needs {package}, which is not installed. Type: {install}")
+
+
+def import_optional(module: str, purpose: str, install: str, package: str = "") -> Any:
+    """Return a module that an optional package brings.
+
+    Parameters
+    ----------
+    purpose : what needs it, for the message.
+    install : what to type.
+    package : how it is called where it is installed from, if not like the module.
+
+    Raises
+    ------
+    MissingDependencyError : it is not installed.
+    """
+    top = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or top).partition(".")[0] != top:
+            raise
+        raise MissingDependencyError(package or top, purpose, install) from None

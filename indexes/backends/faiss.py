@@ -7,7 +7,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,7 @@ from indexes.search.ranking import ExactScan, Found
 from indexes.search.selection import Selection
 from indexes.storage.vectors import Shards
 from retrieval import Scalar, Vectors
-from retrieval.errors import (
-    IndexCorruptError,
-    MissingDependencyError,
-    StorageError,
-    UsageError,
-)
+from retrieval.errors import IndexCorruptError, StorageError, UsageError, import_optional
 from retrieval.forks import check_fork
 
 __all__ = [
@@ -55,20 +49,15 @@ NUMBERS = re.compile(r"(?P<kind>[A-Za-z]+)(?P<number>[0-9]+)(?:x(?P<bits>[0-9]+)
 FLAT_HEADER = struct.Struct("<4siqqq?iQ")
 
 
-def load_faiss() -> ModuleType:
+def load_faiss() -> Any:
     """Return the faiss module.
 
     Raises
     ------
     MissingDependencyError : neither faiss-cpu nor faiss-gpu is installed.
     """
-    try:
-        import faiss
-    except ModuleNotFoundError as error:
-        if error.name != "faiss":
-            raise
-        install = "pip install 'millpond[cpu]' (NVIDIA GPU: pip install 'millpond[gpu]')"
-        raise MissingDependencyError("faiss", "The faiss index", install) from None
+    install = "pip install 'millpond[cpu]' (NVIDIA GPU: pip install 'millpond[gpu]')"
+    faiss = import_optional("faiss", "The faiss index", install)
     # faiss 1.15 starts with 128,000, and takes ten times as long for a batch of exact searches.
     settings = faiss.cvar
     settings.distance_compute_blas_threshold = min(
@@ -132,7 +121,7 @@ def read_faiss(path: Path) -> Any:
     return faiss.read_index(str(path), flag)
 
 
-def copy_to_gpus(faiss: ModuleType, index: Any) -> Any | None:
+def copy_to_gpus(faiss: Any, index: Any) -> Any | None:
     """Return a copy of the index on all GPUs; None without a GPU, or for a kind that stays on CPUs.
 
     FAISS has Flat, IVF and a few more kinds on GPUs, and no HNSW. A copy that does not fit into

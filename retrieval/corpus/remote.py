@@ -25,6 +25,7 @@ from retrieval.errors import (
     SourceNotFoundError,
     StorageError,
     UsageError,
+    import_optional,
 )
 
 __all__ = [
@@ -189,7 +190,7 @@ def dataset_rows(name: str, note: Callable[[str], None]) -> Iterator[Row]:
     unknown = sorted(options.keys() - set(_DATASET_OPTIONS))
     if unknown:
         raise UsageError(f"{name}: {unknown[0]!r} arrived; expected config and split, no others.")
-    datasets = _import("datasets", "datasets", name)
+    datasets = import_optional("datasets", f"{name}: reading it", _EXTRA)
     splits = _load_dataset(datasets, name, found["name"], options.get("config"), found["revision"])
     wanted = options.get("split") or ("train" if "train" in splits else next(iter(splits)))
     if wanted not in splits:
@@ -268,15 +269,17 @@ def sql_rows(name: str, query: str) -> Iterator[Row]:
 
 def _connect(name: str) -> Any:
     shown, path = hide_password(name), Path(name)
+    purpose = f"{shown}: reading it"
     if name.lower().startswith(_SERVERS):
-        driver = _import("adbc_driver_postgresql.dbapi", "adbc-driver-postgresql", shown)
+        package = "adbc-driver-postgresql"
+        driver = import_optional("adbc_driver_postgresql.dbapi", purpose, _EXTRA, package)
         return _open(shown, lambda: driver.connect(name))
     kind = describe_database(path)
     if kind == "SQLite":
         place = f"{path.resolve().as_uri()}?mode=ro"
         return _open(shown, lambda: sqlite3.connect(place, uri=True))
     if kind == "DuckDB":
-        driver = _import("duckdb", "duckdb", shown)
+        driver = import_optional("duckdb", purpose, _EXTRA)
         return _open(shown, lambda: driver.connect(name, read_only=True))
     raise UsageError(
         f"{shown}: --sql reads a file of SQLite or DuckDB, or postgresql://USER@HOST/DATABASE, and "
@@ -289,13 +292,6 @@ def _open(shown: str, connect: Any) -> Any:
         return connect()
     except Exception as error:
         raise FailureError(f"{shown}: cannot be opened ({_reason(error)}).") from None
-
-
-def _import(module: str, package: str, shown: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError:
-        raise MissingDependencyError(package, f"{shown}: reading it", _EXTRA) from None
 
 
 def _reason(error: Exception) -> str:

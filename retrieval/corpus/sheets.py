@@ -13,7 +13,7 @@ from retrieval.corpus.documents.base import MAX_FILE_BYTES, UnreadableError, ope
 from retrieval.corpus.formats import open_bytes
 from retrieval.corpus.records import check_distinct
 from retrieval.corpus.values import Cell, Reading, Row
-from retrieval.errors import MissingDependencyError, RecordError
+from retrieval.errors import RecordError, import_optional
 
 __all__ = ["sheet_rows"]
 
@@ -28,12 +28,8 @@ def sheet_rows(path: Path, source: str, reading: Reading) -> Iterator[Row | Reco
     RecordError : two columns have the same name.
     MissingDependencyError : python-calamine is not installed.
     """
-    try:
-        import python_calamine
-    except ImportError:
-        raise MissingDependencyError(
-            "python-calamine", f"{source}: reading a sheet", EXTRA
-        ) from None
+    purpose = f"{source}: reading a sheet"
+    python_calamine = import_optional("python_calamine", purpose, EXTRA, "python-calamine")
     with open_bytes(path, source) as stream:
         data = stream.read(MAX_FILE_BYTES + 1)
     try:

@@ -27,7 +27,7 @@ from embedder.models.sentence_transformers.encoder import (
     check_threads,
     find_document_prompt,
 )
-from retrieval.errors import MissingDependencyError, ModelError, SourceNotFoundError, UsageError
+from retrieval.errors import ModelError, SourceNotFoundError, UsageError, import_optional
 from retrieval.protocols import Notify
 
 if TYPE_CHECKING:
@@ -226,15 +226,9 @@ def _say_what_differs(asked: Asked, model: Any, notify: Notify) -> None:
 
 def import_library(name: str, reason: str) -> Any:
     """Return sentence-transformers; raise MissingDependencyError where it is not installed."""
-    try:
-        return importlib.import_module("sentence_transformers")
-    except ModuleNotFoundError as error:
-        if error.name != "sentence_transformers":
-            raise
-        purpose = f"The model {name!r}" + (f" ({reason})" if reason else "")
-        raise MissingDependencyError(
-            "sentence-transformers", purpose, 'pip install "millpond[sentence-transformers]"'
-        ) from error
+    purpose = f"The model {name!r}" + (f" ({reason})" if reason else "")
+    install = 'pip install "millpond[sentence-transformers]"'
+    return import_optional("sentence_transformers", purpose, install, "sentence-transformers")
 
 
 def _read_name(name: str) -> Asked:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
-from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
 from indexes.storage.manifest import Manifest
 from retrieval import Scalar
-from retrieval.errors import IndexCorruptError, MissingDependencyError, UsageError
+from retrieval.errors import IndexCorruptError, UsageError, import_optional
 
 __all__ = [
     "EMBEDDED",
@@ -36,6 +34,7 @@ MEMORY = "memory"
 QUANTIZATIONS = ("none", "int8", "binary")
 LARGEST_DIMENSION = 65_536
 SEARCH_BREADTH = 128
+INSTALL = "pip install 'millpond[qdrant]'"
 
 GRAMMAR = re.compile(r"HNSW(?P<m>[0-9]{1,6})?(?:,ef(?P<ef>[0-9]{1,6}))?")
 COLLECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
@@ -287,21 +286,11 @@ def check_url(url: str) -> None:
         )
 
 
-def load_client() -> ModuleType:
+def load_client() -> Any:
     """Return the qdrant_client module, or raise MissingDependencyError."""
-    return _load("qdrant_client", "A Qdrant server")
+    return import_optional("qdrant_client", "A Qdrant server", INSTALL, "qdrant-client")
 
 
-def load_edge() -> ModuleType:
+def load_edge() -> Any:
     """Return the qdrant_edge module, or raise MissingDependencyError."""
-    return _load("qdrant_edge", "The Qdrant index in a folder")
-
-
-def _load(module: str, purpose: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != module:
-            raise
-        package = {"qdrant_edge": "qdrant-edge-py", "qdrant_client": "qdrant-client"}[module]
-        raise MissingDependencyError(package, purpose, "pip install 'millpond[qdrant]'") from None
+    return import_optional("qdrant_edge", "The Qdrant index in a folder", INSTALL, "qdrant-edge-py")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import warnings
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from retrieval.errors import FailureError, MissingDependencyError, UsageError
+from retrieval.errors import FailureError, UsageError, import_optional
 
 __all__ = ["RayConfig", "load_ray", "ray_session", "say"]
 
@@ -103,13 +102,7 @@ def load_ray() -> Any:
     ------
     MissingDependencyError : it is not installed.
     """
-    try:
-        return importlib.import_module("ray")
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        install = "pip install 'millpond[ray]'"
-        raise MissingDependencyError("ray", "The ray engine", install) from None
+    return import_optional("ray", "The ray engine", "pip install 'millpond[ray]'")
 
 
 @contextmanager
