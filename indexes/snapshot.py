@@ -26,7 +26,6 @@ SMALL_SELECTION = 4096
 PASSAGES_PER_HIT = 4
 SMALL_ROLES = ("fields", "deleted", "blank")
 """The files that are checked at every open: one flipped bit there hides or shows documents."""
-AGAIN = "Index the corpus again with --overwrite."
 
 
 class Snapshot:
@@ -100,9 +99,7 @@ class Snapshot:
         backend = get_backend(manifest.backend)
         for role in ("documents/00000", "vectors/00000", *backend.files):
             if role not in manifest.files:
-                raise IndexCorruptError(
-                    f"{folder} is damaged: its manifest lists no file for {role!r}. {AGAIN}"
-                )
+                raise damaged(folder, f"its manifest lists no file for {role!r}")
         lexical_fault = ""
         for role, entry in manifest.files.items():  # before an engine sees a damaged file
             whole = checksums or role in SMALL_ROLES
@@ -137,7 +134,8 @@ class Snapshot:
             raise IndexCorruptError(
                 f"{folder} is inconsistent: {len(stored)} vectors and {len(documents)} documents "
                 f"with {len(deleted)} deleted, but the manifest states {manifest.rows} with "
-                f"{manifest.rows - manifest.documents} deleted. {AGAIN}"
+                f"{manifest.rows - manifest.documents} deleted. "
+                "Index the corpus again with --overwrite."
             )
         rows = RowTable(manifest.rows, manifest.schema, fields, deleted, blank)
         found = rows.meaningful.mask

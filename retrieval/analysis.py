@@ -284,10 +284,9 @@ def detect_language(texts: Iterable[str]) -> str:
     """
     import py3langid
 
-    names = {code: name for name, code in _CODES.items()}
     votes: Counter[str] = Counter()
     for block in _blocks(islice(texts, DETECTED_DOCUMENTS)):
-        votes[names.get(py3langid.classify(block)[0], NO_LANGUAGE)] += 1
+        votes[_LANGUAGES.get(py3langid.classify(block)[0], NO_LANGUAGE)] += 1
     if not votes:
         return NO_LANGUAGE
     language, count = votes.most_common(1)[0]
@@ -305,38 +304,11 @@ def _blocks(texts: Iterable[str]) -> Iterator[str]:
         yield block
 
 
-_CODES = {
-    "arabic": "ar",
-    "armenian": "hy",
-    "basque": "eu",
-    "catalan": "ca",
-    "czech": "cs",
-    "danish": "da",
-    "dutch": "nl",
-    "english": "en",
-    "esperanto": "eo",
-    "estonian": "et",
-    "finnish": "fi",
-    "french": "fr",
-    "german": "de",
-    "greek": "el",
-    "hindi": "hi",
-    "hungarian": "hu",
-    "indonesian": "id",
-    "irish": "ga",
-    "italian": "it",
-    "lithuanian": "lt",
-    "nepali": "ne",
-    "norwegian": "no",
-    "persian": "fa",
-    "polish": "pl",
-    "portuguese": "pt",
-    "romanian": "ro",
-    "russian": "ru",
-    "serbian": "sr",
-    "spanish": "es",
-    "swedish": "sv",
-    "tamil": "ta",
-    "turkish": "tr",
-}
-"""The ISO 639-1 codes that the detector answers with."""
+_LANGUAGE_LIST = """
+ar:arabic hy:armenian eu:basque ca:catalan cs:czech da:danish nl:dutch en:english eo:esperanto
+et:estonian fi:finnish fr:french de:german el:greek hi:hindi hu:hungarian id:indonesian ga:irish
+it:italian lt:lithuanian ne:nepali no:norwegian fa:persian pl:polish pt:portuguese ro:romanian
+ru:russian sr:serbian es:spanish sv:swedish ta:tamil tr:turkish
+"""
+_LANGUAGES = dict(pair.split(":") for pair in _LANGUAGE_LIST.split())
+"""By the ISO 639-1 codes that the detector answers with."""

@@ -14,6 +14,7 @@ import numpy as np
 from indexes.backends.backend import BuildRequest, BuildResult, OpenRequest, SearchEngine
 from indexes.search.ranking import ExactScan, Found
 from indexes.search.selection import Selection
+from indexes.storage.files import damaged
 from indexes.storage.vectors import Shards
 from retrieval import Scalar, Vectors
 from retrieval.errors import IndexCorruptError, StorageError, UsageError, import_optional
@@ -277,9 +278,7 @@ def open_engine(request: OpenRequest) -> SearchEngine:
     try:
         index = read_faiss(path)
     except (RuntimeError, MemoryError) as error:
-        raise IndexCorruptError(
-            f"{path} is damaged: {condense(error)}. Index the corpus again with --overwrite."
-        ) from None
+        raise damaged(path, condense(error)) from None
     if (index.ntotal, index.d) != (manifest.rows, manifest.dimension):
         raise IndexCorruptError(
             f"{path} is inconsistent: it holds {index.ntotal} vectors of length {index.d}, but the "

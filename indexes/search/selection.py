@@ -14,8 +14,7 @@ import pyarrow.compute as pc
 from pyarrow import ipc
 
 from indexes.storage.documents import DocumentStore
-from indexes.storage.files import reading
-from retrieval.errors import IndexCorruptError
+from indexes.storage.files import damaged, reading
 from retrieval.filters import Expression, Plan, Schema, SchemaBuilder, parse_filter, plan_filter
 from retrieval.filters.plan import AnyOf, Constant, Every, Inverse, Ordered, Present
 from retrieval.filters.schema import FieldType
@@ -107,10 +106,7 @@ class RowTable:
         self._blank = np.setdiff1d(blank, deleted) if blank is not None else deleted[:0]
         self.meaningful = self._without_blank(self.everything)
         if fields is not None and len(self._table) != rows:
-            raise IndexCorruptError(
-                f"{fields} is damaged: it has {len(self._table)} rows, the index {rows}. "
-                "Index the corpus again with --overwrite."
-            )
+            raise damaged(fields, f"it has {len(self._table)} rows, the index {rows}")
 
     def select(self, where: Where) -> Selection:
         """Return the rows that may be found.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from indexes.storage.files import FileEntry, StoredFile, refuse_links, unreadable
+from indexes.storage.files import FileEntry, StoredFile, damaged, refuse_links, unreadable
 from retrieval import Fingerprint, Scalar
 from retrieval.errors import IndexCorruptError, SourceNotFoundError, UsageError
 from retrieval.filters import Schema
@@ -255,9 +255,7 @@ def read_manifest(path: Path | str) -> Manifest:
     except (UsageError, IndexCorruptError) as error:
         raise type(error)(f"The index {folder} cannot be read: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise IndexCorruptError(
-            f"{file} is damaged: {error}. Index the corpus again with --overwrite."
-        ) from error
+        raise damaged(file, error) from error
 
 
 def _sign(data: Mapping[str, Any]) -> bytes:

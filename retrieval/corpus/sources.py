@@ -63,28 +63,12 @@ def _read_jsonl(path: Path | None, source: str, reading: Reading) -> Rows:
     return jsonl_rows(path, source, reading.encoding)
 
 
-def _read_csv(path: Path, source: str, reading: Reading) -> Rows:
-    return document_rows(path, source, tabs=False, reading=reading)
-
-
-def _read_tsv(path: Path, source: str, reading: Reading) -> Rows:
-    return document_rows(path, source, tabs=True, reading=reading)
-
-
-def _read_parquet(path: Path, source: str, reading: Reading) -> Rows:
-    return parquet_rows(path, source)
-
-
-def _read_queries(path: Path, source: str, reading: Reading) -> Rows:
-    return query_rows(path, source, QUERY_FIELDS)
-
-
 _DOCUMENT_READERS: dict[str, Reader] = {
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
-    ".parquet": _read_parquet,
+    ".csv": partial(document_rows, tabs=False),
+    ".tsv": partial(document_rows, tabs=True),
+    ".parquet": lambda path, source, _: parquet_rows(path, source),
     ".xlsx": sheet_rows,
     ".xls": sheet_rows,
     ".ods": sheet_rows,
@@ -94,7 +78,7 @@ _UNZIPPED = (".parquet", ".xlsx", ".xls", ".ods")
 _QUERY_READERS: dict[str, Reader] = {
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
-    ".tsv": _read_queries,
+    ".tsv": lambda path, source, _: query_rows(path, source, QUERY_FIELDS),
 }
 _TABLE_ENDINGS = (
     *(f"{suffix}.gz" for suffix in _DOCUMENT_READERS if suffix not in _UNZIPPED),
@@ -314,8 +298,9 @@ def _remote_part(file: RemoteFile) -> Part:
 
 def _table_part(path: Path, name: str) -> Part:
     reader = _file_reader(path, name, _DOCUMENT_READERS, _DOCUMENTS_ACCEPTED)
-    rows = partial(reader, path, name)
-    return Part(rows, partial(count_parquet, path, name)) if reader is _read_parquet else Part(rows)
+    counted = path.suffix.lower() == ".parquet"
+    count = partial(count_parquet, path, name) if counted else _unknown_count
+    return Part(partial(reader, path, name), count)
 
 
 def _file_part(

@@ -25,6 +25,7 @@ from retrieval.corpus.roles import GUESSED_IDS, GUESSED_TEXTS, IDS, TEXTS
 from retrieval.corpus.values import Cell, Reading, Row
 from retrieval.errors import RecordError
 from retrieval.filters.schema import INT64, load_list, read_bounded_float
+from retrieval.plurals import count_noun
 from retrieval.types import MetadataValue
 
 __all__ = ["document_rows", "find_dialect", "query_rows"]
@@ -48,7 +49,7 @@ _INFINITIES = {
 
 
 def document_rows(
-    path: Path, source: str, *, tabs: bool, reading: Reading
+    path: Path, source: str, reading: Reading, *, tabs: bool
 ) -> Iterator[Row | RecordError]:
     """Yield the records of a table, an empty cell as null, others with the type of their column.
 
@@ -160,12 +161,9 @@ def _typed_row(
 
 def _row(source: str, line: int, columns: list[str], cells: list[str]) -> Row | RecordError:
     if len(cells) != len(columns):
-        return RecordError(
-            source,
-            line,
-            f"the row has {len(cells)} {'column' if len(cells) == 1 else 'columns'}; "
-            f"expected {len(columns)}, as in the header",
-        )
+        found = count_noun(len(cells), "column")
+        problem = f"the row has {found}; expected {len(columns)}, as in the header"
+        return RecordError(source, line, problem)
     return Row(source, line, dict(zip(columns, cells, strict=True)))
 
 

@@ -19,7 +19,6 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,9 +35,10 @@ from indexes.backends.qdrant.points import ROW, Payload, read_batches
 from indexes.search.ranking import Found
 from indexes.search.selection import Selection
 from indexes.storage.documents import DocumentStore
+from indexes.storage.files import damaged
 from indexes.storage.vectors import Shards
 from retrieval import Vectors
-from retrieval.errors import IndexCorruptError, StorageError
+from retrieval.errors import StorageError
 
 __all__ = [
     "EdgeSearcher",
@@ -84,7 +84,7 @@ def build_shard(
 
 
 def _fill(
-    edge: ModuleType, shard: Any, vectors: Shards, documents: DocumentStore, payload: Payload
+    edge: Any, shard: Any, vectors: Shards, documents: DocumentStore, payload: Payload
 ) -> int:
     """Write every live document; return their number."""
     for name, kind in list_payload_indexes(payload.schema).items():
@@ -169,7 +169,7 @@ def _release(shard: Any, overlay: Path, owner: int) -> None:
         remove_overlay(overlay)
 
 
-def _config(edge: ModuleType, factory: Factory, dimension: int) -> Any:
+def _config(edge: Any, factory: Factory, dimension: int) -> Any:
     # Dot and not Cosine: the numbers stay as the encoder made them, and for vectors of length 1
     # the two are the same. Cosine would rank other vectors unlike the FAISS backend does.
     params = edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Dot)
@@ -226,7 +226,5 @@ def _explain(path: Path, reason: str, reading: bool) -> Exception:
             "permissions, or search a copy of the index."
         )
     if reading:
-        return IndexCorruptError(
-            f"{path} is damaged: {reason}. Index the corpus again with --overwrite."
-        )
+        return damaged(path, reason)
     return StorageError(f"The Qdrant engine could not write {path}: {reason}.")
