@@ -6,17 +6,18 @@ Everything here copies or keeps vectors; nothing is embedded.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from indexes.backends.backend import Backend, BuildRequest, BuildResult
 from indexes.backends.registry import backend_of, get_backend
-from indexes.lexical.build import ArmSource, arm_libraries, build_arm, check_arms, plan_arm
+from indexes.lexical.build import arm_libraries, build_arm, check_arms, plan_arm
 from indexes.search.ids import check_unique_ids
 from indexes.search.selection import (
     BLANK_NAME,
@@ -46,7 +47,7 @@ from retrieval.disk import link_or_copy
 from retrieval.errors import StorageError
 from retrieval.protocols import Rows
 
-__all__ = ["RECALL", "Target", "build_index", "compact", "measure_recall", "rebuild"]
+__all__ = ["RECALL", "build_index", "compact", "measure_recall", "rebuild", "retarget"]
 
 RECALL = "recall@10"
 RECALL_K = 10
@@ -62,7 +63,7 @@ def build_index(
     *,
     deleted: Rows | None = None,
     previous: Manifest | None = None,
-    arm: ArmSource | None = None,
+    arm: tuple[Path, Manifest] | None = None,
 ) -> Manifest:
     """Build the backend's files in the staging folder, publish everything, return the manifest.
 
@@ -74,7 +75,8 @@ def build_index(
     deleted : row numbers, rising.
     previous : the manifest of the index whose rows come first and whose file of the same backend
         and factory may be extended.
-    arm : an index whose lexical arm may be gone on from; by default the previous one.
+    arm : folder and manifest of an index whose lexical arm may be gone on from; by default the
+        previous one.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def _build(
     draft: Manifest,
     deleted: Rows | None,
     previous: Manifest | None,
-    arm: ArmSource | None,
+    arm: tuple[Path, Manifest] | None,
 ) -> Manifest:
     change.staging.mkdir(exist_ok=True)
     documents = DocumentStore(draft.shards(change.folder, "documents"))
@@ -108,7 +110,7 @@ def _build(
     schema = infer_fields(documents, live)
     write_fields(documents, live, schema, change.staging / FIELDS_NAME)
     if previous is not None:
-        arm = ArmSource(change.folder, previous)
+        arm = (change.folder, previous)
     lexical, kept_arm = build_arm(change.staging, draft.lexical, documents, live, arm)
     extends = None
     if previous is not None and "index" in previous.files:
@@ -232,50 +234,41 @@ def _live_rows(snapshot: Snapshot) -> Iterator[tuple[list[Document], Vectors]]:
             yield [batch[row - rows[0]] for row in kept.tolist()], snapshot.stored.rows(kept)
 
 
-@dataclass(frozen=True)
-class Target:
-    """What an index is to become; None keeps what it is.
+def retarget(
+    manifest: Manifest,
+    backend: str | None,
+    factory: str | None,
+    store: Backend | None,
+    arms: Sequence[str] | None,
+    language: str | None,
+) -> tuple[Manifest, Backend]:
+    """Return the manifest of what an index is to become, and the backend that builds it.
 
-    Attributes
-    ----------
-    backend : one of ``list_backends()``.
-    factory : by default that of the index, or "Flat" where the backend changes.
-    store : a backend with options of its own, of the kind that ``backend`` names.
-    arms : what it is searched by; see ``IndexConfig``.
-    language : of the lexical arm; by default that of the index, or the one that is detected.
+    None keeps what there is; see ``Index.reindex``.
+
+    Raises
+    ------
+    UsageError : no index has such arms or such a language, or a language is named and the index is
+        to have no lexical arm.
     """
-
-    backend: str | None = None
-    factory: str | None = None
-    store: Backend | None = None
-    arms: Sequence[str] | None = None
-    language: str | None = None
-
-    def __post_init__(self) -> None:
-        """Raise UsageError for arms or a language that no index can have."""
-        check_arms(self.arms, self.language)
-
-    def resolve(self, manifest: Manifest) -> tuple[Manifest, Backend]:
-        """Return the manifest with the new backend, factory and arms, and that backend.
-
-        Raises
-        ------
-        UsageError : a language is named, and the index is to have no lexical arm.
-        """
-        name = self.backend or manifest.backend
-        same = name == manifest.backend
-        factory = self.factory or (manifest.factory if same else "Flat")
-        store = self.store or (backend_of(manifest) if same else get_backend(name))
-        lexical = manifest.lexical
-        if self.arms is not None or self.language is not None:
-            arms = self.arms or manifest.arms
-            check_arms(arms, self.language)
-            lexical = plan_arm(arms, self.language, manifest.lexical)
-        draft = replace(manifest, backend=name, factory=factory, lexical=lexical)
-        return draft, store
+    check_arms(arms, language)
+    name = backend or manifest.backend
+    same = name == manifest.backend
+    chosen = store or (backend_of(manifest) if same else get_backend(name))
+    lexical = manifest.lexical
+    if arms is not None or language is not None:
+        wanted = arms or manifest.arms
+        check_arms(wanted, language)
+        lexical = plan_arm(wanted, language, manifest.lexical)
+    factory = factory or (manifest.factory if same else "Flat")
+    return replace(manifest, backend=name, factory=factory, lexical=lexical), chosen
 
 
-def rebuild(change: Transaction, target: Target, source: Path | None = None) -> Manifest:
+Retarget: TypeAlias = Callable[[Manifest], tuple[Manifest, Backend]]
+"""``retarget`` with all but the manifest."""
+
+
+def rebuild(change: Transaction, target: Retarget, source: Path | None = None) -> Manifest:
     """Build another index of the same vectors; see ``Index.reindex``.
 
     ``source`` is the index folder that the vectors come from, if it is another one. Vectors and
@@ -287,13 +280,13 @@ def rebuild(change: Transaction, target: Target, source: Path | None = None) -> 
         verify_files(change.folder, snapshot.manifest, *SHARD_ROLES)
     else:
         snapshot, files = _share_shards(source, change)
-    draft, backend = target.resolve(snapshot.manifest)
+    draft, backend = target(snapshot.manifest)
     return build_index(
         change,
         backend,
         replace(draft, files=files),
         deleted=snapshot.rows.deleted,
-        arm=ArmSource(source or change.folder, snapshot.manifest),
+        arm=(source or change.folder, snapshot.manifest),
     )
 
 

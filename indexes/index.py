@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Self
 
 from indexes.backends.backend import Backend
-from indexes.build import Target, compact, rebuild
+from indexes.build import compact, rebuild, retarget
 from indexes.changes import Change, Merge, check_fit, delete_rows, find_ids
 from indexes.search.hybrid import Part
 from indexes.search.ids import IdLookup
@@ -315,8 +316,10 @@ class Index(Searchable):
             ``overwrite`` is false.
         SourceNotFoundError, IndexCorruptError, StorageError : as ``Index.open``.
         """
-        target = Target(backend, factory, store, arms, language)
-        draft, chosen = target.resolve(self.manifest)
+        target = partial(
+            retarget, backend=backend, factory=factory, store=store, arms=arms, language=language
+        )
+        draft, chosen = target(self.manifest)
         chosen.check(draft.dimension, draft.factory)
         folder = self.folder if out is None else Path(out)
         if folder.resolve() == self.folder.resolve():

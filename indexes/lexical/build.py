@@ -13,7 +13,6 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
@@ -33,7 +32,6 @@ from retrieval.protocols import Mask
 
 __all__ = [
     "ARMS",
-    "ArmSource",
     "arm_libraries",
     "build_arm",
     "check_arms",
@@ -48,14 +46,6 @@ READ_ROWS = 1024
 HEAP_BYTES = 30 * 2**20
 """Of the one writing thread; a segment is written out when it is full."""
 LOCKS = (".tantivy-writer.lock", ".tantivy-meta.lock")
-
-
-@dataclass(frozen=True)
-class ArmSource:
-    """An index whose rows are the first ones of the index to be, with the same numbers."""
-
-    folder: Path
-    manifest: Manifest
 
 
 def check_arms(arms: Sequence[str] | None, language: str | None) -> None:
@@ -102,7 +92,7 @@ def build_arm(
     planned: Mapping[str, Scalar],
     documents: DocumentStore,
     live: Mask | None,
-    source: ArmSource | None = None,
+    source: tuple[Path, Manifest] | None = None,
 ) -> tuple[dict[str, Scalar], dict[str, FileEntry]]:
     """Write the arm of these documents to ``staging``.
 
@@ -115,7 +105,8 @@ def build_arm(
     ----------
     planned : see ``plan_arm``; an index without such an arm states nothing, and has no files.
     live : bool (N,), False for rows that are left out; None where all are live.
-    source : whose arm is gone on from, if it is of the same kind and undamaged.
+    source : folder and manifest of an index whose rows are the first of these, with the same
+        numbers; its arm is gone on from, if it is of the same kind and undamaged.
 
     Raises
     ------
@@ -131,11 +122,12 @@ def build_arm(
         language = detect_language(document.content for document in contents)
     stated: dict[str, Scalar] = {LANGUAGE: language, ANALYSER: ANALYSER_VERSION}
     start = 0
-    if source is not None and source.manifest.lexical == stated and _is_whole(source):
-        start = source.manifest.rows
-        if start == len(documents) and source.folder == staging.parent:
-            return stated, source.manifest.lexical_files
-        start *= _share(source, folder)
+    if source is not None and source[1].lexical == stated and _is_whole(*source):
+        place, manifest = source
+        start = manifest.rows
+        if start == len(documents) and place == staging.parent:
+            return stated, manifest.lexical_files
+        start *= _share(place, manifest, folder)
     if start < len(documents):
         write_rows(folder, _contents(documents, start, live), Analyser(str(language)))
     return stated, {}
@@ -147,9 +139,9 @@ def arm_libraries(stated: Mapping[str, Scalar]) -> dict[str, str]:
     return {name: metadata.version(name) for name in names}
 
 
-def _is_whole(source: ArmSource) -> bool:
-    entries = source.manifest.lexical_files.values()
-    faults = (find_fault(source.folder, entry, checksum=True) for entry in entries)
+def _is_whole(place: Path, manifest: Manifest) -> bool:
+    entries = manifest.lexical_files.values()
+    faults = (find_fault(place, entry, checksum=True) for entry in entries)
     return bool(entries) and not any(faults)
 
 
@@ -163,15 +155,15 @@ def _contents(documents: DocumentStore, start: int, live: Mask | None) -> Iterat
             yield row, document.content
 
 
-def _share(source: ArmSource, folder: Path) -> bool:
+def _share(place: Path, manifest: Manifest, folder: Path) -> bool:
     """Show the arm of another index in ``folder``: by links where that works, else by copies.
 
     False, and nothing there, if a writer has replaced it meanwhile.
     """
     folder.mkdir(parents=True)
     try:
-        for entry in source.manifest.lexical_files.values():
-            found = source.folder / entry.name
+        for entry in manifest.lexical_files.values():
+            found = place / entry.name
             target = folder / found.name
             if found.suffix == REPLACED:
                 shutil.copyfile(found, target)
