@@ -356,10 +356,6 @@ def _read_spans(content: memoryview, blocks: Blocks) -> npt.NDArray[Any]:
     """Return where each batch of an Arrow file lies, having compared the blocks that say so.
 
     pyarrow keeps this to itself; a batch is to be compared with its checksum before Arrow reads it.
-
-    Raises
-    ------
-    ValueError : these are no such bytes.
     """
     size = len(content)
     blocks.check(max(0, size - _TAIL_BYTES), size)

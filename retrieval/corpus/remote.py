@@ -35,12 +35,10 @@ __all__ = [
     "describe_database",
     "find_remote",
     "hide_password",
-    "is_address",
     "sql_rows",
 ]
 
 _EXTRA = "pip install 'millpond[sources]'"
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _WEB = ("http://", "https://")
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
 _DATASET = re.compile(
@@ -49,11 +47,6 @@ _DATASET = re.compile(
 _DATASET_OPTIONS = ("config", "split")
 _SERVERS = ("postgresql://", "postgres://")
 _TOGETHER = 1000
-
-
-def is_address(name: str) -> bool:
-    """Whether a source is named by an address and not by a path."""
-    return _ADDRESS.match(name) is not None
 
 
 def hide_password(name: str) -> str:

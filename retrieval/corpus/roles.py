@@ -223,12 +223,7 @@ def _listing(row: Row) -> str:
 
 
 def _guess_text(sample: Sequence[Row], layout: Layout) -> str:
-    """Return the field that holds the text by its name.
-
-    Raises
-    ------
-    RecordError : there is none; names the fields, and what to type.
-    """
+    """Return the field that holds the text by its name; else raise RecordError."""
     first, taken = sample[0], set(layout.named)
     for name in GUESSED_TEXTS:
         field = find_spelling(first.values, (name,))

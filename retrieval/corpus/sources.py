@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,6 @@ from retrieval.corpus.remote import (
     describe_database,
     find_remote,
     hide_password,
-    is_address,
     sql_rows,
 )
 from retrieval.corpus.roots import Roots, Wanted
@@ -153,6 +153,7 @@ class Source:
         return None if None in counts else sum(count for count in counts if count is not None)
 
 
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _ABOUT_DATA = ("readme", "license", "licence", "changelog", "contributing", "citation", "notice")
 """How the names of text files begin that describe what is beside them."""
 _NAMES_COMPARED = 10_000
@@ -237,7 +238,7 @@ def _find_one(source: str | Path) -> Source:
     if source == STDLIB_NAME:
         return Source(STDLIB_NAME, (_STDLIB,))
     name = str(source)
-    if isinstance(source, str) and is_address(name):
+    if isinstance(source, str) and _ADDRESS.match(name):
         return _remote(name)
     matches = _matches(source)
     if matches:
@@ -460,14 +461,7 @@ def _file_reader(path: Path, name: str, readers: dict[str, Reader], accepted: st
 
 
 def _existing(name: str, accepted: str, builtins: tuple[str, ...] = ()) -> Path:
-    """Return the path, which exists.
-
-    Raises
-    ------
-    UsageError : the name is empty.
-    SourceNotFoundError : nothing of this name exists; the message names the nearest that does.
-    StorageError : the path cannot be looked up.
-    """
+    """Return the path, which exists; else raise an error that names the nearest that does."""
     if not name:
         raise UsageError(f"The source is an empty name. Expected {accepted}.")
     path = Path(name)
