@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval.corpus.documents import available, find_format, lacking
+from retrieval.corpus.documents.registry import available, find_format, lacking
 from retrieval.errors import StorageError
 
 if TYPE_CHECKING:

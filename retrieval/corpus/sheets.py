@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from retrieval.corpus.documents import EXTRA
 from retrieval.corpus.documents.base import MAX_FILE_BYTES, UnreadableError, open_zip
+from retrieval.corpus.documents.registry import EXTRA
 from retrieval.corpus.formats import open_bytes
 from retrieval.corpus.records import check_distinct
 from retrieval.corpus.values import Cell, Reading, Row

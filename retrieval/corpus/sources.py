@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from retrieval.corpus.documents import (
+from retrieval.corpus.documents.registry import (
     EXTRA,
     FORMATS,
     DocumentFile,
