@@ -6,7 +6,6 @@ Blocks of 1 MiB have checksums of their own, which are compared when the block i
 from __future__ import annotations
 
 import hashlib
-import io
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -113,17 +112,9 @@ def changed_block(number: int) -> str:
 def _read_blocks(path: Path) -> Iterator[memoryview]:
     """Yield the blocks of a file one after the other, each valid until the next."""
     buffer = memoryview(bytearray(BLOCK_BYTES))
-    with path.open("rb", buffering=0) as stream:
-        while filled := _fill(stream, buffer):
+    with path.open("rb") as stream:
+        while filled := stream.readinto(buffer):  # less than a whole block at the end alone
             yield buffer[:filled]
-
-
-def _fill(stream: io.FileIO, buffer: memoryview) -> int:
-    """Read until the buffer is full or the file ends; return how many bytes were read."""
-    filled = 0
-    while filled < len(buffer) and (count := stream.readinto(buffer[filled:])):
-        filled += count
-    return filled
 
 
 def find_fault(folder: Path, entry: FileEntry, *, checksum: bool, blocks: bool = False) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "Judgement",
     "Qrels",
     "find_beir",
+    "find_beir_file",
     "find_splits",
     "match_judgements",
     "read_qrels",
@@ -70,6 +71,12 @@ def find_splits(folder: Path) -> list[str]:
     return sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
 
 
+def find_beir_file(folder: Path, stem: str) -> Path | None:
+    """Return the folder's .jsonl or .jsonl.gz file of that name, None where it has neither."""
+    candidates = (folder / f"{stem}.jsonl", folder / f"{stem}.jsonl.gz")
+    return next((path for path in candidates if path.is_file()), None)
+
+
 def find_beir(folder: Path, split: str, advice: str = "") -> BeirFiles:
     """Return where the files of a BEIR folder are; corpus and queries may end in .jsonl.gz.
 
@@ -83,8 +90,7 @@ def find_beir(folder: Path, split: str, advice: str = "") -> BeirFiles:
     """
     found = {}
     for stem in ("corpus", "queries"):
-        names = (folder / f"{stem}.jsonl", folder / f"{stem}.jsonl.gz")
-        path = next((path for path in names if path.is_file()), None)
+        path = find_beir_file(folder, stem)
         if path is None:
             raise SourceNotFoundError(
                 f"{folder}: a BEIR folder holds {stem}.jsonl, which this one lacks."

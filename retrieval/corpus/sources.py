@@ -26,6 +26,7 @@ from retrieval.corpus.documents.registry import (
 )
 from retrieval.corpus.folders import Listing, list_folder
 from retrieval.corpus.formats import count_parquet, jsonl_rows, parquet_rows
+from retrieval.corpus.qrels import find_beir_file
 from retrieval.corpus.records import QUERY_FIELDS
 from retrieval.corpus.remote import (
     RemoteFile,
@@ -330,7 +331,7 @@ def find_queries(source: str | Path) -> Source:
     if not path.is_dir():
         reader = _file_reader(path, name, _QUERY_READERS, _QUERIES_ACCEPTED)
         return Source(name, (Part(partial(reader, path, name)),))
-    beir = _beir_file(path, "queries")
+    beir = find_beir_file(path, "queries")
     if beir is None:
         raise SourceNotFoundError(
             f"{name}: the folder holds no queries.jsonl. Expected {_QUERIES_ACCEPTED}."
@@ -339,7 +340,7 @@ def find_queries(source: str | Path) -> Source:
 
 
 def _folder_source(path: Path, name: str) -> Source:
-    beir = _beir_file(path, "corpus")
+    beir = find_beir_file(path, "corpus")
     if beir is not None:
         return Source(name, (Part(partial(_read_jsonl, beir, _inside(name, beir.name))),))
     listing = list_folder(path, _TABLE_ENDINGS)
@@ -434,12 +435,6 @@ def _passed_over(path: Path, name: str, listing: Listing, *, tables: bool) -> st
         found = _pattern(path, next(iter(listing.tables.items())))
         line += f" Files of records are read by their names: millpond index {found} ..."
     return line
-
-
-def _beir_file(folder: Path, stem: str) -> Path | None:
-    """Return the folder's .jsonl or .jsonl.gz file of that name, None where it has neither."""
-    candidates = (folder / f"{stem}.jsonl", folder / f"{stem}.jsonl.gz")
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def _inside(name: str, file: str) -> str:

@@ -12,10 +12,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha1
 from itertools import chain
 from typing import Any, TypeAlias
-from uuid import NAMESPACE_OID
+from uuid import NAMESPACE_OID, uuid5
 
 from indexes.backends.qdrant.filters import (
     ROOT,
@@ -153,13 +152,8 @@ class Payload:
 
 
 def point_id(doc_id: str) -> str:
-    """Return the UUID under which Qdrant keeps this document; always the same for an id.
-
-    It is ``uuid.uuid5(NAMESPACE_OID, doc_id)`` (RFC 9562, 5.5), six times as fast.
-    """
-    digest = sha1(NAMESPACE_OID.bytes + doc_id.encode(), usedforsecurity=False).hexdigest()
-    variant = "89ab"[int(digest[16], 16) & 3]
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+    """Return the UUID under which Qdrant keeps this document; always the same for an id."""
+    return str(uuid5(NAMESPACE_OID, doc_id))
 
 
 def read_batches(
