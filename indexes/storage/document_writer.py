@@ -19,7 +19,7 @@ from retrieval.errors import RecordError
 from retrieval.protocols import Rows
 from retrieval.types import MetadataValue
 
-__all__ = ["ContentDigest", "DocumentWriter", "column_bytes", "cut_rows", "make_rows"]
+__all__ = ["ContentDigest", "DocumentWriter", "column_bytes", "make_rows"]
 
 BATCH_DOCUMENTS = 1024
 BATCH_BYTES = 8 * 2**20
@@ -54,19 +54,6 @@ def column_bytes(column: pa.LargeStringArray) -> tuple[Rows, memoryview]:
     return np.diff(ends), joined
 
 
-def cut_rows(rows: pa.RecordBatch, start: int, stop: int) -> pa.RecordBatch:
-    """Return rows that are stored with the same bytes as if there had been no others."""
-    if (start, stop) == (0, len(rows)):
-        return rows
-    columns = []
-    for column in rows.columns:  # a slice would be stored with its neighbours' lengths
-        lengths, joined = column_bytes(column.slice(start, stop - start))
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        buffers = pa.py_buffer(offsets), pa.py_buffer(joined)
-        columns.append(pa.LargeStringArray.from_buffers(stop - start, *buffers))
-    return pa.record_batch(columns, schema=SCHEMA)
-
-
 def _encode_metadata(metadata: Mapping[str, MetadataValue]) -> str:
     """Return what the metadata column stores; the inverse of ``decode_metadata``."""
     return _ENCODER.encode(dict(metadata)) if metadata else NO_METADATA
@@ -89,6 +76,9 @@ class ContentDigest:
         """Return 64 hexadecimal digits."""
         parts = [part.digest() for column in self._columns for part in column]
         return sha256(b"".join(parts)).hexdigest()
+
+
+NO_ROWS = make_rows([])
 
 
 class DocumentWriter:
@@ -145,7 +135,7 @@ class DocumentWriter:
             # Up to the first document that fills the batch.
             filled = int(np.searchsorted(ends, before + BATCH_BYTES - self._pending_bytes)) + 1
             stop = min(filled, start + BATCH_DOCUMENTS - self._pending_rows, len(documents))
-            self._pending.append(cut_rows(rows, start, stop))
+            self._pending.append(rows.slice(start, stop - start))
             self._pending_rows += stop - start
             self._pending_bytes += int(ends[stop - 1]) - before
             if self._pending_rows >= BATCH_DOCUMENTS or self._pending_bytes >= BATCH_BYTES:
@@ -166,10 +156,9 @@ class DocumentWriter:
     def _flush(self) -> None:
         if not self._pending:
             return
-        batch = self._pending[0]
-        if len(self._pending) > 1:
-            parts = zip(*(part.columns for part in self._pending), strict=True)
-            batch = pa.record_batch([pa.concat_arrays(part) for part in parts], schema=SCHEMA)
+        # One more array, an empty one, makes Arrow copy a slice without its neighbours.
+        parts = zip(*(part.columns for part in (*self._pending, NO_ROWS)), strict=True)
+        batch = pa.record_batch([pa.concat_arrays(part) for part in parts], schema=SCHEMA)
         self._writer.write_batch(batch, custom_metadata={FIRST_ROW: str(self.rows).encode()})
         self.rows += self._pending_rows
         self._pending = []
