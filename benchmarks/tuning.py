@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.significance.bootstrap import bootstrap_means, percentile_interval
 from indexes import Index
-from indexes.search.hybrid import CANDIDATES, best_documents, collect, fuse
+from indexes.search.hybrid import CANDIDATES, best_hits, collect, fuse
 from retrieval import Encoder, Query
 from retrieval.blend import DEFAULT_WEIGHT, Blend
 from retrieval.errors import UsageError
@@ -132,9 +132,8 @@ def _score_each(
             row = []
             for weight in WEIGHTS:
                 fused = fuse(pool, Blend("hybrid", weight=weight))
-                best = best_documents(parts, pool, fused, CUT)
-                ids = [pool.document(parts, candidate)[0] for _, candidate in best]
-                row.append(ndcg(ids, judged[query.query_id], CUT))
+                best = best_hits(parts, pool, fused, CUT, query.text, with_text=False)
+                row.append(ndcg([hit.doc_id for hit in best], judged[query.query_id], CUT))
             yield row
         progress(len(chunk))
 

@@ -9,30 +9,30 @@ merged before they are cut, and scores are normalised over the candidates of all
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
-from indexes.search.ranking import Found
+from indexes.search.ranking import Found, make_hits
 from indexes.search.selection import Selection
 from indexes.snapshot import PASSAGES_PER_HIT, Snapshot
-from retrieval import Document, Hit, Vectors
+from retrieval import Hit, Vectors
 from retrieval.blend import DENSE, LEXICAL, Blend
-from retrieval.passages import read_passage, split_passage_id
 from retrieval.protocols import Floats, Rows
 from retrieval.scores import Doubles
-from retrieval.types import ArmScore, Passage
+from retrieval.types import ArmScore
 
 __all__ = [
     "CANDIDATES",
     "Part",
     "Pool",
-    "best_documents",
+    "best_hits",
     "collect",
     "fuse",
+    "merge",
     "search_words",
 ]
 
@@ -85,11 +85,6 @@ class Pool:
     ids: list[str]
     scores: dict[str, Floats]
     ranks: dict[str, Rows]
-
-    def document(self, parts: Sequence[Part], number: int) -> tuple[str, int]:
-        """Return a candidate's document id, and the number of its passage (0 without)."""
-        passages = parts[self.places[number][0]].snapshot.manifest.passages
-        return split_passage_id(self.ids[number]) if passages else (self.ids[number], 0)
 
 
 def fuse(pool: Pool, blend: Blend) -> Floats:
@@ -153,11 +148,11 @@ def search_words(
         pools = collect(parts, None if vectors is None else vectors[pending], chosen, depth)
         unsettled = []
         for query, pool in zip(pending, pools, strict=True):
-            best = best_documents(parts, pool, fuse(pool, blend), k)
-            if len(best) < k and depth <= len(pool.ids) and depth < total:
+            hits[query] = best_hits(
+                parts, pool, fuse(pool, blend), k, texts[query], with_text=with_text
+            )
+            if len(hits[query]) < k and depth <= len(pool.ids) and depth < total:
                 unsettled.append(query)
-            else:
-                hits[query] = _make_hits(parts, pool, best, texts[query], with_text)
         pending, depth = unsettled, PASSAGES_PER_HIT * depth
     return [hits[query] for query in range(len(texts))]
 
@@ -256,69 +251,41 @@ def _fill(
         scores[LEXICAL][missing] = arm.score(text, rows[missing])
 
 
-def best_documents(
-    parts: Sequence[Part], pool: Pool, fused: Floats, k: int
-) -> list[tuple[float, int]]:
-    """Return (fused score, candidate) of the k best documents."""
-    ordered = []
-    for candidate, score in enumerate(fused.tolist()):
-        doc_id, passage = pool.document(parts, candidate)
-        ordered.append((-score, doc_id, pool.places[candidate][0], passage, candidate))
-    best: dict[tuple[str, int], tuple[float, int]] = {}
-    for negative, doc_id, number, _, candidate in sorted(ordered):
-        if (doc_id, number) not in best:
-            best[doc_id, number] = (-negative, candidate)
-            if len(best) == k:
-                break
-    return list(best.values())
-
-
-def _make_hits(
-    parts: Sequence[Part],
-    pool: Pool,
-    best: Sequence[tuple[float, int]],
-    text: str,
-    with_text: bool,
+def best_hits(
+    parts: Sequence[Part], pool: Pool, scores: Floats, k: int, text: str, *, with_text: bool
 ) -> list[Hit]:
-    places = [pool.places[candidate] for _, candidate in best]
-    documents = _read_documents(parts, places) if with_text else {}
-    hits = []
-    for rank, (score, candidate) in enumerate(best, start=1):
-        place = pool.places[candidate]
-        part, document = parts[place[0]], documents.get(place)
-        lexical = part.snapshot.lexical
-        matched = lexical.matched(text, document.content) if document and lexical else ()
-        hits.append(
-            Hit(
-                rank,
-                pool.document(parts, candidate)[0],
-                score + 0.0,  # -0.0 becomes 0.0
-                document.title if document else "",
-                document.text if document else "",
-                document.metadata if document else {},
-                _arm_scores(pool, candidate),
-                tuple(matched),
-                part.name,
-                passage=_find_passage(part, document),
-                row=place[1],
-            )
-        )
-    return hits
-
-
-def _find_passage(part: Part, document: Document | None) -> Passage | None:
-    if document is None or not part.snapshot.manifest.passages:
-        return None
-    return read_passage(document.doc_id, document.text)
-
-
-def _read_documents(parts: Sequence[Part], places: Sequence[Place]) -> dict[Place, Document]:
-    read: dict[Place, Document] = {}
+    """Return the k best documents of a pool by these scores (n,), equal ones by document id."""
+    lists = []
     for number, part in enumerate(parts):
-        rows = np.array([row for index, row in places if index == number], np.int64)
-        documents = part.snapshot.documents.documents(rows)
-        read.update({(number, row): document for row, document in documents.items()})
-    return read
+        here = [n for n, place in enumerate(pool.places) if place[0] == number]
+        rows = np.array([pool.places[n][1] for n in here], np.int64)
+        candidates = dict(zip(rows.tolist(), here, strict=True))
+        (hits,) = make_hits(
+            [(scores[here], rows)],
+            part.snapshot.documents,
+            k,
+            with_text=with_text,
+            passages=bool(part.snapshot.manifest.passages),
+            ids={row: pool.ids[n] for row, n in candidates.items()},
+        )
+        lists.append([_explain(part, pool, candidates[hit.row], hit, text) for hit in hits])
+    return merge(lists, k)
+
+
+def _explain(part: Part, pool: Pool, candidate: int, hit: Hit, text: str) -> Hit:
+    """Return a hit with what the arms say of it."""
+    lexical = part.snapshot.lexical
+    matched = lexical.matched(text, f"{hit.title} {hit.text}") if lexical else ()
+    arms = _arm_scores(pool, candidate)
+    return replace(hit, arms=arms, matched=tuple(matched), index=part.name)
+
+
+def merge(lists: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
+    """Return the k best of several lists, equal scores by document id."""
+    every = [hit for hits in lists for hit in hits]
+    if len(lists) > 1:
+        every.sort(key=lambda hit: (-hit.score, hit.doc_id))  # stable: then by index
+    return [replace(hit, rank=rank) for rank, hit in enumerate(every[:k], start=1)]
 
 
 def _arm_scores(pool: Pool, candidate: int) -> dict[str, ArmScore]:

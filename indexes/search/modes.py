@@ -12,7 +12,7 @@ from typing import TypeAlias, cast, overload
 import numpy as np
 
 from indexes.search.duplicates import first_of_alike
-from indexes.search.hybrid import Part, search_words
+from indexes.search.hybrid import Part, merge, search_words
 from indexes.search.selection import Where
 from indexes.storage.vectors import check_vectors
 from retrieval import Hit, Vectors
@@ -262,11 +262,4 @@ def _search_dense(
         [[replace(hit, index=part.name) for hit in hits] for hits in found]
         for part, found in zip(parts, lists, strict=True)
     ]
-    return [_merge(hits, k) for hits in zip(*named, strict=True)]
-
-
-def _merge(lists: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
-    """Return the k best of several lists, equal scores by document id."""
-    every = [hit for hits in lists for hit in hits]
-    every.sort(key=lambda hit: (-hit.score, hit.doc_id))  # stable: then by index
-    return [replace(hit, rank=rank) for rank, hit in enumerate(every[:k], start=1)]
+    return [merge(hits, k) for hits in zip(*named, strict=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, TypeAlias
@@ -246,15 +246,22 @@ def make_hits(
     *,
     with_text: bool,
     passages: bool = False,
+    ids: Mapping[int, str] | None = None,
 ) -> list[list[Hit]]:
     """Return at most k hits for each query, by falling score, then by document id.
 
     Where rows are ``passages``, a document is hit once, by its best one, whose text it shows.
+
+    Parameters
+    ----------
+    ids : the stored id of each row, where they were read already.
     """
-    rows = np.concatenate([rows for _, rows in found]) if len(found) > 1 else found[0][1]
-    # Ties apart, what was found is what is shown, and is read once.
-    texts = documents.read(rows) if with_text and len(rows) <= 2 * k * len(found) else None
-    ids = documents.ids(rows) if texts is None else {row: text[0] for row, text in texts.items()}
+    texts = None
+    if ids is None:
+        rows = np.concatenate([rows for _, rows in found]) if len(found) > 1 else found[0][1]
+        # Ties apart, what was found is what is shown, and is read once.
+        texts = documents.read(rows) if with_text and len(rows) <= 2 * k * len(found) else None
+        ids = documents.ids(rows) if texts is None else {row: t[0] for row, t in texts.items()}
     order = _order_passages if passages else _order
     best = [order(scores, rows, ids, k) for scores, rows in found]
     if with_text and texts is None:
@@ -279,14 +286,16 @@ def _hit(
     return Hit(number, doc_id, score, title, text, metadata, passage=passage, row=row)
 
 
-def _order(scores: Floats, rows: Rows, ids: dict[int, str], k: int) -> list[tuple[float, str, int]]:
+def _order(
+    scores: Floats, rows: Rows, ids: Mapping[int, str], k: int
+) -> list[tuple[float, str, int]]:
     """Return (negative score, document id, row) of the k best."""
     numbers = rows.tolist()
     return sorted(zip((-scores).tolist(), [ids[row] for row in numbers], numbers, strict=True))[:k]
 
 
 def _order_passages(
-    scores: Floats, rows: Rows, ids: dict[int, str], k: int
+    scores: Floats, rows: Rows, ids: Mapping[int, str], k: int
 ) -> list[tuple[float, str, int]]:
     """Return (negative score, document id, row) of the best passage of the k best documents."""
     ordered = []
