@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ SMALL_ROLES = ("fields", "deleted", "blank")
 """The files that are checked at every open: one flipped bit there hides or shows documents."""
 
 
+@dataclass(eq=False)
 class Snapshot:
     """Finds candidates with an engine and scores them with the vectors in the folder.
 
@@ -35,7 +37,7 @@ class Snapshot:
     is exact, hits, scores and order do not depend on it. Otherwise it chooses the candidates;
     their scores are exact all the same.
 
-    Parameters
+    Attributes
     ----------
     engine : what the backend opened.
     stored, documents, rows : the same rows in the same order.
@@ -43,26 +45,18 @@ class Snapshot:
     lexical_fault : what is wrong with the arm, as a clause; "" if nothing is.
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        engine: SearchEngine,
-        stored: Shards,
-        documents: DocumentStore,
-        rows: RowTable,
-        lexical: LexicalArm | None = None,
-        lexical_fault: str = "",
-    ) -> None:
-        self.manifest = manifest
-        self.exact = engine.exact
-        self.stored = stored
-        self.documents = documents
-        self.rows = rows
-        self.lexical = lexical
-        self.lexical_fault = lexical_fault
-        self._candidates = engine.candidates
-        self._unit = manifest.fingerprint.settings.get("normalize") is True
-        self._float_scores = engine.float_scores
+    manifest: Manifest
+    engine: SearchEngine
+    stored: Shards
+    documents: DocumentStore
+    rows: RowTable
+    lexical: LexicalArm | None = None
+    lexical_fault: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the engine compares every vector."""
+        return self.engine.exact
 
     @classmethod
     def open(cls, folder: Path, *, checksums: bool = False) -> Snapshot:
@@ -145,9 +139,7 @@ class Snapshot:
 
     def as_exact(self) -> Snapshot:
         """Return the same index, searched by comparing every vector, to measure recall against."""
-        engine = SearchEngine(self._candidates, exact=True)
-        parts = (self.stored, self.documents, self.rows, self.lexical, self.lexical_fault)
-        return Snapshot(self.manifest, engine, *parts)
+        return replace(self, engine=SearchEngine(self.engine.candidates, exact=True))
 
     def search(
         self,
@@ -204,14 +196,14 @@ class Snapshot:
             found = rank(scan, self.stored, queries, k, exact=True, selection=chosen)
         else:
             found = rank(
-                self._candidates,
+                self.engine.candidates,
                 self.stored,
                 queries,
                 k,
                 exact=self.exact,
                 selection=chosen,
-                unit=self._unit,
-                float_scores=self._float_scores,
+                unit=self.manifest.fingerprint.settings.get("normalize") is True,
+                float_scores=self.engine.float_scores,
             )
         # Lists may hold too few, and a graph loses its way among rows that may not be returned.
         short = [number for number, (_, rows) in enumerate(found) if len(rows) < k]

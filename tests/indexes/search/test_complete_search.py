@@ -1,5 +1,7 @@
 """A search without a filter returns k hits, whatever finds them, if there are k documents."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -50,13 +52,13 @@ def folder(tmp_path_factory, vectors):
 
 def wrap(snapshot):
     """An index as it was opened, but with an engine that knows every second row at most."""
-    whole = snapshot._candidates
+    whole = snapshot.engine.candidates
 
     def half(queries, wanted, *, exact, selection):
         found = whole(queries, wanted, exact=exact, selection=selection)
         return [(scores[rows % 2 == 0], rows[rows % 2 == 0]) for scores, rows in found]
 
-    snapshot._candidates, snapshot.exact = half, False
+    snapshot.engine = replace(snapshot.engine, candidates=half, exact=False)
     return snapshot
 
 
@@ -149,7 +151,7 @@ def test_leaving_out_what_is_out_of_reach_changes_no_hit_and_saves_products(
         found = [index.search(rows[::40], k) for k in (1, 2, 10, 50)]
         return [*found, index.search(rows[:1], 10)], sum(read)
 
-    assert snapshot._float_scores
+    assert snapshot.engine.float_scores
     found, computed = search()
     monkeypatch.setattr(snapshot, "_float_scores", False)
     expected, all_computed = search()
