@@ -18,11 +18,11 @@ import numpy as np
 from indexes.backends.backend import Backend, BuildRequest, BuildResult
 from indexes.backends.registry import backend_of, get_backend
 from indexes.lexical.build import arm_libraries, build_arm, check_arms, plan_arm
-from indexes.search.ids import check_unique_ids
 from indexes.search.selection import (
     BLANK_NAME,
     DELETED_NAME,
     FIELDS_NAME,
+    check_unique_ids,
     infer_fields,
     live_rows,
     write_fields,

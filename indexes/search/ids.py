@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from indexes.search.selection import hash_all_ids, hash_ids
 from indexes.snapshot import Snapshot
-from indexes.storage.documents import DocumentStore
 from indexes.storage.manifest import millpond_version
-from retrieval.errors import DuplicateIdError
 from retrieval.passages import read_passage, split_passage_id
 from retrieval.protocols import Mask, Rows
 from retrieval.types import Document, Passage
 
-__all__ = ["IdLookup", "check_unique_ids", "document_ids", "rows_of_files", "stored_files"]
+__all__ = ["IdLookup", "document_ids", "rows_of_files", "stored_files"]
 
 FILE_FIELDS = ("path", "modified", "size_bytes")
-
-Hashes = npt.NDArray[np.uint64]
 
 
 class IdLookup:
@@ -37,13 +33,13 @@ class IdLookup:
         live = snapshot.rows.everything.mask
         rows = np.arange(len(self._documents), dtype=np.int64)
         rows = rows if live is None else rows[live]
-        hashes = _hash_all_ids(self._documents, self._key)[rows]
+        hashes = hash_all_ids(self._documents, self._key)[rows]
         order = np.argsort(hashes, kind="stable")
         self._rows, self._hashes = rows[order], hashes[order]
 
     def find(self, doc_ids: Sequence[str]) -> dict[str, list[int]]:
         """Return the live rows of each id that is there, rising."""
-        wanted = _hash_ids(doc_ids)
+        wanted = hash_ids(doc_ids)
         first = np.searchsorted(self._hashes, wanted, side="left").tolist()
         last = np.searchsorted(self._hashes, wanted, side="right").tolist()
         spans = [self._rows[start:stop] for start, stop in zip(first, last, strict=True)]
@@ -101,49 +97,6 @@ def rows_of_files(snapshot: Snapshot, paths: Sequence[str]) -> Mask:
     wanted = pa.array(paths, pa.large_string())
     found: Mask = pc.is_in(fields["path"], value_set=wanted).to_numpy()
     return found
-
-
-def check_unique_ids(store: DocumentStore, *, source: str, live: Mask | None = None) -> None:
-    """Raise DuplicateIdError if two documents share an id, naming both records.
-
-    Needs 9 bytes of memory a document: ids are compared by a 64-bit hash first, and only where
-    hashes agree are the ids themselves read again. Rows for which ``live`` is False do not count.
-    """
-    hashes = _hash_all_ids(store)
-    if live is not None:
-        hashes = hashes[live]
-    hashes.sort()
-    shared = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-    if not len(shared):
-        return
-    seen: dict[str, int] = {}
-    start = 0
-    for ids in store.iterate_ids():
-        suspects = np.flatnonzero(np.isin(_hash_ids(ids), shared))
-        for place in suspects.tolist():
-            row, doc_id = start + place, ids[place]
-            if live is not None and not live[row]:
-                continue
-            if doc_id in seen:
-                problem = f"id {doc_id!r} is already the id of record {seen[doc_id] + 1}"
-                raise DuplicateIdError(source, row + 1, problem)
-            seen[doc_id] = row
-        start += len(ids)
-
-
-def _hash_ids(doc_ids: Iterable[str]) -> Hashes:
-    """Return uint64 (n,), a 64-bit hash of each id, the same within this process only."""
-    return np.fromiter(map(hash, doc_ids), np.int64).view(np.uint64)
-
-
-def _hash_all_ids(store: DocumentStore, key: Callable[[str], str] = str) -> Hashes:
-    """Return uint64 (N,), a 64-bit hash of the id of each row, or of what ``key`` makes of it."""
-    hashes = np.empty(len(store), dtype=np.uint64)
-    row = 0
-    for ids in store.iterate_ids():
-        hashes[row : row + len(ids)] = _hash_ids(map(key, ids))
-        row += len(ids)
-    return hashes
 
 
 def _join(doc_id: str, stored: Sequence[Document]) -> Document:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import ipc
 
 from indexes.storage.documents import DocumentStore
 from indexes.storage.files import damaged, reading
+from retrieval.errors import DuplicateIdError
 from retrieval.filters import Expression, Plan, Schema, SchemaBuilder, parse_filter, plan_filter
 from retrieval.filters.plan import AnyOf, Constant, Every, Inverse, Ordered, Present
 from retrieval.filters.schema import FieldType
@@ -29,6 +31,9 @@ __all__ = [
     "Selection",
     "Where",
     "arrow_schema",
+    "check_unique_ids",
+    "hash_all_ids",
+    "hash_ids",
     "infer_fields",
     "live_rows",
     "make_columns",
@@ -47,6 +52,9 @@ _ELEMENTS = {
     "string": pa.large_string(),
     "date": pa.int64(),
 }
+
+Hashes: TypeAlias = npt.NDArray[np.uint64]
+"""Of ids, 64 bits each, the same within this process only."""
 
 Where: TypeAlias = Expression | str | None
 """A filter as text, or as ``parse_filter`` returns it; None lets everything through."""
@@ -286,3 +294,46 @@ def _to_mask(array: Any) -> Mask:
 def _arrow_type(kind: FieldType) -> pa.DataType:
     element = _ELEMENTS[kind.element]
     return pa.large_list(element) if kind.is_list else element
+
+
+def check_unique_ids(store: DocumentStore, *, source: str, live: Mask | None = None) -> None:
+    """Raise DuplicateIdError if two documents share an id, naming both records.
+
+    Needs 9 bytes of memory a document: ids are compared by a 64-bit hash first, and only where
+    hashes agree are the ids themselves read again. Rows for which ``live`` is False do not count.
+    """
+    hashes = hash_all_ids(store)
+    if live is not None:
+        hashes = hashes[live]
+    hashes.sort()
+    shared = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    if not len(shared):
+        return
+    seen: dict[str, int] = {}
+    start = 0
+    for ids in store.iterate_ids():
+        suspects = np.flatnonzero(np.isin(hash_ids(ids), shared))
+        for place in suspects.tolist():
+            row, doc_id = start + place, ids[place]
+            if live is not None and not live[row]:
+                continue
+            if doc_id in seen:
+                problem = f"id {doc_id!r} is already the id of record {seen[doc_id] + 1}"
+                raise DuplicateIdError(source, row + 1, problem)
+            seen[doc_id] = row
+        start += len(ids)
+
+
+def hash_ids(doc_ids: Iterable[str]) -> Hashes:
+    """Return uint64 (n,), a 64-bit hash of each id, the same within this process only."""
+    return np.fromiter(map(hash, doc_ids), np.int64).view(np.uint64)
+
+
+def hash_all_ids(store: DocumentStore, key: Callable[[str], str] = str) -> Hashes:
+    """Return uint64 (N,), a 64-bit hash of the id of each row, or of what ``key`` makes of it."""
+    hashes = np.empty(len(store), dtype=np.uint64)
+    row = 0
+    for ids in store.iterate_ids():
+        hashes[row : row + len(ids)] = hash_ids(map(key, ids))
+        row += len(ids)
+    return hashes

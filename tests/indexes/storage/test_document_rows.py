@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from indexes.search import ids
-from indexes.search.ids import check_unique_ids
+from indexes.search import selection
+from indexes.search.selection import check_unique_ids
 from indexes.storage import document_writer as module
 from indexes.storage.document_writer import ContentDigest, DocumentWriter, column_bytes, make_rows
 from indexes.storage.documents import DocumentStore
@@ -88,7 +88,7 @@ def test_equal_hashes_are_no_equal_ids(tmp_path, monkeypatch):
     def all_alike(doc_ids):
         return np.zeros(len(doc_ids), np.uint64)
 
-    monkeypatch.setattr(ids, "_hash_ids", all_alike)
+    monkeypatch.setattr(selection, "hash_ids", all_alike)
     store = write(tmp_path, fakes.make_documents(5))
     check_unique_ids(store, source="c")
     again = write(tmp_path, [*fakes.make_documents(5), Document("d3", "again")])

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from indexes.search.ids import check_unique_ids
+from indexes.search.selection import check_unique_ids
 from indexes.storage import document_writer as module
 from indexes.storage.document_writer import DocumentWriter
 from indexes.storage.documents import DocumentStore
