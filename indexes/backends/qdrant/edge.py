@@ -5,8 +5,8 @@ Found with qdrant-edge-py 0.9.0, and relied on here:
 - The write-ahead log is what locks a shard, against readers too. We build in a staging folder
   that is renamed when it is whole, so the log protects nothing; without it any number of
   processes read the same index.
-- Opening a shard writes: its JSON files are replaced, mapped files are opened for writing. So a
-  reader opens an overlay: see ``overlay``.
+- Opening a shard writes: its JSON files are replaced, all others are opened for writing. The index
+  must stay as it is, so a reader opens an overlay: a temporary folder of links and a few copies.
 - The folder may be deleted under an open shard; it goes on answering.
 """
 
@@ -15,6 +15,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
+import tempfile
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,12 +28,6 @@ import numpy as np
 
 from indexes.backends.qdrant.filters import list_payload_indexes, make_edge_filter, make_filter
 from indexes.backends.qdrant.options import SEARCH_BREADTH, Factory, load_edge
-from indexes.backends.qdrant.overlay import (
-    explain_overlay,
-    later_interrupt,
-    make_overlay,
-    remove_overlay,
-)
 from indexes.backends.qdrant.points import ROW, Payload, read_batches
 from indexes.search.ranking import Found
 from indexes.search.selection import Selection
@@ -38,7 +35,8 @@ from indexes.storage.documents import DocumentStore
 from indexes.storage.files import damaged
 from indexes.storage.vectors import Shards
 from retrieval import Vectors
-from retrieval.errors import StorageError
+from retrieval.disk import FULL_DISK
+from retrieval.errors import IndexCorruptError, StorageError
 
 __all__ = [
     "EdgeSearcher",
@@ -50,6 +48,9 @@ INDEXING_THRESHOLD_KB = 1
 FULL_SCAN_THRESHOLD_KB = 10
 SPARE_BYTES = 16 * 2**20
 POINT_OVERHEAD_BYTES = 300
+COPIED_SUFFIXES = (".json", ".info")
+RESEND_SECONDS = 0.05
+"""How long a Ctrl-C that came inside a finaliser is held back after it."""
 
 
 def build_shard(
@@ -115,14 +116,14 @@ class EdgeSearcher:
         self._edge = load_edge()
         self._path = path
         try:
-            overlay = make_overlay(path)
+            overlay = _make_overlay(path)
         except OSError as error:
-            raise explain_overlay(path, error) from error
+            raise _explain_overlay(path, error) from error
         try:
             with _engine_errors(path, reading=True):
                 self._shard = self._edge.EdgeShard.load(str(overlay))
         except BaseException:
-            remove_overlay(overlay)
+            _remove_overlay(overlay)
             raise
         weakref.finalize(self, _release, self._shard, overlay, os.getpid())
 
@@ -163,10 +164,10 @@ class EdgeSearcher:
 def _release(shard: Any, overlay: Path, owner: int) -> None:
     if os.getpid() != owner:
         return  # a forked child; its parent still reads
-    with later_interrupt():
+    with _later_interrupt():
         with suppress(Exception):  # nothing was changed, so there is nothing to lose
             shard.close()
-        remove_overlay(overlay)
+        _remove_overlay(overlay)
 
 
 def _config(edge: Any, factory: Factory, dimension: int) -> Any:
@@ -228,3 +229,90 @@ def _explain(path: Path, reason: str, reading: bool) -> Exception:
     if reading:
         return damaged(path, reason)
     return StorageError(f"The Qdrant engine could not write {path}: {reason}.")
+
+
+def _make_overlay(shard: Path) -> Path:
+    """Return a new temporary folder that shows the files of ``shard``.
+
+    Files that this user may not write are copied, since the engine opens all files for writing.
+    Everything is copied if the system allows no links.
+
+    Raises
+    ------
+    OSError : a file cannot be read, or the temporary folder is full or not writable.
+    """
+    shard = shard.resolve()
+    overlay = Path(tempfile.mkdtemp(prefix="millpond-qdrant-"))
+    try:
+        for folder, _, names in os.walk(shard, onerror=_refuse):
+            place = overlay / Path(folder).relative_to(shard)
+            place.mkdir(exist_ok=True)
+            for name in names:
+                _show(Path(folder) / name, place / name)
+    except BaseException:
+        _remove_overlay(overlay)
+        raise
+    return overlay
+
+
+def _refuse(error: OSError) -> None:
+    raise error
+
+
+def _remove_overlay(overlay: Path) -> None:
+    """Delete the overlay; the files that it shows stay."""
+    shutil.rmtree(overlay, ignore_errors=True)
+
+
+def _show(source: Path, place: Path) -> None:
+    """Link a file, or copy it where the engine replaces it or this user may not write it."""
+    if source.suffix not in COPIED_SUFFIXES and _is_writable(source):
+        with suppress(OSError):
+            place.symlink_to(source)
+            return
+    shutil.copyfile(source, place)
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.W_OK)
+
+
+def _explain_overlay(shard: Path, error: OSError) -> Exception:
+    """Return the error of ours for one of ``_make_overlay``."""
+    file = Path(error.filename or tempfile.gettempdir())
+    ours = file.is_relative_to(shard.resolve())
+    if ours and isinstance(error, FileNotFoundError | NotADirectoryError):
+        return IndexCorruptError(f"{file} is missing. Index the corpus again with --overwrite.")
+    advice = "Name another place for temporary files in TMPDIR"
+    if error.errno in FULL_DISK:
+        advice = "Free some space there, or name another place in TMPDIR"
+    elif ours:
+        advice = "Change its permissions, or search a copy of the index"
+    return StorageError(
+        f"The Qdrant index {shard} cannot be opened: {file}: {error.strerror}. {advice}."
+    )
+
+
+@contextmanager
+def _later_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back until shortly afterwards, for use in a finaliser.
+
+    There, Python would print a traceback for KeyboardInterrupt and then forget it.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    main = threading.main_thread()
+    if threading.current_thread() is not main or not callable(previous):
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if came and main.ident is not None:
+            again = (main.ident, signal.SIGINT)
+            timer = threading.Timer(RESEND_SECONDS, signal.pthread_kill, again)
+            timer.daemon = True
+            with suppress(RuntimeError):  # the interpreter ends anyway
+                timer.start()

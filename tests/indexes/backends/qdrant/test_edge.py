@@ -15,7 +15,6 @@ import qdrant_edge
 
 from indexes import Index, IndexConfig, list_backends, read_manifest, transaction
 from indexes.backends.qdrant import edge as edge_module
-from indexes.backends.qdrant import overlay as overlay_module
 from indexes.backends.qdrant.edge import EdgeSearcher
 from indexes.storage.vectors import VectorWriter
 from retrieval.errors import IndexCorruptError, SourceNotFoundError, StorageError
@@ -149,18 +148,18 @@ def test_a_reader_whose_index_is_replaced_while_it_opens_gets_the_new_one(
     Index.create(path, encoder, documents, IndexConfig(backend="qdrant"))
     new = fakes.make_documents(9, "new")
     left = [rewrites]
-    original = overlay_module._is_writable
+    original = edge_module._is_writable
 
     def look(file):
         # It is asked about every file, in the middle of making a view or of copying a folder.
         if left[0] and "i" in file.parts:
             left[0] -= 1
-            monkeypatch.setattr(overlay_module, "_is_writable", original)
+            monkeypatch.setattr(edge_module, "_is_writable", original)
             Index.create(path, encoder, new, IndexConfig(backend="qdrant", overwrite=True))
-            monkeypatch.setattr(overlay_module, "_is_writable", look)
+            monkeypatch.setattr(edge_module, "_is_writable", look)
         return writable
 
-    monkeypatch.setattr(overlay_module, "_is_writable", look)
+    monkeypatch.setattr(edge_module, "_is_writable", look)
     index = Index.open(path)
     assert left == [0]
     assert find_own(encoder, new, index)
@@ -173,8 +172,8 @@ def test_a_folder_whose_file_vanishes_while_it_is_copied_is_not_a_full_disk(
 ):
     Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant"))
     shard = tmp_path / "i" / "qdrant" / "shard"
-    monkeypatch.setattr(overlay_module, "_is_writable", lambda path: False)
-    original = overlay_module.shutil.copyfile
+    monkeypatch.setattr(edge_module, "_is_writable", lambda path: False)
+    original = edge_module.shutil.copyfile
     copied = []
 
     def copyfile(source, place):
@@ -183,7 +182,7 @@ def test_a_folder_whose_file_vanishes_while_it_is_copied_is_not_a_full_disk(
             copied.append(source.name)
         return original(source, place)
 
-    monkeypatch.setattr(overlay_module.shutil, "copyfile", copyfile)
+    monkeypatch.setattr(edge_module.shutil, "copyfile", copyfile)
     with pytest.raises(IndexCorruptError, match="is missing. Index the corpus again") as caught:
         EdgeSearcher(shard)
     assert len(copied) == 1
@@ -208,7 +207,7 @@ def test_a_view_that_cannot_be_made_says_what_to_change(
         code = getattr(errno, number)
         raise OSError(code, os.strerror(code), str(source if where == "shard" else place))
 
-    monkeypatch.setattr(overlay_module.shutil, "copyfile", copyfile)
+    monkeypatch.setattr(edge_module.shutil, "copyfile", copyfile)
     with pytest.raises(StorageError, match=f"cannot be opened: .*{advice}") as caught:
         Index.open(tmp_path / "i")
     assert ("Free some space" in str(caught.value)) == (number == "ENOSPC")
@@ -219,13 +218,13 @@ import os, signal, sys, time
 import indexes.backends.qdrant.edge as edge
 from indexes import Index
 
-original = edge.remove_overlay
+original = edge._remove_overlay
 def remove(overlay):
     os.kill(os.getpid(), signal.SIGINT)
     original(overlay)
 
 index = Index.open(sys.argv[1])
-edge.remove_overlay = remove
+edge._remove_overlay = remove
 try:
     del index
     print("deleted", flush=True)
@@ -251,7 +250,7 @@ def test_an_index_that_may_not_be_written_is_copied_to_be_read(
     tmp_path, temporary, monkeypatch, encoder, documents
 ):
     Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant", factory="HNSW"))
-    monkeypatch.setattr(overlay_module, "_is_writable", lambda path: False)
+    monkeypatch.setattr(edge_module, "_is_writable", lambda path: False)
     index = Index.open(tmp_path / "i")
     [view] = temporary.iterdir()
     assert [path for path in view.rglob("*") if path.is_symlink()] == []
