@@ -334,6 +334,6 @@ def hash_all_ids(store: DocumentStore, key: Callable[[str], str] = str) -> Hashe
     hashes = np.empty(len(store), dtype=np.uint64)
     row = 0
     for ids in store.iterate_ids():
-        hashes[row : row + len(ids)] = hash_ids(map(key, ids))
+        hashes[row : row + len(ids)] = hash_ids([key(one) for one in ids])
         row += len(ids)
     return hashes

@@ -48,6 +48,7 @@ INDEXING_THRESHOLD_KB = 1
 FULL_SCAN_THRESHOLD_KB = 10
 SPARE_BYTES = 16 * 2**20
 POINT_OVERHEAD_BYTES = 300
+SEGMENTS = "segments"
 COPIED_SUFFIXES = (".json", ".info")
 RESEND_SECONDS = 0.05
 """How long a Ctrl-C that came inside a finaliser is held back after it."""
@@ -244,19 +245,14 @@ def _make_overlay(shard: Path) -> Path:
     shard = shard.resolve()
     overlay = Path(tempfile.mkdtemp(prefix="millpond-qdrant-"))
     try:
-        for folder, _, names in os.walk(shard, onerror=_refuse):
-            place = overlay / Path(folder).relative_to(shard)
-            place.mkdir(exist_ok=True)
-            for name in names:
-                _show(Path(folder) / name, place / name)
+        _show(shard, overlay)
+        for segment in (shard / SEGMENTS).iterdir():
+            (overlay / SEGMENTS / segment.name).mkdir(parents=True)
+            _show(segment, overlay / SEGMENTS / segment.name)
     except BaseException:
         _remove_overlay(overlay)
         raise
     return overlay
-
-
-def _refuse(error: OSError) -> None:
-    raise error
 
 
 def _remove_overlay(overlay: Path) -> None:
@@ -264,13 +260,36 @@ def _remove_overlay(overlay: Path) -> None:
     shutil.rmtree(overlay, ignore_errors=True)
 
 
-def _show(source: Path, place: Path) -> None:
-    """Link a file, or copy it where the engine replaces it or this user may not write it."""
-    if source.suffix not in COPIED_SUFFIXES and _is_writable(source):
-        with suppress(OSError):
-            place.symlink_to(source)
-            return
-    shutil.copyfile(source, place)
+def _show(folder: Path, target: Path) -> None:
+    """Link or copy each entry of ``folder`` into ``target``, but for the segments' folder."""
+    for source in folder.iterdir():
+        if source.name == SEGMENTS:
+            continue
+        place = target / source.name
+        if source.suffix not in COPIED_SUFFIXES and _link(source, place):
+            continue
+        _copy(source, place)
+
+
+def _copy(source: Path, place: Path) -> None:
+    """Copy a file or a folder; unlike ``shutil.copytree``, raise what went wrong."""
+    if not source.is_dir():
+        shutil.copyfile(source, place)
+        return
+    place.mkdir()
+    for entry in source.iterdir():
+        _copy(entry, place / entry.name)
+
+
+def _link(source: Path, place: Path) -> bool:
+    # A folder as a whole: the engine counts the files in it, and a link is none.
+    inside = list(source.rglob("*")) if source.is_dir() else [source]
+    if not inside or not all(_is_writable(path) for path in inside):
+        return False
+    with suppress(OSError):
+        place.symlink_to(source, target_is_directory=source.is_dir())
+        return True
+    return False
 
 
 def _is_writable(path: Path) -> bool:

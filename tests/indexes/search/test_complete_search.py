@@ -153,7 +153,7 @@ def test_leaving_out_what_is_out_of_reach_changes_no_hit_and_saves_products(
 
     assert snapshot.engine.float_scores
     found, computed = search()
-    monkeypatch.setattr(snapshot, "_float_scores", False)
+    snapshot.engine = replace(snapshot.engine, float_scores=False)
     expected, all_computed = search()
     assert found == expected
     assert computed < all_computed
