@@ -124,7 +124,7 @@ def read_dataclass(
     """
     if not isinstance(data, Mapping):
         raise _wrong(where, data, "a table")
-    types_of = _hints_of(kind) | dict(hints or {})
+    types_of = _hints_of(cast(Any, kind)) | dict(hints or {})
     fields = {field.name: field for field in dataclasses.fields(cast(Any, kind)) if field.init}
     for key in data:
         if key not in fields:

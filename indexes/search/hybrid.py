@@ -172,7 +172,9 @@ def collect(
     if vectors is not None:
         dense = [part.snapshot.find(vectors, depth, part.selection) for part in parts]
     for query, text in enumerate(texts):
-        found = {DENSE: [answers[query] for answers in dense]} if dense else {}
+        found: dict[str, list[Found]] = {}
+        if dense:
+            found[DENSE] = [answers[query] for answers in dense]
         found[LEXICAL] = [_find_lexical(part, text, depth) for part in parts]
         ids = _read_ids(parts, found.values())
         best = {arm: _rank(lists, ids, depth) for arm, lists in found.items()}
