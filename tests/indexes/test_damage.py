@@ -121,7 +121,7 @@ def answers_and_refusals(folder, role):
             found = Snapshot.of(folder, manifest, backend_of(manifest))
             queries = np.ones((1, 16), dtype=np.float32)
             for where in (None, "n >= 0", "n < 20 and n != 5"):
-                found.search(queries, 25, where=where)
+                found.search(queries, 25, selection=found.rows.select(where))
             list(found.documents.iterate_metadata())
             list(found.documents.iterate())
             answered += 1
