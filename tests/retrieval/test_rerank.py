@@ -5,7 +5,8 @@ import pytest
 
 from indexes import Index
 from retrieval import Query
-from retrieval.retriever import Retriever, rerank
+from retrieval.rerank import rerank
+from retrieval.retriever import Retriever
 from retrieval.types import ArmScore, Hit
 from tests.indexes import fakes
 
