@@ -96,13 +96,7 @@ def _say_once(notify: Notify) -> Notify:
 
 
 def _needs_library(name: str, trust_remote_code: bool, notify: Notify) -> str | None:
-    """Return why sentence-transformers loads a model, "" if its name says so; None if we do.
-
-    Raises
-    ------
-    UsageError : an encoder was named with a pooling and an attention.
-    ModelError : the model hub does not give a model.
-    """
+    """Return why sentence-transformers loads a model, "" if its name says so; None if we do."""
     if name.startswith(PREFIX):
         return ""
     if find_saved_model(name) is not None:
@@ -178,35 +172,21 @@ def load_for_text(
     device: str | None = None,
     *,
     where: str = "The index",
-    notify: Notify = silent,
-    trust_remote_code: bool = False,
     instruction: str | None = None,
-) -> LoadedEncoder | LightEncoder:
-    """Return what embeds a single text soonest; parameters and errors as ``load_for_index``.
+) -> LightEncoder | None:
+    """Return an encoder without torch, whose import takes longer than one search; None without one.
 
-    On a CPU that is an encoder without torch, whose import takes longer than one search, if there
-    is one for this model.
+    It is for one text on a CPU. Parameters and errors are those of ``load_for_index``.
     """
     from embedder.light import load_light_encoder
 
     chosen = choose_speed(speed, made)
     int8 = chosen == "fast" and is_int8(made)
-    light = None
-    usual = device in (None, "cpu") and instruction is None
-    if usual and (int8 or chosen == "exact"):
-        light = load_light_encoder(model or made.model, is_int8=int8)
-    if light is None:
-        return load_for_index(
-            made,
-            model,
-            speed,
-            device,
-            where=where,
-            notify=notify,
-            trust_remote_code=trust_remote_code,
-            instruction=instruction,
-        )
-    check_arithmetic(made, light.fingerprint, chosen, where)
+    if device not in (None, "cpu") or instruction is not None or (chosen == "fast" and not int8):
+        return None
+    light = load_light_encoder(model or made.model, is_int8=int8)
+    if light is not None:
+        check_arithmetic(made, light.fingerprint, chosen, where)
     return light
 
 

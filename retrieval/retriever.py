@@ -127,11 +127,15 @@ class Retriever:
         MillpondError : a model cannot be loaded; as ``Embedder.load`` and ``load_reranker``.
         """
         opened = _open(index)
-        load: Callable[..., Encoder] = load_for_text if one_text else load_for_index
         where = str(opened.folder) if isinstance(opened, Index) else ", ".join(opened.indexes)
 
         def load_model() -> Encoder:
-            return load(
+            light = None
+            if one_text:
+                light = load_for_text(
+                    opened.fingerprint, model, speed, device, where=where, instruction=instruction
+                )
+            return light or load_for_index(
                 opened.fingerprint,
                 model,
                 speed,

@@ -225,12 +225,7 @@ def _read_lora(folder: Path) -> LowRank | None:
 
 
 def _read_tokenizer(folder: Path) -> Any:
-    """Return the members of a transformers tokenizer that TextTokenizer reads.
-
-    Raises
-    ------
-    ValueError : transformers would make another one than tokenizer.json has.
-    """
+    """Return what TextTokenizer reads of a transformers tokenizer, or raise ValueError."""
     from tokenizers import Tokenizer
 
     named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))

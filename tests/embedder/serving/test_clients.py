@@ -5,6 +5,7 @@ import base64
 import numpy as np
 import pytest
 
+from embedder.serving import served
 from tests.embedder.serving import fakes
 
 TEXTS = ["one two", "three"]
@@ -137,11 +138,10 @@ class CountingEncoder(fakes.HashingEncoder):
         return [min(count, 3) for count in counts], [count > 3 for count in counts]
 
 
-def test_an_encoder_of_texts_is_served_without_token_ids(serve):
-    from embedder.serving import serve_embedder
-
+def test_an_encoder_of_texts_is_served_without_token_ids(serve, monkeypatch):
+    monkeypatch.setattr(served, "SentenceTransformersEncoder", CountingEncoder)
     encoder = CountingEncoder("st:org/model")
-    client = serve([serve_embedder(encoder)], accept_token_ids=True)
+    client = serve([served.serve_embedder(encoder)], accept_token_ids=True)
     for name, role in (("st:org/model", "document"), ("st:org/model:query", "query")):
         answer = client.post("/v1/embeddings", json={"model": name, "input": TEXTS}).json()
         found = [item["embedding"] for item in answer["data"]]
