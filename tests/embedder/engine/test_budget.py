@@ -1,5 +1,7 @@
 """Tokens per batch: found on a GPU, halved where memory is short, and the vectors the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -53,8 +55,10 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_vectors_are_the_same(embedd
     assert tried == [43, 28, 12, 16, 15]
 
 
-def test_after_a_lack_of_memory_batches_stay_small(embedder, monkeypatch):
+@pytest.mark.parametrize("pool_prompt", [True, False])
+def test_after_a_lack_of_memory_batches_stay_small(embedder, monkeypatch, pool_prompt):
     """43 and then 28 failed, so that 28 // 2 = 14 tokens are left: 12, 8, 8+6, 4+3+2."""
+    embedder.spec = replace(embedder.spec, pool_prompt=pool_prompt)
     tried = lack_memory(monkeypatch, embedder, most=20)
     embedder.encode_documents(TEXTS)
     tried.clear()

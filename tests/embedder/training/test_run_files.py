@@ -1,5 +1,7 @@
 """Checkpoints and the record of a run in every state of damage: read, or refused in one line."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -42,6 +44,15 @@ def test_the_state_of_a_checkpoint_is_read_or_refused(trained, tmp_path):
 
     assert survive(path / "state.json", resume, MillpondError) == []
     assert resume() == state
+
+
+def test_a_checkpoint_of_before_holds_a_schedule_that_is_not_read(trained, tmp_path):
+    module, optimiser = trained
+    write_checkpoint(tmp_path, RunState(1, 2.0, "base"), trained_weights(module), optimiser)
+    path = checkpoint_path(tmp_path, 1) / "state.json"
+    state = {**json.loads(path.read_text()), "schedule": {"last_epoch": 1, "_last_lr": [0.0005]}}
+    path.write_text(json.dumps(state))
+    assert read_checkpoint(path.parent, optimiser)[0].step == 1
 
 
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine"])
