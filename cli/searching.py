@@ -38,7 +38,7 @@ __all__ = [
 
 RUN_TAG = "millpond"
 CANDIDATES = 50
-"""How many hits a reranker reads; a test holds it equal to ``retrieval.rerank.CANDIDATES``."""
+"""How many hits a reranker reads; a test holds it equal to ``retrieval.retriever.CANDIDATES``."""
 
 
 @dataclass(frozen=True)

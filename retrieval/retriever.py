@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,14 +17,17 @@ from typing import Any, Self, TypeAlias
 from embedder.loading import load_for_index, load_for_text
 from indexes import Index
 from indexes.group import IndexGroup, open_group
+from indexes.search.modes import Searchable
 from retrieval.blend import LEXICAL, Blend
 from retrieval.errors import UsageError
 from retrieval.filters.tree import Expression
 from retrieval.protocols import Encoder, Notify, Reranker, VectorIndex, silent
-from retrieval.rerank import CANDIDATES, rerank
-from retrieval.types import Hit, Query, check_fingerprints
+from retrieval.types import ArmScore, Hit, Query, check_fingerprints
 
-__all__ = ["Places", "Retriever"]
+__all__ = ["CANDIDATES", "Places", "Retriever", "rerank"]
+
+CANDIDATES = 50
+"""How many hits of a search are read again."""
 
 Places: TypeAlias = Index | IndexGroup | Path | str | Sequence[Index | Path | str]
 """An index, opened or by its folder, or several that are searched as one."""
@@ -164,7 +168,7 @@ class Retriever:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if isinstance(self.index, Index | IndexGroup):
+        if isinstance(self.index, Searchable):
             self.index.close()
 
     def search(
@@ -262,3 +266,24 @@ def _open(places: Places) -> Index | IndexGroup:
 def _check_k(k: int) -> None:
     if k < 1:
         raise UsageError(f"k is {k}; it must be 1 or more.")
+
+
+def rerank(reranker: Reranker, text: str, hits: Sequence[Hit], k: int) -> list[Hit]:
+    """Return the k hits that a reranker scores highest, best first.
+
+    A hit's score is the reranker's, and ``first_stage`` what the search gave it. They are ordered
+    by the model's output, since an activation rounds large ones to 1; equal outputs stay in the
+    order of the search. The hits need their texts.
+    """
+    outputs = reranker.score(text, [f"{hit.title} {hit.text}".strip() for hit in hits])
+    scores = reranker.activate(outputs)
+    order = sorted(range(len(hits)), key=lambda place: (-float(outputs[place]), place))[:k]
+    return [
+        replace(
+            hits[place],
+            rank=rank,
+            score=float(scores[place]),
+            first_stage=ArmScore(hits[place].score, hits[place].rank),
+        )
+        for rank, place in enumerate(order, start=1)
+    ]

@@ -5,8 +5,7 @@ import pytest
 
 from indexes import Index
 from retrieval import Query
-from retrieval.rerank import rerank
-from retrieval.retriever import Retriever
+from retrieval.retriever import Retriever, rerank
 from retrieval.types import ArmScore, Hit
 from tests.indexes import fakes
 
