@@ -277,7 +277,8 @@ class Teacher:
             if self.encoder is None:
                 first = texts[int(missing[0])][:_SHOWN]
                 raise UsageError(f"The teacher has no vector of {first!r}.")
-            vectors[missing] = encode_side(self.encoder, is_query, [texts[i] for i in missing])
+            lost = [texts[i] for i in missing.tolist()]
+            vectors[missing] = encode_side(self.encoder, is_query, lost)
             self.computed += len(missing)
         return vectors
 
