@@ -57,15 +57,15 @@ class Trace:
 
     def _caller(self, frame: FrameType) -> str | None:
         """Return our nearest file below this call, "" for none; None while a file is imported."""
+        nearest = ""
         below = frame.f_back
         while below is not None:
             name = self._name(below)
             if name and not below.f_code.co_flags & inspect.CO_OPTIMIZED:
-                return "" if name.endswith("trace.py") else None
-            if name:
-                return name
+                return nearest if name.endswith("trace.py") else None
+            nearest = nearest or name
             below = below.f_back
-        return ""
+        return nearest
 
     def _name(self, frame: FrameType) -> str:
         """Return the file of a frame relative to the repository, "" for any other file."""
