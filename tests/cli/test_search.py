@@ -9,7 +9,7 @@ from cli.console import clean
 from cli.hits import lay_out as _layout
 from cli.searching import CANDIDATES
 from indexes import Index
-from retrieval import Hit, rerank
+from retrieval import Hit, retriever
 from retrieval.runs import RunIds
 from tests.embedder.models import rerankers
 
@@ -300,7 +300,7 @@ def test_candidates_without_a_reranker_are_refused(millpond, index_folder):
 
 
 def test_the_default_of_candidates_is_the_librarys():
-    assert CANDIDATES == rerank.CANDIDATES
+    assert CANDIDATES == retriever.CANDIDATES
 
 
 def test_a_run_over_indexes_that_share_an_id_names_a_document_once(
