@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, cast
 
 from retrieval.corpus.encodings import UNDECODED, Transcoded, is_utf8, read_mark
-from retrieval.corpus.records import Fields, Row, check_columns, check_distinct, type_name
+from retrieval.corpus.records import Fields, check_columns, check_distinct
+from retrieval.corpus.values import Row, type_name
 from retrieval.errors import FailureError, RecordError, StorageError
 
 __all__ = [

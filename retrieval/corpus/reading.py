@@ -15,11 +15,11 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 
 from retrieval.corpus.encodings import check_encoding
-from retrieval.corpus.records import DocumentReader, shorten, to_query
+from retrieval.corpus.records import DocumentReader, to_query
 from retrieval.corpus.roles import Layout, choose_fields
 from retrieval.corpus.roots import Roots
 from retrieval.corpus.sources import Part, Source, Sources, find_documents, find_queries
-from retrieval.corpus.values import Reading, Row, StoredFiles
+from retrieval.corpus.values import Reading, Row, StoredFiles, shorten
 from retrieval.errors import DuplicateIdError, EmptyCorpusError, RecordError, UsageError
 from retrieval.plurals import count_noun
 from retrieval.types import Document, Query

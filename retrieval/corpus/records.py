@@ -21,9 +21,7 @@ from retrieval.corpus.roles import (
     template_fields,
 )
 from retrieval.corpus.values import (
-    MAX_ID_BYTES,
     Row,
-    find_unwritable,
     read_identifier,
     read_metadata,
     read_text,
@@ -35,19 +33,14 @@ from retrieval.types import Document, Query
 
 __all__ = [
     "DOCUMENT_FIELDS",
-    "MAX_ID_BYTES",
     "QUERY_FIELDS",
     "DocumentReader",
     "Fields",
-    "Row",
     "check_columns",
     "check_distinct",
-    "find_unwritable",
     "read_documents",
     "read_id",
-    "shorten",
     "to_query",
-    "type_name",
 ]
 
 _HASH_BYTES = 12

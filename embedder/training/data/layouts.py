@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.corpus.formats import jsonl_rows, parquet_rows, table_cells
-from retrieval.corpus.records import Fields, Row, find_unwritable, type_name
+from retrieval.corpus.records import Fields
+from retrieval.corpus.values import Row, find_unwritable, type_name
 from retrieval.errors import RecordError
 from retrieval.plurals import count_noun
 

@@ -17,7 +17,7 @@ from embedder.training.data.layouts import (
 from retrieval import read_corpus, read_queries
 from retrieval.corpus.formats import jsonl_rows
 from retrieval.corpus.qrels import Judgement, find_beir, read_qrels
-from retrieval.corpus.records import Row
+from retrieval.corpus.values import Row
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError
 from retrieval.plurals import count_noun
 from retrieval.texts import open_texts

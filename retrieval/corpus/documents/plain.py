@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from retrieval.corpus.documents.base import FileText, Opened, TextBuilder, UnreadableError, outline
+from retrieval.corpus.documents.base import (
+    FileReader,
+    FileText,
+    Opened,
+    TextBuilder,
+    UnreadableError,
+    outline,
+)
 
-__all__ = ["markdown_text", "read_markdown", "read_notebook", "read_rst", "read_text"]
+__all__ = ["markitdown_reader", "read_markdown", "read_notebook", "read_rst", "read_text"]
 
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(?P<title>.*?)(?:[ \t]+#+)?[ \t]*")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*")
@@ -26,10 +34,10 @@ def read_text(file: Opened) -> Iterator[FileText]:
 
 def read_markdown(file: Opened) -> Iterator[FileText]:
     """Yield a Markdown file without its front matter, which becomes metadata."""
-    yield markdown_text(*_split_front_matter(file.text()))
+    yield _markdown_text(*_split_front_matter(file.text()))
 
 
-def markdown_text(text: str, front: dict[str, Any]) -> FileText:
+def _markdown_text(text: str, front: dict[str, Any]) -> FileText:
     """Return Markdown as a document; its title is in ``front`` or its first heading."""
     headings = list(_markdown_headings(text))
     title = front.pop("title", None)
@@ -138,3 +146,19 @@ def _add_cell(builder: TextBuilder, cell: dict[str, Any]) -> None:
     if cell["cell_type"] == "markdown":
         for place, level, title in _markdown_headings(text):
             builder.heading(level, title, start=start + place)
+
+
+def markitdown_reader(converter: str) -> FileReader:
+    """Return what reads files as Markdown, by one converter of markitdown.
+
+    That converter is called itself: ``MarkItDown.convert`` takes a damaged file for plain text.
+    """
+
+    def read(file: Opened) -> Iterator[FileText]:
+        from markitdown import StreamInfo, converters
+
+        info = StreamInfo(extension=file.path.suffix.lower())
+        found = getattr(converters, converter)().convert(io.BytesIO(file.data), info)
+        yield _markdown_text(found.markdown, {"title": found.title} if found.title else {})
+
+    return read

@@ -21,9 +21,14 @@ from retrieval.corpus.documents.code import code_reader
 from retrieval.corpus.documents.html import read_html
 from retrieval.corpus.documents.mail import read_eml, read_mbox
 from retrieval.corpus.documents.office import read_docx, read_epub, read_odt, read_pptx
-from retrieval.corpus.documents.others import markitdown_reader
 from retrieval.corpus.documents.pdf import read_pdf
-from retrieval.corpus.documents.plain import read_markdown, read_notebook, read_rst, read_text
+from retrieval.corpus.documents.plain import (
+    markitdown_reader,
+    read_markdown,
+    read_notebook,
+    read_rst,
+    read_text,
+)
 from retrieval.corpus.roots import Wanted
 from retrieval.corpus.values import Reading, Row
 from retrieval.errors import MillpondError, RecordError
