@@ -22,10 +22,9 @@ from embedder.engine.speed import quantize_backbone
 from embedder.engine.text import TextTokenizer, cap_tokens, check_finite, count_positions
 from embedder.environment import Speed, check_speed, choose_device, choose_dtype
 from embedder.models.lora import copy_tensors
-from embedder.models.manifest import read_manifest
+from embedder.models.manifest import fill_pooling, load_saved_backbone, read_manifest
 from embedder.models.names import describe_model, find_saved_model
 from embedder.models.published import resolve_name
-from embedder.models.saved import fill_pooling, load_saved_backbone
 from embedder.pooling.registry import (
     Headed,
     PoolingShape,

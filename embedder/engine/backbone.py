@@ -15,7 +15,6 @@ from embedder.engine.batches import PaddedBatch
 from embedder.engine.packing import PackedBatch, packed_states, use_packed_attention
 from embedder.engine.probe import choose_packing, probe_attention
 from embedder.environment import first_line, quiet_transformers
-from embedder.models.foreign import nv_embed
 from embedder.models.foreign.adapters import merge_adapters
 from embedder.models.foreign.files import (
     ask_commit,
@@ -23,6 +22,12 @@ from embedder.models.foreign.files import (
     name_encoder,
     not_on_hub,
     refuse_code,
+)
+from embedder.models.foreign.known import (
+    KEY_MAPPING,
+    decoder_config,
+    read_latents,
+    read_nv_embed,
 )
 from embedder.models.locate import LocatedBase, locate_base
 from embedder.models.names import is_saved_model
@@ -207,9 +212,9 @@ def load_backbone(
             else:
                 revision = ask_commit(located.path, located.revision, notify)
             where = {"revision": revision, "trust_remote_code": False}
-            known = nv_embed.read_nv_embed(located.path, revision)
+            known = read_nv_embed(located.path, revision)
             if known:
-                config, names = nv_embed.decoder_config(known), nv_embed.KEY_MAPPING
+                config, names = decoder_config(known), KEY_MAPPING
             else:
                 refuse_code(spec.base, located.path, revision)
                 config, names = AutoConfig.from_pretrained(located.path, **where), None
@@ -230,7 +235,7 @@ def load_backbone(
             own = (spec.base, spec.revision) if located.adapters else (located.path, revision)
             head = _read_head(spec, *own)
             if known and spec.pooling == "latent_attention":
-                head = nv_embed.read_latents(located.path, revision, spec.base)
+                head = read_latents(located.path, revision, spec.base)
         except MillpondError:
             raise
         except Exception as error:  # every library below raises its own kinds

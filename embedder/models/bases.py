@@ -12,6 +12,12 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrieval.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "BASES",
@@ -24,6 +30,7 @@ __all__ = [
     "is_converted",
     "keep",
     "list_bases",
+    "read_tensors",
     "weights_sha256",
 ]
 
@@ -81,6 +88,21 @@ def weights_sha256(folder: Path) -> str:
         digest.update(f"{path.name}:{file_sha256(path)}\n".encode())
     keep(memory, json.dumps({"sha256": digest.hexdigest()}).encode())
     return digest.hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, on the CPU; no other format is read.
+
+    Raises
+    ------
+    ModelError : it is missing, cut short or no safetensors.
+    """
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load(path.read_bytes())
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}). Copy the folder again.") from error
 
 
 def keep(path: Path, content: bytes) -> None:

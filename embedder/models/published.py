@@ -16,8 +16,12 @@ from embedder.environment import first_line, quiet_transformers
 from embedder.models.bases import BASES
 from embedder.models.foreign.adapters import find_chain, read_adapter
 from embedder.models.foreign.files import ask_commit, find_code, read_model_json
-from embedder.models.foreign.llm2vec import LLM2VEC_CONFIG, read_llm2vec
-from embedder.models.foreign.nv_embed import read_nv_embed, spec_of
+from embedder.models.foreign.known import (
+    LLM2VEC_CONFIG,
+    read_llm2vec,
+    read_nv_embed,
+    spec_of,
+)
 from embedder.models.locate import locate_base
 from embedder.models.names import (
     DEFAULT_VARIANT,

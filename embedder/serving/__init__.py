@@ -13,8 +13,6 @@ from embedder.serving.served import (
     Role,
     ServedIndex,
     ServedModel,
-    TokenEncoder,
-    Tokens,
     serve_embedder,
 )
 from embedder.serving.server import Server
@@ -29,8 +27,6 @@ __all__ = [
     "ServedModel",
     "ServedIndex",
     "EncoderThread",
-    "TokenEncoder",
-    "Tokens",
     "Role",
     "serve_embedder",
     "read_keys",

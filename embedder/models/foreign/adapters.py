@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from embedder.environment import first_line
+from embedder.models.bases import read_tensors
 from embedder.models.foreign.files import fetch_file, read_model_json
-from embedder.models.manifest import read_tensors
 from embedder.models.names import find_path, is_hub_id
 from retrieval.errors import ModelError, UsageError
 

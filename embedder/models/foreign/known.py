@@ -1,11 +1,13 @@
-"""NV-Embed (arXiv 2405.17428): its latent attention from its safetensors, without its code.
+"""Models whose authors' code is known, so that nothing of it is run.
 
-Its folder names Python code as auto_map. That code is known, so nothing of it is run: a Mistral
-that attends both ways without a window, and a pooling that we have as ``latent_attention``.
+NV-Embed (arXiv 2405.17428) names Python code as auto_map: a Mistral that attends both ways without
+a window, and a pooling that we have as ``latent_attention``, whose weights are in its safetensors.
+LLM2Vec (arXiv 2404.05961) says in llm2vec_config.json beside its adapter how it embeds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from safetensors import safe_open
@@ -15,9 +17,18 @@ from embedder.models.foreign.files import fetch_file, read_model_json
 from embedder.models.foreign.latents import rename_latents
 from embedder.pooling import PoolingOptions
 from embedder.variants import VariantSpec
-from retrieval.errors import ModelError
+from retrieval.errors import ModelError, UsageError
+from retrieval.protocols import Notify
 
-__all__ = ["KEY_MAPPING", "decoder_config", "read_latents", "read_nv_embed", "spec_of"]
+__all__ = [
+    "KEY_MAPPING",
+    "LLM2VEC_CONFIG",
+    "decoder_config",
+    "read_latents",
+    "read_llm2vec",
+    "read_nv_embed",
+    "spec_of",
+]
 
 KEY_MAPPING = {r"^embedding_model\.": ""}
 """How its decoder's tensors are called, to what transformers' Mistral calls them."""
@@ -26,6 +37,22 @@ _ARCHITECTURE = "NVEmbedModel"
 _LATENTS = "latent_attention_model."
 _LONGEST = 4096
 """The longest input of its own ``encode``."""
+
+
+LLM2VEC_CONFIG = "llm2vec_config.json"
+_INST = {"query_prompt": "[INST] {text} [/INST]", "document_prompt": "[INST] {text} [/INST]"}
+_HEADER = "<|start_header_id|>user<|end_header_id|>\n\n"
+_CHAT: dict[str, dict[str, Any]] = {
+    "mistralai/Mistral-7B-Instruct-v0.2": _INST,
+    "meta-llama/Llama-2-7b-chat-hf": _INST,
+    "meta-llama/Meta-Llama-3-8B-Instruct": {
+        "query_prompt": _HEADER,
+        "document_prompt": _HEADER,
+        "prompt_specials": True,
+        "ending": "<|eot_id|>",
+    },
+}
+"""What the authors' code puts around texts, by the base's name."""
 
 
 def read_nv_embed(path: str, revision: str | None) -> dict[str, Any] | None:
@@ -93,3 +120,52 @@ def read_latents(path: str, revision: str | None, base: str) -> dict[str, Tensor
                 if key.startswith(_LATENTS):
                     found[key.removeprefix(_LATENTS)] = file.get_tensor(key)
     return rename_latents(found, base, queries_are_latents=False, layers=None)
+
+
+def read_llm2vec(
+    name: str,
+    revision: str | None,
+    config: Mapping[str, Any],
+    root: str,
+    ending: str,
+    notify: Notify,
+) -> VariantSpec:
+    """Return what an adapter of LLM2Vec computes: the mean of the text's tokens, both ways.
+
+    Neither the instruction nor BOS is pooled.
+
+    Parameters
+    ----------
+    config : what llm2vec_config.json holds.
+    root : the base that holds the weights.
+    ending : what the tokenizer puts after a text.
+
+    Raises
+    ------
+    UsageError : it pools in another way than by a mean.
+    """
+    pooling = config.get("pooling_mode", "mean")
+    if pooling != "mean":
+        raise UsageError(
+            f"{name}: its {LLM2VEC_CONFIG} says pooling_mode {pooling!r}; expected 'mean'. Type "
+            f"the pooling: {name}:POOLING+bidirectional."
+        )
+    longest, shortened = config.get("max_length", 512), config.get("doc_max_length", 400)
+    if type(longest) is not int or type(shortened) is not int:
+        raise UsageError(f"{name}: max_length of its {LLM2VEC_CONFIG} is no whole number.")
+    if shortened < longest:
+        notify(
+            f"{name}: its authors shorten a text of more than {shortened} tokens by words; here "
+            f"it is cut at {longest} tokens, prompt included"
+        )
+    skips = bool(config.get("skip_instruction", True))
+    return VariantSpec(
+        base=name,
+        revision=revision,
+        pooling="mean",
+        attention="bidirectional",
+        max_tokens=longest,
+        pool_prompt=not skips,
+        pool_bos=not skips,
+        **{"ending": ending, **_CHAT.get(root, {})},
+    )
