@@ -1,16 +1,35 @@
 """Tiny random decoders, built here, so that no test needs a download."""
 
+from itertools import product
+
 import pytest
 import torch
 
 from embedder import Embedder, VariantSpec
 from embedder.engine.fused import UnavailableError, load_functions
 from embedder.models.lora import LoraOptions, add_adapter
+from embedder.pooling import POOLINGS
+from embedder.variants import ATTENTIONS
 from tests.embedder.tiny_decoders import ARCHITECTURES, write_base
 
 SMALL_LORA = LoraOptions(rank=2, alpha=4)
 FOLLOWING = ("llama", "qwen3", "mistral", "gemma3")
 """The architectures on which every variant must work."""
+
+
+def every_variant(*architectures):
+    """All poolings, attentions and architectures, if any, together; most of them are slow.
+
+    ``make test`` takes a Latin square: of the last axis one value, in turn, for each combination of
+    the others.
+    """
+    axes = [axis for axis in (list(POOLINGS), list(ATTENTIONS), architectures) if axis]
+    found = []
+    for places in product(*(range(len(axis)) for axis in axes)):
+        values = [axis[place] for axis, place in zip(axes, places, strict=True)]
+        is_slow = sum(places) % len(axes[-1]) > 0
+        found.append(pytest.param(*values, marks=pytest.mark.slow if is_slow else ()))
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -6,20 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from embedder import Embedder, VariantSpec, list_variants
+from embedder import Embedder, VariantSpec
 from embedder.engine import kernels
-from embedder.engine.kernels import (
-    BUCKETS,
-    checked,
-    find_kernels,
-    flash_kernel,
-    varlen_kernel,
-)
+from embedder.engine.kernels import BUCKETS, checked, flash_kernel, varlen_kernel
 from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, Pattern
-from embedder.engine.probe import Packing, choose_packing
+from embedder.engine.probe import Packing, choose_packing, find_kernels
+from tests.embedder.conftest import every_variant
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
+VARIANTS = every_variant()
 TEXTS = ["a", "mill", "the quick brown fox jumps over the lazy dog", "", "pond", "mills " * 8]
 
 

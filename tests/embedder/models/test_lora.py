@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModel
 
-from embedder import Embedder, VariantSpec, list_variants
+from embedder import Embedder, VariantSpec
 from embedder.models.lora import (
     LoraOptions,
     adapter_config,
@@ -20,9 +20,10 @@ from embedder.models.lora import (
 )
 from embedder.models.saving import save_model
 from retrieval.errors import ModelError, UsageError
+from tests.embedder.conftest import every_variant
 
 TEXTS = ["a", "the quick brown fox", "", "mills grind slowly, ponds fill slower"]
-VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
+VARIANTS = every_variant()
 SMALL = LoraOptions(rank=2, alpha=4)
 
 

@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from embedder import Embedder, list_variants
+from embedder import Embedder
 from embedder.models.bases import file_sha256
 from embedder.models.lora import LoraOptions, adapter_tensors, has_adapter
 from embedder.models.manifest import read_manifest
@@ -17,9 +17,10 @@ from embedder.models.merge import merge_model, soup_models
 from embedder.models.saving import save_model
 from embedder.pooling import PoolingOptions
 from retrieval.errors import ModelError, SourceNotFoundError, StorageError, UsageError
+from tests.embedder.conftest import every_variant
 
 TEXTS = ["a", "the quick brown fox", "", "mills grind slowly, ponds fill slower"]
-VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
+VARIANTS = every_variant()
 RECORD = {"seed": 3, "steps": 7, "data": [{"path": "pairs.jsonl", "sha256": {"pairs.jsonl": "ab"}}]}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from embedder import Embedder, list_variants
+from embedder import Embedder
 from embedder.models.manifest import read_manifest
 from embedder.models.merge import merge_model
 from embedder.models.saving import save_model
@@ -19,9 +19,10 @@ pytest.importorskip(
 from sentence_transformers import SentenceTransformer
 
 from embedder.models.sentence_transformers_module import load_sentence_transformer
+from tests.embedder.conftest import every_variant
 
 TEXTS = ["a", "the quick brown fox", "", "mills grind slowly, ponds fill slower " * 4]
-VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
+VARIANTS = every_variant()
 RECORD = {"seed": 3}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from embedder import Embedder, list_variants
+from embedder import Embedder
 from embedder.models.manifest import read_manifest
 from embedder.models.merge import merge_model
 from embedder.models.saving import save_model
@@ -14,10 +14,11 @@ from embedder.models.whiten import fit_whitening, whiten_model
 from embedder.pooling import PoolingOptions
 from embedder.pooling.registry import Whitened
 from retrieval.errors import UsageError
+from tests.embedder.conftest import every_variant
 
 WORDS = ("mill", "pond", "wheel", "stone", "river", "grain", "flour", "weir", "reed", "otter")
 TEXTS = [f"{a} {b} {number}" for number, a in enumerate(WORDS) for b in WORDS]
-VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
+VARIANTS = every_variant()
 
 
 @pytest.fixture
