@@ -9,8 +9,8 @@ from embedder.engine.batches import PaddedBatch, pad_batch
 from embedder.pooling import PoolingOptions
 from retrieval import Encoder
 from retrieval.errors import ModelError, UsageError
+from tests.embedder.conftest import FOLLOWING, every_variant
 
-ARCHITECTURES = ["llama", "qwen3", "mistral", "gemma3"]
 TEXTS = [
     "a",
     "the quick brown fox jumps over the lazy dog",
@@ -29,7 +29,7 @@ def load(folder, pooling, attention, **settings):
     return Embedder.from_spec(spec, device="cpu", batch_tokens=batch_tokens)
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=FOLLOWING)
 def folder(request, base_folder):
     return base_folder[request.param]
 
@@ -39,11 +39,11 @@ def llama(base_folder):
     return base_folder["llama"]
 
 
-@pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
+@pytest.mark.parametrize(("pooling", "attention", "architecture"), every_variant(*FOLLOWING))
 def test_a_text_has_one_embedding_alone_or_in_any_batch_padded_on_either_side(
-    folder, pooling, attention
+    base_folder, pooling, attention, architecture
 ):
-    embedder = load(folder, pooling, attention)
+    embedder = load(base_folder[architecture], pooling, attention)
     alone = np.concatenate([embedder.encode_documents([text]) for text in TEXTS])
     assert np.isfinite(alone).all()
     np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1.0, atol=1e-6)
@@ -70,9 +70,11 @@ def test_different_texts_have_different_embeddings(llama, pooling, attention):
     assert (distance[~np.eye(len(TEXTS), dtype=bool)] > 1e-4).all()
 
 
-@pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
-def test_the_end_of_every_sequence_survives_truncation(folder, pooling, attention):
-    embedder = load(folder, pooling, attention, max_tokens=64)
+@pytest.mark.parametrize(("pooling", "attention", "architecture"), every_variant(*FOLLOWING))
+def test_the_end_of_every_sequence_survives_truncation(
+    base_folder, pooling, attention, architecture
+):
+    embedder = load(base_folder[architecture], pooling, attention, max_tokens=64)
     short, long = embedder.tokenize(["x", "x" * 500])
     assert len(long) == 64
     assert len(short) < 64

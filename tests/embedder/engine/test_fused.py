@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, LlamaConfig
 
-from embedder import Embedder, VariantSpec, list_variants
+from embedder import Embedder, VariantSpec
 from embedder.engine import speed
 from embedder.engine.backbone import Backbone
 from embedder.engine.batches import pad_batch
@@ -15,13 +15,12 @@ from embedder.engine.int8 import Int8Linear, join_linears
 from embedder.engine.packing import PackedBatch, packed_attention
 from embedder.engine.speed import quantize_backbone
 from embedder.variants import get_attention
+from tests.embedder.conftest import every_variant
 
 CPU = torch.device("cpu")
 ROWS = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17], [18]]
 TEXTS = ["a", "the mill by the pond", "", "mills grind slowly, ponds fill slower " * 2, "pond"]
 pytestmark = pytest.mark.usefixtures("functions")
-
-VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
 
 
 def load(folder, pooling="mean", attention="causal", **how):
@@ -124,8 +123,10 @@ def test_a_failure_of_the_functions_leaves_the_blocks(monkeypatch):
     assert FusedLayer not in kinds(quantized()[0])
 
 
-@pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
-@pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
+@pytest.mark.parametrize(
+    ("pooling", "attention", "architecture"),
+    every_variant("llama", "qwen3", "mistral"),
+)
 def test_every_variant_has_the_vectors_of_its_blocks(base_folder, architecture, pooling, attention):
     embedder = load(base_folder[architecture], pooling, attention, speed="fast")
     assert (embedder.is_int8, kinds(embedder.backbone)) == (True, {FusedLayer})

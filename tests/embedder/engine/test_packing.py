@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, LlamaConfig
 
-from embedder import Embedder, VariantSpec, list_variants
+from embedder import Embedder, VariantSpec
 from embedder.engine.backbone import Backbone
 from embedder.engine.batches import PaddedBatch, packed_batches, pad_batch
 from embedder.engine.packing import (
@@ -27,8 +27,8 @@ from embedder.engine.packing import (
 )
 from embedder.engine.run import AHEAD, tokenized_ahead
 from embedder.variants import get_attention
+from tests.embedder.conftest import FOLLOWING, every_variant
 
-VARIANTS = [(variant.pooling, variant.attention) for variant in list_variants()]
 TEXTS = [
     "a",
     "mill",
@@ -61,8 +61,7 @@ def count_calls(monkeypatch, embedder):
     return calls
 
 
-@pytest.mark.parametrize(("pooling", "attention"), VARIANTS)
-@pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral", "gemma3"])
+@pytest.mark.parametrize(("pooling", "attention", "architecture"), every_variant(*FOLLOWING))
 def test_packed_vectors_are_the_padded_ones(
     base_folder, monkeypatch, architecture, pooling, attention
 ):
