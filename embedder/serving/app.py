@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import html
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -202,16 +202,10 @@ def _describe_type(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str
         inner = _resolve(schema, schemas).get("properties", {})
         return f"object: {', '.join(inner)}"
     if "enum" in schema or "const" in schema:
-        return " or ".join(json.dumps(value) for value in _values(schema))
+        return " or ".join(map(json.dumps, schema.get("enum", [schema.get("const")])))
     if schema.get("type") == "array":
         return f"list of {_describe_type(schema.get('items', {}), schemas)}"
     return str(schema.get("type", "anything"))
-
-
-def _values(schema: Mapping[str, Any]) -> Iterator[Any]:
-    yield from schema.get("enum", [])
-    if "const" in schema:
-        yield schema["const"]
 
 
 def build_app(server: Server) -> FastAPI:

@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias, TypeVar, cast, get_args
 
 from fastapi import Depends, Request
 
-from embedder.engine.text import Side
+from embedder.engine.text import Side, check_texts
 from embedder.models.sentence_transformers import Reranker
 from embedder.serving.batching import Batcher, EncoderThread, QueuedEncoder, QueueFullError
 from embedder.serving.errors import ApiError, ClientGoneError
@@ -435,12 +435,10 @@ class Server:
     def check_texts(self, texts: Sequence[str], param: str) -> None:
         """Raise a 400 for too many texts, or for one that is no text."""
         self.check_count(len(texts), param)
-        for number, text in enumerate(texts):
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                message = f"{param}: text {number} holds half a surrogate pair, which is no text."
-                raise ApiError(400, message, "invalid_text", param) from None
+        try:
+            check_texts(texts)
+        except UsageError as error:
+            raise ApiError(400, f"{param}: {error}", "invalid_text", param) from None
 
 
 def add_facts(request: Request, **facts: str | int | float) -> None:

@@ -18,7 +18,7 @@ from embedder.serving.server import Server, ServerDep
 from retrieval.protocols import Vectors
 from retrieval.scores import unit_rows
 
-__all__ = ["ROUTER", "TextList", "check_dimension", "truncate_vectors", "write_vectors"]
+__all__ = ["ROUTER", "TextList", "check_dimension", "truncate_vectors"]
 
 ROUTER = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERROR_RESPONSES, route_class=JsonRoute)
 
@@ -157,11 +157,6 @@ def check_dimension(model: ServedModel, wanted: int | None) -> None:
             f"(Matryoshka). Leave dimensions out, or send {full}."
         )
     raise ApiError(400, message, "unsupported_dimensions", "dimensions")
-
-
-def write_vectors(vectors: Vectors) -> bytes:
-    """Return vectors as JSON."""
-    return write_rows(row.tolist() for row in vectors)
 
 
 def truncate_vectors(model: ServedModel, vectors: Vectors, wanted: int | None) -> Vectors:

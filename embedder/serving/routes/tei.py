@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, StrictStr
 from starlette.responses import Response
@@ -13,12 +13,7 @@ from starlette.responses import Response
 from embedder.engine.text import Side
 from embedder.serving.bodies import Body, JsonRoute, answer_json, write_rows
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
-from embedder.serving.routes.openai import (
-    TextList,
-    check_dimension,
-    truncate_vectors,
-    write_vectors,
-)
+from embedder.serving.routes.openai import TextList, check_dimension, truncate_vectors
 from embedder.serving.served import Role, ServedModel, ShownToken
 from embedder.serving.server import Server, ServerDep, in_thread
 from retrieval.protocols import Vectors
@@ -118,7 +113,7 @@ async def embed(body: EmbedRequest, request: Request, server: ServerDep) -> Resp
     vectors = truncate_vectors(model, vectors, body.dimensions)
     if body.normalize and not model.normalized:
         vectors = unit_rows(vectors)
-    return await answer_json(server, lambda: write_vectors(vectors))
+    return await answer_json(server, lambda: write_rows(map(np.ndarray.tolist, vectors)))
 
 
 @ROUTER.post("/embed_all", response_model=list[list[list[float]]])
@@ -130,9 +125,8 @@ async def embed_all(body: EmbedAllRequest, request: Request, server: ServerDep) 
         found = await server.embed_tokens(
             request, model, texts, body.role, truncate=body.truncate, side=body.side
         )
-        return await answer_json(
-            server, lambda: b"[" + b", ".join(map(write_vectors, found)) + b"]"
-        )
+        rows = (write_rows(map(np.ndarray.tolist, one)) for one in found)
+        return await answer_json(server, lambda: b"[" + b", ".join(rows) + b"]")
 
 
 @ROUTER.post("/embed_sparse")
@@ -162,10 +156,11 @@ async def decode(body: DecodeRequest, server: ServerDep) -> list[str]:
         most = server.settings.queue_tokens
         message = f"ids holds {count:,} tokens; expected {most:,} at most. Send them in parts."
         raise ApiError(413, message, "too_many_tokens", "ids")
-    special = not body.skip_special_tokens
-    write = partial(_decode, model.decode, rows, special)
+    write, special = model.decode, not body.skip_special_tokens
     with server.admit():
-        return await in_thread(server.tokenizing_thread, write)
+        return await in_thread(
+            server.tokenizing_thread, lambda: [write(row, special) for row in rows]
+        )
 
 
 @ROUTER.post("/similarity")
@@ -240,10 +235,6 @@ async def _embed(
             param="inputs",
         )
     return found.vectors
-
-
-def _decode(decode: Callable[..., str], rows: Sequence[Any], special: bool) -> list[str]:
-    return [decode(row, special) for row in rows]
 
 
 def _show_tokens(server: Server, texts: list[str], role: Role) -> list[list[ShownToken]]:
