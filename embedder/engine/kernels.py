@@ -1,4 +1,4 @@
-"""Packed attention, above all for a GPU: one call per layer where the installed libraries offer it.
+"""Packed attention for a GPU: one call per layer where the installed libraries offer it.
 
 torch has attention over texts of varying length from 2.10 on (``torch.nn.attention.varlen``), and
 so has the package flash_attn; both are for half precision. Otherwise texts are attended in buckets
@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embedder.engine.packing import GROUPS, Kernel, PackedBatch, PackingError, Pattern
+from embedder.engine.packing import Kernel, PackedBatch, PackingError, Pattern
 
 __all__ = [
     "BUCKETS",
     "HALF_TOLERANCE",
     "checked",
-    "find_kernels",
+    "cuda_kernels",
     "flash_kernel",
     "varlen_kernel",
 ]
@@ -35,10 +35,8 @@ HALF_TOLERANCE = {torch.bfloat16: 5e-2, torch.float16: 1e-2}
 _TOLERANCE = 1e-4
 
 
-def find_kernels(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
-    """Return the kernels to try on this device in this dtype, the best one first."""
-    if device.type != "cuda":
-        return [GROUPS] if device.type == "cpu" else []
+def cuda_kernels(dtype: torch.dtype) -> list[Kernel]:
+    """Return the kernels to try on CUDA in this dtype, the best one first."""
     found = [BUCKETS]
     if dtype in HALF_TOLERANCE:
         flash = _imported("flash_attn", "flash_attn_varlen_func")

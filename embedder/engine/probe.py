@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedder.engine.kernels import HALF_TOLERANCE, checked, find_kernels
+from embedder.engine.kernels import HALF_TOLERANCE, checked, cuda_kernels
 from embedder.engine.packing import (
     GROUPS,
     Kernel,
@@ -28,7 +28,7 @@ from embedder.engine.packing import (
 from embedder.variants import Attention
 from retrieval.errors import AttentionProbeError
 
-__all__ = ["Packing", "choose_packing", "probe_attention", "random_rows"]
+__all__ = ["Packing", "choose_packing", "find_kernels", "probe_attention", "random_rows"]
 
 PROBE_LENGTHS = (7, 5, 5, 2, 1)
 _TOLERANCE = 1e-4
@@ -56,6 +56,13 @@ class Packing:
 
     longest: int = 0
     kernel: Kernel = GROUPS
+
+
+def find_kernels(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
+    """Return the kernels to try on this device in this dtype, the best one first."""
+    if device.type == "cuda":
+        return cuda_kernels(dtype)
+    return [GROUPS] if device.type == "cpu" else []
 
 
 @dataclass(frozen=True)
