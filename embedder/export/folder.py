@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from embedder.embedder import Embedder
@@ -58,7 +57,7 @@ def export_model(embedder: Embedder, format: str, out: Path, notify: Notify = si
             "dimension": embedder.dimension,
             "normalized": spec.normalize,
             "max_tokens": spec.max_tokens,
-            **asdict(framing.prompts),
+            **framing.prompts,
         }
         text = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
         (beside / CONFIG).write_text(text, encoding="utf-8", newline="\n")

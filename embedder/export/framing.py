@@ -9,15 +9,7 @@ from embedder.embedder import Embedder
 from embedder.engine.text import TextTokenizer
 from retrieval.errors import UsageError
 
-__all__ = ["Framing", "Prompts", "frame_texts", "refuse"]
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """What a client puts before a text of each side."""
-
-    query_prompt: str
-    document_prompt: str
+__all__ = ["Framing", "frame_texts", "refuse"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +18,12 @@ class Framing:
 
     Attributes
     ----------
+    prompts : what a client puts before a text, as query_prompt and document_prompt.
     head, tail : token ids before the prompt, and after the text; the tail is never cut off.
     pad_id : fills rows of a batch.
     """
 
-    prompts: Prompts
+    prompts: dict[str, str]
     head: tuple[int, ...]
     tail: tuple[int, ...]
     pad_id: int
@@ -70,8 +63,8 @@ def frame_texts(embedder: Embedder) -> Framing:
             f"its prompts end differently after the text ({query.suffix!r}, {document.suffix!r})",
             "Name it with prompts that end before the text or alike.",
         )
-    prompts = Prompts(query.prefix, document.prefix)
-    if spec.lowercase and any(text != text.lower() for text in vars(prompts).values()):
+    prompts = {"query_prompt": query.prefix, "document_prompt": document.prefix}
+    if spec.lowercase and any(text != text.lower() for text in prompts.values()):
         raise refuse(
             embedder,
             "its texts are read in lower case and its prompts are not",

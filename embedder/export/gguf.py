@@ -55,7 +55,7 @@ def write_gguf(embedder: Embedder, framing: Framing, folder: Path, notify: Notif
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    for side, prompt in vars(framing.prompts).items():
+    for side, prompt in framing.prompts.items():
         if prompt:
             notify(
                 f"Warning: llama.cpp puts no prompt before a text: clients have to add {side} "

@@ -17,7 +17,7 @@ from embedder.conform.texts import make_samples
 from embedder.embedder import Embedder
 from embedder.engine.text import special_tokens
 from embedder.environment import first_line
-from embedder.export.framing import Framing, Prompts
+from embedder.export.framing import Framing
 from retrieval.errors import MissingDependencyError, ModelError
 from retrieval.protocols import Notify, Vectors
 
@@ -137,14 +137,14 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _compare(embedder: Embedder, folder: Path, prompts: Prompts) -> float:
+def _compare(embedder: Embedder, folder: Path, prompts: dict[str, str]) -> float:
     """Return the largest difference of a number from the model's, or raise ModelError."""
     client = OnnxClient(folder)
     texts = _make_texts(embedder, client)
     spec, worst = embedder.spec, 0.0
     sides = {
-        spec.query_prompt: (prompts.query_prompt, embedder.encode_queries),
-        spec.document_prompt: (prompts.document_prompt, embedder.encode_documents),
+        spec.query_prompt: (prompts["query_prompt"], embedder.encode_queries),
+        spec.document_prompt: (prompts["document_prompt"], embedder.encode_documents),
     }  # one where both prompts are the same
     for ours, (prompt, encode) in sides.items():
         shown, expected = [prompt + text for text in texts], encode(texts)
