@@ -1,5 +1,6 @@
 """What all tests share: seeds, one thread each, and the checkout on the path of their children."""
 
+import gc
 import os
 import random
 import shutil
@@ -76,6 +77,12 @@ def pytest_collection_modifyitems(items):
         draws = "seed" in item.fixturenames and "seed" not in parameters
         if draws or getattr(item.function, "is_hypothesis_test", False):
             item.add_marker("fuzz")
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector what was imported: to look through it takes half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
