@@ -283,10 +283,11 @@ def _explain(part: Part, pool: Pool, candidate: int, hit: Hit, text: str) -> Hit
 
 
 def merge(lists: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
-    """Return the k best of several lists, equal scores by document id."""
+    """Return the k best of some lists of k at most, equal scores by document id."""
+    if len(lists) == 1:
+        return list(lists[0])
     every = [hit for hits in lists for hit in hits]
-    if len(lists) > 1:
-        every.sort(key=lambda hit: (-hit.score, hit.doc_id))  # stable: then by index
+    every.sort(key=lambda hit: (-hit.score, hit.doc_id))  # stable: then by index
     return [replace(hit, rank=rank) for rank, hit in enumerate(every[:k], start=1)]
 
 
