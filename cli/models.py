@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from cli.console import message, warn
@@ -61,14 +62,7 @@ def instruct(
 
 def say_once() -> Callable[[str], None]:
     """Return a function that prints each line to stderr once; for several models."""
-    said: set[str] = set()
-
-    def say(line: str) -> None:
-        if line not in said:
-            said.add(line)
-            message(line)
-
-    return say
+    return cache(message)
 
 
 def note_untrained(encoder: Encoder) -> None:

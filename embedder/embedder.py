@@ -25,6 +25,7 @@ from embedder.models.lora import copy_tensors
 from embedder.models.manifest import fill_pooling, load_saved_backbone, read_manifest
 from embedder.models.names import describe_model, find_saved_model
 from embedder.models.published import resolve_name
+from embedder.pooling.modules import last_token
 from embedder.pooling.registry import (
     Headed,
     PoolingShape,
@@ -33,7 +34,7 @@ from embedder.pooling.registry import (
     resolve_layers,
     without_whitening,
 )
-from embedder.variants import VariantSpec, format_model_name, get_attention, spec_to_json
+from embedder.variants import VariantSpec, format_model_name, spec_to_json
 from retrieval.errors import UsageError
 from retrieval.protocols import Notify, Progress, Vectors, no_progress, silent
 from retrieval.types import Fingerprint
@@ -353,7 +354,7 @@ class Embedder(nn.Module):
             return self._pool(states.stack(self._layers))
         tokens = states.tokens.float()
         if self._reads == "eos":
-            return self._pool(batch.reduce(tokens, _eos_states).unsqueeze(1))
+            return self._pool(batch.reduce(tokens, last_token).unsqueeze(1))
         return batch.reduce(tokens, partial(self._pool_after, skipped=skipped))
 
     def _pool_after(self, tokens: Tensor, real: Tensor, skipped: int) -> Tensor:
@@ -414,8 +415,3 @@ def _join_identity(backbone: Backbone) -> str:
     for name, tensor in sorted(backbone.head.items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _eos_states(tokens: Tensor, real: Tensor) -> Tensor:
-    """Return the state (B, D) of each text's last token."""
-    return get_attention("causal").layer_summary(tokens, real)

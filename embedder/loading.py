@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from embedder.models.bases import BASES
@@ -70,7 +71,8 @@ def load_encoder(
     from embedder.embedder import Embedder
     from embedder.environment import check_speed
 
-    name, known_speed, notify = model or DEFAULT_MODEL, check_speed(speed), _say_once(notify)
+    name, known_speed = model or DEFAULT_MODEL, check_speed(speed)
+    notify = cache(notify)  # each line once
     reason = _needs_library(name, trust_remote_code, notify)
     if reason is None:
         return Embedder.load(name, device=device, speed=known_speed, notify=notify)
@@ -81,18 +83,6 @@ def load_encoder(
     return load_sentence_transformers(
         name, device, notify, reason=reason, trust_remote_code=trust_remote_code
     )
-
-
-def _say_once(notify: Notify) -> Notify:
-    """Return a function that passes each line on once."""
-    said: set[str] = set()
-
-    def say(line: str) -> None:
-        if line not in said:
-            said.add(line)
-            notify(line)
-
-    return say
 
 
 def _needs_library(name: str, trust_remote_code: bool, notify: Notify) -> str | None:
