@@ -22,7 +22,6 @@ __all__ = [
     "RULE",
     "Claim",
     "Judgement",
-    "Verdict",
     "claim_pairs",
     "judge_claim",
     "judge_test",
@@ -115,20 +114,6 @@ class Judgement:
     reason: str
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A claim on one base."""
-
-    claim: Claim
-    base: str
-    word: Word
-    judgements: Sequence[Judgement]
-
-    def count(self, word: Word) -> int:
-        """Return how many comparisons have this word."""
-        return sum(one.word == word for one in self.judgements)
-
-
 def paper_variants(config: StudyConfig) -> dict[str, str]:
     """Return which of the study's variants are the paper's models: "model1" to its name here."""
     found: dict[str, str] = {}
@@ -159,13 +144,12 @@ def judge_test(kind: Kind, test: TaskTypeTest, margin: float, alpha: float) -> J
 
 def judge_claim(
     claim: Claim,
-    base: str,
     names: Mapping[str, str],
     tests: Mapping[tuple[str, str, str], TaskTypeTest],
     config: StudyConfig,
     parameters: float,
-) -> Verdict:
-    """Return the verdict on a claim.
+) -> tuple[Word, list[Judgement]]:
+    """Return the verdict on a claim on one base, and what it follows from.
 
     Parameters
     ----------
@@ -176,7 +160,7 @@ def judge_claim(
     if claim.small_only and not parameters < SMALL_PARAMETERS:
         size = "unknown" if math.isnan(parameters) else f"{parameters / 1e9:.1f} billion"
         reason = f"The claim is about bases below a billion parameters; this one's are {size}."
-        return Verdict(claim, base, "cannot tell", [Judgement("cannot tell", reason)])
+        return "cannot tell", [Judgement("cannot tell", reason)]
     judgements = []
     for first, second in claim.pairs:
         for task_type in claim.task_types:
@@ -188,14 +172,10 @@ def judge_claim(
                 judgements.append(Judgement("cannot tell", reason))
             else:
                 judgements.append(judge_test(claim.kind, test, config.margin, config.alpha))
-    return Verdict(claim, base, _combine(judgements), judgements)
-
-
-def _combine(judgements: Sequence[Judgement]) -> Word:
     words = {one.word for one in judgements}
     if "does not hold" in words:
-        return "does not hold"
-    return "holds" if words == {"holds"} else "cannot tell"
+        return "does not hold", judgements
+    return "holds" if words == {"holds"} else "cannot tell", judgements
 
 
 def _excludes(test: TaskTypeTest, margin: float) -> bool:

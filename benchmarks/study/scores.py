@@ -42,14 +42,12 @@ class TaskTypeScore:
     ----------
     low, high : bootstrap interval over items, at confidence 1 - alpha.
     seed_deviation : standard deviation between seeds; NaN with one seed.
-    by_seed : the mean over tasks of each seed.
     """
 
     score: float
     low: float
     high: float
     seed_deviation: float
-    by_seed: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -143,11 +141,10 @@ class BaseScores:
         samples = self._task_type_samples(variant, task_type)
         if samples is None:
             return None
-        by_seed = self._by_seed(variant, task_type)
-        spread = float(np.std(list(by_seed.values()), ddof=1)) if len(by_seed) > 1 else math.nan
+        scores = list(self._by_seed(variant, task_type).values())
+        spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else math.nan
         low, high = percentile_interval(samples, self._config.alpha)
-        score = float(np.mean(list(by_seed.values())))
-        return TaskTypeScore(score, low, high, spread, by_seed)
+        return TaskTypeScore(float(np.mean(scores)), low, high, spread)
 
     def compare(self, first: str, second: str, task_type: str) -> TaskTypeTest | None:
         """Return a paired test, not yet corrected; None where a variant lacks the task type."""

@@ -157,8 +157,7 @@ class _Base:
         scores, size = self.scores, self._parameters()
         names = paper_variants(self.config)
         verdicts = [
-            judge_claim(claim, scores.base, names, self.claimed, self.config, size)
-            for claim in CLAIMS
+            (claim, *judge_claim(claim, names, self.claimed, self.config, size)) for claim in CLAIMS
         ]
         return {
             "name": scores.base,
@@ -171,13 +170,13 @@ class _Base:
             "variants": [self._variant(name) for name in scores.variants],
             "claims": [
                 {
-                    "number": verdict.claim.number,
-                    "text": verdict.claim.text,
-                    "kind": verdict.claim.kind,
-                    "word": verdict.word,
-                    "judgements": [asdict(one) for one in verdict.judgements],
+                    "number": claim.number,
+                    "text": claim.text,
+                    "kind": claim.kind,
+                    "word": word,
+                    "judgements": [asdict(one) for one in judgements],
                 }
-                for verdict in verdicts
+                for claim, word, judgements in verdicts
             ],
             "heatmaps": list(self._heatmaps()),
         }

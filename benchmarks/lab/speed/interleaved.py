@@ -86,7 +86,8 @@ def take_turns(
 
     In each round every contestant does its share of the work once, each time another one first.
     """
-    timings = Timings(*({contestant.name: [] for contestant in contestants} for _ in range(2)))
+    names = [contestant.name for contestant in contestants]
+    timings = Timings({name: [] for name in names}, {name: [] for name in names})
     start = clock()
     for number in range(rounds):
         began = clock()
