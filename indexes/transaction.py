@@ -86,6 +86,7 @@ class Transaction:
         self.published: Manifest | None = None
         self.read: Snapshot | None = None
         self._known = known
+        self._staged: list[Staging] = []
 
     @property
     def snapshot(self) -> Snapshot:
@@ -118,9 +119,16 @@ class Transaction:
         StorageError : the disk refuses.
         """
         with storage_errors(self.folder):
-            return Staging(
+            staging = Staging(
                 self.staging, plan, source=source, dimension=dimension, vector_type=vector_type
             )
+        self._staged.append(staging)
+        return staging
+
+    def abandon(self) -> None:
+        """Close every file that is being written."""
+        for staging in self._staged:
+            staging.abandon()
 
     def staged_files(self) -> dict[str, FileEntry]:
         """Return every staged file but the shards, by role, under its present name."""
@@ -201,9 +209,11 @@ def begin(
             with storage_errors(path):
                 generation = _prepare(path, restart)
             before = {entry.name for entry in path.iterdir()}
+            change = Transaction(path, generation, known)
             try:
-                yield Transaction(path, generation, known)
+                yield change
             except BaseException as error:
+                change.abandon()
                 _take_back(path, generation)
                 # A corpus with a repeated id has to change, so nothing can go on from its shards.
                 _clean(path, keep=before, keep_shards=not isinstance(error, DuplicateIdError))

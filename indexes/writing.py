@@ -210,16 +210,12 @@ def stage_rows(
     if staging.finished_rows:
         resumed(staging.finished_rows)
     refusals = partial(storage_errors, change.folder)  # not around what reads or encodes
-    try:
-        for chunk, vectors in encode(_chunks(documents, config.batch_documents)):
-            with refusals():
-                staging.append(chunk, vectors)
-            progress(len(chunk))
+    for chunk, vectors in encode(_chunks(documents, config.batch_documents)):
         with refusals():
-            staging.finish()
-    except BaseException:
-        staging.abandon()
-        raise
+            staging.append(chunk, vectors)
+        progress(len(chunk))
+    with refusals():
+        staging.finish()
 
 
 def _chunks(documents: Iterator[Document], count: int) -> Iterator[list[Document]]:

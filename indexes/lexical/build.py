@@ -189,6 +189,7 @@ def write_rows(folder: Path, rows: Iterable[tuple[int, str]], analyser: Analyser
     before = count = 0
     try:
         index = tantivy.Index(_schema(), str(folder))
+        index.config_reader("Manual")  # else a thread reads, and locks, what this one writes
         before = index.searcher().num_docs
         writer = index.writer(HEAP_BYTES, 1)
         for row, text in rows:

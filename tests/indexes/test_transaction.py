@@ -50,6 +50,24 @@ def ids_without(*gone):
     return {f"d{number}" for number in range(25)} - set(gone)
 
 
+@pytest.mark.parametrize("change", ["compact", "add"])
+def test_an_interrupted_change_closes_what_it_was_writing(path, encoder, monkeypatch, change):
+    written = []
+
+    def interrupted(self, chunk, vectors):
+        append(self, chunk, vectors)
+        written.extend([self._open._documents._stream, self._open._vectors._stream])
+        raise KeyboardInterrupt
+
+    append = staging.Staging.append
+    monkeypatch.setattr(staging.Staging, "append", interrupted)
+    index = Index.open(path, encoder)
+    with pytest.raises(KeyboardInterrupt):
+        index.compact() if change == "compact" else index.add(fakes.make_documents(2, "new"))
+    assert [stream.closed for stream in written] == [True, True]
+    assert found_ids(path) == ids_without("d3")
+
+
 @pytest.mark.parametrize("compacted", [False, True])
 def test_a_deletion_before_the_lock_of_a_reindex_stays_deleted(path, before_the_lock, compacted):
     def meanwhile():
