@@ -26,6 +26,7 @@ __all__ = [
     "choose_dtype",
     "first_line",
     "keep_freed_memory",
+    "quiet_loggers",
     "quiet_transformers",
 ]
 
@@ -115,25 +116,35 @@ def keep_freed_memory() -> bool:
 
 
 @contextmanager
+def quiet_loggers(*names: str) -> Iterator[None]:
+    """Silence everything below an error of some loggers, then restore what was set."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence everything below an error, then restore what was set."""
     from transformers.utils import logging as library_logging
 
     library: Any = library_logging
-    hub = logging.getLogger("huggingface_hub")  # says each of its attempts to reach a host
-
     verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
-    hub_level = hub.level
     advisory = os.environ.get("TRANSFORMERS_NO_ADVISORY_WARNINGS")
     library.set_verbosity_error()
     library.disable_progress_bar()
-    hub.setLevel(logging.ERROR)
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
     try:
-        yield
+        with quiet_loggers("huggingface_hub"):  # says each of its attempts to reach a host
+            yield
     finally:
         library.set_verbosity(verbosity)
-        hub.setLevel(hub_level)
         if bars:
             library.enable_progress_bar()
         if advisory is None:

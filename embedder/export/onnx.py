@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from embedder.conform.texts import make_samples
 from embedder.embedder import Embedder
 from embedder.engine.text import special_tokens
-from embedder.environment import first_line
+from embedder.environment import first_line, quiet_loggers
 from embedder.export.framing import Framing
 from retrieval.errors import MissingDependencyError, ModelError
 from retrieval.protocols import Notify, Vectors
@@ -124,17 +123,9 @@ def _write_graph(embedder: Embedder, path: Path) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what the exporter says of packages and shapes."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with quiet_loggers("torch.onnx", "onnxscript", "onnx_ir"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _compare(embedder: Embedder, folder: Path, prompts: dict[str, str]) -> float:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType, TracebackType
-from typing import Any
+from types import FrameType
 
 import torch
 import torch.distributed as dist
@@ -28,7 +28,7 @@ __all__ = [
     "join_processes",
     "share_parameters",
     "sum_gradients",
-    "StopRequest",
+    "stop_request",
 ]
 
 _MESSAGE_NUMBERS = 1 << 24
@@ -125,47 +125,34 @@ def _in_messages(tensors: Sequence[Tensor], send: Callable[[Tensor], object]) ->
 
 
 class StopRequest:
-    """Notes the first SIGINT inside its ``with`` block, so that the step can be finished.
+    """Whether SIGINT arrived."""
 
-    Outside the main thread, and where SIGINT is ignored or has another handler, it changes
-    nothing.
+    asked = False
+
+
+@contextmanager
+def stop_request(notify: Notify) -> Iterator[StopRequest]:
+    """Note the first SIGINT inside the block, so that the step can be finished; a second one ends.
+
+    Outside the main thread, and where SIGINT is ignored or has another handler, nothing changes.
 
     Parameters
     ----------
     notify : receives one line when SIGINT arrives.
-
-    Attributes
-    ----------
-    asked : whether SIGINT arrived.
     """
+    stop, usual = StopRequest(), signal.default_int_handler
 
-    def __init__(self, notify: Notify) -> None:
-        self.asked = False
-        self._notify = notify
-        self._before: Any = None
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.asked = True
+        signal.signal(signal.SIGINT, usual)
+        notify("Finishing this step, then writing a checkpoint; Ctrl-C again ends at once.")
 
-    def __enter__(self) -> StopRequest:
-        """Replace Python's own handler of SIGINT."""
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Restore the handler of SIGINT."""
-        self._give_back()
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        self._give_back()
-        self._notify("Finishing this step, then writing a checkpoint; Ctrl-C again ends at once.")
-
-    def _give_back(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not usual:
+        yield stop
+        return
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, usual)

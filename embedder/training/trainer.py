@@ -41,9 +41,9 @@ from embedder.training.log import Meter, MetricsLog, StepReport
 from embedder.training.loss import BatchLoss, cached_backward, plain_backward, seed_step
 from embedder.training.processes import (
     Processes,
-    StopRequest,
     join_processes,
     share_parameters,
+    stop_request,
     sum_gradients,
 )
 from embedder.training.setup import (
@@ -185,7 +185,7 @@ class _Run:
         if log is not None:
             self._warn_of_memory()
         self.embedder.train()
-        with StopRequest(self.notify) as stop:
+        with stop_request(self.notify) as stop:
             for step in range(self.state.step, self.steps):
                 self._one_step(step, log)
                 if stop.asked and self.processes.count == 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedder.environment import choose_device, first_line, quiet_transformers
+from embedder.environment import (
+    choose_device,
+    first_line,
+    quiet_loggers,
+    quiet_transformers,
+)
 from embedder.models.foreign.files import ask_commit, find_code, name_encoder, read_model_json
 from embedder.models.names import (
     PREFIX,
@@ -305,11 +309,8 @@ def loading(what: str, folder: str) -> Iterator[None]:
     ----------
     what, folder : how the message names the model, and which folder it asks for instead.
     """
-    logger = logging.getLogger("sentence_transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        with quiet_transformers():
+        with quiet_transformers(), quiet_loggers("sentence_transformers"):
             yield
     except UsageError:
         raise
@@ -318,8 +319,6 @@ def loading(what: str, folder: str) -> Iterator[None]:
             f"sentence-transformers cannot load {what}: {first_line(error)} Name a folder "
             f"{folder}, or OWNER/NAME on the hub."
         ) from error
-    finally:
-        logger.setLevel(level)
 
 
 def limit_positions(model: Any) -> None:
