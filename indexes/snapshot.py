@@ -151,31 +151,27 @@ class Snapshot:
     ) -> list[list[Hit]]:
         """Return at most k hits of a selection per row of ``queries`` (Q, D), k at least 1.
 
-        No blank document is among them.
+        No blank document is among them. Of passages, more are asked for until they belong to k
+        documents.
         """
         chosen = selection or self.rows.everything
-        if self.manifest.passages:
-            return self._search_passages(queries, k, chosen, with_text)
-        found = self.find(queries, k, chosen)
-        return make_hits(found, self.documents, k, with_text=with_text)
-
-    def _search_passages(
-        self, queries: Vectors, k: int, selection: Selection, with_text: bool
-    ) -> list[list[Hit]]:
-        """Return k documents per query: ask for more passages until they belong to k documents."""
+        passages = bool(self.manifest.passages)
         hits: dict[int, list[Hit]] = {}
         pending = list(range(len(queries)))
-        wanted = min(PASSAGES_PER_HIT * k, selection.count)
+        wanted = min(PASSAGES_PER_HIT * k if passages else k, chosen.count)
         while pending:
-            found = self.find(queries[pending], wanted, selection)
-            answers = make_hits(found, self.documents, k, with_text=with_text, passages=True)
-            unsettled = []
-            for query, answer, (_, rows) in zip(pending, answers, found, strict=True):
-                hits[query] = answer
-                if len(answer) < k and wanted <= len(rows) and wanted < selection.count:
-                    unsettled.append(query)
-            pending = unsettled
-            wanted = min(PASSAGES_PER_HIT * wanted, selection.count)
+            asked = queries if len(pending) == len(queries) else queries[pending]
+            found = self.find(asked, wanted, chosen)
+            answers = make_hits(found, self.documents, k, with_text=with_text, passages=passages)
+            hits.update(zip(pending, answers, strict=True))
+            if wanted == chosen.count:
+                break
+            pending = [
+                query
+                for query, (_, rows) in zip(pending, found, strict=True)
+                if len(hits[query]) < k and wanted <= len(rows)
+            ]
+            wanted = min(PASSAGES_PER_HIT * wanted, chosen.count)
         return [hits[query] for query in range(len(queries))]
 
     def find(self, queries: Vectors, k: int, selection: Selection | None = None) -> list[Found]:
