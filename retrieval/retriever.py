@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
 
 from embedder.loading import load_for_index, load_for_text
 from indexes import Index
@@ -242,12 +242,7 @@ class Retriever:
 
     def _prepare(self, texts: list[str], blend: Blend) -> Callable[..., list[list[Hit]]]:
         """Return the search for these texts, which are encoded now where the mode needs it."""
-        choices: dict[str, Any] = {
-            "mode": blend.mode,
-            "fusion": blend.fusion,
-            "weight": blend.weight,
-            **({"distinct": True} if blend.distinct else {}),
-        }
+        choices = asdict(blend)
         if (blend.mode or self.index.modes[0]) == LEXICAL:
             return partial(self.index.search, texts, **choices)
         return partial(

@@ -92,8 +92,8 @@ def test_texts_mode_fusion_and_weight_go_to_the_index(index):
     retriever.search("a", mode="hybrid", weight=0.25)
     list(retriever.search_many([Query("q", "b")], fusion="rrf"))
     assert index.choices == [
-        {"texts": ["a"], "mode": "hybrid", "fusion": "convex", "weight": 0.25},
-        {"texts": ["b"], "mode": None, "fusion": "rrf", "weight": None},
+        {"texts": ["a"], "mode": "hybrid", "fusion": "convex", "weight": 0.25, "distinct": False},
+        {"texts": ["b"], "mode": None, "fusion": "rrf", "weight": None, "distinct": False},
     ]
 
 
