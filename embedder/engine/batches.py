@@ -6,11 +6,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 __all__ = [
     "CUDA_TOKENS",
@@ -93,14 +95,9 @@ def pad_batch(
     rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "right"
 ) -> tuple[Tensor, Tensor]:
     """Return ids (B, T) int64 and mask (B, T) int64, 1 at real tokens, padded on one side."""
-    tokens = max(len(row) for row in rows)
-    ids = torch.full((len(rows), tokens), pad_id, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for index, row in enumerate(rows):
-        start = tokens - len(row) if side == "left" else 0
-        ids[index, start : start + len(row)] = torch.tensor(row, dtype=torch.int64)
-        mask[index, start : start + len(row)] = 1
-    return ids, mask
+    pad = partial(pad_sequence, batch_first=True, padding_side=side)
+    ids = pad([torch.tensor(row, dtype=torch.int64) for row in rows], padding_value=pad_id)
+    return ids, pad([torch.ones(len(row), dtype=torch.int64) for row in rows])
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,8 +34,6 @@ __all__ = [
     "read_tensors",
     "weights_sha256",
 ]
-
-_READ_BYTES = 1 << 20
 
 
 def cache_folder() -> Path:
@@ -60,11 +59,8 @@ def is_converted(identity: str) -> bool:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def weights_sha256(folder: Path) -> str:
@@ -79,10 +75,8 @@ def weights_sha256(folder: Path) -> str:
         repr([(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stamps]).encode()
     ).hexdigest()
     memory = cache_folder() / "weights-sha256" / f"{key}.json"
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads(memory.read_text())["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     digest = hashlib.sha256()
     for path, _ in stamps:
         digest.update(f"{path.name}:{file_sha256(path)}\n".encode())
@@ -107,13 +101,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def keep(path: Path, content: bytes) -> None:
     """Write a file into the cache folder, whole or not at all; a failure costs only time."""
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(f".{os.getpid()}.tmp")
         beside.write_bytes(content)
         beside.replace(path)
-    except OSError:
-        return
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,13 +114,11 @@ def parse_option(name: str, value: str, kind: type) -> Any:
         return value
     if kind is bool and value in ("true", "false"):
         return value == "true"
-    try:
+    with suppress(ValueError):
         if kind is int:
             return int(value)
         if kind is tuple:
             return tuple(int(part) for part in value.split("/"))
-    except ValueError:
-        pass
     expected = {int: "a whole number", bool: "true or false", tuple: "whole numbers as 1/2/3"}
     raise UsageError(f"The model option {name} is {value!r}; expected {expected[kind]}.")
 
