@@ -151,20 +151,9 @@ class Searchable(ABC):
         UnknownNameError : the filter names a field that no document has; no such mode or fusion.
         StorageError : the server is down or refuses the key.
         """
-        if isinstance(queries, str):
-            return self.search(
-                [queries],
-                k,
-                with_text=with_text,
-                where=where,
-                mode=mode,
-                fusion=fusion,
-                weight=weight,
-                distinct=distinct,
-            )[0]
         if k < 1:
             raise UsageError(f"k is {k}; it must be 1 or more.")
-        asked = _as_texts(queries)
+        asked = _as_texts([queries] if isinstance(queries, str) else queries)
         words = texts if asked is None else asked
         chosen = Blend(mode, fusion, weight)
         if mode is None and words is None:
@@ -184,7 +173,8 @@ class Searchable(ABC):
             if not len(vectors):
                 return []
         find = _make_search(parts, vectors, words, chosen, with_text)
-        return _search_distinct(parts, find, k) if distinct else find(k)
+        found = _search_distinct(parts, find, k) if distinct else find(k)
+        return found[0] if isinstance(queries, str) else found
 
 
 def _make_search(
