@@ -1,5 +1,6 @@
 """Adding, replacing and deleting documents: what is embedded, what is found, what readers see."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -224,6 +225,7 @@ def test_any_changes_end_with_the_index_of_the_corpus_they_lead_to(
         assert index.search(queries, 3, where=where) == Index.open(fresh).search(
             queries, 3, where=where
         )
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def add_and_die(point, path):
