@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -73,16 +74,10 @@ def _find_words(
         except RefusedError:
             return False
 
-    low, high = 1, len(words) - 1
-    if high < low or not is_enough(high):
+    most = len(words) - 1
+    if most < 1 or not is_enough(most):
         return None
-    while low < high:
-        middle = (low + high) // 2
-        if is_enough(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return bisect_left(range(most), True, lo=1, key=is_enough)
 
 
 def _choose(

@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -105,11 +106,10 @@ def grow_text(count_tokens: Callable[[str], int], tokens: int) -> str:
             sentences.append(f"In year {number} the {first} stood beside the {second}.")
         if count_tokens(" ".join(sentences)) >= tokens:
             break
-    low, high = 1, len(sentences)
-    while low < high:  # the fewest sentences that are long enough
-        middle = (low + high) // 2
-        if count_tokens(" ".join(sentences[:middle])) >= tokens:
-            high = middle
-        else:
-            low = middle + 1
-    return " ".join(sentences[:low])
+    fewest = bisect_left(
+        range(len(sentences)),
+        tokens,
+        lo=1,
+        key=lambda count: count_tokens(" ".join(sentences[:count])),
+    )
+    return " ".join(sentences[:fewest])
