@@ -23,7 +23,6 @@ from retrieval.types import check_fingerprints
 
 if TYPE_CHECKING:
     from indexes import Index
-    from retrieval import Fingerprint
     from retrieval.retriever import Retriever
 
 __all__ = ["MOST_CHARACTERS", "MOST_HITS", "build_server"]
@@ -69,7 +68,10 @@ class _Tools:
 
         self._retrievers = retrievers
         self._followers = {
-            name: Follower(_index_of(retriever), partial(_check_model, retriever))
+            name: Follower(
+                _index_of(retriever),
+                partial(check_fingerprints, query=retriever.encoder.fingerprint),
+            )
             for name, retriever in retrievers.items()
         }
         self._lock = Lock()
@@ -160,10 +162,6 @@ def _tool_errors() -> Iterator[None]:
         yield
     except MillpondError as error:
         raise ToolError(str(error)) from error
-
-
-def _check_model(retriever: Retriever, made: Fingerprint) -> None:
-    check_fingerprints(made, retriever.encoder.fingerprint)
 
 
 def _index_of(retriever: Retriever) -> Index:

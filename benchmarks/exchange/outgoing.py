@@ -22,7 +22,14 @@ from benchmarks.integrations.mteb_meta import (
 )
 from benchmarks.integrations.mteb_tasks import find_mteb_task, rename_cuts, same_data
 from benchmarks.report.markdown import render_csv
-from benchmarks.scoring.results import QueryHits, Result, file_name, read_hits, read_results
+from benchmarks.scoring.results import (
+    QueryHits,
+    Result,
+    file_name,
+    null_for_nan,
+    read_hits,
+    read_results,
+)
 from retrieval.disk import make_folder, replace_file
 from retrieval.errors import StorageError, UnknownNameError, UsageError
 from retrieval.protocols import Notify, silent
@@ -194,11 +201,8 @@ def _rescore(result: Result, hits: Sequence[QueryHits], export: _Export) -> dict
         "naucs_mrr": scored.naucs_mrr,
         "hit_rate": scored.hit_rate,
     }
-    found: dict[str, Any] = module.make_score_dict(**parts, task_scores={})
-    return {
-        name: None if isinstance(score, float) and not math.isfinite(score) else score
-        for name, score in found.items()
-    }
+    found: dict[str, Any] = null_for_nan(module.make_score_dict(**parts, task_scores={}))
+    return found
 
 
 def _write_trec(export: _Export) -> Iterator[Path]:
@@ -236,10 +240,6 @@ def _write_model_index(export: _Export) -> Iterator[Path]:
         yield _write(export.out / f"{file_name(model)}.md", render_metadata(model, own))
 
 
-def _write_csv(export: _Export) -> Iterator[Path]:
-    yield _write(export.out / "results.csv", render_csv(export.results))
-
-
 def _write(path: Path, text: str) -> Path:
     make_folder(path.parent)
     replace_file(path, text.encode())
@@ -250,6 +250,6 @@ FORMATS: Mapping[str, Callable[[_Export], Iterator[Path]]] = {
     "mteb": _write_mteb,
     "trec": _write_trec,
     "model-index": _write_model_index,
-    "csv": _write_csv,
+    "csv": lambda export: iter([_write(export.out / "results.csv", render_csv(export.results))]),
 }
 """By name, what writes it."""

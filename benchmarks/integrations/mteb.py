@@ -199,8 +199,9 @@ class MtebSearcher(MtebEncoder):
             return ranked
         # mteb hands over raw rows; this is where its own models get their texts, so that
         # instructions and conversations read the same.
+        asks = import_mteb("mteb.types").PromptType.query
         loader = import_mteb("mteb._create_dataloaders").create_dataloader(
-            queries, task_metadata=task_metadata, prompt_type=_query_type(), num_proc=num_proc
+            queries, task_metadata=task_metadata, prompt_type=asks, num_proc=num_proc
         )
         texts = _read_texts(loader, False, task_metadata.name)
         asked = (Query(str(key), text) for key, text in zip(queries["id"], texts, strict=True))
@@ -344,10 +345,6 @@ def load_for_mteb(
     if backend is None:
         return MtebEncoder(loaded.encoder, facts=facts)
     return MtebSearch(loaded.encoder, backend, factory, facts=facts)
-
-
-def _query_type() -> Any:
-    return import_mteb("mteb.types").PromptType.query
 
 
 def _check_precision(settings: Mapping[str, Any]) -> None:

@@ -183,20 +183,15 @@ def _build_table(
     )
     tested = [one for one in comparison.task_types if one.task_type == task_type]
     able = [one for one in tested if one.smallest_p < comparison.config.alpha]
+    limits = dict.fromkeys(one.note.rstrip(".") for one in tested if one.note)
     return TaskTypeTable(
         task_type=task_type,
         models=ranked,
         columns=columns,
         means=_mark(means, able, comparison.config.baseline),
         absent=[name for name in comparison.models if name not in scores],
-        notes=_limits(tested),
+        notes=(f"Tests of the means: {'; '.join(limits)}.",) if limits else (),
     )
-
-
-def _limits(tested: Sequence[TaskTypeDifference]) -> tuple[str, ...]:
-    """Return a sentence on what the tests over a task type could not show."""
-    limits = list(dict.fromkeys(one.note.rstrip(".") for one in tested if one.note))
-    return (f"Tests of the means: {'; '.join(limits)}.",) if limits else ()
 
 
 def _build_column(results: Sequence[Result], metric: str, comparison: Comparison) -> TaskColumn:

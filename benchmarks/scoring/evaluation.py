@@ -35,6 +35,7 @@ _VERSIONS = {
     "sts": ("numpy",),
     "classification": ("scikit-learn", "numpy"),
     "clustering": ("scikit-learn", "numpy"),
+    "mteb": ("mteb", "datasets", "scikit-learn", "numpy"),
 }
 
 
@@ -105,12 +106,6 @@ class Run:
         told = {name: self.hashes[name] for name in ("revision", "split")}
         return told | {"subsets": ", ".join(self.hashes["subsets"])}
 
-    def _libraries(self) -> Sequence[str]:
-        """Return the packages that compute the scores."""
-        if isinstance(self.task, MtebTask):
-            return ("mteb", "datasets", "scikit-learn", "numpy")
-        return _VERSIONS[self.task.task_type]
-
     @property
     def data_sha256(self) -> str:
         """The checksum of the data, which decides the scores along with model and settings."""
@@ -130,6 +125,8 @@ class Run:
         notes: Sequence[str] = (),
     ) -> Result:
         """Return the finished result."""
+        is_mteb = isinstance(self.task, MtebTask)
+        libraries = _VERSIONS["mteb" if is_mteb else self.task.task_type]
         return Result(
             model=self.model,
             task=self.task.name,
@@ -144,9 +141,7 @@ class Run:
             settings=self.settings,
             run_digest=self.digest,
             costs=costs,
-            versions={"millpond": millpond_version()}
-            | read_versions(*self._libraries())
-            | dict(versions),
+            versions={"millpond": millpond_version(), **read_versions(*libraries), **versions},
             notes=[*data.notes, *scores.notes, *notes],
             created=now_utc(),
             recipe=self.recipe,

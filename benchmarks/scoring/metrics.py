@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -33,7 +33,9 @@ def score_run(qrels: Qrels, run: TrecRun, k: int) -> dict[str, dict[str, float]]
     """
     found: dict[str, dict[str, float]] = {name: {} for name in retrieval_metrics(k)}
     for query, judged in qrels.items():
-        ranking = _order_as_trec_eval(run.get(query, {}))
+        scores = {doc_id: np.float32(score) for doc_id, score in run.get(query, {}).items()}
+        # trec_eval compares float32, and equal ones by falling id.
+        ranking = sorted(scores, key=lambda doc_id: (scores[doc_id], doc_id), reverse=True)
         ranks = [rank for rank, one in enumerate(ranking, start=1) if judged.get(one, 0) > 0]
         relevant = max(1, sum(score > 0 for score in judged.values()))
         found[f"ndcg@{k}"][query] = ndcg(ranking, judged, k)
@@ -42,8 +44,3 @@ def score_run(qrels: Qrels, run: TrecRun, k: int) -> dict[str, dict[str, float]]
             found[f"recall@{cut}"][query] = sum(rank <= cut for rank in ranks) / relevant
         found["mrr@10"][query] = 1 / ranks[0] if ranks and ranks[0] <= _MRR_CUT else 0.0
     return found
-
-
-def _order_as_trec_eval(scores: Mapping[str, float]) -> Sequence[str]:
-    """Return document ids, best first; trec_eval compares float32, and equal ones by falling id."""
-    return sorted(scores, key=lambda doc_id: (np.float32(scores[doc_id]), doc_id), reverse=True)

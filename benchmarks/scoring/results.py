@@ -33,6 +33,7 @@ __all__ = [
     "TopHit",
     "file_name",
     "group_notes",
+    "null_for_nan",
     "read_hits",
     "read_results",
     "result_path",
@@ -133,7 +134,7 @@ class Result:
         """Return a JSON-ready dictionary that ``from_json`` reads; NaN becomes null."""
         data = {name: getattr(self, name) for name in self.__dataclass_fields__}
         data["fingerprint"] = self.fingerprint.to_json()
-        plain: dict[str, Any] = _null_for_nan(data)
+        plain: dict[str, Any] = null_for_nan(data)
         return {
             "millpond_result": FORMAT,
             **plain,
@@ -305,14 +306,14 @@ def _check_same_data(results: Sequence[Result]) -> None:
             )
 
 
-def _null_for_nan(value: Any) -> Any:
+def null_for_nan(value: Any) -> Any:
     """Return the value with NaN and infinity as None, which JSON can hold."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _null_for_nan(one) for key, one in value.items()}
+        return {key: null_for_nan(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_null_for_nan(one) for one in value]
+        return [null_for_nan(one) for one in value]
     return value
 
 

@@ -94,7 +94,7 @@ def bootstrap_spearman(
     gold_ranks = _Ranks(truth[by_gold])
     systems = [_Ranks(row[by_gold]) for row in rows]
     items = len(truth)
-    correlations = np.empty((len(rows), resamples))
+    correlations = np.full((len(rows), resamples), np.nan)
     for part, drawn in _draw_items(items, resamples, seed):
         counts = _count(drawn, items)
         expected = gold_ranks(counts)
@@ -105,7 +105,8 @@ def bootstrap_spearman(
             weighted = here * ranks
             shared = np.einsum("ij,ij->i", weighted, expected[:, system.order])
             spread = np.einsum("ij,ij->i", weighted, ranks)
-            out[part] = _divide(shared, np.sqrt(spread * expected_spread))
+            spread = np.sqrt(spread * expected_spread)
+            np.divide(shared, spread, out=out[part], where=spread > 0)
     return correlations
 
 
@@ -214,11 +215,6 @@ def _count(drawn: npt.NDArray[np.unsignedinteger], items: int) -> Doubles:
     rows = np.arange(len(drawn))[:, None] * items
     counts = np.bincount((drawn + rows).ravel(), minlength=len(drawn) * items)
     return counts.reshape(len(drawn), items).astype(np.float64)
-
-
-def _divide(shared: Doubles, spread: Doubles) -> Doubles:
-    """Return the quotient; NaN where the spread is 0."""
-    return np.divide(shared, spread, out=np.full_like(shared, np.nan), where=spread > 0)
 
 
 def _as_rows(scores: npt.ArrayLike) -> Doubles:

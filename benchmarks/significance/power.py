@@ -103,7 +103,11 @@ def _row(
     alpha: float,
     tests: int,
 ) -> PowerRow:
-    single, corrected = (_reach(alpha / count) for count in (1, tests))
+    normal = NormalDist()
+    # How many standard errors a difference must measure to be found.
+    single, corrected = (
+        normal.inv_cdf(1 - alpha / count / 2) + normal.inv_cdf(POWER) for count in (1, tests)
+    )
     return PowerRow(
         where=where,
         task_type=task_type,
@@ -114,12 +118,6 @@ def _row(
         needed_corrected=_needed(corrected, deviation, difference),
         tests=tests,
     )
-
-
-def _reach(alpha: float) -> float:
-    """Return how many standard errors a difference must measure to be found."""
-    normal = NormalDist()
-    return normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(POWER)
 
 
 def _needed(reach: float, deviation: float, difference: float) -> int:

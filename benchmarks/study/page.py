@@ -205,7 +205,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads[1:])
     body = "".join(
         f'<tr><th class="name" scope="row">{_lines(first)}</th>'
-        + "".join(map(_cell, rest))
+        + "".join(f"<td>{_lines(text)}</td>" for text in rest)
         + "</tr>"
         for first, *rest in rows
     )
@@ -214,11 +214,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         f'<th class="name" scope="col">{escape(heads[0])}</th>{top}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
-
-
-def _cell(text: str) -> str:
-    """Return a table's cell."""
-    return f"<td>{_lines(text)}</td>"
 
 
 def _lines(text: str) -> str:

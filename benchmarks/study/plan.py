@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,7 +119,8 @@ def plan_study(
     """
     runs = list_runs(config)
     folder = StudyFolder(out) if out is not None else None
-    left = [run for run in runs if folder is None or not _is_done(folder, run)]
+    records = {run: folder.read_record(run) if folder else None for run in runs}
+    left = [run for run, record in records.items() if record is None or record.status != "done"]
     with tempfile.TemporaryDirectory() as scratch:
         tasks = load_tasks(config, Path(scratch) / "tasks", notify)
         rates = {}
@@ -132,19 +133,11 @@ def plan_study(
                 rates[base] = _guess(chosen, tasks)
         texts = sum(len(embedded_texts(one.data)) for one in tasks)
     rows = _rows(config, left, rates, texts)
-    disk = sum(row.kept_bytes for row in rows) + _passing_bytes(config, rates.values(), texts)
-    return Plan(rows, len(runs) - len(left), disk, calibrate, texts)
-
-
-def _passing_bytes(config: StudyConfig, rates: Iterable[BaseRates], texts: int) -> int:
-    """Return what one run needs while it runs: checkpoints, vectors and an index."""
+    # One run needs checkpoints, vectors and an index while it runs.
     copies = 1 + _CHECKPOINT_PARTS * (config.train.checkpoint.keep + 1)
-    return max((copies * rate.model_bytes + 8 * texts * rate.width for rate in rates), default=0)
-
-
-def _is_done(folder: StudyFolder, run: StudyRun) -> bool:
-    record = folder.read_record(run)
-    return record is not None and record.status == "done"
+    passing = (copies * one.model_bytes + 8 * texts * one.width for one in rates.values())
+    disk = sum(row.kept_bytes for row in rows) + max(passing, default=0)
+    return Plan(rows, len(runs) - len(left), disk, calibrate, texts)
 
 
 def _choose(runs: Sequence[StudyRun]) -> StudyRun:

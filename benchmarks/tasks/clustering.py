@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -97,12 +96,8 @@ def score_clustering(data: ClusteringData, embed: Embed) -> Scores:
     )
 
 
-def _files(task: Task) -> Mapping[str, Path]:
-    return {"rows": task.path}
-
-
 CLUSTERING = TextTaskType(
-    _files,
+    lambda task: {"rows": task.path},
     load_clustering,
     score_clustering,
     {

@@ -170,22 +170,17 @@ def _splits(task: Any, split: str, notify: Notify, whole: str = "") -> Iterator[
     chosen = [split] if split in splits else splits
     all_of_them = list(task.hf_subsets) == list(metadata.hf_subsets)
     subsets = "" if all_of_them else f"[{','.join(task.hf_subsets)}]"
+    prompt = task.metadata.prompt or task.abstask_prompt
     for one in chosen:
         yield MtebTask(
             name=whole + name_split(metadata.name, one, metadata.eval_splits),
             task_type=TASK_TYPE_OF[metadata.type],
             path=Path(f"{MTEB_PREFIX}{whole}{metadata.name}{subsets}"),
             split=one,
-            instruction=_instruction(task),
+            instruction=str(prompt.get("query", "") if isinstance(prompt, dict) else prompt),
             mteb=task,
             subsets=tuple(task.hf_subsets),
         )
-
-
-def _instruction(task: Any) -> str:
-    """Return what mteb asks models with instructions, for queries where there are documents."""
-    prompt = task.metadata.prompt or task.abstask_prompt
-    return str(prompt.get("query", "") if isinstance(prompt, dict) else prompt)
 
 
 def load_mteb(task: MtebTask) -> MtebData:

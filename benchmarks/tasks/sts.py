@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.tasks.task import Embed, Scores, Task, TextTaskType
 from retrieval.corpus.labelled import StsPairs, read_sts
@@ -51,8 +50,4 @@ def score_sts(data: StsData, embed: Embed) -> Scores:
     )
 
 
-def _files(task: Task) -> Mapping[str, Path]:
-    return {"pairs": task.path}
-
-
-STS = TextTaskType(_files, load_sts, score_sts, {"protocol": 1})
+STS = TextTaskType(lambda task: {"pairs": task.path}, load_sts, score_sts, {"protocol": 1})

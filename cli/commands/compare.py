@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -86,7 +86,7 @@ def compare(
       millpond compare results --baseline bm25 --metric recall@100 --json
       millpond compare leaderboard --adjacent
     """
-    from benchmarks.scoring.results import read_results
+    from benchmarks.scoring.results import null_for_nan, read_results
     from benchmarks.significance.compare import compare as compare_results
     from benchmarks.significance.comparison import CompareConfig
     from benchmarks.significance.power import plan_power
@@ -118,7 +118,7 @@ def compare(
         )
         for kind, rows in tables:
             for row in rows:
-                print_json({"type": kind, **_null_for_nan(asdict(row))})
+                print_json(null_for_nan({"type": kind, **asdict(row)}))
     else:
         _Report(found).show()
         if power:
@@ -379,7 +379,3 @@ def _p_value(p: float) -> str:
     if math.isnan(p):
         return "-"
     return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
-
-
-def _null_for_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}

@@ -124,7 +124,10 @@ def _show(found: Conformity) -> None:
         print_line()
         print_line("Why:")
     for finding in found.findings:
-        print_line(f"- {finding.text}{_gain(finding.before, finding.after)}")
+        gain = ""
+        if finding.before is not None and finding.after is not None:
+            gain = f" (least cosine {finding.before:.4f} without that, {finding.after:.4f} with it)"
+        print_line(f"- {finding.text}{gain}")
     for note in found.notes:
         message(note)
     if found.unexplained and not found.same:
@@ -138,9 +141,3 @@ def _row(kind: KindScores) -> tuple[str, ...]:
     numbers = (kind.least, kind.median, kind.length_here, kind.length_there)
     shown = ("-" if number is None else f"{number:.4f}" for number in numbers)
     return (kind.kind, count, *shown)
-
-
-def _gain(before: float | None, after: float | None) -> str:
-    if before is None or after is None:
-        return ""
-    return f" (least cosine {before:.4f} without that, {after:.4f} with it)"

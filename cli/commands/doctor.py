@@ -181,6 +181,7 @@ def _examine() -> dict[str, Any]:
     found = _find_device()
     error = found["device_error"]
     cache = cache_folder()
+    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
     return {
         "millpond": read_version(),
         "python": platform.python_version(),
@@ -192,7 +193,7 @@ def _examine() -> dict[str, Any]:
         **found,
         "cache": str(cache),
         "cache_bytes": sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()),
-        "free_bytes": _free_on(cache),
+        "free_bytes": shutil.disk_usage(there).free,
         "modules": modules,
         "intruders": intruders,
         "problems": [
@@ -291,9 +292,3 @@ def _find_intruders() -> dict[str, list[str]]:
         for name in OUR_PACKAGES
     }
     return {name: owners for name, owners in found.items() if owners}
-
-
-def _free_on(path: Path) -> int:
-    """Return the free bytes where ``path`` is or would be."""
-    here = next(parent for parent in (path, *path.parents) if parent.exists())
-    return shutil.disk_usage(here).free

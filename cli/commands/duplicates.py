@@ -12,7 +12,6 @@ from retrieval.passages import read_passage, split_passage_id
 from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
-    from indexes.snapshot import Snapshot
     from retrieval import Document
 
 __all__ = ["ABOVE", "duplicates"]
@@ -48,6 +47,8 @@ def duplicates(
       millpond duplicates my-index --above 0.99 --json | jq -r '.duplicates[].doc_id' > copies.txt
       millpond delete my-index --ids copies.txt
     """
+    import numpy as np
+
     from indexes import Index
     from indexes.search.duplicates import find_alike
 
@@ -60,7 +61,7 @@ def duplicates(
     for start in range(0, len(groups), _SHOWN_TOGETHER):
         some = groups[start : start + _SHOWN_TOGETHER]
         rows = [row for group in some for row in (group.row, *(row for row, _ in group.others))]
-        documents = _read(snapshot, rows)
+        documents = snapshot.documents.documents(np.array(rows, np.int64))
         for number, group in enumerate(some, start=start + 1):
             first = _describe(documents[group.row], passages)
             others = [
@@ -80,12 +81,6 @@ def duplicates(
         if groups
         else f"No two {noun}s have a cosine of {above:g} or more."
     )
-
-
-def _read(snapshot: Snapshot, rows: list[int]) -> dict[int, Document]:
-    import numpy as np
-
-    return snapshot.documents.documents(np.array(rows, np.int64))
 
 
 def _describe(document: Document, passages: bool) -> dict[str, object]:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.lab.speed.generated import ENCODERS, make_documents
-from benchmarks.lab.speed.interleaved import Contestant, Timings, ratios, take_turns
+from benchmarks.lab.speed.interleaved import Contestant, Timings, ratios, spread, take_turns
 from indexes import Index, IndexConfig
 from indexes.backends.faiss import load_faiss
 from retrieval import Document, Encoder
@@ -113,16 +113,10 @@ def overhead_lines(
             cells = [name, contestant]
             for timings in (wall, processor):
                 median = statistics.median(timings.seconds[contestant])
-                cells += [f"{config.documents / median:,.0f}", _ratio(timings, contestant)]
+                ratio = "1" if contestant == BARE else spread(ratios(timings, contestant, BARE))
+                cells += [f"{config.documents / median:,.0f}", ratio]
             lines.append(f"| {' | '.join(cells)} |")
         reached = statistics.median(ratios(processor, PLAIN, BARE))
         verdict = "reached" if reached >= TARGET else "not reached"
         notify(f"{name}: {reached:.2f} of the bare loop by processor time, {TARGET} {verdict}")
     return lines
-
-
-def _ratio(timings: Timings, contestant: str) -> str:
-    if contestant == BARE:
-        return "1"
-    found = ratios(timings, contestant, BARE)
-    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
