@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _beside_the_model(folder: str, names: list[str]) -> list[str]:
     """Name what a training run leaves in its folder that is not part of the model."""
-    return [name for name in names if name in ("metrics.jsonl", "loss.svg", "agreement.svg", "run.json")]
+    return [
+        name for name in names if name in ("metrics.jsonl", "loss.svg", "agreement.svg", "run.json")
+    ]
 
 
 def _without_paths(value: Any) -> Any:
