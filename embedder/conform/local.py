@@ -15,7 +15,7 @@ from embedder.conform.recipe import LocalModel, Recipe, build_rows, count_prompt
 from embedder.embedder import Embedder
 from embedder.engine.backbone import Backbone
 from embedder.engine.run import encode_rows
-from embedder.engine.text import TextTokenizer
+from embedder.engine.text import TextTokenizer, find_around
 from embedder.models.sentence_transformers.encoder import (
     POOLING_MODES,
     SentenceTransformersEncoder,
@@ -275,11 +275,10 @@ class LibraryModel(LocalModel):
     def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the token ids that the tokenizer puts before and after a text."""
         row = list(self.tokenizer("a")["input_ids"])
-        plain = build_rows(self.tokenizer, ["a"], Recipe())[0]
-        for start in range(len(row) - len(plain) + 1):
-            if row[start : start + len(plain)] == plain:
-                return tuple(row[:start]), tuple(row[start + len(plain) :])
-        raise ModelError(f"{self.name}: its tokenizer does not keep a text apart.")
+        around = find_around(row, build_rows(self.tokenizer, ["a"], Recipe())[0])
+        if around is None:
+            raise ModelError(f"{self.name}: its tokenizer does not keep a text apart.")
+        return tuple(around[0]), tuple(around[1])
 
 
 def take_apart(encoder: Encoder) -> LocalModel:

@@ -26,6 +26,7 @@ __all__ = [
     "check_finite",
     "check_texts",
     "count_positions",
+    "find_around",
     "special_tokens",
 ]
 
@@ -91,6 +92,15 @@ def special_tokens(backend: Any) -> list[str]:
     """Return the special tokens that a ``tokenizers.Tokenizer`` reads out of texts."""
     added = backend.get_added_tokens_decoder().values()
     return [token.content for token in added if token.special]
+
+
+def find_around(whole: list[int], inner: list[int]) -> tuple[list[int], list[int]] | None:
+    """Return what stands before and after some ids in others, None where they are not in them."""
+    size = len(inner)
+    for start in range(len(whole) - size + 1):
+        if whole[start : start + size] == inner:
+            return whole[:start], whole[start + size :]
+    return None
 
 
 class TextTokenizer:
@@ -267,12 +277,8 @@ class TextTokenizer:
 
     def _leading_specials(self) -> list[int]:
         """Return the ids that the tokenizer itself puts before a text: BOS, or nothing."""
-        with_specials = list(self._tokenizer("a")["input_ids"])
-        without = self._plain(["a"])[0]
-        for start in range(len(with_specials) - len(without) + 1):
-            if with_specials[start : start + len(without)] == without:
-                return with_specials[:start]
-        return []
+        around = find_around(list(self._tokenizer("a")["input_ids"]), self._plain(["a"])[0])
+        return [] if around is None else around[0]
 
     def _chat_template_ids(self) -> tuple[list[int], list[int]]:
         if not self._tokenizer.chat_template:

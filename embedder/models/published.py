@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from embedder.engine.text import count_positions, special_tokens
+from embedder.engine.text import count_positions, find_around, special_tokens
 from embedder.environment import first_line, quiet_transformers
 from embedder.models.bases import BASES
 from embedder.models.foreign.adapters import find_chain, read_adapter
@@ -426,14 +426,10 @@ def _read_ending(files: _Files, tokenizer: Any, notify: Notify) -> str:
     """Return the token that ends a text, "none" for none."""
     whole = list(tokenizer("a")["input_ids"])
     plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-    starts = [
-        start
-        for start in range(len(whole) - len(plain) + 1)
-        if whole[start : start + len(plain)] == plain
-    ]
-    if not starts:
+    around = find_around(whole, plain)
+    if around is None:
         raise files.refuse("its tokenizer changes a text where it adds special tokens")
-    tail = whole[starts[0] + len(plain) :]
+    tail = around[1]
     if len(tail) > 1:
         raise files.refuse(f"its tokenizer ends a text with {len(tail)} tokens")
     if tail:
