@@ -5,8 +5,8 @@ Each build runs in a process of its own, which makes its documents as it goes. T
 
 - anonymous memory (``RssAnon``, sampled every 5 ms): what the process itself holds, and what runs
   out.
-- file pages (``RssFile``, likewise): pages of mapped files, including libraries. The system takes
-  them back when it needs memory.
+- file pages (``RssFile``, likewise; ``RssShmem`` of files in memory): pages of mapped files,
+  including libraries. The system takes them back when it needs memory.
 - the peak of both together (``VmHWM``, kept by the system, so nothing is missed).
 """
 
@@ -30,7 +30,7 @@ __all__ = ["Memory", "MemoryConfig", "build", "measure_memory", "memory_lines"]
 TARGET = 1.15
 LOOK_SECONDS = 0.005
 MIB = 2**20
-WATCHED = ("RssAnon", "RssFile", "VmHWM")
+WATCHED = ("RssAnon", "RssFile", "RssShmem", "VmHWM")
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,11 @@ def measure_memory(config: MemoryConfig, documents: int, folder: Path) -> Memory
                 time.sleep(LOOK_SECONDS)
             assert child.stderr is not None
             problem = child.stderr.read().decode(errors="replace").strip()
-    if child.returncode or not all(heights.values()):
+    if child.returncode or not heights["VmHWM"]:
         last = problem.splitlines()[-1:] or ["it said nothing"]
         raise UsageError(f"The build of {documents:,} documents failed: {last[0]}")
-    return Memory(*(heights[name] for name in WATCHED))
+    files = heights["RssFile"] + heights["RssShmem"]
+    return Memory(heights["RssAnon"], files, heights["VmHWM"])
 
 
 def _read_status(process: int) -> Iterator[tuple[str, int]]:
