@@ -13,7 +13,6 @@ from cli.console import message
 from cli.errors import report
 from cli.hits import print_hits
 from cli.output import format_table, print_line, stdout_width
-from embedder.models.bases import cache_folder
 from retrieval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -132,6 +131,7 @@ def _history() -> Iterator[None]:
     except ImportError:  # Windows has a history of its own
         yield
         return
+    from embedder.models.bases import cache_folder
 
     path = cache_folder() / HISTORY_NAME
     with suppress(OSError):

@@ -83,11 +83,9 @@ MOST_FILES = 16
 
 LIGHT = {
     "embedder.environment",
-    "embedder.models.bases",
     "embedder.models.names",
     "retrieval.blend",
     "retrieval.errors",
-    "retrieval.filters",
     "retrieval.passages",
     "retrieval.plurals",
     "retrieval.runs",

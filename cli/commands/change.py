@@ -46,7 +46,6 @@ from retrieval.errors import (
     SourceNotFoundError,
     UsageError,
 )
-from retrieval.filters import parse_filter
 from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
@@ -384,6 +383,7 @@ def delete(
       millpond delete my-index --filter 'year < 2000'
     """
     from indexes import Index, IndexConfig
+    from retrieval.filters import parse_filter
 
     if not doc_ids and ids is None and where is None:
         place = shlex.quote(str(folder))

@@ -19,7 +19,6 @@ from cli.console import clean
 from cli.options import JsonOption
 from cli.output import format_size, print_json, print_line, print_table, read_version
 from embedder.environment import choose_device
-from embedder.models.bases import cache_folder
 from retrieval.plurals import count_noun
 
 __all__ = [
@@ -174,6 +173,8 @@ def _examine() -> dict[str, Any]:
     ``packages`` and ``modules`` hold None for what is not there, ``device`` where torch cannot be
     imported; ``intruders`` are other distributions that ship a package of our name.
     """
+    from embedder.models.bases import cache_folder
+
     packages = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
     wheels, faiss = list_wheels(), probe_faiss()
     modules = {name: _folder_of(name) for name in OUR_PACKAGES}
