@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from cli.commands.bench import bench
 from cli.commands.change import add, delete, update
@@ -32,10 +34,67 @@ from cli.commands.study import study
 from cli.commands.train import train
 from cli.commands.tune import tune
 from cli.commands.whiten import whiten
-from cli.errors import MillpondGroup, PanelCommand
+from cli.console import escape_unknown
+from cli.errors import is_parsing_error, report_error, report_parsing
 from cli.options import flag
 
-__all__ = ["app", "main"]
+__all__ = ["MillpondGroup", "app", "main"]
+
+
+class MillpondGroup(TyperGroup):
+    """A group whose ``main`` always exits, and shows no traceback unless asked to."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command and exit; the arguments are Typer's own."""
+        escape_unknown()
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            sys.stdout.flush()
+        except Exception as error:
+            code = report_parsing(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; print the line of our own errors and of bugs."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except (typer.Exit, typer.Abort):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if is_parsing_error(error):
+                raise
+            code = report_error(error, with_traceback=bool(ctx.params.get("traceback")))
+            raise typer.Exit(code) from error
+        return result
+
+
+class PanelCommand(TyperCommand):
+    """A command whose plain help honours ``rich_help_panel``, which Typer does in boxes only."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, options, and then each panel in the order of its first option."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            heading = getattr(parameter, "rich_help_panel", None) or usual
+            sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
 
 app = typer.Typer(
     name="millpond",

@@ -10,23 +10,19 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Sequence
 from typing import Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
-
-from cli.console import escape_unknown, message, write_error
+from cli.console import message, write_error
 from retrieval.errors import MillpondError, UsageError
 
 __all__ = [
     "EXIT_INTERRUPTED",
     "EXIT_PIPE",
     "EXIT_USAGE",
-    "report",
+    "is_parsing_error",
+    "report_error",
+    "report_parsing",
     "silence_stdout",
-    "MillpondGroup",
-    "PanelCommand",
 ]
 
 EXIT_USAGE = 2
@@ -45,7 +41,7 @@ _OS_ADVICE = {
 """What to do about errors of the operating system that are not our bugs."""
 
 
-def report(error: BaseException, *, with_traceback: bool = False) -> int:
+def report_error(error: BaseException, *, with_traceback: bool = False) -> int:
     """Print the line that an error deserves on stderr; return the exit code."""
     if isinstance(error, BrokenPipeError):
         silence_stdout()
@@ -87,55 +83,19 @@ def silence_stdout() -> None:
     os.close(nowhere)
 
 
-class MillpondGroup(TyperGroup):
-    """A group whose ``main`` always exits, and shows no traceback unless asked to."""
-
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
-        """Run the command and exit; the arguments are Typer's own."""
-        escape_unknown()
-        try:
-            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
-            sys.stdout.flush()
-        except Exception as error:
-            code = _report_parsing(error)
-        sys.exit(code if isinstance(code, int) else 0)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; print the line of our own errors and of bugs."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except (typer.Exit, typer.Abort):
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            if _is_parsing_error(error):
-                raise
-            code = report(error, with_traceback=bool(ctx.params.get("traceback")))
-            raise typer.Exit(code) from error
-        return result
-
-
 _CHECKED_BY = ": Value error, "
 """A prefix that newer versions of Typer put before their messages."""
 
 
-def _is_parsing_error(error: BaseException) -> bool:
+def is_parsing_error(error: BaseException) -> bool:
     """Return whether Typer rejected the command line; the class has moved between versions."""
     return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)
 
 
-def _report_parsing(error: Exception) -> int:
+def report_parsing(error: Exception) -> int:
     """Print on one line why Typer rejected the command line."""
-    if not _is_parsing_error(error):
-        return report(error)
+    if not is_parsing_error(error):
+        return report_error(error)
     shown: Any = error
     if type(error).__name__ == "NoArgsIsHelpError":
         shown.show()
@@ -146,22 +106,3 @@ def _report_parsing(error: Exception) -> int:
     end = "" if text.endswith((".", "?")) else "."
     write_error(f"{text}{end} Type '{command} --help' for its options.")
     return int(shown.exit_code)
-
-
-class PanelCommand(TyperCommand):
-    """A command whose plain help honours ``rich_help_panel``, which Typer does in boxes only."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments, options, and then each panel in the order of its first option."""
-        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None:
-                continue
-            usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            heading = getattr(parameter, "rich_help_panel", None) or usual
-            sections.setdefault(heading, []).append(record)
-        for heading, records in sections.items():
-            if records:
-                with formatter.section(heading):
-                    formatter.write_dl(records)

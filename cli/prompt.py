@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.console import message
-from cli.errors import report
+from cli.errors import report_error
 from cli.hits import print_hits
 from cli.output import format_table, print_line, stdout_width
 from retrieval.errors import UnknownNameError, UsageError
@@ -64,7 +64,7 @@ def _try(search: Search, line: str) -> None:
     except KeyboardInterrupt:
         message("Interrupted.")
     except Exception as error:
-        report(error)
+        report_error(error)
 
 
 def _obey(search: Search, line: str) -> None:

@@ -11,9 +11,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from cli.app import MillpondGroup
 from cli.commands.bench import bench as command
 from cli.commands.bench import layout_scores
-from cli.errors import MillpondGroup
 from tests.benchmarks import fakes
 from tests.embedder import stand_ins
 
@@ -145,7 +145,7 @@ def test_twelve_tasks_and_nine_long_names_fit_80_columns():
 SCRIPT = """
 import sys
 import typer
-from cli.errors import MillpondGroup
+from cli.app import MillpondGroup
 from cli.commands.bench import bench
 app = typer.Typer(cls=MillpondGroup)
 app.command()(bench)

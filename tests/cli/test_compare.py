@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from benchmarks.scoring.results import Result, write_result
 from benchmarks.significance.comparison import CompareConfig
+from cli.app import MillpondGroup
 from cli.commands.compare import _letter, compare
-from cli.errors import MillpondGroup
 from retrieval import Fingerprint
 
 LONG = "smollm2-135m:weighted_mean+bidirectional-trained-on-squad-v2"  # 60 characters

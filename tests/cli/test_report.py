@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from benchmarks.scoring.results import QueryHits, Result, TopHit, write_result
 from benchmarks.significance.comparison import CompareConfig
+from cli.app import MillpondGroup
 from cli.commands.report import report
-from cli.errors import MillpondGroup
 from retrieval import Fingerprint
 
 QUERIES = [f"q{number}" for number in range(12)]
