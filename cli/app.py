@@ -148,7 +148,8 @@ for command in COMMANDS:
 def _show_version(wanted: bool) -> None:
     if not wanted:
         return
-    from cli.output import print_line, read_version
+    from cli.console import print_line
+    from cli.output import read_version
 
     print_line(f"millpond {read_version()}")
     raise typer.Exit

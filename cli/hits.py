@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from cli.console import clean
-from cli.output import collapse, print_json, print_line, stdout_width, truncate, wrap
+from cli.console import clean, collapse, print_json, print_line, stdout_width, truncate, wrap
 
 if TYPE_CHECKING:
     from retrieval import Hit

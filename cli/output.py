@@ -1,24 +1,20 @@
-"""Output: tables and lines for stdout, files that appear whole, reports on an index."""
+"""Output: files that appear whole, reports on an index."""
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-import shutil
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
-from rich.cells import cell_len, chop_cells, set_cell_size
 
-from cli.console import clean, format_seconds, message, warn, write_utf8
+from cli.console import clean, format_seconds, message, warn
 from retrieval.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -34,19 +30,10 @@ __all__ = [
     "report_built",
     "report_change",
     "report_recall",
-    "collapse",
-    "format_size",
-    "format_table",
-    "stdout_width",
-    "truncate",
-    "wrap",
     "atomic_output",
     "check_output",
     "confirm_replacing",
     "is_special",
-    "print_json",
-    "print_line",
-    "print_table",
 ]
 
 
@@ -56,98 +43,6 @@ def read_version() -> str:
         return version("millpond")
     except PackageNotFoundError:
         return "(not installed)"
-
-
-_GAP = "  "
-_NARROWEST = 40
-
-
-def collapse(text: str) -> str:
-    """Return the text as ``clean`` does, with single blanks between words."""
-    return " ".join(clean(text).split())
-
-
-def stdout_width() -> int | None:
-    """Return the columns of the terminal on stdout; None if stdout is not a terminal."""
-    if not sys.stdout.isatty():
-        return None
-    return max(_NARROWEST, shutil.get_terminal_size().columns)
-
-
-def truncate(text: str, width: int) -> str:
-    """Return the text in at most ``width`` terminal cells, with "…" at the end if it was cut."""
-    if cell_len(text) <= width:
-        return text
-    return set_cell_size(text, max(0, width - 1)).rstrip() + "…"
-
-
-def wrap(text: str, width: int, max_lines: int) -> list[str]:
-    """Return the words in lines of at most ``width`` cells, the last one cut if need be."""
-    lines: list[str] = []
-    for line in _fill(text, width):
-        if len(lines) == max_lines:
-            lines[-1] = truncate(lines[-1] + " " + line, width)
-            break
-        lines.append(line)
-    return lines
-
-
-def _fill(text: str, width: int) -> Iterator[str]:
-    """Yield lines of whole words; a word wider than a line is broken."""
-    line = ""
-    for word in text.split():
-        if line and cell_len(line) + 1 + cell_len(word) <= width:
-            line = f"{line} {word}"
-            continue
-        if line:
-            yield line
-        *full, line = chop_cells(word, width)
-        yield from full
-    if line:
-        yield line
-
-
-def format_table(rows: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
-    """Yield lines with aligned columns; the last column wraps inside ``width``, if given."""
-    if not rows:
-        return
-    fixed = [max(cell_len(cell) for cell in column) for column in list(zip(*rows, strict=True))]
-    indent = sum(fixed[:-1]) + len(_GAP) * (len(fixed) - 1)
-    for *cells, last in rows:
-        padded = [set_cell_size(cell, size) for cell, size in zip(cells, fixed, strict=False)]
-        head = _GAP.join([*padded, ""])
-        lines = [last] if width is None else list(_fill(last, max(_NARROWEST // 2, width - indent)))
-        yield (head + (lines[0] if lines else "")).rstrip()
-        yield from (" " * indent + line for line in lines[1:])
-
-
-def print_table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
-    """Print aligned columns; a cell may begin with blanks, as an indentation."""
-    cells = [[clean(cell) if cell.strip() == cell else cell for cell in row] for row in rows]
-    for line in format_table([header, *cells] if header else cells, stdout_width()):
-        print_line(line)
-
-
-def format_size(size_bytes: int) -> str:
-    """Return a size such as "93 MB" (1 MB is 10**6 bytes)."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size_bytes >= factor:
-            amount = size_bytes / factor
-            return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:.0f} {unit}"
-    return f"{size_bytes} bytes"
-
-
-def print_line(line: str = "") -> None:
-    """Print one line of results."""
-    sys.stdout.write(line + "\n")
-
-
-def print_json(value: Any) -> None:
-    """Print one JSON value as one line: in UTF-8, on a terminal in the characters that it has."""
-    if isinstance(sys.stdout, TextIOWrapper) and not sys.stdout.isatty():
-        write_utf8(sys.stdout)
-    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print_line(json.dumps(value, ensure_ascii=not utf8))
 
 
 def check_output(path: Path, *inputs: str | Path, option: str = "--out") -> None:

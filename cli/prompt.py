@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.console import message
+from cli.console import format_table, message, print_line, stdout_width
 from cli.errors import report_error
 from cli.hits import print_hits
-from cli.output import format_table, print_line, stdout_width
 from retrieval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.console import warn
+from cli.console import print_line, warn
 from cli.options import flag, option
-from cli.output import print_line
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.typed import read_dataclass, read_toml
 

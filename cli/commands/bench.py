@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.cells import cell_len
 
-from cli.console import clean, message, progress, warn, write_error
+from cli.console import (
+    clean,
+    message,
+    print_json,
+    print_line,
+    progress,
+    stdout_width,
+    truncate,
+    warn,
+    write_error,
+)
 from cli.models import say_once
 from cli.options import (
     DeviceOption,
@@ -23,7 +33,6 @@ from cli.options import (
     TrustOption,
     option,
 )
-from cli.output import print_json, print_line, stdout_width, truncate
 from embedder.environment import keep_freed_memory
 from retrieval.errors import UsageError
 

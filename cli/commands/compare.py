@@ -8,9 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from cli.console import clean, message, progress, warn
+from cli.console import (
+    clean,
+    format_table,
+    message,
+    print_json,
+    print_line,
+    progress,
+    stdout_width,
+    warn,
+    wrap,
+)
 from cli.options import JsonOption, ResultsArgument, flag, option
-from cli.output import format_table, print_json, print_line, stdout_width, wrap
 from retrieval.errors import UsageError
 from retrieval.plurals import count_noun
 

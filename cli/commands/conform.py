@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cli.commands.embed import RoleOption
-from cli.console import message, progress
+from cli.console import message, print_json, print_line, print_table, progress
 from cli.models import load_encoder
 from cli.options import DeviceOption, JsonOption, TrustOption, argument, option
-from cli.output import print_json, print_line, print_table
 from retrieval.errors import FailureError, UsageError
 
 if TYPE_CHECKING:

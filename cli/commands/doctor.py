@@ -15,9 +15,9 @@ from typing import Any
 
 import typer
 
-from cli.console import clean
+from cli.console import clean, format_size, print_json, print_line, print_table
 from cli.options import JsonOption
-from cli.output import format_size, print_json, print_line, print_table, read_version
+from cli.output import read_version
 from embedder.environment import choose_device
 from retrieval.plurals import count_noun
 

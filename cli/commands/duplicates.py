@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from cli.console import clean, message, progress
+from cli.console import clean, collapse, message, print_json, print_line, progress
 from cli.options import FolderArgument, JsonOption, option
-from cli.output import collapse, print_json, print_line
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 from retrieval.passages import read_passage, split_passage_id
 from retrieval.plurals import count_noun

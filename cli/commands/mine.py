@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
-from cli.console import format_seconds, message, progress, warn
+from cli.console import format_seconds, message, print_json, progress, warn
 from cli.models import ReportingEncoder, instruct, load_encoder, note_untrained, warn_skipped
 from cli.options import (
     DeviceOption,
@@ -24,7 +24,7 @@ from cli.options import (
     flag,
     option,
 )
-from cli.output import atomic_output, check_output, print_json
+from cli.output import atomic_output, check_output
 from embedder.environment import keep_freed_memory
 from retrieval.errors import SourceNotFoundError, UnknownNameError, UsageError
 from retrieval.plurals import count_noun

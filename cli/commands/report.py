@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cli.console import message, progress, warn
+from cli.console import format_size, message, progress, warn
 from cli.options import ResultsArgument, option
-from cli.output import atomic_output, check_output, format_size, read_version
+from cli.output import atomic_output, check_output, read_version
 from retrieval.errors import UsageError
 from retrieval.plurals import count_noun
 

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli.console import clean, message, progress
+from cli.console import clean, message, print_json, print_line, progress
 from cli.options import DeviceOption, JsonOption, argument, option
-from cli.output import print_json, print_line
 
 __all__ = ["reproduce"]
 

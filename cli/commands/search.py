@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import message
+from cli.console import message, print_line
 from cli.hits import print_hits
 from cli.options import (
     DeviceOption,
@@ -22,7 +22,7 @@ from cli.options import (
     flag,
     option,
 )
-from cli.output import check_output, print_line
+from cli.output import check_output
 from cli.prompt import run_prompt
 from cli.searching import CANDIDATES, Choices, Search, check_queries, print_answers, write_run
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_servers

@@ -12,9 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.commands.train import step_reporter
-from cli.console import clean, format_seconds, message, progress, warn, write_error
+from cli.console import (
+    clean,
+    format_seconds,
+    format_size,
+    message,
+    print_line,
+    progress,
+    stdout_width,
+    truncate,
+    warn,
+    wrap,
+    write_error,
+)
 from cli.options import ConfigArgument, DeviceOption, flag, option
-from cli.output import format_size, print_line, stdout_width, truncate, wrap
 from embedder.environment import keep_freed_memory
 from retrieval.errors import UsageError
 from retrieval.plurals import count_noun

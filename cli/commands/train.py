@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cli.console import format_seconds, message, progress, warn
+from cli.console import format_seconds, message, print_line, progress, warn
 from cli.options import ConfigArgument, DeviceOption, SkipBadOption, flag, option
-from cli.output import print_line
 from embedder.environment import keep_freed_memory
 from retrieval.errors import UsageError
 from retrieval.plurals import count_noun

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cli.console import message, progress, warn
+from cli.console import message, print_json, print_table, progress, warn
 from cli.models import note_untrained
 from cli.options import (
     DeviceOption,
@@ -16,7 +16,6 @@ from cli.options import (
     flag,
     option,
 )
-from cli.output import print_json, print_table
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 from embedder.environment import keep_freed_memory
 from retrieval.blend import DEFAULT_WEIGHT, Blend

@@ -1,5 +1,4 @@
-from cli.console import PlainProgress, clean, format_seconds
-from cli.output import truncate, wrap
+from cli.console import PlainProgress, clean, format_seconds, truncate, wrap
 
 
 class Clock:

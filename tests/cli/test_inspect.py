@@ -4,7 +4,7 @@ import pytest
 
 from cli.commands import doctor as _faiss
 from cli.commands.doctor import FaissBuild, describe_faiss, find_faiss_problems, find_problems
-from cli.output import format_size, format_table
+from cli.console import format_size, format_table
 from embedder import list_variants
 
 GOOD_MODULES = {"cli": "/here/cli", "indexes": "/here/indexes"}
