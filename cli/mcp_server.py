@@ -17,7 +17,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 from pydantic import Field
 
-from cli.hits import to_json
+from cli.searching import to_json
 from retrieval.errors import MillpondError
 from retrieval.types import check_fingerprints
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cli.console import format_table, message, print_line, stdout_width
 from cli.errors import report_error
-from cli.hits import print_hits
+from cli.searching import print_hits
 from retrieval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:

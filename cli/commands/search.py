@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import message, print_line
-from cli.hits import print_hits
+from cli.console import message, print_line, warn
 from cli.options import (
     DeviceOption,
     IndexModelOption,
@@ -24,10 +23,18 @@ from cli.options import (
 )
 from cli.output import check_output
 from cli.prompt import run_prompt
-from cli.searching import CANDIDATES, Choices, Search, check_queries, print_answers, write_run
+from cli.searching import (
+    CANDIDATES,
+    Choices,
+    Search,
+    print_answers,
+    print_hits,
+    write_run,
+)
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_servers
 from retrieval.blend import Fusion, Mode
 from retrieval.errors import UsageError
+from retrieval.plurals import count_noun
 
 __all__ = ["search"]
 
@@ -151,7 +158,7 @@ def search(
     use_stored_servers(folders, url, ask_key)
     total = None
     if queries is not None:
-        total = check_queries(queries, skip_bad)
+        total = _check_queries(queries, skip_bad)
         if run is not None and run != "-":
             check_output(Path(run), queries, *folders, option="--run")
     choices = Choices(
@@ -225,6 +232,20 @@ def _read_places(
     elif not text.strip():
         raise UsageError("The text is empty; type what to look for.")
     return folders, text
+
+
+def _check_queries(source: str, skip_bad: bool) -> int | None:
+    """Read the queries before a model is loaded; return their number, None for stdin."""
+    if source == "-":
+        return None
+    from retrieval import read_queries
+
+    queries = read_queries(source, skip_bad=skip_bad)
+    total = sum(1 for _ in queries)
+    if queries.skipped:
+        count = count_noun(queries.skipped, "bad query is", "bad queries are")
+        warn(f"{count} skipped. The first: {queries.first_skipped[0]}")
+    return total
 
 
 def _check_prompt(places: list[str], json: bool) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cli.commands.duplicates import ABOVE
-from cli.hits import lay_out
+from cli.searching import lay_out
 from indexes.search.duplicates import ALIKE
 from retrieval import Hit
 

@@ -6,8 +6,8 @@ import pytest
 from sentence_transformers import CrossEncoder
 
 from cli.console import clean
-from cli.hits import lay_out as _layout
 from cli.searching import CANDIDATES
+from cli.searching import lay_out as _layout
 from indexes import Index
 from retrieval import Hit, retriever
 from retrieval.runs import RunIds

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cli.hits import explain, lay_out
+from cli.searching import explain, lay_out
 from indexes import Index, IndexConfig
 from retrieval import Document, Hit
 from retrieval.types import ArmScore
