@@ -44,9 +44,9 @@ def load_encoder(
     """Return the named model, or the default one, ready to encode."""
     if sys.stderr.isatty():  # where somebody waits for the imports, which take seconds
         message(f"Loading {model or DEFAULT_MODEL} ...")
-    from embedder import loading
+    from embedder.loading import load_encoder
 
-    return loading.load_encoder(model, device, speed, notify, trust_remote_code=trust_remote_code)
+    return load_encoder(model, device, speed, notify, trust_remote_code=trust_remote_code)
 
 
 def instruct(

@@ -128,7 +128,7 @@ class Fields:
 
         What was typed comes before what the index was made with.
         """
-        from retrieval import read_corpus
+        from retrieval.corpus import read_corpus
 
         return read_corpus(
             corpus[0] if len(corpus) == 1 else corpus,

@@ -9,9 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from cli.console import print_line, warn
+from cli.console import warn
 from cli.options import flag, option
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.typed import read_dataclass, read_toml
@@ -22,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ANY_DIMENSION",
     "EXAMPLE",
+    "PANEL",
     "AskKeyOption",
     "QdrantFlags",
-    "StoreExampleOption",
     "StoreOption",
     "StoredKeyOption",
     "StoredUrlOption",
@@ -71,12 +69,6 @@ collection = "docs"            # what the server calls it; the name of DIR by de
 """
 
 
-def _show_example(wanted: bool) -> None:
-    if wanted:
-        print_line(EXAMPLE.rstrip("\n"))
-        raise typer.Exit
-
-
 UrlOption = Annotated[
     str | None,
     option(
@@ -97,16 +89,6 @@ StoreOption = Annotated[
         "--store",
         panel=PANEL,
         shown=False,
-    ),
-]
-StoreExampleOption = Annotated[
-    bool,
-    typer.Option(
-        "--store-example",
-        is_eager=True,
-        callback=_show_example,
-        help="Print a commented file for --store, and exit.",
-        rich_help_panel=PANEL,
     ),
 ]
 AskKeyOption = Annotated[
@@ -136,9 +118,9 @@ StoredUrlOption = Annotated[
 class QdrantFlags:
     """What was typed of the Qdrant panel."""
 
-    url: str | None
-    store: Path | None
-    ask_key: bool
+    url: str | None = None
+    store: Path | None = None
+    ask_key: bool = False
 
     @property
     def typed(self) -> list[str]:
@@ -276,12 +258,10 @@ def use_stored_server(folder: Path, url: str | None, asks_key: bool) -> None:
 def use_stored_servers(folders: Sequence[Path], url: str | None, asks_key: bool) -> None:
     """Let this process use the one server that holds some of the indexes, at least one.
 
-    The key is asked for once. Raises as ``use_stored_server``.
+    The key is asked for once. ``url`` or ``asks_key`` was typed. Raises as ``use_stored_server``.
     """
     from indexes import read_manifest
 
-    if url is None and not asks_key:
-        return
     held = [one for one in folders if read_manifest(one).settings.get("mode") == "server"]
     for number, folder in enumerate(held or folders[:1]):
         use_stored_server(folder, url, asks_key and not number)

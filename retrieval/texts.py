@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from retrieval.corpus import Corpus, read_corpus
-from retrieval.corpus.formats import open_bytes, read_lines
+from retrieval.corpus.lines import open_bytes, read_lines
 from retrieval.corpus.sources import Part, Source
 from retrieval.corpus.values import Reading, Row
 from retrieval.errors import RecordError

@@ -34,10 +34,10 @@ def check_watching() -> None:
 
 def check_folders(manifest: Manifest, folders: Sequence[str]) -> None:
     """Raise UsageError if the index holds files of other folders, which would be deleted."""
-    from retrieval.corpus.roots import Roots
+    from retrieval.corpus.roots import NO_FOLDERS, Roots
 
     watched = [Path(folder).resolve() for folder in folders]
-    known = Roots.from_json((manifest.layout or {}).get("folders", "[]"))
+    known = Roots.from_json((manifest.layout or {}).get("folders", NO_FOLDERS))
     others = [
         str(root.path)
         for root in known

@@ -430,7 +430,7 @@ def _read_ids(name: str, folder: Path) -> list[str]:
 
 def _plain_ids(path: Path | None, source: str) -> Iterator[str]:
     """Yield the lines that are not blank, without the blanks around them."""
-    from retrieval.corpus.formats import open_bytes, read_lines
+    from retrieval.corpus.lines import open_bytes, read_lines
 
     with open_bytes(path, source) as stream:
         for number, text, problem in read_lines(stream):
@@ -442,7 +442,7 @@ def _plain_ids(path: Path | None, source: str) -> Iterator[str]:
 
 def _json_ids(path: Path | None, source: str, folder: Path) -> Iterator[str]:
     from indexes.storage.manifest import read_manifest
-    from retrieval.corpus.formats import jsonl_rows
+    from retrieval.corpus.lines import jsonl_rows
     from retrieval.corpus.records import read_id
     from retrieval.corpus.roles import CONTENT, look_up
     from retrieval.corpus.values import read_identifier

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cli.console import format_seconds, message, progress
+import typer
+
+from cli.console import format_seconds, message, print_line, progress
 from cli.models import ReportingEncoder, instruct, load_encoder, load_splitter, note_untrained
 from cli.options import (
     AddressOption,
@@ -48,9 +50,10 @@ from cli.reading import (
 )
 from cli.store import (
     ANY_DIMENSION,
+    EXAMPLE,
+    PANEL,
     AskKeyOption,
     QdrantFlags,
-    StoreExampleOption,
     StoreOption,
     UrlOption,
     read_qdrant_options,
@@ -107,7 +110,16 @@ def index(
     url: UrlOption = None,
     store: StoreOption = None,
     ask_key: AskKeyOption = False,
-    store_example: StoreExampleOption = False,
+    store_example: Annotated[
+        bool,
+        typer.Option(
+            "--store-example",
+            is_eager=True,
+            callback=_show_example,
+            help="Print a commented file for --store, and exit.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False,
 ) -> None:
     """Read a corpus, embed every document, write an index folder.
 
@@ -123,12 +135,14 @@ def index(
       millpond index shop.csv --out shop --id sku --text name,description
     """
     from indexes import Index, IndexConfig, check_target
-    from indexes.backends.qdrant import configured_backend
-    from retrieval.protocols import no_progress
 
-    flags = QdrantFlags(url, store, ask_key)
-    options = read_qdrant_options(backend, factory, flags, out.resolve().name)
-    described = configured_backend(replace(options, overwrite=overwrite)) if options else None
+    described, flags = None, QdrantFlags(url, store, ask_key)
+    if backend == "qdrant" or flags != QdrantFlags():
+        from indexes.backends.qdrant import configured_backend
+
+        options = read_qdrant_options(backend, factory, flags, out.resolve().name)
+        if options is not None:
+            described = configured_backend(replace(options, overwrite=overwrite))
     fields = Fields(doc_id, title, text, text_template, encoding, sql)
     source = fields.read(corpus, skip_bad=skip_bad, limit=limit)
     config = IndexConfig(
@@ -177,7 +191,7 @@ def index(
             config,
             store=described,
             engine=chosen,
-            progress=advance if chosen else no_progress,
+            progress=advance if chosen else lambda _: None,
             split=split,
             skipped=lambda: source.skipped,
             resumed=going_on,
@@ -187,6 +201,12 @@ def index(
     report_built(manifest, out)
     note_untrained(encoder)
     message(f"Next: millpond search {shlex.quote(str(out))} {shlex.quote(reading.question)}")
+
+
+def _show_example(wanted: bool) -> None:
+    if wanted:
+        print_line(EXAMPLE.rstrip("\n"))
+        raise typer.Exit
 
 
 def _summarise(manifest: Manifest, count: int, out: Path, seconds: float) -> None:

@@ -133,10 +133,12 @@ def _describe_layout(layout: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return which field each role is read from, and the folders that ids begin with."""
     from retrieval.corpus.reading import FOLDERS
     from retrieval.corpus.roles import NO_TITLE
-    from retrieval.corpus.roots import Roots
+    from retrieval.corpus.roots import NO_FOLDERS, Roots
 
     named = {role: name for role, name in layout.items() if role != FOLDERS and name != NO_TITLE}
-    folders = [(one.label, str(one.path)) for one in Roots.from_json(layout.get(FOLDERS, "[]"))]
+    folders = [
+        (one.label, str(one.path)) for one in Roots.from_json(layout.get(FOLDERS, NO_FOLDERS))
+    ]
     return [
         *((f"{role} from", name) for role, name in named.items()),
         *((f"files {label}/", path) for label, path in dict(folders).items()),

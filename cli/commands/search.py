@@ -155,7 +155,8 @@ def search(
     from retrieval.retriever import Retriever
 
     folders, text = _read_places(places, queries, run, json)
-    use_stored_servers(folders, url, ask_key)
+    if url is not None or ask_key:
+        use_stored_servers(folders, url, ask_key)
     total = None
     if queries is not None:
         total = _check_queries(queries, skip_bad)

@@ -205,7 +205,8 @@ def open_indexes(places: Sequence[str], url: str | None, asks_key: bool) -> list
         folder = Path(named["folder"] if named else place)
         name = named["name"] if named else folder.resolve().name
         found.append((name, folder))
-    use_stored_servers([folder for _, folder in found], url, asks_key)
+    if url is not None or asks_key:
+        use_stored_servers([folder for _, folder in found], url, asks_key)
     return [(name, Index.open(folder)) for name, folder in found]
 
 

@@ -1,184 +1,32 @@
-"""Rows of JSON Lines and Parquet files, and the lines and bytes of text files."""
+"""Tables: the cells of CSV and TSV files, the rows of Parquet files and of sheets."""
 
 from __future__ import annotations
 
-import codecs
 import csv
-import gzip
+import datetime
 import io
-import json
-import sys
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, cast
+from typing import Any, Literal
 
-from retrieval.corpus.encodings import UNDECODED, Transcoded, is_utf8, read_mark
+from retrieval.corpus.documents.base import MAX_FILE_BYTES, UnreadableError, open_zip
+from retrieval.corpus.documents.registry import EXTRA
+from retrieval.corpus.lines import MAX_RECORD_BYTES, Line, open_bytes, read_lines
 from retrieval.corpus.records import Fields, check_columns, check_distinct
-from retrieval.corpus.values import Row, type_name
-from retrieval.errors import FailureError, RecordError, StorageError
+from retrieval.corpus.values import Cell, Reading, Row
+from retrieval.errors import FailureError, RecordError, import_optional
 
 __all__ = [
-    "MAX_RECORD_BYTES",
-    "Line",
-    "decode",
     "Dialect",
-    "find_mark",
-    "jsonl_rows",
-    "open_bytes",
-    "read_lines",
     "count_parquet",
+    "sheet_rows",
     "split_cells",
     "table_cells",
     "parquet_rows",
 ]
-
-MAX_RECORD_BYTES = 64 << 20
-"""The longest line or text file that is read; bounds memory where line ends are missing."""
-
-
-_UNDECODED = UNDECODED.encode(errors="surrogatepass")
-
-
-class Line(NamedTuple):
-    """One line; ``text`` is only fit for use where ``problem`` is empty."""
-
-    number: int
-    text: str
-    problem: str
-
-
-@contextmanager
-def open_bytes(path: Path | None, source: str, encoding: str = "") -> Iterator[IO[bytes]]:
-    """Open a file, or stdin where ``path`` is None; names ending in .gz are decompressed.
-
-    A text that is not in UTF-8 is read as UTF-8 where ``encoding`` names what it is in.
-
-    Raises
-    ------
-    StorageError : the file cannot be opened or read.
-    FailureError : the gzip data is damaged or ends early.
-    """
-    try:
-        if path is None:
-            yield _recode(sys.stdin.buffer, encoding)
-        elif path.suffix.lower() == ".gz":
-            with gzip.open(path) as stream:
-                yield _recode(cast(IO[bytes], stream), encoding)
-        else:
-            with path.open("rb") as raw:
-                yield _recode(raw, encoding)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise FailureError(
-            f"{source}: the gzip data is damaged or cut off ({error}). Download or copy the file "
-            f"again, or check it with: gzip -t {source}"
-        ) from error
-    except OSError as error:
-        raise StorageError(
-            f"{source}: cannot be read ({error.strerror or error}). Check that you may read it: "
-            f"ls -l {source}"
-        ) from error
-
-
-def _recode(stream: IO[bytes], encoding: str) -> IO[bytes]:
-    if is_utf8(encoding):
-        return stream
-    return io.BufferedReader(Transcoded(stream, encoding))
-
-
-def find_mark(path: Path | None, source: str) -> str:
-    """Return the encoding that the first bytes of a file name, "" where they name none."""
-    if path is None:
-        return ""
-    with open_bytes(path, source) as stream:
-        return read_mark(stream.read(4))
-
-
-def read_lines(stream: IO[bytes]) -> Iterator[Line]:
-    """Yield every line with its line end; bytes that are not UTF-8 are marked, not raised."""
-    number = 0
-    while data := stream.readline(MAX_RECORD_BYTES + 1):
-        number += 1
-        if len(data) > MAX_RECORD_BYTES:
-            while data and not data.endswith(b"\n"):
-                data = stream.readline(1 << 20)
-            limit = MAX_RECORD_BYTES >> 20
-            yield Line(number, "\n", f"the line is longer than {limit} MiB, which is the limit")
-            continue
-        text, problem = decode(data, first=number == 1)
-        yield Line(number, text, problem)
-
-
-def decode(data: bytes, *, first: bool) -> tuple[str, str]:
-    """Return the text and "", or the text with bytes replaced and what is wrong with it.
-
-    ``first`` says that the data begins a file; a byte order mark there is dropped.
-    """
-    offset = 3 if first and data.startswith(codecs.BOM_UTF8) else 0
-    body = data[offset:] if offset else data
-    nul = body.find(b"\0")
-    problem = ""
-    if nul >= 0:
-        problem = f"a NUL byte {_place(body, nul, offset)}; expected text without NUL"
-    try:
-        return body.decode(), problem
-    except UnicodeDecodeError as error:
-        if body.startswith(_UNDECODED, error.start):
-            problem = (
-                f"bytes that its encoding does not have {_place(body, error.start, offset)}; name "
-                f"the right one: --encoding NAME"
-            )
-            return body.decode(errors="replace"), problem
-        problem = (
-            f"not UTF-8: byte 0x{body[error.start]:02x} {_place(body, error.start, offset)}; "
-            f"expected UTF-8, or name what it is: --encoding NAME"
-        )
-    return body.decode(errors="replace"), problem
-
-
-def _place(body: bytes, position: int, offset: int) -> str:
-    """Name a byte by its number, and by its line where the body has several."""
-    line_start = body.rfind(b"\n", 0, position) + 1
-    if line_start == 0:
-        return f"at byte {position + offset + 1} of the line"
-    line = body.count(b"\n", 0, position) + 1
-    return f"at byte {position - line_start + 1} of line {line}"
-
-
-def jsonl_rows(path: Path | None, source: str, encoding: str = "") -> Iterator[Row | RecordError]:
-    """Yield a Row for each JSON object, or the RecordError of a line that is not one.
-
-    NaN and Infinity, which Python writes, are read as numbers.
-    """
-    with open_bytes(path, source, encoding or find_mark(path, source)) as stream:
-        for number, text, problem in read_lines(stream):
-            if problem:
-                yield RecordError(source, number, problem)
-            elif not text.isspace() and text:
-                yield _parse(source, number, text)
-
-
-def _parse(source: str, number: int, text: str) -> Row | RecordError:
-    try:
-        # Without its line end: the decoder would count an error behind it as column 1.
-        value: Any = json.loads(text.rstrip("\r\n"))
-    except json.JSONDecodeError as error:
-        reason = f"at column {error.colno} ({error.msg})"
-    except (ValueError, RecursionError) as error:
-        reason = f"({error})"
-    else:
-        if isinstance(value, dict):
-            return Row(source, number, value)
-        return RecordError(
-            source, number, f"the line is {type_name(value)}; expected one JSON object per line"
-        )
-    return RecordError(
-        source, number, f"not valid JSON {reason}; expected one JSON object per line"
-    )
-
 
 _PARQUET_BATCH = 64
 
@@ -359,3 +207,60 @@ def _rows_singly(batch: Any, source: str, first: int) -> Iterator[Row | RecordEr
             yield RecordError(source, first + position, f"a value cannot be read ({error})")
         else:
             yield Row(source, first + position, value)
+
+
+def sheet_rows(path: Path, source: str, reading: Reading) -> Iterator[Row | RecordError]:
+    """Yield the rows below the header of a file's first sheet, an empty cell as null.
+
+    A file that is damaged, encrypted or too large is one bad record.
+
+    Raises
+    ------
+    RecordError : two columns have the same name.
+    MissingDependencyError : python-calamine is not installed.
+    """
+    purpose = f"{source}: reading a sheet"
+    python_calamine = import_optional("python_calamine", purpose, EXTRA, "python-calamine")
+    with open_bytes(path, source) as stream:
+        data = stream.read(MAX_FILE_BYTES + 1)
+    try:
+        if len(data) > MAX_FILE_BYTES:
+            raise UnreadableError(f"longer than {MAX_FILE_BYTES >> 20} MiB, which is the limit")
+        if path.suffix.lower() != ".xls":  # which is no archive
+            open_zip(data).close()
+        book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
+        rows = book.get_sheet_by_index(0).to_python(skip_empty_area=False)
+    except UnreadableError as error:
+        yield RecordError(source, None, str(error))
+        return
+    except python_calamine.CalamineError as error:
+        yield RecordError(source, None, f"cannot be read as a sheet ({error})")
+        return
+    if len(book.sheet_names) > 1:
+        others = ", ".join(map(repr, book.sheet_names[1:4]))
+        more = " and others" if len(book.sheet_names) > 4 else ""
+        reading.note(f"{source}: only its first sheet is read, not {others}{more}.")
+    columns: list[str] = []
+    for line, cells in enumerate(rows, start=1):
+        if all(cell == "" for cell in cells):
+            continue
+        if columns:
+            named = {name: _value(cell) for name, cell in zip(columns, cells, strict=False) if name}
+            yield Row(source, line, named)
+        else:
+            columns = [str(_value(cell) or "") for cell in cells]
+            check_distinct(source, line, [name for name in columns if name])
+
+
+def _value(cell: Any) -> Any:
+    """Return a cell as text that knows its value; whole numbers, which are floats there, as int."""
+    if cell == "":
+        return None
+    if isinstance(cell, str):
+        return cell
+    value = int(cell) if isinstance(cell, float) and cell.is_integer() else cell
+    if isinstance(value, datetime.date | datetime.time):
+        value = value.isoformat()
+    elif isinstance(value, datetime.timedelta):
+        value = str(value)
+    return Cell(str(value), value)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval.corpus.formats import open_bytes, read_lines
+from retrieval.corpus.lines import open_bytes, read_lines
 from retrieval.errors import RecordError, UsageError
 from retrieval.plurals import count_noun
 

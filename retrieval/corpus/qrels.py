@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from retrieval.corpus.formats import open_bytes, read_lines
 from retrieval.corpus.labelled import match_columns, read_table
+from retrieval.corpus.lines import open_bytes, read_lines
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError
 from retrieval.plurals import count_noun
 

@@ -14,10 +14,10 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from retrieval.corpus.encodings import check_encoding
+from retrieval.corpus.lines import check_encoding
 from retrieval.corpus.records import DocumentReader, to_query
 from retrieval.corpus.roles import Layout, choose_fields
-from retrieval.corpus.roots import Roots
+from retrieval.corpus.roots import NO_FOLDERS
 from retrieval.corpus.sources import Part, Source, Sources, find_documents, find_queries
 from retrieval.corpus.values import Reading, Row, StoredFiles, shorten
 from retrieval.errors import DuplicateIdError, EmptyCorpusError, RecordError, UsageError
@@ -168,8 +168,7 @@ def read_corpus(
     layout = Layout(id, title, tuple(name for name in fields if name), text_template)
     if encoding:
         check_encoding(encoding)
-    roots = _read_roots(earlier)
-    found = find_documents(source, roots, sql)
+    found = find_documents(source, (earlier or {}).get(FOLDERS, NO_FOLDERS), sql)
     _check_ids(found, earlier)
     if layout and all(part.plain for part in found.parts):
         raise UsageError(
@@ -184,16 +183,8 @@ def read_corpus(
         encoding=encoding or (earlier or {}).get("encoding", ""),
         types=types,
         earlier=Layout.from_json(earlier or {}),
-        folders=roots.to_json(),
         reread=bool(encoding) and encoding != (earlier or {}).get("encoding"),
     )
-
-
-def _read_roots(earlier: Mapping[str, str] | None) -> Roots:
-    try:
-        return Roots.from_json((earlier or {}).get(FOLDERS, "[]"))
-    except ValueError as error:
-        raise UsageError(f"The manifest is not as millpond writes it: {error}.") from None
 
 
 def _check_ids(source: Source, earlier: Mapping[str, str] | None) -> None:
@@ -284,7 +275,6 @@ class Corpus(_Reader):
         encoding: str = "",
         types: Mapping[str, str] | None = None,
         earlier: Layout = NOTHING_NAMED,
-        folders: str = "[]",
         reread: bool = False,
     ) -> None:
         super().__init__()
@@ -294,7 +284,6 @@ class Corpus(_Reader):
         self._asked, self._earlier = layout, earlier
         self._layout = earlier
         self._encoding = encoding
-        self._folders = folders
         self._types = types or {}
         self._reread = reread
         self._started = False
@@ -312,7 +301,7 @@ class Corpus(_Reader):
         the "folders" whose names begin the ids of files. A guess is known once the first document
         has been read.
         """
-        return {**(self._layout or self._asked).to_json(), FOLDERS: self._folders}
+        return {**(self._layout or self._asked).to_json(), FOLDERS: self._source.folders}
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ from retrieval.corpus.documents.registry import (
     lacking,
 )
 from retrieval.corpus.folders import Listing, list_folder
-from retrieval.corpus.formats import count_parquet, jsonl_rows, parquet_rows
+from retrieval.corpus.formats import count_parquet, parquet_rows, sheet_rows
+from retrieval.corpus.lines import jsonl_rows
 from retrieval.corpus.qrels import find_beir_file
 from retrieval.corpus.records import QUERY_FIELDS
 from retrieval.corpus.remote import (
@@ -37,8 +38,7 @@ from retrieval.corpus.remote import (
     hide_password,
     sql_rows,
 )
-from retrieval.corpus.roots import Roots, Wanted
-from retrieval.corpus.sheets import sheet_rows
+from retrieval.corpus.roots import NO_FOLDERS, Roots, Wanted
 from retrieval.corpus.stdlib import STDLIB_NAME, stdlib_rows
 from retrieval.corpus.tables import document_rows, query_rows
 from retrieval.corpus.values import Reading, Row
@@ -136,12 +136,14 @@ class Source:
     parts : read one after the other.
     notes : lines on what is not read.
     noun : what messages call a record.
+    folders : those whose names begin the ids of files, as ``Roots`` writes them.
     """
 
     name: str
     parts: tuple[Part, ...]
     notes: tuple[str, ...] = ()
     noun: str = "record"
+    folders: str = NO_FOLDERS
 
     @property
     def once(self) -> bool:
@@ -163,16 +165,22 @@ _STDIN = Part(partial(_read_jsonl, None, "stdin"), once=True)
 _STDLIB = Part(lambda _: iter(stdlib_rows()), lambda: len(stdlib_rows()), plain=True)
 
 
-def find_documents(source: Sources, roots: Roots, sql: str = "") -> Source:
+def find_documents(source: Sources, folders: str = NO_FOLDERS, sql: str = "") -> Source:
     """Return where the documents of one or more sources come from; see ``read_corpus``.
 
-    ``roots`` gets the folders that hold files, and decides their ids.
+    Parameters
+    ----------
+    folders : those that an index knows already, which decide the ids of their files.
     """
-    if sql:
-        return _database(source, sql)
-    found = _find(source)
-    notes = list(found.notes)
+    found = _database(source, sql) if sql else _find(source)
     files = [file for part in found.parts for file in part.files]
+    if not files and folders == NO_FOLDERS:
+        return found
+    notes = list(found.notes)
+    try:
+        roots = Roots.from_json(folders)
+    except ValueError as error:
+        raise UsageError(f"The manifest is not as millpond writes it: {error}.") from None
     roots.add({file.root: None for file in files}, notes.append)
     seen: set[Path] = set()
     parts = []
@@ -184,7 +192,7 @@ def find_documents(source: Sources, roots: Roots, sql: str = "") -> Source:
                 named.append(_with_id(file, roots))
         lacking = [_with_id(file, roots) for file in part.lacking]
         parts.append(_file_part(named, part.loops, lacking) if part.files else part)
-    return Source(found.name, tuple(parts), tuple(notes))
+    return Source(found.name, tuple(parts), tuple(notes), folders=roots.to_json())
 
 
 def _with_id(file: DocumentFile, roots: Roots) -> DocumentFile:
@@ -247,8 +255,10 @@ def _find_one(source: str | Path) -> Source:
     path = _existing(name, _DOCUMENTS_ACCEPTED, builtins=(STDLIB_NAME,))
     if path.is_dir():
         return _folder_source(path, name)
+    if name.lower().endswith(_TABLE_ENDINGS):
+        return Source(name, (_table_part(path, name),))
     suffix = find_format(path.name)
-    if not suffix and not name.lower().endswith(_TABLE_ENDINGS) and describe_database(path):
+    if not suffix and describe_database(path):
         raise UsageError(
             f"{name}: this is a database. Type which records are the documents: --sql "
             "'SELECT id, title, text FROM TABLE'"

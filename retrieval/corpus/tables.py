@@ -10,16 +10,15 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
-from retrieval.corpus.encodings import guess_encoding, read_mark
-from retrieval.corpus.formats import (
+from retrieval.corpus.formats import Dialect, split_cells, table_cells
+from retrieval.corpus.labelled import match_columns
+from retrieval.corpus.lines import (
     MAX_RECORD_BYTES,
-    Dialect,
+    guess_encoding,
     open_bytes,
     read_lines,
-    split_cells,
-    table_cells,
+    read_mark,
 )
-from retrieval.corpus.labelled import match_columns
 from retrieval.corpus.records import Fields, check_columns, check_distinct
 from retrieval.corpus.roles import GUESSED_IDS, GUESSED_TEXTS, IDS, TEXTS
 from retrieval.corpus.values import Cell, Reading, Row

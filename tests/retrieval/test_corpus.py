@@ -270,7 +270,7 @@ class TestBadRecords:
         assert list(read_corpus(path, skip_bad=True)) == [A]
 
     def test_an_overlong_line_is_refused_and_passed_over(self, write, good_line, monkeypatch):
-        monkeypatch.setattr("retrieval.corpus.formats.MAX_RECORD_BYTES", 1 << 20)
+        monkeypatch.setattr("retrieval.corpus.lines.MAX_RECORD_BYTES", 1 << 20)
         path = write("c.jsonl", b'"' + b"x" * (3 << 20) + b'"\n' + good_line)
         corpus = read_corpus(path, skip_bad=True)
         assert list(corpus) == [A]

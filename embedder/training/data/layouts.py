@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval.corpus.formats import jsonl_rows, parquet_rows, table_cells
+from retrieval.corpus.formats import parquet_rows, table_cells
+from retrieval.corpus.lines import jsonl_rows
 from retrieval.corpus.records import Fields
 from retrieval.corpus.values import Row, find_unwritable, type_name
 from retrieval.errors import RecordError

@@ -15,7 +15,7 @@ from embedder.training.data.layouts import (
     file_pairs,
 )
 from retrieval import read_corpus, read_queries
-from retrieval.corpus.formats import jsonl_rows
+from retrieval.corpus.lines import jsonl_rows
 from retrieval.corpus.qrels import Judgement, find_beir, read_qrels
 from retrieval.corpus.values import Row
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError

@@ -12,8 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from retrieval.corpus.encodings import decode_text, guess_encoding, is_utf8, read_mark
-from retrieval.corpus.formats import MAX_RECORD_BYTES, decode
+from retrieval.corpus.lines import (
+    MAX_RECORD_BYTES,
+    decode,
+    decode_text,
+    guess_encoding,
+    is_utf8,
+    read_mark,
+)
 from retrieval.corpus.values import Reading
 from retrieval.types import Section
 
