@@ -187,11 +187,16 @@ class Backbone(nn.Module):
 
 
 def load_backbone(
-    spec: VariantSpec, device: torch.device, dtype: torch.dtype, notify: Notify
+    spec: VariantSpec,
+    device: torch.device,
+    dtype: torch.dtype,
+    notify: Notify,
+    located: LocatedBase | None = None,
 ) -> Backbone:
     """Return the spec's base on ``device`` in ``dtype``, in evaluation mode.
 
-    Weights are read from safetensors only, and no code from a model folder is run.
+    Weights are read from safetensors only, and no code from a model folder is run. ``located`` is
+    what ``locate_base`` found, if it was asked before.
 
     Raises
     ------
@@ -199,11 +204,12 @@ def load_backbone(
     DownloadError, ModelError, StorageError : it cannot be fetched or loaded.
     AttentionProbeError : it does not have the attention asked for.
     """
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoTokenizer
 
     check_fork("torch", torch.get_num_threads())
     attention = get_attention(spec.attention)
-    located = locate_base(spec.base, spec.revision, notify, spec.adapter_base)
+    if located is None:
+        located = locate_base(spec.base, spec.revision, notify, spec.adapter_base)
     with quiet_transformers():
         try:
             # One commit for every file: a branch can move between two of them.
@@ -212,12 +218,7 @@ def load_backbone(
             else:
                 revision = ask_commit(located.path, located.revision, notify)
             where = {"revision": revision, "trust_remote_code": False}
-            known = read_nv_embed(located.path, revision)
-            if known:
-                config, names = decoder_config(known), KEY_MAPPING
-            else:
-                refuse_code(spec.base, located.path, revision)
-                config, names = AutoConfig.from_pretrained(located.path, **where), None
+            config, known = _read_config(spec, located, where)
             _prepare(config, spec, attention)
             words, version = located.tokenizer if located.adapters else (located.path, revision)
             where_words = where | {"revision": version} | ({"config": config} if known else {})
@@ -228,10 +229,11 @@ def load_backbone(
                 config=config,
                 dtype=dtype,
                 use_safetensors=True,
-                key_mapping=names,
+                key_mapping=KEY_MAPPING if known else None,
                 **where,
             )
-            model = merge_adapters(model, located.adapters, spec.base_layers)
+            if located.adapters:
+                model = merge_adapters(model, located.adapters, spec.base_layers)
             own = (spec.base, spec.revision) if located.adapters else (located.path, revision)
             head = _read_head(spec, *own)
             if known and spec.pooling == "latent_attention":
@@ -265,13 +267,29 @@ def _read_head(spec: VariantSpec, path: str, revision: str | None) -> dict[str, 
     return head_tensors(spec.head, read)
 
 
-def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
-    """Set attention and depth on a configuration before the weights are read."""
+def _read_config(
+    spec: VariantSpec, located: LocatedBase, where: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any] | None]:
+    """Return the decoder's configuration, and of an NV-Embed also the whole of it, else None."""
+    from transformers import AutoConfig
+
+    if located.builtin:
+        return AutoConfig.from_pretrained(located.path, **where), None
+    known = read_nv_embed(located.path, where["revision"])
+    if known:
+        return decoder_config(known), known
+    refuse_code(spec.base, located.path, where["revision"])
+    config = AutoConfig.from_pretrained(located.path, **where)
     if reason := name_encoder(config.model_type, getattr(config, "is_encoder_decoder", False)):
         raise ModelError(
             f"{spec.base}: {reason}; expected a decoder. sentence-transformers gives its vectors, "
             f"with its own pooling: --model {spec.base}, or embedder.load_encoder in Python."
         )
+    return config, None
+
+
+def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
+    """Set attention and depth on a configuration before the weights are read."""
     for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
         if not isinstance(getattr(config, name, None), int):
             raise ModelError(

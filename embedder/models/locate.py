@@ -19,7 +19,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,14 @@ class LocatedBase:
     identity : what names the weights beyond doubt: a SHA-256, or for a hub id an empty string
         until the hub has told its commit.
     adapters : to be folded into it, in this order.
+    builtin : whether it is one of ours: a decoder without code of its own.
     """
 
     path: str
     identity: str
     revision: str | None = None
     adapters: tuple[Adapter, ...] = ()
+    builtin: bool = field(default=False, compare=False)
 
     @property
     def tokenizer(self) -> tuple[str, str | None]:
@@ -103,12 +105,12 @@ def locate_base(
         a trained model, which is no base.
     DownloadError, ModelError, StorageError : fetching or converting failed.
     """
+    if name in BASES and not adapter_base:
+        base = BASES[name]
+        return LocatedBase(str(_convert_builtin(base, notify)), base.gguf_sha256, builtin=True)
     root, adapters = find_chain(name, revision, adapter_base)
     if adapters:
         return _locate_adapted(root, adapters, notify)
-    if name in BASES:
-        base = BASES[name]
-        return LocatedBase(str(_convert_builtin(base, notify)), base.gguf_sha256)
     path = find_path(name)
     if path is not None and path.is_file():
         if path.suffix.lower() != ".gguf":

@@ -236,7 +236,7 @@ def _load_base(
     if manifest.is_whole:
         return load_backbone(spec, device, dtype, notify)
     try:
-        located = locate_base(spec.base, spec.revision, notify)
+        located = locate_base(spec.base, spec.revision, notify, spec.adapter_base)
     except UsageError as error:
         raise ModelError(
             f"{folder}: its base {spec.base!r} is not here any more. {error}"
@@ -245,7 +245,8 @@ def _load_base(
         _check_identity(folder, manifest.base, located.identity)
     else:  # of the hub: the commit, wherever the branch is now
         spec = replace(spec, revision=manifest.base.identity)
-    backbone = load_backbone(spec, device, dtype, notify)
+    found = located if located.identity else None
+    backbone = load_backbone(spec, device, dtype, notify, found)
     _check_identity(folder, manifest.base, backbone.identity)
     return backbone
 

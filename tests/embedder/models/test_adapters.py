@@ -187,9 +187,11 @@ def test_the_fingerprint_is_of_base_and_adapter(base_folder, tmp_path):
     assert f"adapter_base={moved}" in other.model
 
 
-def test_an_adapter_is_a_base_that_can_be_trained_further(base_folder, tmp_path, trained):
+@pytest.mark.parametrize("typed", ["", "mistral"])
+def test_an_adapter_is_a_base_that_can_be_trained_further(base_folder, tmp_path, trained, typed):
     folder = write_adapter(tmp_path / "adapter", base_folder["llama"])
-    embedder = trained("eos", "causal", base=folder)
+    other = str(base_folder[typed]) if typed else ""
+    embedder = trained("eos", "causal", base=folder, adapter_base=other)
     expected = embedder.encode_documents(TEXTS)
     save_model(embedder, tmp_path / "model", record={})
     found = Embedder.load_folder(tmp_path / "model", device="cpu").encode_documents(TEXTS)
