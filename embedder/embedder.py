@@ -27,10 +27,10 @@ from embedder.models.names import describe_model, find_saved_model
 from embedder.models.published import resolve_name
 from embedder.pooling.modules import last_token
 from embedder.pooling.registry import (
+    POOLINGS,
     Headed,
     PoolingShape,
     build_pooling,
-    get_pooling,
     resolve_layers,
     without_whitening,
 )
@@ -101,7 +101,7 @@ class Embedder(nn.Module):
         self.width = spec.head[-1].width if spec.head else backbone.width
         if spec.dimension is not None and spec.dimension > self.width:
             raise UsageError(f"dimension is {spec.dimension}, but {spec.base} has {self.width}.")
-        reads = get_pooling(spec.pooling).reads
+        reads = POOLINGS[spec.pooling].reads
         self._reads = reads(backbone.attention.is_causal, spec.pooling_options)
         self._layers = resolve_layers(spec.pooling_options, backbone.layer_count)
         shape = PoolingShape(backbone.width, len(self._layers))

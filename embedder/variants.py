@@ -20,17 +20,16 @@ from embedder.models.names import (
     split_options,
     write_value,
 )
-from embedder.pooling import POOLINGS, HeadLayer, PoolingOptions, get_pooling
+from embedder.pooling import POOLINGS, HeadLayer, PoolingOptions
 from embedder.pooling.modules import last_token, mean
 from embedder.pooling.registry import check_options
-from retrieval.errors import UnknownNameError, UsageError
+from retrieval.errors import Registry, UnknownNameError, UsageError
 from retrieval.typed import plain_data
 
 __all__ = [
     "ATTENTIONS",
     "Attention",
     "attends_both_ways",
-    "get_attention",
     "PAPER_MODELS",
     "Variant",
     "VariantSpec",
@@ -74,21 +73,16 @@ class Attention:
     layer_summary: Callable[[Tensor, Tensor], Tensor]
 
 
-ATTENTIONS: dict[str, Attention] = {
-    entry.name: entry
-    for entry in (
-        Attention("causal", "each token sees itself and earlier ones", True, last_token),
-        Attention("bidirectional", "each token sees the whole text", False, mean),
-    )
-}
-
-
-def get_attention(name: str) -> Attention:
-    """Return the attention of this name, or raise UnknownNameError."""
-    try:
-        return ATTENTIONS[name]
-    except KeyError:
-        raise UnknownNameError("attention", name, ATTENTIONS) from None
+ATTENTIONS = Registry(
+    "attention",
+    {
+        entry.name: entry
+        for entry in (
+            Attention("causal", "each token sees itself and earlier ones", True, last_token),
+            Attention("bidirectional", "each token sees the whole text", False, mean),
+        )
+    },
+)
 
 
 def attends_both_ways(config: Any) -> bool:
@@ -170,8 +164,8 @@ class VariantSpec:
 
     def __post_init__(self) -> None:
         """Check every field that can be checked without the base."""
-        pooling = get_pooling(self.pooling)
-        get_attention(self.attention)
+        pooling = POOLINGS[self.pooling]
+        ATTENTIONS.check(self.attention)
         check_options(pooling, self.pooling_options)
         for name, value, least in (
             ("max_tokens", self.max_tokens, 4),
@@ -228,8 +222,8 @@ def get_variant(name: str) -> Variant:
                 "variant", name, PAPER_MODELS, "Or POOLING+ATTENTION; see: millpond variants."
             )
         pooling, attention = PAPER_MODELS[name]
-    get_pooling(pooling)
-    get_attention(attention)
+    POOLINGS.check(pooling)
+    ATTENTIONS.check(attention)
     return next(v for v in list_variants() if (v.pooling, v.attention) == (pooling, attention))
 
 

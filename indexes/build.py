@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from indexes.backends.backend import Backend, BuildRequest, BuildResult
-from indexes.backends.registry import backend_of, get_backend
+from indexes.backends.registry import BACKENDS, backend_of
 from indexes.lexical.build import arm_libraries, build_arm, check_arms, plan_arm
 from indexes.search.selection import (
     BLANK_NAME,
@@ -254,7 +254,7 @@ def retarget(
     check_arms(arms, language)
     name = backend or manifest.backend
     same = name == manifest.backend
-    chosen = store or (backend_of(manifest) if same else get_backend(name))
+    chosen = store or (backend_of(manifest) if same else BACKENDS[name])
     lexical = manifest.lexical
     if arms is not None or language is not None:
         wanted = arms or manifest.arms

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from indexes.backends.backend import Backend, OpenRequest, SearchEngine
-from indexes.backends.registry import get_backend
+from indexes.backends.registry import BACKENDS
 from indexes.lexical.arm import LexicalArm, open_arm
 from indexes.search.ranking import ExactScan, Found, make_hits, rank
 from indexes.search.selection import RowTable, Selection
@@ -90,7 +90,7 @@ class Snapshot:
 
     @classmethod
     def _open_checked(cls, folder: Path, manifest: Manifest, checksums: bool) -> Snapshot:
-        backend = get_backend(manifest.backend)
+        backend = BACKENDS[manifest.backend]
         for role in ("documents/00000", "vectors/00000", *backend.files):
             if role not in manifest.files:
                 raise damaged(folder, f"its manifest lists no file for {role!r}")

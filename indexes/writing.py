@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from indexes.backends.backend import Backend
-from indexes.backends.registry import get_backend
+from indexes.backends.registry import BACKENDS
 from indexes.build import build_index
 from indexes.lexical.build import ARMS, check_arms, plan_arm
 from indexes.storage.manifest import Manifest
@@ -91,7 +91,7 @@ class IndexConfig:
 
     def __post_init__(self) -> None:
         """Raise UsageError for a value that no index can have."""
-        get_backend(self.backend)
+        BACKENDS.check(self.backend)
         if self.vector_type not in VECTOR_TYPES:
             raise UnknownNameError("vector type", self.vector_type, VECTOR_TYPES)
         check_arms(self.arms, self.language)
@@ -139,7 +139,7 @@ def create_index(
     resumed: Progress = no_progress,
 ) -> Manifest:
     """Encode ``documents``, write the index folder, return its manifest; see ``Index.create``."""
-    backend = store or get_backend(config.backend)
+    backend = store or BACKENDS[config.backend]
     if bool(config.passages) != (split is not None):
         raise UsageError("IndexConfig.passages and split go together; pass both or neither.")
     check_target(path, config.overwrite)

@@ -29,8 +29,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 __all__ = [
     "AttentionProbeError",
@@ -46,6 +46,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelError",
     "RecordError",
+    "Registry",
     "SourceNotFoundError",
     "StorageError",
     "UnknownNameError",
@@ -82,6 +83,24 @@ class UnknownNameError(UsageError):
         tail = f" {hint}" if hint else ""
         listing = ", ".join(self.known)
         super().__init__(f"Unknown {kind} {name!r}.{nearest} Accepted: {listing}.{tail}")
+
+
+Named = TypeVar("Named")
+
+
+class Registry(dict[str, Named]):
+    """Things of a kind ("pooling") by name; another name raises UnknownNameError."""
+
+    def __init__(self, kind: str, things: Mapping[str, Named]) -> None:
+        super().__init__(things)
+        self.kind = kind
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise UnknownNameError(self.kind, name, self)
+
+    def check(self, name: str) -> None:
+        """Raise UnknownNameError unless the name is there."""
+        self[name]
 
 
 class SourceNotFoundError(UsageError):

@@ -112,11 +112,11 @@ def pooling_flops(embedder: Embedder) -> int:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from embedder.pooling.registry import get_pooling
+    from embedder.pooling.registry import POOLINGS
 
     spec = embedder.spec
     causal = embedder.backbone.attention.is_causal
-    reads = get_pooling(spec.pooling).reads(causal, spec.pooling_options)
+    reads = POOLINGS[spec.pooling].reads(causal, spec.pooling_options)
     depth = len(spec.pooling_options.layers or range(embedder.backbone.layer_count))
     rows = {"tokens": FLOP_TOKENS, "eos": 1, "layers": depth}[reads]
     states = torch.ones(1, rows, embedder.backbone.width, device=embedder.device)

@@ -15,7 +15,7 @@ from benchmarks.scoring.costs import FLOP_TOKENS, flop_counter
 from embedder import Embedder
 from embedder.engine.batches import PaddedBatch, pad_batch, token_batches
 from embedder.pooling.modules import LatentQueryPooling, last_token, mean
-from embedder.pooling.registry import get_pooling, without_whitening
+from embedder.pooling.registry import POOLINGS, without_whitening
 from retrieval.scores import Doubles, average_ranks
 
 __all__ = [
@@ -131,7 +131,7 @@ def _layer_shares(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
 def _attention_matters(embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
     """Return how much the queries and keys of a last_layer pooling matter."""
     spec, backbone = embedder.spec, embedder.backbone
-    reads = get_pooling(spec.pooling).reads(backbone.attention.is_causal, spec.pooling_options)
+    reads = POOLINGS[spec.pooling].reads(backbone.attention.is_causal, spec.pooling_options)
     pooling: Any = copy.deepcopy(without_whitening(embedder.pooling)).cpu()
     keys, changes = [], []
     with torch.no_grad():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from benchmarks.study.config import StudyConfig
 from benchmarks.study.runs import StudyFolder, StudyRun, list_runs
 from benchmarks.study.tasks import LoadedTask, embedded_texts, load_tasks, sample_texts
-from embedder.pooling import get_pooling
+from embedder.pooling import POOLINGS
 from embedder.training.config import CheckpointConfig
 from embedder.training.data import Pair, check_data
 from retrieval.protocols import Notify, silent
@@ -142,7 +142,7 @@ def plan_study(
 
 def _choose(runs: Sequence[StudyRun]) -> StudyRun:
     """Return the last run whose pooling has weights, or the last one."""
-    heavy = [run for run in runs if get_pooling(run.train.model.pooling).trainable]
+    heavy = [run for run in runs if POOLINGS[run.train.model.pooling].trainable]
     return (heavy or list(runs))[-1]
 
 

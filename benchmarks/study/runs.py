@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from benchmarks.study.config import StudyBase, StudyConfig, StudyVariant, choose_layers
-from embedder.pooling import PoolingOptions, get_pooling
+from embedder.pooling import POOLINGS, PoolingOptions
 from embedder.training.config import TrainConfig
 from embedder.variants import VariantSpec, get_variant
 from retrieval.disk import make_folder, replace_file
@@ -115,7 +115,7 @@ def _spec(config: StudyConfig, base: StudyBase, variant: StudyVariant, seed: int
     found = get_variant(variant.variant)
     settings = asdict(base)
     del settings["name"]
-    accepted = get_pooling(found.pooling).options
+    accepted = POOLINGS[found.pooling].options
     shared: dict[str, Any] = {"seed": seed, **config.pooling.changed()}
     options = {name: value for name, value in shared.items() if name in accepted}
     options |= variant.options.changed()

@@ -20,7 +20,7 @@ from embedder.models.sentence_transformers.encoder import (
     POOLING_MODES,
     SentenceTransformersEncoder,
 )
-from embedder.variants import ATTENTIONS, get_attention
+from embedder.variants import ATTENTIONS
 from retrieval.errors import AttentionProbeError, ModelError, UsageError
 from retrieval.protocols import Encoder, Vectors
 
@@ -174,7 +174,7 @@ class EmbedderModel(LocalModel):
         model = copy.deepcopy(self._backbone.model)
         chosen = self._backbone.attention
         if attention != "own":
-            chosen = get_attention(attention)
+            chosen = ATTENTIONS[attention]
             for module in model.modules():
                 holders: list[Any] = [module, getattr(module, "config", None)]
                 for holder in holders:

@@ -32,7 +32,7 @@ from embedder.models.foreign.known import (
 from embedder.models.locate import LocatedBase, locate_base
 from embedder.models.names import is_saved_model
 from embedder.pooling.registry import head_tensors
-from embedder.variants import Attention, VariantSpec, attends_both_ways, get_attention
+from embedder.variants import ATTENTIONS, Attention, VariantSpec, attends_both_ways
 from retrieval.errors import MillpondError, ModelError, UsageError
 from retrieval.forks import check_fork
 from retrieval.protocols import Notify
@@ -207,7 +207,7 @@ def load_backbone(
     from transformers import AutoModel, AutoTokenizer
 
     check_fork("torch", torch.get_num_threads())
-    attention = get_attention(spec.attention)
+    attention = ATTENTIONS[spec.attention]
     if located is None:
         located = locate_base(spec.base, spec.revision, notify, spec.adapter_base)
     with quiet_transformers():

@@ -20,7 +20,7 @@ from embedder.engine.batches import PaddedBatch
 from embedder.engine.packing import PackedBatch
 from embedder.engine.run import encode_texts
 from embedder.engine.text import check_finite
-from embedder.pooling import get_pooling
+from embedder.pooling import POOLINGS
 from embedder.variants import VariantSpec
 from retrieval.errors import UsageError
 from retrieval.protocols import Vectors
@@ -35,7 +35,7 @@ def can_share(one: VariantSpec, other: VariantSpec) -> bool:
     """Return whether two untrained variants put the same tokens through the same base."""
     templates = {
         (pooling.template, pooling.appends_eos)
-        for pooling in (get_pooling(one.pooling), get_pooling(other.pooling))
+        for pooling in (POOLINGS[one.pooling], POOLINGS[other.pooling])
     }
     return (
         one.pool_prompt

@@ -166,9 +166,9 @@ class TextTokenizer:
         cls, spec: VariantSpec, tokenizer: Any, *, max_tokens: int | None = None
     ) -> TextTokenizer:
         """Return the tokenizer that a spec asks for; ``max_tokens`` overrides the spec's."""
-        from embedder.pooling import get_pooling  # imports torch
+        from embedder.pooling import POOLINGS  # imports torch
 
-        pooling = get_pooling(spec.pooling)
+        pooling = POOLINGS[spec.pooling]
         plain = spec.ending == "auto" and not pooling.appends_eos
         return cls(
             tokenizer,

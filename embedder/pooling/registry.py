@@ -20,7 +20,7 @@ from embedder.pooling.modules import (
     LayerWeightPooling,
     PoolingOptions,
 )
-from retrieval.errors import ModelError, UnknownNameError, UsageError
+from retrieval.errors import ModelError, Registry, UsageError
 
 __all__ = [
     "POOLINGS",
@@ -31,7 +31,6 @@ __all__ = [
     "PoolingShape",
     "Whitened",
     "build_pooling",
-    "get_pooling",
     "head_tensors",
     "resolve_layers",
     "without_whitening",
@@ -109,71 +108,66 @@ def _last_layer_reads(causal: bool, options: PoolingOptions) -> PoolingInput:
 
 _SIZES = frozenset({"latents", "heads", "head_width", "feedforward_multiple", "init", "seed"})
 
-POOLINGS: dict[str, Pooling] = {
-    entry.name: entry
-    for entry in (
-        Pooling("eos", "state of the EOS token", _free(modules.last_token)),
-        Pooling("cls", "state of the first token", _free(modules.first_token)),
-        Pooling("mean", "mean over tokens", _free(modules.mean)),
-        Pooling("max", "largest value per coordinate", _free(modules.maximum)),
-        Pooling(
-            "weighted_mean",
-            "mean, later ones count more (SGPT, arXiv 2202.08904)",
-            _free(modules.weighted_mean),
-        ),
-        Pooling(
-            "prompt_eos",
-            "one-word-summary prompt (PromptEOL, arXiv 2307.16645)",
-            _free(modules.last_token),
-            template='This sentence: "{text}" means in one word: "',
-            appends_eos=False,
-        ),
-        Pooling(
-            "latent_attention",
-            "tokens read latents (NV-Embed, arXiv 2405.17428)",
-            lambda shape, options: LatentKeyPooling(shape.width, options),
-            accepts=_SIZES,
-        ),
-        Pooling(
-            "last_layer",
-            "latents read the last layer (arXiv 2409.02727)",
-            lambda shape, options: LatentQueryPooling(
-                shape.width, None, options, shape.layers if options.match_layers else 0
+POOLINGS = Registry(
+    "pooling",
+    {
+        entry.name: entry
+        for entry in (
+            Pooling("eos", "state of the EOS token", _free(modules.last_token)),
+            Pooling("cls", "state of the first token", _free(modules.first_token)),
+            Pooling("mean", "mean over tokens", _free(modules.mean)),
+            Pooling("max", "largest value per coordinate", _free(modules.maximum)),
+            Pooling(
+                "weighted_mean",
+                "mean, later ones count more (SGPT, arXiv 2202.08904)",
+                _free(modules.weighted_mean),
             ),
-            reads=_last_layer_reads,
-            accepts=_SIZES | {"reads", "match_layers"},
-        ),
-        Pooling(
-            "multi_layer",
-            "latents read a vector per layer (arXiv 2409.02727)",
-            lambda shape, options: LatentQueryPooling(shape.width, shape.layers, options),
-            reads=_layers_read,
-            accepts=_SIZES | {"layers", "layer_weights"},
-        ),
-        Pooling(
-            "layer_mean",
-            "plain mean of a vector per layer",
-            _free(modules.mean),
-            reads=_layers_read,
-            accepts=frozenset({"layers"}),
-        ),
-        Pooling(
-            "layer_weights",
-            "a learned scalar per layer (ELMo, arXiv 1802.05365)",
-            lambda shape, options: LayerWeightPooling(shape.layers, options),
-            reads=_layers_read,
-            accepts=frozenset({"layers", "init", "seed"}),
-        ),
-    )
-}
-
-
-def get_pooling(name: str) -> Pooling:
-    """Return the pooling of this name, or raise UnknownNameError."""
-    try:
-        return POOLINGS[name]
-    except KeyError:
-        raise UnknownNameError("pooling", name, POOLINGS) from None
+            Pooling(
+                "prompt_eos",
+                "one-word-summary prompt (PromptEOL, arXiv 2307.16645)",
+                _free(modules.last_token),
+                template='This sentence: "{text}" means in one word: "',
+                appends_eos=False,
+            ),
+            Pooling(
+                "latent_attention",
+                "tokens read latents (NV-Embed, arXiv 2405.17428)",
+                lambda shape, options: LatentKeyPooling(shape.width, options),
+                accepts=_SIZES,
+            ),
+            Pooling(
+                "last_layer",
+                "latents read the last layer (arXiv 2409.02727)",
+                lambda shape, options: LatentQueryPooling(
+                    shape.width, None, options, shape.layers if options.match_layers else 0
+                ),
+                reads=_last_layer_reads,
+                accepts=_SIZES | {"reads", "match_layers"},
+            ),
+            Pooling(
+                "multi_layer",
+                "latents read a vector per layer (arXiv 2409.02727)",
+                lambda shape, options: LatentQueryPooling(shape.width, shape.layers, options),
+                reads=_layers_read,
+                accepts=_SIZES | {"layers", "layer_weights"},
+            ),
+            Pooling(
+                "layer_mean",
+                "plain mean of a vector per layer",
+                _free(modules.mean),
+                reads=_layers_read,
+                accepts=frozenset({"layers"}),
+            ),
+            Pooling(
+                "layer_weights",
+                "a learned scalar per layer (ELMo, arXiv 1802.05365)",
+                lambda shape, options: LayerWeightPooling(shape.layers, options),
+                reads=_layers_read,
+                accepts=frozenset({"layers", "init", "seed"}),
+            ),
+        )
+    },
+)
 
 
 def check_options(pooling: Pooling, options: PoolingOptions) -> None:
@@ -340,7 +334,7 @@ def build_pooling(
 
     Those of ``head`` are read from the base afterwards. The global random state is left as it was.
     """
-    pooling = get_pooling(name)
+    pooling = POOLINGS[name]
     check_options(pooling, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)

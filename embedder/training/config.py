@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from embedder.models.lora import LoraOptions
 from embedder.models.names import PREFIX
-from embedder.pooling import get_pooling
+from embedder.pooling import POOLINGS
 from embedder.training.distillation.options import TeacherConfig
 from embedder.variants import VariantSpec
 from retrieval.errors import UsageError
@@ -244,7 +244,7 @@ class TrainConfig:
         if not self.data:
             raise UsageError("The config names no data. Add a [[data]] table with a path.")
         if self.adapter.kind == "none" and not (
-            get_pooling(self.model.pooling).trainable or self.model.pooling_options.whiten
+            POOLINGS[self.model.pooling].trainable or self.model.pooling_options.whiten
         ):
             raise UsageError(
                 f'adapter.kind is "none" and pooling {self.model.pooling!r} has no weights, so '

@@ -6,32 +6,28 @@ from indexes.backends import faiss
 from indexes.backends.backend import Backend
 from indexes.backends.qdrant import configured_backend
 from indexes.storage.manifest import Manifest
-from retrieval.errors import UnknownNameError
+from retrieval.errors import Registry
 
-__all__ = ["BACKENDS", "backend_of", "get_backend", "list_backends"]
+__all__ = ["BACKENDS", "backend_of", "list_backends"]
 
-BACKENDS: dict[str, Backend] = {
-    "faiss": Backend(
-        files={"index": faiss.INDEX_NAME},
-        check=faiss.check_factory,
-        build=faiss.build,
-        open=faiss.open_engine,
-        keeps_deleted=True,
-    ),
-    "qdrant": configured_backend(),
-}
-
-
-def get_backend(name: str) -> Backend:
-    """Return the backend of this name, or raise UnknownNameError."""
-    if name not in BACKENDS:
-        raise UnknownNameError("index backend", name, BACKENDS)
-    return BACKENDS[name]
+BACKENDS = Registry[Backend](
+    "index backend",
+    {
+        "faiss": Backend(
+            files={"index": faiss.INDEX_NAME},
+            check=faiss.check_factory,
+            build=faiss.build,
+            open=faiss.open_engine,
+            keeps_deleted=True,
+        ),
+        "qdrant": configured_backend(),
+    },
+)
 
 
 def backend_of(manifest: Manifest) -> Backend:
     """Return the backend of an index, with the options that it was built with."""
-    backend = get_backend(manifest.backend)
+    backend = BACKENDS[manifest.backend]
     return backend if backend.like is None else backend.like(manifest)
 
 

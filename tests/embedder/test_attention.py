@@ -5,7 +5,7 @@ import torch
 
 from embedder import Embedder, VariantSpec
 from embedder.engine.probe import probe_attention
-from embedder.variants import ATTENTIONS, get_attention
+from embedder.variants import ATTENTIONS
 from retrieval.errors import AttentionProbeError, UnknownNameError
 
 
@@ -37,7 +37,7 @@ def total_mean(ids, mask):
 def probe(states, attention):
     probe_attention(
         states,
-        get_attention(attention),
+        ATTENTIONS[attention],
         vocabulary=50,
         device=torch.device("cpu"),
         described="stand-in",
@@ -63,4 +63,4 @@ def test_the_probe_sees_a_kernel_that_is_wrong_only_without_padding():
 
 def test_an_unknown_attention_names_the_known_ones():
     with pytest.raises(UnknownNameError, match="Did you mean 'causal'.*causal, bidirectional"):
-        get_attention("casual")
+        ATTENTIONS["casual"]

@@ -16,7 +16,7 @@ from torch.utils.benchmark import Timer
 from embedder import Embedder, VariantSpec
 from embedder.engine.backbone import Backbone
 from embedder.engine.batches import budget_of, pad_batch
-from embedder.variants import get_attention
+from embedder.variants import ATTENTIONS
 from retrieval.protocols import Vectors
 
 __all__ = [
@@ -116,7 +116,7 @@ def build_embedder(shape: Shape, device: torch.device, dtype: torch.dtype) -> Em
         base=shape.name, pooling="mean", attention="causal", max_tokens=LONGEST_TOKENS
     )
     model = model.eval().requires_grad_(False)
-    backbone = Backbone(model, made, get_attention("causal"), "benchmark", shape.name)
+    backbone = Backbone(model, made, ATTENTIONS["causal"], "benchmark", shape.name)
     return Embedder(spec, backbone, name=shape.name)
 
 

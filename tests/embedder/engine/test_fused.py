@@ -14,7 +14,7 @@ from embedder.engine.fused import FusedLayer, can_be_fused
 from embedder.engine.int8 import Int8Linear, join_linears
 from embedder.engine.packing import PackedBatch, packed_attention
 from embedder.engine.speed import quantize_backbone
-from embedder.variants import get_attention
+from embedder.variants import ATTENTIONS
 from tests.embedder.conftest import every_variant
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def tiny(**settings):
 
 def quantized(is_causal=True, **settings):
     """Return a tiny backbone with int8 layers, fused where that can be, and what was said."""
-    attention = get_attention("causal" if is_causal else "bidirectional")
+    attention = ATTENTIONS["causal" if is_causal else "bidirectional"]
     model, notes = tiny(**settings), []
     model.config.is_causal = is_causal
     backbone = Backbone(model, None, attention, "id", "tiny")

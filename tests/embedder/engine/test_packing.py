@@ -26,7 +26,7 @@ from embedder.engine.packing import (
     packed_states,
 )
 from embedder.engine.run import AHEAD, tokenized_ahead
-from embedder.variants import get_attention
+from embedder.variants import ATTENTIONS
 from tests.embedder.conftest import FOLLOWING, every_variant
 
 TEXTS = [
@@ -144,7 +144,7 @@ def test_a_base_that_mixes_neighbouring_tokens_is_padded():
         if mixes:
             model.layers[0].mlp.register_forward_hook(mix)
             model.config.is_causal = False  # roll brings the last token to the first
-        attention = get_attention("bidirectional" if mixes else "causal")
+        attention = ATTENTIONS["bidirectional" if mixes else "causal"]
         assert Backbone(model, None, attention, "id", "tiny").longest_packed == expected
 
 
@@ -159,7 +159,7 @@ def test_half_precision_is_packed_and_attends_in_float32(monkeypatch, dtype, att
         return attention_of_torch(query, key, value, **settings)
 
     model = tiny_llama().to(dtype)
-    chosen = get_attention(attention)
+    chosen = ATTENTIONS[attention]
     model.config.is_causal = chosen.is_causal
     backbone = Backbone(model, None, chosen, "id", "tiny")
     assert backbone.longest_packed == sys.maxsize
@@ -187,7 +187,7 @@ def test_attention_that_would_compute_something_else_is_refused(settings):
 
 def test_a_base_attends_packed_only_where_its_thread_runs_a_packed_batch():
     """Padded batches of another thread meanwhile are attended as usual."""
-    backbone = Backbone(tiny_llama(), None, get_attention("causal"), "id", "tiny")
+    backbone = Backbone(tiny_llama(), None, ATTENTIONS["causal"], "id", "tiny")
     rows = [[5, 6, 7, 8], [9, 3], [4, 2]]
     ids, mask = pad_batch(rows, 0)
     with torch.inference_mode():
@@ -215,7 +215,7 @@ def test_a_base_attends_packed_only_where_its_thread_runs_a_packed_batch():
 
 def test_a_thread_reads_the_layers_of_its_own_texts():
     """Hooks on the layers are called for the texts of other threads, too."""
-    backbone = Backbone(tiny_llama(), None, get_attention("causal"), "id", "tiny")
+    backbone = Backbone(tiny_llama(), None, ATTENTIONS["causal"], "id", "tiny")
     batches = [PackedBatch.of([[5, 6, 7, 8], [9, 3]], CPU), PackedBatch.of([[4], [2, 11]], CPU)]
     with torch.inference_mode():
         expected = [backbone.read(batch, [1, 2]).stack([1, 2]) for batch in batches]
@@ -318,7 +318,7 @@ class Operations(TorchDispatchMode):
 
 def test_no_gradient_of_one_text_is_as_long_as_the_batch():
     """A slice per text would have one each, which took a fifth of a training step."""
-    backbone = Backbone(tiny_llama(), None, get_attention("causal"), "id", "tiny")
+    backbone = Backbone(tiny_llama(), None, ATTENTIONS["causal"], "id", "tiny")
 
     def gradient(*rows):
         batch = PackedBatch.of(rows, CPU)

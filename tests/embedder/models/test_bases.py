@@ -17,7 +17,7 @@ from embedder import Embedder, VariantSpec, list_bases
 from embedder.engine.backbone import Backbone
 from embedder.models.bases import BASES, BuiltinBase, WheelMember, weights_sha256
 from embedder.models.locate import locate_base
-from embedder.variants import get_attention
+from embedder.variants import ATTENTIONS
 from retrieval.errors import (
     DownloadError,
     ModelError,
@@ -78,7 +78,7 @@ def test_a_converted_gguf_gives_the_vectors_of_the_gguf(cache, gguf):
         Backbone(
             AutoModel.from_pretrained(**where, dtype=torch.float32),
             AutoTokenizer.from_pretrained(**where),
-            get_attention("causal"),
+            ATTENTIONS["causal"],
             "",
             "tiny",
         ),
