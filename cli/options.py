@@ -129,14 +129,14 @@ TrustOption = Annotated[
 SpeedOption = Annotated[
     Speed,
     typer.Option(
-        "--speed", help="exact, or fast: int8 on CPUs with VNNI, whose vectors differ slightly."
+        "--speed", help="exact, or fast: int8 on CPUs, whose vectors differ slightly."
     ),
 ]
 IndexSpeedOption = Annotated[
     Speed | None,
     typer.Option(
         "--speed",
-        help="exact, or fast: int8 on CPUs with VNNI. It must be the speed that the index "
+        help="exact, or fast: int8 on CPUs. It must be the speed that the index "
         "was made with.",
         show_default="as the index was made",
     ),

@@ -205,7 +205,7 @@ def check_arithmetic(made: Fingerprint, found: Fingerprint, speed: str, where: s
     if is_int8(found):
         advice = "Leave --speed fast out"
     elif speed == "fast":
-        advice = "Search on a CPU with VNNI, as the one that made it"
+        advice = "Search where `millpond doctor` says that fast is int8, as where it was made"
     else:
         advice = "Leave --speed exact out"
     raise FingerprintError(

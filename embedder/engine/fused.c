@@ -62,6 +62,33 @@ static int64_t chunk_of(int64_t rows, int64_t threads)
 #define FOR_TOKENS(run, given, n, scratch, stride, threads)                                    \
     for_rows(run, &given, n, chunk_of(n, threads), scratch, stride, threads)
 
+struct product {
+    const int16_t *rows, *panels;
+    int64_t n, depth, outs;
+    int32_t *sums;
+};
+
+#define STRIP (16 * TILE) /* rows that are multiplied with one panel while it is in the cache */
+
+/* A strip of rows with a panel. */
+static void multiply_strip(const void *given, int64_t task, float *scratch)
+{
+    const struct product *g = given;
+    const int64_t panels = g->outs / 16, out = task % panels * 16, top = task / panels * STRIP;
+    const int64_t left = g->n - top;
+    (void)scratch;
+    multiply_panel(g->rows + top * g->depth, g->panels + out * g->depth,
+                   left < STRIP ? left : STRIP, g->depth, g->outs, g->sums + top * g->outs + out);
+}
+
+void millpond_multiply(const int16_t *rows, const int16_t *panels, int64_t n, int64_t depth,
+                       int64_t outs, int32_t *sums, int64_t threads)
+{
+    const struct product given = {rows, panels, n, depth, outs, sums};
+    const int64_t tasks = (n + STRIP - 1) / STRIP * (outs / 16);
+    for_rows(multiply_strip, &given, tasks, chunk_of(tasks, threads), 0, 0, threads);
+}
+
 struct rounding {
     const float *states, *gains;
     const int32_t *sums;
@@ -239,24 +266,24 @@ static void attend_group(const void *given, int64_t task, float *scratch)
             const int64_t seen = g->is_causal ? first + found : length;
             const float *rows[8];
             float sums[8];
-            lanes tile[8];
+            wide tile[8];
             for (int q = 0; q < 8; q++) /* the last one again where there are fewer */
                 rows[q] = g->queries + head * width +
                           (start + first + (q < found ? q : found - 1)) * step;
-            for (int64_t j = 0; j < seen; j += LANES) {
+            for (int64_t j = 0; j < seen; j += WIDE) {
                 multiply_tile(rows, key_columns + j, columns, width, tile);
                 for (int q = 0; q < 8; q++)
-                    *(lanes *)(scores + q * columns + j) = tile[q];
+                    *(wide *)(scores + q * columns + j) = tile[q];
             }
             for (int q = 0; q < 8; q++) {
                 rows[q] = scores + q * columns;
                 sums[q] = weigh(scores + q * columns,
                                 g->is_causal && first + q < seen ? first + q + 1 : seen, seen);
             }
-            for (int64_t d = 0; d < width; d += LANES) {
+            for (int64_t d = 0; d < width; d += WIDE) {
                 multiply_tile(rows, own_values + d, key_step, seen, tile);
                 for (int64_t q = 0; q < found; q++)
-                    *(lanes *)(g->mixed + (start + first + q) * step + head * width + d) =
+                    *(wide *)(g->mixed + (start + first + q) * step + head * width + d) =
                         tile[q] / sums[q];
             }
         }

@@ -12,6 +12,12 @@
 /* The SHA-256 of the sources this was built from, in hexadecimal digits. */
 const char *millpond_sources(void);
 
+/* sums (n, outs) = rows (n, depth) times weights, all in whole numbers, so exact below 2^31. The
+ * depth is even, outs a multiple of 16. Weights lie in panels of 16 outputs (outs / 16, depth / 2,
+ * 16, 2), so that the two products of a pair of inputs are one instruction. */
+void millpond_multiply(const int16_t *rows, const int16_t *panels, int64_t n, int64_t depth,
+                       int64_t outs, int32_t *sums, int64_t threads);
+
 /* states (n, width) to int8 rows (n, width) and scales (n): normed, rotated, rounded.
  * A row takes `width` floats of scratch. */
 void millpond_norm(const float *states, const float *gains, float epsilon, int64_t block,

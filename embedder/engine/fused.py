@@ -1,7 +1,8 @@
 """Decoder layers in int8, by one pass over memory between two products: what ``fused.c`` does.
 
 Products of int8 rows are so fast that norms, RoPE, SwiGLU and sums, each a row of tensors that go
-to memory and back, would take longer. The library was compiled when millpond was installed.
+to memory and back, would take longer. The libraries were compiled when millpond was installed, one
+for CPUs with AVX2 and one for those with AVX-512.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from embedder.engine.int8 import Int8Linear, join_linears
 from embedder.engine.packing import attending_to, packed_attention
 
-__all__ = ["FusedLayer", "UnavailableError", "can_be_fused", "load_functions"]
+__all__ = ["FusedLayer", "PanelProduct", "UnavailableError", "can_be_fused", "load_functions"]
 
 FOLDER = Path(__file__).parent
 SOURCES = ("fused.c", "fused.h", "rows.h")
@@ -28,6 +29,7 @@ _LONGEST_ATTENDED = 512
 """The text length, in tokens, from which torch's attention is as fast as ours."""
 
 _LANES = 16
+_CAPABILITIES = ("AVX2", "AVX512")
 _DECLARATION = re.compile(r"^(?:void|const char \*) ?(millpond_\w+)\(([^)]*)\);", re.MULTILINE)
 _KINDS = {"float": ctypes.c_float, "int64_t": ctypes.c_int64}
 
@@ -36,9 +38,8 @@ class UnavailableError(Exception):
     """The library cannot be used here; the message says why in a few words."""
 
 
-@cache
 def load_functions() -> ctypes.CDLL:
-    """Return the library, each function with the arguments that ``fused.h`` declares.
+    """Return the library for this CPU, each function with the arguments that ``fused.h`` declares.
 
     It runs on torch's own OpenMP threads, so torch has to be imported before.
 
@@ -46,9 +47,14 @@ def load_functions() -> ctypes.CDLL:
     ------
     UnavailableError : it was not compiled, is another version's, or cannot be loaded.
     """
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        raise UnavailableError("the C functions are for CPUs with AVX-512")
-    library = FOLDER / "libfused.so"
+    return _load(torch.backends.cpu.get_cpu_capability())
+
+
+@cache
+def _load(capability: str) -> ctypes.CDLL:
+    if capability not in _CAPABILITIES:
+        raise UnavailableError("the C functions are for x86-64 CPUs with AVX2")
+    library = FOLDER / f"libfused-{capability.lower()}.so"
     sources = [(FOLDER / name).read_bytes() for name in SOURCES]
     try:
         loaded = ctypes.CDLL(str(library))
@@ -67,6 +73,36 @@ def load_functions() -> ctypes.CDLL:
             ctypes.c_void_p if words[-1].startswith("*") else _KINDS[words[0]] for words in kinds
         ]
     return loaded
+
+
+class PanelProduct:
+    """Exact products of int8 for CPUs without VNNI, by AVX2.
+
+    Its weights are int16 in panels of 16 outputs, as ``millpond_multiply`` takes them.
+    """
+
+    def __init__(self, functions: ctypes.CDLL) -> None:
+        self._multiply = functions.millpond_multiply
+
+    @staticmethod
+    def takes(linear: nn.Linear) -> bool:
+        """Whether a layer has outputs for whole panels, and inputs in pairs."""
+        return linear.out_features % 16 == 0 and linear.in_features % 2 == 0
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """Return (out, in) int16, every 16 rows a panel."""
+        outs, depth = weight.shape
+        panels = weight.to(torch.int16).view(outs // 16, 16, depth // 2, 2)
+        return panels.transpose(1, 2).reshape(outs, depth)
+
+    def __call__(self, rows: Tensor, weight: Tensor) -> Tensor:
+        """Return (N, out) int32 for rows (N, in) int8."""
+        (n, depth), outs = rows.shape, len(weight)
+        wide = rows.to(torch.int16)
+        sums = torch.empty(n, outs, dtype=torch.int32)
+        arrays = _address(wide), _address(weight)
+        self._multiply(*arrays, n, depth, outs, _address(sums), torch.get_num_threads())
+        return sums
 
 
 class FusedLayer(nn.Module):
@@ -127,7 +163,7 @@ class FusedLayer(nn.Module):
         inner = mixed.shape[1]
         rows, mixed_scales = _rounded(n, inner)
         self._call("round", _address(mixed), n, inner, _address(rows), _address(mixed_scales))
-        sums, out = _multiply(rows, attention.o_proj), torch.empty_like(states)
+        sums, out = attention.o_proj.multiply(rows), torch.empty_like(states)
         rows, scales = _rounded(n, width)
         self._call(
             "add_norm",
@@ -137,7 +173,7 @@ class FusedLayer(nn.Module):
             scratch=width,
         )
 
-        sums = _multiply(rows, self.into_gates)
+        sums = self.into_gates.multiply(rows)
         inner = sums.shape[1] // 2
         rows, gate_scales = _rounded(n, inner)
         self._call(
@@ -146,7 +182,7 @@ class FusedLayer(nn.Module):
             *(n, inner, _address(rows), _address(gate_scales)),
             scratch=2 * inner,
         )
-        sums = _multiply(rows, feed.down_proj)
+        sums = feed.down_proj.multiply(rows)
         self._call(
             "add",
             *(_address(out), *_scaled(sums, gate_scales, feed.down_proj)),
@@ -178,7 +214,7 @@ class FusedLayer(nn.Module):
         )
         norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
         cos, sin = (each[0].contiguous() for each in cos_sin)
-        sums = _multiply(rows, self.into_heads)
+        sums = self.into_heads.multiply(rows)
         self._call(
             "heads",
             *_scaled(sums, scales, self.into_heads),
@@ -253,10 +289,6 @@ def _shares_biases(*linears: Any) -> bool:
 def _is_silu(activation: Any) -> bool:
     samples = torch.linspace(-4, 4, 9)
     return torch.allclose(activation(samples), nn.functional.silu(samples))
-
-
-def _multiply(rows: Tensor, linear: Int8Linear) -> Tensor:
-    return torch._int_mm(rows, linear.weight.T)
 
 
 def _rounded(n: int, width: int) -> tuple[Tensor, Tensor]:

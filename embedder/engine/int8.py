@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,10 @@ from torch import Tensor, nn
 from embedder.engine.hadamard import block_of, hadamard
 
 __all__ = [
+    "TORCH",
     "Int8Linear",
+    "Product",
+    "TorchProduct",
     "cpu_has_vnni",
     "join_linears",
     "quantize_linears",
@@ -25,12 +29,40 @@ _LARGEST = 127.0
 def cpu_has_vnni() -> bool:
     """Whether torch multiplies int8 vectors by this CPU's own instructions (AVX512-VNNI).
 
-    On others ``torch._int_mm`` is a plain loop, a hundred times slower.
+    On others ``torch._int_mm`` is a plain loop, a hundred times slower. A CPU that torch was told
+    to use AVX2 of counts as one without.
     """
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
     capabilities = getattr(torch.cpu, "get_capabilities", None)
     if capabilities is None:  # torch before 2.9
         return bool(torch.cpu._is_vnni_supported())
     return bool(capabilities().get("avx512_vnni"))
+
+
+class Product(Protocol):
+    """What multiplies int8 rows with int8 weights; sums are exact, so all give the same."""
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """Return weights (out, in) int8 as ``__call__`` takes them, (out, in) as well."""
+
+    def __call__(self, rows: Tensor, weight: Tensor) -> Tensor:
+        """Return (N, out) int32 for rows (N, in) int8."""
+
+
+class TorchProduct:
+    """torch's own, for CPUs with VNNI."""
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """Return the weights as they are."""
+        return weight
+
+    def __call__(self, rows: Tensor, weight: Tensor) -> Tensor:
+        """Return (N, out) int32 for rows (N, in) int8."""
+        return torch._int_mm(rows, weight.T)
+
+
+TORCH = TorchProduct()
 
 
 class Int8Linear(nn.Module):
@@ -46,10 +78,11 @@ class Int8Linear(nn.Module):
 
     Parameters
     ----------
-    weight : (out, in) int8, rotated.
+    weight : (out, in) int8, rotated and packed.
     scale : of each output, (1, out) float32.
     bias : (out,) float32, or None.
     rotation : the matrix that inputs are rotated by, (block, block) float32.
+    product : what multiplies.
     """
 
     weight: Tensor
@@ -58,9 +91,15 @@ class Int8Linear(nn.Module):
     bias: Tensor | None
 
     def __init__(
-        self, weight: Tensor, scale: Tensor, bias: Tensor | None, rotation: Tensor
+        self,
+        weight: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+        rotation: Tensor,
+        product: Product,
     ) -> None:
         super().__init__()
+        self.product = product
         self.out_features, self.in_features = weight.shape
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
@@ -68,7 +107,9 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", bias)
 
     @classmethod
-    def of(cls, linear: nn.Linear, rotated: int | None = None) -> Int8Linear:
+    def of(
+        cls, linear: nn.Linear, rotated: int | None = None, product: Product = TORCH
+    ) -> Int8Linear:
         """Return the int8 layer that replaces this one, whose weights are not kept.
 
         ``rotated`` is the size of the blocks in which inputs come rotated already.
@@ -78,23 +119,27 @@ class Int8Linear(nn.Module):
         with torch.no_grad():
             weight, scale = _rotate_and_round(linear.weight.float(), rotation)
         rotation = rotation if rotated is None else _hadamard(1)
-        return cls(weight, scale.T, bias, rotation)
+        return cls(product.pack(weight), scale.T, bias, rotation, product)
 
     def forward(self, states: Tensor) -> Tensor:
         """Return (..., out) float32 for (..., in) float32."""
         rows, scale = _rotate_and_round(states.flatten(0, -2), self.rotation)
-        summed = torch._int_mm(rows, self.weight.T)
-        found = summed.float().mul_(scale).mul_(self.scale)
+        found = self.multiply(rows).float().mul_(scale).mul_(self.scale)
         if self.bias is not None:
             found.add_(self.bias)
         return found.view(*states.shape[:-1], self.out_features)
+
+    def multiply(self, rows: Tensor) -> Tensor:
+        """Return sums of products, (N, out) int32, for rounded rows (N, in) int8."""
+        return self.product(rows, self.weight)
 
 
 def quantize_linears(
     layers: Iterable[nn.Module],
     rotated: Mapping[nn.Linear, int] = MappingProxyType({}),
-) -> int:
-    """Replace all linear layers inside of these by Int8Linear; return how many there were.
+    product: Product = TORCH,
+) -> None:
+    """Replace all linear layers inside of these by Int8Linear.
 
     ``rotated`` are those whose inputs come rotated already, each with the size of the blocks.
     """
@@ -106,8 +151,7 @@ def quantize_linears(
         if type(child) is nn.Linear
     ]
     for parent, name, child in found:
-        setattr(parent, name, Int8Linear.of(child, rotated.get(child)))
-    return len(found)
+        setattr(parent, name, Int8Linear.of(child, rotated.get(child), product))
 
 
 def join_linears(parts: Sequence[Int8Linear]) -> Int8Linear:
@@ -124,7 +168,9 @@ def join_linears(parts: Sequence[Int8Linear]) -> Int8Linear:
         own = slice(start, start + part.out_features)
         part.weight, part.scale = weight[own], scale[:, own]
         start = own.stop
-    return Int8Linear(weight, scale, torch.cat(biases) if biases else None, first.rotation)
+    return Int8Linear(
+        weight, scale, torch.cat(biases) if biases else None, first.rotation, first.product
+    )
 
 
 @torch.no_grad()

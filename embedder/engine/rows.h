@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
 
@@ -170,13 +171,21 @@ static inline void norm_rope_head(float *head, const float *gains, float epsilon
     rope_head(head, cos, sin, width);
 }
 
-/* found[q] = sum over k of rows[q][k] * columns[k * stride + 0 .. 15], for 8 rows. */
+#ifdef __AVX512F__
+#define WIDE 16
+#else
+#define WIDE 8
+#endif
+/* One register; GCC keeps a vector of two in memory. */
+typedef float wide __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
+
+/* found[q] = sum over k of rows[q][k] * columns[k * stride + 0 .. WIDE - 1], for 8 rows. */
 static inline void multiply_tile(const float *const rows[8], const float *columns, int64_t stride,
-                                 int64_t depth, lanes found[8])
+                                 int64_t depth, wide found[8])
 {
-    lanes sum[8] = {{0}};
+    wide sum[8] = {{0}};
     for (int64_t k = 0; k < depth; k++) {
-        const lanes column = *(const lanes *)(columns + k * stride);
+        const wide column = *(const wide *)(columns + k * stride);
         for (int q = 0; q < 8; q++)
             sum[q] += column * rows[q][k];
     }
@@ -200,4 +209,36 @@ static inline float weigh(float *scores, int64_t seen, int64_t width)
     for (int64_t i = seen; i < width; i++)
         scores[i] = 0.0f;
     return sum;
+}
+
+typedef int32_t pair __attribute__((may_alias)); /* of int16 */
+#define TILE 6 /* rows whose sums, two registers of eight each, fit the 16 of AVX2 */
+
+/* sums[r * outs + 0 .. 15] = the products of n rows with a panel of 16 outputs. */
+static inline void multiply_panel(const int16_t *rows, const int16_t *panel, int64_t n,
+                                  int64_t depth, int64_t outs, int32_t *sums)
+{
+    const __m256i *const weights = (const __m256i *)panel;
+    for (int64_t r = 0; r < n; r += TILE) {
+        const pair *row[TILE];
+        __m256i low[TILE], high[TILE];
+        for (int q = 0; q < TILE; q++) { /* the last row again where there are fewer */
+            row[q] = (const pair *)(rows + (r + q < n ? r + q : n - 1) * depth);
+            low[q] = high[q] = _mm256_setzero_si256();
+        }
+        for (int64_t k = 0; k < depth / 2; k++) {
+            const __m256i first = _mm256_loadu_si256(weights + 2 * k);
+            const __m256i second = _mm256_loadu_si256(weights + 2 * k + 1);
+            for (int q = 0; q < TILE; q++) {
+                const __m256i inputs = _mm256_set1_epi32(row[q][k]);
+                low[q] = _mm256_add_epi32(low[q], _mm256_madd_epi16(inputs, first));
+                high[q] = _mm256_add_epi32(high[q], _mm256_madd_epi16(inputs, second));
+            }
+        }
+        for (int q = 0; q < TILE && r + q < n; q++) {
+            __m256i *const found = (__m256i *)(sums + (r + q) * outs);
+            _mm256_storeu_si256(found, low[q]);
+            _mm256_storeu_si256(found + 1, high[q]);
+        }
+    }
 }

@@ -8,9 +8,22 @@ import torch
 from torch import nn
 
 from embedder.engine.backbone import Backbone
-from embedder.engine.fused import FusedLayer, UnavailableError, can_be_fused, load_functions
+from embedder.engine.fused import (
+    FusedLayer,
+    PanelProduct,
+    UnavailableError,
+    can_be_fused,
+    load_functions,
+)
 from embedder.engine.hadamard import block_of
-from embedder.engine.int8 import Int8Linear, cpu_has_vnni, quantize_linears, rotate_outputs
+from embedder.engine.int8 import (
+    TORCH,
+    Int8Linear,
+    Product,
+    cpu_has_vnni,
+    quantize_linears,
+    rotate_outputs,
+)
 from embedder.engine.packing import PackedBatch, attending_to, packed_states
 from embedder.engine.probe import random_rows
 from embedder.models.lora import has_adapter
@@ -35,17 +48,18 @@ def quantize_backbone(backbone: Backbone, notify: Notify) -> bool:
     """
     if any(isinstance(module, Int8Linear) for module in backbone.modules()):
         return True  # done for another model on this base
-    reason = _why_not(backbone)
-    if reason is None:
-        blocks = backbone.blocks()
-        fuses = all(map(can_be_fused, blocks))
-        rotated = dict(map(_rotate_values, blocks)) if fuses else {}
-        if quantize_linears(blocks, rotated):
-            if fuses:
-                _fuse(backbone, notify)
-            return True
-    notify(f"speed fast: {reason or 'the model has no layers for int8'}; computing in float32.")
-    return False
+    try:
+        product = _choose_product(backbone)
+    except UnavailableError as error:
+        notify(f"speed fast: {error}; computing in float32.")
+        return False
+    blocks = backbone.blocks()
+    fuses = all(map(can_be_fused, blocks))
+    rotated = dict(map(_rotate_values, blocks)) if fuses else {}
+    quantize_linears(blocks, rotated, product)
+    if fuses:
+        _fuse(backbone, notify)
+    return True
 
 
 def _rotate_values(block: Any) -> tuple[nn.Linear, int]:
@@ -109,23 +123,43 @@ def describe_speeds(device: torch.device) -> tuple[str, str]:
     exact = "float32, packed" if device.type == "cpu" else "packed"
     if device.type != "cpu":
         return exact, "as exact (int8 is for CPUs)"
-    if not cpu_has_vnni():
-        return exact, "as exact (int8 needs AVX512-VNNI)"
     try:
         load_functions()
     except UnavailableError as error:
-        return exact, f"int8, layers not fused ({error})"
+        if cpu_has_vnni():
+            return exact, f"int8, layers not fused ({error})"
+        return exact, f"as exact ({_NEEDS}: {error})"
     return exact, "int8, fused layers"
 
 
-def _why_not(backbone: Backbone) -> str | None:
+_NEEDS = "int8 needs a CPU with AVX512-VNNI, or the C functions"
+
+
+def _choose_product(backbone: Backbone) -> Product:
+    """Return what multiplies the decoder's layers in int8, or raise UnavailableError."""
     weights = next(backbone.model.parameters())
     if weights.device.type != "cpu":
-        return f"int8 is for CPUs, and the model is on {weights.device.type}"
+        raise UnavailableError(f"int8 is for CPUs, and the model is on {weights.device.type}")
     if weights.dtype != torch.float32:
-        return f"int8 layers take float32, and the model is in {weights.dtype}"
-    if not cpu_has_vnni():
-        return "int8 needs a CPU with AVX512-VNNI, which this one lacks (there int8 is slower)"
+        raise UnavailableError(f"int8 layers take float32, and the model is in {weights.dtype}")
     if has_adapter(backbone):
-        return "int8 layers cannot be under LoRA; load the model with merge=True"
-    return None
+        raise UnavailableError("int8 layers cannot be under LoRA; load the model with merge=True")
+    linears = [
+        child
+        for block in backbone.blocks()
+        for child in block.modules()
+        if type(child) is nn.Linear
+    ]
+    if not linears:
+        raise UnavailableError("the model has no layers for int8")
+    if cpu_has_vnni():
+        return TORCH
+    try:
+        product = PanelProduct(load_functions())
+    except UnavailableError as error:
+        raise UnavailableError(f"{_NEEDS}: {error}") from error
+    if not all(map(product.takes, linears)):
+        raise UnavailableError(
+            "without AVX512-VNNI int8 layers have a multiple of 16 outputs, and these have not"
+        )
+    return product

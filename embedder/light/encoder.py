@@ -125,7 +125,7 @@ def load_light_encoder(model: str, *, is_int8: bool = False) -> LightEncoder | N
     """Return the encoder of a saved model, None where torch is needed or something is wrong.
 
     ``Embedder.load`` then says what is wrong. With ``is_int8`` linear layers compute
-    as those of speed "fast" do on CPUs with VNNI, on any CPU.
+    as those of speed "fast", on any CPU.
 
     Raises
     ------

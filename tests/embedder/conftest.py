@@ -47,6 +47,19 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def functions():
     """Skip where fused.c was not compiled when millpond was installed."""
+    skip_without_functions()
+
+
+@pytest.fixture(params=["AVX2", "AVX512"])
+def each_library(request, monkeypatch):
+    """The library for CPUs that can do no more than this; skip where this one can do less."""
+    skip_without_functions()
+    if request.param == "AVX512" != torch.backends.cpu.get_cpu_capability():
+        pytest.skip("this CPU has no AVX-512")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+
+
+def skip_without_functions():
     try:
         load_functions()
     except UnavailableError as error:

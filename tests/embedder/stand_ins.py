@@ -14,6 +14,8 @@ from gguf import GGUFWriter
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModel, LlamaConfig, PreTrainedTokenizerFast
 
+from embedder.engine.fused import UnavailableError
+
 WIDTH, LAYERS, HEADS, KV_HEADS, INNER = 32, 2, 4, 2, 64
 SPECIALS = ["<|endoftext|>", "<|pad|>"]
 MERGES = ["t h", "th e", "a n", "i n", "e r", "o n", "Ġ the", "Ġ a"]
@@ -85,6 +87,17 @@ def _gguf_tensor(name, shape, seed):
         return np.ones(shape, np.float32)
     random = np.random.default_rng([seed, *name.encode()])
     return (0.2 * random.standard_normal(shape)).astype(np.float32)
+
+
+def set_int8(monkeypatch, there_is):
+    """Let this CPU have VNNI, or neither that nor the C functions."""
+
+    def refuse():
+        raise UnavailableError("not compiled")
+
+    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: there_is)
+    if not there_is:
+        monkeypatch.setattr("embedder.engine.speed.load_functions", refuse)
 
 
 def sha256(data):

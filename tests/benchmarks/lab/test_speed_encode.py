@@ -25,6 +25,7 @@ from benchmarks.lab.speed.baselines import (
 from benchmarks.lab.speed.interleaved import Contestant, Timings, format_table, ratios, take_turns
 from embedder import Embedder
 from retrieval.errors import ModelError, UsageError
+from tests.embedder.stand_ins import set_int8
 from tests.embedder.tiny_decoders import write_base
 
 TEXTS = ["pond", "the mill by the pond turns, and turns again all day", "", "a b c"]
@@ -280,12 +281,12 @@ def test_texts_are_documents_and_sentences_the_same_each_time(data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("has_vnni", [False, True])
+@pytest.mark.parametrize("there_is", [False, True])
 def test_the_command_prints_a_table_of_all_contestants(
-    base_folder, data, capsys, monkeypatch, has_vnni
+    base_folder, data, capsys, monkeypatch, there_is
 ):
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
-    monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
+    set_int8(monkeypatch, there_is)
     model = f"{base_folder['llama']}:mean+causal,max_tokens=24"
     options = ["--model", model, "--texts", "6", "--documents-share", "0.5", "--rounds", "2"]
     assert encode.main([str(data), *options]) == 0
@@ -297,7 +298,7 @@ def test_the_command_prints_a_table_of_all_contestants(
     assert [row[0] for row in table[2:]] == [
         "millpond padded",
         "millpond exact (packed)",
-        *(["millpond fast (int8)"] if has_vnni else []),
+        *(["millpond fast (int8)"] if there_is else []),
         "sentence-transformers, batches of 32",
         *([encode.ONNX] if is_installed("onnx", "onnxscript", "onnxruntime") else []),
         *([encode.OPENVINO] if is_installed("openvino") else []),

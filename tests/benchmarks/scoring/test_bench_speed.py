@@ -6,6 +6,7 @@ from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.runner import run_benchmark
 from retrieval.errors import UsageError
 from tests.benchmarks import fakes
+from tests.embedder.stand_ins import set_int8
 
 for module in ("sklearn", "scipy", "faiss"):
     pytest.importorskip(module, reason="the bench extra is not installed")
@@ -20,10 +21,10 @@ def data(tmp_path):
 
 @pytest.fixture
 def bench(data, tmp_path, monkeypatch):
-    """Run models on all tasks, on a machine with VNNI or without; return results and lines."""
+    """Run models on all tasks, where int8 can be had or not; return results and lines."""
 
-    def run(models, *, speed, has_vnni=True, out="out"):
-        monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: has_vnni)
+    def run(models, *, speed, int8=True, out="out"):
+        set_int8(monkeypatch, int8)
         lines = []
         config = BenchConfig(
             models=models, tasks=[str(data)], out=tmp_path / out, device="cpu", speed=speed
@@ -54,10 +55,10 @@ def test_exact_and_fast_are_two_models_and_each_is_scored_once(bench, tiny_base)
     assert [one.metrics for one in again] == [one.metrics for one in exact]
 
 
-def test_without_vnni_fast_reads_the_exact_scores_and_says_why(bench, tiny_base):
+def test_without_int8_fast_reads_the_exact_scores_and_says_why(bench, tiny_base):
     name = f"{tiny_base}:mean+causal"
     exact, _ = bench([name], speed="exact")
-    fast, lines = bench([name], speed="fast", has_vnni=False)
+    fast, lines = bench([name], speed="fast", int8=False)
     assert (fast, scored(lines)) == (exact, 0)
     assert sum("needs a CPU with AVX512-VNNI" in line for line in lines) == 1
 

@@ -20,37 +20,42 @@ ON_LINUX = (sys.platform, platform.machine()) == ("linux", "x86_64")
 
 
 @pytest.fixture(scope="module")
-def compile_library():
+def compile_libraries():
     pytest.importorskip("hatchling", reason="hatchling is not installed")
     sys.path.insert(0, str(ENGINE.parents[1]))
     try:
-        from hatch_build import compile_library
+        from hatch_build import compile_libraries
     finally:
         sys.path.pop(0)
-    return compile_library
+    return compile_libraries
 
 
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
-    """A copy of the sources, from whose folder the library is loaded."""
+    """A copy of the sources, from whose folder the libraries are loaded."""
     for name in SOURCES:
         shutil.copy(ENGINE / name, tmp_path)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(fused, "FOLDER", tmp_path)
-    return tmp_path
+    yield tmp_path
+    fused._load.cache_clear()
 
 
 def load_anew():
-    return load_functions.__wrapped__()  # not what an earlier call has loaded
+    fused._load.cache_clear()  # not what an earlier call has loaded
+    return load_functions()
 
 
 @pytest.mark.usefixtures("functions")
-def test_what_is_compiled_has_every_function_with_its_arguments(sources, compile_library):
-    assert compile_library(sources) == sources / "libfused.so"
+def test_what_is_compiled_has_every_function_with_its_arguments(sources, compile_libraries):
+    assert sorted(compile_libraries(sources)) == [
+        sources / "libfused-avx2.so",
+        sources / "libfused-avx512.so",
+    ]
     loaded = load_anew()
     header = (sources / "fused.h").read_text()
     names = [line.split("(")[0].split()[-1] for line in header.splitlines() if "void mill" in line]
-    assert len(names) == 7
+    assert len(names) == 8
     for name in names:
         declared = header.split(f"{name}(")[1].split(")")[0].count(",") + 1
         assert len(getattr(loaded, name).argtypes) == declared
@@ -58,17 +63,17 @@ def test_what_is_compiled_has_every_function_with_its_arguments(sources, compile
 
 @pytest.mark.usefixtures("functions")
 @pytest.mark.parametrize("compiler", ["gcc-9", "gcc-11", "gcc", "clang"])
-def test_it_compiles_without_a_warning(sources, compile_library, monkeypatch, compiler):
+def test_it_compiles_without_a_warning(sources, compile_libraries, monkeypatch, compiler):
     if shutil.which(compiler) is None:
         pytest.skip(f"there is no {compiler} here")
     monkeypatch.setenv("CC", f"{compiler} -Wall -Wextra -Werror")
-    compile_library(sources)
+    compile_libraries(sources)
     load_anew()
 
 
 @pytest.mark.usefixtures("functions")
-def test_a_library_of_other_sources_is_not_loaded(sources, compile_library):
-    compile_library(sources)
+def test_a_library_of_other_sources_is_not_loaded(sources, compile_libraries):
+    compile_libraries(sources)
     (sources / "rows.h").write_text((ENGINE / "rows.h").read_text() + "\n")
     with pytest.raises(UnavailableError, match="of another version; install millpond again"):
         load_anew()
@@ -78,8 +83,9 @@ def test_a_library_of_other_sources_is_not_loaded(sources, compile_library):
 def test_a_library_that_is_missing_or_damaged_is_named(sources):
     with pytest.raises(UnavailableError, match="millpond was installed without a C compiler"):
         load_anew()
-    (sources / "libfused.so").write_bytes(b"no library")
-    with pytest.raises(UnavailableError, match=r"libfused.so cannot be loaded: .*"):
+    for name in ("libfused-avx2.so", "libfused-avx512.so"):
+        (sources / name).write_bytes(b"no library")
+    with pytest.raises(UnavailableError, match=r"libfused-avx\d+.so cannot be loaded: .*"):
         load_anew()
 
 
@@ -91,26 +97,26 @@ def test_a_library_that_is_missing_or_damaged_is_named(sources):
     ],
 )
 def test_without_a_compiler_nothing_is_made(
-    sources, compile_library, monkeypatch, compiler, message
+    sources, compile_libraries, monkeypatch, compiler, message
 ):
     if not ON_LINUX:
         pytest.skip("tells of the platform first")
     monkeypatch.setenv("CC", compiler)
     with pytest.raises((ValueError, OSError), match=message):
-        compile_library(sources)
+        compile_libraries(sources)
     assert sorted(path.name for path in sources.iterdir()) == sorted(SOURCES)
 
 
-def test_other_platforms(sources, compile_library, monkeypatch):
+def test_other_platforms(sources, compile_libraries, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     monkeypatch.setattr(sys, "platform", "linux")
     with pytest.raises(ValueError, match="for Linux on x86-64, not linux on aarch64"):
-        compile_library(sources)
+        compile_libraries(sources)
 
 
 def test_other_cpus_are_told(monkeypatch):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    with pytest.raises(UnavailableError, match="for CPUs with AVX-512"):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    with pytest.raises(UnavailableError, match="for x86-64 CPUs with AVX2"):
         load_anew()
 
 
@@ -153,7 +159,14 @@ def test_no_second_openmp_library_is_loaded():
     ("device", "has_vnni", "error", "expected"),
     [
         ("cuda", True, None, ("packed", "as exact (int8 is for CPUs)")),
-        ("cpu", False, None, ("float32, packed", "as exact (int8 needs AVX512-VNNI)")),
+        ("cpu", False, None, ("float32, packed", "int8, fused layers")),
+        (
+            *("cpu", False, "no library"),
+            (
+                "float32, packed",
+                "as exact (int8 needs a CPU with AVX512-VNNI, or the C functions: no library)",
+            ),
+        ),
         ("cpu", True, None, ("float32, packed", "int8, fused layers")),
         ("cpu", True, "no library", ("float32, packed", "int8, layers not fused (no library)")),
     ],

@@ -8,7 +8,7 @@ from embedder.engine.fused import load_functions
 from embedder.engine.hadamard import hadamard
 from embedder.engine.packing import GROUPS, PackedBatch, Pattern
 
-pytestmark = pytest.mark.usefixtures("functions")
+pytestmark = pytest.mark.usefixtures("each_library")
 
 CPU = torch.device("cpu")
 NO_OFFSET = 0  # a null pointer: no bias, no gains

@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaModel
 
 from embedder import Embedder, VariantSpec
+from embedder.engine.backbone import Backbone
+from embedder.engine.fused import PanelProduct, load_functions
 from embedder.engine.int8 import Int8Linear
+from embedder.engine.speed import quantize_backbone
 from embedder.models.lora import LoraOptions, add_adapter
 from embedder.models.saving import save_model
+from embedder.variants import get_attention
 from retrieval.errors import UsageError
+from tests.embedder.stand_ins import set_int8
 
 TEXTS = ["pond", "the mill by the pond turns", "mills grind slowly", "", "a b c d e f g"]
 VNNI = "embedder.engine.speed.cpu_has_vnni"
@@ -85,15 +91,67 @@ def test_one_large_input_leaves_the_others_their_digits():
     assert lost < 0.5 < 0.8 < found
 
 
-def test_fast_without_vnni_computes_the_exact_vectors_and_says_why(llama, monkeypatch):
-    monkeypatch.setattr(VNNI, lambda: False)
+def test_fast_without_int8_computes_the_exact_vectors_and_says_why(llama, monkeypatch):
+    set_int8(monkeypatch, False)
     notes = []
     fast, exact = load(llama, notes), load(llama, [], "exact")
     assert np.array_equal(fast.encode_documents(TEXTS), exact.encode_documents(TEXTS))
     assert fast.fingerprint == exact.fingerprint
     assert [note for note in notes if "speed fast" in note] == [
-        "speed fast: int8 needs a CPU with AVX512-VNNI, which this one lacks (there int8 is "
-        "slower); computing in float32."
+        "speed fast: int8 needs a CPU with AVX512-VNNI, or the C functions: not compiled; "
+        "computing in float32."
+    ]
+
+
+@pytest.mark.usefixtures("each_library")
+@pytest.mark.parametrize(("n", "depth", "outs"), [(1, 2, 16), (7, 48, 32), (200, 576, 192)])
+def test_products_without_vnni_are_exact(n, depth, outs):
+    """At the largest numbers too, where 8-bit instructions of AVX2 would overflow."""
+    torch.manual_seed(0)
+    rows, weight = (
+        torch.randint(-127, 128, shape, dtype=torch.int8) for shape in ((n, depth), (outs, depth))
+    )
+    rows[0] = weight[0] = 127
+    product = PanelProduct(load_functions())
+    found = product(rows, product.pack(weight))
+    assert found.tolist() == (rows.double() @ weight.double().T).tolist()
+    assert found[0, 0] == 127 * 127 * depth
+
+
+@pytest.mark.usefixtures("each_library")
+def test_fast_without_vnni_is_fast_with_it_and_has_its_fingerprint(llama, monkeypatch):
+    set_int8(monkeypatch, True)
+    expected = load(llama, [])
+    monkeypatch.setattr(VNNI, lambda: False)
+    notes = []
+    found = load(llama, notes)
+    products = {type(m.product) for m in found.backbone.modules() if isinstance(m, Int8Linear)}
+    assert products == {PanelProduct}
+    assert not [note for note in notes if "speed fast" in note]
+    assert found.fingerprint == expected.fingerprint
+    np.testing.assert_allclose(
+        found.encode_documents(TEXTS), expected.encode_documents(TEXTS), atol=1e-6
+    )
+
+
+@pytest.mark.usefixtures("functions")
+def test_layers_that_fill_no_panel_are_told(monkeypatch):
+    monkeypatch.setattr(VNNI, lambda: False)
+    notes = []
+    model = LlamaModel(
+        LlamaConfig(
+            vocab_size=50,
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=1,
+            num_attention_heads=3,
+        )
+    )
+    backbone = Backbone(model, None, get_attention("causal"), "id", "tiny")
+    assert not quantize_backbone(backbone, notes.append)
+    assert notes == [
+        "speed fast: without AVX512-VNNI int8 layers have a multiple of 16 outputs, and these "
+        "have not; computing in float32."
     ]
 
 
