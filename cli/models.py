@@ -1,13 +1,15 @@
-"""The encoder of a command, and what is told of it."""
+"""The encoder of a command, and what is told of it and of the index that it makes."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.console import message, warn
+from cli.console import format_seconds, message, warn
 from cli.options import OVERLAP, TOKENS
 from embedder.models.names import DEFAULT_MODEL
 from retrieval.errors import UsageError
@@ -16,9 +18,19 @@ from retrieval.plurals import count_noun
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
     from embedder.splitting import PassageSplitter
+    from indexes import Change, Manifest
     from retrieval import Corpus, Encoder, Fingerprint, Vectors
 
 __all__ = [
+    "RECALL",
+    "RECALL_QUERIES",
+    "count_rows",
+    "describe_arms",
+    "describe_blank",
+    "describe_recall",
+    "report_built",
+    "report_change",
+    "report_recall",
     "ReportingEncoder",
     "instruct",
     "load_encoder",
@@ -143,3 +155,104 @@ def name_passages(passages: Mapping[str, int]) -> str:
     if set(passages) != {TOKENS, OVERLAP}:
         return str(dict(passages))
     return f"of at most {passages[TOKENS]:,} tokens, overlapping by {passages[OVERLAP]:,}"
+
+
+RECALL, RECALL_QUERIES = "recall@10", "recall_queries"
+"""A test holds the first equal to ``indexes.build.RECALL``."""
+GOOD_RECALL = 0.9
+ADVICE = {
+    "faiss": "a type that looks at more (HNSW64, IVF256,Flat for IVF256,PQ32), or Flat",
+    "qdrant": "a denser graph (HNSW64,ef400), or Flat",
+}
+
+
+def count_rows(manifest: Manifest) -> str:
+    """Return the number of documents or passages, with the noun."""
+    return count_noun(manifest.documents, "passage" if manifest.passages else "document")
+
+
+def describe_recall(manifest: Manifest) -> str:
+    """Return the measured recall of an approximate index, "" of an exact one."""
+    recall = manifest.settings.get(RECALL)
+    if not isinstance(recall, int | float):
+        return ""
+    queries = manifest.settings.get(RECALL_QUERIES)
+    return f"{recall:.2f} against exact search ({queries} stored vectors as queries)"
+
+
+def report_built(manifest: Manifest, folder: Path) -> None:
+    """Report where a server keeps a new index, and its recall if it is approximate."""
+    place = manifest.settings
+    if place.get("mode") == "server":
+        message(f"The collection {place['collection']!r} at {place['url']} holds the vectors.")
+    blank = describe_blank(manifest)
+    if blank:
+        message(f"{blank}.")
+    report_words(manifest)
+    report_recall(manifest, folder)
+
+
+def describe_arms(manifest: Manifest) -> str:
+    """Return what an index is searched by, such as "dense, lexical (english)"."""
+    language = manifest.lexical.get("language")
+    return ", ".join(manifest.arms) + (f" ({language})" if manifest.lexical else "")
+
+
+def report_words(manifest: Manifest) -> None:
+    """Report the language that the words of an index are read in."""
+    language = manifest.lexical.get("language")
+    if language == "none":
+        message("Words are compared as they are, without endings cut off (--language none).")
+    elif language:
+        message(f"Words are indexed as {language}; for another language type --language NAME.")
+
+
+def describe_blank(manifest: Manifest) -> str:
+    """Return how many documents hold no word, and what that means; "" if none do."""
+    if not manifest.blank:
+        return ""
+    noun = "passage" if manifest.passages else "document"
+    hold = count_noun(manifest.blank, f"{noun} holds", f"{noun}s hold")
+    return f"{hold} no letter, digit or pictograph: kept, but not found by meaning"
+
+
+def report_recall(manifest: Manifest, folder: Path) -> None:
+    """Report the recall of an approximate index, with a warning and advice if it is low."""
+    found = describe_recall(manifest)
+    if not found:
+        return
+    recall = manifest.settings[RECALL]
+    assert isinstance(recall, int | float)
+    if recall >= GOOD_RECALL:
+        message(f"{RECALL} {found}")
+        return
+    advice = ADVICE.get(manifest.backend, "another type, or Flat")
+    warn(
+        f"{RECALL} {found}: {manifest.factory} misses {1 - recall:.0%} of the best documents. "
+        f"Try {advice}: millpond reindex {shlex.quote(str(folder))} --factory TYPE"
+    )
+
+
+def report_change(change: Change, folder: Path, seconds: float, label: str = "") -> None:
+    """Report in one line, which begins with ``label``, what a change did, and the recall now."""
+    counts = {
+        "added": change.added,
+        "replaced": change.replaced,
+        "relabelled": change.relabelled,
+        "deleted": change.deleted,
+        "kept": change.unchanged,
+        "not found": change.missing,
+    }
+    done = [f"{name} {count:,}" for name, count in counts.items() if count] or ["changed nothing"]
+    if change.compacted:
+        done.append("compacted")
+    text = ", ".join(done)
+    text = label + text if label else text[0].upper() + text[1:]
+    message(f"{text} in {format_seconds(seconds)}: {folder} holds {count_rows(change.manifest)}.")
+    if change.postponed:
+        warn(f"The deleted rows stay on disk for now, since compaction failed: {change.postponed}")
+    blank = describe_blank(change.manifest)
+    if blank and (change.added or change.replaced):
+        message(f"{blank}.")
+    if change.count:
+        report_recall(change.manifest, folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cli.console import message, progress
-from cli.models import ReportingEncoder, load_splitter, note_untrained
+from cli.models import ReportingEncoder, load_splitter, note_untrained, report_change
 from cli.options import (
     DeviceOption,
     FolderArgument,
@@ -24,7 +24,6 @@ from cli.options import (
     flag,
     option,
 )
-from cli.output import report_change
 from cli.reading import (
     CorpusArgument,
     EncodingOption,

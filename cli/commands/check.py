@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.console import format_size, message, print_json, print_table, warn
+from cli.models import describe_arms
 from cli.options import FolderArgument, JsonOption
-from cli.output import describe_arms
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 from retrieval.errors import FailureError, IndexCorruptError, StorageError
 from retrieval.plurals import count_noun

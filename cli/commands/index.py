@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import format_seconds, message, print_line, progress
-from cli.models import ReportingEncoder, instruct, load_encoder, load_splitter, note_untrained
+from cli.models import (
+    ReportingEncoder,
+    count_rows,
+    instruct,
+    load_encoder,
+    load_splitter,
+    note_untrained,
+    report_built,
+)
 from cli.options import (
     AddressOption,
     ArmsOption,
@@ -35,7 +43,6 @@ from cli.options import (
     flag,
     option,
 )
-from cli.output import count_rows, report_built
 from cli.reading import (
     CorpusArgument,
     EncodingOption,
@@ -210,9 +217,7 @@ def _show_example(wanted: bool) -> None:
 
 
 def _summarise(manifest: Manifest, count: int, out: Path, seconds: float) -> None:
-    noun = "document" if count == 1 else "documents"
     cut = f" as {count_rows(manifest)}" if manifest.passages else ""
     rate = manifest.documents / seconds if seconds else 0.0
-    message(
-        f"Indexed {count:,} {noun}{cut} in {format_seconds(seconds)} ({rate:,.1f} a second): {out}"
-    )
+    done = count_noun(count, "document") + cut
+    message(f"Indexed {done} in {format_seconds(seconds)} ({rate:,.1f} a second): {out}")

@@ -8,9 +8,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 from cli.console import format_size, message, print_json, print_line, print_table, stdout_width
-from cli.models import name_passages
+from cli.models import (
+    RECALL,
+    RECALL_QUERIES,
+    describe_arms,
+    describe_blank,
+    describe_recall,
+    name_passages,
+)
 from cli.options import FolderArgument, JsonOption, flag
-from cli.output import RECALL, RECALL_QUERIES, describe_arms, describe_blank, describe_recall
 from embedder.models.names import list_builtin_models
 from retrieval.plurals import count_noun
 

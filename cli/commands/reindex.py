@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cli.console import format_seconds, message
+from cli.models import count_rows, report_built
 from cli.options import FolderArgument, choose_arms, flag, option
-from cli.output import count_rows, report_built
 from cli.store import (
     AskKeyOption,
     QdrantFlags,

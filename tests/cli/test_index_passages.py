@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli import output
+from cli import models
 from cli.options import choose_passages
 from indexes import read_manifest
 from indexes.build import RECALL
@@ -149,4 +149,4 @@ def test_an_exact_index_says_nothing_of_recall(millpond, corpus, tmp_path):
 
 
 def test_the_name_of_recall_is_that_of_the_library():
-    assert output.RECALL == RECALL
+    assert models.RECALL == RECALL
