@@ -34,7 +34,7 @@ from cli.commands.study import study
 from cli.commands.train import train
 from cli.commands.tune import tune
 from cli.commands.whiten import whiten
-from cli.console import escape_unknown
+from cli.console import escape_unknown, open_closed_streams
 from cli.errors import is_parsing_error, report_error, report_parsing
 from cli.options import flag
 
@@ -54,6 +54,7 @@ class MillpondGroup(TyperGroup):
         **extra: Any,
     ) -> Any:
         """Run the command and exit; the arguments are Typer's own."""
+        open_closed_streams()
         escape_unknown()
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)

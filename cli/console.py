@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, chop_cells, set_cell_size
@@ -33,6 +35,7 @@ __all__ = [
     "escape_unknown",
     "format_seconds",
     "message",
+    "open_closed_streams",
     "progress",
     "warn",
     "write_error",
@@ -46,6 +49,17 @@ _PLAIN_INTERVAL_SECONDS = 5.0
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+
+
+def open_closed_streams() -> None:
+    """Put the null device in place of each standard stream that the caller has closed.
+
+    Its descriptor would otherwise go to the next file that is opened, such as one of an index,
+    and whatever a library prints would be written into that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # descriptors 0, 1, 2
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def escape_unknown() -> None:

@@ -249,4 +249,4 @@ def type_name(value: object) -> str:
 
 def shorten(value: str, limit: int = 60) -> str:
     """Return the value in quotes, cut to ``limit`` characters, safe to print on one line."""
-    return ascii(value) if len(value) <= limit else ascii(value[:limit]) + "..."
+    return repr(value) if len(value) <= limit else repr(value[:limit]) + "..."

@@ -271,6 +271,24 @@ def test_ctrl_c_of_a_real_process_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [pipe]
 
 
+@pytest.mark.parametrize(
+    ("closed", "args", "code"),
+    [
+        ("<&-", ("index", "-", "--out", "o"), 2),
+        ("<&-", ("search", "nowhere"), 2),
+        (">&-", ("models",), 0),
+        ("2>&-", ("info", "nowhere"), 2),
+    ],
+)
+def test_a_closed_standard_stream_is_read_as_empty_and_written_nowhere(
+    closed, args, code, tmp_path
+):
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "cli", *args]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == code, result.stderr
+    assert "unexpectedly" not in result.stderr
+
+
 def test_a_reader_that_leaves_is_no_error():
     process = subprocess.Popen(
         [sys.executable, "-m", "cli", "models"],

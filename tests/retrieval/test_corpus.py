@@ -265,6 +265,19 @@ class TestBadRecords:
         with pytest.raises(DuplicateIdError, match=r":3: the id '5' belongs to an earlier record"):
             list(read_corpus(path))
 
+    @pytest.mark.parametrize("doc_id", ["Größe", "入門書", "🎉"])
+    def test_a_message_shows_the_letters_of_any_script(self, write_jsonl, doc_id):
+        path = write_jsonl({"id": doc_id, "text": "x"}, {"id": doc_id, "text": "y"})
+        with pytest.raises(DuplicateIdError, match=f"the id '{doc_id}' belongs"):
+            list(read_corpus(path))
+
+    @pytest.mark.parametrize("hostile", ["\x1b[2J", "\u202e", "\n", "\u2028"])
+    def test_a_message_escapes_what_steers_a_terminal(self, write_jsonl, hostile):
+        path = write_jsonl({"id": f"a{hostile}", "text": "x"}, {"id": f"a{hostile}", "text": "y"})
+        with pytest.raises(RecordError) as caught:
+            list(read_corpus(path))
+        assert hostile not in str(caught.value)
+
     def test_the_id_of_a_skipped_record_stays_free(self, write_jsonl):
         path = write_jsonl({"id": "a", "text": 3}, {"id": "a", "text": "first"})
         assert list(read_corpus(path, skip_bad=True)) == [A]
