@@ -25,6 +25,7 @@ WEIGHTS = tuple(round(0.05 * step, 2) for step in range(21))
 FOLDS = 5
 ALPHA = 0.05
 _BATCH = 64
+_SEED = 0
 
 Judged = Mapping[str, Mapping[str, int]]
 """Query id to document id to judgement; above 0 is relevant."""
@@ -64,7 +65,6 @@ def tune_weight(
     queries: Sequence[Query],
     judged: Judged,
     *,
-    seed: int = 0,
     progress: Progress = no_progress,
 ) -> Tuning:
     """Return what weights from 0 to 1 in steps of 0.05 score on judged queries.
@@ -75,7 +75,6 @@ def tune_weight(
     encoder : the model that made it.
     queries : those without a relevant document in ``judged`` are left out. A relevant document
         that the index lacks counts as not found.
-    seed : of the folds and of the bootstrap.
     progress : called with the number of queries that were answered since the last call.
 
     Raises
@@ -94,8 +93,8 @@ def tune_weight(
         )
     scores = score_weights(index, encoder, asked, judged, progress)
     default = WEIGHTS.index(DEFAULT_WEIGHT)
-    held_out = _cross_validate(scores, default, seed)
-    means = bootstrap_means([held_out, scores[:, default]], seed=seed)
+    held_out = _cross_validate(scores, default)
+    means = bootstrap_means([held_out, scores[:, default]], seed=_SEED)
     low, high = percentile_interval(means[0] - means[1], ALPHA)
     return Tuning(
         WEIGHTS[_best(scores, default)],
@@ -138,9 +137,9 @@ def _score_each(
         progress(len(chunk))
 
 
-def _cross_validate(scores: Doubles, default: int, seed: int) -> Doubles:
+def _cross_validate(scores: Doubles, default: int) -> Doubles:
     """Return each query's score with the weight that is best on the other folds, (queries,)."""
-    order = np.random.default_rng(seed).permutation(len(scores))
+    order = np.random.default_rng(_SEED).permutation(len(scores))
     held_out = np.empty(len(scores))
     for fold in np.array_split(order, min(FOLDS, len(scores))):
         others = np.setdiff1d(order, fold)

@@ -128,16 +128,13 @@ TrustOption = Annotated[
 ]
 SpeedOption = Annotated[
     Speed,
-    typer.Option(
-        "--speed", help="exact, or fast: int8 on CPUs, whose vectors differ slightly."
-    ),
+    typer.Option("--speed", help="exact, or fast: int8 on CPUs, whose vectors differ slightly."),
 ]
 IndexSpeedOption = Annotated[
     Speed | None,
     typer.Option(
         "--speed",
-        help="exact, or fast: int8 on CPUs. It must be the speed that the index "
-        "was made with.",
+        help="exact, or fast: int8 on CPUs. It must be the speed that the index was made with.",
         show_default="as the index was made",
     ),
 ]

@@ -176,7 +176,7 @@ def _measure(snapshot: Snapshot) -> dict[str, Scalar]:
     return {RECALL: round(measure_recall(snapshot), 4), "recall_queries": queries}
 
 
-def measure_recall(snapshot: Snapshot, *, queries: int = RECALL_QUERIES, seed: int = 0) -> float:
+def measure_recall(snapshot: Snapshot) -> float:
     """Return recall@10 against exact search, 0 to 1, with stored vectors as queries.
 
     A document is no answer to itself, so 11 are asked for and it is left out. What ties with the
@@ -188,8 +188,8 @@ def measure_recall(snapshot: Snapshot, *, queries: int = RECALL_QUERIES, seed: i
         live = live[snapshot.rows.meaningful.mask]
     if len(live) < 2:
         return 1.0
-    count = min(queries, len(live))
-    asked = np.sort(np.random.default_rng(seed).choice(live, count, replace=False))
+    count = min(RECALL_QUERIES, len(live))
+    asked = np.sort(np.random.default_rng(0).choice(live, count, replace=False))
     k = min(RECALL_K + 1, len(live))
     exact, found_all = snapshot.as_exact(), 0
     for start in range(0, count, RECALL_BATCH):

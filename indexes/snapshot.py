@@ -95,11 +95,12 @@ class Snapshot:
             if role not in manifest.files:
                 raise damaged(folder, f"its manifest lists no file for {role!r}")
         lexical_fault = ""
+        shards, lexical = manifest.shard_files, manifest.lexical_files
         for role, entry in manifest.files.items():  # before an engine sees a damaged file
             whole = checksums or role in SMALL_ROLES
-            shard = role in manifest.shard_files  # whose blocks are compared when they are read
-            fault = find_fault(folder, entry, checksum=whole, blocks=not shard)
-            if fault and role in manifest.lexical_files and not checksums:
+            # Blocks of shards are compared when they are read.
+            fault = find_fault(folder, entry, checksum=whole, blocks=role not in shards)
+            if fault and role in lexical and not checksums:
                 lexical_fault = f"{folder / entry.name} is damaged: {fault}"
             elif fault:
                 raise damaged(folder / entry.name, fault)

@@ -45,12 +45,11 @@ def bm25_fingerprint() -> Fingerprint:
 
 
 class Bm25:
-    """BM25 over texts, in temporary files without a name.
+    """BM25 over texts in the language of the first 1,000, in temporary files without a name.
 
     Parameters
     ----------
     texts : read once and not kept.
-    language : see ``retrieval.analysis.Analyser``; by default the one of the first 1,000 texts.
 
     Raises
     ------
@@ -58,10 +57,10 @@ class Bm25:
     StorageError, OSError : there is no room for temporary files.
     """
 
-    def __init__(self, texts: Iterable[str], language: str | None = None) -> None:
+    def __init__(self, texts: Iterable[str]) -> None:
         stream = iter(texts)
         first = list(islice(stream, DETECTED_DOCUMENTS))
-        self.language = language or detect_language(first)
+        self.language = detect_language(first)
         analyser = Analyser(self.language)
         # What is open is still there when its folder is not.
         temporary = tempfile.TemporaryDirectory(prefix="millpond-bm25-", ignore_cleanup_errors=True)

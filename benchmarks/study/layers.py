@@ -168,17 +168,14 @@ def _attention_parts(pooling: LatentQueryPooling) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def change_without_attention(
-    pooling: LatentQueryPooling, states: Tensor, mask: Tensor, *, seed: int = 0
-) -> float:
-    """Return how far the vectors move if query and key weights are drawn anew.
+def change_without_attention(pooling: LatentQueryPooling, states: Tensor, mask: Tensor) -> float:
+    """Return how far the vectors move if query and key weights are drawn anew, ten times larger.
 
     0 where every text has one key, whatever was trained; more where there are several.
 
     Parameters
     ----------
     states, mask : (B, S, D) float32 and (B, S) bool, what the pooling reads.
-    seed : of the new weights, ten times as large as the usual start.
 
     Returns
     -------
@@ -186,7 +183,7 @@ def change_without_attention(
     """
     before = pooling(states, mask)
     other = copy.deepcopy(pooling)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     for part in _attention_parts(other):
         for parameter in part.parameters():
             drawn = torch.randn(parameter.shape, generator=generator)

@@ -119,7 +119,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
 
     Everything that can be checked without the model is checked before it is loaded.
     """
-    from cli.changing.watching import check_folders, check_watching, watch
+    from cli.changing import check_folders, check_watching, watch
     from embedder.loading import load_for_index
     from indexes import read_manifest
 

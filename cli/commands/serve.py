@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-from cli.changing.editing import IndexEdit
+from cli.changing import IndexEdit
 from cli.console import message, warn
 from cli.models import instruct, note_untrained, say_once
 from cli.options import DeviceOption, IndexSpeedOption, InstructionOption, TrustOption, flag, option

@@ -114,12 +114,12 @@ def _keep(vectors: Vectors, block: Rows, best: Floats, nearest: Rows, least: flo
     return new
 
 
-def first_of_alike(vectors: Vectors, above: float = ALIKE) -> list[int]:
+def first_of_alike(vectors: Vectors) -> list[int]:
     """Return the places of the vectors (N, D) that are like none that is kept before them."""
     if not len(vectors):
         return []
     unit = unit_rows(vectors)
     places = np.arange(len(unit), dtype=np.int64)
     best, nearest = _nothing(len(unit))
-    kept: list[int] = places[_keep(unit, places, best, nearest, above - _ROUNDING)].tolist()
+    kept: list[int] = places[_keep(unit, places, best, nearest, ALIKE - _ROUNDING)].tolist()
     return kept

@@ -83,7 +83,6 @@ class Staging:
     plan : what decides the vectors, as JSON can hold it.
     source : how messages name the corpus.
     dimension, vector_type : of the vectors; see ``VectorWriter``.
-    clock : returns seconds that only rise.
 
     Raises
     ------
@@ -99,10 +98,9 @@ class Staging:
         source: str,
         dimension: int,
         vector_type: str = "float32",
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder = folder
-        self._source, self._dimension, self._clock = source, dimension, clock
+        self._source, self._dimension = source, dimension
         self._vector_type = vector_type
         _take_up(folder, plan)
         for name in (DOCUMENTS_NAME, VECTORS_NAME, DONE_NAME):
@@ -161,9 +159,9 @@ class Staging:
             self._open = _OpenShard(
                 self.folder, len(self._done), self.finished_rows, self._source, writer
             )
-            self._began = self._clock()
+            self._began = time.monotonic()
         self._open.append(documents, vectors)
-        if self._open.bytes >= SHARD_BYTES or self._clock() - self._began >= SHARD_SECONDS:
+        if self._open.bytes >= SHARD_BYTES or time.monotonic() - self._began >= SHARD_SECONDS:
             self.finish()
 
     def finish(self) -> None:

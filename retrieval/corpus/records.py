@@ -32,7 +32,6 @@ from retrieval.errors import RecordError, UsageError
 from retrieval.types import Document, Query
 
 __all__ = [
-    "DOCUMENT_FIELDS",
     "QUERY_FIELDS",
     "DocumentReader",
     "Fields",
@@ -55,7 +54,6 @@ class Fields:
     texts: tuple[str, ...]
 
 
-DOCUMENT_FIELDS = Fields(IDS, TEXTS)
 QUERY_FIELDS = Fields(("_id", "query_id", "id", "qid"), ("text", "query"))
 
 
@@ -201,14 +199,14 @@ def read_documents(source: str, items: Iterable[object]) -> Iterator[Document]:
             )
 
 
-def read_id(row: Row, fields: Fields = DOCUMENT_FIELDS) -> str:
-    """Return the id of a record.
+def read_id(row: Row) -> str:
+    """Return the id of a document's record.
 
     Raises
     ------
     RecordError : it is missing or of a wrong type.
     """
-    name = _find_field(row, "id", fields.ids)
+    name = _find_field(row, "id", IDS)
     return read_identifier(row, name, row.values[name])
 
 

@@ -65,7 +65,10 @@ def test_where_the_cpu_has_no_int8_another_machine_is_named(millpond, fast_index
     )
     refused = millpond("search", fast_index, "water")
     assert refused.exit_code == 2
-    assert "Search where `millpond doctor` says that fast is int8, as where it was made" in refused.stderr
+    assert (
+        "Search where `millpond doctor` says that fast is int8, as where it was made"
+        in refused.stderr
+    )
 
 
 def test_another_model_is_told_as_such_whatever_its_speed(millpond, fast_index):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cli.changing import watching
+from cli import changing
 from indexes import Index
 from indexes.changes import find_ids
 from retrieval.corpus.documents import registry
@@ -119,8 +119,8 @@ class TestWhatCannotBeRead:
 class TestWatching:
     @pytest.fixture(autouse=True)
     def quick(self, monkeypatch):
-        monkeypatch.setattr(watching, "QUIET_MS", 50)
-        monkeypatch.setattr(watching, "RETRY_MS", 50)
+        monkeypatch.setattr(changing, "QUIET_MS", 50)
+        monkeypatch.setattr(changing, "RETRY_MS", 50)
 
     @pytest.fixture
     def meanwhile(self, stored):
@@ -184,7 +184,7 @@ class TestWatching:
                 raise error
             write(notes / "a.md", "rye")  # so that there is a next round
 
-        watching.watch(stored, [str(notes)], again)
+        changing.watch(stored, [str(notes)], again)
         assert errors == []
         assert capsys.readouterr().err.splitlines()[1:] == ["Error: locked", "Stopped."]
 
@@ -221,4 +221,4 @@ def test_the_documents_of_another_folder_are_not_deleted_as_missing(
 )
 def test_what_is_never_read_wakes_nobody(tmp_path, name, counts):
     notes = tmp_path / "notes"
-    assert watching._counts(tmp_path / name, [notes], notes / "i") is counts
+    assert changing._counts(tmp_path / name, [notes], notes / "i") is counts

@@ -1,18 +1,23 @@
-"""``update --watch``: a change of the index whenever files of its folders have changed."""
+"""Indexes that change as files do (``update --watch``), and as clients of a server ask."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.console import message, write_error
+from cli.models import load_splitter
 from retrieval.errors import MillpondError, MissingDependencyError, StorageError, UsageError
 
 if TYPE_CHECKING:
-    from indexes import Manifest
+    from embedder.loading import LoadedEncoder
+    from indexes import Change, Manifest
+    from retrieval import Document, Encoder
 
-__all__ = ["check_folders", "check_watching", "watch"]
+__all__ = ["IndexEdit", "check_folders", "check_watching", "watch"]
 
 QUIET_MS = 1000
 """Files are read once nothing has changed for so long, so that none is read half written ..."""
@@ -118,3 +123,51 @@ def _label(names: Sequence[str]) -> str:
     more = len(names) - SHOWN_FILES
     shown = ", ".join(names[:SHOWN_FILES]) + (f" and {more} more" if more > 0 else "")
     return f"{shown}: " if shown else ""
+
+
+@dataclass(frozen=True)
+class IndexEdit:
+    """Changes the index in a folder and publishes it; an ``embedder.serving.served.Edit``.
+
+    Attributes
+    ----------
+    name : what clients call the index.
+    model : the one that made it, which counts tokens for passages.
+    encoder : the same one, as the server lets it embed.
+    """
+
+    folder: Path
+    name: str
+    model: LoadedEncoder
+    encoder: Encoder
+
+    def put(self, documents: Sequence[Document]) -> Mapping[str, int]:
+        """Add documents, or replace those with their ids; see ``Index.update``."""
+        from indexes import Index, IndexConfig
+
+        with self._without_place():
+            index = Index.open(self.folder, self.encoder)
+            split = load_splitter(self.model, index.manifest.passages)
+            config = IndexConfig(corpus_name="documents")
+            return _count(index.update(documents, config, split=split))
+
+    def delete(self, doc_ids: Sequence[str], ignore_missing: bool) -> Mapping[str, int]:
+        """Delete documents; see ``Index.delete``."""
+        from indexes import Index
+
+        with self._without_place():
+            index = Index.open(self.folder)
+            return _count(index.delete(doc_ids, ignore_missing=ignore_missing))
+
+    @contextmanager
+    def _without_place(self) -> Iterator[None]:
+        """Let messages call the index as clients do, not by its place on this machine."""
+        try:
+            yield
+        except UsageError as error:
+            raise UsageError(str(error).replace(str(self.folder), self.name)) from None
+
+
+def _count(change: Change) -> Mapping[str, int]:
+    names = ("added", "replaced", "relabelled", "unchanged", "deleted", "missing")
+    return {name: getattr(change, name) for name in names}

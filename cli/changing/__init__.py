@@ -1,1 +1,0 @@
-"""Indexes that change as files do, and as clients of a server ask."""
