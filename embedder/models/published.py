@@ -228,6 +228,7 @@ def _read_spec(
         pool_prompt=pools_prompt,
         head=head,
         max_tokens=limit,
+        dimension=_read_dimension(files, settings, head[-1].width if head else config.hidden_size),
         lowercase=lowercase,
         normalize=normalizes or settings.get("similarity_fn_name") not in ("dot", "dot_score"),
         query_prompt=prompts["query_prompt"],
@@ -367,6 +368,16 @@ def _read_dense(files: _Files, path: str, width: int) -> HeadLayer:
         bias=bool(config.get("bias", True)),
         activation=activation,
     )
+
+
+def _read_dimension(files: _Files, settings: Mapping[str, Any], width: int) -> int | None:
+    """Return how many numbers of a vector its authors keep, None for all."""
+    kept = settings.get("truncate_dim")
+    if kept is None or (type(kept) is int and kept >= width):
+        return None
+    if type(kept) is not int or kept < 1:
+        raise files.refuse(f"{LIBRARY_SETTINGS} says truncate_dim {kept!r}")
+    return kept
 
 
 def _load_description(files: _Files, adapter_base: str) -> tuple[Any, Any]:

@@ -290,7 +290,31 @@ def test_a_model_that_names_no_longest_input_is_cut_at_512_and_says_so(tmp_path)
     assert not any("longest input" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("name", "kept", "dimension"), [("max", 8, 8), ("stella", 5, 5), ("max", 999, 32)]
+)
+def test_a_model_keeps_as_many_numbers_as_its_authors_do(tmp_path, name, kept, dimension):
+    layout = LAYOUTS[name]
+    library = {**layout.get("library", {}), "truncate_dim": kept}
+    folder = write_layout(tmp_path / "model", **{**layout, "library": library})
+    embedder = Embedder.load(str(folder), device="cpu")
+    assert embedder.dimension == dimension
+    expected = reference(folder, "document", TEXTS[3:])
+    assert np.abs(embedder.encode_documents(TEXTS[3:]) - expected).max() < 1e-5
+    assert Embedder.load(f"{folder},dimension=7", device="cpu").dimension == 7
+
+
 ODD = {
+    "a number of kept dimensions that is a text": (
+        "config_sentence_transformers.json",
+        {"truncate_dim": "8"},
+        "says truncate_dim '8'",
+    ),
+    "no kept dimensions": (
+        "config_sentence_transformers.json",
+        {"truncate_dim": 0},
+        "says truncate_dim 0",
+    ),
     "a pooling mode that is a number": ("1_Pooling/config.json", {"pooling_mode": 3}, "pooling 3"),
     "a pooling mode of lists": (
         "1_Pooling/config.json",
