@@ -155,7 +155,7 @@ class NaiveEncoder(_PlainBase):
         return vectors
 
 
-def _encode_by_length(
+def encode_by_length(
     encode: Callable[[Sequence[str]], Vectors], texts: Sequence[str], batch_texts: int
 ) -> Vectors:
     """Return what batches of texts of similar length give, in the order of ``texts``."""
@@ -189,7 +189,7 @@ class OpenVinoEncoder(_PlainBase):
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return float32 (N, D), rows of length 1 in the order of ``texts``."""
-        return _encode_by_length(self._encode, texts, self.batch_texts)
+        return encode_by_length(self._encode, texts, self.batch_texts)
 
     def _encode(self, texts: Sequence[str]) -> Vectors:
         batch = self.tokenize(texts, "np")
@@ -208,7 +208,7 @@ class OnnxEncoder:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return float32 (N, D), rows of length 1 in the order of ``texts``."""
-        return _encode_by_length(self._client.encode, texts, self._batch_texts)
+        return encode_by_length(self._client.encode, texts, self._batch_texts)
 
 
 class _Mean(nn.Module):
