@@ -59,10 +59,10 @@ class Trace:
         """Return our nearest file below this call, "" for none; None while a file is imported."""
         nearest = ""
         below = frame.f_back
-        while below is not None:
+        while below is not None and below.f_code.co_filename != __file__:
             name = self._name(below)
             if name and not below.f_code.co_flags & inspect.CO_OPTIMIZED:
-                return nearest if name.endswith("trace.py") else None
+                return None
             nearest = nearest or name
             below = below.f_back
         return nearest
