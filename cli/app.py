@@ -196,4 +196,7 @@ def share_cores() -> bool:
 def main() -> None:
     """Run the command line and exit."""
     share_cores()
+    typed = [info for info in app.registered_commands if info.name in sys.argv[1:2]]
+    if typed:  # Typer builds the options of every command, which takes 40 ms
+        app.registered_commands = typed
     app(prog_name="millpond")

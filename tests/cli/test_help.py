@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from cli.app import app
+from cli.app import app, main
 from indexes import IndexConfig
 
 COMMANDS = [info.name for info in app.registered_commands]
@@ -65,6 +65,19 @@ def test_the_commands_are_those_of_the_contract():
         "doctor",
         "conform",
     ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "built"), [(["variants"], ["variants"]), (["--help"], COMMANDS), ([], COMMANDS)]
+)
+def test_only_the_command_that_is_typed_is_built(monkeypatch, capsys, typed, built):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    monkeypatch.setattr(app, "registered_commands", app.registered_commands)
+    monkeypatch.setattr(sys, "argv", ["millpond", *typed])
+    with pytest.raises(SystemExit):
+        main()
+    assert [info.name for info in app.registered_commands] == built
+    assert "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
