@@ -35,6 +35,6 @@ def test_the_command_line_does_so_first(monkeypatch):
     module = importlib.import_module("cli.app")
     done = []
     monkeypatch.setattr(module, "share_cores", lambda: done.append("shared"))
-    monkeypatch.setattr(module, "app", lambda **named: done.append("ran"))
+    monkeypatch.setattr(type(module.app), "__call__", lambda app, **named: done.append("ran"))
     module.main()
     assert done == ["shared", "ran"]
