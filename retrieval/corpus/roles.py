@@ -229,6 +229,8 @@ def _guess_text(sample: Sequence[Row], layout: Layout) -> str:
         field = find_spelling(first.values, (name,))
         if field is not None and field not in taken and isinstance(first.values[field], str):
             return field
+    if (empty := find_spelling(first.values, TEXTS)) is not None:
+        raise first.error(f"{empty!r} is null, here and in the records after it; expected text")
     if not first.values:
         raise first.error("the first record has no field; expected one that holds the text")
     texts = {name: value for name, value in first.values.items() if isinstance(value, str)}

@@ -144,6 +144,12 @@ class TestNamedFields:
             read_corpus(write("a.md", b"# M"), text="body")
 
 
+@pytest.mark.parametrize("name", ["text", "Contents", "body"])
+def test_a_text_that_is_null_is_not_taken_for_an_unknown_field(write_jsonl, name):
+    with pytest.raises(RecordError, match=f":1: '{name}' is null"):
+        list(read_corpus(write_jsonl({"id": "1", name: None}, {"id": "2", name: None})))
+
+
 def test_where_nothing_can_be_the_text_the_fields_are_listed_with_what_to_type(write_jsonl):
     path = write_jsonl({"pk": "1", "all words": MILL})
     with pytest.raises(RecordError, match=r"the fields are 'pk', 'all words'.*--text 'all words'"):

@@ -41,7 +41,8 @@ def _markdown_text(text: str, front: dict[str, Any]) -> FileText:
     """Return Markdown as a document; its title is in ``front`` or its first heading."""
     headings = list(_markdown_headings(text))
     title = front.pop("title", None)
-    title = title if isinstance(title, str) else next((name for _, _, name in headings), "")
+    if not isinstance(title, str) or not title.strip():
+        title = next((name for _, _, name in headings), "")
     return FileText(text, title, outline(headings), front)
 
 
@@ -55,7 +56,8 @@ def read_rst(file: Opened) -> Iterator[FileText]:
 def _split_front_matter(text: str) -> tuple[str, dict[str, Any]]:
     """Return a text without the YAML at its beginning, and what that says.
 
-    What stands between two lines of dashes and is no list of names and values is text.
+    What stands between two lines of dashes and is no list of names and values is text. A title is
+    what was written, be it a number or a date to YAML.
 
     Raises
     ------
@@ -77,7 +79,10 @@ def _split_front_matter(text: str) -> tuple[str, dict[str, Any]]:
         raise UnreadableError(f"its front matter is no YAML{place} ({reason})") from None
     if not isinstance(data, dict):
         return text, {}
-    return text[found.end() :], {str(name): value for name, value in data.items()}
+    front = {str(name): value for name, value in data.items()}
+    if front.get("title") is not None:
+        front["title"] = yaml.load(found["yaml"], yaml.BaseLoader)["title"]
+    return text[found.end() :], front
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -98,8 +103,8 @@ def _markdown_headings(text: str) -> Iterator[tuple[int, int, str]]:
         heading = None if fenced or fence else _ATX.fullmatch(line)
         if heading and heading["title"]:
             yield start, len(heading[1]), heading["title"]
-        under = _SETEXT.fullmatch(line) if previous and not fenced else None
-        if under:
+        under = _SETEXT.fullmatch(line)
+        if under and previous and not fenced:
             yield previous_start, 1 if under[1][0] == "=" else 2, previous
         plain = not (fenced or fence or heading or under)
         previous, previous_start = (line.strip() if plain else ""), start

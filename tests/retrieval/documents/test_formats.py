@@ -146,6 +146,26 @@ def test_front_matter(write, front, metadata, left):
     assert document.metadata["path"] == "docs/a.md"
 
 
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("---\ntitle: 1984\n---\n# Head\n", "1984"),
+        ("---\ntitle: 2024-05-01\n---\n# Head\n", "2024-05-01"),
+        ("---\ntitle: 10:30\n---\n# Head\n", "10:30"),
+        ("---\ntitle: yes\n---\n# Head\n", "yes"),
+        ("---\ntitle: 'a: b'\n---\n# Head\n", "a: b"),
+        ("---\ntitle:\n---\n# Head\n", "Head"),
+        ("---\ntitle: ''\n---\n# Head\n", "Head"),
+        ("---\ntitle: [a]\n---\n# Head\n", "Head"),
+        ("---\n---\ntext", ""),
+        ("above\n\n---\n---\n\nHead\n---\n", "Head"),
+    ],
+)
+def test_a_title_is_what_was_written_or_the_first_heading(write, text, title):
+    (document,) = read_corpus(write("docs/a.md", text.encode()))
+    assert document.title == title
+
+
 def bomb(path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("word/document.xml", bytes(3 << 20))
