@@ -112,9 +112,11 @@ class Passage:
     stop: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hit:
     """One search result.
+
+    Not frozen: a frozen one takes 1.4 µs longer to make, times k and queries.
 
     Attributes
     ----------

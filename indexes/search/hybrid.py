@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from indexes.search.ranking import Found, make_hits
+from indexes.search.ranking import Found, inner_products, make_hits
 from indexes.search.selection import Selection
 from indexes.snapshot import PASSAGES_PER_HIT, Snapshot
 from retrieval import Hit, Vectors
@@ -244,8 +244,8 @@ def _fill(
     rows = np.array([row for _, row in places], np.int64)
     missing = here & (ranks[DENSE] == 0)
     if missing.any():
-        wide = part.snapshot.stored.rows(rows[missing]).astype(np.float64)
-        scores[DENSE][missing] = (wide * vector.astype(np.float64)).sum(axis=1)
+        vectors = part.snapshot.stored.rows(rows[missing])[None]
+        scores[DENSE][missing] = inner_products(vectors, vector[None].astype(np.float64))[0]
     missing = here & (ranks[LEXICAL] == 0)
     if missing.any():
         arm = part.snapshot.lexical

@@ -155,10 +155,8 @@ class Searchable(ABC):
             raise UsageError(f"k is {k}; it must be 1 or more.")
         asked = _as_texts([queries] if isinstance(queries, str) else queries)
         words = texts if asked is None else asked
-        chosen = Blend(mode, fusion, weight)
-        if mode is None and words is None:
-            chosen = replace(chosen, mode=DENSE)
-        else:
+        chosen = Blend(mode or (DENSE if words is None else None), fusion, weight)
+        if mode or words is not None:
             chosen = self.choose(chosen)
         if chosen.mode != DENSE and words is None:
             raise UsageError(
@@ -228,6 +226,8 @@ def _as_texts(queries: object) -> list[str] | None:
 def _select(parts: Sequence[Part], where: Where) -> list[Part]:
     """Return the indexes with the rows that a filter lets through; of several, an error names
     its own."""
+    if where is None:
+        return list(parts)
     chosen = []
     for part in parts:
         try:

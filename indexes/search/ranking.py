@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from operator import neg
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -16,14 +16,14 @@ from indexes.storage.files import damaged
 from indexes.storage.vectors import Shards
 from retrieval import Hit, Vectors
 from retrieval.passages import read_passage, split_passage_id
-from retrieval.protocols import Floats, Rows
+from retrieval.protocols import Floats, Mask, Rows
 from retrieval.scores import Doubles
 
-__all__ = ["Candidates", "ExactScan", "Found", "make_hits", "rank"]
+__all__ = ["Candidates", "ExactScan", "Found", "inner_products", "make_hits", "rank"]
 
 EXTRA_CANDIDATES = 16
-LONGER = 1e-3
-"""What rounding to float16 may add to a length of 1, and more."""
+LONGEST = 1 + 1e-3
+"""Vectors of length 1, rounded to float16, are no longer than this."""
 RESCORED_TOGETHER = 512
 """Vectors that are multiplied at a time: with D=384 in float64, 1.5 MiB, which a cache holds."""
 
@@ -74,121 +74,90 @@ def rank(
     total = selection.count
     if not total:
         return [(np.zeros(0, np.float32), np.zeros(0, np.int64)) for _ in queries]
+    wide = queries.astype(np.float64)
+    lengths = np.sqrt(np.einsum("qd,qd->q", wide, wide))
+    # How far an engine that multiplies in float32 may be off, by the lengths of both vectors.
+    error = 4 * math.sqrt(max(1, queries.shape[1])) * 2.0**-24
+    reach = 2 * LONGEST * error if unit and float_scores else math.inf
+    nears = [reach * length for length in lengths.tolist()]
+    limits = LONGEST * lengths[:, None]
     found: dict[int, Found] = {}
     pending = list(range(len(queries)))
     wanted = min(k + EXTRA_CANDIDATES, total)
     while pending:
         asked = queries if len(pending) == len(queries) else queries[pending]
         answers = candidates(asked, wanted, exact=exact, selection=selection)
-        unsettled = []
-        for places, count in _group(answers):
-            group = _Group.of(asked, answers, places, unit)
-            if unit and float_scores and count > k:
-                group.drop_hopeless(k)
-            precise, least = group.rescore(stored, k)
-            open_ones: list[bool] = []
-            if exact and count == wanted < total:
-                open_ones = (group.given[:, -1] + group.slack() >= least[:, 0]).tolist()
-            kept = precise >= least
-            for number, place in enumerate(places):
-                if open_ones and open_ones[number]:
-                    unsettled.append(pending[place])
+        counts = [
+            _hopeful(given, k, nears[query])
+            for query, (given, _) in zip(pending, answers, strict=True)
+        ]
+        unsettled: list[int] = []
+        for places, count in _group(counts):
+            numbers = [pending[place] for place in places]
+            few = slice(None) if len(numbers) == len(queries) else numbers
+            rows = np.array([answers[place][1][:count] for place in places])
+            vectors = stored.rows(rows.ravel()).reshape(*rows.shape, wide.shape[1])
+            scores = inner_products(vectors, wide[few])
+            if unit:
+                _check_lengths(stored, rows, scores <= limits[few])
+            if not exact and count <= k:
+                found.update(zip(numbers, zip(scores, rows, strict=True), strict=True))
+                continue
+            least = np.sort(scores, axis=1)[:, -k:][:, :1]  # the kth, or the last of fewer
+            kept = scores >= least
+            longest = LONGEST if unit else _longest(vectors)
+            ends = (least[:, 0] - error * longest * lengths[few]).tolist()
+            for number, query in enumerate(numbers):
+                given, chosen = answers[places[number]][0], kept[number]
+                if exact and len(given) == wanted < total and given[-1] >= ends[number]:
+                    unsettled.append(query)
                 else:
-                    chosen = kept[number]
-                    rows = group.rows[number]
-                    found[pending[place]] = (precise[number][chosen], rows[chosen])
+                    found[query] = (scores[number][chosen], rows[number][chosen])
         pending = unsettled
         wanted = min(2 * wanted, total)
     return [found[query] for query in range(len(queries))]
 
 
-@dataclass
-class _Group:
-    """A few queries (Q, D) with the same number n of candidates.
-
-    Attributes
-    ----------
-    rows : int64 (Q, n).
-    given : the engine's scores, float32 (Q, n), best first; not shortened with ``rows``.
-    longest : the length of each query's longest vector; at most that, for unit vectors.
-    """
-
-    queries: Vectors
-    rows: Rows
-    given: Floats
-    unit: bool
-    longest: float | Doubles = 1 + LONGER
-
-    @classmethod
-    def of(
-        cls, queries: Vectors, answers: Sequence[Found], places: list[int], unit: bool
-    ) -> _Group:
-        if len(places) == 1:
-            scores, rows = answers[places[0]]
-            return cls(queries[places[0] : places[0] + 1], rows[None], scores[None], unit)
-        few = queries if len(places) == len(queries) else queries[places]
-        rows = np.array([answers[place][1] for place in places])
-        return cls(few, rows, np.array([answers[place][0] for place in places]), unit)
-
-    @cached_property
-    def lengths(self) -> Floats:
-        """Of the queries, (Q,)."""
-        found: Floats = np.sqrt(np.einsum("qd,qd->q", self.queries, self.queries))
-        return found
-
-    def slack(self) -> Doubles:
-        """Return (Q,), how far an engine that multiplies in float32 may be off."""
-        factor = 4 * math.sqrt(max(1, self.queries.shape[1])) * 2.0**-24
-        found: Doubles = factor * self.longest * self.lengths.astype(np.float64)
-        return found
-
-    def drop_hopeless(self, k: int) -> None:
-        """Leave out the last candidates, if they cannot be among the k best of any query."""
-        reach = self.given[:, k - 1] - 2 * self.slack()
-        most = int((self.given >= reach[:, None]).sum(axis=1).max())
-        self.rows = self.rows[:, :most]
-
-    def rescore(self, stored: Shards, k: int) -> tuple[Floats, Floats]:
-        """Return the inner products with the stored vectors, float32 (Q, n), and the kth (Q, 1).
-
-        Engines multiply in blocks, so that the last digit of a score depends on where a vector
-        lies in the file. Products of two float32 are exact in float64.
-        """
-        shape = (*self.rows.shape, self.queries.shape[1])
-        vectors = stored.rows(self.rows.ravel()).reshape(shape)
-        products = vectors.astype(np.float64)
-        products *= self.queries.astype(np.float64)[:, None, :]
-        precise: Floats = products.sum(axis=2).astype(np.float32)
-        if self.unit:
-            self._check(precise, stored)
-        else:
-            squares = np.einsum("qnd,qnd->qn", vectors, vectors)
-            self.longest = np.sqrt(squares.max(axis=1, initial=0.0)).astype(np.float64)
-        ordered, place = precise.copy(), max(0, shape[1] - k)
-        ordered.partition(place, axis=1)
-        return precise, ordered[:, place : place + 1]  # of all, where there are no more than k
-
-    def _check(self, precise: Floats, stored: Shards) -> None:
-        limits = (1 + LONGER) * self.lengths
-        longer = ~(precise <= limits[:, None])
-        if longer.any():
-            row = int(self.rows[longer][0])
-            fault = f"vector {row:,} of the index is longer than 1"
-            raise damaged(stored.path_of(row), fault)
+def _hopeful(given: Floats, k: int, near: float) -> int:
+    """Return how many of these scores, best first, are the k best or so near to the kth."""
+    if len(given) <= k:
+        return len(given)
+    scores = given.tolist()
+    return bisect_right(scores, near - scores[k - 1], k, key=neg)
 
 
-def _group(answers: Sequence[Found]) -> Iterator[tuple[list[int], int]]:
+def _group(counts: Sequence[int]) -> Iterator[tuple[list[int], int]]:
     """Yield the numbers of a few queries that have as many candidates, and how many those are."""
-    if len(answers) == 1:
-        yield [0], len(answers[0][1])
-        return
     alike: dict[int, list[int]] = {}
-    for number, (_, rows) in enumerate(answers):
-        alike.setdefault(len(rows), []).append(number)
+    for number, count in enumerate(counts):
+        alike.setdefault(count, []).append(number)
     for count, numbers in alike.items():
         step = max(1, RESCORED_TOGETHER // max(1, count))
         for start in range(0, len(numbers), step):
             yield numbers[start : start + step], count
+
+
+def inner_products(vectors: Vectors, queries: Doubles) -> Floats:
+    """Return those of (Q, n, D) with (Q, D), float32 (Q, n), the same in any company.
+
+    Engines multiply in blocks, so that the last digit of a score depends on where a vector lies in
+    the file. Products of two float32 are exact in float64.
+    """
+    products = np.einsum("qnd,qd->qn", vectors.astype(np.float64), queries)
+    found: Floats = products.astype(np.float32)
+    return found
+
+
+def _longest(vectors: Vectors) -> Doubles:
+    """Return the length of the longest of each query's vectors, (Q, n, D), as (Q,)."""
+    squares = np.einsum("qnd,qnd->qn", vectors, vectors).max(axis=1, initial=0.0)
+    return np.sqrt(squares).astype(np.float64)
+
+
+def _check_lengths(stored: Shards, rows: Rows, fit: Mask) -> None:
+    if not fit.all():
+        row = int(rows[~fit][0])
+        raise damaged(stored.path_of(row), f"vector {row:,} of the index is longer than 1")
 
 
 class ExactScan:

@@ -60,6 +60,9 @@ SCHEMA = pa.schema(
 Fields: TypeAlias = tuple[str, str, str, Mapping[str, MetadataValue]]
 """Id, title, text and metadata of a document."""
 
+Column: TypeAlias = tuple[memoryview, memoryview]
+"""Where the values of a column of a batch begin and end, int64, and the bytes of all."""
+
 
 def decode_metadata(stored: str) -> Mapping[str, MetadataValue]:
     """Return the metadata of one document."""
@@ -107,8 +110,8 @@ class DocumentStore:
     def ids(self, rows: Rows) -> dict[int, str]:
         """Return the document id of each row number."""
         found: dict[int, str] = {}
-        for _, numbers, values in self._pick(rows, ("doc_id",)):
-            found.update(zip(numbers, [value for (value,) in values], strict=True))
+        for file, numbers, local in self._pick(rows):
+            found.update(zip(numbers, file.ids(local), strict=True))
         return found
 
     def documents(self, rows: Rows) -> dict[int, Document]:
@@ -121,17 +124,15 @@ class DocumentStore:
     def read(self, rows: Rows) -> dict[int, Fields]:
         """Return id, title, text and metadata of each row number; raises as ``documents``."""
         found: dict[int, Fields] = {}
-        for file, numbers, values in self._pick(rows, ("metadata", "doc_id", "title", "text")):
-            stored = [row[0] for row in values]
+        for file, numbers, local in self._pick(rows):
+            ids, titles, texts, stored = zip(*file.read(local), strict=True)
             try:
                 decoded = decode_each(stored)
             except (ValueError, RecursionError):  # which may be valid one by one
                 with reading(file.path):
                     decoded = [decode_metadata(value) for value in stored]
-            for number, (_, doc_id, title, text), metadata in zip(
-                numbers, values, decoded, strict=True
-            ):
-                found[number] = (doc_id, title, text, metadata)
+            fields = zip(ids, titles, texts, decoded, strict=True)
+            found.update(zip(numbers, fields, strict=True))
         return found
 
     def iterate_ids(self) -> Iterator[list[str]]:
@@ -176,10 +177,8 @@ class DocumentStore:
                     for doc_id, text, title, metadata in zip(*columns[:3], decoded, strict=True)
                 ]
 
-    def _pick(
-        self, rows: Rows, names: Sequence[str]
-    ) -> Iterator[tuple[DocumentFile, list[int], list[list[str]]]]:
-        """Yield, per file that holds some of these rows, those rows, rising, and their values."""
+    def _pick(self, rows: Rows) -> Iterator[tuple[DocumentFile, list[int], list[int]]]:
+        """Yield each file that holds some of these rows, those rows, rising, and as it counts."""
         wanted = sorted(set(rows.tolist()))
         if wanted and not 0 <= wanted[0] <= wanted[-1] < len(self):
             raise IndexCorruptError(
@@ -190,9 +189,7 @@ class DocumentStore:
             number = bisect_right(self._ends, wanted[start])
             stop = bisect_left(wanted, self._ends[number], start)
             part, first = wanted[start:stop], self._starts[number]
-            file = self._files[number]
-            local = [row - first for row in part] if first else part
-            yield file, part, file.read(local, names)
+            yield self._files[number], part, [row - first for row in part] if first else part
             start = stop
 
 
@@ -227,27 +224,44 @@ class DocumentFile:
         """Return how many rows there are."""
         return self._length
 
-    def read(self, rows: Sequence[int], names: Sequence[str]) -> list[list[str]]:
-        """Return the values of each row in these columns.
+    def ids(self, rows: Sequence[int]) -> list[str]:
+        """Return the document id of each row; raises as ``read``."""
+        try:
+            return [
+                str(ids[stops[place] : stops[place + 1]], "utf-8")
+                for ((stops, ids), *_), place in self._find(rows)
+            ]
+        except ValueError as error:  # not UTF-8
+            raise damaged(self.path, error) from error
+
+    def read(self, rows: Sequence[int]) -> list[tuple[str, str, str, str]]:
+        """Return id, title, text and metadata, in JSON, of each row.
 
         Raises
         ------
         IndexCorruptError : a row is damaged.
         """
-        found, first, stop = [], 0, 0
         try:
-            for row in rows:
-                if not first <= row < stop:
-                    batch = self._batch_of(row)
-                    first, stop = batch.first, batch.stop
-                    columns = [batch.columns[name] for name in names]
-                place = row - first
-                found.append(
-                    [str(data[ends[place] : ends[place + 1]], "utf-8") for ends, data in columns]
+            return [
+                (
+                    str(ids[i[place] : i[place + 1]], "utf-8"),
+                    str(titles[t[place] : t[place + 1]], "utf-8"),
+                    str(texts[x[place] : x[place + 1]], "utf-8"),
+                    str(metadata[m[place] : m[place + 1]], "utf-8"),
                 )
+                for ((i, ids), (t, titles), (x, texts), (m, metadata)), place in self._find(rows)
+            ]
         except ValueError as error:  # not UTF-8
             raise damaged(self.path, error) from error
-        return found
+
+    def _find(self, rows: Sequence[int]) -> Iterator[tuple[list[Column], int]]:
+        """Yield the columns of the batch that holds each row, and its place there."""
+        first = stop = 0
+        for row in rows:
+            if not first <= row < stop:
+                batch = self._batch_of(row)
+                first, stop, columns = batch.first, batch.stop, batch.columns
+            yield columns, row - first
 
     def iterate(self, names: Sequence[str]) -> Iterator[list[list[str]]]:
         """Yield the values of these columns, a batch at a time; raises as ``iterate_columns``."""
@@ -326,7 +340,7 @@ class DocumentFile:
 
 
 class _Batch:
-    """Rows ``first`` to ``stop``; for each column, where its values end, and all their bytes."""
+    """Rows ``first`` to ``stop``, and the columns of ``SCHEMA``."""
 
     __slots__ = ("columns", "first", "stop")
 
@@ -336,8 +350,8 @@ class _Batch:
         batch.validate()
         self.first = int((read.custom_metadata or {})[FIRST_ROW])
         self.stop = self.first + len(batch)
-        self.columns: dict[str, tuple[memoryview, memoryview]] = {}
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        self.columns: list[Column] = []
+        for column in batch.columns:
             _, offsets, data = column.buffers()
             stops = np.frombuffer(offsets, np.int64)[: len(column) + 1]
             size = data.size if data is not None else 0
@@ -349,7 +363,7 @@ class _Batch:
                 or not 0 <= stops[0] <= stops[-1] <= size
             ):
                 raise ValueError("a value lies outside its column")
-            self.columns[name] = stops.data, memoryview(data or b"").cast("B")
+            self.columns.append((stops.data, memoryview(data or b"").cast("B")))
 
 
 def _read_spans(content: memoryview, blocks: Blocks) -> npt.NDArray[Any]:

@@ -228,8 +228,6 @@ class Blocks:
 
     def check_each(self, starts: Rows, length: int) -> None:
         """Compare the blocks that hold ``length`` bytes from each of ``starts`` int64 (n,)."""
-        if not self.left:
-            return
         first, last = starts // BLOCK_BYTES, (starts + length - 1) // BLOCK_BYTES
         if length > BLOCK_BYTES:
             for start in starts.tolist():

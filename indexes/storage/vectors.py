@@ -6,6 +6,7 @@ import mmap
 import tokenize
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -46,8 +47,8 @@ def check_vectors(vectors: object, dimension: int, *, source: str) -> Vectors:
 
 def find_bad_row(vectors: Vectors) -> int | None:
     """Return the first row that holds NaN or infinity, or None if all are finite."""
-    finite = np.isfinite(vectors).all(axis=1)
-    return None if finite.all() else int(np.argmin(finite))
+    finite = np.isfinite(vectors)
+    return None if finite.all() else int(np.argmin(finite.all(axis=1)))
 
 
 class VectorWriter:
@@ -149,18 +150,14 @@ class Shards:
         if len(self._shards) == 1:
             return self._shards[0].read_rows(rows)
         shard_of = np.searchsorted(self._ends, rows, side="right")
-        chosen = sorted(set(shard_of.tolist()))
-        if len(chosen) == 1:
-            return self._read(chosen[0], rows)
+        changes = np.flatnonzero(shard_of[1:] != shard_of[:-1]) + 1
         found = np.empty((len(rows), self.dimension), dtype=np.float32)
-        for number in chosen:
-            here = shard_of == number
-            found[here] = self._read(number, rows[here])
+        for start, stop in pairwise([0, *changes.tolist(), len(rows)] if len(rows) else []):
+            number = shard_of[start]
+            shard = self._shards[number]
+            first = self._ends[number] - len(shard)
+            found[start:stop] = shard.read_rows(rows[start:stop] - first)
         return found
-
-    def _read(self, number: int, rows: Rows) -> Vectors:
-        shard = self._shards[number]
-        return shard.read_rows(rows - (self._ends[number] - len(shard)))
 
     def sample(self, count: int, *, seed: int) -> Vectors:
         """Return ``count`` different rows (or all, if fewer), in order, equal for equal seeds."""
@@ -192,7 +189,8 @@ class _Shard:
         return len(self._array)
 
     def read_rows(self, rows: Rows) -> Vectors:
-        self._blocks.check_each(self._start + rows * self._row_bytes, self._row_bytes)
+        if self._blocks.left:
+            self._blocks.check_each(self._start + rows * self._row_bytes, self._row_bytes)
         return np.asarray(self._array[rows], dtype=np.float32)
 
     def read_span(self, start: int, stop: int) -> Vectors:
