@@ -238,21 +238,21 @@ def make_hits(
         texts = documents.read(np.array(chosen, dtype=np.int64))
     return [
         [
-            _hit(number, doc_id, 0.0 - negative, row, texts[row] if texts else None, passages)
-            for number, (negative, doc_id, row) in enumerate(hits, start=1)
+            _hit(rank, name, 0.0 - negative, row, texts[row] if texts else None, passages)
+            for rank, (negative, name, row) in enumerate(hits, start=1)
         ]
         for hits in best
     ]
 
 
 def _hit(
-    number: int, doc_id: str, score: float, row: int, fields: Fields | None, passages: bool
+    rank: int, doc_id: str, score: float, row: int, fields: Fields | None, passages: bool
 ) -> Hit:
     if fields is None:
-        return Hit(number, doc_id, score, row=row)
+        return Hit(rank, doc_id, score, row=row)
     stored_id, title, text, metadata = fields
     passage = read_passage(stored_id, text) if passages else None
-    return Hit(number, doc_id, score, title, text, metadata, passage=passage, row=row)
+    return Hit(rank, doc_id, score, title, text, metadata, passage=passage, row=row)
 
 
 def _order(

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
-from indexes.storage.documents import FIRST_ROW, NO_METADATA, SCHEMA
+from indexes.storage.document_file import FIRST_ROW, SCHEMA
+from indexes.storage.documents import NO_METADATA
 from retrieval import Document
 from retrieval.errors import RecordError
 from retrieval.protocols import Rows

@@ -191,7 +191,7 @@ class _Shard:
     def read_rows(self, rows: Rows) -> Vectors:
         if self._blocks.left:
             self._blocks.check_each(self._start + rows * self._row_bytes, self._row_bytes)
-        return np.asarray(self._array[rows], dtype=np.float32)
+        return np.asarray(self._array.take(rows, axis=0), dtype=np.float32)
 
     def read_span(self, start: int, stop: int) -> Vectors:
         part = self._array[start:stop]
