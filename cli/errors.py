@@ -87,6 +87,10 @@ _CHECKED_BY = ": Value error, "
 """A prefix that newer versions of Typer put before their messages."""
 
 
+_MISPLACED = ("NoSuchOption", "MissingParameter", "UsageError")
+"""What Typer raises for an option or argument in a wrong place, or for one that is missing."""
+
+
 def is_parsing_error(error: BaseException) -> bool:
     """Return whether Typer rejected the command line; the class has moved between versions."""
     return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)
@@ -104,5 +108,19 @@ def report_parsing(error: Exception) -> int:
     command = context.command_path if context is not None else "millpond"
     text = " ".join(str(shown.format_message()).split()).replace(_CHECKED_BY, ": ")
     end = "" if text.endswith((".", "?")) else "."
-    write_error(f"{text}{end} Type '{command} --help' for its options.")
+    form = _form(context) if type(error).__name__ in _MISPLACED else command
+    type_ = "Type" if form == command else f"Type: {form}; or"
+    write_error(f"{text}{end} {type_} '{command} --help' for its options.")
     return int(shown.exit_code)
+
+
+def _form(context: Any) -> str:
+    """Return how a command is typed: its name, its arguments and the options that it needs."""
+    parts = [context.command_path]
+    for one in context.command.params:
+        value = one.metavar or one.name.upper()
+        if one.param_type_name == "argument":
+            parts.append(value if one.required else f"[{value}]")
+        elif one.required:
+            parts += [one.opts[0], value]
+    return " ".join(parts)

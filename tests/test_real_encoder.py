@@ -136,7 +136,7 @@ def test_it_mines_negatives_and_is_measured(tmp_path):
 
 @pytest.mark.slow
 def test_it_is_served_with_its_index(index, reference):
-    with serving("--index", f"mills={index}") as url, httpx.Client(base_url=url) as client:
+    with serving(f"mills={index}") as url, httpx.Client(base_url=url) as client:
         asked = {"model": MODEL, "input": [DOCUMENTS["fold"], DOCUMENTS["mill"]]}
         refused = client.post("/v1/embeddings", json=asked, timeout=60).json()
         assert "text 1 has more than the 256 tokens" in refused["error"]["message"]

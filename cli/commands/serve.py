@@ -13,10 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
+import typer
+
 from cli.changing import IndexEdit
 from cli.console import message, warn
 from cli.models import instruct, note_untrained, say_once
-from cli.options import DeviceOption, IndexSpeedOption, InstructionOption, TrustOption, flag, option
+from cli.options import (
+    DeviceOption,
+    IndexSpeedOption,
+    InstructionOption,
+    TrustOption,
+    argument,
+    flag,
+    option,
+)
 from cli.output import read_version
 from cli.searching import warn_of_missing_words
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_servers
@@ -42,6 +52,9 @@ _CUDA_BATCH_TOKENS = 65_536
 
 
 def serve(
+    places: Annotated[
+        list[str] | None, argument("DIR...", "Index folders to search, or NAME=DIR.")
+    ] = None,
     model: Annotated[
         str | None,
         option(
@@ -54,8 +67,7 @@ def serve(
     ] = None,
     instruction: InstructionOption = None,
     index: Annotated[
-        list[str] | None,
-        option("DIR", "An index to search, or NAME=DIR; repeatable.", "--index", "-i"),
+        list[str] | None, typer.Option("--index", "-i", hidden=True)  # as DIR, of earlier scripts
     ] = None,
     host: Annotated[str, option("HOST", "The address to listen at.")] = ("127.0.0.1"),
     port: Annotated[int, option("PORT", "The port; 0 for any free one.", min=0, max=65535)] = 8400,
@@ -120,8 +132,8 @@ def serve(
     \b
     Examples:
       millpond serve
-      millpond serve --index demo-index --port 8400
-      millpond serve --index old=index-1 --index new=index-2 --keys keys.txt
+      millpond serve demo-index --port 8400
+      millpond serve old=index-1 new=index-2 --keys keys.txt
     """
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
@@ -141,7 +153,7 @@ def serve(
         _check_accepting(accepted_keys, instruction)
     with bind(host, port) as listener:
         thread = EncoderThread()
-        opened = open_indexes(index or (), url, ask_key)
+        opened = open_indexes([*(places or ()), *(index or ())], url, ask_key)
         for _, one in opened:
             warn_of_missing_words(one)
         models, served = thread.call(

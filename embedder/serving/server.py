@@ -178,7 +178,7 @@ class Server:
     def find_index(self, name: str | None) -> ServedIndex:
         """Return the index of this name, the default one for None, or raise a 404."""
         if not self.indexes:
-            message = "No index is served here. Start the server with --index DIR."
+            message = "No index is served here. Start the server as: millpond serve DIR"
             raise ApiError(404, message, "index_not_found", "index")
         return _find("index", self.indexes, name)
 
@@ -459,7 +459,7 @@ def _by_name(kind: str, served: Sequence[Served]) -> dict[str, Served]:
     if twice:
         raise UsageError(
             f"Two {kind} entries are called {twice[0]!r}. Give one of them another name, as in "
-            f"--index NAME=DIR."
+            f"NAME=DIR."
         )
     return dict(zip(names, served, strict=True))
 

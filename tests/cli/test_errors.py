@@ -172,6 +172,25 @@ def test_usage_errors(args, millpond):
     assert_one_line(millpond(*args), 2)
 
 
+@pytest.mark.parametrize(
+    ("typed", "form"),
+    [
+        ("compare --results r", " Type: millpond compare RESULTS; or"),  # an option for an argument
+        ("train a.toml b.toml", " Type: millpond train [CONFIG]; or"),
+        (
+            "embed my-model texts.txt",
+            " Type: millpond embed FILE --out OUT; or",
+        ),  # and the other way
+        ("bench my-model", " Type: millpond bench --model MODEL --task TASK --out DIR; or"),
+        ("search --index my-index text", " Type: millpond search DIR... [TEXT]; or"),
+        ("info", " Type: millpond info DIR; or"),
+        ("compar r", " Type 'millpond --help' for its options."),  # of no command
+    ],
+)
+def test_what_is_typed_in_a_wrong_place_is_answered_with_how_to_type_it(typed, form, millpond):
+    assert_one_line(millpond(*typed.split()), 2, form)
+
+
 @pytest.mark.parametrize("args", [("index", "nowhere.jsonl", "--out", "out"), ("serch",)])
 def test_usage_errors_of_a_real_process(args, tmp_path):
     result = run_process(*args, cwd=tmp_path)

@@ -76,7 +76,7 @@ def test_without_anything_the_default_model_is_served_on_loopback(millpond, apps
 
 def test_an_index_brings_its_own_model_and_equal_ones_share_it(millpond, apps, build):
     folders = [build(name, model) for name, model in (("a", "m1"), ("b", "m2"), ("c", "m1"))]
-    server, _, _ = start(millpond, apps, *(x for folder in folders for x in ("--index", folder)))
+    server, _, _ = start(millpond, apps, *folders)
     assert apps[1] == ["m1", "m2"]
     assert list(server.models) == ["m1", "m2"]
     assert {name: index.model.name for name, index in server.indexes.items()} == {
@@ -92,7 +92,7 @@ def test_a_real_index_is_searched_with_a_filter(millpond, apps, write_jsonl, tmp
     folder = tmp_path / "years"
     corpus = write_jsonl("years.jsonl", *rows)
     assert millpond("index", corpus, "--out", folder, "--model", "m1").exit_code == 0
-    server, _, _ = start(millpond, apps, "--index", folder)
+    server, _, _ = start(millpond, apps, folder)
     with TestClient(build_app(server)) as client:
         body = {"query": "dam", "filter": "year >= 2020"}
         found = client.post("/v1/search", json=body, headers={"Host": "localhost"}).json()
@@ -106,9 +106,9 @@ def test_a_real_index_is_searched_with_a_filter(millpond, apps, write_jsonl, tmp
 
 def test_a_named_model_has_to_be_that_of_every_index(millpond, apps, build):
     folder = build("a", "m1")
-    server, _, _ = start(millpond, apps, "--index", folder, "--model", "m1")
+    server, _, _ = start(millpond, apps, folder, "--model", "m1")
     assert list(server.models) == ["m1"]
-    refused = millpond("serve", "--port", 0, "--index", folder, "--model", "m2")
+    refused = millpond("serve", "--port", 0, folder, "--model", "m2")
     assert refused.exit_code == 2
     assert "'m1'" in refused.stderr
     assert "'m2'" in refused.stderr
@@ -120,20 +120,19 @@ def test_an_index_whose_model_has_changed_is_refused(millpond, apps, build, monk
     monkeypatch.setattr(
         "embedder.loading.load_encoder", lambda name, *rest, **more: load("other", *rest, **more)
     )
-    refused = millpond("serve", "--port", 0, "--index", folder)
+    refused = millpond("serve", "--port", 0, folder)
     assert refused.exit_code == 2
     assert "cannot be compared" in refused.stderr
 
 
 def test_each_index_is_served_at_the_speed_it_was_made_with(millpond, apps, build):
     folder, other = build("a", "m1", "--speed", "fast"), build("b", "m2", "--speed", "fast")
-    refused = millpond("serve", "--port", 0, "--index", folder, "--speed", "exact")
+    refused = millpond("serve", "--port", 0, folder, "--speed", "exact")
     assert refused.exit_code == 2
     assert "a was made with 'm1' and int8 layers (--speed fast)" in refused.stderr
     assert "Leave --speed exact out, or index the corpus again." in refused.stderr
     exact = build("c", "m3")
-    options = [each for place in (folder, other, exact) for each in ("--index", place)]
-    server, _, said = start(millpond, apps, *options)
+    server, _, said = start(millpond, apps, folder, other, exact)
     assert list(server.models) == ["m1", "m2", "m3"]
     layers = [
         served.encoder.fingerprint.settings.get("linear_layers")
@@ -141,15 +140,15 @@ def test_each_index_is_served_at_the_speed_it_was_made_with(millpond, apps, buil
     ]
     assert layers == ["int8", "int8", None]
     assert said.count("speed fast:") == 1  # two models, one machine
-    named, *_ = start(millpond, apps, "--index", folder, "--model", "m1")
+    named, *_ = start(millpond, apps, folder, "--model", "m1")
     assert list(named.models) == ["m1"]
 
 
 def test_indexes_can_be_named(millpond, apps, build):
     folder = build("a", "m1")
-    server, _, _ = start(millpond, apps, "--index", f"old={folder}", "--index", f"new={folder}")
-    assert list(server.indexes) == ["old", "new"]
-    refused = millpond("serve", "--port", 0, "--index", folder, "--index", folder)
+    server, _, _ = start(millpond, apps, f"new={folder}", "--index", f"old={folder}")  # of scripts
+    assert list(server.indexes) == ["new", "old"]
+    refused = millpond("serve", "--port", 0, folder, folder)
     assert refused.exit_code == 2
     assert "NAME=DIR" in refused.stderr
 
@@ -212,9 +211,9 @@ def test_an_index_on_a_qdrant_server_is_served_with_the_key_that_url_allows(
     named = ("--url", qdrant_server.url)
     for places, keys in (((), {None}), (named, {"secret"})):
         qdrant_server.requests.clear()
-        start(millpond, apps, "--index", here, "--index", there, *places)
+        start(millpond, apps, here, there, *places)
         assert {one.headers.get("api-key") for one in qdrant_server.requests} == keys
-    refused = millpond("serve", "--port", 0, "--index", here, *named)
+    refused = millpond("serve", "--port", 0, here, *named)
     assert (refused.exit_code, "Only a Qdrant server has a use" in refused.stderr) == (2, True)
 
 

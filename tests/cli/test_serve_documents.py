@@ -131,11 +131,11 @@ def test_while_another_process_changes_the_index_it_is_busy(serve, folder):
 
 def test_without_keys_nobody_may_change_an_index(millpond, index_folder, monkeypatch):
     monkeypatch.delenv("MILLPOND_KEYS", raising=False)
-    result = millpond("serve", "--index", index_folder, "--accept-documents", "--port", 0)
+    result = millpond("serve", index_folder, "--accept-documents", "--port", 0)
     assert result.exit_code == 2
     assert "--keys FILE" in result.stderr
     monkeypatch.setenv("MILLPOND_KEYS", "key")
-    asked = ("--index", index_folder, "--accept-documents", "--instruction", "x", "--port", 0)
+    asked = (index_folder, "--accept-documents", "--instruction", "x", "--port", 0)
     result = millpond("serve", *asked)
     assert result.exit_code == 2
     assert "Leave it or --accept-documents out" in result.stderr

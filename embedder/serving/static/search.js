@@ -44,8 +44,8 @@ function showIndexes() {
   byId("search").hidden = !indexes.length;
   if (!indexes.length) {
     byId("problem").hidden = false;
-    byId("problem").replaceChildren(el("p", {}, "No index is served here. Start the server with ",
-      el("code", {}, "--index DIR"), " to search; ", el("a", { href: "docs" }, "its API"), " embeds texts without one."));
+    byId("problem").replaceChildren(el("p", {}, "No index is served here. Start the server as ",
+      el("code", {}, "millpond serve DIR"), " to search; ", el("a", { href: "docs" }, "its API"), " embeds texts without one."));
     return;
   }
   if (!readChoices()) return;

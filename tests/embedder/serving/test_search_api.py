@@ -204,7 +204,7 @@ def test_several_indexes_of_two_models_are_refused(serve, searchable):
 def test_without_an_index_a_search_says_how_to_start_one(serve):
     answer = serve().post("/v1/search", json={"query": "x"})
     assert answer.status_code == 404
-    assert "--index DIR" in answer.json()["error"]["message"]
+    assert "millpond serve DIR" in answer.json()["error"]["message"]
 
 
 def test_an_index_of_another_model_is_refused(encoder):
@@ -214,7 +214,7 @@ def test_an_index_of_another_model_is_refused(encoder):
 
 
 def test_two_indexes_of_one_name_are_refused(serve, searchable):
-    with pytest.raises(UsageError, match="--index NAME=DIR"):
+    with pytest.raises(UsageError, match="as in NAME=DIR"):
         serve([searchable.model], [searchable, searchable])
 
 

@@ -20,7 +20,7 @@ def ask(page, query):
 
 def test_without_an_index_the_page_says_how_to_start_one(open_page, serve):
     page = open_page(serve())
-    expect(page.locator("#problem")).to_contain_text("--index DIR")
+    expect(page.locator("#problem")).to_contain_text("millpond serve DIR")
     expect(page.locator("#search")).to_be_hidden()
 
 
