@@ -151,7 +151,8 @@ def inner_products(vectors: Vectors, queries: Doubles) -> Floats:
 def _longest(vectors: Vectors) -> Doubles:
     """Return the length of the longest of each query's vectors, (Q, n, D), as (Q,)."""
     squares = np.einsum("qnd,qnd->qn", vectors, vectors).max(axis=1, initial=0.0)
-    return np.sqrt(squares).astype(np.float64)
+    longest: Doubles = np.sqrt(squares).astype(np.float64)
+    return longest
 
 
 def _check_lengths(stored: Shards, rows: Rows, fit: Mask) -> None:

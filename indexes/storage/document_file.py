@@ -85,7 +85,7 @@ class DocumentFile:
         IndexCorruptError : no batch does, or one is damaged.
         """
         # Most batches hold as many rows as the first; those that are large in bytes hold fewer.
-        number = min(row // max(1, self.open(0)[1]), self.batches - 1)
+        number: int = min(row // max(1, self.open(0)[1]), self.batches - 1)
         first, stop, *_ = self.open(number)
         if not first <= row < stop:
             start = number if first <= row else 0
