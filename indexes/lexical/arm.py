@@ -89,14 +89,20 @@ class LexicalArm:
         ------
         IndexCorruptError : a file of the arm is damaged.
         """
+        return self.search_and_score(text, k, selection, np.zeros(0, np.int64))[0]
+
+    def search_and_score(
+        self, text: str, k: int, selection: Selection, rows: Rows
+    ) -> tuple[Found, Floats]:
+        """Return what ``search`` and ``score`` do, in less time than both; raises as they do."""
         with _reading_arm(self._files[0].parent):
             terms = self._terms(text)
             if not terms or not selection.count:
-                return np.zeros(0, np.float32), np.zeros(0, np.int64)
+                nothing = np.zeros(0, np.float32), np.zeros(0, np.int64)
+                return nothing, np.zeros(len(rows), np.float32)
             if selection.mask is not None and selection.count <= FEW_ROWS:
-                rows = np.flatnonzero(selection.mask)
-                return _best(self._scores(terms, rows), rows, k)
-            return self._search(terms, k, selection.mask)
+                return self._score_best(terms, np.flatnonzero(selection.mask), k, rows)
+            return self._search(terms, k, selection.mask, rows)
 
     def score(self, text: str, rows: Rows) -> Floats:
         """Return the BM25 of these rows, float32 (K,), 0 where no word matches; raises as search.
@@ -126,7 +132,16 @@ class LexicalArm:
                 terms.append(make.boost_query(term, float(count)) if count > 1 else term)
         return terms
 
-    def _search(self, terms: list[Any], k: int, mask: Mask | None) -> Found:
+    def _score_best(
+        self, terms: list[Any], among: Rows, k: int, rows: Rows
+    ) -> tuple[Found, Floats]:
+        """Return the k best of some rows, and the scores of others."""
+        scores = self._scores(terms, np.concatenate([among, rows]))
+        return _best(scores[: len(among)], among, k), scores[len(among) :]
+
+    def _search(
+        self, terms: list[Any], k: int, mask: Mask | None, others: Rows
+    ) -> tuple[Found, Floats]:
         """Ask for more rows until the k best that the mask lets through are certain."""
         _, searcher = self._opened
         total = searcher.num_docs
@@ -137,12 +152,12 @@ class LexicalArm:
         while True:
             found, rows = self._collect(anything, wanted)
             inside = rows if mask is None else rows[mask[rows]]
-            best = _best(self._scores(terms, inside), inside, k)
+            best, scores = self._score_best(terms, inside, k, others)
             if len(rows) < wanted or wanted == total:
-                return best
+                return best, scores
             # What lies beyond scores no more than the last: could it still be among the k best?
             if len(best[0]) == k and found[-1] * slack < best[0][-1]:
-                return best
+                return best, scores
             wanted = min(total, 4 * wanted)
 
     def _collect(self, query: Any, wanted: int) -> Found:

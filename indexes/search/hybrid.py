@@ -175,7 +175,7 @@ def collect(
         found: dict[str, list[Found]] = {}
         if dense:
             found[DENSE] = [answers[query] for answers in dense]
-        found[LEXICAL] = [_find_lexical(part, text, depth) for part in parts]
+        found[LEXICAL], words = _find_lexical(parts, text, depth, found.get(DENSE))
         ids = _read_ids(parts, found.values())
         best = {arm: _rank(lists, ids, depth) for arm, lists in found.items()}
         places = list(dict.fromkeys(chain.from_iterable(best.values())))
@@ -189,20 +189,35 @@ def collect(
         }
         if vectors is not None:
             for number, part in enumerate(parts):
-                _fill(part, number, places, scores, ranks, vectors[query], text)
+                _fill(part, number, places, scores, ranks, vectors[query])
+            missing = np.flatnonzero(ranks[LEXICAL] == 0)
+            scores[LEXICAL][missing] = [words[places[n]] for n in missing.tolist()]
         yield Pool(places, [ids[place] for place in places], scores, ranks)
 
 
-def _find_lexical(part: Part, text: str, depth: int) -> Found:
-    """Return the best rows of the lexical arm, and all that tie with the last of them."""
-    arm = part.snapshot.lexical
-    assert arm is not None
-    wanted = depth + _MORE
-    while True:
-        scores, rows = arm.search(text, wanted, part.selection)
-        if len(rows) < wanted or scores[-1] < scores[depth - 1]:
-            return scores, rows
-        wanted *= 2
+def _find_lexical(
+    parts: Sequence[Part], text: str, depth: int, dense: Sequence[Found] | None
+) -> tuple[list[Found], dict[Place, float]]:
+    """Return the best rows of the lexical arm, by index, and what it gives those of the dense one.
+
+    With the best rows come all that tie with the last of them.
+    """
+    best: list[Found] = []
+    words: dict[Place, float] = {}
+    for number, part in enumerate(parts):
+        arm = part.snapshot.lexical
+        assert arm is not None
+        others = dense[number][1] if dense else np.zeros(0, np.int64)
+        wanted = depth + _MORE
+        while True:
+            (scores, rows), given = arm.search_and_score(text, wanted, part.selection, others)
+            if len(rows) < wanted or scores[-1] < scores[depth - 1]:
+                break
+            wanted *= 2
+        best.append((scores, rows))
+        places = ((number, row) for row in others.tolist())
+        words.update(zip(places, given.tolist(), strict=True))
+    return best, words
 
 
 def _read_ids(parts: Sequence[Part], arms: Iterable[Sequence[Found]]) -> dict[Place, str]:
@@ -237,20 +252,14 @@ def _fill(
     scores: dict[str, Floats],
     ranks: dict[str, Rows],
     vector: Floats,
-    text: str,
 ) -> None:
-    """Let each arm score the candidates of one index that it did not return."""
+    """Let the dense arm score the candidates of one index that it did not return."""
     here = np.array([place[0] == number for place in places], np.bool_)
-    rows = np.array([row for _, row in places], np.int64)
     missing = here & (ranks[DENSE] == 0)
     if missing.any():
+        rows = np.array([row for _, row in places], np.int64)
         vectors = part.snapshot.stored.rows(rows[missing])[None]
         scores[DENSE][missing] = inner_products(vectors, vector[None].astype(np.float64))[0]
-    missing = here & (ranks[LEXICAL] == 0)
-    if missing.any():
-        arm = part.snapshot.lexical
-        assert arm is not None
-        scores[LEXICAL][missing] = arm.score(text, rows[missing])
 
 
 def best_hits(

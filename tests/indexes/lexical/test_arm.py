@@ -82,6 +82,10 @@ def test_a_search_finds_the_best_rows_of_the_selection_with_the_scores_of_all(tm
         assert rows.tolist() == best_of(every, np.flatnonzero(mask).tolist(), 25)
         np.testing.assert_array_equal(scores, every[rows])
         np.testing.assert_array_equal(arm.score(query, rows[::-1]), scores[::-1])
+        others = np.arange(0, count, 7)
+        best, given = arm.search_and_score(query, 25, selection, others)
+        np.testing.assert_array_equal(best, (scores, rows))
+        np.testing.assert_array_equal(given, every[others])
 
 
 def test_equal_scores_are_ordered_by_row_however_many_there_are(tmp_path):

@@ -18,16 +18,13 @@ class TableArm:
     def __init__(self, table):
         self.table = {text: np.array(scores, np.float32) for text, scores in table.items()}
 
-    def search(self, text, k, selection):
+    def search_and_score(self, text, k, selection, others):
         scores = self.table[text]
         rows = np.flatnonzero(scores > 0)
         if selection.mask is not None:
             rows = rows[selection.mask[rows]]
         rows = rows[np.argsort(-scores[rows], kind="stable")][:k]
-        return scores[rows], rows.astype(np.int64)
-
-    def score(self, text, rows):
-        return self.table[text][rows]
+        return (scores[rows], rows.astype(np.int64)), scores[others]
 
     def matched(self, text, document):
         return [word for word in document.split() if word in text.split()]
