@@ -18,16 +18,16 @@ import numpy as np
 from indexes.backends.backend import Backend, BuildRequest, BuildResult
 from indexes.backends.registry import BACKENDS, backend_of
 from indexes.lexical.build import arm_libraries, build_arm, check_arms, plan_arm
-from indexes.search.selection import (
+from indexes.search.selection import live_rows
+from indexes.snapshot import Snapshot, damaged, read_row_numbers, verify_files
+from indexes.storage.document_writer import (
     BLANK_NAME,
     DELETED_NAME,
     FIELDS_NAME,
     check_unique_ids,
     infer_fields,
-    live_rows,
     write_fields,
 )
-from indexes.snapshot import Snapshot, damaged, read_row_numbers, verify_files
 from indexes.storage.documents import DocumentStore
 from indexes.storage.files import FileEntry, find_fault
 from indexes.storage.manifest import (
@@ -100,8 +100,9 @@ def _build(
     documents = DocumentStore(draft.shards(change.folder, "documents"))
     vectors = Shards(draft.shards(change.folder, "vectors"), draft.dimension)
     gone = np.zeros(0, np.int64) if deleted is None else deleted
-    live = live_rows(len(documents), gone)
-    if live is not None:
+    live = None
+    if len(gone):
+        live = live_rows(len(documents), gone)
         np.save(change.staging / DELETED_NAME, gone)
     blank = _find_blank(change.folder, documents, previous)
     if len(blank):
@@ -112,6 +113,7 @@ def _build(
     if previous is not None:
         arm = (change.folder, previous)
     lexical, kept_arm = build_arm(change.staging, draft.lexical, documents, live, arm)
+    hidden = np.union1d(gone, blank)
     extends = None
     if previous is not None and "index" in previous.files:
         extends = partial(_verified_index, change.folder, previous)
@@ -122,7 +124,7 @@ def _build(
         documents,
         fingerprint=draft.fingerprint,
         schema=schema,
-        live=live_rows(len(documents), np.union1d(gone, blank)),
+        live=live_rows(len(documents), hidden) if len(hidden) else None,
         previous=extends,
     )
     result, carried = _run_backend(backend, request, previous)

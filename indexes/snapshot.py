@@ -132,7 +132,7 @@ class Snapshot:
                 f"{manifest.rows - manifest.documents} deleted. "
                 "Index the corpus again with --overwrite."
             )
-        rows = RowTable(manifest.rows, manifest.schema, fields, deleted, blank)
+        rows = RowTable(manifest, fields, deleted, blank)
         found = rows.meaningful.mask
         engine = backend.open(OpenRequest(folder, manifest, stored, documents, found))
         lexical, fault = (None, lexical_fault) if lexical_fault else open_arm(folder, manifest)

@@ -29,8 +29,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from indexes.backends.registry import BACKENDS
-from indexes.search.selection import BLANK_NAME, DELETED_NAME, FIELDS_NAME
 from indexes.snapshot import Snapshot
+from indexes.storage.document_writer import BLANK_NAME, DELETED_NAME, FIELDS_NAME
 from indexes.storage.files import FileEntry, refuse_links
 from indexes.storage.manifest import (
     BUILDING_NAME,

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from indexes.search.selection import hash_all_ids, hash_ids
 from indexes.snapshot import Snapshot
+from indexes.storage.document_writer import hash_all_ids, hash_ids
 from indexes.storage.manifest import millpond_version
 from retrieval.passages import read_passage, split_passage_id
 from retrieval.protocols import Mask, Rows

@@ -1,26 +1,62 @@
-"""Writes documents to Arrow IPC files, and digests what they hold."""
+"""Writes documents to Arrow IPC files and their fields as typed columns, and digests both."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import ipc
 
 from indexes.storage.document_file import FIRST_ROW, SCHEMA
-from indexes.storage.documents import NO_METADATA
+from indexes.storage.documents import NO_METADATA, DocumentStore
 from retrieval import Document
-from retrieval.errors import RecordError
-from retrieval.protocols import Rows
+from retrieval.errors import DuplicateIdError, RecordError
+from retrieval.filters import Schema, SchemaBuilder
+from retrieval.filters.schema import FieldType
+from retrieval.protocols import Mask, Rows
 from retrieval.types import MetadataValue
 
-__all__ = ["ContentDigest", "DocumentWriter", "column_bytes", "make_rows"]
+__all__ = [
+    "BLANK_NAME",
+    "DELETED_NAME",
+    "ELEMENTS",
+    "FIELDS_NAME",
+    "ContentDigest",
+    "DocumentWriter",
+    "arrow_schema",
+    "arrow_type",
+    "check_unique_ids",
+    "column_bytes",
+    "hash_all_ids",
+    "hash_ids",
+    "infer_fields",
+    "make_columns",
+    "make_rows",
+    "write_fields",
+]
+
+FIELDS_NAME = "fields.arrow"
+DELETED_NAME = "deleted.npy"
+BLANK_NAME = "blank.npy"
+
+ELEMENTS = {
+    "bool": pa.bool_(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "string": pa.large_string(),
+    "date": pa.int64(),
+}
+
+
+Hashes: TypeAlias = npt.NDArray[np.uint64]
+"""Of ids, 64 bits each, the same within this process only."""
 
 BATCH_DOCUMENTS = 1024
 BATCH_BYTES = 8 * 2**20
@@ -164,3 +200,122 @@ class DocumentWriter:
         self.rows += self._pending_rows
         self._pending = []
         self._pending_rows = self._pending_bytes = 0
+
+
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """Return the columns of the fields that can be filtered, in the schema's order.
+
+    A date is int64, microseconds since 1970 in UTC. Fields that cannot be filtered have no column.
+    """
+    return pa.schema([pa.field(name, arrow_type(kind)) for name, kind in schema.types.items()])
+
+
+def make_columns(rows: Iterable[Mapping[str, MetadataValue]], schema: Schema) -> pa.RecordBatch:
+    """Return the metadata of some documents as typed columns, one row per document.
+
+    Missing, null, NaN and the empty list are null; an infinite number is the largest float64.
+
+    Raises
+    ------
+    UsageError : a value is not of its field's type.
+    """
+    columns = arrow_schema(schema)
+    values: dict[str, list[Any]] = {name: [] for name in columns.names}
+    count = 0
+    for metadata in rows:
+        count += 1
+        for name, column in values.items():
+            column.append(schema.read(metadata, name))
+    if not values:
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * count, pa.struct([])))
+    arrays = [pa.array(values[column.name], column.type) for column in columns]
+    return pa.record_batch(arrays, schema=columns)
+
+
+def infer_fields(documents: DocumentStore, live: Mask | None) -> Schema:
+    """Return the type of every metadata field of the documents that are not deleted."""
+    builder = SchemaBuilder()
+    for rows in _live_metadata(documents, live):
+        for metadata in rows:
+            if metadata:
+                builder.add(metadata)
+    return builder.build()
+
+
+def write_fields(documents: DocumentStore, live: Mask | None, schema: Schema, path: Path) -> bool:
+    """Write the fields of all rows as typed columns, a batch at a time; False where none has any.
+
+    Deleted rows have no values.
+
+    Raises
+    ------
+    OSError : the disk refuses.
+    """
+    if not schema.types:
+        return False
+    with path.open("wb") as stream, ipc.new_file(stream, arrow_schema(schema)) as writer:
+        for rows in _live_metadata(documents, live):
+            writer.write_batch(make_columns(rows, schema))
+    return True
+
+
+def _live_metadata(
+    documents: DocumentStore, live: Mask | None
+) -> Iterator[list[Mapping[str, MetadataValue]]]:
+    """Yield the metadata of all rows in order, a batch at a time; nothing for deleted ones."""
+    start = 0
+    for rows in documents.iterate_metadata():
+        if live is not None:
+            part = live[start : start + len(rows)].tolist()
+            rows = [row if keep else {} for row, keep in zip(rows, part, strict=True)]
+        yield rows
+        start += len(rows)
+
+
+def arrow_type(kind: FieldType) -> pa.DataType:
+    """Return the type of a field's column."""
+    element = ELEMENTS[kind.element]
+    return pa.large_list(element) if kind.is_list else element
+
+
+def check_unique_ids(store: DocumentStore, *, source: str, live: Mask | None = None) -> None:
+    """Raise DuplicateIdError if two documents share an id, naming both records.
+
+    Needs 9 bytes of memory a document: ids are compared by a 64-bit hash first, and only where
+    hashes agree are the ids themselves read again. Rows for which ``live`` is False do not count.
+    """
+    hashes = hash_all_ids(store)
+    if live is not None:
+        hashes = hashes[live]
+    hashes.sort()
+    shared = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    if not len(shared):
+        return
+    seen: dict[str, int] = {}
+    start = 0
+    for ids in store.iterate_ids():
+        suspects = np.flatnonzero(np.isin(hash_ids(ids), shared))
+        for place in suspects.tolist():
+            row, doc_id = start + place, ids[place]
+            if live is not None and not live[row]:
+                continue
+            if doc_id in seen:
+                problem = f"id {doc_id!r} is already the id of record {seen[doc_id] + 1}"
+                raise DuplicateIdError(source, row + 1, problem)
+            seen[doc_id] = row
+        start += len(ids)
+
+
+def hash_ids(doc_ids: Iterable[str]) -> Hashes:
+    """Return uint64 (n,), a 64-bit hash of each id, the same within this process only."""
+    return np.fromiter(map(hash, doc_ids), np.int64).view(np.uint64)
+
+
+def hash_all_ids(store: DocumentStore, key: Callable[[str], str] = str) -> Hashes:
+    """Return uint64 (N,), a 64-bit hash of the id of each row, or of what ``key`` makes of it."""
+    hashes = np.empty(len(store), dtype=np.uint64)
+    row = 0
+    for ids in store.iterate_ids():
+        hashes[row : row + len(ids)] = hash_ids([key(one) for one in ids])
+        row += len(ids)
+    return hashes

@@ -19,7 +19,8 @@ from indexes.backends.qdrant.filters import (
     make_payload,
 )
 from indexes.backends.qdrant.points import ClientFields
-from indexes.search.selection import make_columns, select_rows
+from indexes.search.selection import select_rows
+from indexes.storage.document_writer import make_columns
 from retrieval import Document
 from retrieval.filters import evaluate_filter, infer_schema, parse_filter, plan_filter
 from retrieval.filters.tree import And, Compare, Contains, Member, Not, Or

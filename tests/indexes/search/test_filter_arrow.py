@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import ipc
 
-from indexes.search.selection import arrow_schema, make_columns, select_rows
+from indexes.search.selection import select_rows
+from indexes.storage.document_writer import arrow_schema, make_columns
 from retrieval.errors import UsageError
 from retrieval.filters import infer_schema, parse_filter, plan_filter
 

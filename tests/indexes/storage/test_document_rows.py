@@ -6,10 +6,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from indexes.search import selection
-from indexes.search.selection import check_unique_ids
+from indexes.storage import document_writer
 from indexes.storage import document_writer as module
-from indexes.storage.document_writer import ContentDigest, DocumentWriter, column_bytes, make_rows
+from indexes.storage.document_writer import (
+    ContentDigest,
+    DocumentWriter,
+    check_unique_ids,
+    column_bytes,
+    make_rows,
+)
 from indexes.storage.documents import DocumentStore
 from retrieval import Document
 from retrieval.errors import DuplicateIdError
@@ -88,7 +93,7 @@ def test_equal_hashes_are_no_equal_ids(tmp_path, monkeypatch):
     def all_alike(doc_ids):
         return np.zeros(len(doc_ids), np.uint64)
 
-    monkeypatch.setattr(selection, "hash_ids", all_alike)
+    monkeypatch.setattr(document_writer, "hash_ids", all_alike)
     store = write(tmp_path, fakes.make_documents(5))
     check_unique_ids(store, source="c")
     again = write(tmp_path, [*fakes.make_documents(5), Document("d3", "again")])

@@ -2,9 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from indexes.search.selection import check_unique_ids
 from indexes.storage import document_writer as module
-from indexes.storage.document_writer import DocumentWriter
+from indexes.storage.document_writer import DocumentWriter, check_unique_ids
 from indexes.storage.documents import DocumentStore
 from retrieval import Document
 from retrieval.errors import DuplicateIdError, IndexCorruptError, RecordError
