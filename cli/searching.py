@@ -112,7 +112,7 @@ class Search:
         """
         index = self._index
         self.blend = index.choose(Blend(choices.mode, choices.fusion, choices.weight), self.label)
-        if not index.count(choices.where):
+        if choices.where is not None and not index.count(choices.where):
             warn("No document matches the filter.")
         self.choices = choices
 
