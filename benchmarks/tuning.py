@@ -12,8 +12,7 @@ from indexes import Index
 from indexes.search.hybrid import CANDIDATES, best_hits, collect, fuse
 from retrieval import Encoder, Query
 from retrieval.blend import DEFAULT_WEIGHT, Blend
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 from retrieval.protocols import Progress, no_progress
 from retrieval.scores import Doubles, ndcg
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from cli.console import format_seconds, message, warn
 from cli.options import OVERLAP, TOKENS
 from embedder.models.names import DEFAULT_MODEL
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cli.console import message, warn
 from cli.models import warn_skipped
 from cli.options import OVERLAP, OVERLAP_SHARE, TOKENS, argument, option
-from retrieval.plurals import count_noun
+from retrieval.errors import count_noun
 
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder

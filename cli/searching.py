@@ -29,7 +29,7 @@ from cli.console import (
 from cli.models import note_untrained
 from cli.output import atomic_output
 from retrieval.blend import Blend
-from retrieval.plurals import count_noun
+from retrieval.errors import count_noun
 from retrieval.runs import RunIds
 
 if TYPE_CHECKING:

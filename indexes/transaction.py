@@ -53,8 +53,8 @@ from retrieval.errors import (
     SourceNotFoundError,
     StorageError,
     UsageError,
+    count_noun,
 )
-from retrieval.plurals import count_noun
 
 __all__ = ["LOCK_NAME", "Transaction", "begin", "check_target", "storage_errors"]
 

@@ -22,13 +22,14 @@ The whole tree::
         `-- MissingDependencyError  an optional package is not installed
 
 A message says what arrived, what is expected, and what to type next. Libraries raise; only
-``cli`` prints and exits.
+``cli`` prints and exits. ``Registry``, ``import_optional`` and ``check_fork`` raise for many.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
@@ -52,6 +53,8 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "VectorError",
+    "check_fork",
+    "count_noun",
     "import_optional",
 ]
 
@@ -200,3 +203,54 @@ def import_optional(module: str, purpose: str, install: str, package: str = "") 
         if (error.name or top).partition(".")[0] != top:
             raise
         raise MissingDependencyError(package or top, purpose, install) from None
+
+
+def count_noun(number: int, one: str, several: str = "") -> str:
+    """Return "1 pair" or "1,234 pairs".
+
+    Parameters
+    ----------
+    several : the plural, where it is more than ``one`` with an "s" ("1 query", "2 queries"); it
+        may hold a verb ("1 row was", "2 rows were").
+    """
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+_STATE = {"computed": False, "orphaned": False}
+"""Whether this process has computed with a pool, and whether one before the fork had."""
+
+
+def check_fork(what: str, threads: int) -> None:
+    """Note that this process computes, or refuse to where it is a fork of one that did.
+
+    OpenMP, which torch, FAISS and our own kernels compute with, keeps a pool of threads. A fork
+    copies the process and none of its threads, so the child would wait for them for ever. One
+    thread needs no pool, so it computes in any process.
+
+    Parameters
+    ----------
+    what : who computes, for the message.
+    threads : how many it would compute with.
+
+    Raises
+    ------
+    UsageError : this process was forked from one that had computed with several threads.
+    """
+    if threads <= 1:
+        return
+    if _STATE["orphaned"]:
+        raise UsageError(
+            f"{what} cannot compute in this process: it was forked from one that had computed "
+            f"already, whose threads a fork does not copy, so it would hang. Start processes by "
+            f'spawn: multiprocessing.get_context("spawn"), or multiprocessing_context="spawn" for '
+            f"a DataLoader; or set OMP_NUM_THREADS=1 before Python starts."
+        )
+    _STATE["computed"] = True
+
+
+def _note_fork() -> None:
+    _STATE["orphaned"] = _STATE["orphaned"] or _STATE["computed"]
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_note_fork)

@@ -87,7 +87,6 @@ LIGHT = {
     "retrieval.blend",
     "retrieval.errors",
     "retrieval.passages",
-    "retrieval.plurals",
     "retrieval.runs",
     "retrieval.typed",
     "retrieval.types",

@@ -28,8 +28,7 @@ from embedder.environment import first_line
 from indexes.storage.manifest import now_utc
 from retrieval import Fingerprint
 from retrieval.corpus.qrels import read_qrels
-from retrieval.errors import MillpondError, SourceNotFoundError, UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import MillpondError, SourceNotFoundError, UsageError, count_noun
 from retrieval.protocols import Notify, silent
 from retrieval.typed import load_json
 

@@ -20,8 +20,7 @@ from benchmarks.scoring.runner import run_benchmark
 from benchmarks.tasks.datasets import BEIR_NAMES, BEIR_PREFIX
 from benchmarks.tasks.instructions import Instructions
 from benchmarks.tasks.mteb import MTEB_PREFIX
-from retrieval.errors import MissingDependencyError, UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import MissingDependencyError, UsageError, count_noun
 from retrieval.protocols import Notify, silent
 from retrieval.typed import find_differences
 

@@ -25,7 +25,7 @@ from benchmarks.tasks.mteb import MtebData, quiet_mteb
 from benchmarks.tasks.retrieval import HITS_KEPT, keep_hits
 from benchmarks.tasks.task import Scores
 from retrieval import Corpus, Document, Hit, Query, Vectors
-from retrieval.plurals import count_noun
+from retrieval.errors import count_noun
 from retrieval.typed import load_json
 
 __all__ = ["run_mteb"]

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from benchmarks.scoring.remembered import digest
 from benchmarks.scoring.results import BEIR_PARTS, Result
-from retrieval.plurals import count_noun
+from retrieval.errors import count_noun
 
 __all__ = ["combine_parts"]
 

@@ -12,7 +12,7 @@ from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.models import Bm25Model, LoadedModel
 from retrieval import Corpus, Query, Vectors
 from retrieval.blend import Blend
-from retrieval.plurals import count_noun
+from retrieval.errors import count_noun
 from retrieval.retriever import Retriever
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ from benchmarks.significance.paired import EXACT_ITEMS, smallest_wilcoxon_p, wil
 from benchmarks.significance.pairs import TaskPairs
 from benchmarks.significance.ranking import rank_models
 from retrieval import Progress
-from retrieval.errors import UnknownNameError, UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UnknownNameError, UsageError, count_noun
 from retrieval.protocols import no_progress
 
 __all__ = ["compare", "compare_nothing"]

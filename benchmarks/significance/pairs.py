@@ -25,8 +25,7 @@ from benchmarks.significance.paired import (
     effect_size,
     smallest_wilcoxon_p,
 )
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 from retrieval.scores import Doubles, spearman
 
 __all__ = ["TaskPairs"]

@@ -24,7 +24,7 @@ from benchmarks.significance.paired import (
     smallest_wilcoxon_p,
     wilcoxon_test,
 )
-from retrieval.plurals import count_noun
+from retrieval.errors import count_noun
 from retrieval.scores import Doubles
 
 __all__ = ["rank_models", "wilcoxon_tests"]

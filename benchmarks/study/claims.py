@@ -15,7 +15,7 @@ from benchmarks.study.scores import ALL_TASK_TYPES, TaskTypeTest
 from benchmarks.study.words import task_type_title
 from embedder.pooling import PoolingOptions
 from embedder.variants import get_variant
-from retrieval.plurals import count_noun
+from retrieval.errors import count_noun
 
 __all__ = [
     "CLAIMS",

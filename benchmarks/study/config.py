@@ -22,8 +22,7 @@ from embedder.training.config import (
     is_path,
 )
 from embedder.variants import get_variant
-from retrieval.errors import UnknownNameError, UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UnknownNameError, UsageError, count_noun
 from retrieval.typed import read_dataclass, read_toml
 
 __all__ = [

@@ -21,7 +21,7 @@ from benchmarks.study.words import (
     task_type_rows,
 )
 from indexes.storage.manifest import millpond_version, now_utc
-from retrieval.plurals import count_noun
+from retrieval.errors import count_noun
 
 __all__ = ["render_study_markdown", "write_study_report"]
 

@@ -19,7 +19,7 @@ from benchmarks.study.words import (
     scale_note,
     task_type_rows,
 )
-from retrieval.plurals import count_noun
+from retrieval.errors import count_noun
 
 __all__ = ["render_study_page"]
 

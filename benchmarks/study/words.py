@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.report.markdown import MINUS, NOTHING, format_score
 from benchmarks.study.config import StudyConfig
 from benchmarks.study.runs import StudyRun
-from retrieval.plurals import count_noun
+from retrieval.errors import count_noun
 
 __all__ = [
     "ablation_tables",

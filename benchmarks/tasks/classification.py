@@ -17,8 +17,7 @@ import numpy as np
 from benchmarks.optional import import_optional
 from benchmarks.tasks.task import Embed, Scores, Task, TextTaskType
 from retrieval.corpus.labelled import read_table
-from retrieval.errors import RecordError, UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import RecordError, UsageError, count_noun
 
 __all__ = [
     "CLASSIFICATION",

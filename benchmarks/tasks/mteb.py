@@ -22,8 +22,7 @@ from benchmarks.integrations.mteb_tasks import (
 from benchmarks.scoring.results import BEIR_PARTS
 from benchmarks.tasks.task import Task
 from embedder.environment import first_line
-from retrieval.errors import DownloadError, UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import DownloadError, UsageError, count_noun
 from retrieval.protocols import Notify
 
 __all__ = ["MTEB_PREFIX", "MtebData", "MtebTask", "find_mteb", "load_mteb", "quiet_mteb"]

@@ -14,8 +14,7 @@ from benchmarks.tasks.datasets import BEIR_OWN_IDS
 from benchmarks.tasks.task import Scores, Task
 from retrieval import Corpus, Hit, Query, read_corpus, read_queries
 from retrieval.corpus.qrels import find_beir, match_judgements, read_qrels
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 
 __all__ = [
     "PROTOCOL",

@@ -44,8 +44,8 @@ from retrieval.errors import (
     RecordError,
     SourceNotFoundError,
     UsageError,
+    count_noun,
 )
-from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder

@@ -12,8 +12,7 @@ from cli.console import format_size, message, print_json, print_table, warn
 from cli.models import describe_arms
 from cli.options import FolderArgument, JsonOption
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
-from retrieval.errors import FailureError, IndexCorruptError, StorageError
-from retrieval.plurals import count_noun
+from retrieval.errors import FailureError, IndexCorruptError, StorageError, count_noun
 
 if TYPE_CHECKING:
     from indexes import Manifest

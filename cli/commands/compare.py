@@ -20,8 +20,7 @@ from cli.console import (
     wrap,
 )
 from cli.options import JsonOption, ResultsArgument, flag, option
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 
 if TYPE_CHECKING:
     from benchmarks.significance.comparison import (

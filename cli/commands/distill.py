@@ -16,8 +16,7 @@ from cli.commands.train import (
 from cli.console import message
 from cli.options import DeviceOption, SkipBadOption, TrustOption, flag, option
 from cli.output import atomic_output
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 
 __all__ = ["distill"]
 

@@ -19,7 +19,7 @@ from cli.console import clean, format_size, print_json, print_line, print_table
 from cli.options import JsonOption
 from cli.output import read_version
 from embedder.environment import choose_device
-from retrieval.plurals import count_noun
+from retrieval.errors import count_noun
 
 __all__ = [
     "FaissBuild",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from cli.console import clean, collapse, message, print_json, print_line, progress
 from cli.options import FolderArgument, JsonOption, option
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
+from retrieval.errors import count_noun
 from retrieval.passages import read_passage, split_passage_id
-from retrieval.plurals import count_noun
 
 if TYPE_CHECKING:
     from retrieval import Document

@@ -26,8 +26,7 @@ from cli.output import check_output, confirm_replacing
 from cli.reading import warn_cut
 from cli.vectors import ENDINGS, Encode, Made, keep_parts, output_files, write_vectors
 from embedder.environment import keep_freed_memory
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 
 __all__ = ["RoleOption", "embed"]
 

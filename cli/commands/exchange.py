@@ -8,8 +8,7 @@ from typing import Annotated
 
 from cli.console import message, warn
 from cli.options import ResultsArgument, argument, option
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 
 __all__ = ["export_results", "import_results"]
 

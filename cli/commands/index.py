@@ -66,7 +66,7 @@ from cli.store import (
     read_qdrant_options,
 )
 from embedder.environment import keep_freed_memory
-from retrieval.plurals import count_noun
+from retrieval.errors import count_noun
 
 if TYPE_CHECKING:
     from indexes import Manifest

@@ -18,7 +18,7 @@ from cli.models import (
 )
 from cli.options import FolderArgument, JsonOption, flag
 from embedder.models.names import list_builtin_models
-from retrieval.plurals import count_noun
+from retrieval.errors import count_noun
 
 if TYPE_CHECKING:
     from indexes import Manifest

@@ -26,8 +26,7 @@ from cli.options import (
 )
 from cli.output import atomic_output, check_output
 from embedder.environment import keep_freed_memory
-from retrieval.errors import SourceNotFoundError, UnknownNameError, UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import SourceNotFoundError, UnknownNameError, UsageError, count_noun
 
 if TYPE_CHECKING:
     from benchmarks.mining.candidates import Candidates, Ranker

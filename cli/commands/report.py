@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cli.console import format_size, message, progress, warn
 from cli.options import ResultsArgument, option
 from cli.output import atomic_output, check_output, read_version
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 
 if TYPE_CHECKING:
     from benchmarks.scoring.results import Result

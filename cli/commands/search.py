@@ -33,8 +33,7 @@ from cli.searching import (
 )
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_servers
 from retrieval.blend import Fusion, Mode
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 
 __all__ = ["search"]
 

@@ -27,8 +27,7 @@ from cli.console import (
 )
 from cli.options import ConfigArgument, DeviceOption, flag, option
 from embedder.environment import keep_freed_memory
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 
 if TYPE_CHECKING:
     from benchmarks.study.config import StudyConfig

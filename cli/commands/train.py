@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cli.console import format_seconds, message, print_line, progress, warn
 from cli.options import ConfigArgument, DeviceOption, SkipBadOption, flag, option
 from embedder.environment import keep_freed_memory
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 
 if TYPE_CHECKING:
     from embedder.training import StepReport, TrainConfig

@@ -33,8 +33,7 @@ from embedder.models.locate import LocatedBase, locate_base
 from embedder.models.names import is_saved_model
 from embedder.pooling.registry import head_tensors
 from embedder.variants import ATTENTIONS, Attention, VariantSpec, attends_both_ways
-from retrieval.errors import MillpondError, ModelError, UsageError
-from retrieval.forks import check_fork
+from retrieval.errors import MillpondError, ModelError, UsageError, check_fork
 from retrieval.protocols import Notify
 
 __all__ = ["Backbone", "States", "load_backbone"]

@@ -22,8 +22,7 @@ from embedder.engine.batches import (
 )
 from embedder.engine.packing import PackedBatch
 from embedder.engine.text import check_texts
-from retrieval.errors import ModelError
-from retrieval.forks import check_fork
+from retrieval.errors import ModelError, check_fork
 from retrieval.protocols import Progress, Vectors, no_progress
 
 __all__ = ["BatchEncoder", "encode_rows", "encode_texts"]

@@ -19,8 +19,7 @@ from embedder.engine.text import TextTokenizer
 from embedder.training.config import DataSource
 from embedder.training.data import Pair, TrainingData
 from embedder.training.processes import Processes
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 from retrieval.protocols import Rows
 
 __all__ = [

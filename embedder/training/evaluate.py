@@ -13,8 +13,7 @@ from embedder.training.config import EvaluateConfig
 from retrieval import read_corpus, read_queries
 from retrieval.corpus.labelled import StsPairs, read_sts
 from retrieval.corpus.qrels import find_beir, match_judgements, read_qrels
-from retrieval.errors import SourceNotFoundError, UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import SourceNotFoundError, UsageError, count_noun
 from retrieval.scores import cosines, is_constant, ndcg, spearman, unit_rows
 
 __all__ = ["DevSets"]

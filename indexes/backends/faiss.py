@@ -17,8 +17,13 @@ from indexes.search.selection import Selection
 from indexes.storage.files import damaged
 from indexes.storage.vectors import Shards
 from retrieval import Scalar, Vectors
-from retrieval.errors import IndexCorruptError, StorageError, UsageError, import_optional
-from retrieval.forks import check_fork
+from retrieval.errors import (
+    IndexCorruptError,
+    StorageError,
+    UsageError,
+    check_fork,
+    import_optional,
+)
 
 __all__ = [
     "INDEX_NAME",

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.corpus.lines import open_bytes, read_lines
-from retrieval.errors import RecordError, UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import RecordError, UsageError, count_noun
 
 __all__ = [
     "STS_COLUMNS",

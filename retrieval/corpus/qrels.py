@@ -9,8 +9,7 @@ from pathlib import Path
 
 from retrieval.corpus.labelled import match_columns, read_table
 from retrieval.corpus.lines import open_bytes, read_lines
-from retrieval.errors import RecordError, SourceNotFoundError, UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import RecordError, SourceNotFoundError, UsageError, count_noun
 
 __all__ = [
     "BeirFiles",

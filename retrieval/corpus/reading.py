@@ -20,8 +20,7 @@ from retrieval.corpus.roles import Layout, choose_fields
 from retrieval.corpus.roots import NO_FOLDERS
 from retrieval.corpus.sources import Part, Source, Sources, find_documents, find_queries
 from retrieval.corpus.values import Reading, Row, StoredFiles, shorten
-from retrieval.errors import DuplicateIdError, EmptyCorpusError, RecordError, UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import DuplicateIdError, EmptyCorpusError, RecordError, UsageError, count_noun
 from retrieval.types import Document, Query
 
 __all__ = ["IdSet", "Corpus", "Queries", "read_corpus", "read_queries"]

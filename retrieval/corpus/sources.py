@@ -48,8 +48,8 @@ from retrieval.errors import (
     SourceNotFoundError,
     StorageError,
     UsageError,
+    count_noun,
 )
-from retrieval.plurals import count_noun
 
 __all__ = ["Part", "Source", "Sources", "find_documents", "find_queries"]
 

@@ -22,9 +22,8 @@ from retrieval.corpus.lines import (
 from retrieval.corpus.records import Fields, check_columns, check_distinct
 from retrieval.corpus.roles import GUESSED_IDS, GUESSED_TEXTS, IDS, TEXTS
 from retrieval.corpus.values import Cell, Reading, Row
-from retrieval.errors import RecordError
+from retrieval.errors import RecordError, count_noun
 from retrieval.filters.schema import INT64, load_list, read_bounded_float
-from retrieval.plurals import count_noun
 from retrieval.types import MetadataValue
 
 __all__ = ["document_rows", "find_dialect", "query_rows"]

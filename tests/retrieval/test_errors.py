@@ -11,9 +11,10 @@ from retrieval.errors import (
     RecordError,
     UnknownNameError,
     UsageError,
+    count_noun,
 )
 
-BESIDES = {"Registry", "import_optional"}
+BESIDES = {"Registry", "check_fork", "count_noun", "import_optional"}
 CLASSES = [getattr(errors, name) for name in errors.__all__ if name not in BESIDES]
 
 
@@ -73,3 +74,19 @@ def test_a_missing_package_is_answered_with_what_to_type():
     assert str(error) == (
         "The flat index needs faiss, which is not installed. Type: pip install 'millpond[cpu]'"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((1, "pair"), "1 pair"),
+        ((0, "pair"), "0 pairs"),
+        ((1234, "pair"), "1,234 pairs"),
+        ((1, "query", "queries"), "1 query"),
+        ((2, "query", "queries"), "2 queries"),
+        ((1, "row was", "rows were"), "1 row was"),
+        ((3, "row was", "rows were"), "3 rows were"),
+    ],
+)
+def test_a_number_has_its_noun(arguments, expected):
+    assert count_noun(*arguments) == expected

@@ -12,7 +12,7 @@ import torch
 from benchmarks.lab.layouts import encoders
 from embedder import Embedder, load_encoder
 from indexes import Index, IndexConfig
-from retrieval import Document, forks
+from retrieval import Document, errors
 from retrieval.errors import UsageError
 from retrieval.retriever import Retriever
 from tests.embedder import stand_ins
@@ -47,7 +47,7 @@ def in_fork(work):
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch):
     """Compute with a pool of threads, and forget afterwards what was computed."""
-    monkeypatch.setattr(forks, "_STATE", {"computed": False, "orphaned": False})
+    monkeypatch.setattr(errors, "_STATE", {"computed": False, "orphaned": False})
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -92,10 +92,10 @@ def test_one_thread_needs_no_pool_and_computes_in_a_child(embedder):
 
 
 def test_a_child_forked_before_anything_computed_may_compute(embedder):
-    assert not forks._STATE["computed"]
-    assert in_fork(lambda: forks.check_fork("torch", 2)) == "None"
+    assert not errors._STATE["computed"]
+    assert in_fork(lambda: errors.check_fork("torch", 2)) == "None"
     embedder.encode_documents(TEXTS)
-    assert forks._STATE["computed"]
+    assert errors._STATE["computed"]
 
 
 INHERITED = []

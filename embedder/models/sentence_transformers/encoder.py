@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from embedder.engine.text import check_finite, check_texts
-from retrieval.forks import check_fork
+from retrieval.errors import check_fork
 from retrieval.protocols import Notify, Progress, Vectors, no_progress
 from retrieval.types import Fingerprint
 

@@ -22,8 +22,7 @@ from retrieval.corpus.formats import parquet_rows, table_cells
 from retrieval.corpus.lines import jsonl_rows
 from retrieval.corpus.records import Fields
 from retrieval.corpus.values import Row, find_unwritable, type_name
-from retrieval.errors import RecordError
-from retrieval.plurals import count_noun
+from retrieval.errors import RecordError, count_noun
 
 __all__ = ["ENDINGS", "Pair", "file_ending", "file_pairs"]
 

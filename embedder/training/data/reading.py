@@ -18,8 +18,7 @@ from retrieval import read_corpus, read_queries
 from retrieval.corpus.lines import jsonl_rows
 from retrieval.corpus.qrels import Judgement, find_beir, read_qrels
 from retrieval.corpus.values import Row
-from retrieval.errors import RecordError, SourceNotFoundError, UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import RecordError, SourceNotFoundError, UsageError, count_noun
 from retrieval.texts import open_texts
 
 __all__ = [

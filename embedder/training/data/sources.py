@@ -27,8 +27,7 @@ from embedder.training.data.reading import (
     read_pairs,
     read_texts,
 )
-from retrieval.errors import StorageError, UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import StorageError, UsageError, count_noun
 
 __all__ = ["KnownPairs", "PairSource", "TrainingData", "check_data", "hash_text"]
 

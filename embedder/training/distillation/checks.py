@@ -11,8 +11,7 @@ from embedder.splitting import Coverage, tokens_read
 from embedder.training.config import TrainConfig
 from embedder.training.data import TrainingData
 from embedder.training.distillation.teachers import Teacher, TeacherText
-from retrieval.errors import UsageError
-from retrieval.plurals import count_noun
+from retrieval.errors import UsageError, count_noun
 from retrieval.protocols import Notify
 
 __all__ = ["check_lessons"]

@@ -31,8 +31,7 @@ from retrieval.corpus.documents.plain import (
 )
 from retrieval.corpus.roots import Wanted
 from retrieval.corpus.values import Reading, Row
-from retrieval.errors import MillpondError, RecordError
-from retrieval.plurals import count_noun
+from retrieval.errors import MillpondError, RecordError, count_noun
 
 __all__ = [
     "EXTRA",
