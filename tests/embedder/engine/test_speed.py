@@ -13,7 +13,7 @@ from embedder.engine.int8 import Int8Linear
 from embedder.engine.speed import quantize_backbone
 from embedder.models.lora import LoraOptions, add_adapter
 from embedder.models.saving import save_model
-from embedder.variants import get_attention
+from embedder.variants import ATTENTIONS
 from retrieval.errors import UsageError
 from tests.embedder.stand_ins import set_int8
 
@@ -147,7 +147,7 @@ def test_layers_that_fill_no_panel_are_told(monkeypatch):
             num_attention_heads=3,
         )
     )
-    backbone = Backbone(model, None, get_attention("causal"), "id", "tiny")
+    backbone = Backbone(model, None, ATTENTIONS["causal"], "id", "tiny")
     assert not quantize_backbone(backbone, notes.append)
     assert notes == [
         "speed fast: without AVX512-VNNI int8 layers have a multiple of 16 outputs, and these "
