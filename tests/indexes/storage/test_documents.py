@@ -32,6 +32,19 @@ def test_every_document_comes_back_by_its_row_number(tmp_path, monkeypatch, file
     assert store.documents(np.array([], dtype=np.int64)) == {}
 
 
+def test_rows_in_any_order_are_found_in_batches_of_any_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BATCH_DOCUMENTS", 4)
+    monkeypatch.setattr(module, "BATCH_BYTES", 60)  # which the later ones reach with fewer
+    documents = [Document(f"d{n}", "ö" * n, metadata={"n": n} if n % 3 else {}) for n in range(40)]
+    store = write(tmp_path / "d", documents, files=3)
+    rows = np.random.default_rng(0).permutation(40)
+    for asked in (rows[:1], rows[1:7], rows, rows[::-1].repeat(2)):
+        found = store.documents(asked)
+        assert found == {row: documents[row] for row in asked.tolist()}
+        assert list(found) == sorted(set(asked.tolist()))
+        assert store.ids(asked) == {row: f"d{row}" for row in asked.tolist()}
+
+
 def test_a_lookup_among_1024_batches_opens_at_most_twelve(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BATCH_DOCUMENTS", 1)
     store = write(tmp_path / "d", fakes.make_documents(1024))
