@@ -39,7 +39,7 @@ def test_a_folder_is_itself_whatever_its_name(tmp_path, monkeypatch):
     (tmp_path / "a>b").mkdir()
     assert parse_system("a>b") == System("a>b")
     (tmp_path / "hybrid").mkdir()
-    assert parse_system("hybrid:hybrid") == System("hybrid", Blend("hybrid", "convex", 0.4))
+    assert parse_system("hybrid:hybrid") == System("hybrid", DEFAULT)
 
 
 @pytest.mark.parametrize(
