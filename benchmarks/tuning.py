@@ -11,10 +11,10 @@ from benchmarks.significance.bootstrap import bootstrap_means, percentile_interv
 from indexes import Index
 from indexes.search.hybrid import CANDIDATES, best_hits, collect, fuse
 from retrieval import Encoder, Query
-from retrieval.blend import DEFAULT_WEIGHT, Blend
 from retrieval.errors import UsageError, count_noun
 from retrieval.protocols import Progress, no_progress
 from retrieval.scores import Doubles, ndcg
+from retrieval.types import DEFAULT_WEIGHT, Blend
 
 __all__ = ["CUT", "WEIGHTS", "Tuning", "score_weights", "tune_weight"]
 

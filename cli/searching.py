@@ -28,9 +28,9 @@ from cli.console import (
 )
 from cli.models import note_untrained
 from cli.output import atomic_output
-from retrieval.blend import Blend
 from retrieval.errors import count_noun
 from retrieval.runs import RunIds
+from retrieval.types import Blend
 
 if TYPE_CHECKING:
     from indexes import Index

@@ -23,10 +23,10 @@ from indexes.storage.staging import has_finished_shards
 from indexes.transaction import Transaction, begin
 from indexes.writing import Engine, IndexConfig, Source, create_index, read_source
 from retrieval import Document, Encoder, Fingerprint, Progress, Vectors, check_fingerprints
-from retrieval.blend import Blend
 from retrieval.errors import MillpondError, UsageError
 from retrieval.passages import Splitter
 from retrieval.protocols import no_progress
+from retrieval.types import Blend
 
 __all__ = ["Index"]
 

@@ -8,9 +8,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.blend import Mode
 from retrieval.filters.tree import Expression
-from retrieval.types import Fingerprint, Hit
+from retrieval.types import Fingerprint, Hit, Mode
 
 __all__ = [
     "Encoder",

@@ -18,11 +18,10 @@ from embedder.loading import load_for_index, load_for_text
 from indexes import Index
 from indexes.group import IndexGroup, open_group
 from indexes.search.modes import Searchable
-from retrieval.blend import LEXICAL, Blend
 from retrieval.errors import UsageError
 from retrieval.filters.tree import Expression
 from retrieval.protocols import Encoder, Notify, Reranker, VectorIndex, silent
-from retrieval.types import ArmScore, Hit, Query, check_fingerprints
+from retrieval.types import LEXICAL, ArmScore, Blend, Hit, Query, check_fingerprints
 
 __all__ = ["CANDIDATES", "Places", "Retriever", "rerank"]
 

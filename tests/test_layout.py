@@ -84,7 +84,6 @@ MOST_FILES = 16
 LIGHT = {
     "embedder.environment",
     "embedder.models.names",
-    "retrieval.blend",
     "retrieval.errors",
     "retrieval.passages",
     "retrieval.runs",

@@ -13,10 +13,9 @@ from benchmarks.scoring.bm25 import BM25_NAME, bm25_fingerprint
 from embedder.models.names import PREFIX
 from embedder.models.sentence_transformers import find_folder
 from retrieval import Encoder, Fingerprint
-from retrieval.blend import Blend
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.protocols import Notify
-from retrieval.types import Scalar
+from retrieval.types import Blend, Scalar
 
 if TYPE_CHECKING:
     from embedder import Embedder

@@ -11,9 +11,9 @@ from benchmarks.scoring.cache import Cache, Searchable, Work
 from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.models import Bm25Model, LoadedModel
 from retrieval import Corpus, Query, Vectors
-from retrieval.blend import Blend
 from retrieval.errors import count_noun
 from retrieval.retriever import Retriever
+from retrieval.types import Blend
 
 if TYPE_CHECKING:
     from embedder import Embedder

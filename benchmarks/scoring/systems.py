@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from benchmarks.scoring.bm25 import BM25_NAME
 from embedder.models.names import is_folder
-from retrieval.blend import DEFAULT_WEIGHT, Blend
 from retrieval.errors import UsageError
 from retrieval.protocols import Notify
+from retrieval.types import DEFAULT_WEIGHT, Blend
 
 if TYPE_CHECKING:
     from benchmarks.scoring.models import LoadedModel

@@ -32,8 +32,8 @@ from cli.searching import (
     write_run,
 )
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_servers
-from retrieval.blend import Fusion, Mode
 from retrieval.errors import UsageError, count_noun
+from retrieval.types import Fusion, Mode
 
 __all__ = ["search"]
 

@@ -18,8 +18,8 @@ from cli.options import (
 )
 from cli.store import StoredKeyOption, StoredUrlOption, use_stored_server
 from embedder.environment import keep_freed_memory
-from retrieval.blend import DEFAULT_WEIGHT, Blend
 from retrieval.errors import UsageError, count_noun
+from retrieval.types import DEFAULT_WEIGHT, Blend
 
 if TYPE_CHECKING:
     from benchmarks.tuning import Tuning

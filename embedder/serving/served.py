@@ -14,11 +14,10 @@ from embedder.engine.text import Side, TextTokenizer
 from embedder.loading import LoadedEncoder
 from embedder.models.names import find_saved_model
 from embedder.models.sentence_transformers import SentenceTransformersEncoder
-from retrieval.blend import Blend
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
 from retrieval.protocols import Encoder, VectorIndex, Vectors
-from retrieval.types import Document, Fingerprint, Hit, check_fingerprints
+from retrieval.types import Blend, Document, Fingerprint, Hit, check_fingerprints
 
 if TYPE_CHECKING:
     from embedder.embedder import Embedder

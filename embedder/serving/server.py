@@ -22,7 +22,6 @@ from embedder.serving.reranking import Ranked, make_pairs, serve_reranker
 from embedder.serving.running import IndexWatch
 from embedder.serving.served import Edit, Role, Row, ServedIndex, ServedModel, Tokens
 from embedder.serving.settings import ServerSettings
-from retrieval.blend import Blend
 from retrieval.errors import (
     FailureError,
     FingerprintError,
@@ -33,7 +32,7 @@ from retrieval.errors import (
 )
 from retrieval.filters import Expression
 from retrieval.protocols import VectorIndex, Vectors
-from retrieval.types import Hit
+from retrieval.types import Blend, Hit
 
 __all__ = ["Embedded", "IndexQuery", "Server", "ServerDep", "add_facts", "in_thread"]
 

@@ -20,10 +20,9 @@ from indexes.search.ranking import Found, inner_products, make_hits
 from indexes.search.selection import Selection
 from indexes.snapshot import PASSAGES_PER_HIT, Snapshot
 from retrieval import Hit, Vectors
-from retrieval.blend import DENSE, LEXICAL, Blend
 from retrieval.protocols import Floats, Rows
 from retrieval.scores import Doubles
-from retrieval.types import ArmScore
+from retrieval.types import DENSE, LEXICAL, ArmScore, Blend
 
 __all__ = [
     "CANDIDATES",

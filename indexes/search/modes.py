@@ -16,8 +16,8 @@ from indexes.search.hybrid import Part, merge, search_words
 from indexes.search.selection import Where
 from indexes.storage.vectors import check_vectors
 from retrieval import Hit, Vectors
-from retrieval.blend import DENSE, LEXICAL, Blend, Mode
 from retrieval.errors import UsageError
+from retrieval.types import DENSE, LEXICAL, Blend, Mode
 
 __all__ = ["Searchable", "describe_lacking"]
 
@@ -138,7 +138,7 @@ class Searchable(ABC):
             index has both arms and texts are known, else dense.
         fusion : "convex" or "rrf"; see ``indexes.search.hybrid.fuse``.
         weight : of the dense arm in a convex fusion, 0 to 1; by default the one that ``tune`` has
-            kept in the index, else ``retrieval.blend.DEFAULT_WEIGHT``.
+            kept in the index, else ``retrieval.types.DEFAULT_WEIGHT``.
         distinct : whether of documents whose vectors have a cosine of
             ``indexes.search.duplicates.ALIKE`` or more only the best is a hit.
 

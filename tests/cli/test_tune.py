@@ -7,7 +7,7 @@ import pytest
 
 from indexes import Index, IndexConfig, read_manifest
 from retrieval import Document
-from retrieval.blend import DEFAULT_WEIGHT
+from retrieval.types import DEFAULT_WEIGHT
 from tests.cli.conftest import WordEncoder
 
 

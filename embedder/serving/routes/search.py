@@ -14,12 +14,11 @@ from embedder.serving.bodies import Body, JsonRoute, answer_json
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
 from embedder.serving.served import Role, ServedIndex
 from embedder.serving.server import JOINED, IndexQuery, Server, ServerDep, add_facts, in_thread
-from retrieval.blend import DENSE, LEXICAL, Blend, Fusion, Mode
 from retrieval.errors import UsageError
 from retrieval.filters import Expression, parse_filter
 from retrieval.protocols import Vectors
 from retrieval.scores import unit_rows
-from retrieval.types import Hit
+from retrieval.types import DENSE, LEXICAL, Blend, Fusion, Hit, Mode
 
 __all__ = ["ROUTER"]
 

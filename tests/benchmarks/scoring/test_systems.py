@@ -7,8 +7,8 @@ from benchmarks.scoring.results import read_hits
 from benchmarks.scoring.runner import run_benchmark
 from benchmarks.scoring.systems import System, parse_system
 from embedder.models.sentence_transformers import load_reranker
-from retrieval.blend import DEFAULT_WEIGHT, Blend
 from retrieval.errors import UsageError
+from retrieval.types import DEFAULT_WEIGHT, Blend
 from tests.benchmarks import fakes
 from tests.embedder.models import rerankers
 
