@@ -9,11 +9,11 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from retrieval.errors import UsageError
+from retrieval.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,7 @@ __all__ = [
     "keep_freed_memory",
     "quiet_loggers",
     "quiet_transformers",
+    "refuse_missing_weights",
 ]
 
 
@@ -48,6 +49,15 @@ def check_speed(speed: str) -> Speed:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error of another library, or its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def refuse_missing_weights(shown: str, missing: Collection[str]) -> None:
+    """Raise ModelError where a model's files lack weights: transformers draws random ones."""
+    if missing:
+        raise ModelError(
+            f"{shown} lacks weights that its architecture has (such as {min(missing)}), and random "
+            f"ones would take their place. Copy the folder again, or name another model."
+        )
 
 
 def choose_device(name: str | None = None) -> torch.device:

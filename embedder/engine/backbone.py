@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from embedder.engine.batches import PaddedBatch
 from embedder.engine.packing import PackedBatch, packed_states, use_packed_attention
 from embedder.engine.probe import choose_packing, probe_attention
-from embedder.environment import first_line, quiet_transformers
+from embedder.environment import first_line, quiet_transformers, refuse_missing_weights
 from embedder.models.foreign.adapters import merge_adapters
 from embedder.models.foreign.files import (
     ask_commit,
@@ -223,14 +223,16 @@ def load_backbone(
             where_words = where | {"revision": version} | ({"config": config} if known else {})
             tokenizer = AutoTokenizer.from_pretrained(words, **where_words)
             tokenizer("a")  # what is wrong in its files may show only in use
-            model = AutoModel.from_pretrained(
+            model, found = AutoModel.from_pretrained(
                 located.path,
                 config=config,
                 dtype=dtype,
                 use_safetensors=True,
                 key_mapping=KEY_MAPPING if known else None,
+                output_loading_info=True,
                 **where,
             )
+            refuse_missing_weights(f"The base {spec.base!r}", found["missing_keys"])
             if located.adapters:
                 model = merge_adapters(model, located.adapters, spec.base_layers)
             own = (spec.base, spec.revision) if located.adapters else (located.path, revision)
@@ -307,7 +309,7 @@ def _prepare(config: Any, spec: VariantSpec, attention: Attention) -> None:
 
 
 def _load_error(base: str, located: LocatedBase, error: Exception) -> ModelError:
-    if "use_safetensors" in str(error):
+    if "no file named model.safetensors" in str(error):
         return ModelError(
             f"The base {base!r} has no safetensors weights; those alone are read, since pickle "
             f"files can run code. Save it with transformers' save_pretrained, or use another base."

@@ -26,7 +26,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from embedder.environment import first_line, quiet_transformers
+from embedder.environment import first_line, quiet_transformers, refuse_missing_weights
 from embedder.models.bases import (
     BASES,
     BuiltinBase,
@@ -297,7 +297,10 @@ def _write_folder(gguf: Path, folder: Path) -> None:
         try:
             refuse_code(str(gguf), str(gguf.parent))
             tokenizer = AutoTokenizer.from_pretrained(**where)
-            read = AutoModel.from_pretrained(**where, dtype=torch.float32)
+            read, found = AutoModel.from_pretrained(
+                **where, dtype=torch.float32, output_loading_info=True
+            )
+            refuse_missing_weights(str(gguf), found["missing_keys"])
             config = read.config
             # A model that came from GGUF refuses save_pretrained; a fresh one takes its weights.
             if hasattr(config, "quantization_config"):

@@ -140,7 +140,7 @@ class SentenceTransformersEncoder:
     @property
     def dtype(self) -> str:
         """The type of its weights, such as "float32"."""
-        return str(next(self._model.parameters()).dtype).removeprefix("torch.")
+        return str(self._model.dtype or "float32").removeprefix("torch.")
 
     def encode_queries(self, texts: Sequence[str], *, progress: Progress = no_progress) -> Vectors:
         """Return float32 (N, D), one row per text in the order given, with the query prompt.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from embedder.environment import (
     first_line,
     quiet_loggers,
     quiet_transformers,
+    refuse_missing_weights,
 )
 from embedder.models.foreign.files import ask_commit, find_code, name_encoder, read_model_json
 from embedder.models.names import (
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 _OURS = "sentence_transformers."
+_EMBEDDER = "SentenceTransformer"
 TEXT_SETTINGS = "sentence_bert_config.json"
 _REVISION = re.compile(r"(?P<place>[^/]+(?:/[^/]+)?)@(?P<revision>[\w.\-]+)")
 
@@ -188,12 +191,14 @@ def load_sentence_transformers(
     check_threads()
     chosen = choose_device(device)
     asked = find_model(name, notify, reason, trust_remote_code=trust_remote_code)
-    with loading(repr(asked.shown), "that it saved"):
+    with loading(repr(asked.shown), "that it saved") as missing:
         how = load_options(asked, chosen, trust_remote_code=trust_remote_code)
         model = library.SentenceTransformer(asked.place, **how)
         limit_positions(model)
         _apply(asked, model)
         encoder = SentenceTransformersEncoder(asked.name, model)
+    # Poolings read the states of tokens, so no vector depends on BERT's own pooler.
+    refuse_missing_weights(asked.shown, [name for name in missing if "pooler" not in name])
     _say_what_differs(asked, model, notify)
     return encoder
 
@@ -219,10 +224,14 @@ def find_model(
 def _say_what_differs(asked: Asked, model: Any, notify: Notify) -> None:
     """Tell what the user might not expect of this model."""
     shown = asked.shown
-    if read_model_json(asked.place, "modules.json", asked.revision) is None:
+    settings = read_model_json(asked.place, "config_sentence_transformers.json", asked.revision)
+    kind = settings.get("model_type", _EMBEDDER) if isinstance(settings, dict) else _EMBEDDER
+    no_modules = read_model_json(asked.place, "modules.json", asked.revision) is None
+    if no_modules or kind != _EMBEDDER:
         modes = [mode for part in model if (mode := getattr(part, "pooling_mode", None))]
         pooling = f"{modes[0]} pooling" if modes else "no pooling"
-        notify(f"{shown} has no modules.json; sentence-transformers' default, {pooling}, is used.")
+        why = "has no modules.json" if no_modules else f"was saved as a {kind}, no embedding model"
+        notify(f"{shown} {why}; sentence-transformers' default, {pooling}, is used.")
     if model.similarity_fn_name not in ("cosine", "dot"):
         notify(f"{shown} compares by {model.similarity_fn_name}; here vectors compare by cosine.")
     find_document_prompt(shown, model.prompts, notify)
@@ -301,17 +310,52 @@ def load_options(asked: Asked, device: torch.device, *, trust_remote_code: bool)
     }
 
 
+class _MissingWeights(logging.Filter):
+    """Takes the names of weights that transformers reports as missing, and lets nothing through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        for line in record.getMessage().splitlines():
+            name, _, said = line.partition("|")
+            if "MISSING" in said:
+                self.names.append(name.strip())
+        return record.levelno >= logging.ERROR
+
+
 @contextmanager
-def loading(what: str, folder: str) -> Iterator[None]:
+def _note_missing_weights() -> Iterator[list[str]]:
+    """Give a list that is filled with the names of the weights that a model lacks."""
+    logger, found = logging.getLogger("transformers.modeling_utils"), _MissingWeights()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    logger.addFilter(found)
+    try:
+        yield found.names
+    finally:
+        logger.removeFilter(found)
+        logger.setLevel(level)
+
+
+@contextmanager
+def loading(what: str, folder: str) -> Iterator[list[str]]:
     """Silence what the libraries log below an error, and turn what they raise into ModelError.
+
+    Gives a list, which is filled with the names of the weights that the model lacks.
 
     Parameters
     ----------
     what, folder : how the message names the model, and which folder it asks for instead.
     """
     try:
-        with quiet_transformers(), quiet_loggers("sentence_transformers"):
-            yield
+        with (
+            quiet_transformers(),
+            quiet_loggers("sentence_transformers"),
+            _note_missing_weights() as missing,
+        ):
+            yield missing
     except UsageError:
         raise
     except Exception as error:  # every library below raises its own kinds

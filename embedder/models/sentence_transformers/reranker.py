@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from embedder.engine.text import check_texts
-from embedder.environment import choose_device, first_line
+from embedder.environment import choose_device, first_line, refuse_missing_weights
 from embedder.models.foreign.files import read_model_json
 from embedder.models.sentence_transformers.encoder import (
     check_threads,
@@ -189,11 +189,12 @@ def load_reranker(
     asked = find_model(name, notify, "a reranker", trust_remote_code=trust_remote_code)
     if asked.options:
         raise UsageError(f"{name!r} has options; a reranker takes none. Type {asked.place}.")
-    with loading(f"the reranker {asked.shown!r}", "of a CrossEncoder"):
+    with loading(f"the reranker {asked.shown!r}", "of a CrossEncoder") as missing:
         how = load_options(asked, chosen, trust_remote_code=trust_remote_code)
         model = library.CrossEncoder(asked.place, **how)
     limit_positions(model)
     _check_head(asked, model)
+    refuse_missing_weights(asked.shown, missing)
     _check(asked.shown, model)
     return Reranker(asked.shown, model)
 

@@ -4,11 +4,13 @@ import random
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from embedder import Embedder
 from embedder.models.manifest import read_manifest
 from embedder.models.saving import save_model
-from retrieval.errors import MillpondError
+from retrieval.errors import MillpondError, ModelError
 from tests.stored_files import bad_files, damages, survive
 
 
@@ -43,6 +45,25 @@ def test_a_base_is_loaded_or_refused(base_folder, tmp_path, name):
         return model.encode_queries(["a mill"])
 
     assert _sample(base / name, read, 25) == []
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3"])
+def test_weights_that_are_missing_are_not_drawn_at_random(base_folder, tmp_path, architecture):
+    base = shutil.copytree(base_folder[architecture], tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    lost = max(weights)
+    del weights[lost]
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=f"lacks weights .*such as {lost}"):
+        Embedder.load(f"{base}:mean+causal", device="cpu")
+
+
+def test_pickled_weights_are_not_read(base_folder, tmp_path):
+    base = shutil.copytree(base_folder["llama"], tmp_path / "base")
+    torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+    (base / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="has no safetensors weights; those alone are read"):
+        Embedder.load(f"{base}:mean+causal", device="cpu")
 
 
 def _sample(path, read, count):

@@ -123,6 +123,38 @@ def test_a_changed_file_changes_the_fingerprint(write, copy, change, differs):
     assert differs in [line.split()[0] for line in before.differences(after)]
 
 
+@pytest.mark.parametrize("prefix", ["", "st:"])
+def test_weights_that_are_missing_are_not_drawn_at_random(copy, prefix):
+    folder = copy()
+    weights = load_file(folder / "model.safetensors")
+    pooled = {name: tensor for name, tensor in weights.items() if "pooler" not in name}
+    save_file(pooled, folder / "model.safetensors", {"format": "pt"})
+    load(f"{prefix}{folder}")  # no vector depends on them
+    lost = next(name for name in pooled if "layer.1.output.dense.weight" in name)
+    del pooled[lost]
+    save_file(pooled, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks weights .* \(such as .*layer\.1\.output\.dense"):
+        load(f"{prefix}{folder}")
+
+
+@pytest.mark.parametrize("kind", ["CrossEncoder", "SparseEncoder"])
+def test_a_folder_of_another_kind_of_model_is_told(copy, kind):
+    folder = copy()
+    change_json(folder / "config_sentence_transformers.json", model_type=kind)
+    assert load(folder)[1][1:] == [
+        f"{folder} was saved as a {kind}, no embedding model; sentence-transformers' default, "
+        f"mean pooling, is used."
+    ]
+
+
+def test_a_model_without_weights_is_computed(tmp_path):
+    from sentence_transformers import models
+
+    SentenceTransformer(modules=[models.BoW(vocab=["mill", "pond"])]).save(str(tmp_path / "bow"))
+    vectors = load(tmp_path / "bow")[0].encode_queries(["mill pond", "pond"])
+    np.testing.assert_allclose(vectors, [[0.5**0.5, 0.5**0.5], [0, 1]], atol=1e-6)
+
+
 def test_bfloat16_weights_are_computed_in_float32_and_have_a_fingerprint(copy):
     folder = copy()
     weights = load_file(folder / "model.safetensors")
