@@ -162,20 +162,20 @@ class DocumentStore:
         numbers = np.array(wanted, np.int64)
         batches = self._find(numbers)
         places = batches[:, 2 : 2 + columns] + (numbers - batches[:, 0])[:, None]
+        places = np.array([places, places + 1])
         bases = batches[:, 2 + len(SCHEMA) :][:, :columns]
         values: list[list[str]] = [[] for _ in range(columns)]
         start = 0
         while start < len(wanted):
             number = bisect_right(self._ends, wanted[start])
             stop = bisect_left(wanted, self._ends[number], start)
-            file, here, base = self._files[number], places[start:stop], bases[start:stop]
-            firsts = (file.words.take(here) + base).T.tolist()
-            lasts = (file.words.take(here + 1) + base).T.tolist()
+            file = self._files[number]
+            spans = file.words.take(places[:, start:stop]) + bases[start:stop]
             mapped = file.mapped
             try:
-                for column, *spans in zip(values, firsts, lasts, strict=True):
+                for column, ends in zip(values, spans.transpose(2, 0, 1).tolist(), strict=True):
                     column += [
-                        mapped[first:last].decode() for first, last in zip(*spans, strict=True)
+                        mapped[first:last].decode() for first, last in zip(*ends, strict=True)
                     ]
             except ValueError as error:  # not UTF-8
                 raise damaged(file.path, error) from error

@@ -149,14 +149,16 @@ class Shards:
         """Return float32 (n, D), one vector for each row number, in the order given."""
         if len(self._shards) == 1:
             return self._shards[0].read_rows(rows)
-        shard_of = np.searchsorted(self._ends, rows, side="right")
+        order = np.argsort(rows)
+        rising = rows[order]
+        shard_of = np.searchsorted(self._ends, rising, side="right")
         changes = np.flatnonzero(shard_of[1:] != shard_of[:-1]) + 1
         found = np.empty((len(rows), self.dimension), dtype=np.float32)
         for start, stop in pairwise([0, *changes.tolist(), len(rows)] if len(rows) else []):
             number = shard_of[start]
             shard = self._shards[number]
             first = self._ends[number] - len(shard)
-            found[start:stop] = shard.read_rows(rows[start:stop] - first)
+            found[order[start:stop]] = shard.read_rows(rising[start:stop] - first)
         return found
 
     def sample(self, count: int, *, seed: int) -> Vectors:
