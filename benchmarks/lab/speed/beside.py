@@ -97,9 +97,7 @@ def write_commands(options: argparse.Namespace, folder: Path) -> dict[str, list[
     (folder / "train.toml").write_text(_TRAIN.format(steps=options.steps), encoding="utf-8")
     python, model, out = sys.executable, options.model, str(folder / "out")
     cli = [python, "-m", "cli"]
-    subprocess.run(
-        [*cli, "export", model, "--out", folder / "onnx"], check=True, capture_output=True
-    )
+    _run([*cli, "export", model, "--out", str(folder / "onnx")])
     commands = {ONNX: [python, "-c", _ENCODE_ONNX, str(folder / "onnx"), str(folder / "exact.txt")]}
     for speed in ("exact", "fast"):
         how, text = ["--model", model, "--speed", speed], str(folder / f"{speed}.txt")
@@ -109,7 +107,7 @@ def write_commands(options: argparse.Namespace, folder: Path) -> dict[str, list[
             f"serve, {speed}": [python, "-c", _SERVE, model, speed, text],
         }
     commands["train"] = [*cli, "train", str(folder / "train.toml"), "--out", out]
-    return {name: each for name, each in commands.items() if options.only in f"{name}, {ONNX}"}
+    return {name: each for name, each in commands.items() if name == ONNX or options.only in name}
 
 
 _TRAIN = """
@@ -143,11 +141,14 @@ def _time(command: list[str], busy: int, folder: Path) -> float:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     with busy_processes(busy):
         began = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        taken = time.perf_counter() - began
+        _run(command)
+        return time.perf_counter() - began
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise FailureError(f"{' '.join(command)}: {done.stderr}")
-    return taken
 
 
 def format_kept(seconds: dict[str, list[tuple[float, float]]]) -> list[str]:
