@@ -359,7 +359,8 @@ def delete(
         str | None,
         option(
             "FILTER",
-            "Delete every document whose fields match, as 'millpond search' reads a filter.",
+            "Delete every document whose fields match, or those of one of its passages, as "
+            "'millpond search' reads a filter.",
             "--filter",
         ),
     ] = None,
