@@ -151,8 +151,9 @@ def ask_commit(base: str, revision: str | None, notify: Notify = silent) -> str:
 def not_on_hub(base: str, error: Exception) -> ModelError:
     """Return the error for a model that the hub does not give."""
     return ModelError(
-        f"{base} cannot be loaded from the model hub: {first_line(error)} Check the name and the "
-        f"network, or use a built-in base (millpond models) or a model folder."
+        f"{base} is no folder here, and cannot be loaded from the model hub: {first_line(error)} "
+        f"Check the name and the network, or use a built-in base (millpond models) or a model "
+        f"folder."
     )
 
 
