@@ -304,7 +304,7 @@ def _describe_no_chance(
     tasks = ", ".join(dict.fromkeys(one.task for one in rows))
     why = (
         f"No difference could be significant on {tasks}, however large: no p is below "
-        f"{least:.2g}, and {count_noun(count, 'test')} are corrected together"
+        f"{least:.2g}, and {count_noun(count, 'test is', 'tests are')} corrected together"
     )
     enough = 10 ** math.ceil(math.log10(count / config.alpha + 1))
     if rows[0].task_type == "sts":

@@ -265,8 +265,8 @@ def _note(
         total = math.comb(len(models), 2)
         notes.append(
             f"No two models could be told apart, whatever their scores: {len(tasks)} tasks give no "
-            f"p below {least:.2g}, and {count_noun(total, 'pair')} are corrected together, so "
-            f"there are no groups"
+            f"p below {least:.2g}, and {count_noun(total, 'pair is', 'pairs are')} corrected "
+            f"together, so there are no groups"
         )
     if config.correction == "holm" and least * len(pairs) >= config.alpha:
         notes.append(

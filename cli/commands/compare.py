@@ -210,7 +210,8 @@ class _Report:
         real = sum(one.significant for one in ranking.tests)
         _print_prose(
             f"{real:,} of {count_noun(len(ranking.tests), 'difference')} over all tasks "
-            f"{'is' if real == 1 else 'are'} significant at {self._config.alpha:g}. "
+            f"{'is' if 1 in (real, len(ranking.tests)) else 'are'} significant at "
+            f"{self._config.alpha:g}. "
             f"p: Wilcoxon; perm.: permutation of the mean."
         )
 
@@ -343,8 +344,8 @@ def _summarise(found: Comparison) -> list[str]:
     untested = sum(math.isnan(one.p) for one in found.differences)
     lines = [
         f"{real:,} of {count_noun(total, 'difference')} "
-        f"{'is' if real == 1 else 'are'} significant at {found.config.alpha:g} after {name}"
-        f"{f'; {untested:,} could not be tested' if untested else ''}."
+        f"{'is' if 1 in (real, total) else 'are'} significant at {found.config.alpha:g} after "
+        f"{name}{f'; {untested:,} could not be tested' if untested else ''}."
     ]
     if found.task_types:
         real = sum(one.significant for one in found.task_types)
