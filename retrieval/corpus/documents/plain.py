@@ -80,8 +80,8 @@ def _split_front_matter(text: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(data, dict):
         return text, {}
     front = {str(name): value for name, value in data.items()}
-    if front.get("title") is not None:
-        front["title"] = yaml.load(found["yaml"], yaml.BaseLoader)["title"]
+    if not isinstance(front.get("title"), str | None):
+        front["title"] = yaml.load(found["yaml"], yaml.BaseLoader).get("title")
     return text[found.end() :], front
 
 

@@ -154,6 +154,8 @@ def test_front_matter(write, front, metadata, left):
         ("---\ntitle: 10:30\n---\n# Head\n", "10:30"),
         ("---\ntitle: yes\n---\n# Head\n", "yes"),
         ("---\ntitle: 'a: b'\n---\n# Head\n", "a: b"),
+        ("---\na: &a {title: b}\n<<: *a\n---\n# Head\n", "b"),
+        ("---\na: &a {title: 5}\n<<: *a\n---\n# Head\n", "Head"),
         ("---\ntitle:\n---\n# Head\n", "Head"),
         ("---\ntitle: ''\n---\n# Head\n", "Head"),
         ("---\ntitle: [a]\n---\n# Head\n", "Head"),
