@@ -53,7 +53,7 @@ def load_functions() -> ctypes.CDLL:
 @cache
 def _load(capability: str) -> ctypes.CDLL:
     if capability not in _CAPABILITIES:
-        raise UnavailableError("the C functions are for x86-64 CPUs with AVX2")
+        raise UnavailableError("this CPU has no AVX2")
     library = FOLDER / f"libfused-{capability.lower()}.so"
     sources = [(FOLDER / name).read_bytes() for name in SOURCES]
     try:

@@ -128,11 +128,11 @@ def describe_speeds(device: torch.device) -> tuple[str, str]:
     except UnavailableError as error:
         if cpu_has_vnni():
             return exact, f"int8, layers not fused ({error})"
-        return exact, f"as exact ({_NEEDS}: {error})"
+        return exact, f"as exact ({_NEEDS}, and {error})"
     return exact, "int8, fused layers"
 
 
-_NEEDS = "int8 needs a CPU with AVX512-VNNI, or the C functions"
+_NEEDS = "int8 needs AVX512-VNNI, or AVX2 and the C functions"
 
 
 def _choose_product(backbone: Backbone) -> Product:
@@ -157,7 +157,7 @@ def _choose_product(backbone: Backbone) -> Product:
     try:
         product = PanelProduct(load_functions())
     except UnavailableError as error:
-        raise UnavailableError(f"{_NEEDS}: {error}") from error
+        raise UnavailableError(f"{_NEEDS}, and {error}") from error
     if not all(map(product.takes, linears)):
         raise UnavailableError(
             "without AVX512-VNNI int8 layers have a multiple of 16 outputs, and these have not"

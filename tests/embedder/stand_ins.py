@@ -93,7 +93,7 @@ def set_int8(monkeypatch, there_is):
     """Let this CPU have VNNI, or neither that nor the C functions."""
 
     def refuse():
-        raise UnavailableError("not compiled")
+        raise UnavailableError("nothing was compiled")
 
     monkeypatch.setattr("embedder.engine.speed.cpu_has_vnni", lambda: there_is)
     if not there_is:

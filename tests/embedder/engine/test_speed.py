@@ -98,8 +98,8 @@ def test_fast_without_int8_computes_the_exact_vectors_and_says_why(llama, monkey
     assert np.array_equal(fast.encode_documents(TEXTS), exact.encode_documents(TEXTS))
     assert fast.fingerprint == exact.fingerprint
     assert [note for note in notes if "speed fast" in note] == [
-        "speed fast: int8 needs a CPU with AVX512-VNNI, or the C functions: not compiled; "
-        "computing in float32."
+        "speed fast: int8 needs AVX512-VNNI, or AVX2 and the C functions, and nothing was "
+        "compiled; computing in float32."
     ]
 
 
