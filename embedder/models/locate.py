@@ -53,11 +53,7 @@ from retrieval.errors import (
 )
 from retrieval.protocols import Notify
 
-__all__ = [
-    "LocatedBase",
-    "fetch_member",
-    "locate_base",
-]
+__all__ = ["LocatedBase", "fetch_member", "locate_base"]
 
 
 @dataclass(frozen=True)
