@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from operator import neg
+from operator import le, neg
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ from indexes.storage.files import damaged
 from indexes.storage.vectors import Shards
 from retrieval import Hit, Vectors
 from retrieval.passages import read_passage, split_passage_id
-from retrieval.protocols import Floats, Mask, Rows
+from retrieval.protocols import Floats, Rows
 from retrieval.scores import Doubles
 
 __all__ = ["Candidates", "ExactScan", "Found", "inner_products", "make_hits", "rank"]
@@ -75,12 +75,10 @@ def rank(
     if not total:
         return [(np.zeros(0, np.float32), np.zeros(0, np.int64)) for _ in queries]
     wide = queries.astype(np.float64)
-    lengths = np.sqrt(np.einsum("qd,qd->q", wide, wide))
+    lengths = [math.sqrt(square) for square in np.einsum("qd,qd->q", wide, wide).tolist()]
     # How far an engine that multiplies in float32 may be off, by the lengths of both vectors.
     error = 4 * math.sqrt(max(1, queries.shape[1])) * 2.0**-24
     reach = 2 * LONGEST * error if unit and float_scores else math.inf
-    nears = [reach * length for length in lengths.tolist()]
-    limits = LONGEST * lengths[:, None]
     found: dict[int, Found] = {}
     pending = list(range(len(queries)))
     wanted = min(k + EXTRA_CANDIDATES, total)
@@ -88,7 +86,7 @@ def rank(
         asked = queries if len(pending) == len(queries) else queries[pending]
         answers = candidates(asked, wanted, exact=exact, selection=selection)
         counts = [
-            _hopeful(given, k, nears[query])
+            _hopeful(given, k, reach * lengths[query])
             for query, (given, _) in zip(pending, answers, strict=True)
         ]
         unsettled: list[int] = []
@@ -96,20 +94,21 @@ def rank(
             numbers = [pending[place] for place in places]
             few = slice(None) if len(numbers) == len(queries) else numbers
             rows = np.array([answers[place][1][:count] for place in places])
-            vectors = stored.rows(rows.ravel()).reshape(*rows.shape, wide.shape[1])
+            vectors = stored.rows(rows)
             scores = inner_products(vectors, wide[few])
             if unit:
-                _check_lengths(stored, rows, scores <= limits[few])
+                _check_lengths(stored, rows, scores, [lengths[query] for query in numbers])
             if not exact and count <= k:
                 found.update(zip(numbers, zip(scores, rows, strict=True), strict=True))
                 continue
             least = np.sort(scores, axis=1)[:, -k:][:, :1]  # the kth, or the last of fewer
-            kept = scores >= least
-            longest = LONGEST if unit else _longest(vectors)
-            ends = (least[:, 0] - error * longest * lengths[few]).tolist()
+            kept, ends = scores >= least, least.tolist()
+            longest = [LONGEST] * len(numbers) if unit else _longest(vectors)
             for number, query in enumerate(numbers):
                 given, chosen = answers[places[number]][0], kept[number]
-                if exact and len(given) == wanted < total and given[-1] >= ends[number]:
+                slack = error * longest[number] * lengths[query]
+                cut = exact and len(given) == wanted < total
+                if cut and float(given[-1]) + slack >= ends[number][0]:
                     unsettled.append(query)
                 else:
                     found[query] = (scores[number][chosen], rows[number][chosen])
@@ -148,16 +147,17 @@ def inner_products(vectors: Vectors, queries: Doubles) -> Floats:
     return found
 
 
-def _longest(vectors: Vectors) -> Doubles:
-    """Return the length of the longest of each query's vectors, (Q, n, D), as (Q,)."""
+def _longest(vectors: Vectors) -> list[float]:
+    """Return the length of the longest of each query's vectors, (Q, n, D)."""
     squares = np.einsum("qnd,qnd->qn", vectors, vectors).max(axis=1, initial=0.0)
-    longest: Doubles = np.sqrt(squares).astype(np.float64)
-    return longest
+    return np.sqrt(squares).tolist()  # type: ignore[no-any-return]
 
 
-def _check_lengths(stored: Shards, rows: Rows, fit: Mask) -> None:
-    if not fit.all():
-        row = int(rows[~fit][0])
+def _check_lengths(stored: Shards, rows: Rows, scores: Floats, lengths: Sequence[float]) -> None:
+    """Raise IndexCorruptError for a vector whose score no vector of length 1 could have."""
+    limits = [LONGEST * length for length in lengths]
+    if not all(map(le, scores.max(axis=1, initial=0.0).tolist(), limits)):
+        row = int(rows[~(scores <= np.array(limits)[:, None])][0])
         raise damaged(stored.path_of(row), f"vector {row:,} of the index is longer than 1")
 
 

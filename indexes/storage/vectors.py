@@ -146,20 +146,20 @@ class Shards:
         return max(1, BLOCK_BYTES // (4 * self.dimension))
 
     def rows(self, rows: Rows) -> Vectors:
-        """Return float32 (n, D), one vector for each row number, in the order given."""
+        """Return float32 (..., D), one vector for each row number, of which any shape may come."""
         if len(self._shards) == 1:
             return self._shards[0].read_rows(rows)
-        order = np.argsort(rows)
-        rising = rows[order]
+        order = np.argsort(rows, axis=None)
+        rising = rows.ravel()[order]
         shard_of = np.searchsorted(self._ends, rising, side="right")
         changes = np.flatnonzero(shard_of[1:] != shard_of[:-1]) + 1
-        found = np.empty((len(rows), self.dimension), dtype=np.float32)
-        for start, stop in pairwise([0, *changes.tolist(), len(rows)] if len(rows) else []):
+        found = np.empty((rows.size, self.dimension), dtype=np.float32)
+        for start, stop in pairwise([0, *changes.tolist(), rows.size] if rows.size else []):
             number = shard_of[start]
             shard = self._shards[number]
             first = self._ends[number] - len(shard)
             found[order[start:stop]] = shard.read_rows(rising[start:stop] - first)
-        return found
+        return found.reshape(*rows.shape, self.dimension)
 
     def sample(self, count: int, *, seed: int) -> Vectors:
         """Return ``count`` different rows (or all, if fewer), in order, equal for equal seeds."""
@@ -192,7 +192,7 @@ class _Shard:
 
     def read_rows(self, rows: Rows) -> Vectors:
         if self._blocks.left:
-            self._blocks.check_each(self._start + rows * self._row_bytes, self._row_bytes)
+            self._blocks.check_each(self._start + rows.ravel() * self._row_bytes, self._row_bytes)
         return np.asarray(self._array.take(rows, axis=0), dtype=np.float32)
 
     def read_span(self, start: int, stop: int) -> Vectors:

@@ -143,7 +143,7 @@ def test_leaving_out_what_is_out_of_reach_changes_no_hit_and_saves_products(
     snapshot, read = index.snapshot, []
     whole = snapshot.stored.rows
     monkeypatch.setattr(
-        snapshot.stored, "rows", lambda wanted: read.append(len(wanted)) or whole(wanted)
+        snapshot.stored, "rows", lambda wanted: read.append(wanted.size) or whole(wanted)
     )
 
     def search():
