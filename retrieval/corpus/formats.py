@@ -39,12 +39,14 @@ class Dialect:
     ----------
     quotes : whether cells may stand in quotes, as in RFC 4180; else a quote is text.
     header : whether the first row names the columns; else they are id and text.
+    skipped : lines before the first row, such as Excel's "sep=;".
     """
 
     delimiter: str
     quotes: bool
     encoding: str = "utf-8"
     header: bool = True
+    skipped: int = 0
 
 
 class _LineFeed:
@@ -78,7 +80,7 @@ def split_cells(
     # The limit belongs to the whole process, so it is raised and never lowered.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_BYTES))
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if dialect.quotes else csv.QUOTE_NONE
-    done, unclosed = 0, True
+    done, unclosed = dialect.skipped, True
     while unclosed:
         unclosed = False
         with open_bytes(path, source, dialect.encoding) as stream:

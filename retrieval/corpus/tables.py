@@ -29,6 +29,8 @@ from retrieval.types import MetadataValue
 __all__ = ["document_rows", "find_dialect", "query_rows"]
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_SEPARATOR = re.compile(rf"sep=([{re.escape(''.join(DELIMITERS))}])\s*", re.IGNORECASE)
+"""What Excel writes first, and heeds, where the delimiter is not that of the country."""
 _SAMPLE_LINES = 50
 _SAMPLE_BYTES = 1 << 20
 _USUAL = {name.casefold() for name in (*IDS, *GUESSED_IDS, *TEXTS, *GUESSED_TEXTS)}
@@ -103,9 +105,11 @@ def find_dialect(path: Path, source: str, *, tabs: bool, encoding: str = "") -> 
             lines.append(line.text)
             if len(lines) == _SAMPLE_LINES or sum(map(len, lines)) > _SAMPLE_BYTES:
                 break
-    delimiter = "\t" if tabs else _find_delimiter(lines)
-    rows = [row for row in _read_sample(lines, delimiter, quotes=not tabs) if row]
-    return Dialect(delimiter, not tabs, chosen, not _lacks_header(rows))
+    named = None if tabs or not lines else _SEPARATOR.fullmatch(lines[0])
+    skipped = 0 if named is None else 1
+    delimiter = "\t" if tabs else named[1] if named else _find_delimiter(lines)
+    rows = [row for row in _read_sample(lines[skipped:], delimiter, quotes=not tabs) if row]
+    return Dialect(delimiter, not tabs, chosen, not _lacks_header(rows), skipped)
 
 
 def _read_sample(lines: Sequence[str], delimiter: str, *, quotes: bool) -> list[list[str]]:

@@ -178,3 +178,19 @@ def test_a_column_of_nothing_but_signs_for_null_is_null_where_the_index_holds_nu
     assert document.metadata == {"year": None}
     (document,) = read_corpus(path, types={"year": "string"})
     assert document.metadata == {"year": sign}
+
+
+@pytest.mark.parametrize(
+    ("head", "delimiter"), [("sep=;\r\n", ";"), ("\ufeffSEP=;\n", ";"), ("sep=\t\n", "\t")]
+)
+def test_excels_line_of_the_separator_is_heeded_and_no_header(write, head, delimiter):
+    """Its first field has more commas than there are separators."""
+    text = f"{head}id|text|price\na,1|x, y, z|1,5\nb,2|y|2\n".replace("|", delimiter)
+    first, second = read_corpus(write("c.csv", text.encode()))
+    assert (first.doc_id, first.text, first.metadata) == ("a,1", "x, y, z", {"price": 1.5})
+    assert second.doc_id == "b,2"
+
+
+def test_a_bad_row_after_it_is_named_by_its_own_line(write):
+    with pytest.raises(RecordError, match=r"c\.csv:4"):
+        list(read_corpus(write("c.csv", b"sep=;\nid;text\na;x\nb;y;z\n")))

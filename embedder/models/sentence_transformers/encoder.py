@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from embedder.engine.text import check_finite, check_texts
-from retrieval.errors import check_fork
+from retrieval.errors import ModelError, check_fork
 from retrieval.protocols import Notify, Progress, Vectors, no_progress
 from retrieval.types import Fingerprint
 
@@ -148,7 +148,7 @@ class SentenceTransformersEncoder:
         Raises
         ------
         UsageError : ``texts`` is one string, or holds something that is not valid text.
-        ModelError : the model gave NaN or infinity.
+        ModelError : the model gave NaN or infinity, or sentence-transformers itself fails.
         """
         return self._encode(self._model.encode_query, "query", texts, progress)
 
@@ -186,13 +186,18 @@ class SentenceTransformersEncoder:
         longest_first = np.argsort([-len(text) for text in texts], kind="stable")
         for start in range(0, len(texts), _CHUNK):
             rows = longest_first[start : start + _CHUNK]
-            found = encode(
-                [texts[row] for row in rows],
-                prompt=self.prompt(side),
-                batch_size=_BATCH,
-                convert_to_tensor=True,
-                show_progress_bar=False,
-            )
+            try:
+                found = encode(
+                    [texts[row] for row in rows],
+                    prompt=self.prompt(side),
+                    batch_size=_BATCH,
+                    convert_to_tensor=True,
+                    show_progress_bar=False,
+                )
+            except (IndexError, RuntimeError, TypeError, ValueError) as error:
+                raise ModelError(
+                    f"sentence-transformers fails to compute {self.name}: {error}"
+                ) from error
             vectors[rows] = found.float().cpu().numpy()
             progress(len(rows))
         check_finite(vectors, texts, f"{self.name} in {self.dtype}")

@@ -99,3 +99,15 @@ def test_what_cannot_be_loaded_is_one_clear_line(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="sentence-transformers cannot load"):
         load(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("error", [IndexError("out of range"), TypeError("no such input")])
+def test_what_fails_inside_of_sentence_transformers_is_told_as_such(folder, monkeypatch, error):
+    encoder = load(folder).encoder
+
+    def fail(*given, **how):
+        raise error
+
+    monkeypatch.setattr(encoder._model, "encode_document", fail)
+    with pytest.raises(ModelError, match=f"sentence-transformers fails to compute .*: {error}"):
+        encoder.encode_documents(["mill"])
