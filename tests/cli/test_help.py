@@ -74,6 +74,7 @@ def test_only_the_command_that_is_typed_is_built(monkeypatch, capsys, typed, bui
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     monkeypatch.setattr(app, "registered_commands", app.registered_commands)
     monkeypatch.setattr(sys, "argv", ["millpond", *typed])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # Typer replaces it
     with pytest.raises(SystemExit):
         main()
     assert [info.name for info in app.registered_commands] == built
