@@ -209,8 +209,7 @@ class _Report:
         print_line()
         real = sum(one.significant for one in ranking.tests)
         _print_prose(
-            f"{real:,} of {count_noun(len(ranking.tests), 'difference')} over all tasks "
-            f"{'is' if 1 in (real, len(ranking.tests)) else 'are'} significant at "
+            f"{_count_real(real, len(ranking.tests), ' over all tasks')} at "
             f"{self._config.alpha:g}. "
             f"p: Wilcoxon; perm.: permutation of the mean."
         )
@@ -334,6 +333,12 @@ def _explain(found: Comparison) -> str:
     )
 
 
+def _count_real(real: int, total: int, where: str = "") -> str:
+    """Return such as "2 of 3 differences are significant"."""
+    verb = "is" if 1 in (real, total) else "are"
+    return f"{real:,} of {count_noun(total, 'difference')}{where} {verb} significant"
+
+
 def _summarise(found: Comparison) -> list[str]:
     """Return the counts of significant differences, on tasks and over task types."""
     name = "Holm" if found.config.correction == "holm" else "Benjamini-Hochberg"
@@ -343,8 +348,7 @@ def _summarise(found: Comparison) -> list[str]:
         return []
     untested = sum(math.isnan(one.p) for one in found.differences)
     lines = [
-        f"{real:,} of {count_noun(total, 'difference')} "
-        f"{'is' if 1 in (real, total) else 'are'} significant at {found.config.alpha:g} after "
+        f"{_count_real(real, total)} at {found.config.alpha:g} after "
         f"{name}{f'; {untested:,} could not be tested' if untested else ''}."
     ]
     if found.task_types:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -18,6 +17,7 @@ __all__ = [
     "Product",
     "TorchProduct",
     "cpu_has_vnni",
+    "find_linears",
     "join_linears",
     "quantize_linears",
     "rotate_outputs",
@@ -134,23 +134,28 @@ class Int8Linear(nn.Module):
         return self.product(rows, self.weight)
 
 
-def quantize_linears(
-    layers: Iterable[nn.Module],
-    rotated: Mapping[nn.Linear, int] = MappingProxyType({}),
-    product: Product = TORCH,
-) -> None:
-    """Replace all linear layers inside of these by Int8Linear.
+def find_linears(layers: Iterable[nn.Module]) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """Return all linear layers inside of these: the module that holds it, its name there, itself.
 
-    ``rotated`` are those whose inputs come rotated already, each with the size of the blocks.
+    Subclasses, such as what LoRA puts around one, are not among them.
     """
-    found = [
+    return [
         (parent, name, child)
         for layer in layers
         for parent in layer.modules()
         for name, child in parent.named_children()
         if type(child) is nn.Linear
     ]
-    for parent, name, child in found:
+
+
+def quantize_linears(
+    layers: Iterable[nn.Module], rotated: Mapping[nn.Linear, int], product: Product
+) -> None:
+    """Replace all linear layers inside of these by Int8Linear.
+
+    ``rotated`` are those whose inputs come rotated already, each with the size of the blocks.
+    """
+    for parent, name, child in find_linears(layers):
         setattr(parent, name, Int8Linear.of(child, rotated.get(child), product))
 
 

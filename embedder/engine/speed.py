@@ -21,6 +21,7 @@ from embedder.engine.int8 import (
     Int8Linear,
     Product,
     cpu_has_vnni,
+    find_linears,
     quantize_linears,
     rotate_outputs,
 )
@@ -144,12 +145,7 @@ def _choose_product(backbone: Backbone) -> Product:
         raise UnavailableError(f"int8 layers take float32, and the model is in {weights.dtype}")
     if has_adapter(backbone):
         raise UnavailableError("int8 layers cannot be under LoRA; load the model with merge=True")
-    linears = [
-        child
-        for block in backbone.blocks()
-        for child in block.modules()
-        if type(child) is nn.Linear
-    ]
+    linears = [linear for _, _, linear in find_linears(backbone.blocks())]
     if not linears:
         raise UnavailableError("the model has no layers for int8")
     if cpu_has_vnni():
