@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Annotated
 
-from cli.commands.serve import bind, format_url, open_indexes
+from cli.commands.serve import bind, listen, open_indexes
 from cli.console import message
 from cli.models import note_untrained
 from cli.options import DeviceOption, TrustOption, argument, option
@@ -77,7 +77,7 @@ def mcp(
             return
         import uvicorn
 
-        message(f"Serving {', '.join(retrievers)} at {format_url(listener)}/mcp")
+        message(f"Serving {', '.join(retrievers)} at {listen(listener)}/mcp")
         config = uvicorn.Config(server.streamable_http_app(host=HOST), log_level="warning")
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])

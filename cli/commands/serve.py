@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from retrieval import Fingerprint
     from retrieval.protocols import VectorIndex
 
-__all__ = ["KEYS_VARIABLE", "bind", "format_url", "open_indexes", "serve"]
+__all__ = ["KEYS_VARIABLE", "bind", "listen", "open_indexes", "serve"]
 
 KEYS_VARIABLE = "MILLPOND_KEYS"
 
@@ -192,7 +192,7 @@ def serve(
                 f"with --keys FILE, or listen at 127.0.0.1."
             )
         _log_as_json()
-        message(f"Serving {', '.join(one.name for one in models)} at {format_url(listener)}")
+        message(f"Serving {', '.join(one.name for one in models)} at {listen(listener)}")
         run_app(build_app(server), listener)
     message("Stopped; all accepted requests are answered.")
 
@@ -382,7 +382,8 @@ def _cannot_listen(host: str, port: int, error: OSError) -> UsageError:
     )
 
 
-def format_url(listener: socket.socket) -> str:
-    """Return the address at which a client finds the socket."""
+def listen(listener: socket.socket) -> str:
+    """Let clients connect, and return the address; they wait until the server runs."""
+    listener.listen()
     place, port = listener.getsockname()[:2]
     return f"http://[{place}]:{port}" if ":" in place else f"http://{place}:{port}"

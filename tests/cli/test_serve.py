@@ -33,6 +33,8 @@ def apps(monkeypatch, loaded):
         )
 
     def run(app, listener):
+        # Its address has been told: whoever connects now is not refused.
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         ran.append((app.state.server, listener.getsockname()))
         listener.close()
 

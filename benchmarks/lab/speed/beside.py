@@ -39,14 +39,11 @@ texts = Path(sys.argv[2]).read_text(encoding="utf-8").splitlines()
 encode_by_length(OnnxClient(Path(sys.argv[1])).encode, texts, 32)
 """
 _SERVE = """
-import json, subprocess, sys, urllib.request
+import json, subprocess, sys, threading, urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 model, speed, file = sys.argv[1:]
 command = [sys.executable, "-m", "cli", "serve", "--model", model, "--speed", speed, "--port", "0"]
-server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-url = next(line.split()[-1] for line in server.stderr if line.startswith("Serving"))
-next(line for line in server.stderr if "started" in line)
 texts = Path(file).read_text(encoding="utf-8").splitlines()
 def post(start):
     body = json.dumps({"input": texts[start : start + 32]}).encode()
@@ -54,10 +51,18 @@ def post(start):
     asked = urllib.request.Request(url + "/v1/embeddings", body, how)
     with urllib.request.urlopen(asked) as reply:
         reply.read()
-with ThreadPoolExecutor(8) as clients:
-    list(clients.map(post, range(0, len(texts), 32)))
-server.terminate()
-server.wait()
+with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    try:
+        for line in server.stderr:
+            if line.startswith("Serving"):
+                url = line.split()[-1]
+                break
+            sys.stderr.write(line)
+        threading.Thread(target=server.stderr.read, daemon=True).start()
+        with ThreadPoolExecutor(8) as clients:
+            list(clients.map(post, range(0, len(texts), 32)))
+    finally:
+        server.terminate()
 """
 
 
