@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 REQUIREMENTS := pyproject.toml constraints.txt hatch_build.py $(wildcard embedder/engine/*.[ch])
 # Two processes; a file's tests stay in one, with what they share.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations=30
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 --durations=30
 SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 INDEX := demo-index
 MODEL := embedder/models/builtin_models/millpond-135m/millpond.json
