@@ -7,8 +7,6 @@ from typing import Any
 
 from retrieval import errors
 
-__all__ = ["import_optional", "read_versions"]
-
 
 def import_optional(module: str, purpose: str) -> Any:
     """Return the imported module.

@@ -16,8 +16,6 @@ from retrieval.protocols import Progress, no_progress
 from retrieval.scores import Doubles, ndcg
 from retrieval.types import DEFAULT_WEIGHT, Blend
 
-__all__ = ["CUT", "WEIGHTS", "Tuning", "score_weights", "tune_weight"]
-
 CUT = 10
 """Rankings are scored by nDCG at this rank."""
 WEIGHTS = tuple(round(0.05 * step, 2) for step in range(21))

@@ -38,8 +38,6 @@ from cli.console import escape_unknown, open_closed_streams
 from cli.errors import is_parsing_error, report_error, report_parsing
 from cli.options import flag
 
-__all__ = ["MillpondGroup", "app", "main"]
-
 
 class MillpondGroup(TyperGroup):
     """A group whose ``main`` always exits, and shows no traceback unless asked to."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from indexes import Change, Manifest
     from retrieval import Document, Encoder
 
-__all__ = ["IndexEdit", "check_folders", "check_watching", "watch"]
-
 QUIET_MS = 1000
 """Files are read once nothing has changed for so long, so that none is read half written ..."""
 LONGEST_WAIT_MS = 60_000

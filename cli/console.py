@@ -20,28 +20,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-__all__ = [
-    "collapse",
-    "format_size",
-    "format_table",
-    "stdout_width",
-    "truncate",
-    "wrap",
-    "print_json",
-    "print_line",
-    "print_table",
-    "PlainProgress",
-    "clean",
-    "escape_unknown",
-    "format_seconds",
-    "message",
-    "open_closed_streams",
-    "progress",
-    "warn",
-    "write_error",
-    "write_utf8",
-]
-
 _PLAIN_INTERVAL_SECONDS = 5.0
 
 # C0, DEL and C1 controls, line separators, marks that turn the writing direction, lone

@@ -15,16 +15,6 @@ from typing import Any
 from cli.console import message, write_error
 from retrieval.errors import MillpondError, UsageError
 
-__all__ = [
-    "EXIT_INTERRUPTED",
-    "EXIT_PIPE",
-    "EXIT_USAGE",
-    "is_parsing_error",
-    "report_error",
-    "report_parsing",
-    "silence_stdout",
-]
-
 EXIT_USAGE = 2
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from indexes import Index
     from retrieval.retriever import Retriever
 
-__all__ = ["MOST_CHARACTERS", "MOST_HITS", "build_server"]
-
 MOST_HITS = 50
 MOST_CHARACTERS = 20_000
 """The longest part of a document that ``fetch`` returns at a time."""

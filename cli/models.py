@@ -20,26 +20,6 @@ if TYPE_CHECKING:
     from indexes import Change, Manifest
     from retrieval import Corpus, Encoder, Fingerprint, Vectors
 
-__all__ = [
-    "RECALL",
-    "RECALL_QUERIES",
-    "count_rows",
-    "describe_arms",
-    "describe_blank",
-    "describe_recall",
-    "report_built",
-    "report_change",
-    "report_recall",
-    "ReportingEncoder",
-    "instruct",
-    "load_encoder",
-    "load_splitter",
-    "name_passages",
-    "note_untrained",
-    "say_once",
-    "warn_skipped",
-]
-
 USUAL_TOKENS = 512
 """What a base reads of a text unless its name says so; a test holds it equal to the spec's."""
 

@@ -15,37 +15,6 @@ from retrieval.errors import UnknownNameError, UsageError
 if TYPE_CHECKING:
     from indexes.writing import Engine
 
-__all__ = [
-    "AddressOption",
-    "ArmsOption",
-    "ConfigArgument",
-    "DeviceOption",
-    "EngineOption",
-    "FolderArgument",
-    "IndexModelOption",
-    "IndexSpeedOption",
-    "InstructionOption",
-    "JsonOption",
-    "LanguageOption",
-    "ModelOption",
-    "NewModelOption",
-    "OverlapOption",
-    "PassagesOption",
-    "RestartOption",
-    "ResultsArgument",
-    "SkipBadOption",
-    "SpeedOption",
-    "TrustOption",
-    "WholeOption",
-    "WorkersOption",
-    "argument",
-    "choose_arms",
-    "choose_engine",
-    "choose_passages",
-    "flag",
-    "option",
-]
-
 
 def option(
     metavar: str,

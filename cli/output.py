@@ -19,14 +19,6 @@ from retrieval.errors import StorageError, UsageError
 if TYPE_CHECKING:
     pass
 
-__all__ = [
-    "read_version",
-    "atomic_output",
-    "check_output",
-    "confirm_replacing",
-    "is_special",
-]
-
 
 def read_version() -> str:
     """Return the installed version, or "(not installed)" for a plain checkout."""

@@ -17,8 +17,6 @@ from retrieval.errors import UnknownNameError, UsageError
 if TYPE_CHECKING:
     from cli.searching import Choices, Search
 
-__all__ = ["run_prompt"]
-
 PROMPT = "search> "
 HISTORY_NAME = "search-history"
 HISTORY_LENGTH = 1000

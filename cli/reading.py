@@ -21,22 +21,6 @@ if TYPE_CHECKING:
     from retrieval import Corpus, Document
     from retrieval.corpus.values import StoredFiles
 
-__all__ = [
-    "CorpusArgument",
-    "EncodingOption",
-    "Fields",
-    "IdOption",
-    "Reading",
-    "SqlOption",
-    "TemplateOption",
-    "TextOption",
-    "TitleOption",
-    "decide_passages",
-    "warn_cut",
-    "find_question",
-    "warn_changed_types",
-]
-
 PANEL = "Fields, where they are not called id, title and text"
 SAMPLE = 1000
 SAMPLE_CHARACTERS = 1 << 24

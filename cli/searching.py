@@ -39,20 +39,6 @@ if TYPE_CHECKING:
     from retrieval import Hit, Query
     from retrieval.retriever import Retriever
 
-__all__ = [
-    "CANDIDATES",
-    "RUN_TAG",
-    "Choices",
-    "Search",
-    "explain",
-    "lay_out",
-    "print_answers",
-    "print_hits",
-    "to_json",
-    "warn_of_missing_words",
-    "write_run",
-]
-
 RUN_TAG = "millpond"
 CANDIDATES = 50
 """How many hits a reranker reads; a test holds it equal to ``retrieval.retriever.CANDIDATES``."""

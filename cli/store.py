@@ -17,21 +17,6 @@ from retrieval.typed import read_dataclass, read_toml
 if TYPE_CHECKING:
     from indexes.backends.qdrant import QdrantOptions
 
-__all__ = [
-    "ANY_DIMENSION",
-    "EXAMPLE",
-    "PANEL",
-    "AskKeyOption",
-    "QdrantFlags",
-    "StoreOption",
-    "StoredKeyOption",
-    "StoredUrlOption",
-    "UrlOption",
-    "read_qdrant_options",
-    "use_stored_server",
-    "use_stored_servers",
-]
-
 PANEL = "Qdrant, with --backend qdrant"
 ANY_DIMENSION = 1
 """Stands for D before a model is loaded; every type of Qdrant index takes it."""

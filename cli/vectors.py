@@ -21,8 +21,6 @@ from retrieval.errors import StorageError, UsageError
 if TYPE_CHECKING:
     from retrieval import Fingerprint, Vectors
 
-__all__ = ["ENDINGS", "Encode", "Made", "keep_parts", "output_files", "write_vectors"]
-
 Rows = Sequence[tuple[str, str]]
 """Ids and texts."""
 Write = Callable[[Rows, "Vectors"], None]

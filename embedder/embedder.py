@@ -39,8 +39,6 @@ from retrieval.errors import UsageError
 from retrieval.protocols import Notify, Progress, Vectors, no_progress, silent
 from retrieval.types import Fingerprint
 
-__all__ = ["Embedder"]
-
 _BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": CUDA_TOKENS}
 
 

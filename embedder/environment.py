@@ -18,19 +18,6 @@ from retrieval.errors import ModelError, UsageError
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "SPEEDS",
-    "Speed",
-    "check_speed",
-    "choose_device",
-    "choose_dtype",
-    "first_line",
-    "keep_freed_memory",
-    "quiet_loggers",
-    "quiet_transformers",
-    "refuse_missing_weights",
-]
-
 
 Speed = Literal["exact", "fast"]
 """``exact`` gives the model's own vectors. ``fast`` may compute in int8."""

@@ -25,15 +25,6 @@ from embedder.models.sentence_transformers.load import find_place, needs_sentenc
 from retrieval.errors import UsageError
 from retrieval.protocols import Notify, silent
 
-__all__ = [
-    "DEFAULT_TEMPLATE",
-    "add_instruction",
-    "check_instruction",
-    "fill_instruction",
-    "find_template",
-    "replace_instruction",
-]
-
 DEFAULT_TEMPLATE = "Instruct: {instruction}\nQuery: "
 """Of a decoder that states no other one: e5-mistral's (arXiv 2401.00368)."""
 

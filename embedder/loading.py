@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from embedder.light import LightEncoder
     from embedder.models.sentence_transformers import SentenceTransformersEncoder
 
-__all__ = [
-    "LoadedEncoder",
-    "check_arithmetic",
-    "choose_speed",
-    "is_int8",
-    "load_encoder",
-    "load_for_index",
-    "load_for_text",
-]
-
 LoadedEncoder: TypeAlias = "Embedder | SentenceTransformersEncoder"
 """What computes a model that a user named."""
 

@@ -14,18 +14,6 @@ from retrieval.corpus import Corpus
 from retrieval.errors import UsageError
 from retrieval.types import Document
 
-__all__ = [
-    "CUT_SHARE",
-    "PASSAGE_TOKENS",
-    "CountedDocuments",
-    "Coverage",
-    "PassageSplitter",
-    "check_passages",
-    "make_splitter",
-    "tokens_beside",
-    "tokens_read",
-]
-
 PASSAGE_TOKENS = 90
 """Measured on this project's pages; see benchmarks/lab/LOG.md."""
 CUT_SHARE = 0.1

@@ -26,20 +26,6 @@ from embedder.pooling.registry import check_options
 from retrieval.errors import Registry, UnknownNameError, UsageError
 from retrieval.typed import plain_data
 
-__all__ = [
-    "ATTENTIONS",
-    "Attention",
-    "attends_both_ways",
-    "PAPER_MODELS",
-    "Variant",
-    "VariantSpec",
-    "get_variant",
-    "list_variants",
-    "spec_to_json",
-    "format_model_name",
-    "parse_model_name",
-]
-
 _LEAVES_PROMPT_OUT = ("cls", "eos", "mean", "max", "latent_attention")
 """Poolings over tokens that can begin after the prompt."""
 

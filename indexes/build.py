@@ -47,8 +47,6 @@ from retrieval.disk import link_or_copy
 from retrieval.errors import StorageError
 from retrieval.protocols import Rows
 
-__all__ = ["RECALL", "build_index", "compact", "measure_recall", "rebuild", "retarget"]
-
 RECALL = "recall@10"
 RECALL_K = 10
 RECALL_QUERIES = 200

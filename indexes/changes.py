@@ -33,8 +33,6 @@ from retrieval.filters.schema import write_list
 from retrieval.passages import Splitter, plain_passage_id, read_passages
 from retrieval.protocols import Mask, no_progress
 
-__all__ = ["Change", "Merge", "check_fit", "delete_rows", "find_ids"]
-
 BATCH = 256
 SHOWN_IDS = 3
 

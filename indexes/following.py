@@ -8,8 +8,6 @@ from indexes.index import Index
 from indexes.storage.manifest import MANIFEST_NAME, read_manifest
 from retrieval import Fingerprint
 
-__all__ = ["Follower"]
-
 
 class Follower:
     """Opens an index again once another process has published a newer version of it.

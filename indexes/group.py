@@ -12,8 +12,6 @@ from indexes.search.modes import Searchable
 from retrieval import Fingerprint, Vectors
 from retrieval.errors import FingerprintError, UsageError
 
-__all__ = ["IndexGroup", "open_group"]
-
 
 class IndexGroup(Searchable):
     """Indexes of one model, searched as one; a ``VectorIndex``. Each hit names its index.

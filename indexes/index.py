@@ -28,8 +28,6 @@ from retrieval.passages import Splitter
 from retrieval.protocols import no_progress
 from retrieval.types import Blend
 
-__all__ = ["Index"]
-
 
 class Index(Searchable):
     """An index folder, opened; a ``VectorIndex``. Made by ``Index.create`` and ``Index.open``.

@@ -56,8 +56,6 @@ from retrieval.errors import (
     count_noun,
 )
 
-__all__ = ["LOCK_NAME", "Transaction", "begin", "check_target", "storage_errors"]
-
 LOCK_NAME = ".lock"
 GENERATION = re.compile(r"(?P<stem>[a-z]+)(?:\.(?P<number>[0-9]+))?(?P<suffix>\.[a-z]+)?")
 

@@ -25,18 +25,6 @@ from retrieval.errors import EmptyCorpusError, UnknownNameError, UsageError, Vec
 from retrieval.passages import Splitter, read_passages
 from retrieval.protocols import no_progress
 
-__all__ = [
-    "Engine",
-    "IndexConfig",
-    "Source",
-    "check_encoded",
-    "create_index",
-    "encode_in_turn",
-    "plan_of",
-    "read_source",
-    "stage_rows",
-]
-
 CHUNK_CHARACTERS = 16 * 2**20
 
 Source: TypeAlias = Iterable[Document] | Iterable[Mapping[str, Any]] | str | Path

@@ -14,16 +14,6 @@ from itertools import chain, islice
 
 from retrieval.errors import UnknownNameError
 
-__all__ = [
-    "ANALYSER_VERSION",
-    "DETECTED_DOCUMENTS",
-    "NO_LANGUAGE",
-    "Analyser",
-    "check_language",
-    "detect_language",
-    "list_languages",
-]
-
 ANALYSER_VERSION = 1
 """Kept in the manifest; rises with every change that makes other words of the same text."""
 NO_LANGUAGE = "none"

@@ -14,18 +14,6 @@ import numpy as np
 from retrieval.errors import StorageError
 from retrieval.protocols import Vectors
 
-__all__ = [
-    "FULL_DISK",
-    "keep_vectors",
-    "link_or_copy",
-    "make_folder",
-    "read_kept_vectors",
-    "replace_file",
-    "sync_path",
-    "sync_tree",
-    "write_synced",
-]
-
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a file that can grow no further: full disk, quota, the limit of the file itself."""
 

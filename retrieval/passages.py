@@ -8,15 +8,6 @@ from typing import TypeAlias
 
 from retrieval.types import Document, MetadataValue, Passage
 
-__all__ = [
-    "Splitter",
-    "passage_id",
-    "plain_passage_id",
-    "read_passage",
-    "read_passages",
-    "split_passage_id",
-]
-
 Splitter: TypeAlias = Callable[[str], Sequence[str]]
 """Cuts a text into one or more passages, in order."""
 

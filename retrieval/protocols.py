@@ -11,20 +11,6 @@ import numpy.typing as npt
 from retrieval.filters.tree import Expression
 from retrieval.types import Fingerprint, Hit, Mode
 
-__all__ = [
-    "Encoder",
-    "Floats",
-    "Mask",
-    "Notify",
-    "Progress",
-    "Reranker",
-    "Rows",
-    "VectorIndex",
-    "Vectors",
-    "no_progress",
-    "silent",
-]
-
 Vectors: TypeAlias = npt.NDArray[np.float32]
 """Float32, shape (N, D), one row per text."""
 

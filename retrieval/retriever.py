@@ -23,8 +23,6 @@ from retrieval.filters.tree import Expression
 from retrieval.protocols import Encoder, Notify, Reranker, VectorIndex, silent
 from retrieval.types import LEXICAL, ArmScore, Blend, Hit, Query, check_fingerprints
 
-__all__ = ["CANDIDATES", "Places", "Retriever", "rerank"]
-
 CANDIDATES = 50
 """How many hits of a search are read again."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-__all__ = ["RunIds"]
-
 
 class RunIds:
     """Writes ids without blanks, no two alike.

@@ -12,17 +12,6 @@ import numpy.typing as npt
 
 from retrieval.protocols import Vectors
 
-__all__ = [
-    "Doubles",
-    "average_ranks",
-    "cosines",
-    "is_constant",
-    "ndcg",
-    "pearson",
-    "spearman",
-    "unit_rows",
-]
-
 Id = TypeVar("Id", bound=Hashable)
 
 Doubles: TypeAlias = npt.NDArray[np.float64]

@@ -13,8 +13,6 @@ from retrieval.corpus.sources import Part, Source
 from retrieval.corpus.values import Reading, Row
 from retrieval.errors import RecordError
 
-__all__ = ["open_texts", "text_digest"]
-
 
 def text_digest(text: str) -> bytes:
     """Return 16 bytes that two different texts do not share."""

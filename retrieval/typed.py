@@ -15,16 +15,6 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from retrieval.errors import SourceNotFoundError, StorageError, UnknownNameError, UsageError
 
-__all__ = [
-    "find_differences",
-    "load_json",
-    "plain_data",
-    "read_dataclass",
-    "read_stored",
-    "read_toml",
-    "without_folders",
-]
-
 T = TypeVar("T")
 
 _WORDS: dict[Any, str] = {

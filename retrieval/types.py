@@ -11,27 +11,6 @@ from typing import Any, Literal, TypeAlias, get_args
 from retrieval.errors import FingerprintError, UnknownNameError, UsageError
 from retrieval.typed import read_stored
 
-__all__ = [
-    "DEFAULT_WEIGHT",
-    "DENSE",
-    "FUSIONS",
-    "LEXICAL",
-    "MODES",
-    "ArmScore",
-    "Blend",
-    "Document",
-    "Fingerprint",
-    "Fusion",
-    "Hit",
-    "MetadataValue",
-    "Mode",
-    "Passage",
-    "Query",
-    "Scalar",
-    "Section",
-    "check_fingerprints",
-]
-
 Scalar = str | int | float | bool | None
 """The type of one value of a setting."""
 

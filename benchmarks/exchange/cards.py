@@ -16,8 +16,6 @@ from embedder.models.names import PREFIX
 from retrieval.disk import replace_file
 from retrieval.errors import SourceNotFoundError, UsageError
 
-__all__ = ["render_metadata", "write_card"]
-
 _PURPOSE = "Writing a model card"
 _CARD = "README.md"
 _TYPES = {ours: theirs for theirs, ours in reversed(TASK_TYPE_OF.items())}

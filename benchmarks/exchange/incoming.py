@@ -32,8 +32,6 @@ from retrieval.errors import MillpondError, SourceNotFoundError, UsageError, cou
 from retrieval.protocols import Notify, silent
 from retrieval.typed import load_json
 
-__all__ = ["Imported", "import_results"]
-
 _K = 10
 _RUNS = (".run", ".trec", ".run.gz", ".trec.gz")
 _NO_RESULTS = ("model_meta.json", "run_settings.jsonl", "run_settings.json")

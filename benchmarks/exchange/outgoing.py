@@ -35,8 +35,6 @@ from retrieval.errors import StorageError, UnknownNameError, UsageError
 from retrieval.protocols import Notify, silent
 from retrieval.runs import RunIds
 
-__all__ = ["FORMATS", "export_results"]
-
 _CUTS = (1, 3, 5, 10, 20, 100, 1000)
 """mteb's; those beyond the depth of a run are left out."""
 

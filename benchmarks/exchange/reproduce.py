@@ -24,8 +24,6 @@ from retrieval.errors import MissingDependencyError, UsageError, count_noun
 from retrieval.protocols import Notify, silent
 from retrieval.typed import find_differences
 
-__all__ = ["Reproduction", "reproduce"]
-
 _OUR_METRICS = {
     "cosine_spearman": "spearman",
     "cosine_pearson": "pearson",

@@ -11,8 +11,6 @@ from benchmarks.scoring.metrics import Qrels, TrecRun
 from retrieval.errors import RecordError, StorageError
 from retrieval.runs import RunIds
 
-__all__ = ["format_qrels", "format_run", "read_run"]
-
 
 def format_run(run: TrecRun, tag: str, ids: RunIds) -> Iterator[str]:
     """Yield lines of query id, Q0, document id, rank from 1, score and tag, best first.

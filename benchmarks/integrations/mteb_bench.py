@@ -28,8 +28,6 @@ from retrieval import Corpus, Document, Hit, Query, Vectors
 from retrieval.errors import count_noun
 from retrieval.typed import load_json
 
-__all__ = ["run_mteb"]
-
 _SEARCH_BATCH = 32
 _ALSO = ("ndcg_at_10", "map_at_100", "recall_at_100")
 """Scores of rankings that are kept by query beside the main one."""

@@ -14,15 +14,6 @@ from embedder.models.sentence_transformers import SentenceTransformersEncoder
 from retrieval import Encoder, Fingerprint
 from retrieval.errors import MissingDependencyError
 
-__all__ = [
-    "ModelFacts",
-    "describe_fingerprint",
-    "describe_model",
-    "find_facts",
-    "import_mteb",
-    "mteb_model_name",
-]
-
 OWNER = "millpond"
 
 _DIGITS = 12

@@ -14,19 +14,6 @@ from benchmarks.integrations.mteb_meta import import_mteb
 from benchmarks.scoring.results import Result
 from retrieval.errors import UnknownNameError
 
-__all__ = [
-    "TASK_TYPE_OF",
-    "average_subsets",
-    "describe_data",
-    "find_mteb_task",
-    "get_mteb_task",
-    "name_split",
-    "numbers_of",
-    "rename_cuts",
-    "same_data",
-    "unknown_task",
-]
-
 TASK_TYPE_OF = {
     "Retrieval": "retrieval",
     "InstructionRetrieval": "retrieval",

@@ -24,8 +24,6 @@ from benchmarks.lab.layouts import adapters, decoders, encoders
 from embedder import Embedder, load_encoder
 from retrieval import Vectors
 
-__all__ = ["Row", "compare_layout", "main"]
-
 _TEXTS = 20
 _WORDS = ("the", "mill", "grinds", "corn", "for", "a", "miller", "of", "another", "village")
 _LENGTHS = (1, 3, 8, 20, 200)

@@ -22,8 +22,6 @@ from benchmarks import BenchConfig, run_benchmark
 from benchmarks.scoring.models import Load, load_model
 from retrieval.errors import MillpondError, UnknownNameError, UsageError
 
-__all__ = ["PAGE", "TABLE", "Expected", "Plan", "main", "measure", "read_plan"]
-
 TABLE = Path(__file__).with_name("regressions.toml")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "regressions.md"
 

@@ -17,8 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-__all__ = ["Trace", "main"]
-
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("retrieval", "embedder", "indexes", "benchmarks", "cli")
 

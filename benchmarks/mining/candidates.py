@@ -16,15 +16,6 @@ from retrieval import Document, Encoder, check_fingerprints
 from retrieval.protocols import Rows
 from retrieval.scores import Doubles
 
-__all__ = [
-    "BM25Ranker",
-    "Candidates",
-    "ModelRanker",
-    "Ranker",
-    "Ranking",
-    "index_candidates",
-]
-
 
 class Candidates:
     """The distinct texts that negatives are drawn from; in memory.

@@ -29,15 +29,6 @@ from benchmarks.mining.candidates import Candidates, Ranker, Ranking
 from embedder.training.data import KnownPairs, Pair, hash_text
 from retrieval.errors import UsageError
 
-__all__ = [
-    "GUARDS",
-    "Mined",
-    "MiningConfig",
-    "MiningSummary",
-    "check_window",
-    "mine",
-]
-
 GUARDS = ("positive", "query", "present", "score")
 """Why a candidate inside the window is left out; the first that applies is counted."""
 

@@ -14,17 +14,6 @@ from benchmarks.report.leaderboard import TaskTypeTable, build_leaderboard
 from benchmarks.scoring.results import Result, group_notes
 from benchmarks.significance.comparison import Comparison
 
-__all__ = [
-    "COSTS",
-    "Report",
-    "collect",
-    "describe_ranking",
-    "describe_tests",
-    "page_data",
-    "rounded",
-    "sentence",
-]
-
 DECIMALS = 4
 _NO_CHANCE = "no difference, however large, could have been significant"
 COSTS = (

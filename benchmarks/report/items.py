@@ -10,8 +10,6 @@ from typing import Any
 
 from benchmarks.scoring.results import QueryHits, Result, read_hits
 
-__all__ = ["collect_items", "most_different"]
-
 SCALE = 10_000
 """Scores are kept as whole numbers of 1/10,000: half the page's weight, and exact decimals."""
 QUERIES_EACH_WAY = 10

@@ -11,16 +11,6 @@ from string import ascii_letters
 from benchmarks.scoring.results import TASK_TYPES, Result
 from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
 
-__all__ = [
-    "share_letters",
-    "BETTER",
-    "WORSE",
-    "Cell",
-    "TaskTypeTable",
-    "TaskColumn",
-    "build_leaderboard",
-]
-
 Column = frozenset[int]
 
 

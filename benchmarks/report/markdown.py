@@ -19,17 +19,6 @@ from benchmarks.report.leaderboard import Cell, TaskTypeTable
 from benchmarks.scoring.results import Result, group_notes
 from benchmarks.significance.comparison import Comparison, Difference, TaskTypeDifference
 
-__all__ = [
-    "MINUS",
-    "NOTHING",
-    "code",
-    "format_score",
-    "plain",
-    "render_csv",
-    "render_markdown",
-    "table_lines",
-]
-
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EN DASH}"
 

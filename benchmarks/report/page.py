@@ -12,14 +12,6 @@ from typing import Any
 
 from benchmarks.report.collect import Report, page_data
 
-__all__ = [
-    "embed_json",
-    "fill_template",
-    "policy_digest",
-    "read_static",
-    "render_page",
-]
-
 SCRIPTS = (
     "base.js",
     "charts.js",

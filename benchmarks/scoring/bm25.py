@@ -24,8 +24,6 @@ from retrieval.analysis import (
 from retrieval.errors import UsageError
 from retrieval.protocols import Floats, Progress, Rows, no_progress
 
-__all__ = ["BM25_NAME", "Bm25", "Bm25Retriever", "bm25_fingerprint"]
-
 BM25_NAME = "bm25"
 
 

@@ -39,16 +39,6 @@ from retrieval.typed import load_json, read_stored
 if TYPE_CHECKING:
     from embedder.splitting import CountedDocuments
 
-__all__ = [
-    "Cache",
-    "CachedIndex",
-    "KeptVectors",
-    "Searchable",
-    "ShowProgress",
-    "Work",
-    "show_nothing",
-]
-
 BATCH_TEXTS = 1024
 
 ShowProgress = Callable[[str, int | None, str], AbstractContextManager[Progress]]

@@ -11,8 +11,6 @@ from benchmarks.tasks.instructions import Instructions
 from indexes import list_backends
 from retrieval.errors import UnknownNameError, UsageError
 
-__all__ = ["BenchConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:

@@ -15,16 +15,6 @@ import psutil
 if TYPE_CHECKING:
     from embedder import Embedder
 
-__all__ = [
-    "FLOP_TOKENS",
-    "PeakMemory",
-    "count_parameters",
-    "flop_counter",
-    "measure_latency",
-    "pooling_flops",
-    "resident_bytes",
-]
-
 FLOP_TOKENS = 128
 _SAMPLE_SECONDS = 0.05
 _LATENCY_TEXTS = 100

@@ -26,8 +26,6 @@ from embedder import cache_folder
 from indexes.storage.manifest import millpond_version, now_utc
 from retrieval import Fingerprint
 
-__all__ = ["Run", "evaluate"]
-
 _TEXT_BATCH = 32
 _BACKEND_PACKAGES = {"faiss": ("faiss-cpu", "faiss-gpu"), "qdrant": ("qdrant-client",)}
 _VERSIONS = {

@@ -12,8 +12,6 @@ from embedder.models.names import write_value
 from retrieval import Fingerprint
 from retrieval.protocols import Notify
 
-__all__ = ["Instructed", "label_model", "unlabel_model"]
-
 _INSTRUCTED = " with instructions"
 
 

@@ -8,8 +8,6 @@ import numpy as np
 
 from retrieval.scores import ndcg
 
-__all__ = ["retrieval_metrics", "score_run"]
-
 _MRR_CUT = 10
 
 TrecRun = Mapping[str, Mapping[str, float]]

@@ -21,16 +21,6 @@ if TYPE_CHECKING:
     from embedder import Embedder
     from embedder.models.sentence_transformers import Reranker, SentenceTransformersEncoder
 
-__all__ = [
-    "Bm25Model",
-    "Load",
-    "LoadedModel",
-    "check_model_name",
-    "instruct_model",
-    "load_model",
-    "wrap_embedder",
-]
-
 _LIBRARIES = ("torch", "transformers")
 
 

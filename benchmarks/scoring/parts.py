@@ -10,8 +10,6 @@ from benchmarks.scoring.remembered import digest
 from benchmarks.scoring.results import BEIR_PARTS, Result
 from retrieval.errors import count_noun
 
-__all__ = ["combine_parts"]
-
 _SUMMED = ("seconds", "index_bytes")
 
 

@@ -22,8 +22,6 @@ from retrieval.disk import replace_file
 from retrieval.errors import StorageError
 from retrieval.typed import load_json
 
-__all__ = ["Remembered", "digest"]
-
 _LIBRARIES = ("millpond", "torch", "transformers", "tokenizers", "safetensors", "peft")
 _HASHED_ANEW_BYTES = 16 << 20
 

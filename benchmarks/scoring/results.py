@@ -25,21 +25,6 @@ from retrieval.disk import make_folder, replace_file
 from retrieval.errors import RecordError, SourceNotFoundError, StorageError, UsageError
 from retrieval.typed import load_json, read_stored
 
-__all__ = [
-    "BEIR_PARTS",
-    "TASK_TYPES",
-    "QueryHits",
-    "Result",
-    "TopHit",
-    "file_name",
-    "group_notes",
-    "null_for_nan",
-    "read_hits",
-    "read_results",
-    "result_path",
-    "write_result",
-]
-
 FORMAT = 1
 
 BEIR_PARTS = ("cqadupstack", "CQADupstackRetrieval")

@@ -33,8 +33,6 @@ from retrieval import Fingerprint
 from retrieval.errors import FailureError, MillpondError, StorageError, UsageError
 from retrieval.protocols import Notify, silent
 
-__all__ = ["Failure", "release_memory", "run_benchmark"]
-
 CACHE_NAME = ".cache"
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from embedder.models.sentence_transformers import SentenceTransformersEncoder
     from embedder.splitting import CountedDocuments, Coverage
 
-__all__ = ["Searched", "Worker", "describe_cut"]
-
 
 class _Bill:
     """Adds up the costs of a run, including what earlier runs paid for the parts they kept."""

@@ -19,8 +19,6 @@ from retrieval.protocols import silent
 if TYPE_CHECKING:
     from embedder.variants import VariantSpec
 
-__all__ = ["encode_shared", "find_sharers", "load_sharer"]
-
 
 def find_sharers(models: Sequence[str]) -> dict[str, list[str]]:
     """Return, for each model, the others that can be computed in the same forward pass.

@@ -23,8 +23,6 @@ from retrieval.types import DEFAULT_WEIGHT, Blend
 if TYPE_CHECKING:
     from benchmarks.scoring.models import LoadedModel
 
-__all__ = ["System", "parse_system"]
-
 _HYBRID = re.compile(r"hybrid(?:=(?P<how>[^:]*))?:(?P<model>.+)", re.DOTALL)
 _BEGUN = re.compile(r"hybrid(?:[=:].*)?", re.DOTALL)
 _EXPECTED = "expected hybrid:MODEL, hybrid=0.4:MODEL or hybrid=rrf:MODEL"

@@ -13,14 +13,6 @@ import numpy.typing as npt
 
 from retrieval.scores import Doubles
 
-__all__ = [
-    "BOOTSTRAP_RESAMPLES",
-    "bootstrap_means",
-    "bootstrap_spearman",
-    "percentile_interval",
-    "shifted_bootstrap_p",
-]
-
 BOOTSTRAP_RESAMPLES = 10_000
 """Fewer than random signs get: each resample of an STS task ranks every pair anew, and 10,000 are
 enough for the ends of a 95% interval. The smallest p is 0.0001."""

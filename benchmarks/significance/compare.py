@@ -24,8 +24,6 @@ from retrieval import Progress
 from retrieval.errors import UnknownNameError, UsageError, count_noun
 from retrieval.protocols import no_progress
 
-__all__ = ["compare", "compare_nothing"]
-
 _GAPS_SHOWN = 10
 _ITEMS_OF_ONE_SET = {"classification": "draws", "clustering": "splits"}
 

@@ -11,17 +11,6 @@ from benchmarks.significance.correction import CORRECTIONS
 from benchmarks.significance.paired import RESAMPLES, TESTS
 from retrieval.errors import UnknownNameError, UsageError
 
-__all__ = [
-    "FAMILIES",
-    "CompareConfig",
-    "Comparison",
-    "Difference",
-    "Ranked",
-    "Ranking",
-    "TaskTest",
-    "TaskTypeDifference",
-]
-
 _FEWEST_RESAMPLES = 100
 
 FAMILIES = ("task-type", "all")

@@ -13,8 +13,6 @@ import numpy.typing as npt
 
 from retrieval.scores import Doubles
 
-__all__ = ["CORRECTIONS", "adjust_benjamini_hochberg", "adjust_holm"]
-
 
 def adjust_holm(p_values: npt.ArrayLike) -> Doubles:
     """Return p-values that bound the chance of even one false discovery, by Holm's step-down.

@@ -15,21 +15,6 @@ import numpy.typing as npt
 from benchmarks.optional import import_optional
 from retrieval.scores import Doubles, average_ranks
 
-__all__ = [
-    "EXACT_ITEMS",
-    "RESAMPLES",
-    "SIGN_TESTS",
-    "TESTS",
-    "TIE_DECIMALS",
-    "CrossedTest",
-    "crossed_test",
-    "effect_size",
-    "paired_t_test",
-    "randomisation_test",
-    "smallest_wilcoxon_p",
-    "wilcoxon_test",
-]
-
 RESAMPLES = 100_000
 """So many that chance moves p = 0.05 by 0.0007 (one standard error) and that the smallest p,
 0.00001, outlives Holm's correction of 4,999 tests at 0.05. 300 queries take 0.05 seconds."""

@@ -28,8 +28,6 @@ from benchmarks.significance.paired import (
 from retrieval.errors import UsageError, count_noun
 from retrieval.scores import Doubles, spearman
 
-__all__ = ["TaskPairs"]
-
 Ids: TypeAlias = tuple[str, ...]
 
 

@@ -9,8 +9,6 @@ from statistics import NormalDist, median
 
 from benchmarks.significance.comparison import Comparison, Difference
 
-__all__ = ["POWER", "PowerRow", "plan_power"]
-
 POWER = 0.8
 """The chance of finding the difference that is planned for, the field's usual one (Cohen 1988)."""
 

@@ -27,8 +27,6 @@ from benchmarks.significance.paired import (
 from retrieval.errors import count_noun
 from retrieval.scores import Doubles
 
-__all__ = ["rank_models", "wilcoxon_tests"]
-
 ALL_PAIRS_OF = 40
 """Up to so many models all pairs are listed, beyond the neighbours in the ranking."""
 

@@ -9,8 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-__all__ = ["draw_bars", "draw_curves", "draw_heatmap", "draw_scatter"]
-
 Point = Sequence[float]
 
 _LEVELS = 20

@@ -17,17 +17,6 @@ from embedder.pooling import PoolingOptions
 from embedder.variants import get_variant
 from retrieval.errors import count_noun
 
-__all__ = [
-    "CLAIMS",
-    "RULE",
-    "Claim",
-    "Judgement",
-    "claim_pairs",
-    "judge_claim",
-    "judge_test",
-    "paper_variants",
-]
-
 Word = Literal["holds", "does not hold", "cannot tell"]
 Kind = Literal["better", "no better", "little gain"]
 

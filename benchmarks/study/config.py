@@ -25,19 +25,6 @@ from embedder.variants import get_variant
 from retrieval.errors import UnknownNameError, UsageError, count_noun
 from retrieval.typed import read_dataclass, read_toml
 
-__all__ = [
-    "LAYER_CHOICES",
-    "BenchOptions",
-    "CutConfig",
-    "StudyBase",
-    "StudyConfig",
-    "StudyVariant",
-    "TrainBudget",
-    "choose_layers",
-    "load_study",
-    "read_study",
-]
-
 LayerChoice = Literal["all", "first third", "middle third", "last third", "every fourth"]
 LAYER_CHOICES: tuple[LayerChoice, ...] = get_args(LayerChoice)
 

@@ -18,15 +18,6 @@ from embedder.pooling.modules import LatentQueryPooling, last_token, mean
 from embedder.pooling.registry import POOLINGS, without_whitening
 from retrieval.scores import Doubles, average_ranks
 
-__all__ = [
-    "analyse_model",
-    "change_without_attention",
-    "correlate_layers",
-    "count_flops",
-    "idle_parameters",
-    "mean_layer_states",
-]
-
 _DECIMALS = 4
 
 

@@ -23,8 +23,6 @@ from benchmarks.study.words import (
 from indexes.storage.manifest import millpond_version, now_utc
 from retrieval.errors import count_noun
 
-__all__ = ["render_study_markdown", "write_study_report"]
-
 
 def render_study_markdown(summary: Mapping[str, Any]) -> str:
     """Return the verdicts, tables, costs, departures and method of a summary."""

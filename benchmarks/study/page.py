@@ -21,8 +21,6 @@ from benchmarks.study.words import (
 )
 from retrieval.errors import count_noun
 
-__all__ = ["render_study_page"]
-
 Base = Mapping[str, Any]
 
 _CLASSES = {"holds": "claim holds", "does not hold": "claim fails", "cannot tell": "claim"}

@@ -21,8 +21,6 @@ from retrieval.protocols import Notify, silent
 if TYPE_CHECKING:
     from embedder.training import StepReport
 
-__all__ = ["BaseRates", "Plan", "PlanRow", "plan_study"]
-
 CALIBRATION_STEPS = 3
 
 Count = Callable[[Sequence[str]], list[float]]

@@ -31,8 +31,6 @@ from retrieval.typed import plain_data
 if TYPE_CHECKING:
     from embedder.training import StepReport
 
-__all__ = ["StudyOutcome", "run_study"]
-
 _CURVE_POINTS = 200
 _PARTS = {
     "adapter_parameters": ADAPTER_WEIGHTS,

@@ -30,8 +30,6 @@ from retrieval.disk import make_folder, replace_file
 from retrieval.errors import FailureError, UsageError
 from retrieval.typed import find_differences, load_json, read_stored
 
-__all__ = ["RunRecord", "StudyFolder", "StudyRun", "list_runs"]
-
 T = TypeVar("T")
 
 FORMAT = 1

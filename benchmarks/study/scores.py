@@ -28,8 +28,6 @@ from benchmarks.study.config import StudyConfig
 from benchmarks.study.runs import StudyRun
 from retrieval.scores import Doubles
 
-__all__ = ["ALL_TASK_TYPES", "BaseScores", "TaskTypeScore", "TaskTypeTest", "correct_tests"]
-
 ALL_TASK_TYPES = "all task types"
 """The mean over the task types, each weighing the same."""
 

@@ -19,8 +19,6 @@ from embedder.variants import ATTENTIONS
 from retrieval.errors import UsageError
 from retrieval.typed import plain_data, without_folders
 
-__all__ = ["late_gain", "summarise"]
-
 _COSTS = ("parameters", "pooling_flops", "tokens_per_second", "peak_memory_bytes")
 _TRAINING = (
     "seconds",

@@ -23,8 +23,6 @@ from retrieval.corpus.labelled import STS_COLUMNS
 from retrieval.errors import RecordError, SourceNotFoundError, StorageError, UsageError
 from retrieval.protocols import Notify
 
-__all__ = ["LoadedTask", "embedded_texts", "load_tasks", "sample_texts"]
-
 _SUFFIX = "-cut"
 
 T = TypeVar("T")

@@ -10,19 +10,6 @@ from benchmarks.study.config import StudyConfig
 from benchmarks.study.runs import StudyRun
 from retrieval.errors import count_noun
 
-__all__ = [
-    "ablation_tables",
-    "attention_sentences",
-    "convergence_sentence",
-    "cost_rows",
-    "describe_gaps",
-    "describe_method",
-    "task_type_rows",
-    "list_departures",
-    "scale_note",
-    "task_type_title",
-]
-
 _PAPER_BASE = "Mistral-7B-v0.1"
 _PAPER = {
     "train.steps": 1000,

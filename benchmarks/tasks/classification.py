@@ -19,17 +19,6 @@ from benchmarks.tasks.task import Embed, Scores, Task, TextTaskType
 from retrieval.corpus.labelled import read_table
 from retrieval.errors import RecordError, UsageError, count_noun
 
-__all__ = [
-    "CLASSIFICATION",
-    "COLUMNS",
-    "ClassificationData",
-    "LabelledTexts",
-    "check_label",
-    "draw_examples",
-    "load_classification",
-    "score_classification",
-]
-
 COLUMNS = ("label", "text")
 DRAWS = 10
 EXAMPLES = 8

@@ -18,8 +18,6 @@ from benchmarks.tasks.task import Embed, Scores, Task, TextTaskType
 from retrieval.corpus.labelled import read_table
 from retrieval.errors import UsageError
 
-__all__ = ["CLUSTERING", "ClusteringData", "load_clustering", "score_clustering", "split_rows"]
-
 SPLITS = 10
 ROWS_A_LABEL = 8
 BATCH_SIZE = 500

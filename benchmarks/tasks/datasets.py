@@ -21,16 +21,6 @@ from embedder import cache_folder
 from retrieval.errors import DownloadError, StorageError, UnknownNameError
 from retrieval.protocols import Notify
 
-__all__ = [
-    "BEIR_CLOSED",
-    "BEIR_DEV",
-    "BEIR_NAMES",
-    "BEIR_OWN_IDS",
-    "BEIR_PREFIX",
-    "BEIR_URL",
-    "fetch_beir",
-]
-
 BEIR_PREFIX = "beir:"
 BEIR_URL = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets/{name}.zip"
 BEIR_NAMES = (

@@ -17,8 +17,6 @@ from retrieval.corpus.qrels import find_splits
 from retrieval.errors import SourceNotFoundError, UsageError
 from retrieval.protocols import Notify, silent
 
-__all__ = ["find_tasks"]
-
 _DEPTH = 2
 
 _EXPECTED = (

@@ -12,8 +12,6 @@ from benchmarks.scoring.results import TASK_TYPES
 from benchmarks.tasks.task import Task
 from retrieval.errors import SourceNotFoundError, UnknownNameError, UsageError
 
-__all__ = ["PUBLISHED", "Instructions", "read_instructions"]
-
 PUBLISHED = "published"
 """What names the table that comes with millpond."""
 

@@ -25,8 +25,6 @@ from embedder.environment import first_line
 from retrieval.errors import DownloadError, UsageError, count_noun
 from retrieval.protocols import Notify
 
-__all__ = ["MTEB_PREFIX", "MtebData", "MtebTask", "find_mteb", "load_mteb", "quiet_mteb"]
-
 MTEB_PREFIX = "mteb:"
 
 _SOURCE = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<subsets>[^\[\]]+)\])?")

@@ -16,16 +16,6 @@ from retrieval import Corpus, Hit, Query, read_corpus, read_queries
 from retrieval.corpus.qrels import find_beir, match_judgements, read_qrels
 from retrieval.errors import UsageError, count_noun
 
-__all__ = [
-    "PROTOCOL",
-    "HITS_KEPT",
-    "RetrievalData",
-    "keep_hits",
-    "load_retrieval",
-    "retrieval_files",
-    "score_retrieval",
-]
-
 PROTOCOL = 2
 HITS_KEPT = 10
 SNIPPET_CHARACTERS = 200

@@ -9,8 +9,6 @@ from benchmarks.tasks.task import Embed, Scores, Task, TextTaskType
 from retrieval.corpus.labelled import StsPairs, read_sts
 from retrieval.scores import cosines, is_constant, pearson, spearman
 
-__all__ = ["STS", "StsData", "load_sts", "score_sts"]
-
 
 @dataclass(frozen=True)
 class StsData(StsPairs):

@@ -9,8 +9,6 @@ from typing import Any, Protocol
 
 from retrieval import Vectors
 
-__all__ = ["Embed", "Scores", "Task", "TaskData", "TextTaskType"]
-
 Embed = Callable[[Sequence[str]], Vectors]
 """Texts to float32 (N, D) with the query prompt."""
 

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from benchmarks.scoring.runner import Failure
     from benchmarks.tasks.instructions import Instructions
 
-__all__ = ["bench", "layout_scores"]
-
 _PIPED_WIDTH = 80
 
 

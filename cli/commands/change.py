@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from indexes import Change, Manifest
     from retrieval import Corpus
 
-__all__ = ["COMPACT_SHARE", "add", "delete", "update"]
-
 COMPACT_SHARE = 0.25
 """What --help shows; a test holds it equal to ``IndexConfig.compact_share``."""
 

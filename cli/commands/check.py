@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from indexes.backends.qdrant.store import CollectionState
     from indexes.storage.staging import Unfinished
 
-__all__ = ["check"]
-
 SLOW_BYTES = 10**9
 BLOCK_BYTES = 512
 _PLACES = {"embedded": ", in the folder", "memory": ", in memory", "server": ", on a server"}

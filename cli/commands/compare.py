@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     )
     from benchmarks.significance.power import PowerRow
 
-__all__ = ["compare"]
-
 _Row = TypeVar("_Row", bound="Difference | TaskTypeDifference")
 
 _WIDTH = 80

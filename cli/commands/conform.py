@@ -17,8 +17,6 @@ from retrieval.errors import FailureError, UsageError
 if TYPE_CHECKING:
     from embedder.conform.findings import Conformity, KindScores, Other
 
-__all__ = ["conform"]
-
 EXIT_DIFFERENT = 1
 
 

@@ -14,8 +14,6 @@ from retrieval.errors import UsageError
 if TYPE_CHECKING:
     from embedder.models.saving import WeightsDtype
 
-__all__ = ["export", "import_", "merge", "report_model", "soup"]
-
 DtypeOption = Annotated[
     str, option("DTYPE", "float32, or bfloat16: half the size.", "--weights-dtype")
 ]

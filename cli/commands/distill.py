@@ -18,8 +18,6 @@ from cli.options import DeviceOption, SkipBadOption, TrustOption, flag, option
 from cli.output import atomic_output
 from retrieval.errors import UsageError, count_noun
 
-__all__ = ["distill"]
-
 
 def distill(
     teacher: Annotated[

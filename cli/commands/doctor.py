@@ -21,16 +21,6 @@ from cli.output import read_version
 from embedder.environment import choose_device
 from retrieval.errors import count_noun
 
-__all__ = [
-    "FaissBuild",
-    "describe_faiss",
-    "doctor",
-    "find_faiss_problems",
-    "find_problems",
-    "list_wheels",
-    "probe_faiss",
-]
-
 PROBE = """
 import json, faiss
 gpu = hasattr(faiss, "StandardGpuResources")

@@ -13,8 +13,6 @@ from retrieval.passages import read_passage, split_passage_id
 if TYPE_CHECKING:
     from retrieval import Document
 
-__all__ = ["ABOVE", "duplicates"]
-
 ABOVE = 0.95
 """What --help shows; a test holds it equal to ``indexes.search.duplicates.ALIKE``."""
 _SHOWN_TOGETHER = 256

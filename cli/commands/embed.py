@@ -28,9 +28,6 @@ from cli.vectors import ENDINGS, Encode, Made, keep_parts, output_files, write_v
 from embedder.environment import keep_freed_memory
 from retrieval.errors import UsageError, count_noun
 
-__all__ = ["RoleOption", "embed"]
-
-
 RoleOption = Annotated[
     Literal["query", "document"],
     typer.Option("--as", help="Which of the model's two prompts to use."),

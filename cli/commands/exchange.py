@@ -10,8 +10,6 @@ from cli.console import message, warn
 from cli.options import ResultsArgument, argument, option
 from retrieval.errors import UsageError, count_noun
 
-__all__ = ["export_results", "import_results"]
-
 
 def export_results(
     results: ResultsArgument,

@@ -72,8 +72,6 @@ if TYPE_CHECKING:
     from indexes import Manifest
     from retrieval import Document
 
-__all__ = ["index"]
-
 
 def index(
     corpus: CorpusArgument,

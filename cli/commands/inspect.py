@@ -23,8 +23,6 @@ from retrieval.errors import count_noun
 if TYPE_CHECKING:
     from indexes import Manifest
 
-__all__ = ["info", "models", "variants"]
-
 
 def variants(json: JsonOption = False) -> None:
     """List every pooling x attention variant.

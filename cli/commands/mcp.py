@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from indexes import Index
     from retrieval.retriever import Retriever
 
-__all__ = ["mcp"]
-
 HOST = "127.0.0.1"
 
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
     from embedder.training.data import PairSource
 
-__all__ = ["mine"]
-
 BM25 = "bm25"
 """The value of --by that is no model; a model folder of this name is ./bm25."""
 

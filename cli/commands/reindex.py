@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from indexes import Manifest
     from indexes.backends.qdrant import QdrantOptions
 
-__all__ = ["reindex"]
-
 
 def reindex(
     folder: FolderArgument,

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from benchmarks.scoring.results import Result
     from benchmarks.significance.comparison import Comparison
 
-__all__ = ["report"]
-
 DEFAULT_ALPHA = 0.05
 DEFAULT_TEST = "randomisation"
 DEFAULT_CORRECTION = "holm"

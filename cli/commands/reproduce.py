@@ -10,8 +10,6 @@ import typer
 from cli.console import clean, message, print_json, print_line, progress
 from cli.options import DeviceOption, JsonOption, argument, option
 
-__all__ = ["reproduce"]
-
 
 def reproduce(
     score: Annotated[Path, argument("SCORE.json", "A result of bench, or an imported one.")],

@@ -35,8 +35,6 @@ from cli.store import StoredKeyOption, StoredUrlOption, use_stored_servers
 from retrieval.errors import UsageError, count_noun
 from retrieval.types import Fusion, Mode
 
-__all__ = ["search"]
-
 HITS_FOR_TEXT = 10
 HITS_FOR_QUERIES = 100
 STDIN = "-"

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from retrieval import Fingerprint
     from retrieval.protocols import VectorIndex
 
-__all__ = ["KEYS_VARIABLE", "bind", "listen", "open_indexes", "serve"]
-
 KEYS_VARIABLE = "MILLPOND_KEYS"
 
 _PACKAGES = ("fastapi", "uvicorn", "httptools", "prometheus_client")

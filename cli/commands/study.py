@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from benchmarks.study.config import StudyConfig
     from benchmarks.study.plan import Plan
 
-__all__ = ["study"]
-
 _WIDTH = 80
 _EXAMPLE = "paper-mistral-7b.toml"
 

@@ -16,8 +16,6 @@ from retrieval.errors import UsageError, count_noun
 if TYPE_CHECKING:
     from embedder.training import StepReport, TrainConfig
 
-__all__ = ["check_config", "run_training", "step_reporter", "train"]
-
 _LINE_SECONDS = 5.0
 
 ModelFolderOption = Annotated[

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from indexes import Index
     from retrieval import Query
 
-__all__ = ["tune"]
-
 
 def tune(
     folder: FolderArgument,

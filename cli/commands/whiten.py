@@ -17,8 +17,6 @@ from retrieval.errors import UsageError
 if TYPE_CHECKING:
     from embedder.models.saving import WeightsDtype
 
-__all__ = ["whiten"]
-
 
 def whiten(
     model: Annotated[str, argument("MODEL", "As --model of 'millpond index'; untrained or not.")],

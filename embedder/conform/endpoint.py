@@ -14,8 +14,6 @@ from embedder.conform.http import Client
 from retrieval.errors import EndpointError, UnknownNameError, UsageError
 from retrieval.protocols import Notify, Vectors, silent
 
-__all__ = ["APIS", "Endpoint", "is_url", "open_endpoint"]
-
 Side = Literal["query", "document"]
 
 

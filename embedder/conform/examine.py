@@ -32,8 +32,6 @@ from retrieval.errors import FailureError, UsageError
 from retrieval.protocols import Mask, Notify, Progress, Vectors, no_progress, silent
 from retrieval.scores import Doubles
 
-__all__ = ["conform"]
-
 _FAITHFUL = 0.99999
 """What our model, taken apart, has to reproduce of itself."""
 _SAMPLE = 8

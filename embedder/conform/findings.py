@@ -15,8 +15,6 @@ from retrieval.errors import EndpointError
 from retrieval.protocols import Mask, Progress, Vectors
 from retrieval.scores import Doubles
 
-__all__ = ["LEAST_COSINE", "Answers", "Conformity", "Finding", "KindScores", "Other", "ask"]
-
 LEAST_COSINE = 0.9999
 """Below this cosine two vectors of a text are not the same."""
 _LENGTH_TOLERANCE = 0.01

@@ -21,8 +21,6 @@ from urllib.request import (
 from retrieval.errors import EndpointError
 from retrieval.protocols import Notify, silent
 
-__all__ = ["Client", "RefusedError"]
-
 TIMEOUT_SECONDS = 300.0
 TRIES = 4
 LONGEST_WAIT_SECONDS = 60.0

@@ -12,8 +12,6 @@ from embedder.conform.suspects import compare
 from retrieval.protocols import Vectors
 from retrieval.scores import Doubles
 
-__all__ = ["explain_limit"]
-
 _SAME_TEXT = 1 - 1e-6
 """Two texts that are cut to the same tokens have the same vector, but for rounding."""
 _SLACK_TOKENS = 3

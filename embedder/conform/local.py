@@ -24,8 +24,6 @@ from embedder.variants import ATTENTIONS
 from retrieval.errors import AttentionProbeError, ModelError, UsageError
 from retrieval.protocols import Encoder, Vectors
 
-__all__ = ["EmbedderModel", "LibraryModel", "LoadedModel", "take_apart"]
-
 _BLOCK = 32
 
 

@@ -9,8 +9,6 @@ from typing import Any, Literal, Protocol
 from embedder.engine.text import special_tokens
 from retrieval.protocols import Encoder, Vectors
 
-__all__ = ["LocalModel", "Recipe", "build_rows", "count_prompt"]
-
 Spaces = Literal["kept", "stripped", "newlines"]
 
 

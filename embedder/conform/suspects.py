@@ -14,8 +14,6 @@ from retrieval.errors import FailureError
 from retrieval.protocols import Vectors
 from retrieval.scores import Doubles, cosines
 
-__all__ = ["EXPLAINS", "Explained", "Suspect", "compare", "explain", "list_text_suspects"]
-
 EXPLAINS = 0.999
 """The cosine from which a suspect explains the vector of a text."""
 HALF = 0.5

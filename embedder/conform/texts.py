@@ -7,8 +7,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["KINDS", "ORDINARY", "Sample", "grow_text", "make_samples"]
-
 _SHORT = (
     "A mill grinds grain.",
     "Where does the water of the pond go in summer?",

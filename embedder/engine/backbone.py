@@ -36,8 +36,6 @@ from embedder.variants import ATTENTIONS, Attention, VariantSpec, attends_both_w
 from retrieval.errors import MillpondError, ModelError, UsageError, check_fork
 from retrieval.protocols import Notify
 
-__all__ = ["Backbone", "States", "load_backbone"]
-
 
 @dataclass(frozen=True)
 class States:

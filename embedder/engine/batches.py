@@ -14,22 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = [
-    "CUDA_TOKENS",
-    "Arrival",
-    "Budget",
-    "Meter",
-    "PaddedBatch",
-    "TokenBudget",
-    "budget_of",
-    "is_out_of_memory",
-    "mixed_batches",
-    "packed_batches",
-    "pad_batch",
-    "to_device",
-    "token_batches",
-]
-
 CUDA_TOKENS = 65_536
 """Tokens per batch on CUDA by default: where the search for the best number starts."""
 

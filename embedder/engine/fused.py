@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from embedder.engine.int8 import Int8Linear, join_linears
 from embedder.engine.packing import attending_to, packed_attention
 
-__all__ = ["FusedLayer", "PanelProduct", "UnavailableError", "can_be_fused", "load_functions"]
-
 FOLDER = Path(__file__).parent
 SOURCES = ("fused.c", "fused.h", "rows.h")
 

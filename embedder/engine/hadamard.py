@@ -7,8 +7,6 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["block_of", "hadamard"]
-
 _LARGEST_BLOCK = 64
 
 

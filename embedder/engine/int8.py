@@ -11,18 +11,6 @@ from torch import Tensor, nn
 
 from embedder.engine.hadamard import block_of, hadamard
 
-__all__ = [
-    "TORCH",
-    "Int8Linear",
-    "Product",
-    "TorchProduct",
-    "cpu_has_vnni",
-    "find_linears",
-    "join_linears",
-    "quantize_linears",
-    "rotate_outputs",
-]
-
 _LARGEST = 127.0
 
 

@@ -20,15 +20,6 @@ from torch import Tensor
 
 from embedder.engine.packing import Kernel, PackedBatch, PackingError, Pattern
 
-__all__ = [
-    "BUCKETS",
-    "HALF_TOLERANCE",
-    "checked",
-    "cuda_kernels",
-    "flash_kernel",
-    "varlen_kernel",
-]
-
 HALF_TOLERANCE = {torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """How far rounding in one layer may take a token's state, as a share of its length."""
 

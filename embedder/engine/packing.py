@@ -25,23 +25,6 @@ from torch import Tensor
 
 from embedder.engine.batches import to_device
 
-__all__ = [
-    "Bucket",
-    "Group",
-    "PackedBatch",
-    "ATTENTION_NAME",
-    "GROUPS",
-    "Kernel",
-    "PackingError",
-    "Pattern",
-    "attending_to",
-    "can_pack",
-    "packed_attention",
-    "packed_states",
-    "recompute_contexts",
-    "use_packed_attention",
-]
-
 ATTENTION_NAME = "millpond_packed"
 """Our attention's name in transformers."""
 

@@ -28,8 +28,6 @@ from embedder.engine.packing import (
 from embedder.variants import Attention
 from retrieval.errors import AttentionProbeError
 
-__all__ = ["Packing", "choose_packing", "find_kernels", "probe_attention", "random_rows"]
-
 PROBE_LENGTHS = (7, 5, 5, 2, 1)
 _TOLERANCE = 1e-4
 _LONGEST_PROBED_WINDOW = 4096

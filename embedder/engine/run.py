@@ -25,8 +25,6 @@ from embedder.engine.text import check_texts
 from retrieval.errors import ModelError, check_fork
 from retrieval.protocols import Progress, Vectors, no_progress
 
-__all__ = ["BatchEncoder", "encode_rows", "encode_texts"]
-
 _LEAST_WINDOW_TEXTS = 1024
 
 AHEAD = 2

@@ -25,8 +25,6 @@ from embedder.variants import VariantSpec
 from retrieval.errors import UsageError
 from retrieval.protocols import Vectors
 
-__all__ = ["can_share", "encode_together"]
-
 _OWN = ("pooling", "pooling_options", "dimension", "normalize")
 """What two specs may differ in and still read the same states."""
 

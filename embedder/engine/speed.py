@@ -30,8 +30,6 @@ from embedder.engine.probe import random_rows
 from embedder.models.lora import has_adapter
 from retrieval.protocols import Notify
 
-__all__ = ["describe_speeds", "quantize_backbone"]
-
 _ROUNDING = 0.02
 """How far a fused layer may be from its block, as a share of the change that it makes.
 

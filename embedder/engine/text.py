@@ -18,18 +18,6 @@ from retrieval.protocols import Notify, Vectors
 if TYPE_CHECKING:
     from embedder.variants import VariantSpec
 
-__all__ = [
-    "PromptTemplate",
-    "Side",
-    "TextTokenizer",
-    "cap_tokens",
-    "check_finite",
-    "check_texts",
-    "count_positions",
-    "find_around",
-    "special_tokens",
-]
-
 Side: TypeAlias = Literal["left", "right"]
 """Where a text that is too long is cut."""
 

@@ -14,8 +14,6 @@ from embedder.models.saving import check_new_folder, new_folder
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.protocols import Notify, silent
 
-__all__ = ["CONFIG", "FORMATS", "export_model"]
-
 CONFIG = "embedding.json"
 """What a client has to know: prompts, the longest input, the vectors' length."""
 

@@ -9,8 +9,6 @@ from embedder.embedder import Embedder
 from embedder.engine.text import TextTokenizer
 from retrieval.errors import UsageError
 
-__all__ = ["Framing", "frame_texts", "refuse"]
-
 
 @dataclass(frozen=True)
 class Framing:

@@ -13,8 +13,6 @@ from embedder.embedder import Embedder
 from embedder.export.framing import Framing, refuse
 from retrieval.protocols import Floats, Notify
 
-__all__ = ["GGUF", "write_gguf"]
-
 GGUF = "model.gguf"
 
 _POOLINGS = {"mean": "MEAN", "eos": "LAST", "cls": "CLS"}

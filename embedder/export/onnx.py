@@ -20,8 +20,6 @@ from embedder.export.framing import Framing
 from retrieval.errors import MissingDependencyError, ModelError
 from retrieval.protocols import Notify, Vectors
 
-__all__ = ["GRAPH", "TOKENIZER", "OnnxClient", "write_onnx"]
-
 GRAPH, TOKENIZER = "model.onnx", "tokenizer.json"
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "sentence_embedding"
 TOLERANCE = 1e-4

@@ -13,17 +13,6 @@ import numpy.typing as npt
 
 from embedder.engine.hadamard import block_of, hadamard
 
-__all__ = [
-    "Array",
-    "FloatLinears",
-    "Int8Linears",
-    "Linears",
-    "LowRank",
-    "DecoderShape",
-    "LightDecoder",
-    "Tensors",
-]
-
 Array: TypeAlias = npt.NDArray[np.float32]
 
 _LONGEST_HEADER = 100_000_000  # what the format allows

@@ -36,8 +36,6 @@ from embedder.models.names import (
 from retrieval.protocols import Vectors
 from retrieval.types import Fingerprint
 
-__all__ = ["LightEncoder", "load_light_encoder"]
-
 _POOLINGS: Mapping[str, Callable[[Array], Array]] = {
     "eos": lambda states: states[-1],
     "mean": lambda states: states.mean(axis=0),

@@ -20,21 +20,6 @@ from retrieval.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "BASES",
-    "BaseModel",
-    "BuiltinBase",
-    "WheelMember",
-    "cache_folder",
-    "converted_folder",
-    "file_sha256",
-    "is_converted",
-    "keep",
-    "list_bases",
-    "read_tensors",
-    "weights_sha256",
-]
-
 
 def cache_folder() -> Path:
     """Return ``$XDG_CACHE_HOME/millpond``, else the platform's cache folder; may not exist yet."""

@@ -12,8 +12,6 @@ from embedder.models.manifest import Manifest
 from embedder.models.st_layout import NOT_WHOLE
 from embedder.variants import PAPER_MODELS
 
-__all__ = ["write_card"]
-
 _HUB_LICENCES = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma"}
 _METRICS = {
     "sts": ("STS", "cosine_spearman", "sts"),

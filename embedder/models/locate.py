@@ -53,8 +53,6 @@ from retrieval.errors import (
 )
 from retrieval.protocols import Notify
 
-__all__ = ["LocatedBase", "fetch_member", "locate_base"]
-
 
 @dataclass(frozen=True)
 class LocatedBase:

@@ -17,21 +17,6 @@ from embedder.engine.backbone import Backbone
 from embedder.environment import first_line
 from retrieval.errors import ModelError, UsageError
 
-__all__ = [
-    "LoraOptions",
-    "WordDropout",
-    "adapter_config",
-    "adapter_parameters",
-    "adapter_scaling",
-    "adapter_tensors",
-    "add_adapter",
-    "copy_tensors",
-    "has_adapter",
-    "leave_casts_to_autocast",
-    "load_adapter",
-    "merge_adapter",
-]
-
 ALL_LINEAR = "all-linear"
 _PREFIX = "base_model.model."  # what peft puts before a module's name in its files
 _ADAPTER = "default"

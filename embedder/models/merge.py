@@ -35,8 +35,6 @@ from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Notify, silent
 from retrieval.typed import find_differences
 
-__all__ = ["merge_model", "soup_models"]
-
 
 def merge_model(
     folder: Path,

@@ -17,36 +17,6 @@ from typing import Any
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.types import SPACE, Fingerprint
 
-__all__ = [
-    "ADAPTER_CONFIG",
-    "ADAPTER_WEIGHTS",
-    "DEFAULT_MODEL",
-    "DEFAULT_VARIANT",
-    "FORMAT_VERSION",
-    "MANIFEST_NAME",
-    "POOLING_WEIGHTS",
-    "WHOLE",
-    "PREFIX",
-    "SavedName",
-    "TrainedModel",
-    "builtin_folder",
-    "describe_model",
-    "find_saved_model",
-    "find_path",
-    "is_folder",
-    "is_hub_id",
-    "is_saved_model",
-    "join_sha256",
-    "list_builtin_models",
-    "parse_changes",
-    "parse_option",
-    "refuse_open_quote",
-    "split_options",
-    "write_value",
-    "OPTIONS_PATTERN",
-    "split_name",
-]
-
 DEFAULT_VARIANT = "mean+causal"
 """The variant of a base that is named alone."""
 

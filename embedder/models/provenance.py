@@ -16,8 +16,6 @@ from embedder.models.names import MANIFEST_NAME, find_saved_model
 if TYPE_CHECKING:
     from embedder.embedder import Embedder
 
-__all__ = ["model_sources", "stamp_code", "stamp_sources"]
-
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FOLDERS = ("", "adapter")
 

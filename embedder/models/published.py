@@ -41,8 +41,6 @@ from embedder.variants import VariantSpec, attends_both_ways, parse_model_name
 from retrieval.errors import MillpondError, ModelError, UsageError
 from retrieval.protocols import Notify, silent
 
-__all__ = ["LIBRARY_SETTINGS", "Named", "read_published", "resolve_name"]
-
 _POOLINGS = {mode: name for name, mode in POOLING_MODES.items()}
 _MODES = {
     "pooling_mode_cls_token": "cls",

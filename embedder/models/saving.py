@@ -40,18 +40,6 @@ from embedder.variants import VariantSpec
 from retrieval.disk import FULL_DISK, sync_path, sync_tree
 from retrieval.errors import StorageError, UsageError
 
-__all__ = [
-    "SavedWeights",
-    "WeightsDtype",
-    "check_new_folder",
-    "check_weights_dtype",
-    "move_in",
-    "new_folder",
-    "save_model",
-    "storage_errors",
-    "write_model",
-]
-
 WeightsDtype = Literal["float32", "bfloat16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

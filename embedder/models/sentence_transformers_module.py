@@ -25,8 +25,6 @@ from embedder.models.manifest import Manifest, read_manifest
 from embedder.models.saving import move_in, save_model, storage_errors
 from retrieval.errors import MissingDependencyError, UsageError
 
-__all__ = ["MillpondModule", "load_sentence_transformer"]
-
 _CONFIG = "config_sentence_transformers.json"
 
 try:

@@ -26,8 +26,6 @@ from embedder.models.names import ADAPTER_CONFIG, find_path
 from embedder.pooling import HeadLayer
 from embedder.variants import VariantSpec
 
-__all__ = ["NOT_WHOLE", "Decoder", "read_decoder", "write_layout"]
-
 NOT_WHOLE = "the base's weights are not in the folder"
 
 _ADAPTER = str(Path(ADAPTER_CONFIG).parent)

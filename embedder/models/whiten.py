@@ -25,8 +25,6 @@ from embedder.pooling.registry import Whitened, without_whitening
 from retrieval.errors import UsageError
 from retrieval.protocols import Notify, Progress, no_progress, silent
 
-__all__ = ["POWER", "fit_whitening", "whiten_model"]
-
 POWER = 0.25
 """Halfway between the mean alone (0) and equal variances (0.5)."""
 

@@ -18,20 +18,6 @@ from torch import Tensor, nn
 
 from retrieval.errors import UsageError
 
-__all__ = [
-    "CrossAttention",
-    "FeedForward",
-    "LatentKeyPooling",
-    "LatentQueryPooling",
-    "LayerWeightPooling",
-    "PoolingOptions",
-    "first_token",
-    "last_token",
-    "maximum",
-    "mean",
-    "weighted_mean",
-]
-
 Result = TypeVar("Result")
 
 

@@ -22,20 +22,6 @@ from embedder.pooling.modules import (
 )
 from retrieval.errors import ModelError, Registry, UsageError
 
-__all__ = [
-    "POOLINGS",
-    "HeadLayer",
-    "Headed",
-    "Pooling",
-    "PoolingInput",
-    "PoolingShape",
-    "Whitened",
-    "build_pooling",
-    "head_tensors",
-    "resolve_layers",
-    "without_whitening",
-]
-
 PoolingInput = Literal["tokens", "eos", "layers"]
 """What a pooling reads: every token of the last layer, its EOS state, or a vector per layer."""
 

@@ -27,8 +27,6 @@ from embedder.serving.middleware import BodyLimit, HostGate, KeyGate, Recorder, 
 from embedder.serving.routes import documents, ollama, openai, rerank, search, tei
 from embedder.serving.server import Server, ServerDep
 
-__all__ = ["HEADERS", "STATIC", "build_app", "render_docs"]
-
 STATIC = Path(__file__).resolve().parent / "static"
 """Served at /static; index.html is also the page at /."""
 

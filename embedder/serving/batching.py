@@ -20,8 +20,6 @@ from retrieval.errors import FailureError, ModelError
 from retrieval.protocols import Vectors
 from retrieval.types import Fingerprint
 
-__all__ = ["BatchReport", "Batcher", "EncoderThread", "Job", "QueueFullError", "QueuedEncoder"]
-
 T = TypeVar("T")
 
 _LOG = logging.getLogger("millpond.serve")

@@ -14,8 +14,6 @@ from starlette.responses import Response
 from embedder.serving.errors import ApiError
 from embedder.serving.server import Server, in_thread
 
-__all__ = ["Body", "JsonRoute", "answer_json", "count_values", "read_json", "write_rows"]
-
 MAX_FIELDS = 64
 """The most fields of one object: every unknown one becomes an error that has to be built."""
 

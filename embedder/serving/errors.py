@@ -15,15 +15,6 @@ from starlette.responses import Response
 from embedder.serving.batching import QueueFullError
 from retrieval.errors import UsageError
 
-__all__ = [
-    "ERROR_RESPONSES",
-    "TEI_PATHS",
-    "ApiError",
-    "ClientGoneError",
-    "error_response",
-    "install_handlers",
-]
-
 TEI_PATHS = (
     "/",
     "/decode",

@@ -21,17 +21,6 @@ from embedder.serving.metrics import Metrics, log_event
 from embedder.serving.settings import ServerSettings
 from retrieval.errors import SourceNotFoundError, StorageError, UsageError
 
-__all__ = [
-    "BodyLimit",
-    "HostGate",
-    "KeyGate",
-    "Recorder",
-    "has_key",
-    "is_loopback",
-    "parse_keys",
-    "read_keys",
-]
-
 _LOG = logging.getLogger("millpond.serve")
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 _ROUTES_OUTSIDE = "other"

@@ -13,8 +13,6 @@ from embedder.serving.served import Role, Row, RowEncoder, ServedModel, Tokens
 from retrieval.protocols import Floats, Vectors
 from retrieval.types import Fingerprint
 
-__all__ = ["Ranked", "make_pairs", "serve_reranker"]
-
 
 @dataclass(frozen=True)
 class Ranked:

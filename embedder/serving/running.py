@@ -21,8 +21,6 @@ from embedder.serving.served import ServedIndex
 from embedder.serving.settings import ServerSettings
 from retrieval.errors import FingerprintError, MillpondError, SourceNotFoundError
 
-__all__ = ["Connection", "IndexWatch", "make_config", "run_app"]
-
 _LOG = logging.getLogger("millpond.serve")
 
 SWITCH_SECONDS = 0.0005

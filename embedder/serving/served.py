@@ -22,18 +22,6 @@ from retrieval.types import Blend, Document, Fingerprint, Hit, check_fingerprint
 if TYPE_CHECKING:
     from embedder.embedder import Embedder
 
-__all__ = [
-    "Role",
-    "Row",
-    "RowEncoder",
-    "ServedIndex",
-    "ServedModel",
-    "ShownToken",
-    "TokenEncoder",
-    "Tokens",
-    "serve_embedder",
-]
-
 Role: TypeAlias = Literal["query", "document"]
 """Which of the model's two prompts goes with a text."""
 

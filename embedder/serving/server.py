@@ -34,8 +34,6 @@ from retrieval.filters import Expression
 from retrieval.protocols import VectorIndex, Vectors
 from retrieval.types import Blend, Hit
 
-__all__ = ["Embedded", "IndexQuery", "Server", "ServerDep", "add_facts", "in_thread"]
-
 T = TypeVar("T")
 Served = TypeVar("Served", ServedModel, ServedIndex)
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, fields
 
 from retrieval.errors import UsageError
 
-__all__ = ["ServerSettings"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:

@@ -22,15 +22,6 @@ from embedder.training.processes import Processes
 from retrieval.errors import UsageError, count_noun
 from retrieval.protocols import Rows
 
-__all__ = [
-    "BatchSampler",
-    "Chunk",
-    "LocalBatch",
-    "SourceTokenizer",
-    "StepPairs",
-    "draw_pairs",
-]
-
 Chunk = PackedBatch | PaddedBatch
 """Texts of one forward pass."""
 

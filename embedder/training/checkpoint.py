@@ -21,18 +21,6 @@ from retrieval.disk import replace_file, sync_path, write_synced
 from retrieval.errors import ModelError, StorageError, UsageError
 from retrieval.typed import find_differences, load_json, plain_data, read_dataclass, read_stored
 
-__all__ = [
-    "RunState",
-    "checkpoint_path",
-    "latest_checkpoint",
-    "load_weights",
-    "prune_checkpoints",
-    "read_checkpoint",
-    "trained_weights",
-    "write_checkpoint",
-    "RunFolder",
-]
-
 FORMAT = 1
 
 

@@ -16,8 +16,6 @@ from retrieval.corpus.qrels import find_beir, match_judgements, read_qrels
 from retrieval.errors import SourceNotFoundError, UsageError, count_noun
 from retrieval.scores import cosines, is_constant, ndcg, spearman, unit_rows
 
-__all__ = ["DevSets"]
-
 _CUTOFF = 10
 
 

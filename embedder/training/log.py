@@ -13,8 +13,6 @@ from typing import Any
 from retrieval.disk import replace_file
 from retrieval.errors import StorageError
 
-__all__ = ["draw_curve", "MetricsLog", "Meter", "StepReport"]
-
 _WIDTH, _HEIGHT = 640, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 28, 36
 _MOST_POINTS = 600

@@ -17,15 +17,6 @@ from embedder.training.processes import Processes, gather_rows
 
 Chunk = TypeVar("Chunk")
 
-__all__ = [
-    "BatchLoss",
-    "cached_backward",
-    "info_nce",
-    "known_matches",
-    "plain_backward",
-    "seed_step",
-]
-
 
 def info_nce(
     queries: Tensor,

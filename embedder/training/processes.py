@@ -22,15 +22,6 @@ from torch import Tensor, nn
 from embedder.environment import choose_device
 from retrieval.protocols import Notify
 
-__all__ = [
-    "Processes",
-    "gather_rows",
-    "join_processes",
-    "share_parameters",
-    "sum_gradients",
-    "stop_request",
-]
-
 _MESSAGE_NUMBERS = 1 << 24
 
 

@@ -45,20 +45,6 @@ from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Notify
 from retrieval.typed import find_differences, load_json, plain_data
 
-__all__ = [
-    "build_model",
-    "build_optimiser",
-    "check_start",
-    "describe_start",
-    "graph_bytes",
-    "library_versions",
-    "memory_warning",
-    "rate_factor",
-    "saved_scaling",
-    "trained_parameters",
-    "unwrap_model",
-]
-
 _SAME = ("base", "pooling", "attention", "base_layers")
 
 

@@ -62,8 +62,6 @@ from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Notify, silent
 from retrieval.typed import plain_data, without_folders
 
-__all__ = ["train"]
-
 _FORWARD_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
 
 

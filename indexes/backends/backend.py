@@ -14,8 +14,6 @@ from retrieval import Fingerprint, Scalar
 from retrieval.filters import Schema
 from retrieval.protocols import Mask
 
-__all__ = ["Backend", "BuildRequest", "BuildResult", "SearchEngine", "OpenRequest"]
-
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:

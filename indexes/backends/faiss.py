@@ -25,15 +25,6 @@ from retrieval.errors import (
     import_optional,
 )
 
-__all__ = [
-    "INDEX_NAME",
-    "FaissCandidates",
-    "build",
-    "check_factory",
-    "load_faiss",
-    "open_engine",
-]
-
 INDEX_NAME = "index.faiss"
 MOST_CANDIDATES = 2048
 """A GPU search returns no more than this for a query."""

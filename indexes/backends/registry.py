@@ -8,8 +8,6 @@ from indexes.backends.qdrant import configured_backend
 from indexes.storage.manifest import Manifest
 from retrieval.errors import Registry
 
-__all__ = ["BACKENDS", "backend_of", "list_backends"]
-
 BACKENDS = Registry[Backend](
     "index backend",
     {

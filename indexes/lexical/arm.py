@@ -29,8 +29,6 @@ from retrieval.analysis import ANALYSER_VERSION, Analyser
 from retrieval.errors import IndexCorruptError, StorageError
 from retrieval.protocols import Floats, Mask, Rows
 
-__all__ = ["ANALYSER", "K1", "LANGUAGE", "ROW", "WORDS", "B", "LexicalArm", "open_arm"]
-
 WORDS = "words"
 ROW = "row"
 K1, B = 1.2, 0.75

@@ -30,15 +30,6 @@ from retrieval.disk import FULL_DISK, link_or_copy
 from retrieval.errors import StorageError, UnknownNameError, UsageError
 from retrieval.protocols import Mask
 
-__all__ = [
-    "ARMS",
-    "arm_libraries",
-    "build_arm",
-    "check_arms",
-    "plan_arm",
-    "write_rows",
-]
-
 ARMS = ("dense", LEXICAL_NAME)
 REPLACED = ".json"
 """The ending of the files that tantivy replaces; others are written once, and shared by links."""

@@ -13,8 +13,6 @@ from retrieval.errors import UsageError
 from retrieval.protocols import Floats, Mask, Progress, Rows, Vectors, no_progress
 from retrieval.scores import unit_rows
 
-__all__ = ["ALIKE", "AlikeGroup", "find_alike", "first_of_alike"]
-
 ALIKE = 0.95
 """The cosine from which on two documents count as one."""
 _ROUNDING = 1e-6

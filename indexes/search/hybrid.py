@@ -24,17 +24,6 @@ from retrieval.protocols import Floats, Rows
 from retrieval.scores import Doubles
 from retrieval.types import DENSE, LEXICAL, ArmScore, Blend
 
-__all__ = [
-    "CANDIDATES",
-    "Part",
-    "Pool",
-    "best_hits",
-    "collect",
-    "fuse",
-    "merge",
-    "search_words",
-]
-
 CANDIDATES = 100
 """How many of each arm are candidates, for k up to that."""
 RRF_K = 60

@@ -15,8 +15,6 @@ from retrieval.passages import read_passage, split_passage_id
 from retrieval.protocols import Mask, Rows
 from retrieval.types import Document, Passage
 
-__all__ = ["IdLookup", "document_ids", "rows_of_files", "stored_files"]
-
 FILE_FIELDS = ("path", "modified", "size_bytes")
 
 

@@ -19,8 +19,6 @@ from retrieval import Hit, Vectors
 from retrieval.errors import UsageError
 from retrieval.types import DENSE, LEXICAL, Blend, Mode
 
-__all__ = ["Searchable", "describe_lacking"]
-
 Search: TypeAlias = Callable[[int], list[list[Hit]]]
 """Finds so many hits per query."""
 

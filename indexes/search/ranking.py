@@ -19,8 +19,6 @@ from retrieval.passages import read_passage, split_passage_id
 from retrieval.protocols import Floats, Rows
 from retrieval.scores import Doubles
 
-__all__ = ["Candidates", "ExactScan", "Found", "inner_products", "make_hits", "rank"]
-
 EXTRA_CANDIDATES = 16
 LONGEST = 1 + 1e-3
 """Vectors of length 1, rounded to float16, are no longer than this."""

@@ -20,8 +20,6 @@ from retrieval.filters import Expression, Plan, Schema, parse_filter, plan_filte
 from retrieval.filters.plan import AnyOf, Constant, Every, Inverse, Ordered, Present
 from retrieval.protocols import Mask, Rows
 
-__all__ = ["RowTable", "Selection", "Where", "live_rows", "select_rows"]
-
 Where: TypeAlias = Expression | str | None
 """A filter as text, or as ``parse_filter`` returns it; None lets everything through."""
 

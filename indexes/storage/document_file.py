@@ -16,8 +16,6 @@ from pyarrow import ipc
 
 from indexes.storage.files import Blocks, ReadPart, StoredFile, damaged, from_memory, reading
 
-__all__ = ["FIRST_ROW", "SCHEMA", "DocumentFile"]
-
 FIRST_ROW = b"first_row"
 """The metadata of a batch that holds the number of its first row."""
 

@@ -23,25 +23,6 @@ from retrieval.filters.schema import FieldType
 from retrieval.protocols import Mask, Rows
 from retrieval.types import MetadataValue
 
-__all__ = [
-    "BLANK_NAME",
-    "DELETED_NAME",
-    "ELEMENTS",
-    "FIELDS_NAME",
-    "ContentDigest",
-    "DocumentWriter",
-    "arrow_schema",
-    "arrow_type",
-    "check_unique_ids",
-    "column_bytes",
-    "hash_all_ids",
-    "hash_ids",
-    "infer_fields",
-    "make_columns",
-    "make_rows",
-    "write_fields",
-]
-
 FIELDS_NAME = "fields.arrow"
 DELETED_NAME = "deleted.npy"
 BLANK_NAME = "blank.npy"

@@ -19,14 +19,6 @@ from retrieval.errors import IndexCorruptError
 from retrieval.protocols import Rows
 from retrieval.types import MetadataValue
 
-__all__ = [
-    "NO_METADATA",
-    "DocumentStore",
-    "Fields",
-    "decode_each",
-    "decode_metadata",
-]
-
 NO_METADATA = "{}"
 WORD = r"[\pL\pN\p{So}]"
 """What a text holds at least one of if it says anything; So is where Unicode has pictographs."""

@@ -20,23 +20,6 @@ from xxhash import xxh3_64_hexdigest
 from retrieval.errors import IndexCorruptError, StorageError
 from retrieval.protocols import Rows
 
-__all__ = [
-    "BLOCK_BYTES",
-    "BLOCK_DIGITS",
-    "Blocks",
-    "FileEntry",
-    "ReadPart",
-    "StoredFile",
-    "changed_block",
-    "damaged",
-    "find_changed_block",
-    "find_fault",
-    "from_memory",
-    "reading",
-    "refuse_links",
-    "unreadable",
-]
-
 BLOCK_BYTES = 2**20
 BLOCK_DIGITS = 16
 """Of the XXH3 of one block: 64 bits in hexadecimal. It finds damage, not forgery."""

@@ -21,19 +21,6 @@ from retrieval.errors import IndexCorruptError, SourceNotFoundError, UsageError
 from retrieval.filters import Schema
 from retrieval.typed import plain_data, read_stored
 
-__all__ = [
-    "BUILDING_NAME",
-    "DOCUMENTS_NAME",
-    "FORMAT_VERSION",
-    "LEXICAL_NAME",
-    "MANIFEST_NAME",
-    "METRICS",
-    "SHARD_ROLES",
-    "VECTORS_NAME",
-    "Manifest",
-    "read_manifest",
-]
-
 FORMAT = "millpond-index"
 FORMAT_VERSION = 5
 OLDEST_FORMAT = 4

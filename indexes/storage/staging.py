@@ -33,19 +33,6 @@ from retrieval.disk import replace_file, sync_path
 from retrieval.errors import UsageError
 from retrieval.typed import load_json, read_stored
 
-__all__ = [
-    "CHANGE",
-    "COMPACTION",
-    "DONE_NAME",
-    "PLAN_NAME",
-    "Shard",
-    "Staging",
-    "finished_shards",
-    "has_finished_shards",
-    "Unfinished",
-    "read_unfinished",
-]
-
 PLAN_NAME = "plan.json"
 COMPACTION = "compaction"
 """The one key of the plan of a compaction."""

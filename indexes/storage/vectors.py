@@ -18,8 +18,6 @@ from retrieval import Vectors
 from retrieval.errors import IndexCorruptError, VectorError
 from retrieval.protocols import Rows
 
-__all__ = ["VECTOR_TYPES", "Shards", "VectorWriter", "check_vectors", "find_bad_row", "read_array"]
-
 BLOCK_BYTES = 16 * 2**20
 VECTOR_TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 FLOAT16_MAX = 65_504

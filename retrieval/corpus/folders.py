@@ -15,8 +15,6 @@ from retrieval.errors import StorageError
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-__all__ = ["Listing", "list_folder"]
-
 LEFT_OUT = ("node_modules", "__pycache__")
 IGNORE_FILE = ".gitignore"
 

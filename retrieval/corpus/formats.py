@@ -19,15 +19,6 @@ from retrieval.corpus.records import Fields, check_columns, check_distinct
 from retrieval.corpus.values import Cell, Reading, Row
 from retrieval.errors import FailureError, RecordError, import_optional
 
-__all__ = [
-    "Dialect",
-    "count_parquet",
-    "sheet_rows",
-    "split_cells",
-    "table_cells",
-    "parquet_rows",
-]
-
 _PARQUET_BATCH = 64
 
 

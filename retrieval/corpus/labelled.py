@@ -11,17 +11,6 @@ from pathlib import Path
 from retrieval.corpus.lines import open_bytes, read_lines
 from retrieval.errors import RecordError, UsageError, count_noun
 
-__all__ = [
-    "STS_COLUMNS",
-    "StsPairs",
-    "Table",
-    "match_columns",
-    "plain_name",
-    "read_header",
-    "read_sts",
-    "read_table",
-]
-
 STS_COLUMNS = ("score", "sentence1", "sentence2")
 
 _SKIP_ADVICE = ". Fix it, or pass --skip-bad to count such rows and go on"

@@ -16,20 +16,6 @@ from typing import IO, Any, NamedTuple, cast
 from retrieval.corpus.values import Row, type_name
 from retrieval.errors import FailureError, RecordError, StorageError, UsageError
 
-__all__ = [
-    "MAX_RECORD_BYTES",
-    "Line",
-    "check_encoding",
-    "decode",
-    "decode_text",
-    "guess_encoding",
-    "is_utf8",
-    "jsonl_rows",
-    "open_bytes",
-    "read_lines",
-    "read_mark",
-]
-
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 WINDOWS = "windows-1252"
 _EVIDENCE_BYTES = 1 << 16

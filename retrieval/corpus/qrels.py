@@ -11,17 +11,6 @@ from retrieval.corpus.labelled import match_columns, read_table
 from retrieval.corpus.lines import open_bytes, read_lines
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError, count_noun
 
-__all__ = [
-    "BeirFiles",
-    "Judgement",
-    "Qrels",
-    "find_beir",
-    "find_beir_file",
-    "find_splits",
-    "match_judgements",
-    "read_qrels",
-]
-
 _COLUMNS = ("query-id", "corpus-id", "score")
 _TREC_COLUMNS = ("query-id", "0", "corpus-id", "score")
 _NAMES = (

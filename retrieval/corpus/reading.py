@@ -23,8 +23,6 @@ from retrieval.corpus.values import Reading, Row, StoredFiles, shorten
 from retrieval.errors import DuplicateIdError, EmptyCorpusError, RecordError, UsageError, count_noun
 from retrieval.types import Document, Query
 
-__all__ = ["IdSet", "Corpus", "Queries", "read_corpus", "read_queries"]
-
 NOTHING_NAMED = Layout()
 FOLDERS = "folders"
 """The entry of a layout that ``Roots`` reads."""

@@ -31,17 +31,6 @@ from retrieval.corpus.values import (
 from retrieval.errors import RecordError, UsageError
 from retrieval.types import Document, Query
 
-__all__ = [
-    "QUERY_FIELDS",
-    "DocumentReader",
-    "Fields",
-    "check_columns",
-    "check_distinct",
-    "read_documents",
-    "read_id",
-    "to_query",
-]
-
 _HASH_BYTES = 12
 _KINDS_KEPT = 256
 

@@ -28,16 +28,6 @@ from retrieval.errors import (
     import_optional,
 )
 
-__all__ = [
-    "RemoteFile",
-    "dataset_name",
-    "dataset_rows",
-    "describe_database",
-    "find_remote",
-    "hide_password",
-    "sql_rows",
-]
-
 _EXTRA = "pip install 'millpond[sources]'"
 _WEB = ("http://", "https://")
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")

@@ -12,16 +12,6 @@ from typing import Any
 from retrieval.corpus.values import MAX_ID_BYTES, Row, shorten
 from retrieval.errors import RecordError, UsageError
 
-__all__ = [
-    "CONTENT",
-    "NO_TITLE",
-    "Layout",
-    "choose_fields",
-    "find_spelling",
-    "look_up",
-    "template_fields",
-]
-
 CONTENT = "@content"
 """Named as the id: it is made from the content of the record."""
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from retrieval.typed import plain_data, read_stored
 
-__all__ = ["NO_FOLDERS", "Root", "Roots", "Wanted"]
-
 NO_FOLDERS = "[]"
 """What ``Roots.to_json`` writes of none."""
 

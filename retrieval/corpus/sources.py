@@ -51,8 +51,6 @@ from retrieval.errors import (
     count_noun,
 )
 
-__all__ = ["Part", "Source", "Sources", "find_documents", "find_queries"]
-
 Sources: TypeAlias = str | Path | Sequence[str | Path]
 """One source by name, or several that are read as one."""
 

@@ -20,8 +20,6 @@ from typing import Any
 from retrieval.corpus.values import Row
 from retrieval.errors import FailureError
 
-__all__ = ["STDLIB_NAME", "stdlib_rows"]
-
 STDLIB_NAME = "python-stdlib"
 
 # Modules that would crowd out what people ask about: private to others, tools of the

@@ -26,8 +26,6 @@ from retrieval.errors import RecordError, count_noun
 from retrieval.filters.schema import INT64, load_list, read_bounded_float
 from retrieval.types import MetadataValue
 
-__all__ = ["document_rows", "find_dialect", "query_rows"]
-
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SEPARATOR = re.compile(rf"sep=([{re.escape(''.join(DELIMITERS))}])\s*", re.IGNORECASE)
 """What Excel writes first, and heeds, where the delimiter is not that of the country."""

@@ -15,20 +15,6 @@ from retrieval.errors import RecordError
 from retrieval.filters.schema import INT64, read_bounded_float
 from retrieval.types import MetadataValue, Section
 
-__all__ = [
-    "MAX_ID_BYTES",
-    "Cell",
-    "Reading",
-    "Row",
-    "StoredFiles",
-    "find_unwritable",
-    "read_identifier",
-    "read_metadata",
-    "read_text",
-    "shorten",
-    "type_name",
-]
-
 MAX_ID_BYTES = 1024
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 

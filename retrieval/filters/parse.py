@@ -24,8 +24,6 @@ from retrieval.filters.tree import (
 )
 from retrieval.types import Scalar
 
-__all__ = ["parse_filter"]
-
 NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 MAX_DIGITS = 4000
 """The longest whole number that is read; Python refuses more than 4300 digits."""

@@ -36,19 +36,6 @@ from retrieval.filters.tree import (
 )
 from retrieval.types import Scalar
 
-__all__ = [
-    "AnyOf",
-    "Constant",
-    "Every",
-    "Inverse",
-    "Ordered",
-    "Plan",
-    "Present",
-    "Some",
-    "evaluate_filter",
-    "plan_filter",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Constant:

@@ -15,25 +15,6 @@ from typing import Any, NoReturn, TypeAlias
 from retrieval.errors import UnknownNameError, UsageError
 from retrieval.types import MetadataValue
 
-__all__ = [
-    "INT64",
-    "FIRST_DATE",
-    "LAST_DATE",
-    "STRICT_JSON",
-    "Value",
-    "find_kind",
-    "format_date",
-    "parse_date",
-    "load_list",
-    "write_list",
-    "read_bounded_float",
-    "read_value",
-    "FieldType",
-    "Schema",
-    "SchemaBuilder",
-    "infer_schema",
-]
-
 Value: TypeAlias = bool | int | float | str
 """A value as a typed field holds it; a date is an int, microseconds since 1970 in UTC."""
 

@@ -12,21 +12,6 @@ from typing import TypeAlias
 from retrieval.errors import UsageError
 from retrieval.types import Scalar
 
-__all__ = [
-    "KEYWORDS",
-    "WORD",
-    "And",
-    "Compare",
-    "Contains",
-    "Expression",
-    "Member",
-    "Not",
-    "Or",
-    "check_depth",
-    "format_field",
-    "format_literal",
-]
-
 KEYWORDS = frozenset({"and", "or", "not", "in", "contains", "true", "false", "null"})
 
 WORD = re.compile(r"[^\W\d][\w.-]*")

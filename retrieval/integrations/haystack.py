@@ -9,8 +9,6 @@ from haystack import Document, component, default_from_dict, default_to_dict
 from retrieval.integrations.hits import describe, find
 from retrieval.retriever import Retriever
 
-__all__ = ["MillpondRetriever"]
-
 
 @component
 class MillpondRetriever:

@@ -8,8 +8,6 @@ from typing import Any
 from retrieval.retriever import Retriever
 from retrieval.types import Hit
 
-__all__ = ["describe", "find"]
-
 _LOCK = Lock()
 """Frameworks call from several threads, and a model computes for one."""
 

@@ -10,8 +10,6 @@ from pydantic import ConfigDict
 from retrieval.integrations.hits import describe, find
 from retrieval.retriever import Retriever
 
-__all__ = ["MillpondRetriever"]
-
 
 class MillpondRetriever(BaseRetriever):
     """Finds the documents, or passages, of an index; ``invoke`` and ``ainvoke`` as in LangChain.

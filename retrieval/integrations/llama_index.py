@@ -9,8 +9,6 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from retrieval.integrations.hits import describe, find
 from retrieval.retriever import Retriever
 
-__all__ = ["MillpondRetriever"]
-
 
 class MillpondRetriever(BaseRetriever):
     """Finds the documents, or passages, of an index; ``retrieve`` as in LlamaIndex.

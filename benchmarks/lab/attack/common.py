@@ -19,8 +19,6 @@ import numpy as np
 
 from retrieval import Document, Fingerprint, Vectors
 
-__all__ = ["BACKENDS", "Attack", "HashingModel", "Moments", "Tally", "make_documents", "run_child"]
-
 BACKENDS = ("faiss", "qdrant")
 DIMENSION = 16
 CHILD_SECONDS = 120.0

@@ -15,8 +15,6 @@ from indexes.storage.manifest import MANIFEST_NAME
 from retrieval import Document
 from retrieval.errors import IndexCorruptError
 
-__all__ = ["DAMAGES", "attack_by_damage"]
-
 KINDS = (("faiss", "Flat"), ("faiss", "HNSW8"), ("faiss", "IVF4,Flat"), ("qdrant", "HNSW"))
 KEEP = IndexConfig(compact_share=1.0)
 FILTERS = (None, "n >= 7 and n != 12")

@@ -24,8 +24,6 @@ from retrieval.corpus import read_corpus, read_queries
 from retrieval.errors import MillpondError
 from retrieval.filters import parse_filter
 
-__all__ = ["attack_by_input"]
-
 RECORDS = (
     {"_id": "a", "text": "mills", "title": None, "year": 2020, "tags": ["x", "y"], "open": True},
     {"_id": "b", "text": "ponds", "year": None, "score": 1e308, "day": "2020-02-29"},

@@ -21,8 +21,6 @@ from benchmarks.lab.attack.common import (
 from indexes import Index, IndexConfig
 from retrieval.errors import IndexCorruptError, SourceNotFoundError
 
-__all__ = ["attack_by_kills"]
-
 State = dict[str, str]
 KEEP = IndexConfig(compact_share=1.0)
 LEFTOVERS = (".building", ".lock")

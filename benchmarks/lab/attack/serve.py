@@ -32,8 +32,6 @@ from embedder.serving.served import Row, RowEncoder, Tokens
 from indexes import Index
 from retrieval import Vectors
 
-__all__ = ["attack_by_load", "serve_hashes", "serving"]
-
 Post = Callable[[str, bytes], tuple[int, str]]
 JSON = {"Content-Type": "application/json"}
 MOST_GROWTH = 1.1

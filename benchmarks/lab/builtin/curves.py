@@ -13,8 +13,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["draw", "main", "read_scores"]
-
 PANELS = {"sts": "STS-B dev, Spearman", "ndcg": "SciFact train claims, nDCG@10"}
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # told apart without red or green as well
 WIDTH, HEIGHT, LEFT, TOP = 300, 190, 44, 26

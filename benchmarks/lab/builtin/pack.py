@@ -19,8 +19,6 @@ from embedder.models.manifest import Manifest, read_manifest
 from embedder.models.names import MANIFEST_NAME
 from embedder.models.saving import new_folder
 
-__all__ = ["main", "pack_model"]
-
 _MORE = (
     "How it was made, what it scores and the licences of the data: "
     "`docs/builtin-model.md`\nin millpond's repository.\n"

@@ -28,16 +28,6 @@ from embedder.models.names import write_value
 from embedder.models.saving import save_model
 from retrieval import Vectors
 
-__all__ = [
-    "Recipe",
-    "list_adapters",
-    "nv_embed_recipe",
-    "nv_embed_vector",
-    "peft_model",
-    "write_adapter",
-    "write_nv_embed",
-]
-
 _LONGEST = 64
 _EOS = 2
 _LATENTS, _HEADS, _HEAD_WIDTH = 6, 2, 12

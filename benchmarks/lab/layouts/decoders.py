@@ -20,16 +20,6 @@ from transformers import (
     Qwen3Config,
 )
 
-__all__ = [
-    "INSTRUCT",
-    "LAYOUTS",
-    "SIZES",
-    "TOKENS",
-    "make_tokenizer",
-    "write_json",
-    "write_layout",
-]
-
 SPECIALS = ["<pad>", "<s>", "</s>", "<|endoftext|>", "<|im_end|>", "<|embed|>"]
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("Ġ", "c"), ("o", "r"), ("or", "n")]

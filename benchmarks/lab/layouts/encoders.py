@@ -29,17 +29,6 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
-__all__ = [
-    "LAYOUTS",
-    "LONGEST",
-    "SMALL",
-    "WIDTH",
-    "change_json",
-    "word_pieces",
-    "write_json",
-    "write_layout",
-]
-
 WIDTH = 16
 SMALL: dict[str, Any] = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
 SMALL |= {"intermediate_size": 32, "initializer_range": 0.3}

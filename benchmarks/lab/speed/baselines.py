@@ -25,18 +25,6 @@ from embedder.export.onnx import OnnxClient
 from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Vectors
 
-__all__ = [
-    "FORMATS",
-    "LlamaCppEncoder",
-    "NaiveEncoder",
-    "OnnxEncoder",
-    "OpenVinoEncoder",
-    "is_installed",
-    "load_sentence_transformer",
-    "write_gguf",
-    "write_plain_base",
-]
-
 FORMATS = ("F32", "Q8_0", "Q4_0")
 """The formats of weights that llama.cpp is compared with, by its names."""
 

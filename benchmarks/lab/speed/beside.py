@@ -25,8 +25,6 @@ from benchmarks.lab.speed.interleaved import describe_machine, print_lines, say,
 from retrieval.corpus.labelled import read_sts
 from retrieval.errors import FailureError
 
-__all__ = ["ONNX", "main"]
-
 ONNX = "ONNX Runtime"
 _FAST = 4
 """How many times as many texts ``fast`` gets."""

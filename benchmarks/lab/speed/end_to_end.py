@@ -35,8 +35,6 @@ from indexes import Index, IndexConfig
 from retrieval import read_corpus
 from retrieval.errors import UsageError
 
-__all__ = ["ALONE", "BUILD", "TARGET", "describe_share", "main", "measure"]
-
 ALONE = "encoding alone"
 BUILD = "Index.create"
 TARGET = 1.05

@@ -27,8 +27,6 @@ from benchmarks.lab.speed.interleaved import (
     take_turns,
 )
 
-__all__ = ["main"]
-
 QUESTION = "delete a folder and everything in it"
 LIGHT = "millpond search"
 WHOLE = "millpond search, by torch and transformers"

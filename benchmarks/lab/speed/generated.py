@@ -14,8 +14,6 @@ import numpy as np
 
 from retrieval import Document, Fingerprint, Scalar, Vectors
 
-__all__ = ["ENCODERS", "TextHashEncoder", "WordHashEncoder", "make_documents"]
-
 TABLE_ROWS = 4096
 VOCABULARY = 20_000
 POOL_WORDS = 100_000

@@ -19,20 +19,6 @@ from embedder.engine.batches import budget_of, pad_batch
 from embedder.variants import ATTENTIONS
 from retrieval.protocols import Vectors
 
-__all__ = [
-    "LONGEST_TOKENS",
-    "SHAPES",
-    "TINY",
-    "Shape",
-    "build_embedder",
-    "encode_naively",
-    "make_texts",
-    "matmul_peak",
-    "mixed_lengths",
-    "random_rows",
-    "settle_budget",
-]
-
 LONGEST_TOKENS = 2048
 NAIVE_BATCH_TEXTS = 64
 

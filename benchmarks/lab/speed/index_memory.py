@@ -25,8 +25,6 @@ from pathlib import Path
 from benchmarks.lab.speed.generated import TextHashEncoder, make_documents
 from retrieval.errors import UsageError
 
-__all__ = ["Memory", "MemoryConfig", "build", "measure_memory", "memory_lines"]
-
 TARGET = 1.15
 LOOK_SECONDS = 0.005
 MIB = 2**20

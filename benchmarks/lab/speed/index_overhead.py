@@ -22,8 +22,6 @@ from indexes import Index, IndexConfig
 from indexes.backends.faiss import load_faiss
 from retrieval import Document, Encoder
 
-__all__ = ["BARE", "TARGET", "OverheadConfig", "measure_overhead", "overhead_lines"]
-
 BARE = "bare loop"
 PLAIN = "Index.create"
 FIELDS = "Index.create, 2 fields"

@@ -29,8 +29,6 @@ from indexes.snapshot import Snapshot
 from indexes.storage.manifest import Manifest
 from retrieval import Document, Vectors
 
-__all__ = ["BareIndex", "SearchConfig", "search_lines"]
-
 KINDS = {"Flat": "Flat", "HNSW": "HNSW32"}
 Search: TypeAlias = Callable[[Vectors, int], object]
 

@@ -22,8 +22,6 @@ from benchmarks.lab.speed.interleaved import Contestant, Timings, take_turns
 from indexes import Index, IndexConfig
 from retrieval import Fingerprint, Vectors
 
-__all__ = ["KINDS", "Table", "ThroughputConfig", "find_recall", "make_clusters", "throughput_lines"]
-
 KINDS = {
     "FAISS Flat": ("faiss", "Flat"),
     "FAISS HNSW32": ("faiss", "HNSW32"),

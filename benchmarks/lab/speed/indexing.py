@@ -24,8 +24,6 @@ from benchmarks.lab.speed.index_search import SearchConfig, search_lines
 from benchmarks.lab.speed.index_throughput import ThroughputConfig, throughput_lines
 from benchmarks.lab.speed.interleaved import describe_machine, print_lines, say
 
-__all__ = ["main"]
-
 
 @dataclass(frozen=True)
 class _Command:

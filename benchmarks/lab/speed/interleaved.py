@@ -14,19 +14,6 @@ from pathlib import Path
 from benchmarks.optional import read_versions
 from retrieval.errors import MillpondError
 
-__all__ = [
-    "Contestant",
-    "Timings",
-    "describe_machine",
-    "format_table",
-    "print_lines",
-    "ratios",
-    "say",
-    "spread",
-    "take_turns",
-]
-
-
 _PACKAGES = (
     "torch",
     "transformers",

@@ -25,8 +25,6 @@ import numpy as np
 from indexes.storage.staging import Staging
 from retrieval import Document, read_corpus
 
-__all__ = ["Plan", "Rates", "measure", "plan_lines"]
-
 OFFSETS_BYTES = 4 * 8
 """Of a stored document: four Arrow large_string columns, an offset of 8 bytes each."""
 

@@ -35,8 +35,6 @@ from retrieval import read_corpus
 from retrieval.errors import FailureError
 from retrieval.protocols import Vectors
 
-__all__ = ["main", "measure"]
-
 START_SECONDS = 300.0
 MEMORY_INTERVAL_SECONDS = 1.0
 

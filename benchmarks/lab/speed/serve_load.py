@@ -14,8 +14,6 @@ import numpy as np
 
 from retrieval.protocols import Vectors
 
-__all__ = ["Load", "Outcome", "Pool", "run_load"]
-
 TOLERANCE = 1e-5
 
 

@@ -28,8 +28,6 @@ from embedder.serving import (
 )
 from retrieval.protocols import Vectors
 
-__all__ = ["DRY_RUN", "encode_texts", "load_model", "main"]
-
 DRY_RUN = "hash"
 """Instead of a model: vectors that are hashes of words, to try the script itself."""
 

@@ -39,8 +39,6 @@ from embedder.training.processes import Processes
 from embedder.variants import parse_model_name
 from retrieval import read_corpus
 
-__all__ = ["NO_DROPOUT", "PADDED", "TORCH", "WORDS", "compare", "main"]
-
 NO_DROPOUT = "no dropout"
 TORCH = "torch's dropout"
 WORDS = "millpond's dropout"

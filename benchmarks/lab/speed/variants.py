@@ -27,8 +27,6 @@ from embedder import Embedder, list_variants
 from embedder.variants import parse_model_name
 from retrieval import read_corpus
 
-__all__ = ["main"]
-
 AGAINST = "mean+causal"
 
 

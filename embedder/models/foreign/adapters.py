@@ -22,8 +22,6 @@ from embedder.models.foreign.files import fetch_file, read_model_json
 from embedder.models.names import find_path, is_hub_id
 from retrieval.errors import ModelError, UsageError
 
-__all__ = ["Adapter", "find_chain", "merge_adapters", "read_adapter"]
-
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")

@@ -26,8 +26,6 @@ from embedder.variants import PAPER_MODELS, VariantSpec, get_variant
 from retrieval.errors import ModelError, SourceNotFoundError, UnknownNameError, UsageError
 from retrieval.protocols import Notify, silent
 
-__all__ = ["PAPER_HEADS", "import_checkpoint"]
-
 PAPER_HEADS = 32
 """Attention heads of the paper's trainable poolings."""
 

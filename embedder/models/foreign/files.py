@@ -12,17 +12,6 @@ from retrieval.errors import ModelError
 from retrieval.protocols import Notify, silent
 from retrieval.typed import load_json
 
-__all__ = [
-    "ask_commit",
-    "fetch_file",
-    "find_code",
-    "find_commit",
-    "name_encoder",
-    "not_on_hub",
-    "read_model_json",
-    "refuse_code",
-]
-
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _ASK_AGAIN_SECONDS = 60

@@ -20,16 +20,6 @@ from embedder.variants import VariantSpec
 from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Notify
 
-__all__ = [
-    "KEY_MAPPING",
-    "LLM2VEC_CONFIG",
-    "decoder_config",
-    "read_latents",
-    "read_llm2vec",
-    "read_nv_embed",
-    "spec_of",
-]
-
 KEY_MAPPING = {r"^embedding_model\.": ""}
 """How its decoder's tensors are called, to what transformers' Mistral calls them."""
 

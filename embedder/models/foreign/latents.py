@@ -9,8 +9,6 @@ from torch import Tensor
 from embedder.pooling import PoolingOptions
 from retrieval.errors import ModelError, UsageError
 
-__all__ = ["pooling_options", "rename_latents"]
-
 _ATTEND, _FORWARD = "cross_attend_blocks.0.", "cross_attend_blocks.1."
 _KEY_VALUE = f"{_ATTEND}fn.to_kv.weight"
 _NAMES = {

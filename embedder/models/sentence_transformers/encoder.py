@@ -17,16 +17,6 @@ from retrieval.errors import ModelError, check_fork
 from retrieval.protocols import Notify, Progress, Vectors, no_progress
 from retrieval.types import Fingerprint
 
-__all__ = [
-    "POOLING_MODES",
-    "PROMPT_NAMES",
-    "SentenceTransformersEncoder",
-    "check_threads",
-    "find_document_prompt",
-    "hash_tokens",
-    "hash_weights",
-]
-
 PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """What models call the prompt of a side; the first that is there and not empty counts."""
 

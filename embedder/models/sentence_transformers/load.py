@@ -39,20 +39,6 @@ from retrieval.protocols import Notify
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "TEXT_SETTINGS",
-    "Asked",
-    "find_folder",
-    "find_model",
-    "find_place",
-    "import_library",
-    "limit_positions",
-    "load_options",
-    "load_sentence_transformers",
-    "loading",
-    "needs_sentence_transformers",
-]
-
 _OURS = "sentence_transformers."
 _EMBEDDER = "SentenceTransformer"
 TEXT_SETTINGS = "sentence_bert_config.json"

@@ -30,8 +30,6 @@ from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Floats, Notify, silent
 from retrieval.types import Fingerprint
 
-__all__ = ["Reranker", "load_reranker"]
-
 _BATCH_TOKENS = 8192
 """Tokens of one forward pass on a CPU, padding included."""
 _CUDA_BATCH_TOKENS = 65_536

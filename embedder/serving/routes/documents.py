@@ -15,8 +15,6 @@ from embedder.serving.server import Server, ServerDep, add_facts
 from retrieval.corpus.records import read_documents
 from retrieval.errors import RecordError
 
-__all__ = ["ROUTER"]
-
 ROUTER = APIRouter(
     prefix="/v1/indexes/{name}/documents",
     tags=["Documents"],

@@ -16,8 +16,6 @@ from embedder.serving.routes.openai import TextList, check_dimension, truncate_v
 from embedder.serving.server import ServerDep
 from retrieval.scores import unit_rows
 
-__all__ = ["ROUTER"]
-
 ROUTER = APIRouter(prefix="/api", tags=["Ollama"], responses=ERROR_RESPONSES, route_class=JsonRoute)
 
 _TAG = ":latest"

@@ -18,8 +18,6 @@ from embedder.serving.server import Server, ServerDep
 from retrieval.protocols import Vectors
 from retrieval.scores import unit_rows
 
-__all__ = ["ROUTER", "TextList", "check_dimension", "truncate_vectors"]
-
 ROUTER = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERROR_RESPONSES, route_class=JsonRoute)
 
 TextList = Annotated[list[StrictStr], Field(min_length=1, fail_fast=True)]

@@ -11,8 +11,6 @@ from embedder.serving.bodies import Body, JsonRoute
 from embedder.serving.errors import ERROR_RESPONSES
 from embedder.serving.server import ServerDep
 
-__all__ = ["ROUTER"]
-
 ROUTER = APIRouter(tags=["Reranking"], responses=ERROR_RESPONSES, route_class=JsonRoute)
 
 

@@ -20,8 +20,6 @@ from retrieval.protocols import Vectors
 from retrieval.scores import unit_rows
 from retrieval.types import DENSE, LEXICAL, Blend, Fusion, Hit, Mode
 
-__all__ = ["ROUTER"]
-
 ROUTER = APIRouter(prefix="/v1", tags=["Search"], responses=ERROR_RESPONSES, route_class=JsonRoute)
 
 HITS = 10

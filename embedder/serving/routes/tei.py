@@ -19,8 +19,6 @@ from embedder.serving.server import Server, ServerDep, in_thread
 from retrieval.protocols import Vectors
 from retrieval.scores import unit_rows
 
-__all__ = ["ROUTER"]
-
 ROUTER = APIRouter(tags=["TEI"], responses=ERROR_RESPONSES, route_class=JsonRoute)
 
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(fail_fast=True)]

@@ -24,8 +24,6 @@ from retrieval.corpus.records import Fields
 from retrieval.corpus.values import Row, find_unwritable, type_name
 from retrieval.errors import RecordError, count_noun
 
-__all__ = ["ENDINGS", "Pair", "file_ending", "file_pairs"]
-
 QUERIES = ("query", "anchor", "question")
 POSITIVES = ("positive", "positives", "pos", "positive_passages", "answer")
 NEGATIVES = ("negative", "negatives", "neg", "negative_passages")

@@ -21,16 +21,6 @@ from retrieval.corpus.values import Row
 from retrieval.errors import RecordError, SourceNotFoundError, UsageError, count_noun
 from retrieval.texts import open_texts
 
-__all__ = [
-    "PAIR_FILES",
-    "PairTally",
-    "find_pair_files",
-    "find_text_files",
-    "holds_pairs",
-    "read_pairs",
-    "read_texts",
-]
-
 _SPLIT = "train"
 _NAMED = 5
 

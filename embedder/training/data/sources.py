@@ -29,8 +29,6 @@ from embedder.training.data.reading import (
 )
 from retrieval.errors import StorageError, UsageError, count_noun
 
-__all__ = ["KnownPairs", "PairSource", "TrainingData", "check_data", "hash_text"]
-
 Keys = npt.NDArray[np.uint64]
 """Hashes of texts, as ``hash_text`` makes them."""
 

@@ -14,8 +14,6 @@ from embedder.training.distillation.teachers import Teacher, TeacherText
 from retrieval.errors import UsageError, count_noun
 from retrieval.protocols import Notify
 
-__all__ = ["check_lessons"]
-
 _PROBED = 32
 _SHOWN = 60
 _LENGTH_NOISE = 1e-3

@@ -11,17 +11,6 @@ from torch import Tensor
 
 from retrieval.errors import UnknownNameError
 
-__all__ = [
-    "CONTRAST",
-    "LOSSES",
-    "Lessons",
-    "TeacherLoss",
-    "cosine",
-    "get_loss",
-    "margin_mse",
-    "similarity",
-]
-
 CONTRAST = "info_nce"
 """The name under which ``[teacher.weights]`` mixes in InfoNCE, which needs no teacher."""
 

@@ -10,8 +10,6 @@ from embedder.models.names import PREFIX
 from embedder.training.distillation.losses import CONTRAST, get_loss
 from retrieval.errors import UsageError
 
-__all__ = ["TeacherConfig", "short_name"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:

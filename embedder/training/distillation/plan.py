@@ -22,8 +22,6 @@ from embedder.training.setup import saved_scaling
 from embedder.variants import VariantSpec, parse_model_name
 from retrieval.errors import UsageError
 
-__all__ = ["DistillOptions", "plan_distillation"]
-
 _LORA = LoraOptions(rank=32, alpha=64, dropout=0.0)
 _EVERY_STEPS = 100
 """Between evaluations, and between checkpoints."""

@@ -12,14 +12,6 @@ from embedder.embedder import Embedder
 from embedder.pooling.registry import Headed, HeadLayer
 from retrieval.protocols import Vectors
 
-__all__ = [
-    "PROJECTION",
-    "fit_projection",
-    "kept_layer",
-    "with_projection",
-    "without_projection",
-]
-
 PROJECTION = "teacher_projection"
 """The submodule of the student that is trained with it and saved in checkpoints alone."""
 

@@ -25,14 +25,6 @@ from embedder.training.processes import Processes, gather_rows
 from retrieval.protocols import Notify, Vectors
 from retrieval.scores import cosines, spearman, unit_rows
 
-__all__ = [
-    "Distillation",
-    "StepLoss",
-    "describe_stall",
-    "measure_agreement",
-    "shared_neighbours",
-]
-
 _FIT_TEXTS = 2_000
 _NEIGHBOURS = 10
 _STALE_EVALUATIONS = 5

@@ -23,16 +23,6 @@ from retrieval.scores import unit_rows
 from retrieval.texts import text_digest
 from retrieval.types import Fingerprint
 
-__all__ = [
-    "StoredVectors",
-    "Teacher",
-    "TeacherText",
-    "digests_of",
-    "encode_side",
-    "encode_sides",
-    "load_teacher",
-]
-
 Digests = npt.NDArray[np.void]
 
 _DIGEST = np.dtype("V16")

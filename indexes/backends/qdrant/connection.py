@@ -25,8 +25,6 @@ from indexes.backends.qdrant.options import (
 )
 from retrieval.errors import MillpondError, StorageError, UsageError
 
-__all__ = ["API_KEY_VARIABLES", "URL_VARIABLE", "Connection", "find_api_key"]
-
 T = TypeVar("T")
 
 API_KEY_VARIABLES = ("MILLPOND_QDRANT_API_KEY", "QDRANT_API_KEY")

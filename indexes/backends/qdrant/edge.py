@@ -38,11 +38,6 @@ from retrieval import Vectors
 from retrieval.disk import FULL_DISK
 from retrieval.errors import IndexCorruptError, StorageError
 
-__all__ = [
-    "EdgeSearcher",
-    "build_shard",
-]
-
 FLUSH_BATCHES = 64
 INDEXING_THRESHOLD_KB = 1
 FULL_SCAN_THRESHOLD_KB = 10

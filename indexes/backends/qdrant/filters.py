@@ -19,16 +19,6 @@ from retrieval.filters.plan import AnyOf, Constant, Every, Inverse, Ordered, Pla
 from retrieval.filters.schema import INT64, FieldType, Schema, Value, format_date
 from retrieval.types import MetadataValue
 
-__all__ = [
-    "ROOT",
-    "Json",
-    "field_path",
-    "list_payload_indexes",
-    "make_edge_filter",
-    "make_filter",
-    "make_payload",
-]
-
 ROOT = "fields"
 """The payload entry below which the fields lie, apart from ids and texts."""
 

@@ -13,21 +13,6 @@ from indexes.storage.manifest import Manifest
 from retrieval import Scalar
 from retrieval.errors import IndexCorruptError, UsageError, import_optional
 
-__all__ = [
-    "EMBEDDED",
-    "MEMORY",
-    "QUANTIZATIONS",
-    "SERVER",
-    "Factory",
-    "QdrantOptions",
-    "check_url",
-    "is_loopback",
-    "load_client",
-    "load_edge",
-    "origin",
-    "refuse_without_server",
-]
-
 EMBEDDED = "embedded"
 SERVER = "server"
 MEMORY = "memory"

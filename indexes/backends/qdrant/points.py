@@ -31,17 +31,6 @@ from retrieval.filters.schema import INT64, load_list, write_list
 from retrieval.protocols import Mask
 from retrieval.types import MetadataValue
 
-__all__ = [
-    "BATCH_BYTES",
-    "BATCH_POINTS",
-    "ROW",
-    "ClientFields",
-    "Payload",
-    "Point",
-    "point_id",
-    "read_batches",
-]
-
 BATCH_POINTS = 1000
 BATCH_BYTES = 16 * 10**6
 """Of one request as JSON. A server refuses more than 32 MB."""

@@ -33,16 +33,6 @@ from retrieval.errors import (
     UsageError,
 )
 
-__all__ = [
-    "build_collection",
-    "check_collection",
-    "check_name",
-    "choose_distance",
-    "client_fields",
-    "create_collection",
-    "upload",
-]
-
 OURS = "millpond"
 """The key of the collection's metadata under which we keep ours."""
 

@@ -51,8 +51,6 @@ from retrieval import Scalar, Vectors
 from retrieval.errors import IndexCorruptError, MillpondError
 from retrieval.filters import Schema
 
-__all__ = ["configured_backend", "CollectionState", "read_collection_state"]
-
 IN_FOLDER = QdrantOptions()
 
 FOLDER_NAME = "qdrant"

@@ -19,8 +19,6 @@ from indexes.writing import Engine
 from retrieval import Document, Encoder, Fingerprint, Vectors
 from retrieval.errors import FailureError, FingerprintError, ModelError, UsageError
 
-__all__ = ["EncoderFactory", "Refusal", "Worker", "ray_engine"]
-
 EncoderFactory = Callable[[], Encoder]
 """Makes the encoder in the worker; picklable, such as ``partial(Embedder.load, "NAME")``."""
 

@@ -12,8 +12,6 @@ from typing import Any
 
 from retrieval.errors import FailureError, UsageError, import_optional
 
-__all__ = ["RayConfig", "load_ray", "ray_session", "say"]
-
 USAGE_VARIABLE = "RAY_USAGE_STATS_ENABLED"
 
 

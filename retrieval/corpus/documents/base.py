@@ -23,20 +23,6 @@ from retrieval.corpus.lines import (
 from retrieval.corpus.values import Reading
 from retrieval.types import Section
 
-__all__ = [
-    "MAX_FILE_BYTES",
-    "MAX_UNPACKED_BYTES",
-    "FileReader",
-    "FileText",
-    "Opened",
-    "Problem",
-    "TextBuilder",
-    "UnreadableError",
-    "open_zip",
-    "outline",
-    "words",
-]
-
 MAX_FILE_BYTES = 256 << 20
 """The largest PDF, DOCX or EPUB that is read; of text and HTML it is ``MAX_RECORD_BYTES``."""
 MAX_UNPACKED_BYTES = 512 << 20

@@ -13,8 +13,6 @@ from retrieval.types import Section
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-__all__ = ["code_reader"]
-
 _INSIDE = words(
     "class_definition class_declaration class_specifier struct_specifier impl_item trait_item "
     "mod_item interface_declaration abstract_class_declaration enum_declaration "

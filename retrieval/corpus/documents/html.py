@@ -12,8 +12,6 @@ from retrieval.corpus.documents.base import FileText, Opened, TextBuilder, words
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborNode
 
-__all__ = ["add_html", "read_html"]
-
 _CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
 _MAIN = ("main", '[role="main"]', "article", "body")
 _LEFT_OUT = words(

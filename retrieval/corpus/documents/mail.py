@@ -11,8 +11,6 @@ from email.message import EmailMessage
 from retrieval.corpus.documents.base import FileText, Opened, Problem, TextBuilder, UnreadableError
 from retrieval.corpus.documents.html import add_html
 
-__all__ = ["read_eml", "read_mbox"]
-
 _ATTACHMENT = ("attachment of an e-mail is", "attachments of e-mails are")
 
 

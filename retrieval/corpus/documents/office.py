@@ -20,8 +20,6 @@ from retrieval.corpus.documents.base import (
 )
 from retrieval.corpus.documents.html import add_html
 
-__all__ = ["read_docx", "read_epub", "read_odt", "read_pptx"]
-
 _CONTAINER = "META-INF/container.xml"
 _WORD_PARTS = ("word/document.xml", "word/footnotes.xml", "word/endnotes.xml")
 _WORD_STYLES = "word/styles.xml"

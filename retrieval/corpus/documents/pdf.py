@@ -13,8 +13,6 @@ from retrieval.corpus.documents.base import FileText, Opened, Problem, TextBuild
 if TYPE_CHECKING:
     from pypdf import PdfReader
 
-__all__ = ["read_pdf"]
-
 
 def read_pdf(file: Opened) -> Iterator[FileText | Problem]:
     """Yield a PDF, and each of its pages that cannot be read."""

@@ -17,8 +17,6 @@ from retrieval.corpus.documents.base import (
     outline,
 )
 
-__all__ = ["markitdown_reader", "read_markdown", "read_notebook", "read_rst", "read_text"]
-
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(?P<title>.*?)(?:[ \t]+#+)?[ \t]*")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*")
 _FENCE = re.compile(r" {0,3}(```|~~~)")

@@ -33,17 +33,6 @@ from retrieval.corpus.roots import Wanted
 from retrieval.corpus.values import Reading, Row
 from retrieval.errors import MillpondError, RecordError, count_noun
 
-__all__ = [
-    "EXTRA",
-    "FORMATS",
-    "DocumentFile",
-    "FileFormat",
-    "available",
-    "file_rows",
-    "find_format",
-    "lacking",
-]
-
 EXTRA = "pip install 'millpond[documents]'"
 
 
