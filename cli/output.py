@@ -9,15 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from cli.console import clean
 from retrieval.errors import StorageError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 def read_version() -> str:

@@ -154,7 +154,7 @@ REQUIRED = (
     "rich",
     "typer",
 )
-OPTIONAL = ("qdrant-client", "qdrant-edge-py", "beir", "requests")
+OPTIONAL = ("qdrant-client", "qdrant-edge-py", "requests")
 
 
 def _examine() -> dict[str, Any]:

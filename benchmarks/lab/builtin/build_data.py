@@ -38,7 +38,6 @@ class Source:
     build: Callable[[Workplace], Iterator[Pair]]
     note: str = ""
     package: str | None = None
-    default: bool = True
 
 
 def _manual(package: str, folder: str, licence: str, note: str = "") -> Source:
@@ -102,13 +101,6 @@ SOURCES: dict[str, Source] = {
     "medquad_claims": replace(_MEDQUAD, build=shared.medquad_sentences),
     "snli": Source("CC BY-SA 4.0", "shared train/snli_devtest.jsonl", shared.snli),
     "rqe_medical": Source("CC BY 4.0", "shared train/rqe_medical.jsonl", shared.rqe),
-    "scifact_train": Source(
-        "claims CC BY 4.0, abstracts ODC-By 1.0",
-        "shared train/scifact_train.jsonl",
-        shared.scifact_train,
-        "with this file a SciFact score is no longer zero-shot",
-        default=False,
-    ),
     "debian_packages": _DESCRIPTIONS,
     "debian_first_sentences": replace(_DESCRIPTIONS, build=debian.first_sentences),
     "wordnet_glosses": _WORDNET,
@@ -140,6 +132,7 @@ LEFT_OUT = {
     "python-biopython-doc": "one page in HTML; the rest are data files",
     "r-bioc-go.db": "the Gene Ontology again, in another form",
     "WordNet, one definition of a sense -> its other one": "adds a fact more often than it repeats",
+    "scifact_train": "a SciFact score would no longer be zero-shot",
     "doc-rfc-std, linux-doc": "non-free; GPL-2 without permissive parts",
     "public-domain Bible translations": "verse pairs are paraphrases, but of an archaic register",
 }
@@ -150,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Build what was asked for; 0 when at least one file was written."""
     options = _parse(arguments)
     try:
-        names = choose_sources(options.only, options.with_scifact)
+        names = choose_sources(options.only)
         benchmarks = read_benchmarks(options.shared)
     except MillpondError as error:
         print(f"build_data: {error}", file=sys.stderr)
@@ -163,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if any("sha256" in entry for entry in report.values()) else 1
 
 
-def choose_sources(only: list[str] | None, with_scifact: bool) -> list[str]:
+def choose_sources(only: list[str] | None) -> list[str]:
     """Names of the sources to build, in the order of ``SOURCES``.
 
     Raises:
@@ -172,10 +165,7 @@ def choose_sources(only: list[str] | None, with_scifact: bool) -> list[str]:
     unknown = sorted(set(only or ()) - set(SOURCES))
     if unknown:
         raise UnknownNameError("source", unknown[0], SOURCES)
-    wanted = set(only or (name for name, source in SOURCES.items() if source.default))
-    if with_scifact:
-        wanted.add("scifact_train")
-    return [name for name in SOURCES if name in wanted]
+    return [name for name in SOURCES if not only or name in only]
 
 
 def build_one(
@@ -233,7 +223,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the jsonl files")
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {', '.join(SOURCES)}")
-    parser.add_argument("--with-scifact", action="store_true", help="add SciFact's train claims")
     parser.add_argument("--scratch", type=Path, help="keep unpacked Debian packages here")
     return parser.parse_args(arguments)
 

@@ -355,11 +355,10 @@ def test_a_heading_loses_its_number_and_a_signature_its_defaults():
     assert tidy_signature(f"f({'x' * 120})") == "f"
 
 
-def test_scifact_is_an_option_and_off():
-    assert "scifact_train" not in choose_sources(None, with_scifact=False)
-    assert "scifact_train" in choose_sources(None, with_scifact=True)
+def test_an_unknown_source_names_the_nearest():
+    assert choose_sources(["snli", "medquad"]) == ["medquad", "snli"]
     with pytest.raises(UnknownNameError, match="Did you mean 'snli'"):
-        choose_sources(["snl"], with_scifact=False)
+        choose_sources(["snl"])
 
 
 @pytest.mark.parametrize("name", SOURCES)

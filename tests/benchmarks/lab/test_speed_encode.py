@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.lab.speed import encode
@@ -165,24 +164,6 @@ def merging(base_folder, tmp_path):
     tokens["model"]["merges"] = [["p", "o"]]
     (folder / "tokenizer.json").write_text(json.dumps(tokens), encoding="utf-8")
     return Embedder.load(f"{folder}:mean+causal,max_tokens=24,lowercase=true", device="cpu")
-
-
-def test_llama_cpp_gets_the_same_weights_and_tokens(merging, tmp_path):
-    """Read back by transformers, which knows llama.cpp's names and its order of rows."""
-    write_plain_base(merging, tmp_path)
-    write_gguf(tmp_path)
-    read = AutoModel.from_pretrained(tmp_path, gguf_file="F32.gguf")
-    expected = dict(merging.backbone.model.named_parameters())
-    for name, weights in read.named_parameters():
-        assert torch.equal(weights, expected.pop(name)), name
-    assert expected == {}
-    fields = GGUFReader(tmp_path / "F32.gguf").fields
-    names = fields["tokenizer.ggml.tokens"].contents()
-    assert names == merging.backbone.tokenizer.convert_ids_to_tokens(range(len(names)))
-    assert names.index("po") == merging.tokenize(["po"])[0][0]
-    ends = [fields[f"tokenizer.ggml.add_{kind}_token"].contents() for kind in ("bos", "eos")]
-    assert ends == [False, True]
-    assert fields["tokenizer.ggml.eos_token_id"].contents() == 2
 
 
 class LlamaCppStandIn:

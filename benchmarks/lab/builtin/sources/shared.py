@@ -58,12 +58,6 @@ def rqe(workplace: Workplace) -> Iterator[Pair]:
         yield Pair(query, positive)
 
 
-def scifact_train(workplace: Workplace) -> Iterator[Pair]:
-    """Claim -> abstract. Training on it makes a SciFact score no longer zero-shot."""
-    for query, positive, _ in _read(workplace, "scifact_train"):
-        yield Pair(query, positive)
-
-
 def medquad(workplace: Workplace) -> Iterator[Pair]:
     """Question -> the answer, less the sentences that many answers share."""
     for question, sentences in _medquad_answers(workplace):
