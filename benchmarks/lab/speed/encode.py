@@ -5,10 +5,10 @@
 
 All contestants have the same weights, the same tokens (EOS at the end, no chat template) and mean
 pooling, without the whitening that a model may have. They take turns within a round, and ratios
-are taken within rounds. Texts are SciFact documents and STS sentences. Contestants that batch texts
-in input order (naive transformers, llama.cpp) embed the first eighth of 512 texts or more. ONNX
-Runtime, OpenVINO and llama.cpp take part if they are installed. Rounds stop before ``--seconds``
-are over, but one is always finished.
+are taken within rounds. Texts are SciFact documents and STS sentences. Naive transformers, which
+batches texts in input order, embeds the first eighth of 512 texts or more. ONNX Runtime and
+OpenVINO take part if they are installed. Rounds stop before ``--seconds`` are over, but one is
+always finished.
 
 The command line of millpond lets OpenMP's threads sleep (``cli.app.share_cores``); for the same
 here, set GOMP_SPINCOUNT=1000.
@@ -32,14 +32,11 @@ import numpy as np
 import torch
 
 from benchmarks.lab.speed.baselines import (
-    FORMATS,
-    LlamaCppEncoder,
     NaiveEncoder,
     OnnxEncoder,
     OpenVinoEncoder,
     is_installed,
     load_sentence_transformer,
-    write_gguf,
     write_plain_base,
 )
 from benchmarks.lab.speed.interleaved import (
@@ -55,7 +52,7 @@ from embedder.environment import Speed, keep_freed_memory
 from embedder.pooling.registry import without_whitening
 from retrieval import read_corpus
 from retrieval.corpus.labelled import read_sts
-from retrieval.errors import MillpondError, ModelError, SourceNotFoundError
+from retrieval.errors import MillpondError, SourceNotFoundError
 from retrieval.protocols import Vectors
 
 Encode = Callable[[Sequence[str]], Vectors]
@@ -154,10 +151,6 @@ def make_encoders(config: Namespace, packed: Embedder, folder: Path) -> dict[str
         say("not installed: openvino")
     elif _wants(config, OPENVINO):
         encoders[OPENVINO] = OpenVinoEncoder(folder, longest, 32).encode
-    if is_installed("llama_cpp"):
-        encoders.update(_llama_cpp_encoders(packed, folder))
-    else:
-        say("not installed: llama-cpp-python")
     for size in NAIVE_BATCHES:
         encoders[_naive(size)] = NaiveEncoder(folder, longest, size).encode
     return encoders
@@ -166,8 +159,7 @@ def make_encoders(config: Namespace, packed: Embedder, folder: Path) -> dict[str
 def make_contestant(name: str, encode: Encode, model: Embedder, texts: Sequence[str]) -> Contestant:
     """Return the encoder with its texts: all of them, or the first eighth in input order."""
     part = texts
-    unsorted = {*map(_naive, NAIVE_BATCHES), *map(_llama_cpp, FORMATS)}
-    if name in unsorted and len(texts) >= _SAMPLED_FROM_TEXTS:
+    if name in map(_naive, NAIVE_BATCHES) and len(texts) >= _SAMPLED_FROM_TEXTS:
         part = texts[: len(texts) // 8]
     lengths = list(map(len, model.tokenize(texts)))
     return Contestant(name, partial(encode, part), sum(lengths[: len(part)]) / sum(lengths))
@@ -175,24 +167,6 @@ def make_contestant(name: str, encode: Encode, model: Embedder, texts: Sequence[
 
 def _naive(batch_texts: int) -> str:
     return f"naive, batches of {batch_texts}"
-
-
-def _llama_cpp_encoders(packed: Embedder, folder: Path) -> dict[str, Encode]:
-    """Return llama.cpp with each format of weights; none where it has no such base."""
-    try:
-        write_gguf(folder)
-    except ModelError as error:
-        say(str(error))
-        return {}
-    longest, lowercase = packed.spec.max_tokens, packed.spec.lowercase
-    return {
-        _llama_cpp(form): LlamaCppEncoder(folder, longest, form, lowercase=lowercase).encode
-        for form in FORMATS
-    }
-
-
-def _llama_cpp(form: str) -> str:
-    return f"llama.cpp {form}"
 
 
 def lowest_cosines(

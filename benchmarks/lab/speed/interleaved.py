@@ -19,7 +19,6 @@ _PACKAGES = (
     "transformers",
     "sentence-transformers",
     "openvino",
-    "llama-cpp-python",
     "numpy",
     "pyarrow",
     "faiss-cpu",

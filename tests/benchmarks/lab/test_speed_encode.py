@@ -1,39 +1,26 @@
 """benchmarks/lab/speed/encode.py: fair baselines, and arithmetic worked by hand."""
 
 import json
-import shutil
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.lab.speed import encode
 from benchmarks.lab.speed.baselines import (
-    LlamaCppEncoder,
     NaiveEncoder,
     OpenVinoEncoder,
     is_installed,
     load_sentence_transformer,
-    write_gguf,
     write_plain_base,
 )
 from benchmarks.lab.speed.interleaved import Contestant, Timings, format_table, ratios, take_turns
 from embedder import Embedder
-from retrieval.errors import ModelError, UsageError
+from retrieval.errors import UsageError
 from tests.embedder.stand_ins import set_int8
-from tests.embedder.tiny_decoders import write_base
 
 TEXTS = ["pond", "the mill by the pond turns, and turns again all day", "", "a b c"]
-
-
-@pytest.fixture(scope="module")
-def base_folder(tiny_base, tmp_path_factory):
-    """One saved tiny base per architecture."""
-    return {"llama": tiny_base, "qwen3": write_base(tmp_path_factory.mktemp("qwen3"), "qwen3")}
 
 
 class Clock:
@@ -79,9 +66,9 @@ def test_a_contestant_of_a_part_is_counted_as_if_it_did_all():
     assert timings.seconds == {"a": [8]}
 
 
-def test_only_the_naive_embed_an_eighth_and_only_of_many_texts(base_folder):
+def test_only_the_naive_embed_an_eighth_and_only_of_many_texts(tiny_base):
     """A text of 1 byte has 2 tokens with EOS, one of 3 bytes 4: 64 x 2 of 64 x 2 + 448 x 4."""
-    model = Embedder.load(f"{base_folder['llama']}:mean+causal", device="cpu")
+    model = Embedder.load(f"{tiny_base}:mean+causal", device="cpu")
     texts = ["a"] * 64 + ["abc"] * 448
     seen = []
 
@@ -109,10 +96,10 @@ def test_ratios_are_taken_within_rounds_and_the_table_shows_their_median():
 
 
 @pytest.mark.parametrize("lowercase", ["true", "false"])
-def test_the_baselines_embed_the_same_tokens_to_the_same_vectors(base_folder, tmp_path, lowercase):
+def test_the_baselines_embed_the_same_tokens_to_the_same_vectors(tiny_base, tmp_path, lowercase):
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     options = f"max_tokens=24,lowercase={lowercase}"
-    model = Embedder.load(f"{base_folder['llama']}:mean+causal,{options}", device="cpu")
+    model = Embedder.load(f"{tiny_base}:mean+causal,{options}", device="cpu")
     model.backbone.tokenizer.chat_template = "never {{ messages[0]['content'] }} to be applied"
     write_plain_base(model, tmp_path)
     expected = model.encode_documents(TEXTS)
@@ -133,18 +120,13 @@ class OpenVinoStandIn:
         return lambda inputs: [model(**{k: torch.from_numpy(v) for k, v in inputs.items()}).numpy()]
 
 
-def stand_ins(package, is_installed):
-    """A stand-in for the package, and the package itself if it is installed."""
-    return [f"{package} stand-in", *([package] if is_installed else [])]
-
-
-@pytest.mark.parametrize("which", stand_ins("openvino", is_installed("openvino")))
+@pytest.mark.parametrize("which", ["stand-in", *(["openvino"] if is_installed("openvino") else [])])
 def test_openvino_embeds_the_same_tokens_to_the_same_vectors(
-    base_folder, tmp_path, monkeypatch, which
+    tiny_base, tmp_path, monkeypatch, which
 ):
     if which != "openvino":
         monkeypatch.setitem(sys.modules, "openvino", OpenVinoStandIn())
-    model = Embedder.load(f"{base_folder['llama']}:mean+causal,max_tokens=24", device="cpu")
+    model = Embedder.load(f"{tiny_base}:mean+causal,max_tokens=24", device="cpu")
     write_plain_base(model, tmp_path)
     texts = [*TEXTS, *TEXTS[::-1], "one more, of another length"]  # 9: a batch of 4, 4 and 1
     with torch.no_grad():
@@ -153,90 +135,19 @@ def test_openvino_embeds_the_same_tokens_to_the_same_vectors(
     np.testing.assert_allclose(found, model.encode_documents(texts), atol=1e-5)
 
 
-@pytest.fixture
-def merging(base_folder, tmp_path):
-    """A Llama whose tokenizer makes one token of "po"; llama.cpp wants a merge at least."""
-    folder = tmp_path / "merging"
-    shutil.copytree(base_folder["llama"], folder)
-    tokens = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    vocabulary = tokens["model"]["vocab"]
-    vocabulary["po"] = vocabulary.pop(max(vocabulary))  # of a byte that no text here has
-    tokens["model"]["merges"] = [["p", "o"]]
-    (folder / "tokenizer.json").write_text(json.dumps(tokens), encoding="utf-8")
-    return Embedder.load(f"{folder}:mean+causal,max_tokens=24,lowercase=true", device="cpu")
-
-
-class LlamaCppStandIn:
-    """As much of the package as is called; transformers reads the GGUF file and computes."""
-
-    LLAMA_POOLING_TYPE_MEAN = 1
-    LLAMA_FTYPE_MOSTLY_Q8_0 = 7
-
-    class Llama:
-        def __init__(self, path, **settings):
-            path = Path(path)
-            self.tokenizer = AutoTokenizer.from_pretrained(path.parent)
-            self.model = AutoModel.from_pretrained(path.parent, gguf_file=path.name)
-
-        def close(self):
-            pass
-
-        def tokenize(self, text, add_bos):
-            return self.tokenizer(text.decode(), add_special_tokens=False)["input_ids"]
-
-        def detokenize(self, ids):
-            return self.tokenizer.decode(ids).encode()
-
-        @torch.no_grad()
-        def embed(self, texts, normalize):
-            rows = [self.tokenizer(text, return_tensors="pt")["input_ids"] for text in texts]
-            means = [self.model(row).last_hidden_state[0].mean(dim=0) for row in rows]
-            return [(mean / mean.norm()).tolist() for mean in means]
-
-    def llama_model_quantize_default_params(self):
-        return SimpleNamespace()
-
-    def llama_model_quantize(self, source, target, settings):
-        shutil.copy(source.decode(), target.decode())
-        return 0
-
-
-@pytest.mark.parametrize("which", stand_ins("llama_cpp", is_installed("llama_cpp")))
-def test_llama_cpp_embeds_the_same_tokens_to_the_same_vectors(
-    merging, tmp_path, monkeypatch, which
-):
-    if which != "llama_cpp":
-        monkeypatch.setitem(sys.modules, "llama_cpp", LlamaCppStandIn())
-    write_plain_base(merging, tmp_path)
-    write_gguf(tmp_path)
-    texts = [*TEXTS, "A Text In CAPITALS, longer than what is read", "pond " * 9]
-    for form, least in (("F32", 0.99999), ("Q8_0", 0.999)):
-        baseline = LlamaCppEncoder(tmp_path, 24, form, lowercase=True)
-        assert (baseline.encode(texts) * merging.encode_documents(texts)).sum(axis=1).min() > least
-
-
-def test_llama_cpp_is_refused_a_base_that_it_would_read_wrongly(base_folder, tmp_path):
-    write_plain_base(Embedder.load(f"{base_folder['qwen3']}:mean+causal", device="cpu"), tmp_path)
-    with pytest.raises(ModelError, match="no Llama"):
-        write_gguf(tmp_path)
-
-
 @pytest.mark.slow
-def test_where_a_baseline_is_not_installed_one_line_says_so(base_folder, data, capsys, monkeypatch):
+def test_where_a_baseline_is_not_installed_one_line_says_so(tiny_base, data, capsys, monkeypatch):
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
-    absent = {"openvino", "llama_cpp"}
-    monkeypatch.setattr(encode, "is_installed", lambda *names: absent.isdisjoint(names))
-    model = f"{base_folder['llama']}:mean+causal,max_tokens=24"
+    monkeypatch.setattr(encode, "is_installed", lambda *names: "openvino" not in names)
+    model = f"{tiny_base}:mean+causal,max_tokens=24"
     assert encode.main([str(data), "--model", model, "--texts", "4", "--rounds", "1"]) == 0
     printed = capsys.readouterr()
     assert printed.err.count("not installed: openvino") == 1
-    assert printed.err.count("not installed: llama-cpp-python") == 1
     assert encode.OPENVINO not in printed.out
-    assert "llama.cpp" not in printed.out
 
 
-def test_a_model_that_the_baselines_could_not_repeat_is_refused(base_folder, tmp_path):
-    model = Embedder.load(f"{base_folder['llama']}:eos+causal", device="cpu")
+def test_a_model_that_the_baselines_could_not_repeat_is_refused(tiny_base, tmp_path):
+    model = Embedder.load(f"{tiny_base}:eos+causal", device="cpu")
     with pytest.raises(UsageError, match=r"is not mean\+causal"):
         write_plain_base(model, tmp_path)
 
@@ -264,11 +175,11 @@ def test_texts_are_documents_and_sentences_the_same_each_time(data):
 @pytest.mark.slow
 @pytest.mark.parametrize("there_is", [False, True])
 def test_the_command_prints_a_table_of_all_contestants(
-    base_folder, data, capsys, monkeypatch, there_is
+    tiny_base, data, capsys, monkeypatch, there_is
 ):
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     set_int8(monkeypatch, there_is)
-    model = f"{base_folder['llama']}:mean+causal,max_tokens=24"
+    model = f"{tiny_base}:mean+causal,max_tokens=24"
     options = ["--model", model, "--texts", "6", "--documents-share", "0.5", "--rounds", "2"]
     assert encode.main([str(data), *options]) == 0
     lines = capsys.readouterr().out.splitlines()
