@@ -1,18 +1,23 @@
 """BEIR data sets, fetched once from their public host.
 
-A set is unpacked in a scratch folder, whose name changes once it is whole.
+The beir package's own utility downloads and unpacks; it keeps whatever arrived, be it half a file
+or an error page, so everything happens in a scratch folder that is checked and then renamed.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import tempfile
+import warnings
 import zipfile
 import zlib
+from contextlib import redirect_stderr
 from pathlib import Path
+from typing import Any
 
 from benchmarks.optional import import_optional
 from embedder import cache_folder
-from retrieval.disk import FULL_DISK
 from retrieval.errors import DownloadError, StorageError, UnknownNameError
 from retrieval.protocols import Notify
 
@@ -83,11 +88,8 @@ def fetch_beir(name: str, notify: Notify) -> Path:
                 if not target.is_dir():  # another process may have been first
                     raise
     except OSError as error:
-        problem = (
-            "is full"
-            if error.errno in FULL_DISK
-            else f"cannot be written ({error.strerror or error})"
-        )
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        problem = "is full" if full else f"cannot be written ({error.strerror or error})"
         raise StorageError(
             f"The cache folder {parent} {problem}. Free some space, or set XDG_CACHE_HOME to a "
             f"folder on another disk."
@@ -97,33 +99,62 @@ def fetch_beir(name: str, notify: Notify) -> Path:
 
 def _fetch(name: str, scratch: Path, notify: Notify) -> Path:
     """Return the unpacked and checked folder inside the scratch folder."""
-    url, archive = BEIR_URL.format(name=name), scratch / f"{name}.zip"
+    url = BEIR_URL.format(name=name)
+    size = _ask_size(url)
+    megabytes = "" if size is None else f" ({size / 1e6:.1f} MB)"
+    notify(f"Fetching BEIR's {name}{megabytes} from {url.split('/')[2]}")
+    archive = scratch / f"{name}.zip"
+    util = _beir_util()
     requests = import_optional("requests", "Fetching BEIR")
     try:
-        with requests.get(url, stream=True, timeout=_TIMEOUT_SECONDS) as answer:
-            if answer.status_code != 200:
-                raise DownloadError(
-                    f"{url} answers {answer.status_code} {answer.reason}; nothing was kept. "
-                    f"{_INSTEAD}"
-                )
-            length = answer.headers.get("Content-Length", "")
-            megabytes = f" ({int(length) / 1e6:.1f} MB)" if length.isdigit() else ""
-            notify(f"Fetching BEIR's {name}{megabytes} from {url.split('/')[2]}")
-            with archive.open("wb") as sink:
-                for block in answer.iter_content(1 << 20):
-                    sink.write(block)
+        with redirect_stderr(io.StringIO()):  # the utility draws a bar of its own
+            util.download_url(url, str(archive), 1 << 20)
     except requests.RequestException as error:
-        raise DownloadError(f"{url} cannot be fetched ({_reason(error)}). {_INSTEAD}") from error
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            opened.extractall(scratch)  # checks the checksum of each file
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DownloadError(f"{url} is no whole zip file ({error}). {_INSTEAD}") from error
+        raise DownloadError(f"{url} broke off ({_reason(error)}). {_INSTEAD}") from error
+    _check_archive(archive, url, size)
+    util.unzip(str(archive), str(scratch))
     archive.unlink()
     unpacked = scratch / name
     if next(unpacked.rglob("corpus.jsonl"), None) is None:
         raise DownloadError(f"{url} holds no {name}/corpus.jsonl; nothing was kept. {_INSTEAD}")
     return unpacked
+
+
+def _ask_size(url: str) -> int | None:
+    """Return the file's size in bytes according to the host, None if it does not say."""
+    requests = import_optional("requests", "Fetching BEIR")
+    try:
+        answer = requests.head(url, allow_redirects=True, timeout=_TIMEOUT_SECONDS)
+    except requests.RequestException as error:
+        raise DownloadError(f"{url} cannot be reached ({_reason(error)}). {_INSTEAD}") from error
+    if answer.status_code != 200:
+        raise DownloadError(
+            f"{url} answers {answer.status_code} {answer.reason}; nothing was kept. {_INSTEAD}"
+        )
+    length = answer.headers.get("Content-Length", "")
+    return int(length) if length.isdigit() else None
+
+
+def _check_archive(archive: Path, url: str, size: int | None) -> None:
+    """Raise DownloadError unless the file has its size and every member its checksum."""
+    found = archive.stat().st_size
+    if size is not None and found != size:
+        raise DownloadError(
+            f"{url}: {found:,} bytes arrived of {size:,}; nothing was kept. {_INSTEAD}"
+        )
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            damaged = opened.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DownloadError(f"{url} is no whole zip file ({error}). {_INSTEAD}") from error
+    if damaged is not None:
+        raise DownloadError(f"{url}: {damaged} is damaged; nothing was kept. {_INSTEAD}")
+
+
+def _beir_util() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm calls its notebook bar experimental
+        return import_optional("beir.util", "Fetching BEIR")
 
 
 def _reason(error: Exception) -> str:

@@ -154,7 +154,7 @@ REQUIRED = (
     "rich",
     "typer",
 )
-OPTIONAL = ("qdrant-client", "qdrant-edge-py", "requests")
+OPTIONAL = ("qdrant-client", "qdrant-edge-py", "beir", "requests")
 
 
 def _examine() -> dict[str, Any]:
