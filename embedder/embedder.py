@@ -39,7 +39,7 @@ from retrieval.errors import UsageError
 from retrieval.protocols import Notify, Progress, Vectors, no_progress, silent
 from retrieval.types import Fingerprint
 
-_BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": CUDA_TOKENS}
+_BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": CUDA_TOKENS, "meta": 1}
 
 
 class Embedder(nn.Module):

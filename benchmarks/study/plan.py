@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.study.config import StudyConfig
+from benchmarks.study.runner import check_runs
 from benchmarks.study.runs import StudyFolder, StudyRun, list_runs
 from benchmarks.study.tasks import LoadedTask, embedded_texts, load_tasks, sample_texts
 from embedder.pooling import POOLINGS
@@ -119,6 +120,7 @@ def plan_study(
     folder = StudyFolder(out) if out is not None else None
     records = {run: folder.read_record(run) if folder else None for run in runs}
     left = [run for run, record in records.items() if record is None or record.status != "done"]
+    check_runs(left)
     with tempfile.TemporaryDirectory() as scratch:
         tasks = load_tasks(config, Path(scratch) / "tasks", notify)
         rates = {}

@@ -24,7 +24,7 @@ from embedder.models.manifest import ADAPTER_WEIGHTS, POOLING_WEIGHTS
 from embedder.pooling import PoolingOptions
 from embedder.training.config import TrainConfig
 from embedder.training.data import check_data
-from retrieval.errors import FailureError, MillpondError
+from retrieval.errors import FailureError, MillpondError, UsageError
 from retrieval.protocols import Notify, silent
 from retrieval.typed import plain_data
 
@@ -82,6 +82,20 @@ def run_study(
     return _Study(config, Path(out), device, notify, progress, on_step).run()
 
 
+def check_runs(runs: Sequence[StudyRun]) -> None:
+    """Raise UsageError, with its name, for a run that its base cannot be trained as.
+
+    Each base and variant is looked at once, without weights.
+    """
+    from embedder.training.checks import check_model
+
+    for run in {(run.base, run.variant): run for run in reversed(runs)}.values():
+        try:
+            check_model(run.train, silent)
+        except MillpondError as error:
+            raise UsageError(f"{run.base}: {run.variant}: {error}") from error
+
+
 class _Study:
     """The state of one ``run_study``."""
 
@@ -102,6 +116,7 @@ class _Study:
         self.folder.check(about)
         self.tasks = load_tasks(config, self.folder.tasks, notify)
         data = check_data(self.runs[0].train)
+        check_runs(self.runs)
         hashes = {one.task.name: _hash(self.folder, one) for one in self.tasks}
         self.folder.start(about | {"data": data.record(), "tasks": hashes})
         texts = [text for one in self.tasks for text in embedded_texts(one.data)]

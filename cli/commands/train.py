@@ -33,7 +33,7 @@ def train(
     resume: ResumeOption = False,
     finish: FinishOption = False,
     check: Annotated[
-        bool, flag("--check", "Only check the config and every record of the data.")
+        bool, flag("--check", "Only check the config, the base and every record of the data.")
     ] = False,
     example: Annotated[bool, flag("--example", "Only print a commented config that runs.")] = False,
     skip_bad: SkipBadOption = False,
@@ -73,14 +73,16 @@ def train(
 
 
 def check_config(config: TrainConfig, skip_bad: bool) -> None:
-    """Read all data and report what it holds."""
+    """Read all data and report what it holds; look at the base, its weights apart."""
     from embedder.training import check_data
+    from embedder.training.checks import check_model
     from embedder.training.evaluate import DevSets
 
     noun = _noun(config)
     with progress("Checking", None, f"{noun}s") as advance:
         data = check_data(config, progress=advance, skip_bad=skip_bad)
     devsets = DevSets(config.evaluate, skip_bad=skip_bad)
+    check_model(config, message)
     for source in data.record():
         message(
             f"{source['path']}: {count_noun(source['pairs'], noun)}, "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from embedder.engine.batches import PaddedBatch
 from embedder.engine.packing import PackedBatch, packed_states, use_packed_attention
-from embedder.engine.probe import choose_packing, probe_attention
+from embedder.engine.probe import Packing, choose_packing, probe_attention
 from embedder.environment import first_line, quiet_transformers, refuse_missing_weights
 from embedder.models.foreign.adapters import merge_adapters
 from embedder.models.foreign.files import (
@@ -57,7 +57,7 @@ class States:
 
 
 class Backbone(nn.Module):
-    """A loaded decoder whose attention was probed.
+    """A loaded decoder whose attention was probed; one on "meta", without weights, cannot be.
 
     Parameters
     ----------
@@ -76,6 +76,7 @@ class Backbone(nn.Module):
     Raises
     ------
     AttentionProbeError : the model does not have that attention.
+    ModelError : it cannot compute.
     """
 
     def __init__(
@@ -96,19 +97,25 @@ class Backbone(nn.Module):
         config: Any = model.config
         self.width = int(config.hidden_size)
         self.layer_count = int(config.num_hidden_layers)
+        self.packing = Packing() if self.device.type == "meta" else self._probe(described)
+        self.longest_packed = self.packing.longest
+
+    def _probe(self, described: str) -> Packing:
+        model: Any = self.model
         was_training = model.training
         model.eval()
         use_packed_attention(model)
         probe_attention(
             self.token_states,
-            attention,
-            vocabulary=int(config.vocab_size),
+            self.attention,
+            vocabulary=int(model.config.vocab_size),
             device=self.device,
             described=described,
         )
-        self.packing = choose_packing(model, self.token_states, attention.is_causal, self.blocks)
-        self.longest_packed = self.packing.longest
+        is_causal = self.attention.is_causal
+        packing = choose_packing(model, self.token_states, is_causal, self.blocks)
         model.train(was_training)
+        return packing
 
     @property
     def device(self) -> torch.device:
@@ -193,7 +200,8 @@ def load_backbone(
     """Return the spec's base on ``device`` in ``dtype``, in evaluation mode.
 
     Weights are read from safetensors only, and no code from a model folder is run. ``located`` is
-    what ``locate_base`` found, if it was asked before.
+    what ``locate_base`` found, if it was asked before. On the device "meta" the base has its shape
+    and no weights, which takes seconds for any size.
 
     Raises
     ------
@@ -221,28 +229,45 @@ def load_backbone(
             where_words = where | {"revision": version} | ({"config": config} if known else {})
             tokenizer = AutoTokenizer.from_pretrained(words, **where_words)
             tokenizer("a")  # what is wrong in its files may show only in use
-            model, found = AutoModel.from_pretrained(
-                located.path,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                key_mapping=KEY_MAPPING if known else None,
-                output_loading_info=True,
-                **where,
-            )
-            refuse_missing_weights(f"The base {spec.base!r}", found["missing_keys"])
-            if located.adapters:
-                model = merge_adapters(model, located.adapters, spec.base_layers)
-            own = (spec.base, spec.revision) if located.adapters else (located.path, revision)
-            head = _read_head(spec, *own)
-            if known and spec.pooling == "latent_attention":
-                head = read_latents(located.path, revision, spec.base)
+            head: dict[str, Tensor] = {}
+            if device.type == "meta":
+                make: Any = AutoModel.from_config
+                with device:
+                    model = make(config, dtype=dtype)
+            else:
+                settings = {"config": config, "dtype": dtype, **where}
+                model, head = _read_weights(spec, located, known, settings)
         except MillpondError:
             raise
         except Exception as error:  # every library below raises its own kinds
             raise _load_error(spec.base, located, error) from error
     identity = located.identity or str(revision)
     return Backbone(model.to(device).eval(), tokenizer, attention, identity, spec.base, head)
+
+
+def _read_weights(
+    spec: VariantSpec,
+    located: LocatedBase,
+    known: dict[str, Any] | None,
+    settings: Mapping[str, Any],
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return the model, and the weights of the layers that stand after its pooling."""
+    from transformers import AutoModel
+
+    model, found = AutoModel.from_pretrained(
+        located.path,
+        use_safetensors=True,
+        key_mapping=KEY_MAPPING if known else None,
+        output_loading_info=True,
+        **settings,
+    )
+    refuse_missing_weights(f"The base {spec.base!r}", found["missing_keys"])
+    if located.adapters:
+        model = merge_adapters(model, located.adapters, spec.base_layers)
+        return model, _read_head(spec, spec.base, spec.revision)
+    if known and spec.pooling == "latent_attention":
+        return model, read_latents(located.path, settings["revision"], spec.base)
+    return model, _read_head(spec, located.path, settings["revision"])
 
 
 def _read_head(spec: VariantSpec, path: str, revision: str | None) -> dict[str, Tensor]:

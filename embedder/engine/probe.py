@@ -25,8 +25,9 @@ from embedder.engine.packing import (
     can_pack,
     packed_states,
 )
+from embedder.environment import first_line
 from embedder.variants import Attention
-from retrieval.errors import AttentionProbeError
+from retrieval.errors import AttentionProbeError, ModelError
 
 PROBE_LENGTHS = (7, 5, 5, 2, 1)
 _TOLERANCE = 1e-4
@@ -245,6 +246,10 @@ def probe_attention(
     states : (ids (B, T) int64, mask (B, T) int64) to last-layer states (B, T, D).
     vocabulary : token ids 0 to vocabulary - 1 are valid.
     described : the model's name, for the message.
+
+    Raises
+    ------
+    ModelError : it computes nothing at all, as MPT does without a causal mask.
     """
     generator = torch.Generator().manual_seed(0)
     first = torch.randint(0, vocabulary, (1, PROBE_TOKENS), generator=generator)
@@ -255,7 +260,7 @@ def probe_attention(
         ids = torch.cat([pair, pair[:, :1].expand(2, padding)], dim=1)
         mask = torch.ones_like(ids)
         mask[:, PROBE_TOKENS:] = 0
-        found = states(ids, mask)
+        found = _compute(states, ids, mask, attention, described)
         earlier = found[:, : PROBE_TOKENS - 1].float()
         shift = (earlier[0] - earlier[1]).abs().amax(dim=-1) / earlier.abs().max()
         moved = shift > _MOVED.get(found.dtype, _MOVED_HALF)
@@ -272,3 +277,16 @@ def probe_attention(
                 f"config.is_causal=False. Use +causal, or another base (llama, qwen3, mistral "
                 f"and gemma3 architectures follow it)."
             )
+
+
+def _compute(
+    states: PaddedStates, ids: Tensor, mask: Tensor, attention: Attention, described: str
+) -> Tensor:
+    try:
+        return states(ids, mask)
+    except Exception as error:  # whatever an architecture raises
+        other = "bidirectional" if attention.is_causal else "causal"
+        raise ModelError(
+            f"{described} cannot compute with {attention.name} attention "
+            f"({type(error).__name__}: {first_line(error)}). Try +{other}, or another base."
+        ) from error

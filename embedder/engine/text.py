@@ -306,24 +306,43 @@ def count_positions(config: Any) -> int | None:
     return min((n for n in found if type(n) is int and n > 0), default=None)
 
 
+def _steady_positions(config: Any) -> int | None:
+    """Return the longest text up to which rotary embeddings are the same in any batch, or None.
+
+    Beyond it, "dynamic" and "longrope" ones follow the longest text of a forward pass, or an
+    earlier one. They may be given by the kind of layer.
+    """
+    rope = config.rope_parameters
+    kinds = [kind for kind in rope.values() if isinstance(kind, dict)] or [rope]
+    own = config.max_position_embeddings
+    limits = [
+        kind.get("original_max_position_embeddings") or own if name == "longrope" else own
+        for kind in kinds
+        if (name := kind.get("rope_type")) in ("dynamic", "longrope")
+    ]
+    return min(limits, default=None)
+
+
 def cap_tokens(spec: VariantSpec, config: Any, notify: Notify) -> VariantSpec:
     """Return the spec with no more tokens than its base has positions; one line says so.
 
-    Rotary embeddings reach any position, so a base with them keeps what was asked for.
+    Rotary embeddings reach any position, so a base with them keeps what was asked for, unless they
+    follow the longest text of a batch: a text would have other vectors in other company.
 
     Raises
     ------
     ModelError : the base has fewer positions than any text needs.
     """
-    most = count_positions(config)
-    if most is None or most >= spec.max_tokens or getattr(config, "rope_parameters", None):
+    rotary = bool(getattr(config, "rope_parameters", None))
+    most = _steady_positions(config) if rotary else count_positions(config)
+    if most is None or most >= spec.max_tokens:
         return spec
     if most < _LEAST:
         raise ModelError(
             f"{spec.base}: its config.json gives it {most} positions; expected {_LEAST} or more."
         )
-    notify(
-        f"Warning: {spec.base} has {most} positions, so texts are cut at {most} tokens, not at "
-        f"{spec.max_tokens}."
-    )
+    positions = f"{spec.base} has {most} positions"
+    if rotary:
+        positions = f"beyond {most} tokens, {spec.base} gives a text other vectors in other batches"
+    notify(f"Warning: {positions}, so texts are cut at {most} tokens, not at {spec.max_tokens}.")
     return replace(spec, max_tokens=most)

@@ -225,7 +225,9 @@ class SourceTokenizer:
             own: str | None, default: str, max_tokens: int | None
         ) -> tuple[TextTokenizer, str]:
             tokenizer = TextTokenizer.of_spec(
-                spec, embedder.backbone.tokenizer, max_tokens=max_tokens
+                spec,
+                embedder.backbone.tokenizer,
+                max_tokens=min(max_tokens or spec.max_tokens, spec.max_tokens),
             )
             prompt = default if own is None else own
             tokenizer(["a"], prompt)

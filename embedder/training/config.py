@@ -250,6 +250,11 @@ class TrainConfig:
                 f'adapter.kind is "none" and pooling {self.model.pooling!r} has no weights, so '
                 f'nothing would be trained. Set adapter.kind to "lora" or "full".'
             )
+        if not self.model.pool_prompt:
+            raise UsageError(
+                "model.pool_prompt is false, so the pooling has to know where a prompt ends, which "
+                "token ids alone do not say: such a model cannot be trained. Leave it out."
+            )
         for index, source in enumerate(self.data):
             for name in ("max_query_tokens", "max_document_tokens"):
                 limit = getattr(source, name)

@@ -78,12 +78,6 @@ def load_start(embedder: Embedder, model: str, notify: Notify) -> None:
     notify(f"Training goes on from {model}.")
 
 
-def check_start(model: str) -> None:
-    """Raise SourceNotFoundError or ModelError unless this is a trained model and whole."""
-    folder = _folder(model)
-    read_manifest(folder).check_files(folder)
-
-
 def describe_start(model: str) -> dict[str, Any]:
     """Return what a model trained from this one records of it: its weights and its own record."""
     manifest = read_manifest(_folder(model))
@@ -170,21 +164,11 @@ def build_model(
     embedder = Embedder.from_spec(
         config.model, device=str(device), dtype=frozen_dtype, notify=notify
     )
-    for dimension in config.loss.matryoshka_dimensions:
-        if dimension > embedder.dimension:
-            raise UsageError(
-                f"loss.matryoshka_dimensions names {dimension}, but the vectors have "
-                f"{embedder.dimension}."
-            )
     if project is not None:
         embedder = project(embedder)
+    check_matryoshka(config, embedder)
+    choose_trained(config, embedder, notify)
     backbone: Any = embedder.backbone
-    backbone.requires_grad_(config.adapter.kind == "full")
-    if config.adapter.kind == "lora":
-        add_adapter(embedder.backbone, config.adapter, seed=config.seed)
-    embedder.pooling.requires_grad_(True)
-    if config.adapter.start is not None:
-        load_start(embedder, config.adapter.start, notify)
     if config.gradient_checkpointing:
         # Not by transformers' own switch: it is renamed between its versions, and in some of them
         # the hooks that read one vector a layer would be inside what is computed again.
@@ -198,6 +182,27 @@ def build_model(
         model.forward = torch.autocast(device.type, torch.bfloat16)(model.forward)
         leave_casts_to_autocast(embedder.backbone)
     return embedder
+
+
+def check_matryoshka(config: TrainConfig, embedder: Embedder) -> None:
+    """Raise UsageError where a Matryoshka dimension is longer than the vectors."""
+    for dimension in config.loss.matryoshka_dimensions:
+        if dimension > embedder.dimension:
+            raise UsageError(
+                f"loss.matryoshka_dimensions names {dimension}, but the vectors have "
+                f"{embedder.dimension}."
+            )
+
+
+def choose_trained(config: TrainConfig, embedder: Embedder, notify: Notify) -> None:
+    """Let only the weights that are trained require gradients, and put them where they start."""
+    backbone: Any = embedder.backbone
+    backbone.requires_grad_(config.adapter.kind == "full")
+    if config.adapter.kind == "lora":
+        add_adapter(embedder.backbone, config.adapter, seed=config.seed)
+    embedder.pooling.requires_grad_(True)
+    if config.adapter.start is not None:
+        load_start(embedder, config.adapter.start, notify)
 
 
 def unwrap_model(embedder: Embedder) -> None:

@@ -30,6 +30,7 @@ from embedder.training.checkpoint import (
     trained_weights,
     write_checkpoint,
 )
+from embedder.training.checks import check_model
 from embedder.training.config import TrainConfig
 from embedder.training.data import TrainingData, check_data
 from embedder.training.distillation.checks import check_lessons
@@ -49,7 +50,6 @@ from embedder.training.processes import (
 from embedder.training.setup import (
     build_model,
     build_optimiser,
-    check_start,
     describe_start,
     library_versions,
     memory_warning,
@@ -106,8 +106,7 @@ def train(
         )
     processes.wait()
     data = check_data(config, skip_bad=skip_bad)
-    if config.adapter.start is not None:
-        check_start(config.adapter.start)
+    check_model(config, silent)
     devsets = DevSets(config.evaluate, skip_bad=skip_bad)
     for note in (*data.notes, *devsets.notes) if processes.is_first else ():
         notify(f"Warning: {note}")

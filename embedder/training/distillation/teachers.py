@@ -15,10 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from embedder.loading import LoadedEncoder, load_encoder
-from embedder.models.names import PREFIX
+from embedder.models.bases import BASES
+from embedder.models.locate import locate_base
+from embedder.models.names import (
+    DEFAULT_VARIANT,
+    PREFIX,
+    find_saved_model,
+    is_folder,
+    split_name,
+)
 from embedder.training.distillation.options import TeacherConfig, short_name
+from embedder.variants import parse_model_name
 from retrieval.errors import ModelError, SourceNotFoundError, StorageError, UsageError
-from retrieval.protocols import Notify, Rows, Vectors
+from retrieval.protocols import Notify, Rows, Vectors, silent
 from retrieval.scores import unit_rows
 from retrieval.texts import text_digest
 from retrieval.types import Fingerprint
@@ -288,6 +297,26 @@ def encode_sides(
         if places:
             vectors[places] = encode(is_query, [texts[i][1] for i in places])
     return vectors
+
+
+def check_teacher(config: TeacherConfig) -> None:
+    """Raise what ``load_teacher`` does of files that are not there or of another kind.
+
+    Nothing is loaded, and no model hub is asked.
+    """
+    for file in () if config.vectors is None else _find_files(config.vectors):
+        _read_head(file)
+    if config.model is None:
+        return
+    _refuse_pickles(config.model)
+    if config.model.startswith(PREFIX):
+        from embedder.models.sentence_transformers import find_folder
+
+        find_folder(config.model)
+    elif find_saved_model(config.model) is None:
+        base = parse_model_name(split_name(config.model)[0], DEFAULT_VARIANT).base
+        if base not in BASES and not is_folder(base):
+            locate_base(base, None, silent)
 
 
 def load_teacher(config: TeacherConfig, device: str, notify: Notify) -> Teacher:

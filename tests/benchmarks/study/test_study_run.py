@@ -14,11 +14,12 @@ from benchmarks.study.runs import StudyFolder, list_runs
 from embedder.training import trainer
 from retrieval.errors import UsageError
 from retrieval.typed import plain_data
+from tests.embedder.tiny_decoders import write_base
 
 VARIANTS = [
-    {"name": "model1"},
-    {"name": "model2"},
-    {"name": "broken", "variant": "model3", "options": {"layers": [9]}},
+    {"name": "model1", "bases": ["tiny"]},
+    {"name": "model2", "bases": ["tiny"]},
+    {"name": "broken", "variant": "mean+bidirectional", "bases": ["neo"]},
 ]
 
 
@@ -36,9 +37,15 @@ class Ran:
 
 
 @pytest.fixture(scope="module")
-def ran(study_config, tmp_path_factory):
-    """Killed as its third run begins, then run again, its batches noted by variant and seed."""
-    found = Ran(study_config(variants=VARIANTS), tmp_path_factory.mktemp("study") / "out")
+def ran(study_config, study_plan, tmp_path_factory):
+    """Killed as its third run begins, then run again, its batches noted by variant and seed.
+
+    That a base ignores bidirectional attention shows when it computes.
+    """
+    neo = {"base": str(write_base(tmp_path_factory.mktemp("neo"), "gpt_neo")), "name": "neo"}
+    bases = [*study_plan()["bases"], {**neo, "max_tokens": 24}]
+    config = study_config(variants=VARIANTS, bases=bases)
+    found = Ran(config, tmp_path_factory.mktemp("study") / "out")
     patch = pytest.MonkeyPatch()
     draw = trainer.draw_pairs
 
@@ -79,9 +86,21 @@ def test_a_failed_run_is_recorded_and_stops_no_other(ran):
         "tiny: model1, seed 1",
         "tiny: model2, seed 1",
     ]
-    assert list(ran.outcome.failed) == ["tiny: broken, seed 0", "tiny: broken, seed 1"]
-    assert "training: pooling option layers is [9]" in ran.outcome.failed["tiny: broken, seed 0"]
+    assert list(ran.outcome.failed) == ["neo: broken, seed 0", "neo: broken, seed 1"]
+    reason = ran.outcome.failed["neo: broken, seed 0"]
+    assert reason.startswith("training: ")
+    assert "this architecture ignores config.is_causal=False" in reason
     assert ran.summary["failed"] == dict(ran.outcome.failed)
+
+
+@pytest.mark.parametrize("start", [run_study, plan_study])
+def test_what_a_base_lacks_is_told_before_anything_is_run(study_config, tmp_path, start):
+    broken = {"name": "deep", "variant": "model3", "options": {"layers": [9]}}
+    config = study_config(variants=[{"name": "model1"}, broken])
+    lines = []
+    with pytest.raises(UsageError, match=r"^tiny: deep: pooling option layers is \[9\]"):
+        start(config, tmp_path / "out", device="cpu", notify=lines.append)
+    assert not any(line.startswith(("Run", "Calibrating")) for line in lines)
 
 
 def test_two_variants_of_a_seed_see_the_same_batches_and_another_seed_others(ran):
@@ -112,7 +131,7 @@ def test_a_failed_run_alone_is_tried_again(ran, tmp_path):
     lines = []
     outcome = run_study(ran.config, out, device="cpu", notify=lines.append)
     runs = [line for line in lines if line.startswith("Run ")]
-    assert runs == ["Run 3 of 6: tiny: broken, seed 0", "Run 6 of 6: tiny: broken, seed 1"]
+    assert runs == ["Run 3 of 6: neo: broken, seed 0", "Run 6 of 6: neo: broken, seed 1"]
     assert len(outcome.done) == 4
 
 

@@ -398,6 +398,61 @@ def test_a_base_is_never_read_beyond_the_positions_it_has(tmp_path, case):
     assert short.spec.max_tokens == 32
 
 
+ROPES = {
+    "dynamic": {"rope_type": "dynamic", "factor": 4.0},
+    "longrope": {
+        "rope_type": "longrope",
+        "short_factor": [1.0] * 4,
+        "long_factor": [2.0] * 4,
+        "original_max_position_embeddings": 24,
+    },
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 4.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 24,
+    },
+}
+
+
+@pytest.mark.parametrize(("kind", "cut"), [("dynamic", 32), ("longrope", 24), ("llama3", None)])
+@pytest.mark.parametrize("packs", [True, False])
+def test_positions_never_follow_the_longest_text_of_a_batch(tmp_path, kind, cut, packs):
+    from transformers import AutoModel, LlamaConfig
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    config = LlamaConfig(
+        **sizes,
+        vocab_size=len(decoders.TOKENS),
+        num_attention_heads=4,
+        max_position_embeddings=32,
+        initializer_range=0.2,
+        rope_parameters={"rope_theta": 10000.0, **ROPES[kind]},
+    )
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    decoders.make_tokenizer(single="$A", eos="</s>").save_pretrained(tmp_path)
+    lines = []
+    embedder = Embedder.load(f"{tmp_path}:mean+causal", device="cpu", notify=lines.append)
+    embedder.packs = packs
+    alone = embedder.encode_documents(["who grinds corn"])
+    together = embedder.encode_documents(["who grinds corn", "the corn " * 50])
+    np.testing.assert_allclose(together[:1], alone, atol=1e-5)
+    np.testing.assert_allclose(embedder.encode_documents(["who grinds corn"]), alone, atol=1e-5)
+    assert embedder.spec.max_tokens == (cut or 512)
+    assert any("in other batches, so texts are cut at" in line for line in lines) == bool(cut)
+
+
+def test_an_architecture_that_computes_nothing_without_a_causal_mask_is_refused(tmp_path):
+    from transformers import AutoModel, MptConfig
+
+    config = MptConfig(vocab_size=len(decoders.TOKENS), d_model=32, n_layers=2, n_heads=4)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    decoders.make_tokenizer(single="$A", eos="</s>").save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="cannot compute with bidirectional attention"):
+        Embedder.load(f"{tmp_path}:mean+bidirectional", device="cpu")
+
+
 @pytest.mark.parametrize("kind", ["canine", "dpr", "splinter", "lilt", "bros", "bert", "xlm"])
 def test_encoders_are_known_by_the_lists_of_transformers(kind):
     assert name_encoder(kind) == f"it is an encoder ({kind})"

@@ -7,7 +7,9 @@ from peft.tuners.lora import LoraLayer
 from embedder.engine.packing import PackedBatch
 from embedder.pooling import POOLINGS
 from embedder.training import check_data
-from embedder.training.batch import SourceTokenizer, draw_pairs
+from embedder.training.batch import SourceTokenizer, StepPairs, draw_pairs
+from embedder.training.config import read_config
+from embedder.training.data import Pair
 from embedder.training.processes import Processes
 from embedder.training.setup import build_model, unwrap_model
 from tests.embedder.training.stepping import step_gradients
@@ -29,6 +31,16 @@ def test_gradients_are_those_of_padded_texts(variant_config, assert_same, poolin
     packed, _ = step_gradients(variant, ALONE, cached=False)
     assert_same(padded, packed, 1e-5)
     assert any(gradient.any() for name, gradient in packed.items() if name != "loss")
+
+
+def test_a_source_never_asks_for_more_positions_than_the_base_has(plan, base_folder, pairs_file):
+    data = [{"path": str(pairs_file), "max_document_tokens": 200}]
+    model = {"base": str(base_folder["gpt_neo"]), "pooling": "mean", "attention": "causal"}
+    config = read_config(plan(data=data, model={**model, "max_tokens": 256}), pairs_file.parent)
+    tokenizer = SourceTokenizer(build_model(config, ALONE.device, lambda _: None), config.data)
+    positions = 64
+    lesson = StepPairs((0,), (Pair("", "x" * 300, ()),))
+    assert tokenizer.count_tokens(lesson) == positions
 
 
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
