@@ -14,6 +14,7 @@ from typing import Any
 from embedder.engine.text import count_positions, find_around, special_tokens
 from embedder.environment import first_line, quiet_transformers
 from embedder.models.bases import BASES
+from embedder.models.cards import say_which_prompts
 from embedder.models.foreign.adapters import find_chain, read_adapter
 from embedder.models.foreign.files import ask_commit, find_code, read_model_json
 from embedder.models.foreign.known import (
@@ -470,10 +471,7 @@ def _read_prompts(files: _Files, settings: Mapping[str, Any], notify: Notify) ->
     }
     if any("{text}" in prompt for prompt in found.values()):
         raise files.refuse(f"a prompt of {LIBRARY_SETTINGS} holds {{text}}")
-    if not any(found.values()) and any(prompts.values()):
-        notify(
-            f"{files.base} has no prompt named query or document, so none is used; it has "
-            f"{', '.join(name for name in prompts if prompts[name])}. Set one with the option "
-            f"query_prompt"
-        )
+    say_which_prompts(
+        files.base, (found["query_prompt"], found["document_prompt"]), prompts, notify
+    )
     return found

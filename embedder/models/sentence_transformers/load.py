@@ -18,6 +18,7 @@ from embedder.environment import (
     quiet_transformers,
     refuse_missing_weights,
 )
+from embedder.models.cards import say_which_prompts
 from embedder.models.foreign.files import ask_commit, find_code, name_encoder, read_model_json
 from embedder.models.names import (
     PREFIX,
@@ -185,7 +186,7 @@ def load_sentence_transformers(
         encoder = SentenceTransformersEncoder(asked.name, model)
     # Poolings read the states of tokens, so no vector depends on BERT's own pooler.
     refuse_missing_weights(asked.shown, [name for name in missing if "pooler" not in name])
-    _say_what_differs(asked, model, notify)
+    _say_what_differs(asked, encoder, model, notify)
     return encoder
 
 
@@ -207,7 +208,9 @@ def find_model(
     return asked
 
 
-def _say_what_differs(asked: Asked, model: Any, notify: Notify) -> None:
+def _say_what_differs(
+    asked: Asked, encoder: SentenceTransformersEncoder, model: Any, notify: Notify
+) -> None:
     """Tell what the user might not expect of this model."""
     shown = asked.shown
     settings = read_model_json(asked.place, "config_sentence_transformers.json", asked.revision)
@@ -220,7 +223,10 @@ def _say_what_differs(asked: Asked, model: Any, notify: Notify) -> None:
         notify(f"{shown} {why}; sentence-transformers' default, {pooling}, is used.")
     if model.similarity_fn_name not in ("cosine", "dot"):
         notify(f"{shown} compares by {model.similarity_fn_name}; here vectors compare by cosine.")
-    find_document_prompt(shown, model.prompts, notify)
+    document_prompt = find_document_prompt(shown, model.prompts, notify)
+    if not {"query_prompt", "document_prompt"} & asked.options.keys():
+        used = (encoder.prompt("query"), document_prompt)
+        say_which_prompts(asked.place, used, model.prompts or {}, notify)
 
 
 def import_library(name: str, reason: str) -> Any:
