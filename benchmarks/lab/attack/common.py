@@ -10,17 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
 
-import numpy as np
-
-from retrieval import Document, Fingerprint, Vectors
+from benchmarks.lab.speed.generated import TextHashEncoder
+from retrieval import Document
 
 BACKENDS = ("faiss", "qdrant")
-DIMENSION = 16
 CHILD_SECONDS = 120.0
 MOST_SHOWN = 20
 FILE_CALLS = {
@@ -35,24 +32,8 @@ PRELOADED = (
 """Imported once and not in each child."""
 
 
-class HashingModel:
-    """Unit vectors seeded by a hash of the text, so that every right answer is known."""
-
-    dimension = DIMENSION
-    fingerprint = Fingerprint("hash", {"model": "hash", "dimension": DIMENSION, "normalize": True})
-
-    def encode_documents(self, texts: Sequence[str]) -> Vectors:
-        """Return float32 (N, D), rows of length 1."""
-        rows = np.empty((len(texts), DIMENSION), dtype=np.float32)
-        for row, text in enumerate(texts):
-            digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-            vector = np.random.default_rng(int.from_bytes(digest, "little")).standard_normal(
-                DIMENSION
-            )
-            rows[row] = vector / np.linalg.norm(vector)
-        return rows
-
-    encode_queries = encode_documents
+MODEL = TextHashEncoder(16)
+"""Hashes texts, so that every right answer is known."""
 
 
 def make_documents(count: int, prefix: str = "d", version: str = "text") -> list[Document]:

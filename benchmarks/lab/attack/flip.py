@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lab.attack.common import Attack, HashingModel, Tally, make_documents, run_child
+from benchmarks.lab.attack.common import MODEL, Attack, Tally, make_documents, run_child
 from indexes import Index, IndexConfig, read_manifest
 from indexes.storage.manifest import MANIFEST_NAME
 from retrieval import Document
@@ -78,7 +78,7 @@ def _build(folder: str, backend: str, factory: str) -> Any:
     """Write an index of two shards with fields, a deleted row, a blank one and both arms."""
     config = IndexConfig(backend=backend, factory=factory, language="english")
     documents = [*make_documents(25), Document("b", "-")]
-    index = Index.create(Path(folder), HashingModel(), documents, config)
+    index = Index.create(Path(folder), MODEL, documents, config)
     index.add(make_documents(5, "e"), KEEP)
     index.delete(["d3"], KEEP)
     return _search(Path(folder))
@@ -86,7 +86,7 @@ def _build(folder: str, backend: str, factory: str) -> Any:
 
 def _search(folder: Path) -> Any:
     index = Index.open(folder)
-    queries = HashingModel().encode_queries(["one", "two", "text 5 of d"])
+    queries = MODEL.encode_queries(["one", "two", "text 5 of d"])
     return [index.search(queries, 10, where=where) for where in FILTERS]
 
 

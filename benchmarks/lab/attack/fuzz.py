@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lab.attack.common import Attack, HashingModel, Tally, make_documents
+from benchmarks.lab.attack.common import MODEL, Attack, Tally, make_documents
 from benchmarks.lab.attack.flip import DAMAGES
 from embedder.training import example_config
 from embedder.training.config import load_config
@@ -92,7 +92,7 @@ class _Range:
 
     def __init__(self, home: Path, draw: random.Random) -> None:
         self.home, self.draw = home, draw
-        self.index = Index.create(home / "i", HashingModel(), make_documents(12))
+        self.index = Index.create(home / "i", MODEL, make_documents(12))
         self.manifest = (home / "i" / MANIFEST_NAME).read_bytes()
         self.copy = home / "copy"
         shutil.copytree(home / "i", self.copy)
@@ -109,8 +109,8 @@ class _Range:
         corpus = read_corpus(place, skip_bad=self.draw.random() < 0.5)
         if self.draw.random() < 0.3:
             config = IndexConfig(overwrite=True, restart=True, language="english")
-            made = Index.create(self.home / "new", HashingModel(), corpus, config)
-            made.search(HashingModel().encode_queries(["x"]), 3)
+            made = Index.create(self.home / "new", MODEL, corpus, config)
+            made.search(MODEL.encode_queries(["x"]), 3)
         for _ in corpus:
             pass
 
@@ -150,7 +150,7 @@ class _Range:
             content = json.dumps(distort(json.loads(self.manifest), self.draw)).encode()
         (self.copy / MANIFEST_NAME).write_bytes(content)
         read_manifest(self.copy)
-        Index.open(self.copy).search(HashingModel().encode_queries(["x"]), 3)
+        Index.open(self.copy).search(MODEL.encode_queries(["x"]), 3)
 
     def try_name(self) -> None:
         """Read a damaged name of a model."""

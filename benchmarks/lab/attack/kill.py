@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmarks.lab.attack.common import (
     BACKENDS,
+    MODEL,
     Attack,
-    HashingModel,
     Moments,
     Tally,
     make_documents,
@@ -50,17 +50,17 @@ GONE = [f"d{number}" for number in range(4, 16)]
 
 
 def _open(folder: Path) -> Index:
-    return Index.open(folder, HashingModel())
+    return Index.open(folder, MODEL)
 
 
 def _index(folder: Path, backend: str) -> object:
     config = IndexConfig(backend=backend, language="english", batch_documents=5)
-    return Index.create(folder, HashingModel(), make_documents(25), config)
+    return Index.create(folder, MODEL, make_documents(25), config)
 
 
 def _overwrite(folder: Path, backend: str) -> object:
     config = IndexConfig(backend=backend, language="english", overwrite=True, batch_documents=5)
-    return Index.create(folder, HashingModel(), make_documents(9, "o"), config)
+    return Index.create(folder, MODEL, make_documents(9, "o"), config)
 
 
 OPERATIONS = {
@@ -187,10 +187,10 @@ def _read(path: Path) -> State | None:
         if (path / "manifest.json").exists():
             raise
         return None
-    vectors = HashingModel().encode_queries(["any"])
+    vectors = MODEL.encode_queries(["any"])
     found = {hit.doc_id: hit.text for hit in index.search(vectors, 100)[0]}
     for doc_id, text in found.items():
-        best = index.search(HashingModel().encode_queries([text]), 1)[0][0]
+        best = index.search(MODEL.encode_queries([text]), 1)[0][0]
         if (best.doc_id, round(best.score, 4)) != (doc_id, 1.0):
             raise AssertionError(f"{text!r} finds {best}")
     words = index.search(["text new"], 100, mode="lexical")[0]

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import uvicorn
 
-from benchmarks.lab.attack.common import Attack, HashingModel, Tally, make_documents
+from benchmarks.lab.attack.common import MODEL, Attack, Tally, make_documents
 from embedder.serving import (
     Role,
     ServedIndex,
@@ -41,7 +41,6 @@ MAX_TOKENS = 512
 
 def serve_hashes() -> ServedModel:
     """Return the hashing model as a server takes it, which reads a token a word."""
-    model = HashingModel()
 
     def tokenize(texts: Sequence[str], role: Role) -> Tokens:
         counts = [max(1, len(text.split())) for text in texts]
@@ -49,9 +48,9 @@ def serve_hashes() -> ServedModel:
         return Tokens(rows, [n > MAX_TOKENS for n in counts])
 
     def encode(rows: Sequence[Row]) -> Vectors:
-        return model.encode_documents([row.content for row in rows])
+        return MODEL.encode_documents([row.content for row in rows])
 
-    encoder = RowEncoder(model.dimension, model.fingerprint, encode)
+    encoder = RowEncoder(MODEL.dimension, MODEL.fingerprint, encode)
     return ServedModel("hash", encoder, tokenize, max_tokens=MAX_TOKENS)
 
 
@@ -98,11 +97,11 @@ class _Clients:
 
     def ask(self, seed: int) -> None:
         """Ask for vectors and hits, and compare them with the right ones."""
-        draw, model = random.Random(seed), HashingModel()
+        draw = random.Random(seed)
         with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=120) as client:
             while not self.ended.is_set():
                 text = f"text {draw.randrange(25)} of d"
-                vector = model.encode_queries([text])[0]
+                vector = MODEL.encode_queries([text])[0]
                 if draw.random() < 0.5:
                     answer = client.post("/embed", json={"inputs": text})
                     right = answer.status_code == 200 and np.allclose(
@@ -182,7 +181,7 @@ def attack_by_load(attack: Attack) -> Tally:
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="millpond-serve-") as scratch:
         folder = Path(scratch) / "i"
-        Index.create(folder, HashingModel(), make_documents(25))
+        Index.create(folder, MODEL, make_documents(25))
         command = [sys.executable, "-m", "benchmarks.lab.attack.serve", str(folder)]
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from benchmarks.lab.attack import flip, fuzz, kill, serve
-from benchmarks.lab.attack.common import Attack, HashingModel, Tally, make_documents, run_child
+from benchmarks.lab.attack.common import MODEL, Attack, Tally, make_documents, run_child
 from embedder.training.config import load_config
 from embedder.variants import parse_model_name
 from indexes import Index
@@ -62,7 +62,7 @@ def test_every_input_is_read_before_it_is_damaged(tmp_path):
     for text in fuzz.FILTERS:
         parse_filter(text)
     refused = {"/tokenize"}  # the model of the attack does not show its tokens
-    index = Index.create(tmp_path / "i", HashingModel(), make_documents(12))
+    index = Index.create(tmp_path / "i", MODEL, make_documents(12))
     with serve.serving(index) as post:
         answers = {
             path: post(path, json.dumps(body).encode()) for path, body in fuzz.BODIES.items()
