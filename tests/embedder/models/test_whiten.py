@@ -201,16 +201,17 @@ def test_its_weights_are_trained_with_the_pooling(trained):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.pooling.parameters())
 
 
-@pytest.mark.parametrize("power", [-0.1, 0.51, float("nan")])
-def test_a_power_out_of_range_is_refused_before_a_model_loads(tmp_path, power):
-    with pytest.raises(UsageError, match="to 0.5 \\(whole\\)"):
-        whiten_model("no-such-model", [], TEXTS, tmp_path / "out", power=power)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_out_of_range_is_refused_before_a_model_loads(tmp_path, share):
-    with pytest.raises(UsageError, match="expected 0 \\(none of the mean\\) to 1"):
-        whiten_model("no-such-model", [], TEXTS, tmp_path / "out", mean_share=share)
+@pytest.mark.parametrize(
+    ("name", "beyond", "expected"),
+    [
+        ("power", 0.51, r"to 0.5 \(whole\)"),
+        ("mean_share", 1.1, r"expected 0 \(none of the mean\) to 1"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_a_model_loads(tmp_path, name, beyond, expected):
+    for number in (-0.1, beyond, float("nan")):
+        with pytest.raises(UsageError, match=expected):
+            whiten_model("no-such-model", [], TEXTS, tmp_path / "out", **{name: number})
 
 
 def test_too_few_texts_are_refused_and_repeats_do_not_count(saved, tmp_path):
