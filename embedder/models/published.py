@@ -275,14 +275,13 @@ def _show(value: object) -> str:
 
 
 def _read_modules(files: _Files, modules: Any) -> tuple[list[str], list[str]]:
-    """Return the paths and the classes of the modules, a Transformer and a Pooling first."""
-    if not isinstance(modules, list) or not all(isinstance(part, dict) for part in modules):
-        raise ModelError(f"{files.base}: its modules.json is no list of modules.")
+    """Return the paths and the classes of the modules, a Transformer and a Pooling first.
+
+    They are a list of sentence-transformers' own: ``needs_sentence_transformers`` looked.
+    """
     paths = [str(part.get("path", "")) for part in modules]
     kinds = [str(part.get("type", "")).rpartition(".")[2] for part in modules]
     for part, kind in zip(modules, kinds, strict=True):
-        if not str(part.get("type", "")).startswith("sentence_transformers."):
-            raise files.refuse(f"modules.json names the class {part.get('type')!r}")
         if kind not in ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize"):
             raise files.refuse(f"modules.json names the module {kind}")
         if part.get("kwargs"):

@@ -36,8 +36,8 @@ class BuildRequest:
     factory: str
     vectors: Shards
     documents: DocumentStore
-    fingerprint: Fingerprint | None = None
-    schema: Schema = field(default_factory=Schema)
+    fingerprint: Fingerprint
+    schema: Schema
     live: Mask | None = None
     previous: Callable[[], Path] | None = None
 

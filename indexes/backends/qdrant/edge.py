@@ -54,7 +54,7 @@ def build_shard(
     factory: Factory,
     vectors: Shards,
     documents: DocumentStore,
-    payload: Payload | None = None,
+    payload: Payload,
 ) -> None:
     """Write all live documents as a Qdrant shard to the new folder ``path``.
 
@@ -69,7 +69,7 @@ def build_shard(
     with _engine_errors(path, reading=False):
         shard = edge.EdgeShard.create(str(path), _config(edge, factory, vectors.dimension))
         try:
-            expected = _fill(edge, shard, vectors, documents, payload or Payload())
+            expected = _fill(edge, shard, vectors, documents, payload)
             if not factory.exact:
                 shard.optimize()
                 shard.flush()

@@ -146,23 +146,18 @@ def point_id(doc_id: str) -> str:
 
 
 def read_batches(
-    vectors: Shards,
-    documents: DocumentStore,
-    payload: Payload | None = None,
-    *,
-    most_bytes: int | None = None,
+    vectors: Shards, documents: DocumentStore, payload: Payload
 ) -> Iterator[list[Point]]:
-    """Yield all live documents in order, at most 1000 and ``most_bytes`` of JSON at a time.
+    """Yield all live documents in order, at most 1000 and ``BATCH_BYTES`` of JSON at a time.
 
-    A document that is larger than ``most_bytes`` (default BATCH_BYTES) comes alone.
+    A document that is larger than ``BATCH_BYTES`` comes alone.
     """
-    limit = most_bytes or BATCH_BYTES
     fixed = POINT_BYTES + FLOAT_BYTES * vectors.dimension
     batch: list[Point] = []
     size = 0
-    for point in _read_points(vectors, documents, payload or Payload()):
+    for point in _read_points(vectors, documents, payload):
         cost = fixed + len(json.dumps(point[2]))
-        if batch and (len(batch) == BATCH_POINTS or size + cost > limit):
+        if batch and (len(batch) == BATCH_POINTS or size + cost > BATCH_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(point)

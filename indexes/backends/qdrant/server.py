@@ -110,14 +110,9 @@ def build_collection(
 
     Raises
     ------
-    IndexExistsError, UsageError : see ``check_name``; the request has no fingerprint.
+    IndexExistsError, UsageError : see ``check_name``.
     StorageError : the server fails; the unfinished collection is removed again if it can be.
     """
-    if request.fingerprint is None:
-        raise UsageError(
-            "A collection on a Qdrant server carries the fingerprint of its model, and the build "
-            "request has none. Pass BuildRequest(fingerprint=encoder.fingerprint)."
-        )
     replaced = check_name(connection, options)
     _remove_leftovers(connection, options.collection, keep | {replaced or ""})
     name = f"{options.collection}-{uuid4().hex[:8]}"

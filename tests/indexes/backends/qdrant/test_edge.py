@@ -15,6 +15,7 @@ import qdrant_edge
 
 from indexes import Index, IndexConfig, list_backends, read_manifest, transaction
 from indexes.backends.qdrant import edge as edge_module
+from indexes.backends.qdrant import points as points_module
 from indexes.backends.qdrant.edge import EdgeSearcher
 from indexes.storage.vectors import VectorWriter
 from retrieval.errors import IndexCorruptError, SourceNotFoundError, StorageError
@@ -282,11 +283,11 @@ def test_a_shard_that_another_process_locks_is_named(tmp_path):
 def write_and_die(point, path):
     """Write an index of 30 documents, and die on the way."""
     if point == "between two batches":
-        edge_module.FLUSH_BATCHES = 1
+        edge_module.FLUSH_BATCHES, points_module.BATCH_BYTES = 1, 5000
         original = edge_module.read_batches
 
         def read_batches(*arguments):
-            for batch in original(*arguments, most_bytes=5000):
+            for batch in original(*arguments):
                 yield batch
                 if batch[0][2]["row"]:
                     fakes.die()
@@ -336,6 +337,7 @@ def test_a_disk_that_is_too_full_is_refused_before_the_engine_writes(
 def test_ten_thousand_points_are_built(tmp_path, factory):
     from indexes.backends.qdrant.edge import build_shard
     from indexes.backends.qdrant.options import Factory
+    from indexes.backends.qdrant.points import Payload
     from indexes.storage.document_writer import DocumentWriter
     from indexes.storage.documents import DocumentStore
     from indexes.storage.vectors import Shards
@@ -351,7 +353,6 @@ def test_ten_thousand_points_are_built(tmp_path, factory):
             documents.extend([Document(f"d{number}", "")])
     store = DocumentStore(fakes.stored_in(tmp_path / "documents"))
     chosen = Factory.parse(factory, 64)
-    build_shard(
-        tmp_path / "shard", chosen, Shards(fakes.stored_in(tmp_path / "vectors"), 64), store
-    )
+    stored = Shards(fakes.stored_in(tmp_path / "vectors"), 64)
+    build_shard(tmp_path / "shard", chosen, stored, store, Payload())
     assert EdgeSearcher(tmp_path / "shard").count() == 10_000

@@ -10,7 +10,7 @@ import pytest
 from qdrant_client.http.exceptions import ResponseHandlingException
 
 from indexes import Index, read_manifest
-from indexes.backends.qdrant import QdrantOptions, configured_backend, connection
+from indexes.backends.qdrant import QdrantOptions, connection
 from indexes.backends.qdrant import points as points_module
 from indexes.backends.qdrant.connection import Connection, find_api_key
 from indexes.backends.qdrant.points import point_id
@@ -150,13 +150,14 @@ def test_points_arrive_once_in_batches_below_the_limit(
     assert np.array_equal(stored, encoder.encode_documents([d.content for d in documents]))
 
 
-def test_the_longest_points_stay_below_the_limit_of_a_server(tmp_path):
+def test_the_longest_points_stay_below_the_limit_of_a_server(tmp_path, monkeypatch):
     # The estimate must not be too small: floats with all their digits, ids of escaped letters.
     from indexes.storage.document_writer import DocumentWriter
     from indexes.storage.documents import DocumentStore
     from indexes.storage.vectors import Shards, VectorWriter
     from retrieval import Document
 
+    monkeypatch.setattr(points_module, "BATCH_BYTES", 100_000)
     vectors = np.full((40, 500), -1.2345678806304932e-05, dtype=np.float32)
     for name in ("d", "v"):
         (tmp_path / name).mkdir()
@@ -169,7 +170,7 @@ def test_the_longest_points_stay_below_the_limit_of_a_server(tmp_path):
         points_module.read_batches(
             Shards(fakes.stored_in(tmp_path / "v"), 500),
             DocumentStore(fakes.stored_in(tmp_path / "d")),
-            most_bytes=100_000,
+            points_module.Payload(),
         )
     )
     sizes = [
@@ -457,26 +458,6 @@ def test_a_refused_request_tells_what_the_server_says(server, options):
     with Connection(options) as connection, pytest.raises(StorageError, match=r"not now \(400\)"):
         connection.run(lambda client: client.upsert("docs", points=[]))
     assert len(server.sent("PUT", "/points")) == 1
-
-
-def test_a_build_without_a_fingerprint_is_refused(tmp_path, options, encoder, documents):
-    from indexes.backends.backend import BuildRequest
-    from indexes.storage.document_writer import DocumentWriter
-    from indexes.storage.documents import DocumentStore
-    from indexes.storage.vectors import Shards, VectorWriter
-
-    for name in ("documents", "vectors"):
-        (tmp_path / name).mkdir()
-    with VectorWriter(tmp_path / "vectors" / "00000.npy", 16) as shards:
-        shards.append(encoder.encode_documents(["x"]))
-    with DocumentWriter(tmp_path / "documents" / "00000.arrow") as writer:
-        writer.extend([documents[0]])
-    store = DocumentStore(fakes.stored_in(tmp_path / "documents"))
-    request = BuildRequest(
-        tmp_path, "Flat", Shards(fakes.stored_in(tmp_path / "vectors"), 16), store
-    )
-    with pytest.raises(UsageError, match="fingerprint"):
-        configured_backend(options).build(request)
 
 
 def test_a_fingerprint_survives_grpc():
