@@ -67,7 +67,8 @@ class TextHashEncoder:
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
-        settings = {"model": "text-hash", "dimension": dimension, "normalize": True}
+        settings: dict[str, Scalar] = {"model": "text-hash", "normalize": True}
+        settings["dimension"] = dimension
         self.fingerprint = Fingerprint("text-hash", settings)
         random = np.random.default_rng(0)
         self._table = random.standard_normal((TABLE_ROWS, dimension), dtype=np.float32)
