@@ -31,9 +31,9 @@ def cosines(left: npt.ArrayLike, right: npt.ArrayLike) -> Doubles:
     return found
 
 
-def unit_rows(vectors: Vectors) -> Vectors:
+def unit_rows(vectors: npt.ArrayLike) -> Vectors:
     """Return the rows of (N, D) at length 1, float32; rows of zeros stay."""
-    exact = vectors.astype(np.float64)  # whose squares cannot overflow
+    exact = np.array(vectors, dtype=np.float64)  # whose squares cannot overflow
     lengths = np.linalg.norm(exact, axis=1, keepdims=True)
     exact /= np.where(lengths > 0, lengths, 1.0)
     return exact.astype(np.float32)

@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.lab.layouts import adapters, decoders, encoders
 from embedder import Embedder, load_encoder
 from retrieval import Vectors
+from retrieval.scores import unit_rows
 
 _TEXTS = 20
 _WORDS = ("the", "mill", "grinds", "corn", "for", "a", "miller", "of", "another", "village")
@@ -91,13 +92,8 @@ def compare_layout(layout: str, model: Path | str, reference: Any = None) -> Row
 
 def _compare(mine: Vectors, theirs: Vectors) -> tuple[float, float]:
     """Return the mean cosine and the largest difference of vectors (N, D), made unit vectors."""
-    mine, theirs = _unit(mine), _unit(theirs)
+    mine, theirs = unit_rows(mine), unit_rows(theirs)
     return float((mine * theirs).sum(axis=1).mean()), float(np.abs(mine - theirs).max())
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    wide = np.asarray(vectors, dtype=np.float32)
-    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12))
 
 
 def _layouts(root: Path) -> Iterator[tuple[str, Path | str, Any]]:

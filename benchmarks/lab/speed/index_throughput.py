@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.lab.speed.generated import make_documents
 from benchmarks.lab.speed.interleaved import Contestant, Timings, take_turns
 from indexes import Index, IndexConfig
 from retrieval import Fingerprint, Vectors
+from retrieval.scores import unit_rows
 
 KINDS = {
     "FAISS Flat": ("faiss", "Flat"),
@@ -33,8 +33,6 @@ EXACT = "FAISS Flat"
 CLUSTERS = 500
 SPREAD = 0.7
 BATCHES = (1, 256)
-
-Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -81,15 +79,10 @@ def make_clusters(count: int, dimension: int, *, seed: int) -> Vectors:
 
     The centres are the same for every seed.
     """
-    centres = _normalize(np.random.default_rng(0).standard_normal((CLUSTERS, dimension)))
+    centres = unit_rows(np.random.default_rng(0).standard_normal((CLUSTERS, dimension)))
     random = np.random.default_rng([1, seed])
-    noise = _normalize(random.standard_normal((count, dimension)))
-    return _normalize(centres[random.integers(0, CLUSTERS, count)] + SPREAD * noise).astype("f4")
-
-
-def _normalize(rows: Numbers) -> Numbers:
-    unit: Numbers = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit
+    noise = unit_rows(random.standard_normal((count, dimension)))
+    return unit_rows(centres[random.integers(0, CLUSTERS, count)] + SPREAD * noise)
 
 
 def throughput_lines(
