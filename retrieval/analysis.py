@@ -102,7 +102,7 @@ class Analyser:
         """
         wanted = self._asked_for(query)
         found: dict[str, None] = {}
-        for run, spaced in _runs(text):
+        for run, spaced in dict.fromkeys(_runs(text)):
             if spaced:
                 if not wanted.isdisjoint(self._words(run)):
                     found[self._written(run, wanted)] = None
@@ -157,18 +157,18 @@ def _drop_elided(pieces: list[str]) -> list[str]:
     return kept if len(pieces) > 1 and kept else [piece for piece in pieces if piece]
 
 
-def _runs(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield the words of a text as they are written, and whether their script has blanks."""
+def _runs(text: str) -> list[tuple[str, bool]]:
+    """Return the words of a text as they are written, and whether their script has blanks."""
     if text.isascii():
-        for found in _ASCII_RUN.finditer(text):
-            yield found[0], True
-        return
-    for found in _unicode_run().finditer(text):
-        if found[0].isascii():
-            yield found[0], True
-            continue
-        for part in _SCRIPTS.finditer(found[0]):
-            yield part[0], part["unspaced"] is None
+        return [(run, True) for run in _ASCII_RUN.findall(text)]
+    runs: list[tuple[str, bool]] = []
+    for run in _unicode_run().findall(text):
+        if run.isascii():
+            runs.append((run, True))
+        else:
+            parts = _SCRIPTS.finditer(run)
+            runs += [(part[0], part["unspaced"] is None) for part in parts]
+    return runs
 
 
 @cache

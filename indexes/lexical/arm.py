@@ -99,7 +99,9 @@ class LexicalArm:
                 nothing = np.zeros(0, np.float32), np.zeros(0, np.int64)
                 return nothing, np.zeros(len(rows), np.float32)
             if selection.mask is not None and selection.count <= FEW_ROWS:
-                return self._score_best(terms, np.flatnonzero(selection.mask), k, rows)
+                among = np.flatnonzero(selection.mask)
+                scores = self._scores(terms, np.concatenate([among, rows]))
+                return _best(scores[: len(among)], among, k), scores[len(among) :]
             return self._search(terms, k, selection.mask, rows)
 
     def score(self, text: str, rows: Rows) -> Floats:
@@ -130,33 +132,26 @@ class LexicalArm:
                 terms.append(make.boost_query(term, float(count)) if count > 1 else term)
         return terms
 
-    def _score_best(
-        self, terms: list[Any], among: Rows, k: int, rows: Rows
-    ) -> tuple[Found, Floats]:
-        """Return the k best of some rows, and the scores of others."""
-        scores = self._scores(terms, np.concatenate([among, rows]))
-        return _best(scores[: len(among)], among, k), scores[len(among) :]
-
     def _search(
         self, terms: list[Any], k: int, mask: Mask | None, others: Rows
     ) -> tuple[Found, Floats]:
         """Ask for more rows until the k best that the mask lets through are certain."""
-        _, searcher = self._opened
-        total = searcher.num_docs
+        total = self._opened[1].num_docs
         share = 1.0 if mask is None else max(1, int(np.count_nonzero(mask))) / len(mask)
         wanted = min(total, int((k + EXTRA_CANDIDATES) / share) + 1)
-        slack = 1 + 4 * len(terms) * 2.0**-24
-        anything = _any_of(terms)
+        query = _sum_of(terms)
         while True:
-            found, rows = self._collect(anything, wanted)
-            inside = rows if mask is None else rows[mask[rows]]
-            best, scores = self._score_best(terms, inside, k, others)
-            if len(rows) < wanted or wanted == total:
-                return best, scores
-            # What lies beyond scores no more than the last: could it still be among the k best?
-            if len(best[0]) == k and found[-1] * slack < best[0][-1]:
-                return best, scores
+            scores, rows = self._collect(query, wanted)
+            inside = slice(None) if mask is None else mask[rows]
+            best = _best(scores[inside], rows[inside], k)
+            every = len(rows) < wanted or wanted == total
+            if every or (len(best[0]) == k and scores[-1] < best[0][-1]):
+                break
             wanted = min(total, 4 * wanted)
+        given, known = _look_up(others, rows, scores)
+        if not every and not known.all():
+            given[~known] = self._scores(terms, others[~known])
+        return best, given
 
     def _collect(self, query: Any, wanted: int) -> Found:
         # As Lucene has it: without the constant k1 + 1, which tantivy multiplies by.
@@ -181,14 +176,7 @@ class LexicalArm:
             query = make.boolean_query([(occur.Must, chosen), (occur.Should, query)])
             wanted = max(1, len(rows))
         scores, found = self._collect(query, wanted)
-        order = np.argsort(found)
-        found, scores = found[order], scores[order]
-        places_of = np.searchsorted(found, rows)
-        known = places_of < len(found)
-        known[known] = found[places_of[known]] == rows[known]
-        result = np.zeros(len(rows), np.float32)
-        result[known] = scores[places_of[known]]
-        return result
+        return _look_up(rows, found, scores)[0]
 
 
 def open_arm(folder: Path, manifest: Manifest) -> tuple[LexicalArm | None, str]:
@@ -223,6 +211,15 @@ def _sum_of(queries: list[Any]) -> Any:
     while len(queries) > 1:
         queries = [_any_of(queries[i : i + 2]) for i in range(0, len(queries), 2)]
     return queries[0]
+
+
+def _look_up(rows: Rows, found: Rows, scores: Floats) -> tuple[Floats, Mask]:
+    """Return the score of each row, 0 for one that was not found, and which were."""
+    order = np.argsort(found)
+    found, scores = np.append(found[order], -1), np.append(scores[order], np.float32(0))
+    places = np.searchsorted(found[:-1], rows)
+    known = found[places] == rows
+    return np.where(known, scores[places], np.float32(0)), known
 
 
 def _best(scores: Floats, rows: Rows, k: int) -> Found:

@@ -8,11 +8,10 @@ merged before they are cut, and scores are normalised over the candidates of all
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
@@ -29,9 +28,6 @@ CANDIDATES = 100
 RRF_K = 60
 """The constant of reciprocal rank fusion, as published."""
 _MORE = 16
-
-Place: TypeAlias = tuple[int, int]
-"""A row of one of several indexes: the number of the index, and the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +58,14 @@ class Pool:
 
     Attributes
     ----------
-    places : index and row of each.
+    keys : int64 (n,), rising: the rows of several indexes are numbered on from one to the next.
     ids : stored ids, those of passages where an index is cut into passages.
     scores : by arm, "dense" and "lexical" or the latter alone, float32 (n,), exact for every
         candidate.
     ranks : by arm, int64 (n,), from 1; 0 where the arm did not return the candidate.
     """
 
-    places: list[Place]
+    keys: Rows
     ids: list[str]
     scores: dict[str, Floats]
     ranks: dict[str, Rows]
@@ -156,98 +152,108 @@ def collect(
         were made from.
     depth : how many of each arm are candidates.
     """
+    starts = _starts(parts)
     dense: list[list[Found]] = []
     if vectors is not None:
         dense = [part.snapshot.find(vectors, depth, part.selection) for part in parts]
+    found: list[tuple[dict[str, Found], Floats]] = []
     for query, text in enumerate(texts):
-        found: dict[str, list[Found]] = {}
-        if dense:
-            found[DENSE] = [answers[query] for answers in dense]
-        found[LEXICAL], words = _find_lexical(parts, text, depth, found.get(DENSE))
-        ids = _read_ids(parts, found.values())
-        best = {arm: _rank(lists, ids, depth) for arm, lists in found.items()}
-        places = list(dict.fromkeys(chain.from_iterable(best.values())))
-        ranks = {
-            arm: np.array([ranked.get(place, (0, 0.0))[0] for place in places], np.int64)
-            for arm, ranked in best.items()
-        }
-        scores = {
-            arm: np.array([ranked.get(place, (0, 0.0))[1] for place in places], np.float32)
-            for arm, ranked in best.items()
-        }
+        near = [answers[query] for answers in dense]
+        words, given = _find_lexical(parts, text, depth, near)
+        arms = {DENSE: _join(near, starts)} if near else {}
+        found.append((arms | {LEXICAL: _join(words, starts)}, given))
+    ids = _read_ids(parts, starts, [keys for arms, _ in found for _, keys in arms.values()])
+    for query, (arms, given) in enumerate(found):
+        pool = _make_pool(arms, given, ids, depth)
         if vectors is not None:
-            for number, part in enumerate(parts):
-                _fill(part, number, places, scores, ranks, vectors[query])
-            missing = np.flatnonzero(ranks[LEXICAL] == 0)
-            scores[LEXICAL][missing] = [words[places[n]] for n in missing.tolist()]
-        yield Pool(places, [ids[place] for place in places], scores, ranks)
+            _fill(parts, starts, pool, vectors[query])
+        yield pool
+
+
+def _starts(parts: Sequence[Part]) -> list[int]:
+    """Return the key of the first row of each index, and of one more that would follow."""
+    return [0, *accumulate(len(part.snapshot.stored) for part in parts)]
 
 
 def _find_lexical(
-    parts: Sequence[Part], text: str, depth: int, dense: Sequence[Found] | None
-) -> tuple[list[Found], dict[Place, float]]:
+    parts: Sequence[Part], text: str, depth: int, dense: Sequence[Found]
+) -> tuple[list[Found], Floats]:
     """Return the best rows of the lexical arm, by index, and what it gives those of the dense one.
 
     With the best rows come all that tie with the last of them.
     """
-    best: list[Found] = []
-    words: dict[Place, float] = {}
+    found: list[Found] = []
+    scores = [np.zeros(0, np.float32)]
     for number, part in enumerate(parts):
-        arm = part.snapshot.lexical
+        arm, wanted = part.snapshot.lexical, depth + _MORE
         assert arm is not None
         others = dense[number][1] if dense else np.zeros(0, np.int64)
-        wanted = depth + _MORE
         while True:
-            (scores, rows), given = arm.search_and_score(text, wanted, part.selection, others)
-            if len(rows) < wanted or scores[-1] < scores[depth - 1]:
+            best, given = arm.search_and_score(text, wanted, part.selection, others)
+            if len(best[0]) < wanted or best[0][-1] < best[0][depth - 1]:
                 break
             wanted *= 2
-        best.append((scores, rows))
-        places = ((number, row) for row in others.tolist())
-        words.update(zip(places, given.tolist(), strict=True))
-    return best, words
+        found.append(best)
+        scores.append(given)
+    return found, np.concatenate(scores)
 
 
-def _read_ids(parts: Sequence[Part], arms: Iterable[Sequence[Found]]) -> dict[Place, str]:
-    """Return the stored id of every row that was found."""
-    ids: dict[Place, str] = {}
-    for number, (part, found) in enumerate(zip(parts, zip(*arms, strict=True), strict=True)):
-        rows = np.concatenate([rows for _, rows in found])
+def _join(found: Sequence[Found], starts: Sequence[int]) -> Found:
+    """Return the scores and keys of what was found in each index."""
+    keys = [rows + start for (_, rows), start in zip(found, starts, strict=False)]
+    return np.concatenate([scores for scores, _ in found]), np.concatenate(keys)
+
+
+def _read_ids(parts: Sequence[Part], starts: Sequence[int], keys: Sequence[Rows]) -> dict[int, str]:
+    """Return the stored id of each key."""
+    ids: dict[int, str] = {}
+    wanted = np.unique(np.concatenate(keys))
+    for part, (start, stop) in zip(parts, pairwise(starts), strict=True):
+        rows = wanted[(wanted >= start) & (wanted < stop)] - start
         named = part.snapshot.documents.ids(rows)
-        ids.update({(number, row): name for row, name in named.items()})
+        ids.update({start + row: name for row, name in named.items()})
     return ids
 
 
-def _rank(
-    found: Sequence[Found], ids: dict[Place, str], depth: int
-) -> dict[Place, tuple[int, float]]:
-    """Return rank and score of the best of one arm, equal scores in the order of their ids."""
-    ordered = sorted(
-        (-score, ids[number, row], number, row)
-        for number, (scores, rows) in enumerate(found)
-        for score, row in zip(scores.tolist(), rows.tolist(), strict=True)
-    )
-    return {
-        (number, row): (rank, -negative)
-        for rank, (negative, _, number, row) in enumerate(ordered[:depth], start=1)
-    }
+def _make_pool(
+    arms: Mapping[str, Found], given: Floats, ids: Mapping[int, str], depth: int
+) -> Pool:
+    """Return the best candidates of each arm; the dense one gives 0 to those of the other.
+
+    ``given`` is what the lexical arm gives those of the dense one.
+    """
+    best = {arm: _order(*found, ids, depth) for arm, found in arms.items()}
+    keys = np.unique(np.concatenate([found[best[arm]] for arm, (_, found) in arms.items()]))
+    pool = Pool(keys, [ids[key] for key in keys.tolist()], {}, {})
+    for arm, (scores, found) in arms.items():
+        places = keys.searchsorted(found[best[arm]])
+        pool.scores[arm] = np.zeros(len(keys), np.float32)
+        pool.ranks[arm] = np.zeros(len(keys), np.int64)
+        pool.scores[arm][places] = scores[best[arm]]
+        pool.ranks[arm][places] = np.arange(1, len(places) + 1)
+    if DENSE in arms:
+        places = keys.searchsorted(arms[DENSE][1][best[DENSE]])
+        pool.scores[LEXICAL][places] = given[best[DENSE]]
+    return pool
 
 
-def _fill(
-    part: Part,
-    number: int,
-    places: Sequence[Place],
-    scores: dict[str, Floats],
-    ranks: dict[str, Rows],
-    vector: Floats,
-) -> None:
-    """Let the dense arm score the candidates of one index that it did not return."""
-    here = np.array([place[0] == number for place in places], np.bool_)
-    missing = here & (ranks[DENSE] == 0)
-    if missing.any():
-        rows = np.array([row for _, row in places], np.int64)
-        vectors = part.snapshot.stored.rows(rows[missing])[None]
-        scores[DENSE][missing] = inner_products(vectors, vector[None].astype(np.float64))[0]
+def _order(scores: Floats, keys: Rows, ids: Mapping[int, str], depth: int) -> Rows:
+    """Return the places of the best, equal scores in the order of their ids."""
+    numbers = keys.tolist()
+    names = [ids[key] for key in numbers]
+    ordered = sorted(zip((-scores).tolist(), names, numbers, range(len(keys)), strict=True))
+    return np.array([place for *_, place in ordered[:depth]], np.int64)
+
+
+def _fill(parts: Sequence[Part], starts: Sequence[int], pool: Pool, vector: Floats) -> None:
+    """Let the dense arm score the candidates that it did not return."""
+    missing = pool.ranks[DENSE] == 0
+    query = vector[None].astype(np.float64)
+    for part, (start, stop) in zip(parts, pairwise(starts), strict=True):
+        here = missing & (pool.keys >= start) & (pool.keys < stop)
+        if here.any():
+            vectors = part.snapshot.stored.rows(pool.keys[here] - start)[None]
+            pool.scores[DENSE][here] = inner_products(vectors, query)[0]
 
 
 def best_hits(
@@ -255,28 +261,26 @@ def best_hits(
 ) -> list[Hit]:
     """Return the k best documents of a pool by these scores (n,), equal ones by document id."""
     lists = []
-    for number, part in enumerate(parts):
-        here = [n for n, place in enumerate(pool.places) if place[0] == number]
-        rows = np.array([pool.places[n][1] for n in here], np.int64)
-        candidates = dict(zip(rows.tolist(), here, strict=True))
+    starts = _starts(parts)
+    for part, (start, stop) in zip(parts, pairwise(starts), strict=True):
+        first, last = np.searchsorted(pool.keys, [start, stop]).tolist()
+        rows = pool.keys[first:last] - start
         (hits,) = make_hits(
-            [(scores[here], rows)],
+            [(scores[first:last], rows)],
             part.snapshot.documents,
             k,
             with_text=with_text,
             passages=bool(part.snapshot.manifest.passages),
-            ids={row: pool.ids[n] for row, n in candidates.items()},
+            ids=dict(zip(rows.tolist(), pool.ids[first:last], strict=True)),
         )
-        lists.append([_explain(part, pool, candidates[hit.row], hit, text) for hit in hits])
+        for hit in hits:
+            place = int(np.searchsorted(pool.keys, start + hit.row))
+            hit.arms, hit.index = _arm_scores(pool, place), part.name
+            if with_text and part.snapshot.lexical:
+                words = part.snapshot.lexical.matched(text, f"{hit.title} {hit.text}")
+                hit.matched = tuple(words)
+        lists.append(hits)
     return merge(lists, k)
-
-
-def _explain(part: Part, pool: Pool, candidate: int, hit: Hit, text: str) -> Hit:
-    """Return a hit with what the arms say of it."""
-    lexical = part.snapshot.lexical
-    matched = lexical.matched(text, f"{hit.title} {hit.text}") if lexical else ()
-    arms = _arm_scores(pool, candidate)
-    return replace(hit, arms=arms, matched=tuple(matched), index=part.name)
 
 
 def merge(lists: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
