@@ -98,14 +98,19 @@ def report_parsing(error: Exception) -> int:
     command = context.command_path if context is not None else "millpond"
     text = " ".join(str(shown.format_message()).split()).replace(_CHECKED_BY, ": ")
     end = "" if text.endswith((".", "?")) else "."
-    form = _form(context) if type(error).__name__ in _MISPLACED else command
-    type_ = "Type" if form == command else f"Type: {form}; or"
+    type_ = "Type"
+    if type(error).__name__ in _MISPLACED and command != "millpond":
+        type_ = f"Type: {_form(context)}; or"
     write_error(f"{text}{end} {type_} '{command} --help' for its options.")
     return int(shown.exit_code)
 
 
 def _form(context: Any) -> str:
-    """Return how a command is typed: its name, its arguments and the options that it needs."""
+    """Return how a command is typed: its name, its arguments and the options that it needs.
+
+    Of a command that names none of these, as what it needs can be given in several ways, it is the
+    first of its examples.
+    """
     parts = [context.command_path]
     for one in context.command.params:
         value = one.metavar or one.name.upper()
@@ -113,4 +118,7 @@ def _form(context: Any) -> str:
             parts.append(value if one.required else f"[{value}]")
         elif one.required:
             parts += [one.opts[0], value]
-    return " ".join(parts)
+    if len(parts) > 1:
+        return " ".join(parts)
+    lines = [line.strip() for line in str(context.command.help).splitlines()]
+    return next((line for line in lines if line.startswith(parts[0])), parts[0])

@@ -90,8 +90,6 @@ class _Tools:
     ) -> dict[str, Any]:
         """Find the documents that answer a query best."""
         name, retriever = self._find(index)
-        if not query.strip():
-            raise ToolError("The query is blank; send what to look for.")
         with self._lock, _tool_errors():
             self._renew(name)
             hits = retriever.search(query, k, where=filter, mode=mode)

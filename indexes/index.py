@@ -14,7 +14,7 @@ from indexes.backends.backend import Backend
 from indexes.build import compact, rebuild, retarget
 from indexes.changes import Change, Merge, check_fit, delete_rows, find_ids
 from indexes.search.hybrid import Part
-from indexes.search.ids import IdLookup
+from indexes.search.ids import IdLookup, read_ids
 from indexes.search.modes import Searchable
 from indexes.search.selection import Where
 from indexes.snapshot import Snapshot
@@ -25,7 +25,7 @@ from indexes.writing import Engine, IndexConfig, Source, create_index, read_sour
 from retrieval import Document, Encoder, Fingerprint, Progress, Vectors, check_fingerprints
 from retrieval.errors import MillpondError, UsageError
 from retrieval.passages import Splitter
-from retrieval.protocols import no_progress
+from retrieval.protocols import check_encoder, no_progress
 from retrieval.types import Blend
 
 
@@ -99,6 +99,7 @@ class Index(Searchable):
         VectorError : the encoder returned a wrong shape or dtype, NaN or infinity.
         StorageError : the disk is full or not writable, or another process writes this index.
         """
+        check_encoder(encoder)
         documents, chosen = read_source(corpus, config)
         manifest = create_index(
             Path(path),
@@ -137,6 +138,7 @@ class Index(Searchable):
         """
         snapshot = Snapshot.open(Path(path), checksums=checksums)
         if encoder is not None:
+            check_encoder(encoder)
             check_fingerprints(snapshot.manifest.fingerprint, encoder.fingerprint)
         return cls(Path(path), snapshot, encoder)
 
@@ -194,8 +196,7 @@ class Index(Searchable):
         snapshot = self.snapshot
         if self._lookup is None or self._lookup[0] is not snapshot:
             self._lookup = (snapshot, IdLookup(snapshot))
-        wanted = [doc_ids] if isinstance(doc_ids, str) else doc_ids
-        return self._lookup[1].fetch(wanted)
+        return self._lookup[1].fetch(read_ids(doc_ids))
 
     def add(
         self,
@@ -267,11 +268,11 @@ class Index(Searchable):
         UnknownNameError : the filter names a field that no document has.
         SourceNotFoundError, IndexCorruptError, StorageError : as ``Index.open``.
         """
-        if isinstance(doc_ids, str):  # not letter by letter
-            doc_ids = [doc_ids]
         with self.transaction() as transaction:
             found = [] if where is None else find_ids(transaction, where)
-            done = delete_rows(transaction, chain(doc_ids, found), ignore_missing=ignore_missing)
+            done = delete_rows(
+                transaction, chain(read_ids(doc_ids), found), ignore_missing=ignore_missing
+            )
         return self._compact_if_needed(done, config or IndexConfig())
 
     def compact(self) -> Manifest:

@@ -81,7 +81,7 @@ class UnknownNameError(UsageError):
         self.kind = kind
         self.name = name
         self.known = tuple(known)
-        close = difflib.get_close_matches(name, self.known, n=1)
+        close = difflib.get_close_matches(str(name), self.known, n=1)
         nearest = f" Did you mean {close[0]!r}?" if close else ""
         tail = f" {hint}" if hint else ""
         listing = ", ".join(self.known)

@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.errors import UsageError
 from retrieval.filters.tree import Expression
 from retrieval.types import Fingerprint, Hit, Mode
 
@@ -59,6 +60,16 @@ class Encoder(Protocol):
     def encode_documents(self, texts: Sequence[str]) -> Vectors:
         """Return float32 (N, D), rows in the order of ``texts``."""
         ...
+
+
+def check_encoder(encoder: object) -> None:
+    """Raise UsageError for what cannot turn texts into vectors, such as the name of a model."""
+    if not isinstance(encoder, Encoder):
+        named = repr(encoder) if isinstance(encoder, str) else "'millpond-135m'"
+        raise UsageError(
+            f"The encoder is of type {type(encoder).__name__}; expected a model, such as "
+            f"millpond.Embedder.load({named})."
+        )
 
 
 class Reranker(Protocol):

@@ -17,10 +17,10 @@ from typing import Self, TypeAlias
 from embedder.loading import load_for_index, load_for_text
 from indexes import Index
 from indexes.group import IndexGroup, open_group
-from indexes.search.modes import Searchable
+from indexes.search.modes import Searchable, check_question
 from retrieval.errors import UsageError
 from retrieval.filters.tree import Expression
-from retrieval.protocols import Encoder, Notify, Reranker, VectorIndex, silent
+from retrieval.protocols import Encoder, Notify, Reranker, VectorIndex, check_encoder, silent
 from retrieval.types import LEXICAL, ArmScore, Blend, Hit, Query, check_fingerprints
 
 CANDIDATES = 50
@@ -60,7 +60,8 @@ class Retriever:
         self.candidates = candidates
         self._other_prompt = other_prompt
         self._load: Callable[[], Encoder] | None = None
-        if isinstance(encoder, Encoder):
+        if isinstance(encoder, Encoder) or not callable(encoder):
+            check_encoder(encoder)
             self.encoder = encoder
         else:
             self._load = encoder
@@ -186,10 +187,10 @@ class Retriever:
 
         Raises
         ------
-        UsageError : k is below 1, the filter does not fit the index, the index lacks an arm that
-            the mode needs, or the weight is outside 0 to 1.
+        UsageError : the text is empty, k is below 1, the filter does not fit the index, the index
+            lacks an arm that the mode needs, or the weight is outside 0 to 1.
         """
-        _check_k(k)
+        check_question(k, [text])
         ask = self._prepare([text], Blend(mode, fusion, weight, distinct))
         if self.reranker is None:
             return ask(k, where=where)[0]
@@ -213,13 +214,13 @@ class Retriever:
         While the index looks for one batch, in a thread of its own, the next is encoded. The other
         options are those of ``search``.
         """
-        _check_k(k)
+        check_question(k)
         reranker, blend = self.reranker, Blend(mode, fusion, weight, distinct)
         wanted, with_text = (k, with_text) if reranker is None else (max(k, self.candidates), True)
-        stream = iter(queries)
+        stream = iter([queries] if isinstance(queries, Query) else queries)
         with ThreadPoolExecutor(1, thread_name_prefix="millpond-search") as pool:
             waiting: tuple[list[Query], Future[list[list[Hit]]]] | None = None
-            while chunk := list(islice(stream, batch)):
+            while chunk := [_read_query(query, k) for query in islice(stream, batch)]:
                 ask = self._prepare([query.text for query in chunk], blend)
                 found = pool.submit(ask, wanted, with_text=with_text, where=where)
                 if waiting is not None:
@@ -255,9 +256,17 @@ def _open(places: Places) -> Index | IndexGroup:
     return open_group(places)
 
 
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise UsageError(f"k is {k}; it must be 1 or more.")
+def _read_query(query: object, k: int) -> Query:
+    if not isinstance(query, Query):
+        raise UsageError(
+            f"A query is of type {type(query).__name__}; expected a Query(query_id, text). To "
+            "search for one text: search(text)."
+        )
+    try:
+        check_question(k, [query.text])
+    except UsageError as error:
+        raise UsageError(f"Query {query.query_id!r}: {error}") from None
+    return query
 
 
 def rerank(reranker: Reranker, text: str, hits: Sequence[Hit], k: int) -> list[Hit]:

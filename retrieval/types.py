@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
 
 from retrieval.errors import FingerprintError, UnknownNameError, UsageError
@@ -272,6 +273,8 @@ class Blend:
             raise UnknownNameError("fusion", self.fusion, FUSIONS)
         if self.weight is None:
             return
+        if isinstance(self.weight, bool) or not isinstance(self.weight, Real):
+            raise UsageError(f"The weight is {self.weight!r}; expected a number from 0 to 1.")
         if not 0 <= self.weight <= 1:
             raise UsageError(
                 f"The weight is {self.weight:g}; it must be between 0 (the words alone) and 1 "

@@ -227,8 +227,10 @@ def _read_places(
         raise UsageError("--run goes with --queries FILE. Leave it out, or add --queries.")
     if text is None:
         _check_prompt(places, json)
-    elif not text.strip():
-        raise UsageError("The text is empty; type what to look for.")
+    else:
+        from indexes.search.modes import check_question
+
+        check_question(1, [text])
     return folders, text
 
 

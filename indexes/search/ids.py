@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +11,27 @@ import pyarrow.compute as pc
 from indexes.snapshot import Snapshot
 from indexes.storage.document_writer import hash_all_ids, hash_ids
 from indexes.storage.manifest import millpond_version
+from retrieval.errors import UsageError
 from retrieval.passages import read_passage, split_passage_id
 from retrieval.protocols import Mask, Rows
 from retrieval.types import Document, Passage
 
 FILE_FIELDS = ("path", "modified", "size_bytes")
+
+
+def read_ids(doc_ids: Iterable[str]) -> Iterator[str]:
+    """Yield each id; a string is one, not its letters.
+
+    Raises
+    ------
+    UsageError : these are no ids.
+    """
+    if not isinstance(doc_ids, Iterable):
+        raise UsageError(f"The ids are {doc_ids!r}; expected an id, or a list of ids.")
+    for doc_id in [doc_ids] if isinstance(doc_ids, str) else doc_ids:
+        if not isinstance(doc_id, str):
+            raise UsageError(f"An id is {doc_id!r}; expected a string, such as {str(doc_id)!r}.")
+        yield doc_id
 
 
 class IdLookup:

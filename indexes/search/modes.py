@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias, cast, overload
+from numbers import Integral
+from typing import TypeAlias, overload
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from indexes.search.hybrid import Part, merge, search_words
 from indexes.search.selection import Where
 from indexes.storage.vectors import check_vectors
 from retrieval import Hit, Vectors
+from retrieval.corpus.values import find_unwritable
 from retrieval.errors import UsageError
 from retrieval.types import DENSE, LEXICAL, Blend, Mode
 
@@ -34,6 +36,24 @@ def describe_lacking(parts: Iterable[Part]) -> str:
         command = f"millpond reindex {shlex.quote(str(part.folder))} --arms dense,lexical"
         lacking.append(f"{why} it{' again' if fault else ''} with: {command}")
     return "\n".join(lacking)
+
+
+def check_question(k: object, texts: Sequence[object] = ()) -> None:
+    """Raise UsageError unless k is a whole number above 0 and each text says what to look for."""
+    if isinstance(k, bool) or not isinstance(k, Integral):
+        raise UsageError(f"k is {k!r}; expected a whole number, 1 or more.")
+    if k < 1:
+        raise UsageError(f"k is {k}; it must be 1 or more.")
+    if isinstance(texts, str):
+        raise UsageError(f"texts is the text {texts!r}; expected a list, one text per vector.")
+    for number, text in enumerate(texts, start=1):
+        which = "The text" if len(texts) == 1 else f"Text {number} of {len(texts)}"
+        if not isinstance(text, str):
+            raise UsageError(f"{which} is of type {type(text).__name__}; expected a string.")
+        if not text.strip():
+            raise UsageError(f"{which} is empty; expected what to look for.")
+        if problem := find_unwritable(text):
+            raise UsageError(f"{which} holds {problem}.")
 
 
 class Searchable(ABC):
@@ -145,16 +165,16 @@ class Searchable(ABC):
         VectorError : the vectors are not finite float32 (Q, D).
         UsageError : the index was opened without an encoder and a text arrived, k is below 1, the
             filter cannot be read or does not fit the fields, the index lacks an arm that the mode
-            needs, or the weight is outside 0 to 1.
+            needs, a text is empty, or the weight is outside 0 to 1.
         UnknownNameError : the filter names a field that no document has; no such mode or fusion.
         StorageError : the server is down or refuses the key.
         """
-        if k < 1:
-            raise UsageError(f"k is {k}; it must be 1 or more.")
         asked = _as_texts([queries] if isinstance(queries, str) else queries)
         words = texts if asked is None else asked
-        chosen = Blend(mode or (DENSE if words is None else None), fusion, weight)
-        if mode or words is not None:
+        check_question(k, words or ())
+        usual = DENSE if words is None else None
+        chosen = Blend(usual if mode is None else mode, fusion, weight)
+        if mode is not None or words is not None:
             chosen = self.choose(chosen)
         if chosen.mode != DENSE and words is None:
             raise UsageError(
@@ -216,9 +236,10 @@ def _first_of_alike(parts: Sequence[Part], hits: Sequence[Hit]) -> list[Hit]:
 
 
 def _as_texts(queries: object) -> list[str] | None:
-    """Return a list of texts as it is, None for vectors."""
-    is_text = isinstance(queries, list) and all(isinstance(text, str) for text in queries)
-    return cast("list[str]", queries) if is_text else None
+    """Return texts as a list, None for vectors."""
+    if not isinstance(queries, list | tuple):
+        return None
+    return list(queries) if not queries or any(isinstance(one, str) for one in queries) else None
 
 
 def _select(parts: Sequence[Part], where: Where) -> list[Part]:

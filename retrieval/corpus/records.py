@@ -167,18 +167,24 @@ def _fill(template: str, parts: Mapping[str, str]) -> str:
 
 
 def read_documents(source: str, items: Iterable[object]) -> Iterator[Document]:
-    """Yield documents as they are, and objects with the usual fields as documents.
+    """Yield documents, and objects with the usual fields as documents.
 
     Raises
     ------
-    RecordError : an object lacks the id or the text.
+    RecordError : an object lacks the id or the text, or a value cannot be kept.
     UsageError : something is neither.
     """
+    if isinstance(items, Mapping | bytes) or not isinstance(items, Iterable):
+        raise UsageError(
+            f"The corpus is of type {type(items).__name__}; expected a list of Document(doc_id, "
+            "text), or of dicts with id and text, or the name of a file or folder."
+        )
     build = DocumentReader(Layout())
     for number, item in enumerate(items, start=1):
         if isinstance(item, Document):
-            yield item
+            yield _check_document(Row(source, number, item.metadata), item)
         elif isinstance(item, Mapping):
+            _check_names(Row(source, number, item))
             yield build(Row(source, number, item))
         else:
             raise UsageError(
@@ -186,6 +192,25 @@ def read_documents(source: str, items: Iterable[object]) -> Iterator[Document]:
                 "Document(doc_id, text), or a dict with id and text. The name of a file or folder "
                 "goes alone: Index.create(path, encoder, 'docs')."
             )
+
+
+def _check_document(row: Row, document: Document) -> Document:
+    """Return a document as one with the same values would be read from a file."""
+    doc_id = read_identifier(row, "doc_id", document.doc_id)
+    text = read_text(row, "text", document.text)
+    title = read_text(row, "title", document.title)
+    if not isinstance(document.metadata, Mapping):
+        raise row.error(f"'metadata' is {type_name(document.metadata)}; expected a dict")
+    _check_names(row)
+    metadata = read_metadata(row, document.metadata)
+    return Document(doc_id, text, title, metadata, document.sections)
+
+
+def _check_names(row: Row) -> None:
+    """Raise RecordError for a field whose name is no string."""
+    for name in row.values:
+        if not isinstance(name, str):
+            raise row.error(f"the field name {name!r} is {type_name(name)}; expected a string")
 
 
 def read_id(row: Row) -> str:

@@ -27,6 +27,7 @@ from retrieval.errors import (
     UsageError,
     import_optional,
 )
+from retrieval.hub import reach_hub
 
 _EXTRA = "pip install 'millpond[sources]'"
 _WEB = ("http://", "https://")
@@ -189,6 +190,7 @@ def _load_dataset(
     datasets: Any, shown: str, name: str, config: str | None, revision: str | None
 ) -> Any:
     try:
+        reach_hub(name, "README.md", revision=revision, kind="dataset")
         return datasets.load_dataset(name, config, revision=revision, streaming=True)
     except ValueError as error:  # an unknown configuration, or none named of several
         raise UsageError(f"{shown}: {' '.join(str(error).split())}") from None

@@ -230,7 +230,7 @@ def type_name(value: object) -> str:
         str: "a string",
         bytes: "binary data",
     }
-    return names.get(type(value), f"a {type(value).__name__}")
+    return names.get(type(value), f"of type {type(value).__name__}")
 
 
 def shorten(value: str, limit: int = 60) -> str:

@@ -184,6 +184,11 @@ def test_usage_errors(args, millpond):
         ("bench my-model", " Type: millpond bench --model MODEL --task TASK --out DIR; or"),
         ("search --index my-index text", " Type: millpond search DIR... [TEXT]; or"),
         ("info", " Type: millpond info DIR; or"),
+        (  # needs one of several options: its first example
+            "distill my-model",
+            " Type: millpond distill --teacher st:my-teacher --texts corpus.jsonl --out my-model;",
+        ),
+        ("models qwen", " Type: millpond models; or"),
         ("compar r", " Type 'millpond --help' for its options."),  # of no command
     ],
 )

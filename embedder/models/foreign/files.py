@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from embedder.environment import first_line, quiet_transformers
 from retrieval.errors import ModelError
+from retrieval.hub import reach_hub
 from retrieval.protocols import Notify, silent
 from retrieval.typed import load_json
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+_NAMING_FILES = ("config.json", "modules.json", "adapter_config.json")
+"""Some models have no configuration at the top."""
 
 _ASK_AGAIN_SECONDS = 60
 _ASKED: dict[tuple[str, str | None], tuple[float, str | OSError]] = {}
@@ -100,20 +105,22 @@ def find_commit(path: str, revision: str | None) -> str:
     """
     from huggingface_hub import try_to_load_from_cache
 
+    find = partial(try_to_load_from_cache, path, revision=revision)
     asked, found = _ASKED.get((path, revision), (0.0, OSError("not asked yet")))
     if isinstance(found, str):
         return found
     if asked and time.monotonic() - asked < _ASK_AGAIN_SECONDS:
         raise found
     try:
-        # .../snapshots/COMMIT/config.json; some models have no configuration at the top.
-        for name in ("config.json", "modules.json", "adapter_config.json"):
+        if not any(isinstance(find(name), str) for name in _NAMING_FILES):
+            reach_hub(path, _NAMING_FILES[0], revision=revision)
+        for name in _NAMING_FILES:
             file = fetch_file(path, name, revision)
             if file is not None:
-                commit = file.parent.name
+                commit = file.parent.name  # of .../snapshots/COMMIT/config.json
                 _ASKED[path, revision] = (time.monotonic(), commit)
                 return commit
-            if try_to_load_from_cache(path, name, revision=revision) is None:
+            if find(name) is None:
                 break  # the hub has not said that there is none: it cannot be reached
         raise OSError(f"{path} does not appear to have a file named config.json.")
     except OSError as error:

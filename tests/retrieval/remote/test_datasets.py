@@ -3,9 +3,15 @@
 import pytest
 
 from retrieval import read_corpus
+from retrieval.corpus import remote
 from retrieval.errors import SourceNotFoundError, StorageError, UsageError
 
 datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+
+
+@pytest.fixture(autouse=True)
+def hub_answers(monkeypatch):
+    monkeypatch.setattr(remote, "reach_hub", lambda *name, **options: None)
 
 
 @pytest.fixture
@@ -58,3 +64,13 @@ def test_what_cannot_be_loaded_is_one_line(monkeypatch, raised, expected, words)
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(expected, match=words):
         list(read_corpus("hf://datasets/owner/pages"))
+
+
+def test_a_hub_that_cannot_be_reached_is_told_before_the_library_tries_for_minutes(monkeypatch):
+    def refuse(name, file, *, revision, kind):
+        assert (name, file, revision, kind) == ("owner/pages", "README.md", "v1", "dataset")
+        raise OSError("https://hub.test cannot be reached (no route).")
+
+    monkeypatch.setattr(remote, "reach_hub", refuse)
+    with pytest.raises(StorageError, match=r"owner/pages@v1: .*hub.test cannot be reached"):
+        list(read_corpus("hf://datasets/owner/pages@v1"))
