@@ -64,7 +64,7 @@ class Encoder(Protocol):
 
 def check_encoder(encoder: object) -> None:
     """Raise UsageError for what cannot turn texts into vectors, such as the name of a model."""
-    if not isinstance(encoder, Encoder):
+    if not hasattr(encoder, "fingerprint"):
         named = repr(encoder) if isinstance(encoder, str) else "'millpond-135m'"
         raise UsageError(
             f"The encoder is of type {type(encoder).__name__}; expected a model, such as "

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from retrieval.errors import FingerprintError, UnknownNameError, UsageError
 from retrieval.typed import read_stored
@@ -273,7 +273,7 @@ class Blend:
             raise UnknownNameError("fusion", self.fusion, FUSIONS)
         if self.weight is None:
             return
-        if isinstance(self.weight, bool) or not isinstance(self.weight, Real):
+        if isinstance(self.weight, bool) or not isinstance(cast(object, self.weight), Real):
             raise UsageError(f"The weight is {self.weight!r}; expected a number from 0 to 1.")
         if not 0 <= self.weight <= 1:
             raise UsageError(

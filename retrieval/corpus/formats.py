@@ -122,7 +122,7 @@ def _open_parquet(path: Path, source: str) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with open_bytes(path, source) as stream:
+    with open_bytes(path, source, as_text=False) as stream:
         try:
             # A buffer of its own makes Arrow stream each column chunk instead of loading it.
             with pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 18) as file:
@@ -214,7 +214,7 @@ def sheet_rows(path: Path, source: str, reading: Reading) -> Iterator[Row | Reco
     """
     purpose = f"{source}: reading a sheet"
     python_calamine = import_optional("python_calamine", purpose, EXTRA, "python-calamine")
-    with open_bytes(path, source) as stream:
+    with open_bytes(path, source, as_text=False) as stream:
         data = stream.read(MAX_FILE_BYTES + 1)
     try:
         if len(data) > MAX_FILE_BYTES:

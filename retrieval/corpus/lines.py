@@ -37,6 +37,29 @@ MAX_RECORD_BYTES = 64 << 20
 """The longest line or text file that is read; bounds memory where line ends are missing."""
 
 
+_FOREIGN = {
+    b"\x1f\x8b\x08": "gzip data; unpack it, or of .jsonl, .csv and .tsv let the name end in .gz",
+    b"\x28\xb5\x2f\xfd": "Zstandard data; unpack it",
+    b"BZh91AY&SY": "bzip2 data; unpack it",
+    b"\xfd7zXZ\0": "xz data; unpack it",
+    b"PK\x03\x04": "a zip archive; unpack it, or if it is .xlsx, .docx or the like, name it so",
+    b"%PDF-": "a PDF; let its name end in .pdf",
+    b"PAR1\x15": "Parquet; let its name end in .parquet",
+    b"SQLite format 3\0": "a database of SQLite; read it with --sql",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "a file of an Office before 2007; save it as a newer one",
+    b"\x89PNG\r\n": "a picture, not a text",
+    b"\xff\xd8\xff": "a picture, not a text",
+    b"\x7fELF": "a program, not a text",
+}
+HEAD_BYTES = 16
+
+
+def name_foreign(head: bytes) -> str:
+    """Return what a file that should be text is instead by its first bytes, "" for a text."""
+    found = next((kind for start, kind in _FOREIGN.items() if head.startswith(start)), "")
+    return found and f"its content is {found}"
+
+
 class Line(NamedTuple):
     """One line; ``text`` is only fit for use where ``problem`` is empty."""
 
@@ -46,7 +69,9 @@ class Line(NamedTuple):
 
 
 @contextmanager
-def open_bytes(path: Path | None, source: str, encoding: str = "") -> Iterator[IO[bytes]]:
+def open_bytes(
+    path: Path | None, source: str, encoding: str = "", *, as_text: bool = True
+) -> Iterator[IO[bytes]]:
     """Open a file, or stdin where ``path`` is None; names ending in .gz are decompressed.
 
     A text that is not in UTF-8 is read as UTF-8 where ``encoding`` names what it is in.
@@ -54,6 +79,7 @@ def open_bytes(path: Path | None, source: str, encoding: str = "") -> Iterator[I
     Raises
     ------
     StorageError : the file cannot be opened or read.
+    RecordError : ``as_text``, and it holds something else.
     FailureError : the gzip data is damaged or ends early.
     """
     try:
@@ -61,9 +87,12 @@ def open_bytes(path: Path | None, source: str, encoding: str = "") -> Iterator[I
             yield _recode(sys.stdin.buffer, encoding)
         elif path.suffix.lower() == ".gz":
             with gzip.open(path) as stream:
+                _refuse_foreign(stream.peek(HEAD_BYTES), source)  # packed twice, perhaps
                 yield _recode(cast(IO[bytes], stream), encoding)
         else:
             with path.open("rb") as raw:
+                if as_text:
+                    _refuse_foreign(raw.peek(HEAD_BYTES), source)
                 yield _recode(raw, encoding)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FailureError(
@@ -75,6 +104,11 @@ def open_bytes(path: Path | None, source: str, encoding: str = "") -> Iterator[I
             f"{source}: cannot be read ({error.strerror or error}). Check that you may read it: "
             f"ls -l {source}"
         ) from error
+
+
+def _refuse_foreign(head: bytes, source: str) -> None:
+    if problem := name_foreign(head):
+        raise RecordError(source, None, problem)
 
 
 def _recode(stream: IO[bytes], encoding: str) -> IO[bytes]:

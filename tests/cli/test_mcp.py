@@ -106,7 +106,7 @@ def test_list_indexes_says_what_a_filter_can_name(call):
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
-        ("search", {"query": " "}, "blank"),
+        ("search", {"query": " "}, "text is empty"),
         ("search", {"query": "x", "index": "other"}, "Indexes: notes"),
         ("search", {"query": "x", "filter": "yaer > 3"}, "year"),
         ("search", {"query": "x", "filter": "(("}, "expected a field name"),

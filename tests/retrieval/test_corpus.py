@@ -369,6 +369,23 @@ class TestBadSources:
         with pytest.raises(EmptyCorpusError, match=r"\.txt, \.md, \.rst"):
             read_corpus(tmp_path / "docs")
 
+    @pytest.mark.parametrize("name", ["c.jsonl", "c.csv", "c.tsv", "c.jsonl.gz"])
+    @pytest.mark.parametrize(
+        ("data", "words"),
+        [
+            (gzip.compress(b'{"id":1,"text":"x"}\n'), "gzip data; unpack it"),
+            (b"BZh91AY&SY\0", "bzip2 data; unpack it"),
+            (b"PK\3\4\n", "a zip archive; unpack it, or"),
+            (b"%PDF-1.4\n", "a PDF; let its name end in .pdf"),
+            (b"PAR1\x15\0\n", "Parquet; let its name end in .parquet"),
+            (b"SQLite format 3\0", "a database of SQLite; read it with --sql"),
+        ],
+    )
+    def test_a_file_that_is_no_text_is_named_by_what_it_is(self, write, name, data, words):
+        path = write(name, gzip.compress(data) if name.endswith(".gz") else data)
+        with pytest.raises(RecordError, match=f"{name}: its content is {words}"):
+            list(read_corpus(path))
+
     @pytest.mark.parametrize(
         "data",
         [b"plain", gzip.compress(b'{"id":1,"text":"x"}\n' * 9, mtime=0)[:-9]],

@@ -18,6 +18,7 @@ from retrieval.corpus.lines import (
     decode_text,
     guess_encoding,
     is_utf8,
+    name_foreign,
     read_mark,
 )
 from retrieval.corpus.values import Reading
@@ -110,6 +111,8 @@ class Opened:
         UnreadableError : it is too long, holds NUL, or is in no encoding that can be told.
         """
         data = self.read(MAX_RECORD_BYTES)
+        if foreign := name_foreign(data):
+            raise UnreadableError(foreign)
         asked = self._reading.encoding
         encoding = asked or read_mark(data[:4]) or declared(data[:4096])
         if not encoding:

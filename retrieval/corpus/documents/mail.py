@@ -5,12 +5,15 @@ from __future__ import annotations
 import email
 import email.policy
 import mailbox
+import re
 from collections.abc import Iterator
 from email.message import EmailMessage
 
 from retrieval.corpus.documents.base import FileText, Opened, Problem, TextBuilder, UnreadableError
 from retrieval.corpus.documents.html import add_html
 
+_HEADERS_END = re.compile(rb"\r?\n\r?\n")
+_QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
 _ATTACHMENT = ("attachment of an e-mail is", "attachments of e-mails are")
 
 
@@ -26,7 +29,7 @@ def read_mbox(file: Opened) -> Iterator[FileText | Problem]:
     try:
         for number, key in enumerate(box.iterkeys(), start=1):
             try:
-                found = _read_message(box.get_bytes(key), file)
+                found = _read_message(_unquote(box.get_bytes(key)), file)
             except Exception as error:
                 yield Problem(f"message {number} cannot be read ({error})")
                 continue
@@ -39,6 +42,13 @@ def read_mbox(file: Opened) -> Iterator[FileText | Problem]:
             raise UnreadableError("it holds no message that begins with 'From '")
     finally:
         box.close()
+
+
+def _unquote(data: bytes) -> bytes:
+    """Return a message of an mbox, where "From " at the start of a line has a ">" before it."""
+    end = _HEADERS_END.search(data)
+    start = end.end() if end else len(data)
+    return data[:start] + _QUOTED.sub(rb"\1", data[start:])
 
 
 def _read_message(data: bytes, file: Opened) -> FileText:

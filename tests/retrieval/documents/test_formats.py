@@ -1,5 +1,6 @@
 """Each format becomes text, headings and fields; what cannot be read is named."""
 
+import gzip
 import json
 import logging
 import os
@@ -206,6 +207,8 @@ BAD = {
     "bad.mbox": (bad_mbox, "message 2 cannot be read .a part is broken"),
     "front.md": (lambda path: path.write_text("---\na: [\n---\n"), "no YAML on line"),
     "nul.html": (lambda path: path.write_bytes(b"<p>a\0b"), "a NUL byte"),
+    "really.txt": (lambda path: path.write_bytes(b"%PDF-1.4\n%\xe2\xe3"), "content is a PDF; let"),
+    "really.html": (lambda path: path.write_bytes(gzip.compress(b"<p>")), "content is gzip data"),
     "long.txt": (lambda path: path.write_bytes(b"x" * (2 << 20)), "longer than 1 MiB"),
 }
 
@@ -229,6 +232,14 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path, name
     corpus = read_corpus(tmp_path / "docs", skip_bad=True)
     assert [one.doc_id for one in corpus][-1] == "docs/z.md"
     assert corpus.skipped == 1
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_what_an_mbox_does_to_lines_that_begin_with_from_is_undone(tmp_path, line_end):
+    lines = ["From a", "Subject: s", "", ">From here.", ">>From there.", "> From", ""]
+    (tmp_path / "in.mbox").write_bytes(line_end.join(lines).encode())
+    (document,) = read_corpus(tmp_path / "in.mbox")
+    assert document.text.split("\n") == ["From here.", ">From there.", "> From"]
 
 
 def test_a_page_that_cannot_be_read_is_named_and_the_other_pages_are_read(tmp_path, monkeypatch):
