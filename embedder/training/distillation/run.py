@@ -146,7 +146,8 @@ class Distillation:
             chosen += [(is_query, text) for is_query, _, text in found]
             if len(chosen) >= _FIT_TEXTS:
                 break
-        chosen = chosen[:_FIT_TEXTS]
+        # Each once: a text that comes again in a later epoch would be learnt and held out.
+        chosen = list(dict.fromkeys(chosen[:_FIT_TEXTS]))
         notify(f"Fitting the projection to the teacher's width on {len(chosen):,} texts.")
         student = self._encode(chosen, before_projection=True)
         weight = fit_projection(student, self._teacher.embed(chosen))

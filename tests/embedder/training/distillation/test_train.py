@@ -214,6 +214,14 @@ def test_the_projection_starts_from_a_regression(lesson_config, tmp_path):
     assert losses(out)[0] < 0.2  # a projection of zeros would have 1
 
 
+def test_the_projection_is_fitted_on_each_text_once(lesson_config, tmp_path):
+    """A text of a later epoch would be among those that choose the ridge and those learnt from."""
+    told = []
+    config = lesson_config(steps=6, batch_pairs=12)  # three epochs of 24 texts
+    train(config, tmp_path / "out", device="cpu", notify=told.append)
+    assert [line.split(" on ")[1] for line in told if "Fitting" in line] == ["24 texts."]
+
+
 def test_pairs_in_the_data_take_the_query_prompt(lesson_config, write_pairs, tmp_path):
     path = write_pairs(*some_pairs(), name="asked.jsonl")
     config = lesson_config(data=[{"path": str(path)}], model__query_prompt="ask ")
