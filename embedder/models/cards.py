@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from embedder.models.names import write_value
 from retrieval.protocols import Notify
 
-__all__ = ["say_which_prompts"]
-
 _WEB = "Given a web search query, retrieve relevant passages that answer the query"
 _INSTRUCTED = (f"Instruct: {_WEB}\nQuery: ", "")
 _SEARCH = ("Represent this sentence for searching relevant passages: ", "")
