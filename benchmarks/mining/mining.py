@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.mining.candidates import Candidates, Ranker, Ranking
 from embedder.training.data import KnownPairs, Pair, hash_text
-from retrieval.errors import UsageError
+from retrieval.errors import UsageError, count_noun
 
 GUARDS = ("positive", "query", "present", "score")
 """Why a candidate inside the window is left out; the first that applies is counted."""
@@ -151,10 +151,12 @@ class MiningSummary:
 def check_window(config: MiningConfig, candidates: Candidates) -> None:
     """Raise UsageError where there are fewer candidates than ranks."""
     if candidates.count < config.to_rank:
+        counted = count_noun(candidates.count, "distinct candidate")
+        shorter = f"Type --to-rank {candidates.count} or less and a --from-rank below it, or name"
         raise UsageError(
-            f"There are {candidates.count:,} distinct candidates, and the window goes to rank "
-            f"{config.to_rank}. Type --to-rank {candidates.count} or less and a --from-rank below "
-            f"it, or name a larger --corpus."
+            f"There {'is' if candidates.count == 1 else 'are'} {counted}, and the window goes to "
+            f"rank {config.to_rank}. {'Name' if candidates.count < 2 else shorter} a larger "
+            f"--corpus."
         )
 
 

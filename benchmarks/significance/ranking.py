@@ -128,21 +128,30 @@ def _rank(
     config: CompareConfig,
     able: bool,
 ) -> list[Ranked]:
-    ranks = np.argsort(np.argsort(-samples, axis=0, kind="stable"), axis=0) + 1
-    ends = np.quantile(ranks, [config.alpha / 2, 1 - config.alpha / 2], axis=1, method="nearest")
+    ends = [
+        np.quantile(_ranks(samples, tied), share, axis=1, method="nearest")
+        for tied, share in (("min", config.alpha / 2), ("max", 1 - config.alpha / 2))
+    ]
     groups = _group(scores, config) if able else [0] * len(models)
     return [
         Ranked(
             model=model,
             rank=place + 1,
-            low=int(ends[0, place]),
-            high=int(ends[1, place]),
+            low=int(ends[0][place]),
+            high=int(ends[1][place]),
             group=groups[place],
             mean=float(scores[place].mean()),
             imported=any(one.source for one in table[model].values()),
         )
         for place, model in enumerate(models)
     ]
+
+
+def _ranks(samples: Doubles, tied: str) -> Doubles:
+    """Return the ranks of the models in each resample, those of equal means all least or most."""
+    stats = import_optional("scipy.stats", "This test")
+    ranks: Doubles = stats.rankdata(-samples.round(TIE_DECIMALS), method=tied, axis=0)
+    return ranks
 
 
 def _group(scores: Doubles, config: CompareConfig) -> list[int]:

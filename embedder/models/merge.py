@@ -31,7 +31,7 @@ from embedder.models.saving import (
 )
 from embedder.models.st_layout import read_decoder
 from embedder.variants import spec_to_json
-from retrieval.errors import ModelError, UsageError
+from retrieval.errors import ModelError, UsageError, count_noun
 from retrieval.protocols import Notify, silent
 from retrieval.typed import find_differences
 
@@ -140,7 +140,8 @@ def _shares(folders: Sequence[Path], weights: Sequence[float] | None) -> list[fl
         raise UsageError("A soup needs two models or more.")
     given = [1.0] * len(folders) if weights is None else list(weights)
     if len(given) != len(folders):
-        raise UsageError(f"There are {len(given)} weights for {len(folders)} models.")
+        counted = count_noun(len(given), "weight")
+        raise UsageError(f"Given {counted} for {len(folders)} models; expected one for each.")
     if not all(0 < weight < float("inf") for weight in given):
         raise UsageError(f"The weights are {given}; expected numbers above 0.")
     return [weight / sum(given) for weight in given]

@@ -84,8 +84,9 @@ def test_json_prints_the_summary_as_one_line(millpond, pairs, out):
 
 def test_training_accepts_what_was_mined(millpond, pairs, out, tmp_path):
     assert millpond("mine", pairs, "--out", out, *WINDOW).exit_code == 0
+    stand_ins.write_model_folder(tmp_path / "tiny")
     (tmp_path / "train.toml").write_text(
-        'batch_pairs = 2\nsteps = 2\n[model]\nbase = "no-such-base"\npooling = "mean"\n'
+        'batch_pairs = 2\nsteps = 2\n[model]\nbase = "./tiny"\npooling = "mean"\n'
         f'attention = "causal"\n[[data]]\npath = "{out.name}"\n'
     )
     result = millpond("train", tmp_path / "train.toml", "--check")
@@ -188,6 +189,14 @@ def test_a_request_that_cannot_be_met_is_refused_in_one_line(
     [error] = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert message in error
     assert not out.exists()
+
+
+def test_one_candidate_is_too_few_for_any_window(millpond, write_jsonl, out):
+    pairs = write_jsonl("one.jsonl", {"query": "q", "positive": "p", "negatives": ["n"]})
+    result = millpond("mine", pairs, "--out", out)
+    assert result.exit_code == 2
+    words = "There is 1 distinct candidate, and the window goes to rank 100. Name a larger --corpus"
+    assert words in " ".join(result.stderr.split())
 
 
 def test_bad_pairs_are_named_by_file_and_line(millpond, write_jsonl, out, tmp_path):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,14 @@ def test_three_levels_of_models_make_three_groups():
     assert all(row.imported for row in ranking.rows)
     assert ranking.grouped and not ranking.hierarchical
     assert len(ranking.tests) == 15
+
+
+def test_models_of_equal_scores_share_the_interval_of_their_ranks():
+    board = make_board([0.6, 0.2])
+    twins = [replace(one, model=name) for name in ("a", "b") for one in board if one.model == "m1"]
+    ranking = rank_models([*board, *twins], QUICK)
+    intervals = {row.model: (row.low, row.high) for row in ranking.rows}
+    assert intervals == {"m0": (1, 1), "m1": (2, 4), "a": (2, 4), "b": (2, 4)}
 
 
 def test_neighbours_or_a_baseline_alone_are_tested_and_corrected():

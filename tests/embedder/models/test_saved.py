@@ -282,7 +282,7 @@ def test_a_soup_of_different_pooling_options_or_bases_names_the_field(saved, tmp
     ("count", "weights", "message"),
     [
         (1, None, "needs two models or more"),
-        (2, [1.0], "1 weights for 2 models"),
+        (2, [1.0], "1 weight for 2 models"),
         (2, [1.0, 0.0], "numbers above 0"),
         (2, [1.0, float("nan")], "numbers above 0"),
     ],
