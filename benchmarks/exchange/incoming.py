@@ -221,8 +221,8 @@ class _Reader:
                 f"such as {unknown[0]!r}."
             )
         if missing := len(set(relevant) - set(run)):
-            count = count_noun(missing, "query", "queries")
-            notes.append(f"{count} of the qrels had no line in the run and count as 0.")
+            count = count_noun(missing, "query counts", "queries count")
+            notes.append(f"{count} as 0: of the qrels, without a line in the run.")
         for note in notes:
             self._notify(f"{path}: {note}")
         scores = score_run(relevant, run, _K)

@@ -38,7 +38,8 @@ def read_run(path: Path) -> tuple[dict[str, dict[str, float]], list[str]]:
 
     Raises
     ------
-    RecordError : a line is not of six columns, or its score is no finite number.
+    RecordError : a line is not of six columns, its score is no finite number, or its document
+        stands there before for the query.
     StorageError : the file cannot be read.
     """
     run: dict[str, dict[str, float]] = {}
@@ -47,7 +48,11 @@ def read_run(path: Path) -> tuple[dict[str, dict[str, float]], list[str]]:
         if len(row) != 6:
             raise RecordError(str(path), number, f"{len(row)} columns; a run has 6")
         query, _, document, _, score, tag = row
-        run.setdefault(query, {})[document] = _number(path, number, score)
+        found = run.setdefault(query, {})
+        if document in found:
+            problem = f"query {query!r} has the document {document!r} a second time"
+            raise RecordError(str(path), number, problem)
+        found[document] = _number(path, number, score)
         tags[tag] = None
     return run, list(tags)
 

@@ -96,11 +96,12 @@ def add_adapter(backbone: Backbone, options: LoraOptions, *, seed: int = 0) -> N
 
     if has_adapter(backbone):
         raise UsageError("The backbone has an adapter already; merge it before adding another.")
+    linear = _linear_layers(backbone.model)
     config: Any = LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
-        target_modules=options.targets if options.targets == ALL_LINEAR else list(options.targets),
+        target_modules=linear if options.targets == ALL_LINEAR else list(options.targets),
         fan_in_fan_out=_is_transposed(backbone.model),
         task_type="FEATURE_EXTRACTION",
     )
@@ -108,10 +109,13 @@ def add_adapter(backbone: Backbone, options: LoraOptions, *, seed: int = 0) -> N
         torch.manual_seed(seed)
         try:
             _inject(backbone, config)
+            _refuse_experts(backbone)
         except ValueError as error:
+            known = sorted({name.rpartition(".")[2] for name in linear})
             raise UsageError(
                 f"LoRA targets {options.targets!r} do not fit "
-                f"{type(backbone.model).__name__}: {first_line(error)}"
+                f"{type(backbone.model).__name__}: {first_line(error)} Set adapter.targets to some "
+                f"of its linear layers: {', '.join(known)}."
             ) from error
 
 
@@ -260,6 +264,29 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             yield name, module
+
+
+def _linear_layers(model: nn.Module) -> list[str]:
+    """Return the full names of the linear layers that LoRA can wrap.
+
+    peft's own "all-linear" would take the fused experts of a mixture besides, which are parameters
+    and no layers, and Llama 4's router, which returns two tensors.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and not type(module).__name__.endswith("Router")
+    ]
+
+
+def _refuse_experts(backbone: Backbone) -> None:
+    """Raise ValueError where peft put LoRA on fused experts: their weights would not be saved."""
+    from peft.tuners.lora.layer import ParamWrapper
+
+    if any(isinstance(layer, ParamWrapper) for _, layer in _layers(backbone.model)):
+        raise ValueError("they name the fused experts of a mixture, which are no layers.")
 
 
 def _is_transposed(model: nn.Module) -> bool:

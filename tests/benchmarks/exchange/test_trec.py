@@ -78,7 +78,7 @@ def test_unknown_and_missing_queries_are_counted_and_named(tmp_path):
     [found] = import_results(tmp_path / "in", tmp_path / "out", notify=lines.append).results
     assert found.items["ndcg@10"] == [1.0, 0.0]
     assert "1 query of the run without a relevant document" in lines[0] and "'q9'" in lines[0]
-    assert lines[1].endswith("1 query of the qrels had no line in the run and count as 0.")
+    assert lines[1].endswith("1 query counts as 0: of the qrels, without a line in the run.")
     assert (found.task, found.model, found.main_score) == ("ponds", "m", 0.5)
 
 
@@ -88,6 +88,7 @@ def test_unknown_and_missing_queries_are_counted_and_named(tmp_path):
         ("q9 Q0 b 1 9 m", ("q1 0 b 1",), "none of its 1 queries is in qrels.txt"),
         ("q1 b 9", ("q1 0 b 1",), "one.run:1: 3 columns; a run has 6"),
         ("q1 Q0 b 1 nan m", ("q1 0 b 1",), "'nan' is no finite number"),
+        ("q1 Q0 b 1 9 m\nq1 Q0 b 2 8 m", ("q1 0 b 1",), "one.run:2: query 'q1' has the document"),
         ("q1 Q0 b 1 9 m", ("q1 0 b 1", "q1 0 c x"), "the score is 'x'; expected a whole"),
         ("q1 Q0 b 1 9 m", ("q1 b",), "the row has 1 column; expected 3"),
         ("q1 Q0 b 1 9 m", (), "0 qrels files beside it (none)"),

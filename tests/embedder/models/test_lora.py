@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 from transformers import AutoModel
 
@@ -21,6 +22,7 @@ from embedder.models.lora import (
 from embedder.models.saving import save_model
 from retrieval.errors import ModelError, UsageError
 from tests.embedder.conftest import every_variant
+from tests.embedder.tiny_decoders import byte_tokenizer
 
 TEXTS = ["a", "the quick brown fox", "", "mills grind slowly, ponds fill slower"]
 VARIANTS = every_variant()
@@ -61,6 +63,58 @@ def test_targets_name_the_layers_that_are_wrapped(llama):
     add_adapter(backbone, LoraOptions(rank=2, targets=("q_proj", "v_proj")))
     assert {name.split(".")[-3] for name in adapter_tensors(backbone)} == {"q_proj", "v_proj"}
     assert len(adapter_tensors(backbone)) == 2 * 2 * 4
+
+
+EXPERTS = {
+    "MixtralConfig": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "Qwen3MoeConfig": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "Llama4TextConfig": {"num_local_experts": 2, "num_experts_per_tok": 1},
+}
+
+
+@pytest.fixture(params=EXPERTS)
+def mixture(tmp_path, request):
+    config = getattr(transformers, request.param)(
+        **EXPERTS[request.param],
+        vocab_size=259,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    AutoModel.from_config(config).save_pretrained(tmp_path / "mixture")
+    byte_tokenizer().save_pretrained(tmp_path / "mixture")
+    return tmp_path / "mixture"
+
+
+def test_of_a_mixture_of_experts_the_linear_layers_are_trained_saved_and_read(
+    mixture, tmp_path, adapt
+):
+    embedder = load(mixture)
+    adapt(embedder)
+    layers = {name.split(".")[-3] for name in adapter_tensors(embedder.backbone)}
+    assert layers >= {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert not layers & {"experts", "base_layer", "router"}
+    save_model(embedder, tmp_path / "saved", record={})
+    saved = Embedder.load(str(tmp_path / "saved"), device="cpu")
+    expected = embedder.encode_documents(TEXTS)
+    np.testing.assert_allclose(saved.encode_documents(TEXTS), expected, atol=1e-5)
+    assert np.abs(load(mixture).encode_documents(TEXTS) - expected).max() > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:The following:RuntimeWarning")  # peft's, of its own patterns
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("mixture", ["Qwen3MoeConfig"], indirect=True)
+def test_lora_on_fused_experts_which_would_not_be_saved_is_refused(mixture, dropout):
+    targets = ("gate_proj", "up_proj", "down_proj")
+    with pytest.raises(UsageError, match=r"linear layers: k_proj, o_proj, q_proj, v_proj\."):
+        options = LoraOptions(rank=2, dropout=dropout, targets=targets)
+        add_adapter(load(mixture).backbone, options)
 
 
 def test_the_first_weights_depend_on_the_seed_alone_and_the_random_state_stays(llama):
