@@ -35,7 +35,7 @@ from embedder.pooling.registry import (
     without_whitening,
 )
 from embedder.variants import VariantSpec, format_model_name, spec_to_json
-from retrieval.errors import UsageError
+from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Notify, Progress, Vectors, no_progress, silent
 from retrieval.types import Fingerprint
 
@@ -113,6 +113,7 @@ class Embedder(nn.Module):
                 copy_tensors(weights, backbone.head, Path(spec.base))
         self.pooling.to(backbone.device)
         self._tokenize = TextTokenizer.of_spec(spec, backbone.tokenizer)
+        self._check_vocabulary()
         self.speed = check_speed(speed)
         self.is_int8 = speed == "fast" and quantize_backbone(backbone, notify)
         self.eval()
@@ -391,6 +392,19 @@ class Embedder(nn.Module):
             self.tokenize([""], prompt)[0][-1] in self.backbone.tokenizer.all_special_ids
         )
         return count - int(ends_itself)
+
+    def _check_vocabulary(self) -> None:
+        """Raise ModelError where a token that every text has is beyond the base's embeddings."""
+        config: Any = self.backbone.model.config
+        known = int(config.vocab_size)
+        beyond = [i for ids in self._tokenize.frame for i in ids if i >= known]
+        if beyond:
+            token = self.backbone.tokenizer.convert_ids_to_tokens(beyond[0])
+            raise ModelError(
+                f"{self.name} puts {token!r} (token {beyond[0]}) around every text, and its "
+                f"weights have {known} tokens. Name another ending with ending=TOKEN, or save the "
+                f"base with resized embeddings."
+            )
 
     def _check_pools_prompt(self) -> None:
         if not self.spec.pool_prompt:

@@ -33,9 +33,17 @@ def check_speed(speed: str) -> Speed:
     raise UsageError(f"speed is {speed!r}; expected {' or '.join(SPEEDS)}.")
 
 
+_IN_OUR_WORDS = {
+    "instantiate the backend tokenizer": "it has no fast tokenizer (tokenizer.json)",
+    "`ignore_mismatched_sizes`": "its weights have other shapes than its config.json says",
+}
+"""Errors of transformers whose first line alone does not say what is wrong."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error of another library, or its class where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return next((ours for theirs, ours in _IN_OUR_WORDS.items() if theirs in said), said)
 
 
 def refuse_missing_weights(shown: str, missing: Collection[str]) -> None:

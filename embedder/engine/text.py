@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from embedder.environment import first_line
 from retrieval.errors import ModelError, UsageError
 from retrieval.protocols import Notify, Vectors
 
@@ -272,7 +273,11 @@ class TextTokenizer:
         if not self._tokenizer.chat_template:
             raise ModelError("The spec asks for a chat template, but the base has none.")
         message = [{"role": "user", "content": _SENTINEL}]
-        rendered = self._tokenizer.apply_chat_template(message, tokenize=False)
+        try:
+            rendered = self._tokenizer.apply_chat_template(message, tokenize=False)
+        except Exception as error:  # a template may raise what it likes
+            reason = f"takes no single message of a user: {first_line(error)}"
+            raise ModelError(f"The base's chat template {reason}") from error
         head, found, tail = rendered.partition(_SENTINEL)
         if not found:
             raise ModelError("The base's chat template does not show the user's text unchanged.")
@@ -309,17 +314,15 @@ def count_positions(config: Any) -> int | None:
 def _steady_positions(config: Any) -> int | None:
     """Return the longest text up to which rotary embeddings are the same in any batch, or None.
 
-    Beyond it, "dynamic" and "longrope" ones follow the longest text of a forward pass, or an
-    earlier one. They may be given by the kind of layer.
+    Beyond it, "dynamic" and "longrope" ones follow the longest text of this or an earlier pass.
     """
-    rope = config.rope_parameters
-    kinds = [kind for kind in rope.values() if isinstance(kind, dict)] or [rope]
-    own = config.max_position_embeddings
-    limits = [
-        kind.get("original_max_position_embeddings") or own if name == "longrope" else own
-        for kind in kinds
-        if (name := kind.get("rope_type")) in ("dynamic", "longrope")
-    ]
+    rope, own = config.rope_parameters, config.max_position_embeddings
+    limits = []
+    for kind in [one for one in rope.values() if isinstance(one, dict)] or [rope]:  # by layer
+        if kind.get("rope_type") == "longrope":
+            limits.append(kind.get("original_max_position_embeddings") or own)
+        elif kind.get("rope_type") == "dynamic":
+            limits.append(own)
     return min(limits, default=None)
 
 

@@ -79,6 +79,12 @@ def test_asking_for_a_chat_template_that_is_not_there_is_refused(mistral):
         TextTokenizer(mistral, max_tokens=32, chat_template=True)
 
 
+def test_a_chat_template_that_refuses_a_message_is_refused(mistral):
+    mistral.chat_template = "{{ raise_exception('a system message, please') }}"
+    with pytest.raises(ModelError, match="takes no single message of a user: a system message"):
+        TextTokenizer(mistral, max_tokens=32, chat_template=True)
+
+
 def test_a_tokenizer_without_eos_is_refused_unless_none_is_appended(mistral):
     mistral.eos_token = None
     with pytest.raises(ModelError, match="no EOS"):

@@ -1,5 +1,6 @@
 """The JSON files of a saved model in every state of damage: loaded, or refused in one line."""
 
+import json
 import random
 import shutil
 
@@ -45,6 +46,39 @@ def test_a_base_is_loaded_or_refused(base_folder, tmp_path, name):
         return model.encode_queries(["a mill"])
 
     assert _sample(base / name, read, 25) == []
+
+
+def change_json(path, change):
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def add_eos(base):
+    """Let texts end with a token for which nobody made the embeddings longer."""
+    token = {"id": 259, "content": "<new>", "special": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    change_json(base / "tokenizer.json", lambda data: data["added_tokens"].append(token | flags))
+    change_json(base / "tokenizer_config.json", lambda data: data.update(eos_token="<new>"))
+
+
+def widen(base):
+    change_json(base / "config.json", lambda data: data.update(intermediate_size=64))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (add_eos, r"puts '<new>' \(token 259\) around every text, and its weights have 259"),
+        (widen, "its weights have other shapes than its config.json says"),
+        (lambda base: (base / "tokenizer.json").unlink(), "it has no fast tokenizer"),
+    ],
+)
+def test_files_of_a_base_that_do_not_fit_each_other_are_told(base_folder, tmp_path, spoil, message):
+    base = shutil.copytree(base_folder["llama"], tmp_path / "base")
+    spoil(base)
+    with pytest.raises(ModelError, match=message):
+        Embedder.load(f"{base}:mean+causal", device="cpu")
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3"])
