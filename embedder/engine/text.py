@@ -316,13 +316,11 @@ def _steady_positions(config: Any) -> int | None:
 
     Beyond it, "dynamic" and "longrope" ones follow the longest text of this or an earlier pass.
     """
-    rope, own = config.rope_parameters, config.max_position_embeddings
-    limits = []
+    rope, limits = config.rope_parameters, []
     for kind in [one for one in rope.values() if isinstance(one, dict)] or [rope]:  # by layer
-        if kind.get("rope_type") == "longrope":
-            limits.append(kind.get("original_max_position_embeddings") or own)
-        elif kind.get("rope_type") == "dynamic":
-            limits.append(own)
+        if kind.get("rope_type") in ("dynamic", "longrope"):
+            first = "longrope" in kind["rope_type"] and kind.get("original_max_position_embeddings")
+            limits.append(first or config.max_position_embeddings)
     return min(limits, default=None)
 
 

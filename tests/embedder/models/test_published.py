@@ -443,6 +443,21 @@ def test_positions_never_follow_the_longest_text_of_a_batch(tmp_path, kind, cut,
     assert any("in other batches, so texts are cut at" in line for line in lines) == bool(cut)
 
 
+def test_a_rotary_base_that_names_no_positions_is_read_at_any_length(tmp_path):
+    from transformers import AutoModel, RecurrentGemmaConfig
+
+    config = RecurrentGemmaConfig(
+        vocab_size=len(decoders.TOKENS),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+    )
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    decoders.make_tokenizer(single="$A", eos="</s>").save_pretrained(tmp_path)
+    assert Embedder.load(f"{tmp_path}:mean+causal", device="cpu").spec.max_tokens == 512
+
+
 def test_an_architecture_that_computes_nothing_without_a_causal_mask_is_refused(tmp_path):
     from transformers import AutoModel, MptConfig
 
