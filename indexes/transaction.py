@@ -298,12 +298,17 @@ def storage_errors(path: Path) -> Iterator[None]:
                 f"The index {path} cannot be written: {where}: {reason}. "
                 "Check the permissions, or choose another folder."
             ) from error
-        needed = sum(f.stat().st_size for f in (path / BUILDING_NAME).rglob("*") if f.is_file())
+        building = path / BUILDING_NAME
+        needed = sum(f.stat().st_size for f in building.rglob("*") if f.is_file())
         free = shutil.disk_usage(path).free
+        kept = (
+            f": it goes on from the last finished shard. Or delete {building}"
+            if has_finished_shards(building)
+            else ""
+        )
         raise StorageError(
             f"The disk of {path} is full: {free / 1e6:.1f} MB free after this index had taken "
-            f"{needed / 1e6:.1f} MB. Free some space and run the same command again: it goes on "
-            f"from the last finished shard. Or delete {path / BUILDING_NAME}."
+            f"{needed / 1e6:.1f} MB. Free some space and run the same command again{kept}."
         ) from error
 
 

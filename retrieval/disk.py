@@ -56,7 +56,14 @@ def replace_file(path: Path, data: bytes) -> None:
         write_synced(beside, data)
         beside.replace(path)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror or error}).") from error
+        advice = (
+            "Free some space, and run the command again."
+            if error.errno in FULL_DISK
+            else "Check the permissions, or name another place."
+        )
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}). {advice}"
+        ) from error
     finally:
         beside.unlink(missing_ok=True)
 

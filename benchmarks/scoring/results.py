@@ -235,7 +235,15 @@ def read_results(folder: Path) -> list[Result]:
 def read_result(path: Path) -> Result:
     """Return the result in a file; raises as ``read_results``."""
     try:
-        return Result.from_json(load_json(path))
+        data = load_json(path)
+        if isinstance(data, dict) and "millpond_result" not in data:
+            raise RecordError(
+                str(path),
+                None,
+                "it is no result of 'millpond bench'. Name the folder that --out of bench named, "
+                "or move the file out of it",
+            )
+        return Result.from_json(data)
     except FileNotFoundError:
         raise SourceNotFoundError(f"{path}: there is no such file.") from None
     except ValueError as error:

@@ -17,7 +17,7 @@ from embedder.embedder import Embedder
 from embedder.engine.text import special_tokens
 from embedder.environment import first_line, quiet_loggers
 from embedder.export.framing import Framing
-from retrieval.errors import MissingDependencyError, ModelError
+from retrieval.errors import MissingDependencyError, ModelError, StorageError
 from retrieval.protocols import Notify, Vectors
 
 GRAPH, TOKENIZER = "model.onnx", "tokenizer.json"
@@ -112,6 +112,11 @@ def _write_graph(embedder: Embedder, path: Path) -> None:
             )
         size = sum(p.numel() * p.element_size() for p in embedder.parameters())
         program.save(path, external_data=size > _LARGEST_BYTES)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}). Free some space or name "
+            "another place, and run the command again."
+        ) from error
     except Exception as error:  # torch.export and onnxscript raise their own kinds
         raise ModelError(
             f"{embedder.name} cannot be traced as an ONNX graph: {first_line(error)}"

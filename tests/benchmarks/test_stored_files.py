@@ -13,11 +13,12 @@ from benchmarks.scoring.results import (
     TopHit,
     read_hits,
     read_result,
+    read_results,
     result_path,
     write_result,
 )
 from retrieval import Fingerprint
-from retrieval.errors import MillpondError
+from retrieval.errors import MillpondError, RecordError
 from tests.stored_files import survive
 
 
@@ -77,3 +78,12 @@ def test_what_is_remembered_of_models_is_used_or_forgotten(tmp_path):
     path.write_text(json.dumps({"m": entry}))
     (tmp_path / "files.json").write_text("{}")
     assert survive(path, lambda: Remembered(tmp_path).find_fingerprint("m"), ()) == []
+
+
+@pytest.mark.parametrize("content", ["{}", '{"format": 1, "documents": 3}'])
+def test_a_file_of_another_program_is_left_alone(tmp_path, content):
+    (tmp_path / "my-index").mkdir()
+    (tmp_path / "my-index" / "manifest.json").write_text(content)
+    with pytest.raises(RecordError, match="it is no result of 'millpond bench'") as caught:
+        read_results(tmp_path)
+    assert "Delete" not in str(caught.value)

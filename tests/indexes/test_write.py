@@ -393,6 +393,8 @@ def test_a_full_disk_says_how_much_is_free_and_was_needed(
     with pytest.raises(StorageError, match=r"full: 1\.2 MB free after .* \d+\.\d MB") as caught:
         Index.create(tmp_path / "i", encoder, documents, IndexConfig(overwrite=True))
     assert "\n" not in str(caught.value)
+    is_kept = (tmp_path / "i" / ".building").is_dir()
+    assert ("it goes on from the last finished shard" in str(caught.value)) == is_kept
     assert names(tmp_path / "i") == FIRST_GENERATION
     assert Index.open(tmp_path / "i").check().documents == 25
 

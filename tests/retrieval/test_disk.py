@@ -1,8 +1,11 @@
+import errno
 import os
 
 import pytest
 
-from retrieval.disk import sync_path, sync_tree
+from retrieval import disk
+from retrieval.disk import replace_file, sync_path, sync_tree
+from retrieval.errors import StorageError
 
 
 def test_a_tree_is_synced_file_by_file_and_folder_by_folder(tmp_path, monkeypatch):
@@ -18,3 +21,21 @@ def test_a_tree_is_synced_file_by_file_and_folder_by_folder(tmp_path, monkeypatc
 def test_what_is_missing_cannot_be_synced(tmp_path):
     with pytest.raises(FileNotFoundError):
         sync_path(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "Free some space"), (errno.EDQUOT, "Free some"), (errno.EACCES, "Check the")],
+)
+def test_a_file_that_cannot_be_replaced_is_as_it_was_and_the_error_advises(
+    tmp_path, monkeypatch, number, advice
+):
+    (tmp_path / "f").write_text("old")
+
+    def refuse(path, data):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(disk, "write_synced", refuse)
+    with pytest.raises(StorageError, match=f"f: cannot be written .*[)][.] {advice}"):
+        replace_file(tmp_path / "f", b"new")
+    assert (tmp_path / "f").read_text() == "old"

@@ -14,6 +14,7 @@ from embedder.serving.bodies import Body, JsonRoute, answer_json
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
 from embedder.serving.served import Role, ServedIndex
 from embedder.serving.server import JOINED, IndexQuery, Server, ServerDep, add_facts, in_thread
+from retrieval.corpus.values import find_unwritable
 from retrieval.errors import UsageError
 from retrieval.filters import Expression, parse_filter
 from retrieval.protocols import Vectors
@@ -180,6 +181,8 @@ def _choose(body: SearchRequest, index: ServedIndex, server: Server) -> Blend:
         raise ApiError(400, "query is empty; send what to look for.", None, "query")
     if body.query is not None:
         server.check_texts([body.query], "query")
+        if problem := find_unwritable(body.query):
+            raise ApiError(400, f"query holds {problem}.", "invalid_text", "query")
         if body.mode != DENSE and len(body.query) > _LONGEST_QUERY:
             message = (
                 f"query has {len(body.query):,} characters; a search for words takes "

@@ -14,7 +14,7 @@ from embedder import Embedder, VariantSpec
 from embedder.export import export_model
 from embedder.export import onnx as exporting
 from embedder.pooling import POOLINGS, PoolingOptions
-from retrieval.errors import ModelError, UnknownNameError, UsageError
+from retrieval.errors import ModelError, StorageError, UnknownNameError, UsageError
 
 for name in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(name, reason=f"{name} is optional")
@@ -154,3 +154,13 @@ def test_an_unknown_format_and_a_full_folder_are_refused(model, tmp_path):
     (tmp_path / "kept").write_text("")
     with pytest.raises(UsageError, match="is not empty"):
         export_model(embedder, "onnx", tmp_path)
+
+
+def test_a_full_disk_is_no_fault_of_the_model(model, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(StorageError, match="cannot be written .No space left .*Free some space"):
+        export_model(model(), "onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

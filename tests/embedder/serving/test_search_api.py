@@ -90,6 +90,7 @@ def test_a_filter_that_cannot_be_read_or_does_not_fit_is_the_filters_fault(clien
     [
         ({}, 400, "neither arrived"),
         ({"query": " "}, 400, "query is empty"),
+        ({"query": "a\0b"}, 400, "query holds a NUL character"),
         ({"query": "x", "mode": "hybrid"}, 400, "no lexical arm"),
         ({"query": "x", "mode": "sparse"}, 400, "mode: Input should be"),
         ({"query": "x", "weight": 1.5}, 400, "between 0"),
