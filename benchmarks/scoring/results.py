@@ -247,9 +247,8 @@ def read_result(path: Path) -> Result:
     except FileNotFoundError:
         raise SourceNotFoundError(f"{path}: there is no such file.") from None
     except ValueError as error:
-        raise RecordError(
-            str(path), None, f"{error}. Delete the file and run 'millpond bench' again"
-        ) from error
+        advice = "If it is a result of 'millpond bench', move it away and run that again"
+        raise RecordError(str(path), None, f"{error}. {advice}") from error
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,6 +90,7 @@ def _tune(
     index = Index.open(folder)
     index.choose(Blend("hybrid"))  # before a model is loaded
     asked, judged = _read_judged(queries, qrels, skip_bad)
+    _check_documents(index, judged, qrels)
     retriever = Retriever.open(index, device=device, trust_remote_code=trust, notify=message)
     note_untrained(retriever.encoder)
     with progress("Tuning", None, "queries") as advance:
@@ -115,6 +117,24 @@ def _read_judged(
         asked_for = count_noun(len(judged), "judged query", "judged queries")
         warn(f"{missing:,} of {asked_for} {verb} not in {queries}.")
     return asked, judged
+
+
+def _check_documents(index: Index, judged: Mapping[str, Mapping[str, int]], qrels: Path) -> None:
+    """Warn of judged documents that the index lacks; raise UsageError where it lacks all."""
+    from indexes.search.ids import IdLookup
+
+    wanted = list({doc_id for row in judged.values() for doc_id in row})
+    missing = set(wanted) - IdLookup(index.snapshot).find(wanted).keys()
+    if not missing:
+        return
+    if len(missing) == len(wanted):
+        raise UsageError(
+            f"No judged document of {qrels} is in {index.folder}, such as {min(missing)!r}. Name "
+            "the judgements of this corpus."
+        )
+    verb = "is" if len(missing) == 1 else "are"
+    count = count_noun(len(wanted), "judged document")
+    warn(f"{len(missing):,} of {count} {verb} not in {index.folder}, such as {min(missing)!r}.")
 
 
 def _forget(index: Index, folder: Path) -> None:

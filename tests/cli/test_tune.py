@@ -115,3 +115,14 @@ def test_an_index_of_one_arm_is_told_how_to_get_the_other(millpond, tmp_path, ju
     assert result.exit_code == 2
     assert "--arms dense,lexical" in result.stderr
     assert loaded == []
+
+
+def test_judged_documents_that_the_index_lacks_are_told(millpond, make_index, judge):
+    folder = make_index()
+    some = millpond("tune", folder, *judge(("word1", "d1"), ("word2", "typo")), "--dry-run")
+    assert some.exit_code == 0, some.stderr
+    told = f"Warning: 1 of 2 judged documents is not in {folder}, such as 'typo'."
+    assert told in some.stderr
+    none = millpond("tune", folder, *judge(("word1", "1"), ("word2", "2")), "--dry-run")
+    assert none.exit_code == 2
+    assert f"is in {folder}, such as '1'. Name the judgements of this corpus" in none.stderr
