@@ -30,7 +30,7 @@ class Listing:
     others : how many other files there are, by ending; "" for names without one.
     lacking : files of formats whose reader is not installed, by ending.
     ignored : how many files and folders a .gitignore lists.
-    outside : links to files that do not lie in the folder.
+    unfollowed : links to folders, and to files that do not lie in the folder.
     loops : links that lead to themselves.
     """
 
@@ -39,7 +39,7 @@ class Listing:
     others: Counter[str] = field(default_factory=Counter)
     lacking: dict[str, list[str]] = field(default_factory=dict)
     ignored: int = 0
-    outside: int = 0
+    unfollowed: int = 0
     loops: list[str] = field(default_factory=list)
 
 
@@ -97,10 +97,12 @@ def _sort(root: Path, path: Path, name: str, tables: tuple[str, ...], found: Lis
     if not is_file:
         if path.is_symlink() and _is_loop(path):
             found.loops.append(name)
-        elif not path.is_dir():
+        elif path.is_dir():
+            found.unfollowed += 1
+        else:
             found.others["(broken link)" if path.is_symlink() else "(no file)"] += 1
     elif path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
-        found.outside += 1
+        found.unfollowed += 1
     elif available(suffix):
         found.files.append(name)
     elif lacking(suffix):

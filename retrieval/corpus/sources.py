@@ -429,8 +429,9 @@ def _passed_over(path: Path, name: str, listing: Listing, *, tables: bool) -> st
         f"{count} {suffix or 'without an ending'}"
         for suffix, count in sorted(listing.others.items())
     ]
-    if listing.outside:
-        kinds.append(f"{count_noun(listing.outside, 'link')} to files outside")
+    if listing.unfollowed:
+        one, several = "link to a folder or a file outside", "links to folders or files outside"
+        kinds.append(count_noun(listing.unfollowed, one, several))
     if listing.ignored:
         kinds.append(f"{listing.ignored} that .gitignore lists")
     missing = ", ".join(f"{len(each)} {kind}" for kind, each in sorted(listing.lacking.items()))

@@ -127,4 +127,4 @@ def test_links_that_leave_a_folder_are_passed_over_and_those_inside_it_are_read(
     (place / "da/loop").symlink_to(place / "da")
     ids, corpus = read("da")
     assert ids == EXPECTED["da"] | {"da/in.md"}
-    assert corpus.notes == ("da: passed over 1 link to files outside.",)
+    assert corpus.notes == ("da: passed over 2 links to folders or files outside.",)
