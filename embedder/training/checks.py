@@ -11,7 +11,7 @@ from embedder.training.batch import SourceTokenizer
 from embedder.training.config import TrainConfig
 from embedder.training.distillation.teachers import check_teacher
 from embedder.training.setup import check_matryoshka, choose_trained
-from retrieval.protocols import Notify
+from retrieval.protocols import Notify, silent
 
 
 def check_model(config: TrainConfig, notify: Notify) -> None:
@@ -37,5 +37,5 @@ def check_model(config: TrainConfig, notify: Notify) -> None:
     embedder = Embedder(spec, backbone, notify=notify)
     if config.teacher is None or not config.teacher.keep_projection:  # else the teacher's width
         check_matryoshka(config, embedder)
-    choose_trained(config, embedder, notify)
+    choose_trained(config, embedder, silent)
     SourceTokenizer(embedder, config.data)

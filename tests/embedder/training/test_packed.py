@@ -1,5 +1,7 @@
 """Training on packed texts: the padded step's gradients, also where layers are computed again."""
 
+from functools import partial
+
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
@@ -10,8 +12,10 @@ from embedder.training import check_data
 from embedder.training.batch import SourceTokenizer, StepPairs, draw_pairs
 from embedder.training.config import read_config
 from embedder.training.data import Pair
+from embedder.training.distillation.projection import with_projection
 from embedder.training.processes import Processes
 from embedder.training.setup import build_model, unwrap_model
+from retrieval.errors import UsageError
 from tests.embedder.training.stepping import step_gradients
 
 ALONE = Processes(torch.device("cpu"))
@@ -41,6 +45,17 @@ def test_a_source_never_asks_for_more_positions_than_the_base_has(plan, base_fol
     positions = 64
     lesson = StepPairs((0,), (Pair("", "x" * 300, ()),))
     assert tokenizer.count_tokens(lesson) == positions
+
+
+def test_matryoshka_dimensions_are_those_of_the_teachers_width_where_vectors_have_it(config):
+    project = partial(with_projection, width=8, space="x")
+    for dimension in (8, 16):  # the base has 32
+        cut = config(loss__matryoshka_dimensions=[dimension])
+        if dimension == 8:
+            assert build_model(cut, ALONE.device, lambda _: None, project).dimension == 8
+        else:
+            with pytest.raises(UsageError, match="names 16, but the vectors have 8"):
+                build_model(cut, ALONE.device, lambda _: None, project)
 
 
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
