@@ -82,11 +82,15 @@ class SearchEngine:
     exact : whether it compares every vector when it is not told to.
     float_scores : whether its scores are inner products, in float32, of the vectors as they are
         stored.
+    threads : how many threads may ask at once; 1 where the engine shares its work out itself.
+    start_thread : called in each of several threads before it asks.
     """
 
     candidates: Candidates
     exact: bool
     float_scores: bool = False
+    threads: int = 1
+    start_thread: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)

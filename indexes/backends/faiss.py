@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +286,15 @@ def open_engine(request: OpenRequest) -> SearchEngine:
     candidates = FaissCandidates(index, ExactScan(request.vectors), flat=exact)
     faiss = load_faiss()
     whole = exact or type(index) in (faiss.IndexHNSWFlat, faiss.IndexIVFFlat)
-    return SearchEngine(candidates, exact, float_scores=whole)
+    # OpenMP's threads wait for each other, busily, after each block of a Flat index. Threads that
+    # compute alone do not, and need half the processor time.
+    return SearchEngine(
+        candidates,
+        exact,
+        float_scores=whole,
+        threads=faiss.omp_get_max_threads() if candidates.on_gpus is None else 1,
+        start_thread=partial(faiss.omp_set_num_threads, 1),
+    )
 
 
 class FaissCandidates:
@@ -296,12 +305,16 @@ class FaissCandidates:
     index : numbers its vectors by row.
     scan : what an exact search asks where the index is not flat.
     flat : whether the index compares every vector.
+
+    Attributes
+    ----------
+    on_gpus : a copy of the index on all GPUs; None where there is none.
     """
 
     def __init__(self, index: Any, scan: ExactScan, *, flat: bool) -> None:
         self._index = index
         self._faiss = load_faiss()
-        self._on_gpus = copy_to_gpus(self._faiss, index)
+        self.on_gpus = copy_to_gpus(self._faiss, index)
         self._scan = scan
         self._flat = flat
 
@@ -318,8 +331,8 @@ class FaissCandidates:
         check_fork("FAISS", self._faiss.omp_get_max_threads())
         if selection.mask is not None:
             return self._ask_selected(queries, wanted, selection)
-        on_gpus = self._on_gpus is not None and wanted <= MOST_CANDIDATES
-        found = _ask(self._on_gpus if on_gpus else self._index, queries, wanted)
+        on_gpus = self.on_gpus is not None and wanted <= MOST_CANDIDATES
+        found = _ask(self.on_gpus if on_gpus else self._index, queries, wanted)
         if self._flat:
             return found
         wider = 1

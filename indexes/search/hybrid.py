@@ -160,7 +160,7 @@ def collect(
     for query, text in enumerate(texts):
         near = [answers[query] for answers in dense]
         words, given = _find_lexical(parts, text, depth, near)
-        arms = {DENSE: _join(near, starts)} if near else {}
+        arms: dict[str, Found] = {DENSE: _join(near, starts)} if near else {}
         found.append((arms | {LEXICAL: _join(words, starts)}, given))
     ids = _read_ids(parts, starts, [keys for arms, _ in found for _, keys in arms.values()])
     for query, (arms, given) in enumerate(found):

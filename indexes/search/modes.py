@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from numbers import Integral
 from typing import TypeAlias, overload
 
@@ -21,6 +23,10 @@ from retrieval.corpus.values import find_unwritable
 from retrieval.errors import UsageError
 from retrieval.types import DENSE, LEXICAL, Blend, Mode
 
+LEAST_SHARED = 32
+MOST_SHARED = 128
+"""How many queries a thread takes at a time; of an exact index, which is read once for all of them,
+more than of others."""
 Search: TypeAlias = Callable[[int], list[list[Hit]]]
 """Finds so many hits per query."""
 
@@ -188,9 +194,47 @@ class Searchable(ABC):
             vectors = np.ascontiguousarray(check_vectors(given, dimension, source="queries"))
             if not len(vectors):
                 return []
-        find = _make_search(parts, vectors, words, chosen, with_text)
+        find = _share_out(parts, vectors, words, chosen, with_text)
         found = _search_distinct(parts, find, k) if distinct else find(k)
         return found[0] if isinstance(queries, str) else found
+
+
+def _share_out(
+    parts: Sequence[Part],
+    vectors: Vectors | None,
+    words: Sequence[str] | None,
+    blend: Blend,
+    with_text: bool,
+) -> Search:
+    """Return the search for these queries, which threads share where there are many.
+
+    While one is in the engine, another reads documents, in Python. No result depends on the other
+    queries.
+    """
+    if vectors is not None and words is not None and len(vectors) != len(words):
+        raise UsageError(f"{len(vectors)} vectors and {len(words)} texts arrived; expected equal.")
+    engine = parts[0].snapshot.engine
+    total = len(words or ()) if vectors is None else len(vectors)
+    if engine.threads == 1 or total < 2 * LEAST_SHARED:
+        return _make_search(parts, vectors, words, blend, with_text)
+    most = MOST_SHARED if engine.exact else MOST_SHARED // 2
+    size = max(LEAST_SHARED, min(most, -(-total // engine.threads)))
+    searches = [
+        _make_search(
+            parts,
+            None if vectors is None else vectors[start : start + size],
+            None if words is None else words[start : start + size],
+            blend,
+            with_text,
+        )
+        for start in range(0, total, size)
+    ]
+
+    def search(k: int) -> list[list[Hit]]:
+        with ThreadPoolExecutor(engine.threads, initializer=engine.start_thread) as pool:
+            return list(chain.from_iterable(pool.map(lambda ask: ask(k), searches)))
+
+    return search
 
 
 def _make_search(
@@ -203,8 +247,6 @@ def _make_search(
     if vectors is not None and (words is None or blend.mode == DENSE):
         return partial(_search_dense, parts, vectors, with_text)
     assert words is not None
-    if vectors is not None and len(vectors) != len(words):
-        raise UsageError(f"{len(vectors)} vectors and {len(words)} texts arrived; expected equal.")
     return partial(search_words, parts, vectors, words, blend=blend, with_text=with_text)
 
 

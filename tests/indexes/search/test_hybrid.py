@@ -1,5 +1,7 @@
 """Fusion by hand: the vectors and the lexical scores of every document are chosen by the test."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -218,6 +220,43 @@ def test_candidates_are_asked_for_until_they_belong_to_k_documents(tmp_path):
     )
     index.snapshot.lexical = TableArm({"corn": [1.0] * 150 + [0, 0]})
     assert {hit.doc_id for hit in index.search("corn", k=3)} == {"long", "x", "y"}
+
+
+def share_out(index, threads=3):
+    """Let so many threads ask the engine, which is told of each."""
+    told = []
+    engine = index.snapshot.engine
+    index.snapshot.engine = replace(engine, threads=threads, start_thread=lambda: told.append(1))
+    return told
+
+
+def many_queries(count):
+    angles = np.linspace(0, 3, count)
+    return np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+
+
+@pytest.mark.parametrize("choices", [{}, {"mode": "dense"}, {"mode": "lexical"}])
+@pytest.mark.parametrize("count", [63, 64, 200])
+def test_queries_that_threads_share_find_what_each_finds_alone(index, choices, count):
+    queries, texts = many_queries(count), ["corn", "all"] * count
+    if choices.get("mode") == "lexical":
+        queries = texts[:count]
+    alone = [
+        index.search(queries[n : n + 1], 3, texts=texts[n : n + 1], **choices)[0]
+        for n in range(count)
+    ]
+    told = share_out(index)
+    assert index.search(queries, 3, texts=texts[:count], **choices) == alone
+    assert bool(told) == (count >= 64)
+
+
+def test_an_error_in_one_of_several_threads_arrives(index):
+    texts = ["corn"] * 199 + ["a query that the table lacks"]
+    share_out(index)
+    with pytest.raises(KeyError, match="lacks"):
+        index.search(many_queries(200), 3, texts=texts)
+    with pytest.raises(UsageError, match="200 vectors and 199 texts"):
+        index.search(many_queries(200), 3, texts=texts[:-1])
 
 
 def make_split(folder, count=40):
