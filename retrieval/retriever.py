@@ -211,7 +211,7 @@ class Retriever:
     ) -> Iterator[tuple[Query, list[Hit]]]:
         """Yield each query with its k best hits, holding two batches of queries in memory.
 
-        While the index looks for one batch, in a thread of its own, the next is encoded. The other
+        While the index looks for one batch, in threads of its own, the next is encoded. The other
         options are those of ``search``.
         """
         check_question(k)
