@@ -37,6 +37,7 @@ from cli.commands.whiten import whiten
 from cli.console import escape_unknown, open_closed_streams
 from cli.errors import is_parsing_error, report_error, report_parsing
 from cli.options import flag
+from retrieval.errors import UsageError
 
 
 class MillpondGroup(TyperGroup):
@@ -77,7 +78,24 @@ class MillpondGroup(TyperGroup):
 
 
 class PanelCommand(TyperCommand):
-    """A command whose plain help honours ``rich_help_panel``, which Typer does in boxes only."""
+    """A command that refuses empty names, and whose plain help has panels, as Typer's boxes do."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an empty value first: it would count as not given, or as the current folder."""
+        given, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in order:
+            value = given.get(parameter.name)
+            if parameter.name != "text" and "" in (
+                value if isinstance(value, list | tuple) else [value]
+            ):
+                option = parameter.param_type_name == "option"
+                told = parameter.opts[0] if option else parameter.metavar or parameter.name.upper()
+                told = f"One of {told}" if parameter.nargs == -1 else told
+                raise UsageError(
+                    f"{told} is empty; expected a value. If it comes from a variable of the shell, "
+                    f"that one is not set."
+                )
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, options, and then each panel in the order of its first option."""

@@ -324,3 +324,25 @@ def test_a_reader_that_leaves_is_no_error():
     assert process.wait(timeout=120) == 141
     assert "Error" not in stderr
     assert "Broken pipe" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["index", "python-stdlib", "--out", ""], "--out"),
+        (["index", "", "--out", "ponds"], "One of CORPUS"),
+        (["index", "python-stdlib", "--out", "ponds", "--model="], "--model"),
+        (["search", "", "mill"], "One of DIR... [TEXT]"),
+        (["serve", ""], "One of DIR..."),
+        (["delete", "ponds", "--ids", ""], "--ids"),
+        (["embed", "texts.txt", "--out", "v.npy", "--model", ""], "--model"),
+        (["bench", "-m", "a", "-m", "", "-t", "b", "--out", "c"], "--model"),
+    ],
+)
+def test_a_variable_that_is_not_set_is_no_name(args, named, millpond, tmp_path, monkeypatch):
+    """Path("") is the folder that one is in, and an empty model would be the default one."""
+    monkeypatch.chdir(tmp_path)
+    result = millpond(*args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {named} is empty; expected a value.")
+    assert list(tmp_path.iterdir()) == []

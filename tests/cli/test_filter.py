@@ -56,7 +56,7 @@ def test_a_filter_that_nothing_matches_says_so(millpond, folder):
         ("mixed == 1", ["'mixed' cannot be filtered", "int, string"]),
         ("year >= ", ["column 9"]),
         ("year >= 2020 and or", ["column 18"]),
-        ("", ["Filter"]),
+        ("", ["--filter is empty"]),
     ],
 )
 def test_a_filter_that_cannot_be_is_one_line_before_a_model_is_loaded(
