@@ -213,7 +213,7 @@ def _share_out(
     """
     if vectors is not None and words is not None and len(vectors) != len(words):
         raise UsageError(f"{len(vectors)} vectors and {len(words)} texts arrived; expected equal.")
-    engine = parts[0].snapshot.engine
+    engine = min((part.snapshot.engine for part in parts), key=lambda one: one.threads)
     total = len(words or ()) if vectors is None else len(vectors)
     if engine.threads == 1 or total < 2 * LEAST_SHARED:
         return _make_search(parts, vectors, words, blend, with_text)
