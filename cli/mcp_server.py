@@ -6,7 +6,7 @@ protocol, and the package ``mcp`` speaks it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
 from pydantic import Field
 
@@ -45,14 +46,24 @@ Name = Annotated[
 
 def build_server(retrievers: Mapping[str, Retriever], version: str = "") -> MCPServer[Any]:
     """Return a server whose tools search and read these indexes, the first one by default."""
-    server: MCPServer[Any] = MCPServer(
-        "millpond", instructions=INSTRUCTIONS, version=version, log_level="WARNING"
-    )
     tools = _Tools(retrievers)
+    return MCPServer(
+        "millpond",
+        instructions=INSTRUCTIONS,
+        version=version,
+        log_level="WARNING",
+        tools=[_make_tool(one) for one in (tools.search, tools.fetch, tools.list_indexes)],
+    )
+
+
+def _make_tool(function: Callable[..., dict[str, Any]]) -> Tool:
+    """Return a tool that refuses an argument it does not have; the package would leave it out."""
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-    for tool in (tools.search, tools.fetch, tools.list_indexes):
-        server.add_tool(tool, annotations=reads)
-    return server
+    tool = Tool.from_function(function, annotations=reads)
+    arguments = tool.fn_metadata.arg_model
+    arguments.model_config["extra"] = "forbid"
+    arguments.model_rebuild(force=True)
+    return tool.model_copy(update={"parameters": arguments.model_json_schema(by_alias=True)})
 
 
 class _Tools:

@@ -114,6 +114,9 @@ def test_list_indexes_says_what_a_filter_can_name(call):
         ("search", {"query": "x", "k": 10**9}, "k"),
         ("search", {"query": "x" * 100_000}, "query"),
         ("fetch", {"doc_id": "nowhere"}, "no document 'nowhere'"),
+        ("search", {"query": "x", "filters": "year < 1900"}, "filters"),
+        ("fetch", {"doc_id": "a", "length": 5}, "length"),
+        ("list_indexes", {"index": "notes"}, "index"),
     ],
 )
 def test_what_cannot_be_done_is_said_to_the_assistant(call, name, arguments, said):
