@@ -85,9 +85,8 @@ class PanelCommand(TyperCommand):
         given, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in order:
             value = given.get(parameter.name)
-            if parameter.name != "text" and "" in (
-                value if isinstance(value, list | tuple) else [value]
-            ):
+            values = value if isinstance(value, list | tuple) else [value]
+            if "" in values:
                 option = parameter.param_type_name == "option"
                 told = parameter.opts[0] if option else parameter.metavar or parameter.name.upper()
                 told = f"One of {told}" if parameter.nargs == -1 else told

@@ -17,7 +17,7 @@ from typing import Self, TypeAlias
 from embedder.loading import load_for_index, load_for_text
 from indexes import Index
 from indexes.group import IndexGroup, open_group
-from indexes.search.modes import Searchable, check_question
+from indexes.search.modes import Searchable, check_k, check_questions
 from retrieval.errors import UsageError
 from retrieval.filters.tree import Expression
 from retrieval.protocols import Encoder, Notify, Reranker, VectorIndex, check_encoder, silent
@@ -190,7 +190,8 @@ class Retriever:
         UsageError : the text is empty, k is below 1, the filter does not fit the index, the index
             lacks an arm that the mode needs, or the weight is outside 0 to 1.
         """
-        check_question(k, [text])
+        check_k(k)
+        check_questions([text])
         ask = self._prepare([text], Blend(mode, fusion, weight, distinct))
         if self.reranker is None:
             return ask(k, where=where)[0]
@@ -214,13 +215,13 @@ class Retriever:
         While the index looks for one batch, in threads of its own, the next is encoded. The other
         options are those of ``search``.
         """
-        check_question(k)
+        check_k(k)
         reranker, blend = self.reranker, Blend(mode, fusion, weight, distinct)
         wanted, with_text = (k, with_text) if reranker is None else (max(k, self.candidates), True)
         stream = iter([queries] if isinstance(queries, Query) else queries)
         with ThreadPoolExecutor(1, thread_name_prefix="millpond-search") as pool:
             waiting: tuple[list[Query], Future[list[list[Hit]]]] | None = None
-            while chunk := [_read_query(query, k) for query in islice(stream, batch)]:
+            while chunk := [_read_query(query) for query in islice(stream, batch)]:
                 ask = self._prepare([query.text for query in chunk], blend)
                 found = pool.submit(ask, wanted, with_text=with_text, where=where)
                 if waiting is not None:
@@ -256,14 +257,14 @@ def _open(places: Places) -> Index | IndexGroup:
     return open_group(places)
 
 
-def _read_query(query: object, k: int) -> Query:
+def _read_query(query: object) -> Query:
     if not isinstance(query, Query):
         raise UsageError(
             f"A query is of type {type(query).__name__}; expected a Query(query_id, text). To "
             "search for one text: search(text)."
         )
     try:
-        check_question(k, [query.text])
+        check_questions([query.text])
     except UsageError as error:
         raise UsageError(f"Query {query.query_id!r}: {error}") from None
     return query

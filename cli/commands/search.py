@@ -228,9 +228,9 @@ def _read_places(
     if text is None:
         _check_prompt(places, json)
     else:
-        from indexes.search.modes import check_question
+        from indexes.search.modes import check_questions
 
-        check_question(1, [text])
+        check_questions([text])
     return folders, text
 
 

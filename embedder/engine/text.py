@@ -319,7 +319,8 @@ def _steady_positions(config: Any) -> int | None:
     rope, limits = config.rope_parameters, []
     for kind in [one for one in rope.values() if isinstance(one, dict)] or [rope]:  # by layer
         if kind.get("rope_type") in ("dynamic", "longrope"):
-            first = "longrope" in kind["rope_type"] and kind.get("original_max_position_embeddings")
+            is_long = kind["rope_type"] == "longrope"
+            first = is_long and kind.get("original_max_position_embeddings")
             limits.append(first or config.max_position_embeddings)
     return min(limits, default=None)
 

@@ -27,6 +27,7 @@ LEAST_SHARED = 32
 MOST_SHARED = 128
 """How many queries a thread takes at a time; of an exact index, which is read once for all of them,
 more than of others."""
+
 Search: TypeAlias = Callable[[int], list[list[Hit]]]
 """Finds so many hits per query."""
 
@@ -44,12 +45,16 @@ def describe_lacking(parts: Iterable[Part]) -> str:
     return "\n".join(lacking)
 
 
-def check_question(k: object, texts: Sequence[object] = ()) -> None:
-    """Raise UsageError unless k is a whole number above 0 and each text says what to look for."""
+def check_k(k: object) -> None:
+    """Raise UsageError unless k is a whole number above 0."""
     if isinstance(k, bool) or not isinstance(k, Integral):
         raise UsageError(f"k is {k!r}; expected a whole number, 1 or more.")
     if k < 1:
         raise UsageError(f"k is {k}; it must be 1 or more.")
+
+
+def check_questions(texts: Sequence[object]) -> None:
+    """Raise UsageError unless each text says what to look for."""
     if isinstance(texts, str):
         raise UsageError(f"texts is the text {texts!r}; expected a list, one text per vector.")
     for number, text in enumerate(texts, start=1):
@@ -175,9 +180,10 @@ class Searchable(ABC):
         UnknownNameError : the filter names a field that no document has; no such mode or fusion.
         StorageError : the server is down or refuses the key.
         """
+        check_k(k)
         asked = _as_texts([queries] if isinstance(queries, str) else queries)
         words = texts if asked is None else asked
-        check_question(k, words or ())
+        check_questions(words or ())
         usual = DENSE if words is None else None
         chosen = Blend(usual if mode is None else mode, fusion, weight)
         if mode is not None or words is not None:
@@ -194,41 +200,33 @@ class Searchable(ABC):
             vectors = np.ascontiguousarray(check_vectors(given, dimension, source="queries"))
             if not len(vectors):
                 return []
-        find = _share_out(parts, vectors, words, chosen, with_text)
+        if vectors is not None and words is not None and len(vectors) != len(words):
+            raise UsageError(
+                f"{len(vectors)} vectors and {len(words)} texts arrived; expected equal."
+            )
+
+        def make(some: slice) -> Search:
+            chosen_vectors = None if vectors is None else vectors[some]
+            chosen_words = None if words is None else words[some]
+            return _make_search(parts, chosen_vectors, chosen_words, chosen, with_text)
+
+        find = _share_out(parts, len(words or ()) if vectors is None else len(vectors), make)
         found = _search_distinct(parts, find, k) if distinct else find(k)
         return found[0] if isinstance(queries, str) else found
 
 
-def _share_out(
-    parts: Sequence[Part],
-    vectors: Vectors | None,
-    words: Sequence[str] | None,
-    blend: Blend,
-    with_text: bool,
-) -> Search:
-    """Return the search for these queries, which threads share where there are many.
+def _share_out(parts: Sequence[Part], total: int, make: Callable[[slice], Search]) -> Search:
+    """Return the search for all queries, which threads share where there are many.
 
     While one is in the engine, another reads documents, in Python. No result depends on the other
     queries.
     """
-    if vectors is not None and words is not None and len(vectors) != len(words):
-        raise UsageError(f"{len(vectors)} vectors and {len(words)} texts arrived; expected equal.")
     engine = min((part.snapshot.engine for part in parts), key=lambda one: one.threads)
-    total = len(words or ()) if vectors is None else len(vectors)
     if engine.threads == 1 or total < 2 * LEAST_SHARED:
-        return _make_search(parts, vectors, words, blend, with_text)
+        return make(slice(total))
     most = MOST_SHARED if engine.exact else MOST_SHARED // 2
     size = max(LEAST_SHARED, min(most, -(-total // engine.threads)))
-    searches = [
-        _make_search(
-            parts,
-            None if vectors is None else vectors[start : start + size],
-            None if words is None else words[start : start + size],
-            blend,
-            with_text,
-        )
-        for start in range(0, total, size)
-    ]
+    searches = [make(slice(start, start + size)) for start in range(0, total, size)]
 
     def search(k: int) -> list[list[Hit]]:
         with ThreadPoolExecutor(engine.threads, initializer=engine.start_thread) as pool:

@@ -332,6 +332,7 @@ def test_a_reader_that_leaves_is_no_error():
         (["index", "python-stdlib", "--out", ""], "--out"),
         (["index", "", "--out", "ponds"], "One of CORPUS"),
         (["index", "python-stdlib", "--out", "ponds", "--model="], "--model"),
+        (["index", "python-stdlib", "--out", "ponds", "--text", ""], "--text"),
         (["search", "", "mill"], "One of DIR... [TEXT]"),
         (["serve", ""], "One of DIR..."),
         (["delete", "ponds", "--ids", ""], "--ids"),
