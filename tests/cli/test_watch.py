@@ -123,9 +123,26 @@ class TestWatching:
         monkeypatch.setattr(changing, "RETRY_MS", 50)
 
     @pytest.fixture
-    def meanwhile(self, stored):
-        """Run steps beside the command, each once the index has changed, then press Ctrl-C."""
+    def meanwhile(self, stored, monkeypatch):
+        """Run steps beside the command, each once the index has changed, then press Ctrl-C.
+
+        It is pressed while the command waits: Python may lose a file that is being opened then.
+        """
         failures = []
+        working = threading.Event()
+        watch = changing.watch
+
+        def watch_and_tell(index, folders, again):
+            def told(label):
+                working.set()
+                try:
+                    again(label)
+                finally:
+                    working.clear()
+
+            watch(index, folders, told)
+
+        monkeypatch.setattr(changing, "watch", watch_and_tell)
 
         def wait_for(condition):
             deadline = time.monotonic() + 600
@@ -140,6 +157,7 @@ class TestWatching:
                 for act, condition in steps:
                     act()
                     wait_for(condition)
+                wait_for(lambda: not working.is_set())
             finally:
                 os.kill(os.getpid(), signal.SIGINT)
 
