@@ -24,7 +24,7 @@ _SMALL_BYTES = 16_384
 class Body(BaseModel):
     """A JSON object of a request, whose every field is known."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class JsonRoute(APIRoute):

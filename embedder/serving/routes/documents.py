@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field
 
 from embedder.serving.bodies import Body, JsonRoute
 from embedder.serving.errors import ERROR_RESPONSES, ApiError
@@ -26,9 +26,9 @@ ROUTER = APIRouter(
 class SentDocument(Body):
     """A document; one with the id of another replaces it."""
 
-    id: StrictStr | int
-    text: StrictStr
-    title: StrictStr = ""
+    id: str | int
+    text: str
+    title: str = ""
     metadata: dict[str, Any] = Field(default_factory=dict, description="Can be filtered by")
 
 
@@ -41,7 +41,7 @@ class PutRequest(Body):
 class DeleteRequest(Body):
     """Documents to delete."""
 
-    ids: Annotated[list[StrictStr], Field(min_length=1)]
+    ids: Annotated[list[str], Field(min_length=1)]
     ignore_missing: bool = Field(False, description="Pass over ids that are not there; else 400")
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from embedder.serving.bodies import Body, JsonRoute, answer_json, write_rows
@@ -26,7 +26,7 @@ class OllamaRequest(Body):
     """What to embed, and how."""
 
     model: str = Field(description="As /api/tags lists it, such as NAME or NAME:query")
-    input: StrictStr | TextList
+    input: str | TextList
     truncate: bool = Field(True, description="Cut over-long texts at the end; else they are 413")
     dimensions: int | None = Field(None, ge=1, description="As in /v1/embeddings")
     options: dict[str, Any] | None = Field(None, description="Not used; num_ctx is checked")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, StrictInt, StrictStr
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from embedder.serving.bodies import Body, JsonRoute, answer_json, write_rows
@@ -20,18 +20,15 @@ from retrieval.scores import unit_rows
 
 ROUTER = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERROR_RESPONSES, route_class=JsonRoute)
 
-TextList = Annotated[list[StrictStr], Field(min_length=1, fail_fast=True)]
-TokenIds = Annotated[list[StrictInt], Field(min_length=1, fail_fast=True)]
+TextList = Annotated[list[str], Field(min_length=1, fail_fast=True)]
+TokenIds = Annotated[list[int], Field(min_length=1, fail_fast=True)]
 
 
 class EmbeddingRequest(Body):
     """What to embed, and how."""
 
     input: (
-        StrictStr
-        | TextList
-        | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
+        str | TextList | TokenIds | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
     ) = Field(
         description="A text or a list of texts; with --accept-token-ids also the same as token "
         "ids of the model's own tokenizer"

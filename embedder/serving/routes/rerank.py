@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field
 
 from embedder.serving.bodies import Body, JsonRoute
 from embedder.serving.errors import ERROR_RESPONSES
@@ -17,16 +17,16 @@ ROUTER = APIRouter(tags=["Reranking"], responses=ERROR_RESPONSES, route_class=Js
 class TextDocument(Body):
     """A document as an object."""
 
-    text: StrictStr
+    text: str
 
 
-Documents = Annotated[list[StrictStr | TextDocument], Field(min_length=1, fail_fast=True)]
+Documents = Annotated[list[str | TextDocument], Field(min_length=1, fail_fast=True)]
 
 
 class RerankRequest(Body):
     """A query, and the documents to order."""
 
-    query: StrictStr
+    query: str
     documents: Documents
     model: str | None = Field(None, description="The reranker, if it is named at all")
     top_n: int | None = Field(None, ge=1, description="How many of the best to return; else all")
@@ -62,8 +62,8 @@ class RerankResponse(BaseModel):
 class TeiRerankRequest(Body):
     """The same in the format of TEI."""
 
-    query: StrictStr
-    texts: Annotated[list[StrictStr], Field(min_length=1, fail_fast=True)]
+    query: str
+    texts: Annotated[list[str], Field(min_length=1, fail_fast=True)]
     raw_scores: bool = Field(False, description="The model's output without its activation")
     return_text: bool = False
     truncate: bool = Field(False, description="Cut over-long texts; else they are 413")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from embedder.serving.bodies import Body, JsonRoute, answer_json
@@ -36,12 +36,12 @@ MetadataValue = Scalar | list[Any]
 class SearchRequest(Body):
     """What to look for: a query, a vector, or a query with its vector."""
 
-    query: StrictStr | None = Field(None, description="A text; or leave it out and send a vector")
+    query: str | None = Field(None, description="A text; or leave it out and send a vector")
     vector: Annotated[list[float], Field(min_length=1, fail_fast=True)] | None = Field(
         None,
         description="As long as the vectors of the index; beside a query, it is not embedded again",
     )
-    index: StrictStr | Annotated[list[StrictStr], Field(min_length=1)] | None = Field(
+    index: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
         description="As /v1/indexes lists it, the first by default; several of one model are "
         "searched as one",
@@ -54,9 +54,7 @@ class SearchRequest(Body):
     weight: float | None = Field(
         None, description="The dense arm's share in a convex fusion, 0 to 1"
     )
-    filter: StrictStr | None = Field(
-        None, description='Such as: year >= 2020 and lang in ["en", "de"]'
-    )
+    filter: str | None = Field(None, description='Such as: year >= 2020 and lang in ["en", "de"]')
     distinct: bool = Field(
         False, description="Of documents that are nearly the same, only the best is a hit"
     )

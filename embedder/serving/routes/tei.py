@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from embedder.engine.text import Side
@@ -21,7 +21,7 @@ from retrieval.scores import unit_rows
 
 ROUTER = APIRouter(tags=["TEI"], responses=ERROR_RESPONSES, route_class=JsonRoute)
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(fail_fast=True)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)]
 Direction = Literal["right", "Right", "left", "Left"]
 
 
@@ -48,7 +48,7 @@ class _Reading(Body):
 class EmbedRequest(_Reading):
     """What to embed with the default model."""
 
-    inputs: StrictStr | TextList
+    inputs: str | TextList
     normalize: bool | None = Field(
         None, description="Whether vectors have length 1; by default as the model has them"
     )
@@ -58,7 +58,7 @@ class EmbedRequest(_Reading):
 class EmbedAllRequest(_Reading):
     """What to embed with the default model, token by token."""
 
-    inputs: StrictStr | TextList
+    inputs: str | TextList
 
 
 class DecodeRequest(Body):
@@ -71,7 +71,7 @@ class DecodeRequest(Body):
 class SimilarityInputs(Body):
     """A text, and those that it is compared with."""
 
-    source_sentence: StrictStr
+    source_sentence: str
     sentences: TextList
 
 
@@ -85,7 +85,7 @@ class SimilarityRequest(Body):
 class TokenizeRequest(Body):
     """What to tokenize."""
 
-    inputs: StrictStr | TextList
+    inputs: str | TextList
     add_special_tokens: bool = Field(True, description="false leaves BOS, EOS and the like out")
     prompt_name: Role | None = Field(None, description="query or document, the default")
 

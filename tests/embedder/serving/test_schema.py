@@ -66,3 +66,24 @@ def test_every_path_without_a_body_answers(started):
     assert set(plain) >= {"/v1/models", "/v1/indexes", "/info", "/health", "/metrics"}
     for path in plain:
         assert httpx.get(started.url + path).status_code == 200
+
+
+def test_no_field_takes_a_value_of_another_kind(started):
+    """True is no integer, "5" no number and 1 no boolean, whatever the route."""
+    described = httpx.get(f"{started.url}/openapi.json").json()
+    schemas = described["components"]["schemas"]
+    wrong = {"integer": [True, "5", 5.0], "number": [True, "5"], "boolean": [1, "true"]}
+    tried = 0
+    for path, body in GOOD.items():
+        sent = described["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        fields = schemas[sent["schema"]["$ref"].rpartition("/")[2]]["properties"]
+        for name, field in fields.items():
+            kinds = {kind.get("type") for kind in field.get("anyOf", [field])}
+            for value in [one for kind in kinds for one in wrong.get(kind, [])]:
+                if "string" in kinds and isinstance(value, str):
+                    continue
+                answer = httpx.post(started.url + path, json=body | {name: value})
+                assert answer.status_code in (400, 422), (path, name, value)
+                assert name in answer.text
+                tried += 1
+    assert tried > 30
