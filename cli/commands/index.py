@@ -180,10 +180,12 @@ def index(
     split = load_splitter(encoder, config.passages)
     reading = Reading(source, encoder, config.passages, documents, encoding)
     total, noun = (None, "passage") if split else (source.count_hint, "document")
-    started = time.monotonic()
+    started, before = time.monotonic(), 0
     with progress("Indexing", total, f"{noun}s") as advance:
 
         def going_on(documents: int) -> None:
+            nonlocal before
+            before = documents
             done = count_noun(documents, f"{noun} was", f"{noun}s were")
             message(f"Continuing: {done} embedded before.")
             if chosen is None:
@@ -201,7 +203,7 @@ def index(
             skipped=lambda: source.skipped,
             resumed=going_on,
         ).manifest
-    _summarise(manifest, reading.count, out, time.monotonic() - started)
+    _summarise(manifest, reading.count, before, out, time.monotonic() - started)
     reading.report()
     report_built(manifest, out)
     note_untrained(encoder)
@@ -214,8 +216,8 @@ def _show_example(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _summarise(manifest: Manifest, count: int, out: Path, seconds: float) -> None:
+def _summarise(manifest: Manifest, count: int, before: int, out: Path, seconds: float) -> None:
     cut = f" as {count_rows(manifest)}" if manifest.passages else ""
-    rate = manifest.documents / seconds if seconds else 0.0
+    rate = (manifest.documents - before) / seconds if seconds else 0.0  # of this run
     done = count_noun(count, "document") + cut
     message(f"Indexed {done} in {format_seconds(seconds)} ({rate:,.1f} a second): {out}")

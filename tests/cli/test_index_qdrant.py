@@ -429,6 +429,7 @@ def test_after_a_failed_upload_the_same_command_embeds_nothing_again(
     result = millpond(*args)
     assert result.exit_code == 0, result.stderr
     assert "Continuing: 3 documents were embedded before." in result.stderr
+    assert "(0.0 a second)" in result.stderr  # the rate is that of this run, which embedded none
     assert len(Index.open(tmp_path / "index")) == 3
 
 
