@@ -61,7 +61,8 @@ def _make_tool(function: Callable[..., dict[str, Any]]) -> Tool:
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     tool = Tool.from_function(function, annotations=reads)
     arguments = tool.fn_metadata.arg_model
-    arguments.model_config.update(extra="forbid", strict=True)
+    arguments.model_config["extra"] = "forbid"
+    arguments.model_config["strict"] = True
     arguments.model_rebuild(force=True)
     return tool.model_copy(update={"parameters": arguments.model_json_schema(by_alias=True)})
 
