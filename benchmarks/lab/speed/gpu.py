@@ -1,125 +1,104 @@
-"""All comparisons on a GPU in one command: tokens per second and MFU, against other libraries.
+"""Encoding on a GPU against other libraries, in one command: tokens per second and MFU.
 
     python -m benchmarks.lab.speed.gpu --out gpu.json
-    python -m benchmarks.lab.speed.gpu --out gpu.json --quick     # tiny shapes: does it run at all?
+    python -m benchmarks.lab.speed.gpu --out gpu.json --device cpu     # tiny shapes: does it run?
 
-Random Llamas of the sizes of smollm2-135m, 0.5B and 7B, in bfloat16, mean+causal. MFU is the
-operations of the layers (2 per weight and token, and attention's under a causal mask) over the
-card's own peak at bfloat16 matrix products, measured first. "Naive" is transformers with the same
-weights, batches of 64 in input order, all hidden states kept. Contestants take turns, and ratios
-are taken within rounds. What would not fit in ``--seconds`` is left out, and a line says so.
+Random Llamas of the sizes of smollm2-135m, 0.5B and 7B, in bfloat16, mean+causal; tokenising is
+included. MFU is the operations of the layers (2 per weight and token, and attention's under a
+causal mask) over the card's own peak at bfloat16 matrix products, measured first. "Naive" is
+transformers with the same weights, batches of 64 in input order, all hidden states kept; like
+sentence-transformers it embeds the first eighth. Contestants take turns, and ratios are taken
+within rounds. What fails, or begins after ``--seconds``, is left out with a line.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import os
-import platform
+import math
+import random
 import statistics
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.benchmark import Timer
 
-from benchmarks.lab.speed import gpu_models as models
-from benchmarks.lab.speed.baselines import load_sentence_transformer, write_plain_base
+from benchmarks.lab.speed.baselines import (
+    average,
+    load_sentence_transformer,
+    write_plain_base,
+)
 from benchmarks.lab.speed.interleaved import (
     Contestant,
     Timings,
+    describe_machine,
     format_table,
-    ratios,
     say,
-    spread,
     take_turns,
 )
-from benchmarks.optional import read_versions
-from embedder import Embedder
-from embedder.engine.batches import CUDA_TOKENS, budget_of, is_out_of_memory
+from embedder import Embedder, VariantSpec
+from embedder.engine.backbone import Backbone
+from embedder.engine.batches import CUDA_TOKENS, budget_of, pad_batch
 from embedder.environment import choose_device
+from embedder.variants import ATTENTIONS
 from retrieval.errors import MillpondError
-from retrieval.protocols import silent
+from retrieval.protocols import Vectors, silent
 
 OURS, PADDED, NAIVE = "millpond", "millpond padded", "naive, batches of 64"
-_ORDER = ("smollm2-135m", "llama-7b", "llama-0.5b")
-_LENGTHS: tuple[int | str, ...] = (512, "mixed", 32, 128, 2048, 64, 256, 1024)
+BASELINE = "sentence-transformers, batches of 128"
+LENGTHS: tuple[int | str, ...] = ("mixed", 32, 128, 512, 2048)
+LONGEST_TOKENS = 2048
+NAIVE_BATCH_TEXTS = 64
 _ROUNDS = 3
 _FEW_TEXTS = 64
-_TINY_TURN_SECONDS = 0.05
-_SORTED_TEXTS = 2048
-"""sentence-transformers sorts texts by length, which would help little with few of them."""
 
-Row = dict[str, Any]
-"""One shape at one length, as the JSON file has it: ``seconds`` has one entry a round."""
+Encode = Callable[[Sequence[str]], Any]
 
 
-class Run:
-    """One run of the command: where it runs, until when, and what it has found so far.
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a Llama decoder."""
 
-    Attributes
-    ----------
-    results : what the JSON file holds, which is written after each part.
-    against : title to timings and tokens of the comparisons with sentence-transformers.
-    """
-
-    def __init__(self, out: Path, seconds: float, quick: bool, device: torch.device) -> None:
-        self._out, self.seconds, self.device = out, seconds, device
-        self.is_tiny = quick or device.type != "cuda"
-        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.turn_seconds = _TINY_TURN_SECONDS if self.is_tiny else 1.0
-        self.longest = 64 if self.is_tiny else models.LONGEST_TOKENS
-        self.began = time.perf_counter()
-        self.has_failed = False
-        self.against: dict[str, tuple[Timings, int]] = {}
-        self.peak = models.matmul_peak(
-            device, self.dtype, (256,) if self.is_tiny else (8192, 16_384)
-        )
-        self.results: dict[str, Any] = {
-            "machine": _describe(device),
-            "matmul_peak_tflops": self.peak / 1e12,
-            "packing": {},
-            "lengths": [],
-            "texts": {},
-            "skipped": [],
-        }
+    name: str
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    key_heads: int
+    vocabulary: int
 
     @property
-    def seconds_left(self) -> float:
-        """Seconds until the time asked for is over."""
-        return self.seconds - (time.perf_counter() - self.began)
+    def layer_parameters(self) -> int:
+        """Weights of the linear layers, which every token is multiplied with; no embeddings."""
+        head = self.width // self.heads
+        attention = 2 * self.width * head * (self.heads + self.key_heads)
+        return self.layers * (attention + 3 * self.width * self.inner)
 
-    def attempt(self, name: str, share: float, part: Callable[[], None]) -> None:
-        """Do a part that takes about this share of the time; skip it if too little is left."""
-        seconds = share * self.seconds
-        if self.seconds_left < seconds:
-            self.skip(f"{name}: {self.seconds_left:.0f} s are left, about {seconds:.0f} are needed")
-            return
-        try:
-            part()
-        except MillpondError as error:
-            self.skip(f"{name}: {error}")
-        except Exception as error:  # the other parts are worth having all the same
-            if not is_out_of_memory(error):
-                traceback.print_exc()
-                self.has_failed = True
-            self.skip(f"{name}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
-        self.save()
+    def flops(self, lengths: Sequence[int]) -> float:
+        """Return the floating-point operations of one causal pass over texts of these lengths.
 
-    def skip(self, line: str) -> None:
-        """Note what was left out."""
-        say(f"left out: {line}")
-        self.results["skipped"].append(line)
+        Two per weight and token. Attention, of which a causal mask needs half, takes two products
+        of n x n / 2 numbers by the width of the heads.
+        """
+        pairs = sum(length * length for length in lengths) / 2
+        return 2.0 * self.layer_parameters * sum(lengths) + 4.0 * pairs * self.width * self.layers
 
-    def save(self) -> None:
-        """Write what was measured so far, so that a stopped run leaves it behind."""
-        self._out.write_text(json.dumps(self.results, indent=1) + "\n")
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("smollm2-135m", 576, 1536, 30, 9, 3, 49_152),
+        Shape("llama-7b", 4096, 11_008, 32, 32, 32, 32_000),
+        Shape("llama-0.5b", 1024, 4096, 28, 16, 8, 49_152),
+    )
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,202 +109,238 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MillpondError as error:
         say(f"error: {error}")
         return 1
-    run = Run(asked.out, asked.seconds, asked.quick, device)
-    run.save()
+    tiny = device.type != "cuda"
+    dtype = torch.float32 if tiny else torch.bfloat16
+    peak = matmul_peak(device, dtype, (256,) if tiny else (8192, 16_384))
+    print(f"{_describe(device)}; matrix-product peak, measured: {peak / 1e12:.4g} TFLOP/s")
+    began, rows, has_failed = time.perf_counter(), [], False
     for name in asked.shapes:
-        shape = (models.TINY if run.is_tiny else models.SHAPES)[name]
-        run.attempt(name, 0.01, partial(measure_shape, run, shape))
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    run.results["machine"]["seconds"] = round(time.perf_counter() - run.began)
-    run.save()
-    print(to_markdown(run.results, run.against))
-    return 1 if run.has_failed else 0
+        shape = SHAPES[name]
+        if tiny:
+            shape = replace(
+                shape, width=24, inner=32, layers=2, heads=3, key_heads=1, vocabulary=200
+            )
+        embedder = build_embedder(shape, device, dtype)
+        for length in LENGTHS if not tiny else ("mixed", 32):
+            if time.perf_counter() - began > asked.seconds:
+                say(f"left out: {name} at {length}: {asked.seconds:.0f} s are over")
+                continue
+            try:
+                row = measure(embedder, shape, length, 0.05 if tiny else 1.0)
+            except Exception as error:  # the other rows are worth having all the same
+                say(f"left out: {name} at {length}: {type(error).__name__}: {error}")
+                has_failed = True
+                continue
+            rows.append(row)
+            asked.out.write_text(json.dumps({"peak": peak, "rows": rows}, indent=1) + "\n")
+            print("\n".join(["", *describe(row, peak)]), flush=True)
+        del embedder
+        torch.cuda.empty_cache()
+    return 1 if has_failed else 0
 
 
-def measure_shape(run: Run, shape: models.Shape) -> None:
-    """Measure a shape at all lengths; the smallest one against sentence-transformers too."""
-    say(f"{shape.name}: {shape.layer_parameters / 1e6:.0f}M weights in its layers")
-    embedder = models.build_embedder(shape, run.device, run.dtype)
-    packing = embedder.backbone.packing
-    kernel = packing.kernel.name if packing.longest else "padded"
-    run.results["packing"][shape.name] = kernel
-    tokens = models.settle_budget(embedder, run.longest, 0.04 * run.seconds)
-    say(f"{shape.name}: {kernel}, {tokens} tokens per batch")
-    if shape.name == "smollm2-135m":
-        name = f"{shape.name} against sentence-transformers"
-        run.attempt(name, 0.1, partial(measure_texts, run, embedder))
-    for length in _LENGTHS:
-        if length == "mixed" or int(length) <= run.longest:
-            part = partial(measure_length, run, shape, embedder, length)
-            run.attempt(f"{shape.name} at {length}", 0.03, part)
+def measure(
+    embedder: Embedder, shape: Shape, length: int | str, turn_seconds: float
+) -> dict[str, Any]:
+    """Return what the JSON file holds of texts of one length, or of mixed ones.
 
-
-def measure_length(run: Run, shape: models.Shape, embedder: Embedder, length: int | str) -> None:
-    """Time ours, ours padded and naive on texts of one length, or of mixed ones."""
-    lengths = _choose_lengths(run, embedder, length)
-    rows = models.random_rows(lengths, embedder)
-    budget = budget_of(embedder).tokens
-    encoders: dict[str, Callable[[Any], Any]] = {OURS: embedder.encode_tokens}
-    if length == "mixed":  # of one length, none is padded
-        fixed = budget - (budget == CUDA_TOKENS)  # that number would be grown again
-        padded = Embedder(embedder.spec, embedder.backbone, batch_tokens=fixed)
-        padded.packs = False
-        encoders[PADDED] = padded.encode_tokens
-    encoders[NAIVE] = partial(models.encode_naively, embedder)
-    contestants = []
+    ``turn_seconds`` is what ours takes in one turn, about.
+    """
+    tokens = settle_budget(embedder, turn_seconds)
+    lengths = list(draw_lengths(length, tokens))
+    texts = make_texts(lengths, shape.vocabulary)
+    encoders = make_encoders(embedder, length == "mixed", shape.name == "smollm2-135m")
+    few, vectors = texts[:_FEW_TEXTS], {}
     for name, encode in encoders.items():
-        try:
-            few = encode(rows[:_FEW_TEXTS])  # warms up
-            part = rows if name != NAIVE else _cut_to_turn(run, encode, rows, _FEW_TEXTS)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            run.skip(f"{shape.name} at {length}, {name}: out of memory")
-            continue
-        share = sum(map(len, part)) / sum(lengths)
-        contestants.append(Contestant(name, partial(encode, part), share))
-    cosine = float("nan")
-    if contestants[-1].name == NAIVE:
-        cosine = float((embedder.encode_tokens(rows[:_FEW_TEXTS]) * few).sum(axis=1).min())
+        vectors[name] = np.asarray(encode(few))  # warms up
+    eighth = texts[: max(_FEW_TEXTS, len(texts) // 8)]
+    share = sum(lengths[: len(eighth)]) / sum(lengths)
     timings = take_turns(
-        contestants, rounds=_ROUNDS, budget_seconds=min(15, run.seconds_left), notify=silent
+        [
+            Contestant(name, partial(encode, eighth), share)
+            if name in (NAIVE, BASELINE)
+            else Contestant(name, partial(encode, texts))
+            for name, encode in encoders.items()
+        ],
+        rounds=_ROUNDS,
+        budget_seconds=60 * turn_seconds,
+        notify=silent,
     )
-    row = describe_length(timings, sum(lengths), shape.flops(lengths), run.peak)
-    about = {"shape": shape.name, "length": str(length), "texts": len(lengths)}
-    row |= about | {"batch_tokens": budget, "lowest_cosine": cosine}
-    run.results["lengths"].append(row)
-    rate, mfu = row["tokens_per_second"][OURS], row["mfu"][OURS]
-    say(f"{shape.name} at {length}: {rate:.0f} tokens/s, MFU {mfu:.1%}")
-
-
-def describe_length(timings: Timings, tokens: int, flops: float, peak: float) -> Row:
-    """Return rates, medians of all rounds, and the share of the card's peak that each reaches."""
-    rates = {name: tokens / statistics.median(found) for name, found in timings.seconds.items()}
+    packing = embedder.backbone.packing
     return {
-        "tokens": tokens,
-        "flops": flops,
+        "shape": shape.name,
+        "attention": packing.kernel.name if packing.longest else "padded",
+        "length": length,
+        "batch_tokens": budget_of(embedder).tokens,
+        "tokens": sum(lengths),
+        "flops": shape.flops(lengths),
         "seconds": timings.seconds,
-        "tokens_per_second": rates,
-        "mfu": {name: rate * flops / tokens / peak for name, rate in rates.items()},
+        "lowest_cosine": {
+            name: float((vectors[OURS] * found).sum(axis=1).min())
+            for name, found in vectors.items()
+        },
     }
 
 
-def measure_texts(run: Run, embedder: Embedder) -> None:
-    """Time whole encoding of mixed texts, tokenising included, against sentence-transformers."""
-    lengths = _choose_lengths(run, embedder, "mixed")
-    texts = models.make_texts(lengths, len(embedder.backbone.tokenizer))
-    with tempfile.TemporaryDirectory(prefix="millpond-speed-") as folder:
-        write_plain_base(embedder, Path(folder))
-        baseline = load_sentence_transformer(Path(folder), run.longest, str(run.device), run.dtype)
-    encoders: dict[str, Callable[[Any], Any]] = {OURS: embedder.encode_documents}
-    for size in (32, 128):
-        name = f"sentence-transformers, batches of {size}"
-        encoders[name] = partial(baseline.encode, batch_size=size, show_progress_bar=False)
-    contestants = []
-    for name, encode in encoders.items():
-        encode(texts[:_FEW_TEXTS])
-        part = texts if name == OURS else _cut_to_turn(run, encode, texts, _SORTED_TEXTS)
-        share = sum(lengths[: len(part)]) / sum(lengths)
-        contestants.append(Contestant(name, partial(encode, part), share))
-    sample = texts[:_FEW_TEXTS]
-    cosine = (embedder.encode_documents(sample) * np.asarray(baseline.encode(sample))).sum(axis=1)
-    run.results["machine"]["lowest cosine to sentence-transformers"] = f"{cosine.min():.5f}"
-    timings = take_turns(
-        contestants, rounds=_ROUNDS, budget_seconds=min(60, run.seconds_left), notify=say
-    )
-    title = "smollm2-135m, mixed texts"
-    run.against[title] = (timings, sum(lengths))
-    run.results["texts"][title] = {"tokens": sum(lengths), "seconds": timings.seconds}
-
-
-def _choose_lengths(run: Run, embedder: Embedder, length: int | str) -> list[int]:
-    """Return as many lengths as ours embeds in the time of one turn; two batches at least."""
-    sized = run.longest if length == "mixed" else int(length)
-    least = 2 * budget_of(embedder).tokens
-    rows = models.random_rows([sized] * max(1, least // sized), embedder)
-    began = time.perf_counter()
-    embedder.encode_tokens(rows)
-    tokens = round(least * max(1.0, run.turn_seconds / (time.perf_counter() - began)))
-    if length == "mixed":
-        return models.mixed_lengths(tokens, run.longest)
-    return [sized] * max(1, tokens // sized)
-
-
-def _cut_to_turn(
-    run: Run, encode: Callable[[Any], object], texts: Sequence[Any], least: int
-) -> Sequence[Any]:
-    """Return the texts that a baseline embeds in one turn, in whole batches; all at most."""
-    few = texts[:_FEW_TEXTS]
-    began = time.perf_counter()
-    encode(few)
-    seconds = time.perf_counter() - began
-    wanted = max(least, round(len(few) * run.turn_seconds / seconds))
-    return texts[: -(-wanted // _FEW_TEXTS) * _FEW_TEXTS]
-
-
-def to_markdown(results: dict[str, Any], against: dict[str, tuple[Timings, int]]) -> str:
-    """Return the tables, and what was left out."""
-    about = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
-    peak = f"Matrix-product peak, measured: {results['matmul_peak_tflops']:.4g} TFLOP/s"
-    lines = [about, "", peak]
-    titles = ["length", "tokens/s", "MFU", f"x {PADDED}", f"x {NAIVE}", "naive MFU"]
-    titles += ["tokens per batch", "lowest cosine"]
-    for shape in dict.fromkeys(row["shape"] for row in results["lengths"]):
-        own = [row for row in results["lengths"] if row["shape"] == shape]
-        own.sort(key=lambda row: (len(row["length"]), row["length"]))  # "mixed" is the longest
-        lines += ["", f"**{shape}** (attention: {results['packing'].get(shape, '-')})", ""]
-        table = [titles, ["---"] * len(titles), *map(_cells, own)]
-        lines += ["| " + " | ".join(row) + " |" for row in table]
-    for name, (timings, tokens) in against.items():
-        others = [other for other in timings.seconds if other != OURS]
-        lines += ["", f"**{name}** ({tokens} tokens, tokenising included)", ""]
-        lines += format_table(timings, tokens, others, {})
-    if results["skipped"]:
-        lines += ["", "Left out:", "", *(f"- {line}" for line in results["skipped"])]
-    return "\n".join(lines)
-
-
-def _cells(row: Row) -> list[str]:
-    timings = Timings(row["seconds"])
-    padded, naive = (
-        spread(ratios(timings, OURS, other)) if other in row["seconds"] else "-"
-        for other in (PADDED, NAIVE)
-    )
+def describe(row: dict[str, Any], peak: float) -> list[str]:
+    """Return a title and a table of one row of the JSON file."""
+    timings, tokens = Timings(row["seconds"]), row["tokens"]
+    reached = {
+        name: f"{row['flops'] / statistics.median(found) / peak:.1%}"
+        for name, found in timings.seconds.items()
+    }
+    cosines = {name: f"{cosine:.5f}" for name, cosine in row["lowest_cosine"].items()}
+    others = [name for name in timings.seconds if name != OURS]
     return [
-        row["length"],
-        f"{row['tokens_per_second'][OURS]:,.0f}",
-        f"{row['mfu'][OURS]:.1%}",
-        padded,
-        naive,
-        f"{row['mfu'].get(NAIVE, 0.0):.1%}",
-        f"{row['batch_tokens']:,}",
-        f"{row['lowest_cosine']:.5f}",
+        f"**{row['shape']}, {row['length']}** ({tokens} tokens, {row['batch_tokens']} a batch, "
+        f"attention: {row['attention']})",
+        "",
+        *format_table(timings, tokens, others, {"MFU": reached, "lowest cosine": cosines}),
     ]
 
 
-def _describe(device: torch.device) -> dict[str, Any]:
-    """Return the machine and the versions that matter."""
-    found: dict[str, Any] = {"processor": platform.processor() or platform.machine()}
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        found = {
-            "device": properties.name,
-            "memory GiB": round(properties.total_memory / 2**30),
-            "CUDA": torch.version.cuda,
-        }
-    found |= {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
-    return found | read_versions("torch", "transformers", "sentence-transformers", "flash-attn")
+def make_encoders(embedder: Embedder, is_mixed: bool, with_library: bool) -> dict[str, Encode]:
+    """Return the contestants; of texts of one length none is padded, so two are for mixed ones."""
+    encoders: dict[str, Encode] = {OURS: embedder.encode_documents}
+    if is_mixed:
+        tokens = budget_of(embedder).tokens
+        fixed = tokens - (tokens == CUDA_TOKENS)  # that number would be grown again
+        padded = Embedder(embedder.spec, embedder.backbone, batch_tokens=fixed)
+        padded.packs = False
+        encoders[PADDED] = padded.encode_documents
+    if is_mixed and with_library:
+        model: Any = embedder.backbone.model
+        with tempfile.TemporaryDirectory(prefix="millpond-speed-") as folder:
+            write_plain_base(embedder, Path(folder))
+            library = load_sentence_transformer(
+                Path(folder), LONGEST_TOKENS, str(embedder.device), model.dtype
+            )
+        encoders[BASELINE] = partial(library.encode, batch_size=128, show_progress_bar=False)
+    encoders[NAIVE] = partial(encode_naively, embedder)
+    return encoders
+
+
+@torch.inference_mode()
+def encode_naively(embedder: Embedder, texts: Sequence[str]) -> Vectors:
+    """Return the vectors as transformers in most examples computes them.
+
+    Batches of 64 in input order, padded, all hidden states kept, every batch waited for.
+    """
+    model: Any = embedder.backbone.model
+    found = []
+    for start in range(0, len(texts), NAIVE_BATCH_TEXTS):
+        rows = embedder.tokenize(texts[start : start + NAIVE_BATCH_TEXTS])
+        ids, mask = pad_batch(rows, embedder.pad_id)
+        ids, mask = ids.to(embedder.device), mask.to(embedder.device)
+        kept = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        found.append(average(kept[-1].float(), mask).cpu().numpy())
+    return np.concatenate(found)
+
+
+def settle_budget(embedder: Embedder, turn_seconds: float) -> int:
+    """Return how many tokens ours embeds in one turn, once its tokens per batch are found.
+
+    On a CPU, where there is nothing to find, one batch is run to warm up.
+    """
+    budget = budget_of(embedder)
+    deadline = time.perf_counter() + 20 * turn_seconds
+    while True:
+        lengths = [256] * max(1, 3 * budget.tokens // 256)
+        texts = make_texts(lengths, len(embedder.backbone.tokenizer))
+        began = time.perf_counter()
+        embedder.encode_documents(texts)
+        now = time.perf_counter()
+        if budget.is_settled or now > deadline:
+            return round(sum(lengths) * max(1.0, turn_seconds / (now - began)))
+
+
+def draw_lengths(length: int | str, tokens: int) -> Iterator[int]:
+    """Yield lengths that add up to about so many tokens: all the same, or "mixed".
+
+    Mixed ones are many short texts and few long ones: log-normal with a median of 64 tokens.
+    """
+    generator = random.Random(0)
+    while tokens > 0:
+        drawn = round(generator.lognormvariate(math.log(64), 1.1))
+        found = min(LONGEST_TOKENS, max(4, drawn)) if length == "mixed" else int(length)
+        tokens -= found
+        yield found
+
+
+def make_texts(lengths: Sequence[int], vocabulary: int) -> list[str]:
+    """Return texts of random words with so many tokens each, including EOS at the end."""
+    generator = random.Random(0)
+    return [
+        " ".join(f"w{generator.randrange(2, vocabulary)}" for _ in range(length - 1))
+        for length in lengths
+    ]
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, sizes: Sequence[int]) -> float:
+    """Return FLOP/s of the fastest of square matrix products, each a median over a second."""
+    best = 0.0
+    for size in sizes:
+        left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+        timer = Timer("torch.mm(left, right)", globals={"left": left, "right": right})
+        best = max(best, 2 * size**3 / timer.blocked_autorange(min_run_time=1.0).median)
+    return best
+
+
+def build_embedder(shape: Shape, device: torch.device, dtype: torch.dtype) -> Embedder:
+    """Return mean+causal over random weights of this shape, made on the device itself.
+
+    A text of n words has n tokens; "w5" is token 5.
+    """
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    library: Any = transformers  # its classes have no types
+    config = library.LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_heads,
+        max_position_embeddings=LONGEST_TOKENS,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = library.AutoModel.from_config(config, dtype=dtype)
+    words = {f"w{number}": number for number in range(2, shape.vocabulary)}
+    words |= {"<pad>": 0, "<eos>": 1}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = library.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<eos>"
+    )
+    spec = VariantSpec(
+        base=shape.name, pooling="mean", attention="causal", max_tokens=LONGEST_TOKENS
+    )
+    model = model.eval().requires_grad_(False)
+    backbone = Backbone(model, made, ATTENTIONS["causal"], "benchmark", shape.name)
+    return Embedder(spec, backbone, name=shape.name)
+
+
+def _describe(device: torch.device) -> str:
+    if device.type != "cuda":
+        return describe_machine()
+    card = torch.cuda.get_device_properties(device)
+    return (
+        f"{card.name}, {card.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}; "
+        f"{describe_machine()}"
+    )
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    parser.add_argument("--seconds", type=float, default=540.0, help="of the whole run, about")
-    parser.add_argument("--quick", action="store_true", help="tiny shapes, as on a CPU")
+    parser.add_argument("--seconds", type=float, default=540.0, help="after which no row begins")
     parser.add_argument("--device", help="default: cuda if there is one")
-    parser.add_argument("--shapes", nargs="+", choices=_ORDER, default=list(_ORDER))
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     return parser.parse_args(arguments)
 
 

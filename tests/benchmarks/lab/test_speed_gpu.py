@@ -5,12 +5,10 @@ import json
 import pytest
 import torch
 
-from benchmarks.lab.speed import gpu, gpu_models
-from benchmarks.lab.speed.gpu import NAIVE, OURS, PADDED, describe_length, to_markdown
-from benchmarks.lab.speed.gpu_models import SHAPES, TINY, Shape, build_embedder, make_texts
-from benchmarks.lab.speed.interleaved import Timings
+from benchmarks.lab.speed import gpu
+from benchmarks.lab.speed.gpu import NAIVE, OURS, PADDED, SHAPES, Shape, describe
 
-CPU = torch.device("cpu")
+HAND = Shape("hand", width=4, inner=6, layers=2, heads=2, key_heads=1, vocabulary=200)
 
 
 def test_operations_worked_by_hand():
@@ -19,9 +17,8 @@ def test_operations_worked_by_hand():
     Texts of 2 and 4 tokens: 2 x 240 weights x 6 tokens = 2,880. Attention: (4 + 16) / 2 = 10
     pairs, 2 products of 2 x 4 operations each, 2 layers: 320.
     """
-    shape = Shape("hand", width=4, inner=6, layers=2, heads=2, key_heads=1, vocabulary=9)
-    assert shape.layer_parameters == 240
-    assert shape.flops([2, 4]) == 2880 + 320
+    assert HAND.layer_parameters == 240
+    assert HAND.flops([2, 4]) == 2880 + 320
 
 
 @pytest.mark.parametrize(
@@ -32,102 +29,58 @@ def test_the_shapes_are_as_large_as_they_are_called(name, millions):
     assert round(SHAPES[name].layer_parameters / 1e6) == millions
 
 
-def test_a_shapes_count_is_that_of_the_model_built_from_it():
-    shape = TINY["llama-7b"]
-    embedder = build_embedder(shape, CPU, torch.float32)
+def test_a_shape_is_built_as_counted_and_texts_have_the_lengths_asked_for_with_the_eos():
+    embedder = gpu.build_embedder(HAND, torch.device("cpu"), torch.float32)
     layers = embedder.backbone.blocks()
     found = sum(weight.numel() for weight in layers.parameters() if weight.dim() == 2)
-    assert found == shape.layer_parameters
-
-
-def test_texts_have_the_lengths_asked_for_with_the_eos():
-    lengths = [1, 2, 30]
-    embedder = build_embedder(TINY["llama-7b"], CPU, torch.float32)
-    rows = embedder.tokenize(make_texts(lengths, 200))
-    assert [len(row) for row in rows] == lengths
+    assert found == HAND.layer_parameters
+    rows = embedder.tokenize(gpu.make_texts([1, 2, 30], HAND.vocabulary))
+    assert [len(row) for row in rows] == [1, 2, 30]
     assert {row[-1] for row in rows} == {1}
-    assert [len(row) for row in gpu_models.random_rows(lengths, embedder)] == lengths
 
 
-def test_mixed_lengths_are_mostly_short_and_the_same_each_time():
-    lengths = gpu_models.mixed_lengths(200_000, 2048)
-    assert lengths == gpu_models.mixed_lengths(200_000, 2048)
+def test_lengths_are_all_the_same_or_mostly_short():
+    assert list(gpu.draw_lengths(32, 90)) == [32, 32, 32]
+    lengths = list(gpu.draw_lengths("mixed", 200_000))
     assert 200_000 <= sum(lengths) < 200_000 + 2048
-    assert min(lengths) >= 4
     assert 50 < sorted(lengths)[len(lengths) // 2] < 80  # the median asked for is 64
-    assert 1000 < max(lengths) <= 2048
+    assert min(lengths) >= 4 and 1000 < max(lengths) <= 2048
 
 
-def test_naive_and_ours_embed_the_same():
-    embedder = build_embedder(TINY["llama-0.5b"], CPU, torch.float32)
-    rows = gpu_models.random_rows([3, 17, 5, 64] * 20, embedder)
-    ours, naive = embedder.encode_tokens(rows), gpu_models.encode_naively(embedder, rows)
-    assert abs(ours - naive).max() < 1e-5
+def test_mfu_and_table_worked_by_hand():
+    """640,000 operations in a median of 2 s, of a peak of 640,000 a second: half."""
+    row = {"shape": "s", "length": 32, "batch_tokens": 16, "attention": "a", "tokens": 320}
+    row |= {"flops": 640_000.0, "seconds": {OURS: [1, 2, 4], NAIVE: [4, 4, 4]}}
+    title, _, _, _, ours, naive = describe(
+        row | {"lowest_cosine": {OURS: 1.0, NAIVE: 0.99}}, 640_000.0
+    )
+    assert title == "**s, 32** (320 tokens, 16 a batch, attention: a)"
+    cells = [[cell.strip() for cell in line.split("|")[2:-1]] for line in (ours, naive)]
+    assert cells == [
+        ["160", "2.00 (1.00 to 4.00)", "50.0%", "1.00000"],
+        ["80", "1.00", "25.0%", "0.99000"],
+    ]
 
 
-def test_rates_ratios_mfu_and_tables_worked_by_hand():
-    """320 tokens in a median of 2 s: 160/s; 2,000 operations each; of a peak of 640,000 half."""
-    row = describe_length(Timings({OURS: [1, 2, 4], NAIVE: [4, 4, 4]}), 320, 640_000.0, 640_000.0)
-    assert row["tokens_per_second"] == {OURS: 160, NAIVE: 80}
-    assert row["mfu"] == {OURS: 0.5, NAIVE: 0.25}
-    row |= {"shape": "s", "length": "32", "batch_tokens": 16, "lowest_cosine": 0.99}
-    results = {"machine": {"device": "a card"}, "matmul_peak_tflops": 6.4e-7, "packing": {}}
-    text = to_markdown(results | {"lengths": [row], "skipped": ["llama-7b: no time"]}, {})
-    assert "| 32 | 160 | 50.0% | - | 2.00 (1.00 to 4.00) | 25.0% | 16 | 0.99000 |" in text
-    assert text.endswith("Left out:\n\n- llama-7b: no time")
-
-
-@pytest.mark.slow
-def test_the_whole_command_runs_on_a_cpu_in_small(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(gpu, "_TINY_TURN_SECONDS", 0.001)
-    monkeypatch.setattr(gpu, "_ROUNDS", 1)
-    monkeypatch.setattr(gpu, "_SORTED_TEXTS", 64)
+def test_the_whole_command_runs_on_a_cpu_in_small(tmp_path, capsys):
+    pytest.importorskip("sentence_transformers", reason="the baseline is not installed")
     out = tmp_path / "gpu.json"
     assert gpu.main(["--out", str(out), "--device", "cpu", "--seconds", "100000"]) == 0
-    found = json.loads(out.read_text())
-    assert found["matmul_peak_tflops"] > 0
-    cells = {(cell["shape"], cell["length"]): cell for cell in found["lengths"]}
-    assert set(cells) == {(shape, length) for shape in SHAPES for length in ("mixed", "32", "64")}
-    for (_, length), cell in cells.items():
-        contestants = [OURS, PADDED, NAIVE] if length == "mixed" else [OURS, NAIVE]
-        assert list(cell["tokens_per_second"]) == contestants
-        assert min(cell["tokens_per_second"].values()) > 0
-        assert cell["lowest_cosine"] > 0.99999
-    shown = capsys.readouterr().out
-    assert "**smollm2-135m** (attention: one call per group of equal lengths)" in shown
-    try:
-        import sentence_transformers  # noqa: F401
-    except ModuleNotFoundError:
-        assert found["skipped"] == ["smollm2-135m against sentence-transformers"]
-    else:
-        assert found["skipped"] == []
-        assert float(found["machine"]["lowest cosine to sentence-transformers"]) > 0.99999
-        assert "sentence-transformers, batches of 32" in shown
+    rows = {(row["shape"], row["length"]): row for row in json.loads(out.read_text())["rows"]}
+    assert set(rows) == {(shape, length) for shape in SHAPES for length in ("mixed", 32)}
+    for (shape, length), row in rows.items():
+        library = [gpu.BASELINE] if shape == "smollm2-135m" else []
+        wanted = [OURS, PADDED, *library, NAIVE] if length == "mixed" else [OURS, NAIVE]
+        assert list(row["seconds"]) == wanted
+        assert min(row["lowest_cosine"].values()) > 0.99999
+    assert "**smollm2-135m, mixed**" in capsys.readouterr().out
 
 
-def test_parts_without_time_are_left_out_with_a_line(tmp_path, capsys):
-    out = tmp_path / "gpu.json"
-    assert gpu.main(["--out", str(out), "--quick", "--device", "cpu", "--seconds", "0"]) == 0
-    found = json.loads(out.read_text())
-    assert found["lengths"] == []
-    assert [line.partition(":")[0] for line in found["skipped"]] == list(gpu._ORDER)
-    assert "s are left, about" in capsys.readouterr().err
-
-
-def test_a_part_that_fails_does_not_lose_the_others(tmp_path, capsys, monkeypatch):
-    real = gpu.measure_shape
-
-    def measure(run, shape):
-        if shape.name == "llama-7b":
-            raise ValueError("of no use")
-        real(run, shape)
-
-    monkeypatch.setattr(gpu, "measure_shape", measure)
-    monkeypatch.setattr(gpu, "_TINY_TURN_SECONDS", 0.001)
-    monkeypatch.setattr(gpu, "_ROUNDS", 1)
-    out = tmp_path / "gpu.json"
-    options = ["--quick", "--device", "cpu", "--seconds", "100000"]
-    assert gpu.main(["--out", str(out), *options, "--shapes", "llama-7b", "llama-0.5b"]) == 1
-    found = json.loads(out.read_text())
-    assert found["skipped"] == ["llama-7b: ValueError: of no use"]
-    assert {cell["shape"] for cell in found["lengths"]} == {"llama-0.5b"}
+def test_what_fails_or_comes_too_late_is_left_out_with_a_line(tmp_path, capsys, monkeypatch):
+    options = ["--out", str(tmp_path / "gpu.json"), "--device", "cpu", "--shapes", "llama-7b"]
+    assert gpu.main([*options, "--seconds", "0"]) == 0
+    monkeypatch.setattr(gpu, "encode_naively", lambda *_: 1 / 0)
+    assert gpu.main(options) == 1
+    told = capsys.readouterr().err
+    assert "left out: llama-7b at mixed: 0 s are over" in told
+    assert "left out: llama-7b at 32: ZeroDivisionError: division by zero" in told
