@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.exchange.cards import render_metadata
 from benchmarks.exchange.trec import format_qrels, format_run
 from benchmarks.integrations.mteb_meta import (
     ModelFacts,
@@ -20,7 +20,8 @@ from benchmarks.integrations.mteb_meta import (
     import_mteb,
     mteb_model_name,
 )
-from benchmarks.integrations.mteb_tasks import find_mteb_task, rename_cuts, same_data
+from benchmarks.integrations.mteb_tasks import TASK_TYPE_OF, find_mteb_task, rename_cuts, same_data
+from benchmarks.optional import import_optional
 from benchmarks.report.markdown import render_csv
 from benchmarks.scoring.results import (
     QueryHits,
@@ -30,8 +31,10 @@ from benchmarks.scoring.results import (
     read_hits,
     read_results,
 )
+from embedder.environment import first_line
+from embedder.models.names import PREFIX
 from retrieval.disk import make_folder, replace_file
-from retrieval.errors import StorageError, UnknownNameError, UsageError
+from retrieval.errors import SourceNotFoundError, StorageError, UnknownNameError, UsageError
 from retrieval.protocols import Notify, silent
 from retrieval.runs import RunIds
 
@@ -251,3 +254,82 @@ FORMATS: Mapping[str, Callable[[_Export], Iterator[Path]]] = {
     "csv": lambda export: iter([_write(export.out / "results.csv", render_csv(export.results))]),
 }
 """By name, what writes it."""
+
+
+_PURPOSE = "Writing a model card"
+_CARD = "README.md"
+_TYPES = {ours: theirs for theirs, ours in reversed(TASK_TYPE_OF.items())}
+
+
+def render_metadata(model: str, results: Sequence[Result]) -> str:
+    """Return the metadata for the top of a model's card, with the scores of its results."""
+    cards = import_optional("huggingface_hub.repocard_data", _PURPOSE)
+    name = re.split(r"[/\\]", model.rstrip("/\\"))[-1] or model
+    data = cards.ModelCardData(model_name=name, eval_results=_evaluations(results))
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def write_card(folder: Path, model: Path) -> tuple[Path, int]:
+    """Put a model's scores into the card of its folder; return the card, and how many tasks.
+
+    Scores that the card has of other tasks stay.
+
+    Parameters
+    ----------
+    folder : of results, as ``read_results`` takes it.
+    model : its folder, with a README.md.
+
+    Raises
+    ------
+    SourceNotFoundError : there is no such folder or card.
+    UsageError : no result is of this folder, or the card's metadata cannot be read.
+    RecordError, StorageError : as ``read_results``; a full disk.
+    """
+    path = model / _CARD
+    if not path.is_file():
+        raise SourceNotFoundError(
+            f"{model} holds no {_CARD}. Name a model's folder, such as 'millpond train' writes."
+        )
+    found = read_results(folder)
+    own = [one for one in found if _is_of(one, model) and not one.source]
+    if not own:
+        models = ", ".join(dict.fromkeys(one.model for one in found if not one.source))
+        raise UsageError(
+            f"No result of {folder} is of {model}; there are those of {models or 'none'}. Type: "
+            f"millpond bench --model {model} --task TASK --out {folder}"
+        )
+    module, yaml = (import_optional(one, _PURPOSE) for one in ("huggingface_hub.repocard", "yaml"))
+    try:
+        card = module.ModelCard(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: its metadata cannot be read ({first_line(error)}).") from error
+    rows = _evaluations(own)
+    new = {row.unique_identifier for row in rows}
+    kept = [one for one in card.data.eval_results or [] if one.unique_identifier not in new]
+    card.data.eval_results = [*kept, *rows]
+    card.data.model_name = card.data.model_name or model.resolve().name
+    replace_file(path, str(card).encode())
+    return path, len({one.task for one in own})
+
+
+def _is_of(result: Result, model: Path) -> bool:
+    name = str(result.recipe.get("model", result.model)).removeprefix(PREFIX)
+    return Path(name).expanduser().resolve() == model.expanduser().resolve()
+
+
+def _evaluations(results: Sequence[Result]) -> list[Any]:
+    cards = import_optional("huggingface_hub.repocard_data", _PURPOSE)
+    return [
+        cards.EvalResult(
+            task_type=_TYPES.get(result.task_type, "Other"),
+            dataset_type=result.source.get("task", result.task),
+            dataset_name=result.task,
+            dataset_split=result.data.get("split"),
+            dataset_revision=result.source.get("dataset_revision", result.data.get("revision")),
+            metric_type=name,
+            metric_value=round(100 * score, 4),
+        )
+        for result in results
+        for name, score in rename_cuts(result.metrics).items()
+        if math.isfinite(score)
+    ]

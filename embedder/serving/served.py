@@ -1,4 +1,4 @@
-"""What a server serves: models and indexes."""
+"""What a server serves: models, rerankers and indexes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, TypeAlias
 
 import numpy as np
 
 from embedder.engine.text import Side, TextTokenizer
 from embedder.loading import LoadedEncoder
 from embedder.models.names import find_saved_model
-from embedder.models.sentence_transformers import SentenceTransformersEncoder
+from embedder.models.sentence_transformers import Reranker, SentenceTransformersEncoder
 from retrieval.errors import UsageError
 from retrieval.filters import Expression
-from retrieval.protocols import Encoder, VectorIndex, Vectors
+from retrieval.protocols import Encoder, Floats, VectorIndex, Vectors
 from retrieval.types import Blend, Document, Fingerprint, Hit, check_fingerprints
 
 if TYPE_CHECKING:
@@ -340,3 +340,50 @@ def _trained_dimensions(encoder: Embedder) -> tuple[int, ...]:
     loss = config.get("loss") if isinstance(config, dict) else None
     trained = loss.get("matryoshka_dimensions") if isinstance(loss, dict) else None
     return tuple(sorted(length for length in trained or () if length < encoder.dimension))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The scores of documents, in the order of the request.
+
+    Attributes
+    ----------
+    outputs : of the model, by which documents are ordered.
+    tokens : how many the reranker read.
+    truncated : how many documents it did not read to their end.
+    """
+
+    model: str
+    scores: Floats
+    outputs: Floats
+    tokens: int
+    truncated: int
+
+    def order(self) -> list[tuple[int, float]]:
+        """Return place and score of each document, the best first, equal ones as they came."""
+        best_first = np.argsort(-self.outputs, kind="stable")
+        return [(int(place), float(self.scores[place])) for place in best_first]
+
+
+def serve_reranker(reranker: Reranker) -> ServedModel:
+    """Return the reranker as a model whose rows are those of ``make_pairs``, a number for each."""
+
+    def refuse(texts: Sequence[str], role: Role) -> NoReturn:
+        raise TypeError("a reranker has no rows for texts alone")
+
+    def score(rows: Sequence[Row]) -> Vectors:
+        return reranker.score_pairs([row.content for row in rows], list(map(len, rows)))[:, None]
+
+    encoder = RowEncoder(1, Fingerprint(reranker.name), score)
+    return ServedModel(reranker.name, encoder, refuse, max_tokens=reranker.max_tokens)
+
+
+def make_pairs(reranker: Reranker, query: str, documents: Sequence[str]) -> Tokens:
+    """Return a row for the query with each document; called from any thread."""
+    lengths = reranker.count_tokens(query, documents)
+    most = reranker.max_tokens
+    rows = [
+        Row((query, document), min(length, most))
+        for document, length in zip(documents, lengths, strict=True)
+    ]
+    return Tokens(rows, [length > most for length in lengths])

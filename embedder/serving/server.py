@@ -18,9 +18,18 @@ from embedder.models.sentence_transformers import Reranker
 from embedder.serving.batching import Batcher, EncoderThread, QueuedEncoder, QueueFullError
 from embedder.serving.errors import ApiError, ClientGoneError
 from embedder.serving.metrics import Metrics, log_event
-from embedder.serving.reranking import Ranked, make_pairs, serve_reranker
 from embedder.serving.running import IndexWatch
-from embedder.serving.served import Edit, Role, Row, ServedIndex, ServedModel, Tokens
+from embedder.serving.served import (
+    Edit,
+    Ranked,
+    Role,
+    Row,
+    ServedIndex,
+    ServedModel,
+    Tokens,
+    make_pairs,
+    serve_reranker,
+)
 from embedder.serving.settings import ServerSettings
 from retrieval.errors import (
     FailureError,

@@ -14,8 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import ipc
 
-from indexes.storage.document_file import FIRST_ROW, SCHEMA
-from indexes.storage.documents import NO_METADATA, DocumentStore
+from indexes.storage.documents import FIRST_ROW, NO_METADATA, SCHEMA, DocumentStore
 from retrieval import Document
 from retrieval.errors import DuplicateIdError, RecordError
 from retrieval.filters import Schema, SchemaBuilder

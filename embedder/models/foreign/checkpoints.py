@@ -18,7 +18,7 @@ from embedder.engine.backbone import Backbone, load_backbone
 from embedder.models.bases import file_sha256
 from embedder.models.foreign.adapters import read_adapter
 from embedder.models.foreign.files import read_model_json
-from embedder.models.foreign.latents import pooling_options, rename_latents
+from embedder.models.foreign.known import pooling_options, rename_latents
 from embedder.models.lora import copy_tensors, load_adapter
 from embedder.models.manifest import read_tensors
 from embedder.models.saving import WeightsDtype, check_new_folder, check_weights_dtype, save_model
