@@ -25,7 +25,6 @@ from retrieval import Document, Encoder
 BARE = "bare loop"
 PLAIN = "Index.create"
 FIELDS = "Index.create, 2 fields"
-TARGET = 0.80
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,4 @@ def overhead_lines(
                 ratio = "1" if contestant == BARE else spread(ratios(timings, contestant, BARE))
                 cells += [f"{config.documents / median:,.0f}", ratio]
             lines.append(f"| {' | '.join(cells)} |")
-        reached = statistics.median(ratios(processor, PLAIN, BARE))
-        verdict = "reached" if reached >= TARGET else "not reached"
-        notify(f"{name}: {reached:.2f} of the bare loop by processor time, {TARGET} {verdict}")
     return lines

@@ -8,10 +8,9 @@ vectors, and settles ties by id. Both search a graph equally wide; recall is pri
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,9 +23,6 @@ from benchmarks.lab.speed.interleaved import Contestant, Timings, ratios, spread
 from indexes import Index, IndexConfig
 from indexes.backends import faiss as build
 from indexes.backends.faiss import load_faiss
-from indexes.backends.registry import backend_of
-from indexes.snapshot import Snapshot
-from indexes.storage.manifest import Manifest
 from retrieval import Document, Vectors
 
 KINDS = {"Flat": "Flat", "HNSW": "HNSW32"}
@@ -100,39 +96,7 @@ def search_lines(config: SearchConfig, folder: Path, notify: Callable[[str], Non
             label = "one by one" if batch == 1 else f"in batches of {batch}"
             cells = [name, label, *rates, spread(ratios(timings, OURS, BARE)), *recalls]
             lines.append(f"| {' | '.join(cells)} |")
-        if name == "Flat":
-            notify("Flat, checksums")
-            shares = _time_checksums(index, queries, config, notify)
-    percent = [100 * (share - 1) for share in shares]
-    lines += [
-        "",
-        f"Opening the Flat index and {len(queries)} queries one by one took {spread(percent)} % "
-        "more processor time with the checksums of blocks than without.",
-    ]
     return lines
-
-
-def _time_checksums(
-    index: Index, queries: Vectors, config: SearchConfig, notify: Callable[[str], None]
-) -> list[float]:
-    """Return, by round, the processor time with checksums of blocks over that without."""
-    known = index.manifest
-    files = {role: replace(entry, blocks="") for role, entry in known.files.items()}
-    manifests = {"with": known, "without": replace(known, files=files)}
-
-    def ask(manifest: Manifest) -> None:
-        snapshot = Snapshot.of(index.folder, manifest, backend_of(manifest))
-        for row in range(len(queries)):
-            snapshot.search(queries[row : row + 1], config.k)
-
-    timings = take_turns(
-        [Contestant(name, partial(ask, manifest)) for name, manifest in manifests.items()],
-        rounds=config.rounds,
-        budget_seconds=config.seconds / (2 * len(KINDS)),
-        notify=notify,
-        clock=time.process_time,
-    )
-    return ratios(timings, "without", "with")
 
 
 def _build_all(

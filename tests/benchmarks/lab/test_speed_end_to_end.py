@@ -28,11 +28,7 @@ def test_the_share_is_the_time_of_a_build_by_that_of_encoding_within_rounds():
     """4.4/4, 2.08/2 and 10.2/10 are 1.1, 1.04 and 1.02."""
     timings = Timings({ALONE: [4, 2, 10], BUILD: [4.4, 2.08, 10.2]})
     said = describe_share(timings)
-    assert said == (
-        "Index.create takes 1.040 (1.020 to 1.100) of the time of encoding alone; "
-        "at most 1.05: reached"
-    )
-    assert describe_share(Timings({ALONE: [1], BUILD: [1.06]})).endswith("not reached")
+    assert said == "Index.create takes 1.040 (1.020 to 1.100) of the time of encoding alone"
 
 
 def test_the_build_stores_the_vectors_that_encoding_alone_gives(corpus, tiny_base, tmp_path):

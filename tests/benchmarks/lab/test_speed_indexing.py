@@ -108,12 +108,13 @@ def test_the_memory_of_a_build_is_what_it_holds(tmp_path):
 
 
 @needs_proc
-def test_a_build_that_fails_says_why(tmp_path):
-    with pytest.raises(UsageError, match=r"build of 50 documents failed: .*no such type"):
+def test_a_build_that_fails_says_why(tmp_path, capfd):
+    with pytest.raises(UsageError, match=r"build of 50 documents failed"):
         measure_memory(MemoryConfig(factory="no such type"), 50, tmp_path)
+    assert "no such type" in capfd.readouterr().err
 
 
-def test_the_memory_table_has_ratios_and_a_verdict(tmp_path, monkeypatch):
+def test_the_memory_table_has_ratios(tmp_path, monkeypatch):
     heights = {10: Memory(100 * 2**20, 50 * 2**20, 140 * 2**20)}
     heights[110] = Memory(101 * 2**20, 150 * 2**20, 238 * 2**20)
     monkeypatch.setattr(
@@ -122,10 +123,8 @@ def test_the_memory_table_has_ratios_and_a_verdict(tmp_path, monkeypatch):
     )
     lines = memory_lines(replace(MemoryConfig(), small=10, large=110), tmp_path)
     assert "| anonymous (RssAnon) | 100.0 MiB | 101.0 MiB | 1.010 |" in lines
-    assert "| together (VmHWM) | 140.0 MiB | 238.0 MiB | 1.700 |" in lines
+    assert "| together | 140.0 MiB | 238.0 MiB | 1.700 |" in lines
     assert any(line.startswith("10485.8 bytes of anonymous memory") for line in lines)  # 2^20 / 100
-    assert "anonymous: 1.010, at most 1.15 reached" in lines
-    assert "together: 1.700, at most 1.15 not reached" in lines
 
 
 def test_the_quick_table_of_throughput_has_every_kind(capsys):
@@ -155,7 +154,6 @@ def test_the_quick_table_of_search_compares_equal_recall(capsys):
         loop, ours = float(row[5]), float(row[6])
         assert loop == pytest.approx(ours, abs=0.01)
         assert ours > 0.9
-    assert "% more processor time with the checksums of blocks than without" in printed
 
 
 def test_the_bare_loop_finds_what_a_search_finds(tmp_path):
