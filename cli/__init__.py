@@ -1,5 +1,11 @@
 """The ``millpond`` command: the only package that prints and exits."""
 
-from cli.app import app
+import sys
+
+try:
+    from cli.app import app
+except KeyboardInterrupt:  # Ctrl-C before there is a command that would say so
+    print("Interrupted.", file=sys.stderr)
+    sys.exit(130)
 
 __all__ = ["app"]

@@ -214,4 +214,7 @@ def main() -> None:
     typed = [info for info in app.registered_commands if info.name in sys.argv[1:2]]
     if typed:  # Typer builds the options of every command, which takes 40 ms
         app.registered_commands = typed
-    app(prog_name="millpond")
+    try:
+        app(prog_name="millpond")
+    except KeyboardInterrupt as error:  # while Typer builds the options
+        sys.exit(report_error(error))

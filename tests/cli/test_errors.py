@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.app import app
+from cli.app import app, main
 from indexes import Index
 
 GOOD = {"_id": "a", "text": "x"}
@@ -347,3 +347,30 @@ def test_a_variable_that_is_not_set_is_no_name(args, named, millpond, tmp_path, 
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"Error: {named} is empty; expected a value.")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("busy", ["cli.commands.bench", "typer.core"])
+def test_ctrl_c_while_millpond_starts_is_one_line(busy):
+    code = f"""
+import sys
+
+class Press:
+    def find_spec(self, name, *rest):
+        if name == {busy!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Press())
+from cli.app import main
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
+def test_ctrl_c_while_options_are_built_is_one_line(monkeypatch, capsys):
+    def press(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("typer.main.get_command", press)
+    with pytest.raises(SystemExit, match="130"):
+        main()
+    assert capsys.readouterr().err == "Interrupted.\n"
