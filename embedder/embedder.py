@@ -23,7 +23,7 @@ from embedder.engine.text import TextTokenizer, cap_tokens, check_finite, count_
 from embedder.environment import Speed, check_speed, choose_device, choose_dtype
 from embedder.models.lora import copy_tensors
 from embedder.models.manifest import fill_pooling, load_saved_backbone, read_manifest
-from embedder.models.names import describe_model, find_saved_model
+from embedder.models.names import describe_model, find_saved_model, read_name
 from embedder.models.published import resolve_name
 from embedder.pooling.modules import last_token
 from embedder.pooling.registry import (
@@ -35,7 +35,7 @@ from embedder.pooling.registry import (
     without_whitening,
 )
 from embedder.variants import VariantSpec, format_model_name, spec_to_json
-from retrieval.errors import ModelError, UsageError
+from retrieval.errors import ModelError, UsageError, check_type
 from retrieval.protocols import Notify, Progress, Vectors, no_progress, silent
 from retrieval.types import Fingerprint
 
@@ -86,6 +86,7 @@ class Embedder(nn.Module):
         notify: Notify = silent,
     ) -> None:
         super().__init__()
+        check_type("spec", spec, VariantSpec, "a VariantSpec; a name goes to Embedder.load(name)")
         self.name = name or format_model_name(spec)
         self.spec = spec = cap_tokens(spec, backbone.model.config, notify)
         self.trained = trained
@@ -121,7 +122,7 @@ class Embedder(nn.Module):
     @classmethod
     def load(
         cls,
-        model: str,
+        model: str | Path,
         *,
         device: str | None = None,
         batch_tokens: int | None = None,
@@ -146,6 +147,7 @@ class Embedder(nn.Module):
         DownloadError, ModelError, StorageError : the base cannot be fetched or loaded.
         AttentionProbeError : the base does not have the attention asked for.
         """
+        model = read_name(model)
         saved = find_saved_model(model)
         if saved is not None:
             return cls.load_folder(

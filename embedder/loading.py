@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from embedder.models.bases import BASES
@@ -13,6 +14,7 @@ from embedder.models.names import (
     find_saved_model,
     is_folder,
     is_hub_id,
+    read_name,
     split_name,
 )
 from retrieval.errors import FingerprintError, UsageError
@@ -32,7 +34,7 @@ _LAYERS = "linear_layers"
 
 
 def load_encoder(
-    model: str | None,
+    model: str | Path | None,
     device: str | None = None,
     speed: str = "exact",
     notify: Notify = silent,
@@ -61,7 +63,8 @@ def load_encoder(
     from embedder.embedder import Embedder
     from embedder.environment import check_speed
 
-    name, known_speed = model or DEFAULT_MODEL, check_speed(speed)
+    name = read_name(DEFAULT_MODEL if model is None else model)
+    known_speed = check_speed(speed)
     notify = cache(notify)  # each line once
     reason = _needs_library(name, trust_remote_code, notify)
     if reason is None:

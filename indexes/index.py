@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +24,7 @@ from indexes.storage.staging import has_finished_shards
 from indexes.transaction import Transaction, begin
 from indexes.writing import Engine, IndexConfig, Source, create_index, read_source
 from retrieval import Document, Encoder, Fingerprint, Progress, Vectors, check_fingerprints
-from retrieval.errors import MillpondError, UsageError
+from retrieval.errors import MillpondError, UsageError, check_type
 from retrieval.passages import Splitter
 from retrieval.protocols import check_encoder, no_progress
 from retrieval.types import Blend
@@ -99,10 +100,11 @@ class Index(Searchable):
         VectorError : the encoder returned a wrong shape or dtype, NaN or infinity.
         StorageError : the disk is full or not writable, or another process writes this index.
         """
+        folder = _folder(path)
         check_encoder(encoder)
         documents, chosen = read_source(corpus, config)
         manifest = create_index(
-            Path(path),
+            folder,
             encoder,
             documents,
             chosen,
@@ -113,7 +115,7 @@ class Index(Searchable):
             progress=progress,
             resumed=resumed,
         )
-        return cls(Path(path), manifest, encoder)
+        return cls(folder, manifest, encoder)
 
     @classmethod
     def open(
@@ -136,11 +138,12 @@ class Index(Searchable):
         UsageError : a newer millpond wrote the index, or one with another backend.
         MissingDependencyError : the backend's library is not installed.
         """
-        snapshot = Snapshot.open(Path(path), checksums=checksums)
+        folder = _folder(path)
+        snapshot = Snapshot.open(folder, checksums=checksums)
         if encoder is not None:
             check_encoder(encoder)
             check_fingerprints(snapshot.manifest.fingerprint, encoder.fingerprint)
-        return cls(Path(path), snapshot, encoder)
+        return cls(folder, snapshot, encoder)
 
     def __enter__(self) -> Self:
         return self
@@ -320,7 +323,7 @@ class Index(Searchable):
         )
         draft, chosen = target(self.manifest)
         chosen.check(draft.dimension, draft.factory)
-        folder = self.folder if out is None else Path(out)
+        folder = self.folder if out is None else _folder(out)
         if folder.resolve() == self.folder.resolve():
             with self.transaction() as transaction:
                 rebuild(transaction, target)
@@ -417,3 +420,11 @@ class Index(Searchable):
                 "Retriever.open(folder), which loads it."
             )
         return self.encoder
+
+
+def _folder(path: Path | str) -> Path:
+    """Return a path, which "" is not: it would be the current folder."""
+    check_type("path", path, (str, os.PathLike), "the folder of an index")
+    if path == "":
+        raise UsageError("path is empty; expected the folder of an index.")
+    return Path(path)

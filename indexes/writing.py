@@ -21,7 +21,7 @@ from indexes.storage.vectors import VECTOR_TYPES, find_bad_row
 from indexes.transaction import Transaction, begin, check_target, storage_errors
 from retrieval import Document, Encoder, Progress, Scalar, Vectors, read_corpus
 from retrieval.corpus.records import read_documents
-from retrieval.errors import EmptyCorpusError, UnknownNameError, UsageError, VectorError
+from retrieval.errors import EmptyCorpusError, UnknownNameError, UsageError, VectorError, check_type
 from retrieval.passages import Splitter, read_passages
 from retrieval.protocols import no_progress
 
@@ -101,7 +101,8 @@ def read_source(
 
     A source that is given by name is read as those of the index that ``made`` describes.
     """
-    chosen = config or IndexConfig()
+    chosen = IndexConfig() if config is None else config
+    check_type("config", chosen, IndexConfig, "an IndexConfig")
     if not isinstance(corpus, str | Path):
         if hasattr(corpus, "layout"):  # a Corpus, or what counts its documents
             return cast("Iterable[Document]", corpus), chosen

@@ -22,7 +22,8 @@ The whole tree::
         `-- MissingDependencyError  an optional package is not installed
 
 A message says what arrived, what is expected, and what to type next. Libraries raise; only
-``cli`` prints and exits. ``Registry``, ``import_optional`` and ``check_fork`` raise for many.
+``cli`` prints and exits. ``Registry``, ``import_optional``, ``check_fork`` and ``check_type``
+raise for many.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ import difflib
 import importlib
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn, TypeVar
+from types import UnionType
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 __all__ = [
     "AttentionProbeError",
@@ -54,6 +56,7 @@ __all__ = [
     "UsageError",
     "VectorError",
     "check_fork",
+    "check_type",
     "count_noun",
     "import_optional",
 ]
@@ -218,6 +221,15 @@ def count_noun(number: int, one: str, several: str = "") -> str:
 
 _STATE = {"computed": False, "orphaned": False}
 """Whether this process has computed with a pool, and whether one before the fork had."""
+
+
+Kinds: TypeAlias = type | UnionType | tuple[type, ...]
+
+
+def check_type(what: str, value: object, kinds: Kinds, expected: str) -> None:
+    """Raise UsageError for a value of another type, such as a number in place of a path."""
+    if not isinstance(value, kinds):
+        raise UsageError(f"{what} is of type {type(value).__name__}; expected {expected}.")
 
 
 def check_fork(what: str, threads: int) -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 from embedder.loading import load_for_index, load_for_text
+from embedder.models.names import read_name
 from indexes import Index
 from indexes.group import IndexGroup, open_group
 from indexes.search.modes import Searchable, check_k, check_questions
-from retrieval.errors import UsageError
+from retrieval.errors import UsageError, check_type
 from retrieval.filters.tree import Expression
 from retrieval.protocols import Encoder, Notify, Reranker, VectorIndex, check_encoder, silent
 from retrieval.types import LEXICAL, ArmScore, Blend, Hit, Query, check_fingerprints
@@ -88,7 +89,7 @@ class Retriever:
     def open(
         cls,
         index: Places,
-        model: str | None = None,
+        model: str | Path | None = None,
         speed: str | None = None,
         device: str | None = None,
         *,
@@ -129,6 +130,7 @@ class Retriever:
         MillpondError : a model cannot be loaded; as ``Embedder.load`` and ``load_reranker``.
         """
         opened = _open(index)
+        model = None if model is None else read_name(model)
         where = str(opened.folder) if isinstance(opened, Index) else ", ".join(opened.indexes)
 
         def load_model() -> Encoder:
@@ -252,17 +254,14 @@ class Retriever:
 def _open(places: Places) -> Index | IndexGroup:
     if isinstance(places, Index | IndexGroup):
         return places
-    if isinstance(places, Path | str):
-        return Index.open(places)
-    return open_group(places)
+    if isinstance(places, Iterable) and not isinstance(places, str):
+        return open_group(places)
+    return Index.open(places)
 
 
-def _read_query(query: object) -> Query:
-    if not isinstance(query, Query):
-        raise UsageError(
-            f"A query is of type {type(query).__name__}; expected a Query(query_id, text). To "
-            "search for one text: search(text)."
-        )
+def _read_query(query: Query) -> Query:
+    expected = "a Query(query_id, text). To search for one text: search(text)"
+    check_type("A query", query, Query, expected)
     try:
         check_questions([query.text])
     except UsageError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval.errors import UnknownNameError, UsageError
+from retrieval.errors import UnknownNameError, UsageError, check_type
 from retrieval.types import SPACE, Fingerprint
 
 DEFAULT_VARIANT = "mean+causal"
@@ -190,6 +191,13 @@ class SavedName:
     folder: Path
     name: str
     options: Mapping[str, Any]
+
+
+def read_name(model: str | os.PathLike[str]) -> str:
+    """Return the name of a model, which may be the path of its folder."""
+    expected = "its folder or name, such as 'millpond-135m'"
+    check_type("The model", model, (str, os.PathLike), expected)
+    return str(model)
 
 
 def find_saved_model(text: str) -> SavedName | None:

@@ -20,7 +20,7 @@ from indexes.search.selection import Where
 from indexes.storage.vectors import check_vectors
 from retrieval import Hit, Vectors
 from retrieval.corpus.values import find_unwritable
-from retrieval.errors import UsageError
+from retrieval.errors import UsageError, check_type
 from retrieval.types import DENSE, LEXICAL, Blend, Mode
 
 LEAST_SHARED = 32
@@ -53,14 +53,13 @@ def check_k(k: object) -> None:
         raise UsageError(f"k is {k}; it must be 1 or more.")
 
 
-def check_questions(texts: Sequence[object]) -> None:
+def check_questions(texts: Sequence[str]) -> None:
     """Raise UsageError unless each text says what to look for."""
     if isinstance(texts, str):
         raise UsageError(f"texts is the text {texts!r}; expected a list, one text per vector.")
     for number, text in enumerate(texts, start=1):
         which = "The text" if len(texts) == 1 else f"Text {number} of {len(texts)}"
-        if not isinstance(text, str):
-            raise UsageError(f"{which} is of type {type(text).__name__}; expected a string.")
+        check_type(which, text, str, "a string")
         if not text.strip():
             raise UsageError(f"{which} is empty; expected what to look for.")
         if problem := find_unwritable(text):

@@ -16,7 +16,7 @@ from pyarrow import ipc
 from indexes.storage.document_writer import ELEMENTS, arrow_schema, arrow_type, make_columns
 from indexes.storage.files import damaged, reading
 from indexes.storage.manifest import Manifest
-from retrieval.errors import UsageError
+from retrieval.errors import check_type
 from retrieval.filters import Expression, Plan, Schema, parse_filter, plan_filter
 from retrieval.filters.plan import AnyOf, Constant, Every, Inverse, Ordered, Present
 from retrieval.protocols import Mask, Rows
@@ -88,11 +88,8 @@ class RowTable:
         """
         if where is None:
             return self.everything
-        if not isinstance(where, str | Expression):
-            raise UsageError(
-                f"The filter is of type {type(where).__name__}; expected a text, such as "
-                "'year >= 2020', or what parse_filter returns."
-            )
+        expected = "a text, such as 'year >= 2020', or what parse_filter returns"
+        check_type("The filter", where, str | Expression, expected)
         plan = plan_filter(parse_filter(where) if isinstance(where, str) else where, self.schema)
         if self._path is None:
             # Without typed columns a filter says the same of every row.

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -48,6 +48,7 @@ from retrieval.errors import (
     SourceNotFoundError,
     StorageError,
     UsageError,
+    check_type,
     count_noun,
 )
 
@@ -224,7 +225,8 @@ def _database(source: Sources, sql: str) -> Source:
 def _expand(sources: Sequence[str | Path]) -> Iterator[str | Path]:
     """Yield the sources, each once, with what a pattern stands for in its place."""
     seen = set()
-    for source in sources:
+    for source in sources if isinstance(sources, Iterable) else [sources]:
+        check_type("A source", source, (str, Path), "the name of a file or folder")
         for each in _matches(source) or [source]:
             if str(each) not in seen:
                 seen.add(str(each))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from retrieval.errors import UsageError
+from retrieval.errors import UsageError, check_type
 from retrieval.filters.tree import (
     KEYWORDS,
     WORD,
@@ -196,6 +196,7 @@ def parse_filter(text: str) -> Expression:
         and what was expected. Also for more than 32 levels of and, or and not, 65,536
         characters, 1,000 comparisons or 100 parentheses inside each other.
     """
+    check_type("The filter", text, str, "a text, such as 'year >= 2020'")
     if len(text) > MAX_CHARACTERS:
         raise UsageError(
             f"The filter is {len(text):,} characters long; expected at most {MAX_CHARACTERS:,}. "

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from embedder import Embedder
 from indexes import Index
-from retrieval import Document, Query
+from retrieval import Document, Query, read_corpus
 from retrieval.errors import UsageError
+from retrieval.filters import parse_filter
 from retrieval.retriever import Retriever
 from tests.indexes.fakes import HashingEncoder, make_documents
 
@@ -162,3 +164,34 @@ def test_the_name_of_a_model_is_no_model(encoder, index, tmp_path):
     ):
         with pytest.raises(UsageError, match=r"expected a model, .* millpond.Embedder.load\(.mill"):
             take()
+
+
+@pytest.mark.parametrize("wrong", [None, 5, 3.5, b"index", object()])
+def test_what_is_of_another_kind_is_named(index, wrong):
+    name = type(wrong).__name__
+    calls = [
+        lambda: Index.open(wrong),
+        lambda: Index.create(wrong, index.encoder, []),
+        lambda: Retriever.open([wrong]),
+        lambda: Embedder.load(wrong),
+        lambda: Embedder(wrong, None),
+        lambda: parse_filter(wrong),
+        lambda: read_corpus([wrong]),
+    ]
+    if wrong is not None:  # the default
+        calls.append(lambda: Index.create("unused", index.encoder, [], wrong))
+        calls.append(lambda: index.reindex(out=wrong))
+        calls.append(lambda: Retriever.open(index, model=wrong))
+    for call in calls:
+        with pytest.raises(UsageError, match=f"is of type {name}; expected"):
+            call()
+    if not isinstance(wrong, bytes):  # whose parts are numbers
+        for call in (Retriever.open, read_corpus):
+            with pytest.raises(UsageError, match=f"is of type {name}; expected"):
+                call(wrong)
+
+
+def test_an_empty_path_is_not_the_current_folder(index):
+    for call in (Index.open, lambda path: Index.create(path, index.encoder, [])):
+        with pytest.raises(UsageError, match="path is empty"):
+            call("")

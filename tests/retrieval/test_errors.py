@@ -14,7 +14,7 @@ from retrieval.errors import (
     count_noun,
 )
 
-BESIDES = {"Registry", "check_fork", "count_noun", "import_optional"}
+BESIDES = {"Registry", "check_fork", "check_type", "count_noun", "import_optional"}
 CLASSES = [getattr(errors, name) for name in errors.__all__ if name not in BESIDES]
 
 

@@ -107,7 +107,7 @@ def test_the_manifest_holds_spec_base_record_and_hashes(saved, llama):
 
 def test_a_loaded_model_is_trained_and_named_by_its_folder(saved):
     folder = saved()
-    embedder = Embedder.load(str(folder), device="cpu")
+    embedder = Embedder.load(folder, device="cpu")
     assert embedder.trained
     assert embedder.name == str(folder.resolve())
 
