@@ -273,9 +273,9 @@ def best_hits(
             passages=bool(part.snapshot.manifest.passages),
             ids=dict(zip(rows.tolist(), pool.ids[first:last], strict=True)),
         )
-        for hit in hits:
-            place = int(np.searchsorted(pool.keys, start + hit.row))
-            hit.arms, hit.index = _arm_scores(pool, place), part.name
+        places = pool.keys.searchsorted([start + hit.row for hit in hits])
+        for hit, arms in zip(hits, _arm_scores(pool, places), strict=True):
+            hit.arms, hit.index = arms, part.name
             if with_text and part.snapshot.lexical:
                 words = part.snapshot.lexical.matched(text, f"{hit.title} {hit.text}")
                 hit.matched = tuple(words)
@@ -292,10 +292,13 @@ def merge(lists: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
     return [replace(hit, rank=rank) for rank, hit in enumerate(every[:k], start=1)]
 
 
-def _arm_scores(pool: Pool, candidate: int) -> dict[str, ArmScore]:
+def _arm_scores(pool: Pool, places: Rows) -> list[dict[str, ArmScore]]:
     if DENSE not in pool.scores:
-        return {}
-    return {
-        arm: ArmScore(float(scores[candidate]) + 0.0, int(pool.ranks[arm][candidate]) or None)
-        for arm, scores in pool.scores.items()
-    }
+        return [{} for _ in places]
+    arms = []
+    for arm, scores in pool.scores.items():
+        values, ranks = (scores[places] + 0.0).tolist(), pool.ranks[arm][places].tolist()
+        arms.append(
+            [ArmScore(score, rank or None) for score, rank in zip(values, ranks, strict=True)]
+        )
+    return [dict(zip(pool.scores, pair, strict=True)) for pair in zip(*arms, strict=True)]
