@@ -6,9 +6,10 @@ import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
+from inspect import Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cli.console import message, progress
 from cli.models import ReportingEncoder, load_splitter, note_untrained, report_change
@@ -72,22 +73,36 @@ Carry: TypeAlias = "Callable[..., Change]"
 
 @dataclass(frozen=True)
 class Embedding:
-    """An add or update as it was typed."""
+    """An add or update as it was typed: the fields are the options of both commands."""
 
-    folder: Path
-    corpus: list[str]
-    fields: Fields
-    model: str | None
-    device: str | None
-    speed: str | None
-    skip_bad: bool
-    restart: bool
-    compact_at: float
-    url: str | None
-    ask_key: bool
-    trust: bool
-    delete_missing: bool = False
-    watch: bool = False
+    folder: FolderArgument
+    corpus: CorpusArgument
+    delete_missing: Annotated[
+        bool, flag("--delete-missing", "Also delete every document that is not in CORPUS.")
+    ] = False
+    watch: Annotated[
+        bool,
+        flag(
+            "--watch",
+            "Stay, and do it again whenever files of the folder change, until Ctrl-C. Files "
+            "that cannot be read are named and skipped.",
+        ),
+    ] = False
+    model: IndexModelOption = None
+    skip_bad: SkipBadOption = False
+    doc_id: IdOption = ""
+    title: TitleOption = ""
+    text: TextOption = ""
+    text_template: TemplateOption = ""
+    encoding: EncodingOption = ""
+    sql: SqlOption = ""
+    restart: RestartOption = False
+    compact_at: CompactAtOption = COMPACT_SHARE
+    device: DeviceOption = None
+    speed: IndexSpeedOption = None
+    trust_remote_code: TrustOption = False
+    url: StoredUrlOption = None
+    ask_key: StoredKeyOption = False
 
     def read(self, manifest: Manifest) -> Corpus:
         """Return the corpus, read as the one that the index was made of.
@@ -98,7 +113,10 @@ class Embedding:
             is no folder of documents.
         """
         skip_bad = self.skip_bad or self.watch
-        found = self.fields.read(self.corpus, skip_bad=skip_bad, manifest=manifest)
+        fields = Fields(
+            self.doc_id, self.title, self.text, self.text_template, self.encoding, self.sql
+        )
+        found = fields.read(self.corpus, skip_bad=skip_bad, manifest=manifest)
         if self.watch and not (found.only_files and all(Path(c).is_dir() for c in self.corpus)):
             raise UsageError(
                 f"--watch follows folders of documents, and {found.name} is something else. Leave "
@@ -139,7 +157,7 @@ def embed_change(asked: Embedding, carry: Carry) -> None:
         asked.device,
         where=str(asked.folder),
         notify=message,
-        trust_remote_code=asked.trust,
+        trust_remote_code=asked.trust_remote_code,
     )
     _check_model(asked, manifest, encoder)
     told: set[str] = set()
@@ -184,7 +202,7 @@ def _carry_out(
     noun = "passage" if split else "document"
     started = time.monotonic()
     with progress("Embedding", None, f"{noun}s") as advance:
-        encoding = asked.fields.encoding or (manifest.layout or {}).get("encoding", "")
+        encoding = asked.encoding or (manifest.layout or {}).get("encoding", "")
         advice = "index the corpus again with --passages N to embed all of each"
         reading = Reading(
             source,
@@ -224,25 +242,25 @@ def _check_model(asked: Embedding, manifest: Manifest, encoder: LoadedEncoder) -
     )
 
 
-def add(
-    folder: FolderArgument,
-    corpus: CorpusArgument,
-    model: IndexModelOption = None,
-    skip_bad: SkipBadOption = False,
-    doc_id: IdOption = "",
-    title: TitleOption = "",
-    text: TextOption = "",
-    text_template: TemplateOption = "",
-    encoding: EncodingOption = "",
-    sql: SqlOption = "",
-    restart: RestartOption = False,
-    compact_at: CompactAtOption = COMPACT_SHARE,
-    device: DeviceOption = None,
-    speed: IndexSpeedOption = None,
-    trust_remote_code: TrustOption = False,
-    url: StoredUrlOption = None,
-    ask_key: StoredKeyOption = False,
-) -> None:
+def as_typed(*left_out: str) -> Callable[[Callable[[Embedding], None]], Callable[..., None]]:
+    """Make commands of functions of an ``Embedding``, whose fields are the options, but some."""
+
+    def decorate(run: Callable[[Embedding], None]) -> Callable[..., None]:
+        @wraps(run)
+        def command(**typed: Any) -> None:
+            run(Embedding(**typed))
+
+        parameters = signature(Embedding, eval_str=True).parameters.values()
+        kept = [one for one in parameters if one.name not in left_out]
+        command.__signature__ = Signature(kept)  # type: ignore[attr-defined]
+        command.__annotations__ = {one.name: one.annotation for one in kept}
+        return command
+
+    return decorate
+
+
+@as_typed("delete_missing", "watch")
+def add(asked: Embedding) -> None:
     """Add new documents to an index.
 
     Documents are identified by id. One that the index already holds with the same text and metadata
@@ -257,53 +275,11 @@ def add(
     """
     from indexes import Index
 
-    asked = Embedding(
-        folder,
-        corpus,
-        Fields(doc_id, title, text, text_template, encoding, sql),
-        model,
-        device,
-        speed,
-        skip_bad,
-        restart,
-        compact_at,
-        url,
-        ask_key,
-        trust_remote_code,
-    )
     embed_change(asked, Index.add)
 
 
-def update(
-    folder: FolderArgument,
-    corpus: CorpusArgument,
-    delete_missing: Annotated[
-        bool, flag("--delete-missing", "Also delete every document that is not in CORPUS.")
-    ] = False,
-    watch: Annotated[
-        bool,
-        flag(
-            "--watch",
-            "Stay, and do it again whenever files of the folder change, until Ctrl-C. Files "
-            "that cannot be read are named and skipped.",
-        ),
-    ] = False,
-    model: IndexModelOption = None,
-    skip_bad: SkipBadOption = False,
-    doc_id: IdOption = "",
-    title: TitleOption = "",
-    text: TextOption = "",
-    text_template: TemplateOption = "",
-    encoding: EncodingOption = "",
-    sql: SqlOption = "",
-    restart: RestartOption = False,
-    compact_at: CompactAtOption = COMPACT_SHARE,
-    device: DeviceOption = None,
-    speed: IndexSpeedOption = None,
-    trust_remote_code: TrustOption = False,
-    url: StoredUrlOption = None,
-    ask_key: StoredKeyOption = False,
-) -> None:
+@as_typed()
+def update(asked: Embedding) -> None:
     """Add new documents and replace changed ones.
 
     Documents are identified by id. One whose text is unchanged is not embedded again; if only its
@@ -319,23 +295,7 @@ def update(
     """
     from indexes import Index
 
-    asked = Embedding(
-        folder,
-        corpus,
-        Fields(doc_id, title, text, text_template, encoding, sql),
-        model,
-        device,
-        speed,
-        skip_bad,
-        restart,
-        compact_at,
-        url,
-        ask_key,
-        trust_remote_code,
-        delete_missing,
-        watch,
-    )
-    embed_change(asked, partial(Index.update, delete_missing=delete_missing))
+    embed_change(asked, partial(Index.update, delete_missing=asked.delete_missing))
 
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
