@@ -83,67 +83,56 @@ def build_index(
     StorageError : the disk refuses.
     """
     with storage_errors(change.folder):
-        return _build(change, backend, draft, deleted, previous, arm)
-
-
-def _build(
-    change: Transaction,
-    backend: Backend,
-    draft: Manifest,
-    deleted: Rows | None,
-    previous: Manifest | None,
-    arm: tuple[Path, Manifest] | None,
-) -> Manifest:
-    change.staging.mkdir(exist_ok=True)
-    documents = DocumentStore(draft.shards(change.folder, "documents"))
-    vectors = Shards(draft.shards(change.folder, "vectors"), draft.dimension)
-    gone = np.zeros(0, np.int64) if deleted is None else deleted
-    live = None
-    if len(gone):
-        live = live_rows(len(documents), gone)
-        np.save(change.staging / DELETED_NAME, gone)
-    blank = _find_blank(change.folder, documents, previous)
-    if len(blank):
-        np.save(change.staging / BLANK_NAME, blank)
-    check_unique_ids(documents, source=draft.corpus_name or "corpus", live=live)
-    schema = infer_fields(documents, live)
-    write_fields(documents, live, schema, change.staging / FIELDS_NAME)
-    if previous is not None:
-        arm = (change.folder, previous)
-    lexical, kept_arm = build_arm(change.staging, draft.lexical, documents, live, arm)
-    hidden = np.union1d(gone, blank)
-    extends = None
-    if previous is not None and "index" in previous.files:
-        extends = partial(_verified_index, change.folder, previous)
-    request = BuildRequest(
-        change.staging,
-        draft.factory,
-        vectors,
-        documents,
-        fingerprint=draft.fingerprint,
-        schema=schema,
-        live=live_rows(len(documents), hidden) if len(hidden) else None,
-        previous=extends,
-    )
-    result, carried = _run_backend(backend, request, previous)
-    kept = previous.settings if extends and previous is not None else {}
-    built = replace(
-        draft,
-        documents=len(documents) - len(gone),
-        rows=len(documents),
-        blank=len(np.setdiff1d(blank, gone)),
-        created=now_utc(),
-        millpond=millpond_version(),
-        libraries={**base_libraries(), **arm_libraries(lexical), **result.libraries},
-        settings={**kept, **result.settings},
-        fields=schema.to_json(),
-        files={**draft.files, **carried, **kept_arm, **change.staged_files()},
-        lexical=lexical,
-    )
-    if not result.exact:
-        recall = _measure(Snapshot.of(change.folder, built, backend))
-        built = replace(built, settings={**built.settings, **recall})
-    return change.publish(built)
+        change.staging.mkdir(exist_ok=True)
+        documents = DocumentStore(draft.shards(change.folder, "documents"))
+        vectors = Shards(draft.shards(change.folder, "vectors"), draft.dimension)
+        gone = np.zeros(0, np.int64) if deleted is None else deleted
+        live = None
+        if len(gone):
+            live = live_rows(len(documents), gone)
+            np.save(change.staging / DELETED_NAME, gone)
+        blank = _find_blank(change.folder, documents, previous)
+        if len(blank):
+            np.save(change.staging / BLANK_NAME, blank)
+        check_unique_ids(documents, source=draft.corpus_name or "corpus", live=live)
+        schema = infer_fields(documents, live)
+        write_fields(documents, live, schema, change.staging / FIELDS_NAME)
+        if previous is not None:
+            arm = (change.folder, previous)
+        lexical, kept_arm = build_arm(change.staging, draft.lexical, documents, live, arm)
+        hidden = np.union1d(gone, blank)
+        extends = None
+        if previous is not None and "index" in previous.files:
+            extends = partial(_verified_index, change.folder, previous)
+        request = BuildRequest(
+            change.staging,
+            draft.factory,
+            vectors,
+            documents,
+            fingerprint=draft.fingerprint,
+            schema=schema,
+            live=live_rows(len(documents), hidden) if len(hidden) else None,
+            previous=extends,
+        )
+        result, carried = _run_backend(backend, request, previous)
+        kept = previous.settings if extends and previous is not None else {}
+        built = replace(
+            draft,
+            documents=len(documents) - len(gone),
+            rows=len(documents),
+            blank=len(np.setdiff1d(blank, gone)),
+            created=now_utc(),
+            millpond=millpond_version(),
+            libraries={**base_libraries(), **arm_libraries(lexical), **result.libraries},
+            settings={**kept, **result.settings},
+            fields=schema.to_json(),
+            files={**draft.files, **carried, **kept_arm, **change.staged_files()},
+            lexical=lexical,
+        )
+        if not result.exact:
+            recall = _measure(Snapshot.of(change.folder, built, backend))
+            built = replace(built, settings={**built.settings, **recall})
+        return change.publish(built)
 
 
 def _find_blank(folder: Path, documents: DocumentStore, previous: Manifest | None) -> Rows:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.scoring.metrics import Qrels, TrecRun
-from retrieval.errors import RecordError, StorageError
+from retrieval.corpus.lines import open_bytes, read_lines
+from retrieval.errors import RecordError
 from retrieval.runs import RunIds
 
 
@@ -40,34 +40,26 @@ def read_run(path: Path) -> tuple[dict[str, dict[str, float]], list[str]]:
     ------
     RecordError : a line is not of six columns, its score is no finite number, or its document
         stands there before for the query.
-    StorageError : the file cannot be read.
+    StorageError, FailureError : the file cannot be read.
     """
     run: dict[str, dict[str, float]] = {}
     tags: dict[str, None] = {}
-    for number, row in _read(path):
-        if len(row) != 6:
-            raise RecordError(str(path), number, f"{len(row)} columns; a run has 6")
-        query, _, document, _, score, tag = row
-        found = run.setdefault(query, {})
-        if document in found:
-            problem = f"query {query!r} has the document {document!r} a second time"
-            raise RecordError(str(path), number, problem)
-        found[document] = _number(path, number, score)
-        tags[tag] = None
+    with open_bytes(path, str(path)) as stream:
+        for number, text, problem in read_lines(stream):
+            row = text.split()
+            if problem or len(row) not in (0, 6):
+                problem = problem or f"{len(row)} columns; a run has 6"
+                raise RecordError(str(path), number, problem)
+            if not row:
+                continue
+            query, _, document, _, score, tag = row
+            found = run.setdefault(query, {})
+            if document in found:
+                problem = f"query {query!r} has the document {document!r} a second time"
+                raise RecordError(str(path), number, problem)
+            found[document] = _number(path, number, score)
+            tags[tag] = None
     return run, list(tags)
-
-
-def _read(path: Path) -> Iterable[tuple[int, Sequence[str]]]:
-    opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rt", encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield number, line.split()
-    except UnicodeDecodeError as error:
-        raise RecordError(str(path), None, "not UTF-8 text") from error
-    except (OSError, EOFError) as error:
-        raise StorageError(f"{path}: cannot be read ({error}).") from error
 
 
 def _number(path: Path, line: int, text: str) -> float:

@@ -30,7 +30,7 @@ from benchmarks.scoring.sharing import encode_shared
 from indexes import Index, IndexConfig
 from indexes.storage.manifest import MANIFEST_NAME
 from indexes.storage.vectors import check_vectors
-from retrieval import Corpus, Encoder, Fingerprint, Progress, Query, Vectors
+from retrieval import Corpus, Fingerprint, Progress, Query, Vectors
 from retrieval.disk import keep_vectors, make_folder, read_kept_vectors, replace_file
 from retrieval.errors import IndexCorruptError, SourceNotFoundError
 from retrieval.protocols import no_progress
@@ -272,7 +272,8 @@ class _Meter:
 
     def __init__(self, model: LoadedModel, side: str, shared: KeptVectors) -> None:
         self._model = model
-        self._encoder: Encoder = model.encoder
+        self.dimension: int = model.encoder.dimension
+        self.fingerprint: Fingerprint = model.encoder.fingerprint
         self._side = side
         self._shared = shared
         self._tokens = 0
@@ -280,19 +281,11 @@ class _Meter:
         self._waited_seconds = 0.0
         self._waited_memory = 0
 
-    @property
-    def dimension(self) -> int:
-        return self._encoder.dimension
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        return self._encoder.fingerprint
-
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        return self._measure(self._encoder.encode_queries, texts)
+        return self._measure(self._model.encoder.encode_queries, texts)
 
     def encode_documents(self, texts: Sequence[str]) -> Vectors:
-        return self._measure(self._encoder.encode_documents, texts)
+        return self._measure(self._model.encoder.encode_documents, texts)
 
     def _measure(self, encode: Callable[[Sequence[str]], Vectors], texts: Sequence[str]) -> Vectors:
         waiting = self._shared.take(self._model, self._side, texts)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import safe_open
+
 from benchmarks.scoring.cache import ShowProgress, show_nothing
 from benchmarks.scoring.config import BenchConfig
 from benchmarks.scoring.costs import PeakMemory
@@ -263,8 +265,5 @@ def _count_numbers(path: Path) -> int:
     """Return how many numbers a safetensors file holds; 0 where there is none."""
     if not path.is_file():
         return 0
-    with path.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return sum(
-        math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
-    )
+    with safe_open(path, "numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118

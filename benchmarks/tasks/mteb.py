@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from benchmarks.integrations.mteb_tasks import (
 )
 from benchmarks.scoring.results import BEIR_PARTS
 from benchmarks.tasks.task import Task
-from embedder.environment import first_line
+from embedder.environment import first_line, quiet_loggers
 from retrieval.errors import DownloadError, UsageError, count_noun
 from retrieval.protocols import Notify
 
@@ -209,16 +208,10 @@ def quiet_mteb() -> Iterator[None]:
     datasets = import_mteb("datasets")
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
-    loggers = [logging.getLogger(name) for name in ("mteb", "datasets")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with quiet_loggers("mteb", "datasets"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what they say of a task is told by ``find_mteb``
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
         if shown:
             datasets.enable_progress_bars()

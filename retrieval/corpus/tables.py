@@ -149,7 +149,7 @@ def _shape(text: str) -> str:
 def _typed_row(
     source: str, line: int, columns: list[str], cells: list[str], kinds: Mapping[str, str]
 ) -> Row | RecordError:
-    row = _row(source, line, columns, cells)
+    row = table_row(source, line, columns, cells)
     if isinstance(row, RecordError):
         return row
     values = {
@@ -159,7 +159,8 @@ def _typed_row(
     return Row(source, line, values)
 
 
-def _row(source: str, line: int, columns: list[str], cells: list[str]) -> Row | RecordError:
+def table_row(source: str, line: int, columns: list[str], cells: list[str]) -> Row | RecordError:
+    """Return the record of a table's row, or what is wrong with it."""
     if len(cells) != len(columns):
         found = count_noun(len(cells), "column")
         problem = f"the row has {found}; expected {len(columns)}, as in the header"
@@ -275,7 +276,7 @@ def query_rows(path: Path, source: str, fields: Fields) -> Iterator[Row | Record
         if isinstance(cells, RecordError):
             yield cells
         else:
-            yield _row(source, line, columns or [fields.ids[0], fields.texts[0]], cells)
+            yield table_row(source, line, columns or [fields.ids[0], fields.texts[0]], cells)
 
 
 _QUERY_NAMES = (

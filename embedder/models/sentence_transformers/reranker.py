@@ -105,9 +105,12 @@ class Reranker:
         """
         import torch
 
+        from embedder.engine.batches import token_batches
+
         check_threads()
         outputs = np.empty(len(pairs), dtype=np.float32)
-        for rows in self._plan_batches(lengths):
+        read = [max(1, min(length, self.max_tokens)) for length in lengths]
+        for rows in token_batches(read, self._batch_tokens):
             outputs[rows] = self._model.predict(
                 [pairs[row] for row in rows],
                 batch_size=len(rows),
@@ -143,17 +146,6 @@ class Reranker:
                 queries, list(documents), truncation=False, padding=False, verbose=False
             )
         return [len(row) for row in rows["input_ids"]]
-
-    def _plan_batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Return rows of similar length, the longest first, each list within a batch's tokens."""
-        batches: list[list[int]] = []
-        longest = 0
-        for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-            if not batches or longest * (len(batches[-1]) + 1) > self._batch_tokens:
-                batches.append([])
-                longest = min(lengths[row], self.max_tokens)
-            batches[-1].append(row)
-        return batches
 
 
 def load_reranker(

@@ -20,9 +20,10 @@ from typing import Any
 
 from retrieval.corpus.formats import parquet_rows, table_cells
 from retrieval.corpus.lines import jsonl_rows
-from retrieval.corpus.records import Fields
+from retrieval.corpus.records import Fields, check_distinct
+from retrieval.corpus.tables import table_row
 from retrieval.corpus.values import Row, find_unwritable, type_name
-from retrieval.errors import RecordError, count_noun
+from retrieval.errors import RecordError
 
 QUERIES = ("query", "anchor", "question")
 POSITIVES = ("positive", "positives", "pos", "positive_passages", "answer")
@@ -100,15 +101,10 @@ def _table_rows(path: Path, *, tabs: bool) -> Iterator[Row | RecordError]:
             if not (set(columns) & set(QUERIES) and set(columns) & set(POSITIVES)):
                 problem = _missing_columns(f"the columns are {listing}")
                 raise RecordError(source, line, problem)
-            if len(set(columns)) < len(columns):
-                problem = f"two columns have one name: {listing}; expected distinct names"
-                raise RecordError(source, line, problem)
-        elif len(cells) != len(columns):
-            found = count_noun(len(cells), "column")
-            problem = f"the row has {found}; expected {len(columns)}, as in the header"
-            yield RecordError(source, line, problem)
+            check_distinct(source, line, columns)
         else:
-            yield _listed(Row(source, line, dict(zip(columns, cells, strict=True))))
+            row = table_row(source, line, columns, cells)
+            yield row if isinstance(row, RecordError) else _listed(row)
 
 
 def _listed(row: Row) -> Row | RecordError:

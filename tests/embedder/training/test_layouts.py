@@ -103,7 +103,7 @@ def test_a_record_of_no_layout_is_named_with_what_is_missing(tmp_path, row, mess
     [
         ("topic,positive\nq,p\n", "the columns query and positive are needed"),
         ("what is it,a mill\n", "the columns query and positive are needed"),
-        ("query,positive,query\nq,p,q\n", "two columns have one name"),
+        ("query,positive,query\nq,p,q\n", "two columns are called"),
         ("query,positive\nq\n", r"pairs\.csv:2: the row has 1 column; expected 2"),
     ],
 )
