@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from embedder.embedder import Embedder
 from embedder.training.batch import LocalBatch, StepPairs
-from embedder.training.distillation.options import CONTRAST, Lessons, TeacherConfig, get_loss
+from embedder.training.distillation.losses import CONTRAST, Lessons, get_loss
+from embedder.training.distillation.options import TeacherConfig
 from embedder.training.distillation.projection import (
     PROJECTION,
     fit_projection,

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from embedder.training import train
 from embedder.training.config import read_config
-from embedder.training.distillation.options import LOSSES
+from embedder.training.distillation.losses import LOSSES
 from embedder.training.processes import Processes
 from retrieval.errors import UsageError
 from tests.embedder.training.stepping import step_gradients

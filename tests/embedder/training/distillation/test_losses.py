@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from embedder.training.distillation.options import LOSSES, Lessons, get_loss
+from embedder.training.distillation.losses import LOSSES, Lessons, get_loss
 from retrieval.errors import UnknownNameError
 
 
