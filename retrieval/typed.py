@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 import tomllib
 import types
 from collections import abc
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -26,6 +28,7 @@ _WORDS: dict[Any, str] = {
     type(None): "nothing",
 }
 _SHOWN = 80
+_KEY = "config key"
 _ARRIVED: dict[type, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -45,7 +48,7 @@ def read_toml(path: Path, example: str) -> dict[str, Any]:
     UsageError : it is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise SourceNotFoundError(
             f"{path}: there is no such file. Type: {example} > {path}"
@@ -54,6 +57,16 @@ def read_toml(path: Path, example: str) -> dict[str, Any]:
         raise UsageError(f"{path}: this is not TOML: {error}.") from error
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the name of a file before the message of a UsageError about what it says."""
+    try:
+        yield
+    except UsageError as error:
+        error.args = (f"{path}: {error}",)
+        raise
 
 
 def load_json(path: Path) -> Any:
@@ -110,8 +123,35 @@ def read_dataclass(
     Raises
     ------
     UnknownNameError : a key that the dataclass lacks; names the dotted key and the nearest one.
-    UsageError : a required key is missing, or a value has another type.
+    UsageError : a required key is missing or in another table than its own, or a value has
+        another type.
     """
+    try:
+        return _read_fields(kind, data, where, hints)
+    except UnknownNameError as error:
+        if where or error.kind != _KEY:
+            raise
+        key, *known = (name.rpartition(".")[2] for name in (error.name, *error.known))
+        places = list(_find_key(kind, key))
+        if places and not difflib.get_close_matches(key, known, cutoff=0.8):
+            raise UsageError(
+                f"Unknown {_KEY} {error.name!r}; expected it as {' or '.join(places)}."
+            ) from error
+        raise
+
+
+def _find_key(hint: Any, key: str, where: str = "") -> Iterator[str]:
+    """Yield the dotted names of all fields of this name, below a type."""
+    for inner in get_args(hint):
+        yield from _find_key(inner, key, where)
+    if dataclasses.is_dataclass(hint):
+        for name, part in _hints_of(cast(Any, hint)).items():
+            if name == key:
+                yield _join(where, name)
+            yield from _find_key(part, key, _join(where, name))
+
+
+def _read_fields(kind: type[T], data: object, where: str, hints: Mapping[str, Any] | None) -> T:
     if not isinstance(data, Mapping):
         raise _wrong(where, data, "a table")
     types_of = _hints_of(cast(Any, kind)) | dict(hints or {})
@@ -119,7 +159,7 @@ def read_dataclass(
     for key in data:
         if key not in fields:
             known = [_join(where, name) for name in fields]
-            raise UnknownNameError("config key", _join(where, key), known)
+            raise UnknownNameError(_KEY, _join(where, key), known)
     for name, field in fields.items():
         required = (
             field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -254,6 +294,8 @@ def _describe(hint: Any) -> str:
 
 def _wrong(where: str, value: object, expected: str) -> UsageError:
     arrived = _ARRIVED.get(type(value), type(value).__name__)
+    if isinstance(value, float) and not math.isfinite(value):
+        arrived = "not finite"
     shown = "" if isinstance(value, Mapping | list) else f" ({repr(value)[:_SHOWN]})"
     return UsageError(f"{where or 'The config'} is {arrived}{shown}; expected {expected}.")
 

@@ -204,6 +204,8 @@ class _Reader:
         """Return the result of a run by the qrels beside it; the folder names the task."""
         qrels_file = self._qrels or _find_qrels(path)
         run, tags = read_run(path)
+        if not run:
+            raise _LeftOutError("it is empty")
         judged: dict[str, dict[str, int]] = {}
         for row in read_qrels(qrels_file).judgements:
             judged.setdefault(row.query_id, {})[row.doc_id] = max(row.score, 0)
@@ -221,8 +223,8 @@ class _Reader:
                 f"such as {unknown[0]!r}."
             )
         if missing := len(set(relevant) - set(run)):
-            count = count_noun(missing, "query counts", "queries count")
-            notes.append(f"{count} as 0: of the qrels, without a line in the run.")
+            count = count_noun(missing, "query", "queries")
+            notes.append(f"{count} of the qrels without a line in the run scored 0.")
         for note in notes:
             self._notify(f"{path}: {note}")
         scores = score_run(relevant, run, _K)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -63,6 +64,7 @@ class Reproduction:
 def reproduce(
     path: Path,
     *,
+    model: str | None = None,
     task: str | None = None,
     device: str | None = None,
     notify: Notify = silent,
@@ -74,7 +76,7 @@ def reproduce(
     Parameters
     ----------
     path : a result's file, of ``bench`` or imported.
-    task : the task, where it lies elsewhere than when the result was made.
+    model, task : where the model or the data lie elsewhere than when the result was made.
     device : as in ``BenchConfig``; the recorded one by default.
 
     Raises
@@ -85,7 +87,8 @@ def reproduce(
     MillpondError : as ``run_benchmark``.
     """
     before = read_result(path)
-    recipe = _find_recipe(before, path, task)
+    recipe = dict(_find_recipe(before, path, task))
+    recipe["model"] = model or _find_model(before, recipe["model"], path)
     with tempfile.TemporaryDirectory(prefix="millpond-reproduce-") as scratch:
         config = _configure(recipe, Path(scratch), task, device)
         [after] = run_benchmark(config, notify=notify, progress=progress, load=load)
@@ -118,9 +121,29 @@ def _find_recipe(before: Result, path: Path, task: str | None) -> Mapping[str, A
     if task is None:
         raise UsageError(
             f"Where are the data of {before.task!r}? An imported score does not say. Type: "
-            f"millpond reproduce {path} --task FOLDER"
+            f"millpond reproduce {shlex.quote(str(path))} --task FOLDER"
         )
     return {"model": before.model, "task": task, "split": before.source.get("split", "test")}
+
+
+def _find_model(before: Result, name: str, path: Path) -> str:
+    """Return what loads the model; a study names its models after their runs."""
+    for study in path.resolve().parents[2:3]:  # of STUDY/results/MODEL/TASK.json
+        if not (study / "study.json").is_file():
+            continue
+        for folder in study.glob("runs/*/model"):
+            if _plain(folder.parent.name) == _plain(name):
+                return str(folder)
+        raise UsageError(
+            f"{before.model!r} is a run of a study, which deletes its model once it is scored "
+            f"unless keep_adapters is true. Type, with a model that was trained in the same way: "
+            f"millpond reproduce {shlex.quote(str(path))} --model DIR"
+        )
+    return name
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^A-Za-z0-9.+=]+", "_", name)
 
 
 def _find_source(source: Mapping[str, str]) -> str | None:

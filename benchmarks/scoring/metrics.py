@@ -31,7 +31,8 @@ def score_run(qrels: Qrels, run: TrecRun, k: int) -> dict[str, dict[str, float]]
     """
     found: dict[str, dict[str, float]] = {name: {} for name in retrieval_metrics(k)}
     for query, judged in qrels.items():
-        scores = {doc_id: np.float32(score) for doc_id, score in run.get(query, {}).items()}
+        with np.errstate(over="ignore"):
+            scores = {doc_id: np.float32(score) for doc_id, score in run.get(query, {}).items()}
         # trec_eval compares float32, and equal ones by falling id.
         ranking = sorted(scores, key=lambda doc_id: (scores[doc_id], doc_id), reverse=True)
         ranks = [rank for rank, one in enumerate(ranking, start=1) if judged.get(one, 0) > 0]

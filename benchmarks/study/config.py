@@ -23,7 +23,7 @@ from embedder.training.config import (
 )
 from embedder.variants import get_variant
 from retrieval.errors import UnknownNameError, UsageError, count_noun
-from retrieval.typed import read_dataclass, read_toml
+from retrieval.typed import naming, read_dataclass, read_toml
 
 LayerChoice = Literal["all", "first third", "middle third", "last third", "every fourth"]
 LAYER_CHOICES: tuple[LayerChoice, ...] = get_args(LayerChoice)
@@ -279,7 +279,8 @@ def load_study(path: str | Path) -> StudyConfig:
     UnknownNameError, UsageError : it is not TOML, or holds an unknown key or a wrong value.
     """
     data = read_toml(Path(path), "millpond study --example")
-    return read_study(data, Path(path).parent)
+    with naming(Path(path)):
+        return read_study(data, Path(path).parent)
 
 
 def read_study(data: Mapping[str, Any], folder: Path) -> StudyConfig:

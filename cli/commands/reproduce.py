@@ -13,6 +13,9 @@ from cli.options import DeviceOption, JsonOption, argument, option
 
 def reproduce(
     score: Annotated[Path, argument("SCORE.json", "A result of bench, or an imported one.")],
+    model: Annotated[
+        str | None, option("MODEL", "What loads the model now.", "--model", "-m", shown="as then")
+    ] = None,
     task: Annotated[
         str | None, option("TASK", "Where the data are now.", "--task", "-t", shown="as then")
     ] = None,
@@ -33,7 +36,7 @@ def reproduce(
     """
     from benchmarks.exchange.reproduce import reproduce as run
 
-    found = run(score, task=task, device=device, notify=message, progress=progress)
+    found = run(score, model=model, task=task, device=device, notify=message, progress=progress)
     if json:
         print_json(
             {

@@ -39,7 +39,13 @@ from embedder.models.bases import (
 )
 from embedder.models.foreign.adapters import Adapter, find_chain
 from embedder.models.foreign.files import find_commit, read_model_json, refuse_code
-from embedder.models.names import builtin_folder, find_path, is_hub_id, list_builtin_models
+from embedder.models.names import (
+    builtin_folder,
+    find_path,
+    is_hub_id,
+    list_builtin_models,
+    refuse_index,
+)
 from retrieval.disk import FULL_DISK
 from retrieval.errors import (
     DownloadError,
@@ -120,6 +126,7 @@ def locate_base(
         return LocatedBase(str(folder), identity)
     if path is not None and path.is_dir():
         if not (path / "config.json").is_file():
+            refuse_index(path)
             raise UsageError(
                 f"The base folder {name!r} has no config.json; expected a folder that "
                 f"transformers' save_pretrained wrote."
@@ -163,8 +170,8 @@ def _unknown(name: str) -> UsageError:
         )
     if name.startswith((".", "~")) or "/" in name or name.lower().endswith(".gguf"):
         return SourceNotFoundError(
-            f"{name}: there is no such file or folder. If the model has moved, type its new place: "
-            f"--model NEWPATH."
+            f"{name}: there is no such file or folder. If the model has moved, name its new place: "
+            f"--model NEWPATH, or base in a config."
         )
     trained = [model.name for model in list_builtin_models()]
     hint = "Or a model folder, a .gguf file, or a hub id OWNER/NAME."

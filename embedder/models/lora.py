@@ -51,8 +51,8 @@ class LoraOptions:
             raise UsageError(f"LoRA dropout is {self.dropout}; expected 0 to below 1.")
         if not self.targets or (isinstance(self.targets, str) and self.targets != ALL_LINEAR):
             raise UsageError(
-                f"LoRA targets is {self.targets!r}; expected {ALL_LINEAR!r} or a tuple of "
-                f"module names."
+                f"LoRA targets is {self.targets!r}; expected {ALL_LINEAR!r} or one or more "
+                f"names of modules, such as {['q_proj', 'v_proj']}."
             )
 
 
@@ -109,7 +109,6 @@ def add_adapter(backbone: Backbone, options: LoraOptions, *, seed: int = 0) -> N
         torch.manual_seed(seed)
         try:
             _inject(backbone, config)
-            _refuse_experts(backbone)
         except ValueError as error:
             known = sorted({name.rpartition(".")[2] for name in linear})
             raise UsageError(
@@ -249,7 +248,12 @@ def _inject(backbone: Backbone, config: Any) -> None:
 
     model: Any = backbone.model
     was_training = model.training
-    inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
+    # Without the model's config, by which peft takes the names of layers in a mixture for experts
+    # of transformers 4: DeepSeek-V3's gate_proj, a layer of its shared experts, for fused ones.
+    plain: Any = nn.Module()
+    plain._modules = model._modules
+    inject_adapter_in_model(config, plain, adapter_name=_ADAPTER)
+    model.peft_config = plain.peft_config
     for parameter in adapter_parameters(backbone).values():
         parameter.data = parameter.data.float()
     for _, layer in _layers(model):
@@ -279,14 +283,6 @@ def _linear_layers(model: nn.Module) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and not type(module).__name__.endswith("Router")
     ]
-
-
-def _refuse_experts(backbone: Backbone) -> None:
-    """Raise ValueError where peft put LoRA on fused experts: their weights would not be saved."""
-    from peft.tuners.lora.layer import ParamWrapper
-
-    if any(isinstance(layer, ParamWrapper) for _, layer in _layers(backbone.model)):
-        raise ValueError("they name the fused experts of a mixture, which are no layers.")
 
 
 def _is_transposed(model: nn.Module) -> bool:

@@ -33,6 +33,7 @@ from embedder.models.names import (
     POOLING_WEIGHTS,
     WHOLE,
     join_sha256,
+    refuse_index,
 )
 from embedder.variants import VariantSpec, spec_to_json
 from retrieval.errors import ModelError, SourceNotFoundError, UsageError
@@ -140,10 +141,12 @@ def read_manifest(folder: Path) -> Manifest:
     Raises
     ------
     SourceNotFoundError : there is none.
+    UsageError : this is an index.
     ModelError : it is damaged, of a newer millpond, or has a key that is not known.
     """
     path = folder / MANIFEST_NAME
     if not path.is_file():
+        refuse_index(folder)
         raise SourceNotFoundError(
             f"{folder}: there is no {MANIFEST_NAME}; expected a folder that millpond train, "
             f"whiten, merge or soup wrote."

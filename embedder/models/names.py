@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import UnknownNameError, UsageError, check_type
+from retrieval.typed import load_json
 from retrieval.types import SPACE, Fingerprint
 
 DEFAULT_VARIANT = "mean+causal"
@@ -106,6 +107,17 @@ def find_path(name: Path | str) -> Path | None:
         return path if path.exists() else None
     except (OSError, ValueError, RuntimeError):  # a name too long, or with "~nobody", is no path
         return None
+
+
+def refuse_index(folder: Path | str) -> None:
+    """Raise UsageError, with what to type instead, where an index was given as a model."""
+    with suppress(OSError, ValueError, LookupError, TypeError, RuntimeError):
+        found = load_json(Path(folder).expanduser() / "manifest.json")
+        if found["format"] == "millpond-index":
+            made = found["fingerprint"]["model"]
+            raise UsageError(
+                f"{folder} is an index; expected a model. Type the one that made it: {made}"
+            )
 
 
 def is_folder(name: Path | str) -> bool:
@@ -208,11 +220,12 @@ def find_saved_model(text: str) -> SavedName | None:
     Raises
     ------
     UnknownNameError : the model takes no such option.
-    UsageError : an option's value is not of its type.
+    UsageError : an option's value is not of its type, or this is an index.
     """
     plain, written = split_name(text)
     found = _find(plain)
     if found is None:
+        refuse_index(plain)
         return None
     folder, name = found
     options = parse_changes(written, "option of a trained model")

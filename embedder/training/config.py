@@ -14,7 +14,7 @@ from embedder.pooling import POOLINGS
 from embedder.training.distillation.options import TeacherConfig
 from embedder.variants import VariantSpec
 from retrieval.errors import UsageError
-from retrieval.typed import read_dataclass, read_toml
+from retrieval.typed import naming, read_dataclass, read_toml
 
 __all__ = [
     "AdapterConfig",
@@ -236,7 +236,8 @@ class TrainConfig:
         _at_least("seed", self.seed, 0)
         _at_least("steps", self.steps, 1)
         if (self.steps is None) == (self.epochs is None):
-            raise UsageError("The config needs either steps or epochs, and not both.")
+            found = "neither steps nor epochs" if self.steps is None else "both steps and epochs"
+            raise UsageError(f"The config has {found}; expected one of the two.")
         if self.epochs is not None:
             _above("epochs", self.epochs, 0)
         if self.teacher is not None:
@@ -289,7 +290,8 @@ def load_config(path: str | Path) -> TrainConfig:
     UnknownNameError, UsageError : it is not TOML, or holds an unknown key or a wrong value.
     """
     data = read_toml(Path(path), "millpond train --example")
-    return read_config(data, Path(path).parent)
+    with naming(Path(path)):
+        return read_config(data, Path(path).parent)
 
 
 def read_config(data: Mapping[str, Any], folder: Path) -> TrainConfig:

@@ -1,3 +1,4 @@
+import gzip
 import json
 from dataclasses import replace
 
@@ -78,7 +79,7 @@ def test_unknown_and_missing_queries_are_counted_and_named(tmp_path):
     [found] = import_results(tmp_path / "in", tmp_path / "out", notify=lines.append).results
     assert found.items["ndcg@10"] == [1.0, 0.0]
     assert "1 query of the run without a relevant document" in lines[0] and "'q9'" in lines[0]
-    assert lines[1].endswith("1 query counts as 0: of the qrels, without a line in the run.")
+    assert lines[1].endswith("1 query of the qrels without a line in the run scored 0.")
     assert (found.task, found.model, found.main_score) == ("ponds", "m", 0.5)
 
 
@@ -103,6 +104,26 @@ def test_a_bad_run_is_one_line_and_the_rest_goes_on(tmp_path, line, qrels, words
     assert found.left_out == 1
     [said] = [one for one in lines if one.startswith("Not imported")]
     assert words in said
+
+
+def test_a_byte_order_mark_is_no_part_of_a_query_and_huge_scores_are_scores(tmp_path):
+    folder = write_runs(tmp_path / "in" / "ponds", "q1 Q0 a 2 1e38 m", "q1 Q0 b 1 1e39 m")
+    run = folder / "one.run"
+    run.write_bytes(b"\xef\xbb\xbf" + run.read_bytes())
+    [found] = import_results(tmp_path / "in", tmp_path / "out").results
+    assert found.items["ndcg@10"] == [1.0, 0.0]
+
+
+def test_a_damaged_gz_and_an_empty_run_are_a_line_each(tmp_path):
+    folder = write_runs(tmp_path / "in" / "ponds", "q1 Q0 b 1 9 m")
+    packed = bytearray(gzip.compress(b"q1 Q0 b 1 9 m\n" * 9))
+    packed[10] = 0xFF  # the header of the first block, of a kind that there is not
+    (folder / "torn.run.gz").write_bytes(packed)
+    (folder / "void.run").write_text("")
+    lines = []
+    assert import_results(tmp_path / "in", tmp_path / "out", notify=lines.append).left_out == 2
+    said = [line for line in lines if line.startswith("Not imported")]
+    assert "torn.run.gz: cannot be read" in said[0] and said[1].endswith("void.run: it is empty")
 
 
 def test_beirs_json_names_neither_model_nor_task_so_the_path_does(tmp_path):

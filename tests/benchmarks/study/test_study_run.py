@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from benchmarks.exchange.reproduce import reproduce
 from benchmarks.study.markdown import write_study_report
 from benchmarks.study.page import render_study_page
 from benchmarks.study.plan import plan_study
@@ -240,3 +241,15 @@ def test_calibration_measures_a_real_run_and_leaves_nothing(study_config, tmp_pa
     # 2 steps x 4 pairs, each of two texts of at least "weir 0" and EOS, and at most 24 tokens.
     assert 8 * 2 * 7 <= plan.rows[0].train_tokens <= 8 * 2 * 24
     assert not (tmp_path / "none").exists()
+
+
+def test_a_score_of_a_study_is_reproduced_where_its_model_was_kept(study_config, tmp_path):
+    one = {"variants": [{"name": "model1"}], "seeds": [0]}
+    run_study(study_config(**one, keep_adapters=True), tmp_path / "kept", device="cpu")
+    run_study(study_config(**one), tmp_path / "gone", device="cpu")
+    [model] = tmp_path.glob("kept/runs/*/model")
+    [kept], [gone] = (tmp_path.glob(f"{name}/results/*/pairs.json") for name in ("kept", "gone"))
+    assert reproduce(kept).gap == 0
+    assert reproduce(gone, model=str(model)).gap == 0
+    with pytest.raises(UsageError, match=r"unless keep_adapters is true.* --model DIR"):
+        reproduce(gone)

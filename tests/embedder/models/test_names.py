@@ -7,9 +7,13 @@ import pytest
 
 from embedder import Embedder
 from embedder.models import names as builtin
+from embedder.models.manifest import read_manifest
 from embedder.models.names import find_saved_model
 from embedder.models.saving import save_model
+from indexes import Index
+from retrieval import Document
 from retrieval.errors import UnknownNameError, UsageError
+from tests.indexes.fakes import HashingEncoder
 
 
 @pytest.fixture
@@ -70,3 +74,14 @@ def test_built_in_models_are_listed_with_what_they_are(model):
     (found,) = builtin.list_builtin_models()
     assert (found.name, found.variant, found.base_layers) == ("tiny", "mean+causal", None)
     assert found.weights_bytes == (model / "adapter/adapter_model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("text", ["{}", "{}:eos+causal", "{},max_tokens=8"])
+def test_an_index_is_no_model_and_the_message_names_the_model_that_made_it(tmp_path, text):
+    Index.create(tmp_path / "docs", HashingEncoder(), [Document("a", "grind corn")]).close()
+    name = text.format(tmp_path / "docs")
+    message = r"docs is an index; expected a model\. Type the one that made it: hash"
+    with pytest.raises(UsageError, match=message):
+        Embedder.load(name)
+    with pytest.raises(UsageError, match="docs is an index"):
+        read_manifest(tmp_path / "docs")

@@ -68,6 +68,29 @@ def test_an_unknown_key_is_named_with_the_nearest_one(tmp_path, line, message):
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "learning_rate = 1e-3\n" + SMALL,
+            "key 'learning_rate'; expected it as optimiser.learning_rate.",
+        ),
+        (SMALL + "[optimiser]\nrank = 3", "key 'optimiser.rank'; expected it as adapter.rank."),
+        (SMALL + "steps = 9", "key 'data[0].steps'; expected it as steps."),
+        (SMALL + "[loss]\nlatents = 3", "expected it as model.pooling_options.latents."),
+    ],
+)
+def test_a_key_in_another_table_is_named_with_its_own_and_the_file(tmp_path, text, message):
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path / 'train.toml'}: Unknown config ")
+    assert str(caught.value).endswith(message)
+
+
+def test_a_byte_order_mark_and_line_ends_of_windows_are_toml(tmp_path):
+    assert load(tmp_path, "\ufeff" + SMALL.replace("\n", "\r\n")) == load(tmp_path, SMALL)
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ('[loss]\nscale = "3"', r"loss\.scale is a string \('3'\); expected a number"),
@@ -89,9 +112,9 @@ def test_a_wrong_value_is_named_with_what_is_accepted(tmp_path, line, message):
 
 
 def test_steps_and_epochs_exclude_each_other(tmp_path):
-    with pytest.raises(UsageError, match="either steps or epochs, and not both"):
+    with pytest.raises(UsageError, match="has both steps and epochs; expected one"):
         load(tmp_path, "epochs = 1\n" + SMALL)
-    with pytest.raises(UsageError, match="either steps or epochs, and not both"):
+    with pytest.raises(UsageError, match="has neither steps nor epochs; expected"):
         load(tmp_path, SMALL.replace("steps = 2", ""))
 
 
