@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from benchmarks.scoring.config import BenchConfig
 from benchmarks.tasks.datasets import BEIR_PREFIX
 from benchmarks.tasks.mteb import MTEB_PREFIX
 from embedder.pooling import PoolingOptions
@@ -160,6 +161,10 @@ class BenchOptions:
     backend: str = "faiss"
     factory: str = "Flat"
     skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be scored before anything is trained."""
+        BenchConfig(models=[""], tasks=[""], out=Path(), **vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)

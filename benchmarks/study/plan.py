@@ -120,7 +120,7 @@ def plan_study(
     folder = StudyFolder(out) if out is not None else None
     records = {run: folder.read_record(run) if folder else None for run in runs}
     left = [run for run, record in records.items() if record is None or record.status != "done"]
-    check_runs(left)
+    check_runs(left, config.bench)
     with tempfile.TemporaryDirectory() as scratch:
         tasks = load_tasks(config, Path(scratch) / "tasks", notify)
         rates = {}

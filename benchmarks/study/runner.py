@@ -18,7 +18,7 @@ from benchmarks.scoring.costs import PeakMemory
 from benchmarks.scoring.models import LoadedModel, load_model
 from benchmarks.scoring.remembered import Remembered
 from benchmarks.scoring.runner import Failure, release_memory, run_benchmark
-from benchmarks.study.config import StudyConfig
+from benchmarks.study.config import BenchOptions, StudyConfig
 from benchmarks.study.runs import RunRecord, StudyFolder, StudyRun, list_runs
 from benchmarks.study.tasks import LoadedTask, embedded_texts, load_tasks, sample_texts
 from benchmarks.tasks import identify_task
@@ -26,6 +26,7 @@ from embedder.models.manifest import ADAPTER_WEIGHTS, POOLING_WEIGHTS
 from embedder.pooling import PoolingOptions
 from embedder.training.config import TrainConfig
 from embedder.training.data import check_data
+from indexes.backends.registry import BACKENDS
 from retrieval.errors import FailureError, MillpondError, UsageError
 from retrieval.protocols import Notify, silent
 from retrieval.typed import plain_data
@@ -84,8 +85,8 @@ def run_study(
     return _Study(config, Path(out), device, notify, progress, on_step).run()
 
 
-def check_runs(runs: Sequence[StudyRun]) -> None:
-    """Raise UsageError, with its name, for a run that its base cannot be trained as.
+def check_runs(runs: Sequence[StudyRun], bench: BenchOptions) -> None:
+    """Raise UsageError, with its name, for a run that its base cannot be trained or scored as.
 
     Each base and variant is looked at once, without weights.
     """
@@ -93,7 +94,9 @@ def check_runs(runs: Sequence[StudyRun]) -> None:
 
     for run in {(run.base, run.variant): run for run in reversed(runs)}.values():
         try:
-            check_model(run.train, silent)
+            dimension = check_model(run.train, silent)
+            if dimension is not None:
+                BACKENDS[bench.backend].check(dimension, bench.factory)
         except MillpondError as error:
             raise UsageError(f"{run.base}: {run.variant}: {error}") from error
 
@@ -118,7 +121,7 @@ class _Study:
         self.folder.check(about)
         self.tasks = load_tasks(config, self.folder.tasks, notify)
         data = check_data(self.runs[0].train)
-        check_runs(self.runs)
+        check_runs(self.runs, config.bench)
         hashes = {one.task.name: _hash(self.folder, one) for one in self.tasks}
         self.folder.start(about | {"data": data.record(), "tasks": hashes})
         texts = [text for one in self.tasks for text in embedded_texts(one.data)]

@@ -123,7 +123,7 @@ def test_a_damaged_gz_and_an_empty_run_are_a_line_each(tmp_path):
     lines = []
     assert import_results(tmp_path / "in", tmp_path / "out", notify=lines.append).left_out == 2
     said = [line for line in lines if line.startswith("Not imported")]
-    assert "torn.run.gz: cannot be read" in said[0] and said[1].endswith("void.run: it is empty")
+    assert "torn.run.gz: the gzip data" in said[0] and said[1].endswith("void.run: it is empty")
 
 
 def test_beirs_json_names_neither_model_nor_task_so_the_path_does(tmp_path):

@@ -66,6 +66,8 @@ def test_what_departs_from_the_paper_is_listed(study_config):
         ({"seeds": [1, 1]}, UsageError, "The seed '1' is in the study twice"),
         ({"seeds": []}, UsageError, "has no seed"),
         ({"seeds": [-1]}, UsageError, "seeds holds -1"),
+        ({"bench": {"k": 0}}, UsageError, r"\[bench\] k is 0"),
+        ({"bench": {"backend": "fais"}}, UsageError, r"\[bench\] Unknown index backend 'fais'"),
         ({"alpha": 1.5}, UsageError, "alpha is 1.5"),
         ({"cut": {"documents": -1}}, UsageError, "cut.documents is -1"),
         (

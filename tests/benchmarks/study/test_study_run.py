@@ -101,6 +101,9 @@ def test_what_a_base_lacks_is_told_before_anything_is_run(study_config, tmp_path
     lines = []
     with pytest.raises(UsageError, match=r"^tiny: deep: pooling option layers is \[9\]"):
         start(config, tmp_path / "out", device="cpu", notify=lines.append)
+    config = study_config(bench={"factory": "PQ7"})  # 7 parts of 32 numbers
+    with pytest.raises(UsageError, match=r"^tiny: model\d: .*PQ7"):
+        start(config, tmp_path / "out", device="cpu", notify=lines.append)
     assert not any(line.startswith(("Run", "Calibrating")) for line in lines)
 
 
