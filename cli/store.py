@@ -149,7 +149,7 @@ def _read_options(flags: QdrantFlags, collection: str) -> QdrantOptions:
 
     typed: dict[str, Any] = {}  # whose types are not checked yet
     if flags.store is not None:
-        typed = read_toml(flags.store, "millpond index --store-example")
+        typed = read_toml(flags.store, f"Type: millpond index --store-example > {flags.store}")
     if flags.url is not None and not flags.url.strip():
         raise UsageError("--url is empty. Type --url http://localhost:6333, or leave it out.")
     if flags.url is not None and flags.url != typed.get("url", flags.url):

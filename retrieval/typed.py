@@ -39,8 +39,8 @@ _ARRIVED: dict[type, str] = {
 }
 
 
-def read_toml(path: Path, example: str) -> dict[str, Any]:
-    """Return what a TOML file holds; ``example`` is the command that prints one.
+def read_toml(path: Path, advice: str) -> dict[str, Any]:
+    """Return what a TOML file holds; ``advice`` is what to do where there is none.
 
     Raises
     ------
@@ -50,10 +50,12 @@ def read_toml(path: Path, example: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise SourceNotFoundError(
-            f"{path}: there is no such file. Type: {example} > {path}"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SourceNotFoundError(f"{path}: there is no such file. {advice}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path}: byte {error.start + 1:,} is not UTF-8, as TOML is. Save the file as UTF-8."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: this is not TOML: {error}.") from error
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -212,8 +212,8 @@ def _write_trec(export: _Export) -> Iterator[Path]:
     for result in export.results:
         where = f"{result.model} on {result.task}"
         if result.task_type != "retrieval" or result.source:
-            what = "imported scores" if result.source else f"a {result.task_type} task"
-            export.notify(f"Left out: {where}. There is no run of {what}.")
+            what = "Imported scores" if result.source else f"Tasks of type {result.task_type}"
+            export.notify(f"Left out: {where}. {what} have no run.")
             continue
         hits = list(read_hits(export.folder, result.model, result.task))
         if not any(one.scores for one in hits):

@@ -283,7 +283,7 @@ def load_study(path: str | Path) -> StudyConfig:
     SourceNotFoundError, StorageError : the file is not there or cannot be read.
     UnknownNameError, UsageError : it is not TOML, or holds an unknown key or a wrong value.
     """
-    data = read_toml(Path(path), "millpond study --example")
+    data = read_toml(Path(path), f"Type: millpond study --example > {path}")
     with naming(Path(path)):
         return read_study(data, Path(path).parent)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 from benchmarks.scoring.results import TASK_TYPES
 from benchmarks.tasks.task import Task
-from retrieval.errors import SourceNotFoundError, UnknownNameError, UsageError
+from retrieval.errors import UnknownNameError, UsageError
+from retrieval.typed import read_toml
 
 PUBLISHED = "published"
 """What names the table that comes with millpond."""
@@ -73,21 +73,15 @@ def read_instructions(source: str) -> Instructions:
 
     Raises
     ------
-    SourceNotFoundError : there is no such file.
+    SourceNotFoundError, StorageError : there is no such file, or it cannot be read.
     UnknownNameError : it has another table, or a task type that does not exist.
-    UsageError : it cannot be read as TOML, or a value is no text.
+    UsageError : it is not TOML, or a value is no text.
     """
     path = _TABLE if source == PUBLISHED else Path(source).expanduser()
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SourceNotFoundError(
-            f"{source}: there is no such file. Name a TOML file with instructions, or "
-            f"{PUBLISHED!r} for those that come with millpond."
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{source} cannot be read as TOML: {reason}.") from error
+    data = read_toml(
+        path,
+        f"Name a TOML file with instructions, or {PUBLISHED!r} for those that come with millpond.",
+    )
     for name in data:
         if name not in ("types", "tasks"):
             raise UnknownNameError(f"table of {source}", name, ("types", "tasks"))

@@ -289,7 +289,7 @@ def load_config(path: str | Path) -> TrainConfig:
     SourceNotFoundError, StorageError : the file is not there or cannot be read.
     UnknownNameError, UsageError : it is not TOML, or holds an unknown key or a wrong value.
     """
-    data = read_toml(Path(path), "millpond train --example")
+    data = read_toml(Path(path), f"Type: millpond train --example > {path}")
     with naming(Path(path)):
         return read_config(data, Path(path).parent)
 

@@ -44,7 +44,7 @@ def test_runs_and_qrels_go_out_and_come_back_with_the_same_scores_query_by_query
     written = export_results(results, tmp_path / "runs", "trec", notify=lines.append)
     names = [path.relative_to(tmp_path / "runs").as_posix() for path in written]
     assert names == ["ponds/bm25.run", "ponds/qrels.txt", "ponds/words.run"]
-    assert lines == ["Left out: words on pairs. There is no run of a sts task."]
+    assert lines == ["Left out: words on pairs. Tasks of type sts have no run."]
     found = import_results(tmp_path / "runs", tmp_path / "back")
     own = {one.model: one for one in read_results(results) if one.task == "ponds"}
     assert [one.model for one in found.results] == ["bm25", "words"]

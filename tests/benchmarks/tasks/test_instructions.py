@@ -48,7 +48,7 @@ def test_one_instruction_is_for_every_type():
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("[types", UsageError, "cannot be read as TOML"),
+        ("[types", UsageError, "this is not TOML"),
         ('[kinds]\nsts = "a"', UnknownNameError, "kinds"),
         ('[types]\nst = "a"', UnknownNameError, "Did you mean 'sts'"),
         ("[types]\nsts = 3", UsageError, r"\[types\] sts is 3; expected a text"),

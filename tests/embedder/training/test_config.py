@@ -123,3 +123,7 @@ def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path):
         load_config(tmp_path / "none.toml")
     with pytest.raises(UsageError, match="this is not TOML"):
         load(tmp_path, "batch_pairs = = 4")
+    path = tmp_path / "latin-1.toml"
+    path.write_bytes('# "caf\xe9"'.encode("latin-1"))
+    with pytest.raises(UsageError, match="latin-1.toml: byte 7 is not UTF-8, as TOML is"):
+        load_config(path)
