@@ -146,6 +146,7 @@ class Transaction:
         ``draft`` names the files as they lie now; the manifest that is returned, as they are
         published.
         """
+        _refuse_moved(self.folder)
         files = {role: self._published(entry) for role, entry in draft.files.items()}
         manifest = replace(draft, files=files, format_version=FORMAT_VERSION)
         staged = [path for path in sorted(self.staging.iterdir()) if _generation(path.name)]
@@ -194,7 +195,8 @@ def begin(
     Raises
     ------
     IndexExistsError, UsageError, IndexCorruptError : as ``check_target``.
-    StorageError : another process is writing, or the folder is not writable.
+    StorageError : another process is writing, or the folder is not writable, or it was moved or
+        deleted in the meantime.
     """
     missing = [parent for parent in (path, *path.parents) if not parent.exists()]
     try:
@@ -212,6 +214,7 @@ def begin(
                 yield change
             except BaseException as error:
                 change.abandon()
+                _refuse_moved(path)
                 _take_back(path, generation)
                 # A corpus with a repeated id has to change, so nothing can go on from its shards.
                 _clean(path, keep=before, keep_shards=not isinstance(error, DuplicateIdError))
@@ -283,6 +286,15 @@ def _refuse_links(folder: Path) -> None:
     ours = [entry for entry in folder.iterdir() if _generation(entry.name)]
     refuse_links([*fixed, *ours])
     refuse_links((folder / BUILDING_NAME).rglob("*"))
+
+
+def _refuse_moved(folder: Path) -> None:
+    """Raise StorageError if the folder that this process has locked is no longer there."""
+    if not (folder / LOCK_NAME).exists():
+        raise StorageError(
+            f"{folder} was moved or deleted while it was written, so nothing was published. Type "
+            "the same command again, with the new name of the folder."
+        )
 
 
 @contextmanager

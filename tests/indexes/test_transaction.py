@@ -2,6 +2,7 @@
 
 import errno
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from filelock import FileLock
 from indexes import Index, IndexConfig, build, check_target, read_manifest
 from indexes.storage import staging
 from indexes.storage.staging import read_unfinished
+from indexes.transaction import Transaction
 from retrieval import Document
 from retrieval.errors import StorageError, UsageError
 from tests.indexes import fakes
@@ -233,3 +235,45 @@ def test_what_may_not_be_read_is_not_called_damaged(path, place, monkeypatch):
     with pytest.raises(StorageError, match="may not be read") as refused:
         Index.open(path).search(np.ones((1, 16), dtype=np.float32), 3)
     assert "damaged" not in str(refused.value)
+
+
+@pytest.mark.parametrize("moment", [6, 12, 25, "publish"])
+@pytest.mark.parametrize("gone", ["moved", "deleted"])
+def test_a_folder_that_is_moved_while_it_is_written_is_named(
+    tmp_path, encoder, documents, monkeypatch, moment, gone
+):
+    path, there = tmp_path / "i", tmp_path / "there"
+
+    def leave(*_):
+        path.rename(there) if gone == "moved" else shutil.rmtree(path)
+
+    def corpus():
+        for number, document in enumerate(documents):
+            if number == moment:
+                leave()
+            yield document
+        if moment == len(documents):
+            leave()
+
+    publish = Transaction.publish
+    if moment == "publish":
+        monkeypatch.setattr(Transaction, "publish", lambda *all: (leave(), publish(*all)))
+    with pytest.raises(StorageError, match="was moved or deleted while it was written"):
+        Index.create(path, encoder, corpus(), IndexConfig(batch_documents=5))
+    assert not (path / "manifest.json").exists()
+    if gone == "moved":
+        monkeypatch.undo()
+        assert len(Index.create(there, encoder, documents, IndexConfig(batch_documents=5))) == 25
+
+
+def test_a_change_of_a_moved_index_leaves_it_as_it_was(tmp_path, path, encoder):
+    there = tmp_path / "there"
+
+    def corpus():
+        path.rename(there)
+        yield Document("new", "text")
+
+    index = Index.open(path, encoder)
+    with pytest.raises(StorageError, match="was moved or deleted while it was written"):
+        index.add(corpus())
+    assert found_ids(there) == ids_without("d3")
