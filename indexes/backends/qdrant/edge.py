@@ -60,9 +60,9 @@ def build_shard(
 
     Raises
     ------
-    StorageError : the engine refuses, or does not hold what was written.
-    OSError : the disk is too full; the engine maps its files, so that running out of disk while
-        it writes would kill the process.
+    StorageError : the engine refuses, or does not hold what was written; or the disk is too full:
+        the engine maps its files, so that running out of disk while it writes would kill the
+        process.
     """
     edge = load_edge()
     _check_space(path.parent, factory, vectors, documents)
@@ -187,13 +187,18 @@ def _config(edge: Any, factory: Factory, dimension: int) -> Any:
 
 
 def _check_space(folder: Path, factory: Factory, vectors: Shards, documents: DocumentStore) -> None:
-    """Raise OSError (ENOSPC) if the disk cannot hold the shard."""
+    """Raise StorageError if the disk cannot hold the shard."""
     copies = 1 if factory.exact else 2  # the optimizer writes a second segment
     links = 8 * factory.m
     ids = documents.bytes // max(1, len(documents))  # an id is no longer than this
     point = 4 * vectors.dimension + links + POINT_OVERHEAD_BYTES + min(ids, 128)
-    if shutil.disk_usage(folder).free < copies * point * len(vectors) + SPARE_BYTES:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+    needed = copies * point * len(vectors) + SPARE_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"The disk of {folder} has {free / 1e6:.1f} MB free, and Qdrant's files may need "
+            f"{needed / 1e6:.1f} MB. Free some space and run the same command again."
+        )
 
 
 @contextmanager

@@ -328,7 +328,7 @@ def test_a_disk_that_is_too_full_is_refused_before_the_engine_writes(
 ):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(edge_module.shutil, "disk_usage", lambda path: usage(100, 99, 1_000_000))
-    with pytest.raises(StorageError, match=r"is full: 1.0 MB free"):
+    with pytest.raises(StorageError, match=r"has 1.0 MB free, .* need 16.8 MB"):
         Index.create(tmp_path / "i", encoder, documents, IndexConfig(backend="qdrant"))
     assert not (tmp_path / "i" / "manifest.json").exists()
 
