@@ -19,7 +19,7 @@ from retrieval.errors import UsageError
 from retrieval.filters import Expression, parse_filter
 from retrieval.protocols import Vectors
 from retrieval.scores import unit_rows
-from retrieval.types import DENSE, LEXICAL, Blend, Fusion, Hit, Mode
+from retrieval.types import DENSE, LEXICAL, Blend, Fusion, Mode
 
 ROUTER = APIRouter(prefix="/v1", tags=["Search"], responses=ERROR_RESPONSES, route_class=JsonRoute)
 
@@ -147,28 +147,16 @@ async def search(body: SearchRequest, request: Request, server: ServerDep) -> Re
             index=searched[0] if len(searched) == 1 else searched,
             model=index.model.name,
             mode=cast(Mode, blend.mode),
-            hits=[_show(hit, searched[0]) for hit in found],
+            hits=[
+                SearchHit.model_validate(
+                    replace(hit, index=hit.index or searched[0]), from_attributes=True
+                )
+                for hit in found
+            ],
         )
         return answer.model_dump_json().encode()  # megabytes of text, perhaps
 
     return await answer_json(server, write)
-
-
-def _show(hit: Hit, index: str) -> SearchHit:
-    return SearchHit(
-        rank=hit.rank,
-        doc_id=hit.doc_id,
-        score=hit.score,
-        title=hit.title,
-        text=hit.text,
-        metadata=dict(hit.metadata),
-        arms={name: ArmResult(score=arm.score, rank=arm.rank) for name, arm in hit.arms.items()},
-        passage=PassagePlace.model_validate(hit.passage, from_attributes=True)
-        if hit.passage is not None
-        else None,
-        matched=list(hit.matched),
-        index=hit.index or index,
-    )
 
 
 def _choose(body: SearchRequest, index: ServedIndex, server: Server) -> Blend:
