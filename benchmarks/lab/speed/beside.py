@@ -22,6 +22,7 @@ from pathlib import Path
 
 from benchmarks.lab.speed.encode import busy_processes
 from benchmarks.lab.speed.interleaved import describe_machine, print_lines, say, spread
+from benchmarks.report.markdown import table_lines
 from retrieval.corpus.labelled import read_sts
 from retrieval.errors import FailureError
 
@@ -157,14 +158,13 @@ def _run(command: list[str]) -> None:
 def format_kept(seconds: dict[str, list[tuple[float, float]]]) -> list[str]:
     """Return the lines of a table in Markdown: what each keeps, alone and over ONNX Runtime's."""
     kept = {name: [quiet / busy for quiet, busy in found] for name, found in seconds.items()}
-    lines = ["| command | quiet, s | beside, s | keeps | over ONNX Runtime's |", "|---" * 5 + "|"]
+    rows = []
     for name, found in seconds.items():
         quiet, busy = (statistics.median(each) for each in zip(*found, strict=True))
         over = [own / theirs for own, theirs in zip(kept[name], kept[ONNX], strict=True)]
-        lines.append(
-            f"| {name} | {quiet:.1f} | {busy:.1f} | {spread(kept[name])} | {spread(over)} |"
-        )
-    return lines
+        rows.append([name, f"{quiet:.1f}", f"{busy:.1f}", spread(kept[name]), spread(over)])
+    heads = ["command", "quiet, s", "beside, s", "keeps", f"over {ONNX}'s"]
+    return list(table_lines(heads, rows))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

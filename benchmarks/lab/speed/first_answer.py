@@ -26,6 +26,7 @@ from benchmarks.lab.speed.interleaved import (
     spread,
     take_turns,
 )
+from benchmarks.report.markdown import table_lines
 
 QUESTION = "delete a folder and everything in it"
 LIGHT = "millpond search"
@@ -75,11 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _table(timings: Timings) -> list[str]:
     """Return the lines of a table in Markdown: medians, with the lowest and highest round."""
-    lines = [f"| contestant | seconds | x {WHOLE} |", "| --- | --- | --- |"]
-    for name, seconds in timings.seconds.items():
-        found = ratios(timings, name, WHOLE)
-        lines.append(f"| {name} | {spread(seconds, 1)} | {spread(found)} |")
-    return lines
+    rows = [
+        [name, spread(seconds, 1), spread(ratios(timings, name, WHOLE))]
+        for name, seconds in timings.seconds.items()
+    ]
+    return list(table_lines(["contestant", "seconds", f"x {WHOLE}"], rows))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

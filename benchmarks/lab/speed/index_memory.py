@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.lab.speed.generated import TextHashEncoder, make_documents
+from benchmarks.report.markdown import table_lines
 from indexes import Index, IndexConfig
 from retrieval.errors import UsageError
 
@@ -87,21 +88,16 @@ def memory_lines(config: MemoryConfig, folder: Path) -> list[str]:
     """Measure both sizes, and return a table in Markdown."""
     small = measure_memory(config, config.small, folder)
     large = measure_memory(config, config.large, folder)
-    lines = [
-        f"| {config.factory}, D={config.dimension} | {config.small:,} | {config.large:,} | ratio |",
-        "| --- | --- | --- | --- |",
+    titles = ("anonymous (RssAnon)", "file pages (RssFile)", "together")
+    what = f"{config.factory}, D={config.dimension}"
+    rows = [
+        [title, f"{before / MIB:.1f} MiB", f"{after / MIB:.1f} MiB", f"{after / before:.3f}"]
+        for title, before, after in zip(titles, astuple(small), astuple(large), strict=True)
     ]
-    for title, before, after in (
-        ("anonymous (RssAnon)", small.anonymous, large.anonymous),
-        ("file pages (RssFile)", small.file_pages, large.file_pages),
-        ("together", small.together, large.together),
-    ):
-        sizes = f"{before / MIB:.1f} MiB | {after / MIB:.1f} MiB"
-        lines.append(f"| {title} | {sizes} | {after / before:.3f} |")
     more = (large.anonymous - small.anonymous) / (config.large - config.small)
     vectors = 4 * config.dimension
     return [
-        *lines,
+        *table_lines([what, f"{config.small:,}", f"{config.large:,}", "ratio"], rows),
         "",
         f"{more:.1f} bytes of anonymous memory for each document more (vector: {vectors})",
     ]

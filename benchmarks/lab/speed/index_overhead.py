@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.lab.speed.generated import ENCODERS, make_documents
 from benchmarks.lab.speed.interleaved import Contestant, Timings, ratios, spread, take_turns
+from benchmarks.report.markdown import table_lines
 from indexes import Index, IndexConfig
 from indexes.backends.faiss import load_faiss
 from retrieval import Document, Encoder
@@ -98,11 +99,9 @@ def overhead_lines(
     Ratios are those of documents per second to the bare loop's, medians over rounds with the lowest
     and the highest round in brackets.
     """
-    lines = [
-        "| encoder | contestant | documents/s | x bare loop | documents/s of processor time "
-        "| x bare loop |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    rate, against = "documents/s", f"x {BARE}"
+    heads = ["encoder", "contestant", rate, against, f"{rate} of processor time", against]
+    rows = []
     for name, make in ENCODERS.items():
         notify(f"Encoder {name}")
         wall, processor = measure_overhead(make(config.dimension), config, folder, notify)
@@ -112,5 +111,5 @@ def overhead_lines(
                 median = statistics.median(timings.seconds[contestant])
                 ratio = "1" if contestant == BARE else spread(ratios(timings, contestant, BARE))
                 cells += [f"{config.documents / median:,.0f}", ratio]
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
+            rows.append(cells)
+    return list(table_lines(heads, rows, names=2))

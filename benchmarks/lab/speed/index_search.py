@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.lab.speed.generated import make_documents
 from benchmarks.lab.speed.index_throughput import Table, find_recall, make_clusters
 from benchmarks.lab.speed.interleaved import Contestant, Timings, ratios, spread, take_turns
+from benchmarks.report.markdown import table_lines
 from indexes import Index, IndexConfig
 from indexes.backends import faiss as build
 from indexes.backends.faiss import load_faiss
@@ -74,11 +75,10 @@ def search_lines(config: SearchConfig, folder: Path, notify: Callable[[str], Non
     """
     documents = list(make_documents(config.documents, config.characters))
     queries = make_clusters(config.queries, config.dimension, seed=1)
-    lines = [
-        "| index | queries | bare loop, queries/s | Index.search, queries/s | ratio "
-        f"| recall@{config.k}, loop | recall@{config.k} |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    recall = f"recall@{config.k}"
+    heads = ["index", "queries", f"{BARE}, queries/s", f"{OURS}, queries/s", "ratio"]
+    heads += [f"{recall}, loop", recall]
+    rows = []
     truth: list[set[str]] = []
     for name, index in _build_all(config, documents, folder):
         bare = BareIndex(index.manifest.place(index.folder, "index"), documents)
@@ -95,8 +95,8 @@ def search_lines(config: SearchConfig, folder: Path, notify: Callable[[str], Non
             ]
             label = "one by one" if batch == 1 else f"in batches of {batch}"
             cells = [name, label, *rates, spread(ratios(timings, OURS, BARE)), *recalls]
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
+            rows.append(cells)
+    return list(table_lines(heads, rows, names=2))
 
 
 def _build_all(

@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.lab.speed.generated import make_documents
 from benchmarks.lab.speed.interleaved import Contestant, Timings, take_turns
+from benchmarks.report.markdown import table_lines
 from indexes import Index, IndexConfig
 from retrieval import Fingerprint, Vectors
 from retrieval.scores import unit_rows
@@ -98,11 +99,9 @@ def throughput_lines(
     queries = make_clusters(config.queries, config.dimension, seed=1)
     timings = [_search_all(built, queries, batch, config, notify) for batch in BATCHES]
     truth = _ids(built[EXACT].index, queries, config.k)
-    lines = [
-        "| index | documents/s built | processor | queries/s, one by one | processor "
-        f"| in batches of 256 | processor | recall@{config.k} |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    heads = ["index", "documents/s built", "processor", "queries/s, one by one", "processor"]
+    heads += ["in batches of 256", "processor", f"recall@{config.k}"]
+    rows = []
     for name, one in built.items():
         cells = [name]
         cells += [f"{config.documents / spent:,.0f}" for spent in (one.seconds, one.busy_seconds)]
@@ -110,8 +109,8 @@ def throughput_lines(
             medians = [statistics.median(found.seconds[name]) for found in (wall, processor)]
             cells += [f"{config.queries / median:,.0f}" for median in medians]
         cells.append(f"{find_recall(truth, _ids(one.index, queries, config.k)):.3f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    return list(table_lines(heads, rows))
 
 
 def _build_all(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.optional import read_versions
+from benchmarks.report.markdown import table_lines
 from retrieval.errors import MillpondError
 
 _PACKAGES = (
@@ -119,17 +120,13 @@ def format_table(
     extra : further columns, title to contestant to cell.
     """
     titles = ["contestant", "tokens/s", *(f"x {name}" for name in against), *extra]
-    rows = [titles, ["---"] * len(titles)]
+    rows = []
     for name, seconds in timings.seconds.items():
         row = [name, f"{tokens / statistics.median(seconds):.0f}"]
         for other in against:
             row.append("1.00" if name == other else spread(ratios(timings, name, other)))
         rows.append([*row, *(cells.get(name, "") for cells in extra.values())])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
-    return [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
+    return list(table_lines(titles, rows))
 
 
 def print_lines(measure: Callable[[], Sequence[str]]) -> int:

@@ -88,10 +88,10 @@ def test_ratios_are_taken_within_rounds_and_the_table_shows_their_median():
     timings = Timings({"ours": [2, 4, 1], "theirs": [4, 12, 5]})
     assert ratios(timings, "ours", "theirs") == [2, 3, 5]
     assert format_table(timings, 30, ["theirs"], {"cosine": {"ours": "1.0"}}) == [
-        "| contestant | tokens/s | x theirs            | cosine |",
-        "| ---        | ---      | ---                 | ---    |",
-        "| ours       | 15       | 3.00 (2.00 to 5.00) | 1.0    |",
-        "| theirs     | 6        | 1.00                |        |",
+        "| contestant | tokens/s | x theirs | cosine |",
+        "| --- | ---: | ---: | ---: |",
+        "| ours | 15 | 3.00 (2.00 to 5.00) | 1.0 |",
+        "| theirs | 6 | 1.00 |  |",
     ]
 
 
