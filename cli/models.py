@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
-from functools import cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from embedder.loading import LoadedEncoder
     from embedder.splitting import PassageSplitter
     from indexes import Change, Manifest
-    from retrieval import Corpus, Encoder, Fingerprint
+    from retrieval import Corpus, Encoder, Fingerprint, Vectors
 
 USUAL_TOKENS = 512
 """What a base reads of a text unless its name says so; a test holds it equal to the spec's."""
@@ -89,8 +89,15 @@ class ReportingEncoder:
     def __init__(self, encoder: LoadedEncoder, progress: Callable[[int], None]) -> None:
         self.dimension: int = encoder.dimension
         self.fingerprint: Fingerprint = encoder.fingerprint
-        self.encode_queries = partial(encoder.encode_queries, progress=progress)
-        self.encode_documents = partial(encoder.encode_documents, progress=progress)
+        self._encoder, self._progress = encoder, progress
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return float32 (N, D), rows in the order of ``texts``."""
+        return self._encoder.encode_queries(texts, progress=self._progress)
+
+    def encode_documents(self, texts: Sequence[str]) -> Vectors:
+        """Return float32 (N, D), rows in the order of ``texts``."""
+        return self._encoder.encode_documents(texts, progress=self._progress)
 
 
 def load_splitter(encoder: LoadedEncoder, passages: Mapping[str, int]) -> PassageSplitter | None:
