@@ -18,6 +18,8 @@ from benchmarks.scoring.metrics import score_run
 from benchmarks.scoring.models import Load, load_model
 from benchmarks.scoring.results import QueryHits, Result, read_hits, read_result
 from benchmarks.scoring.runner import run_benchmark
+from benchmarks.study.config import read_study
+from benchmarks.study.runs import StudyFolder, list_runs
 from benchmarks.tasks.datasets import BEIR_NAMES, BEIR_PREFIX
 from benchmarks.tasks.instructions import Instructions
 from benchmarks.tasks.mteb import MTEB_PREFIX
@@ -128,22 +130,19 @@ def _find_recipe(before: Result, path: Path, task: str | None) -> Mapping[str, A
 
 def _find_model(before: Result, name: str, path: Path) -> str:
     """Return what loads the model; a study names its models after their runs."""
-    for study in path.resolve().parents[2:3]:  # of STUDY/results/MODEL/TASK.json
-        if not (study / "study.json").is_file():
+    for place in path.resolve().parents[2:3]:  # of STUDY/results/MODEL/TASK.json
+        if not (place / "study.json").is_file():
             continue
-        for folder in study.glob("runs/*/model"):
-            if _plain(folder.parent.name) == _plain(name):
-                return str(folder)
+        folder = StudyFolder(place)
+        for run in list_runs(read_study(folder.config(), place)):
+            if run.name == name and folder.model(run).is_dir():
+                return str(folder.model(run))
         raise UsageError(
             f"{before.model!r} is a run of a study, which deletes its model once it is scored "
             f"unless keep_adapters is true. Type, with a model that was trained in the same way: "
             f"millpond reproduce {shlex.quote(str(path))} --model DIR"
         )
     return name
-
-
-def _plain(name: str) -> str:
-    return re.sub("[^A-Za-z0-9.+=]+", "_", name)
 
 
 def _find_source(source: Mapping[str, str]) -> str | None:

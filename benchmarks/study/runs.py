@@ -240,6 +240,11 @@ class StudyFolder:
                 f"go on, or name another folder."
             )
 
+    def config(self) -> Mapping[str, Any]:
+        """Return the config of the study that the folder holds, as JSON."""
+        found: Mapping[str, Any] = _read(self._study, dict).get("config", {})
+        return found
+
     def model(self, run: StudyRun) -> Path:
         """Return where a run's model is trained."""
         return self._run(run) / "model"
